@@ -1,0 +1,210 @@
+"""Devices and processes: the only module that knows how many of them there are.
+
+A train or evaluation step is written for one replica, with collectives over the axis named
+`AXIS`, and mapped here by `jax.pmap` or `jax.shard_map`. State is passed unreplicated (one
+logical copy, laid out on every device); batches are split over the devices.
+"""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+MAPPINGS = ("pmap", "shard_map")
+
+# Batch fields that stay on the host: a device would narrow int64 to int32.
+HOST_FIELDS = ("index",)
+
+
+def initialize(
+    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+    """Joins a multi-process job; does nothing for a single process.
+
+    Args:
+      coordinator: HOST:PORT of process 0. Without it a job started by a cluster manager that JAX
+        knows (TPU pods, Slurm) needs `num_processes` alone to be None and is left single-process.
+      num_processes: number of processes in the job.
+      process_id: rank of this process, 0-based.
+
+    Raises:
+      ValueError: if only some of the three are given.
+    """
+    given = [value is not None for value in (coordinator, num_processes, process_id)]
+    if not any(given):
+        return
+    if not all(given):
+        raise ValueError(
+            "--coordinator, --num_processes and --process_id belong together; give all three, "
+            "for example --coordinator 10.0.0.1:1234 --num_processes 2 --process_id 0"
+        )
+    # Needed before the CPU backend starts, harmless on other platforms.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def is_main_process() -> bool:
+    """True on the one process that writes files and prints."""
+    return jax.process_index() == 0
+
+
+def check_batch_size(batch_size: int, key: str = "batch_size") -> None:
+    """Raises ValueError unless the global batch divides evenly over all devices."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        below = max(batch_size // devices, 1) * devices
+        raise ValueError(
+            f"config.{key} = {batch_size} cannot be split evenly over {devices} devices; "
+            f"use a multiple of {devices}, such as {below} or {below + devices}"
+        )
+
+
+class Mapper:
+    """Maps per-replica functions over the devices and places their inputs.
+
+    Args:
+      mapping: "pmap" or "shard_map"; both give the same numbers.
+      devices: devices to use; default: all.
+
+    Raises:
+      ValueError: for another mapping.
+    """
+
+    def __init__(self, mapping: str = "pmap", devices: list[jax.Device] | None = None):
+        if mapping not in MAPPINGS:
+            raise ValueError(f"config.parallel.mapping = {mapping!r}; use one of {MAPPINGS}")
+        self.mapping = mapping
+        self.devices = list(devices if devices is not None else jax.devices())
+        self.mesh = jax.make_mesh(
+            (len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
+        )
+        self._local = [d for d in self.devices if d.process_index == jax.process_index()]
+
+    def map(
+        self, step: Callable, *, donate_state: bool = False, sharded_output: bool = False
+    ) -> Callable:
+        """Maps `step(state, batch, *replicated) -> (state_or_metrics ...)` over the devices.
+
+        Args:
+          step: per-replica function; its second argument is the batch, all others are the same
+            on every replica.
+          donate_state: lets XLA reuse the buffers of the first argument, which must not be read
+            after the call.
+          sharded_output: outputs are per-example arrays, split like the batch; otherwise they
+            must be equal on all replicas and come back as one copy.
+
+        Returns:
+          A compiled function of the same signature, for batches made by `place`.
+        """
+        donate = (0,) if donate_state else ()
+
+        def mapped_for(count: int) -> Callable:
+            if self.mapping == "pmap":
+                return jax.pmap(
+                    step,
+                    axis_name=AXIS,
+                    in_axes=(None, 0) + (None,) * (count - 2),
+                    out_axes=0 if sharded_output else None,
+                    donate_argnums=donate,
+                    devices=self.devices,
+                )
+            specs = (P(), P(AXIS)) + (P(),) * (count - 2)
+            sharded = jax.shard_map(
+                step,
+                mesh=self.mesh,
+                in_specs=specs,
+                out_specs=P(AXIS) if sharded_output else P(),
+            )
+            return jax.jit(sharded, donate_argnums=donate)
+
+        compiled: dict[int, Callable] = {}
+
+        def call(*args: Any) -> Any:
+            if len(args) not in compiled:
+                compiled[len(args)] = mapped_for(len(args))
+            return compiled[len(args)](*args)
+
+        return call
+
+    def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Puts this process's part of a batch onto its devices; host-only fields are left out."""
+        fields = {k: v for k, v in batch.items() if k not in HOST_FIELDS}
+        if self.mapping == "pmap":
+            count = len(self._local)
+            fields = {
+                k: np.reshape(v, (count, v.shape[0] // count, *v.shape[1:]))
+                for k, v in fields.items()
+            }
+        # pmap takes one leading row a device, so both layouts are a split of the first axis.
+        sharding = NamedSharding(self.mesh, P(AXIS))
+        return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in fields.items()}
+
+    def replicate(self, tree: Any) -> Any:
+        """Lays one copy of `tree` (equal on all processes) out on every device."""
+        sharding = NamedSharding(self.mesh, P())
+
+        def put(leaf: Any) -> jax.Array:
+            leaf = np.asarray(leaf)
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+        return jax.tree.map(put, tree)
+
+    def local_rows(self, outputs: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+        """This process's rows of per-example outputs, in the order of its batch, on the host."""
+
+        def rows(array: jax.Array) -> np.ndarray:
+            shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
+            parts = [np.asarray(s.data) for s in shards]
+            joined = np.concatenate(parts)
+            if self.mapping == "pmap":
+                joined = joined.reshape((-1, *joined.shape[2:]))
+            return joined
+
+        return {k: rows(v) for k, v in outputs.items()}
+
+    def prefetch(
+        self, batches: Iterable[dict[str, np.ndarray]], size: int = 2
+    ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+        """Yields (host batch, placed batch), with `size` batches on their way to the devices."""
+        batches = iter(batches)
+        queue: collections.deque = collections.deque()
+
+        def fill(count: int) -> None:
+            for batch in itertools.islice(batches, count):
+                queue.append((batch, self.place(batch)))
+
+        fill(size)
+        while queue:
+            yield queue.popleft()
+            fill(1)
+
+
+def all_gather_hosts(array: np.ndarray) -> np.ndarray:
+    """Stacks one float64 array of every process, [processes, ...], without rounding to float32."""
+    if jax.process_count() == 1:
+        return array[None]
+    from jax.experimental import multihost_utils
+
+    # Devices would narrow float64; the bytes travel as uint8 instead.
+    raw = np.frombuffer(np.ascontiguousarray(array, np.float64).tobytes(), np.uint8)
+    gathered = np.asarray(multihost_utils.process_allgather(raw))
+    return np.stack([np.frombuffer(r.tobytes(), np.float64).reshape(array.shape) for r in gathered])
+
+
+def any_process(flag: bool) -> bool:
+    """True on every process if `flag` is true on any."""
+    return bool(all_gather_hosts(np.asarray([float(flag)])).any())
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

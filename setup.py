@@ -1,0 +1,52 @@
+"""Packaging of affect_jax; `pip install -e .` is enough to train."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "affect_jax" / "__init__.py").read_text(), re.MULTILINE
+).group(1)
+
+CONVERT = ["torch>=2.2", "safetensors>=0.4"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "chex>=0.1.90", "ruff>=0.6"]
+
+setup(
+    name="affect_jax",
+    version=VERSION,
+    description="Facial-affect models in JAX: train, evaluate, export and serve",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=["affect_jax", "affect_jax.*", "configs", "configs.*"]
+        + ["data_pipelines", "data_pipelines.*"]
+    ),
+    package_data={"data_pipelines": ["hierarchies/*.toml"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12.8",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "grain>=0.2.18",
+        "tensorflow-datasets>=4.9.10",
+        "array-record>=0.8",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "absl-py>=2.1",
+        "opencv-python-headless>=4.10",
+        "simplejpeg>=1.8",
+        "pillow>=10",
+        "matplotlib>=3.9",
+        "pandas>=2.2",
+        "tensorboardX>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "convert": CONVERT,
+        "test": TEST + CONVERT,
+    },
+    entry_points={"console_scripts": ["affect_jax = affect_jax.main:run"]},
+)
