@@ -1,0 +1,21 @@
+"""What a run writes and shows while it runs: metrics, TensorBoard events, progress, log lines.
+
+Nothing here knows about devices or models; the training loop hands over numbers. In a run of
+several processes only the main one (`is_main`) writes or shows anything.
+"""
+
+from affect_jax.observe.logs import setup_logging
+from affect_jax.observe.progress import Progress, Throughput, duration
+from affect_jax.observe.rows import MetricWriter, read_metrics, write_atomically
+from affect_jax.observe.tables import results_table
+
+__all__ = [
+    "MetricWriter",
+    "Progress",
+    "Throughput",
+    "duration",
+    "read_metrics",
+    "results_table",
+    "setup_logging",
+    "write_atomically",
+]

@@ -1,0 +1,55 @@
+"""Log lines: one format, above the progress bar, without the chatter of libraries."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class _LogHandler(logging.Handler):
+    """Log lines to stderr, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = self.format(record)
+            if "tqdm" in sys.modules and sys.stderr.isatty():
+                from tqdm import tqdm
+
+                tqdm.write(message, file=sys.stderr)
+            else:
+                print(message, file=sys.stderr, flush=True)
+        except Exception:  # A log line must never end a run
+            self.handleError(record)
+
+
+class _LogFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        text = f"{self.formatTime(record, '%H:%M:%S')} {level}{record.getMessage()}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:
+    """One format for every log line (`14:03:59 text`), the libraries' chatter left out.
+
+    Args:
+        is_main: False in all processes but the first, which then log warnings only.
+        level: for this project's own lines; libraries are held to warnings.
+    """
+    import absl.logging
+
+    root = logging.getLogger()
+    absl_handler = absl.logging.get_absl_handler()
+    for handler in list(root.handlers):
+        if isinstance(handler, _LogHandler) or handler is absl_handler:
+            root.removeHandler(handler)
+    handler = _LogHandler()
+    handler.setFormatter(_LogFormatter())
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    # Only while its own handler is not on the root does absl's verbosity leave the root alone.
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    for name in ("jax", "jax._src", "orbax", "grain", "etils", "flax", "matplotlib", "PIL"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("affect_jax", "data_pipelines"):
+        logging.getLogger(name).setLevel(level if is_main else logging.WARNING)

@@ -1,0 +1,142 @@
+"""The results table: fixed width for a terminal, Markdown for documents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+Results = Mapping[str, Mapping[str, float | None]]
+
+# name -> (group, label, higher is better). The order is that of the table.
+_METRICS: dict[str, tuple[str, str, bool | None]] = {
+    "accuracy": ("Expression", "accuracy", True),
+    "balanced_accuracy": ("Expression", "balanced accuracy", True),
+    "f1_macro": ("Expression", "macro F1", True),
+    "ece": ("Expression", "calibration error (ECE)", False),
+    **{
+        f"{dimension}_{name}": (dimension.capitalize(), name.upper(), name != "rmse")
+        for dimension in ("valence", "arousal")
+        for name in ("rmse", "sagr", "pcc", "ccc")
+    },
+    "nme": ("Landmarks", "normalised mean error", False),
+    "loss": ("Objective", "loss", False),
+}
+_OTHER = "Other"
+
+
+def results_table(
+    results: Results,
+    *,
+    references: Results | None = None,
+    metrics: Sequence[str] | None = None,
+    title: str | None = None,
+    layout: str = "down",
+    markdown: bool = False,
+) -> str:
+    """Lays out metrics of one or more evaluations, numbers of others set beside them.
+
+    Args:
+        results: name of an evaluation (`plain`, `flip-averaged`) -> metric name -> value. Missing
+            values, None and NaN are shown as a dash.
+        references: likewise, numbers that this run did not measure (a paper's); set apart from
+            the results, and never the reason for a row of their own.
+        metrics: the metrics to show, in this order; all of `results` if not given.
+        title: a line above the table.
+        layout: `down` (a metric a line) or `across` (an evaluation a line, for few metrics).
+        markdown: a Markdown table instead of fixed width.
+
+    Returns:
+        The table, without a newline at its end.
+
+    Raises:
+        ValueError: if there is nothing to show, or `layout` is neither of the two.
+    """
+    if not results:
+        raise ValueError("results_table: no results to show")
+    if layout not in ("down", "across"):
+        raise ValueError(f"results_table: layout {layout!r} is neither 'down' nor 'across'")
+    references = references or {}
+    names = list(metrics) if metrics is not None else ordered_metrics(results)
+    columns = {**results, **references}
+    if len(columns) < len(results) + len(references):
+        clash = sorted(set(results) & set(references))
+        raise ValueError(f"results_table: {clash} are both results and references")
+    if layout == "down":
+        header = ["", *columns]
+        body = _down(names, columns, markdown)
+        bar = len(results) if references else None
+        rule = None
+    else:
+        header = ["", *(_label(name, markdown, with_group=True) for name in names)]
+        body = [
+            [key, *(_number(n, values.get(n)) for n in names)] for key, values in columns.items()
+        ]
+        bar, rule = None, len(results) if references else None
+    if markdown:
+        text = _markdown(header, body)
+        return f"**{title}**\n\n{text}" if title else text
+    text = _fixed(header, body, bar, rule)
+    return f"{title}\n\n{text}" if title else text
+
+
+def ordered_metrics(results: Results) -> list[str]:
+    """The metric names of all evaluations in the table's order, unknown ones last."""
+    names = dict.fromkeys(name for values in results.values() for name in values)
+    known = [name for name in _METRICS if name in names]
+    return known + [name for name in names if name not in _METRICS]
+
+
+def _down(names: Iterable[str], columns: Results, markdown: bool) -> list[list[str]]:
+    body: list[list[str]] = []
+    group = None
+    for name in names:
+        new_group = _METRICS.get(name, (_OTHER,))[0]
+        if new_group != group:
+            group = new_group
+            body.append([f"**{group}**" if markdown else group, *[""] * len(columns)])
+        label = ("" if markdown else "  ") + _label(name, markdown)
+        body.append([label, *(_number(name, values.get(name)) for values in columns.values())])
+    return body
+
+
+def _label(name: str, markdown: bool, with_group: bool = False) -> str:
+    group, label, higher = _METRICS.get(name, (_OTHER, name.replace("_", " "), None))
+    if with_group and group in ("Valence", "Arousal"):
+        label = f"{group} {label}"
+    arrow = {True: " ↑", False: " ↓", None: ""}[higher] if markdown else ""
+    return label + arrow
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    if name not in _METRICS and float(value).is_integer():
+        return f"{int(value)}"
+    digits = 4 if name == "nme" else 3
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+def _fixed(header: list[str], body: list[list[str]], bar: int | None, rule: int | None) -> str:
+    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        text = cells[0].ljust(widths[0])
+        for i, cell in enumerate(cells[1:], start=1):
+            text += ("  | " if bar is not None and i == bar + 1 else "   ") + cell.rjust(widths[i])
+        return text.rstrip()
+
+    lines = [line(header)]
+    dashes = "-" * max(len(line(row)) for row in [header, *body])
+    lines.append(dashes)
+    for number, row in enumerate(body):
+        if rule is not None and number == rule:
+            lines.append(dashes)
+        lines.append(line(row))
+    return "\n".join(lines)
+
+
+def _markdown(header: list[str], body: list[list[str]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    return "\n".join([line(header), "|---|" + "---:|" * (len(header) - 1), *map(line, body)])
