@@ -1,0 +1,11 @@
+"""Architectures. `create(name, **kwargs)` builds one; `names()` lists them.
+
+Every model is called as `model(images)`, images float [B, H, W, 3] already normalised, and returns
+a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B],
+`heatmaps` [B, h, w, K] of the last stack, `stack_heatmaps` (all stacks), `embedding` [B, F].
+"""
+
+from affect_jax.models import emofan, fan, resnet
+from affect_jax.models.registry import create, entry, names, register
+
+__all__ = ["create", "emofan", "entry", "fan", "names", "register", "resnet"]

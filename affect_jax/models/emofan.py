@@ -1,0 +1,123 @@
+"""EmoFAN: expression, valence and arousal from a face, guided by its landmarks.
+
+Toisoul, Kossaifi, Bulat, Tzimiropoulos and Pantic, "Estimation of continuous valence and arousal
+levels from faces in naturalistic conditions", Nature Machine Intelligence 2021; equal to the
+released EmoNet at the default settings and 256 x 256 pixels.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from affect_jax.models.fan import FAN, ConvBlock
+from affect_jax.models.layers import Layers, global_average, lecun_normal, max_pool
+from affect_jax.models.registry import register
+
+
+def split_outputs(values: jax.Array, n_expression: int, dtype: Any) -> dict[str, jax.Array]:
+    """Name the numbers of a last layer [B, n_expression + 2]: classes, valence, arousal."""
+    values = values.astype(dtype)
+    outputs = {"valence": values[:, n_expression], "arousal": values[:, n_expression + 1]}
+    if n_expression:
+        outputs["logits"] = values[:, :n_expression]
+    return outputs
+
+
+class EmotionBranch(nnx.Module):
+    """From the trunk's features to an embedding, and from that to n_expression + 2 numbers."""
+
+    def __init__(self, in_features: int, width: int, blocks: int, n_outputs: int, make: Layers):
+        self.project = make.conv(in_features, width, 1, bias=True, init=lecun_normal)
+        self.blocks = nnx.List(ConvBlock(width, width, make) for _ in range(blocks))
+        self.hidden = make.linear(width, width // 2)
+        self.norm = make.norm(width // 2)
+        self.output = make.linear(width // 2, n_outputs)
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = self.project(x)
+        for block in self.blocks:
+            x = max_pool(block(x))
+        # The published network averages its last 4 x 4 pixels; averaging all that are left is the
+        # same at 256 x 256 and fits any other size.
+        embedding = global_average(x)
+        return embedding, self.output(nnx.relu(self.norm(self.hidden(embedding))))
+
+
+@register("emofan", head="emotion.output")
+class EmoFAN(nnx.Module):
+    """A FAN trunk (`model.fan`) and an emotion branch (`model.emotion`) on its features.
+
+    With `attention` the features of the stacks are multiplied by the sum of the last heatmaps;
+    without it the heatmaps are concatenated to the features. `emotion_blocks` halvings follow the
+    trunk's quarter-size maps, so pictures need at least 4 * 2**max(depth, emotion_blocks) pixels.
+    `n_expression=0` leaves valence and arousal only.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_expression: int = 8,
+        attention: bool = True,
+        width: int = 256,
+        depth: int = 4,
+        stacks: int = 2,
+        emotion_blocks: int = 4,
+        landmarks: int = 68,
+        pool: str = "max",
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if n_expression < 0 or emotion_blocks < 1:
+            raise ValueError(
+                "n_expression must be at least 0 and emotion_blocks at least 1, got "
+                f"{n_expression}, {emotion_blocks}"
+            )
+        make = Layers(rngs, dtype, param_dtype, axis_name)
+        self.n_expression = n_expression
+        self.attention = attention
+        self.smallest = 4 * 2**emotion_blocks
+        self.output_dtype = make.output_dtype
+        self.fan = FAN(
+            width=width,
+            depth=depth,
+            stacks=stacks,
+            landmarks=landmarks,
+            pool=pool,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            axis_name=axis_name,
+            rngs=rngs,
+        )
+        in_features = width * (1 + stacks) + (0 if attention else landmarks)
+        self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, make)
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, Any]:
+        """Outputs for pictures [B, H, W, 3] in [0, 1].
+
+        Returns `logits` [B, n_expression], `valence` and `arousal` [B] (not squashed),
+        `embedding` [B, width], and the trunk's `heatmaps` and `stack_heatmaps`.
+        `model.fan(images)` runs the trunk alone.
+        """
+        if min(images.shape[1:3]) < self.smallest:
+            raise ValueError(
+                f"images are {images.shape[1]} x {images.shape[2]}; the emotion branch needs at "
+                f"least {self.smallest} pixels: build the model with fewer emotion_blocks"
+            )
+        trunk = self.fan(images, rngs=rngs)
+        stem, *features = trunk["features"]
+        if self.attention:
+            mask = jnp.sum(trunk["heatmaps"], axis=-1, keepdims=True).astype(stem.dtype)
+            parts = [stem, *(feature * mask for feature in features)]
+        else:
+            parts = [stem, *features, trunk["heatmaps"].astype(stem.dtype)]
+        embedding, values = self.emotion(jnp.concatenate(parts, axis=-1))
+        return {
+            **split_outputs(values, self.n_expression, self.output_dtype),
+            "embedding": embedding.astype(self.output_dtype),
+            "heatmaps": trunk["heatmaps"],
+            "stack_heatmaps": trunk["stack_heatmaps"],
+        }

@@ -1,0 +1,75 @@
+"""Models by name."""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flax import nnx
+
+_REGISTRY: dict[str, "Entry"] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered model: its constructor, the keywords its name fixes, and its last layer.
+
+    `head` is the parameter path whose shape depends on the number of classes, None if none does.
+    """
+
+    constructor: type[nnx.Module]
+    fixed: Mapping[str, Any]
+    head: str | None
+
+    def keywords(self) -> list[str]:
+        """The constructor keywords a caller may give."""
+        parameters = inspect.signature(self.constructor.__init__).parameters
+        return [name for name in parameters if name not in {"self", "rngs", *self.fixed}]
+
+
+def register(name: str, *, head: str | None = None, **fixed: Any) -> Callable:
+    """Decorator: make a module class available as `create(name)`, with `fixed` keywords set."""
+
+    def decorate(constructor):
+        if name in _REGISTRY:
+            raise ValueError(f"a model named {name!r} is registered already")
+        _REGISTRY[name] = Entry(constructor, fixed, head)
+        return constructor
+
+    return decorate
+
+
+def names() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def entry(name: str) -> Entry:
+    """The registration of `name`; ValueError naming the nearest name if there is none."""
+    if name not in _REGISTRY:
+        raise ValueError(f"no model is named {name!r}{_nearest(name, names())}")
+    return _REGISTRY[name]
+
+
+def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: Any) -> nnx.Module:
+    """Build a model with fresh parameters, in training mode.
+
+    `rngs` defaults to `nnx.Rngs(seed)`; the other keywords are those of the model, among them for
+    every model `dtype` (of the computation), `param_dtype` and `axis_name` (over which BatchNorm
+    averages). Raises ValueError for an unknown name and TypeError for an unknown keyword, each
+    with the nearest valid one.
+    """
+    found = entry(name)
+    for keyword in kwargs:
+        if keyword not in found.keywords():
+            nearest = _nearest(keyword, found.keywords())
+            raise TypeError(f"model {name!r} has no keyword {keyword!r}{nearest}")
+    return found.constructor(**found.fixed, **kwargs, rngs=nnx.Rngs(seed) if rngs is None else rngs)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+    suggestion = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{suggestion} (known: {', '.join(known)})"

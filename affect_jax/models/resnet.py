@@ -1,0 +1,137 @@
+"""ResNet-18, 34 and 50, equal to torchvision's.
+
+He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, with
+torchvision's one change: in the bottleneck the stride sits on the 3x3 convolution.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from affect_jax.models.emofan import split_outputs
+from affect_jax.models.layers import Layers, global_average, he_normal_fan_out, max_pool
+from affect_jax.models.registry import register
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_features: int, features: int, stride: int, make: Layers):
+        self.conv1 = make.conv(in_features, features, 3, stride, init=he_normal_fan_out)
+        self.norm1 = make.norm(features)
+        self.conv2 = make.conv(features, features, 3, init=he_normal_fan_out)
+        self.norm2 = make.norm(features)
+        _add_shortcut(self, in_features, features, stride, make)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        return nnx.relu(self.norm2(self.conv2(y)) + _shortcut(self, x))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 and 1x1 convolutions, four times as many features out, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_features: int, features: int, stride: int, make: Layers):
+        out_features = features * self.expansion
+        self.conv1 = make.conv(in_features, features, 1, init=he_normal_fan_out)
+        self.norm1 = make.norm(features)
+        self.conv2 = make.conv(features, features, 3, stride, init=he_normal_fan_out)
+        self.norm2 = make.norm(features)
+        self.conv3 = make.conv(features, out_features, 1, init=he_normal_fan_out)
+        self.norm3 = make.norm(out_features)
+        _add_shortcut(self, in_features, out_features, stride, make)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        y = nnx.relu(self.norm2(self.conv2(y)))
+        return nnx.relu(self.norm3(self.conv3(y)) + _shortcut(self, x))
+
+
+def _add_shortcut(block, in_features: int, out_features: int, stride: int, make: Layers) -> None:
+    block.has_projection = stride != 1 or in_features != out_features
+    if block.has_projection:
+        block.shortcut_conv = make.conv(
+            in_features, out_features, 1, stride, init=he_normal_fan_out
+        )
+        block.shortcut_norm = make.norm(out_features)
+
+
+def _shortcut(block, x: jax.Array) -> jax.Array:
+    return block.shortcut_norm(block.shortcut_conv(x)) if block.has_projection else x
+
+
+@register("resnet18", head="head", block=BasicBlock, stage_sizes=(2, 2, 2, 2))
+@register("resnet34", head="head", block=BasicBlock, stage_sizes=(3, 4, 6, 3))
+@register("resnet50", head="head", block=Bottleneck, stage_sizes=(3, 4, 6, 3))
+class ResNet(nnx.Module):
+    """A ResNet whose last layer gives class logits and, with `regression`, valence and arousal.
+
+    `width` is the number of features of the first stage (64 in the published networks).
+    `n_expression=0` with `regression` leaves valence and arousal only.
+    """
+
+    def __init__(
+        self,
+        *,
+        block: type[nnx.Module],
+        stage_sizes: tuple[int, ...],
+        n_expression: int = 8,
+        regression: bool = False,
+        width: int = 64,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if width < 1:
+            raise ValueError(f"width must be at least 1, got {width}")
+        if n_expression < 0 or (n_expression == 0 and not regression):
+            raise ValueError(
+                f"n_expression must be at least 1, or 0 with regression, got {n_expression}"
+            )
+        make = Layers(rngs, dtype, param_dtype, axis_name)
+        self.n_expression = n_expression
+        self.regression = regression
+        self.dtype, self.output_dtype = make.dtype, make.output_dtype
+        self.stem_conv = make.conv(3, width, 7, stride=2, init=he_normal_fan_out)
+        self.stem_norm = make.norm(width)
+        self.stages = nnx.List()
+        in_features = width
+        for stage, size in enumerate(stage_sizes):
+            features = width * 2**stage
+            blocks = nnx.List()
+            for i in range(size):
+                blocks.append(block(in_features, features, 2 if stage and i == 0 else 1, make))
+                in_features = features * block.expansion
+            self.stages.append(blocks)
+        self.head = make.linear(in_features, n_expression + (2 if regression else 0))
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+        """Outputs for normalised pictures [B, H, W, 3] of any size.
+
+        Returns `logits` [B, n_expression], with `regression` also `valence` and `arousal` [B];
+        `layer1`, `layer2` ... the output of every stage [B, h, w, F]; `avgpool` [B, F], the
+        average of the last one, also under the name `embedding`.
+        """
+        del rngs  # nothing is drawn; part of the signature all models share
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"images must be [B, H, W, 3], got {images.shape}")
+        x = nnx.relu(self.stem_norm(self.stem_conv(images.astype(self.dtype))))
+        x = max_pool(x, window=3, stride=2, padding=1)
+        outputs = {}
+        for number, blocks in enumerate(self.stages, start=1):
+            for block in blocks:
+                x = block(x)
+            outputs[f"layer{number}"] = x.astype(self.output_dtype)
+        x = global_average(x)
+        outputs["avgpool"] = outputs["embedding"] = x.astype(self.output_dtype)
+        values = self.head(x)
+        if self.regression:
+            return outputs | split_outputs(values, self.n_expression, self.output_dtype)
+        return outputs | {"logits": values.astype(self.output_dtype)}
