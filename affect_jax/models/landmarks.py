@@ -1,0 +1,92 @@
+"""From heatmaps to landmarks and back, and the crop window of the FAN detector.
+
+Three frames are in use. *Pixel* coordinates count pixel centres from 0, as in `batch["landmarks"]`
+and in OpenCV. *Grid* coordinates measure the heatmap from its corner, so that the centre of its
+first cell is 0.5; `decode_heatmaps` gives these. A heatmap of h cells over a picture of H pixels
+has pixel = grid * H / h - 0.5. The third is the original photo that a window was cut from.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REFERENCE_SIZE = 200.0  # pixels of a face of scale 1, in the FAN detector
+CROP_SIZE = 256  # pixels of the detector's input
+BOX_TO_SCALE = 195.0
+LIFT = 0.12  # part of the box height by which the window is moved up
+
+
+def decode_heatmaps(heatmaps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Landmarks [B, K, 2] in grid coordinates (x, y) and their scores [B, K].
+
+    `heatmaps` is [B, h, w, K]. The rule of the released detector: the first maximum, moved by a
+    quarter cell towards the larger neighbour in each axis, not at all where the maximum lies on
+    the border; the score is the maximum.
+    """
+    batch, height, width, count = heatmaps.shape
+    maps = heatmaps.transpose(0, 3, 1, 2).reshape(batch, count, height * width)
+    best = jnp.argmax(maps, axis=-1)
+    row, column = best // width, best % width
+
+    def at(r, c):
+        index = jnp.clip(r, 0, height - 1) * width + jnp.clip(c, 0, width - 1)
+        return jnp.take_along_axis(maps, index[..., None], axis=-1)[..., 0]
+
+    inside = (row > 0) & (row < height - 1) & (column > 0) & (column < width - 1)
+    step_x = jnp.sign(at(row, column + 1) - at(row, column - 1))
+    step_y = jnp.sign(at(row + 1, column) - at(row - 1, column))
+    steps = jnp.where(inside[..., None], jnp.stack([step_x, step_y], axis=-1), 0)
+    cells = jnp.stack([column, row], axis=-1).astype(heatmaps.dtype)
+    return cells + 0.5 + 0.25 * steps, at(row, column)
+
+
+def grid_to_pixels(points: jax.Array, grid_size: int, image_size: int) -> jax.Array:
+    """Pixel coordinates, in a picture of `image_size`, of grid coordinates [..., 2]."""
+    return points * (image_size / grid_size) - 0.5
+
+
+def pixels_to_grid(points: jax.Array, grid_size: int, image_size: int) -> jax.Array:
+    """Grid coordinates of pixel coordinates [..., 2] in a picture of `image_size`."""
+    return (points + 0.5) * (grid_size / image_size)
+
+
+def render_heatmaps(
+    landmarks: jax.Array, size: int, sigma: float, *, image_size: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Target heatmaps [B, size, size, K] and the mask [B, K] of the landmarks that exist.
+
+    `landmarks` [B, K, 2] are pixels of a picture of `image_size`, or grid coordinates if that is
+    None. Each heatmap is a Gaussian of height 1 and standard deviation `sigma` cells around the
+    landmark, wherever it lies. A landmark with a NaN has mask False and a heatmap of zeros.
+    """
+    points = landmarks
+    if image_size is not None:
+        points = pixels_to_grid(points, size, image_size)
+    mask = jnp.isfinite(points).all(axis=-1)
+    # Replaced before any arithmetic: a NaN times zero is NaN, in gradients too.
+    points = jnp.where(mask[..., None], points, 0.0)
+    centres = jnp.arange(size, dtype=points.dtype) + 0.5
+    distance = (centres - points[..., None]) / sigma  # [B, K, 2, size]
+    profile = jnp.exp(-0.5 * distance**2)
+    heatmaps = jnp.einsum("bkx,bky->byxk", profile[:, :, 0], profile[:, :, 1])
+    return jnp.where(mask[:, None, None, :], heatmaps, 0.0), mask
+
+
+def crop_window(box: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+    """The detector's window around a face box (x0, y0, x1, y1), in pixels of the photo.
+
+    Returns the window's centre [2], its scale (of a side of 200 pixels), and the upper left and
+    bottom right corners [2] as integers; the window may reach beyond the photo.
+    """
+    x0, y0, x1, y1 = np.asarray(box, np.float64)
+    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - LIFT * (y1 - y0)])
+    scale = float((x1 - x0 + y1 - y0) / BOX_TO_SCALE)
+    corners = window_to_photo(np.array([[1, 1], [CROP_SIZE] * 2]), centre, scale, CROP_SIZE)
+    return centre, scale, corners[0], corners[1]
+
+
+def window_to_photo(points: np.ndarray, centre: np.ndarray, scale: float, size: int) -> np.ndarray:
+    """Pixels of the photo, truncated to int32, of points [..., 2] in a window of `size` cells."""
+    side = np.float32(REFERENCE_SIZE * scale)
+    relative = np.asarray(points, np.float32) / np.float32(size) - np.float32(0.5)
+    return (relative * side + np.asarray(centre, np.float32)).astype(np.int32)
