@@ -49,7 +49,8 @@ def results_table(
         The table, without a newline at its end.
 
     Raises:
-        ValueError: if there is nothing to show, or `layout` is neither of the two.
+        ValueError: if there is nothing to show, `layout` is neither of the two, or a name is both
+            a result and a reference.
     """
     if not results:
         raise ValueError("results_table: no results to show")
@@ -58,8 +59,7 @@ def results_table(
     references = references or {}
     names = list(metrics) if metrics is not None else ordered_metrics(results)
     columns = {**results, **references}
-    if len(columns) < len(results) + len(references):
-        clash = sorted(set(results) & set(references))
+    if clash := sorted(set(results) & set(references)):
         raise ValueError(f"results_table: {clash} are both results and references")
     if layout == "down":
         header = ["", *columns]

@@ -1,0 +1,347 @@
+"""Figures of numbers: training curves, confusion matrix, reliability diagram, landmark errors.
+
+Every function takes arrays, returns a matplotlib `Figure`, and is rendered by `style.png`. Missing
+labels (-1, NaN) are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from affect_jax.report import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BINS = 15  # As in the calibration error of Guo et al. 2017
+_FEW_POINTS = 30
+_CHOSEN = {"color": style.GREY, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
+# panel title -> (metric, label) of the lines in it
+_PANELS: dict[str, tuple[tuple[str, str], ...]] = {
+    "Expression (validation)": (
+        ("accuracy", "accuracy"),
+        ("balanced_accuracy", "balanced accuracy"),
+        ("f1_macro", "macro F1"),
+    ),
+    "Valence and arousal (validation CCC)": (
+        ("valence_ccc", "valence"),
+        ("arousal_ccc", "arousal"),
+    ),
+    "Landmark error (NME)": (("nme", "validation"),),
+}
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]], best_step: int | None = None) -> Figure:
+    """Loss and validation metrics over training steps, with the test result at the end.
+
+    Args:
+        rows: rows of `metrics.jsonl`, in any order.
+        best_step: step of the checkpoint that was chosen, marked in every panel.
+
+    Raises:
+        ValueError: if no row holds a loss or a validation metric.
+    """
+    panels = {
+        title: [(name, label) for name, label in lines if _series(rows, "validation", name)[0].size]
+        for title, lines in _PANELS.items()
+    }
+    panels = {title: lines for title, lines in panels.items() if lines}
+    has_loss = _series(rows, "train", "loss")[0].size or _series(rows, "validation", "loss")[0].size
+    if not has_loss and not panels:
+        raise ValueError("training_curves: no row holds a training loss or a validation metric")
+    with style.styled():
+        count = len(panels) + bool(has_loss)
+        columns = min(count, 2)
+        lines = math.ceil(count / columns)
+        figure = style.new_figure(4.2 * columns + 0.2, 2.9 * lines)
+        grid = list(figure.subplots(lines, columns, squeeze=False).flat)
+        for unused in grid[count:]:
+            unused.remove()
+        if has_loss:
+            _loss_panel(grid[0], rows)
+        for axes, (title, shown) in zip(grid[int(bool(has_loss)) :], panels.items(), strict=False):
+            _metric_panel(axes, rows, title, shown)
+        top = max((row["step"] for row in rows), default=1)
+        for axes in grid[:count]:
+            _step_axis(axes, top)
+            if best_step is not None:
+                axes.axvline(best_step, label="chosen checkpoint", **_CHOSEN)
+        grid[0].legend(loc="best" if not has_loss else "upper right")
+    return figure
+
+
+def _series(rows: Sequence[Mapping[str, Any]], split: str, name: str) -> tuple[np.ndarray, ...]:
+    points = {
+        row["step"]: row[name]
+        for row in rows
+        if row["split"] == split and row.get(name) is not None
+    }
+    steps = np.array(sorted(points), np.int64)
+    return steps, np.array([points[step] for step in steps], np.float64)
+
+
+def _loss_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    steps, values = _series(rows, "train", "loss")
+    if steps.size > _FEW_POINTS:
+        axes.plot(steps, values, color=style.BLUE, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, _smooth(values), color=style.BLUE, label="training (smoothed)")
+    elif steps.size:
+        axes.plot(steps, values, "o-", color=style.BLUE, markersize=3.5, label="training")
+    shown = [values]
+    steps, values = _series(rows, "validation", "loss")
+    if steps.size:
+        axes.plot(steps, values, color=style.ORANGE, label="validation", **_markers(steps.size))
+    everything = np.concatenate([*shown, values])
+    if everything.min() > 0 and everything.max() > 30 * everything.min():
+        axes.set_yscale("log")
+    elif everything.size > _FEW_POINTS:
+        # A first loss many times the rest would press the curve onto the axis.
+        low, high = everything.min(), np.percentile(everything, 99)
+        margin = 0.08 * max(high - low, 1e-9)
+        if everything.max() > high + 3 * margin:
+            axes.set_ylim(low - margin, high + 2 * margin)
+    axes.set_title("Loss")
+    style.grid(axes, "y")
+
+
+def _metric_panel(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], title: str, shown: Sequence[tuple[str, str]]
+) -> None:
+    colours = (style.BLUE, style.ORANGE, style.GREEN)
+    for (name, label), colour in zip(shown, colours, strict=False):
+        steps, values = _series(rows, "validation", name)
+        axes.plot(steps, values, color=colour, label=label, **_markers(steps.size))
+        test_steps, tests = _series(rows, "test", name)
+        if tests.size:
+            axes.plot(
+                test_steps[-1:],
+                tests[-1:],
+                marker="*",
+                markersize=9,
+                color=colour,
+                markeredgecolor="white",
+                linestyle="none",
+                clip_on=False,
+                zorder=5,
+            )
+    if any(_series(rows, "test", name)[1].size for name, _ in shown):
+        axes.plot([], [], "*", color=style.GREY, markersize=7, label="test")
+    axes.set_title(title)
+    style.grid(axes, "y")
+    axes.margins(y=0.15)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(loc="best")
+
+
+def _markers(count: int) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3.5} if count <= _FEW_POINTS else {}
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Centred running mean over about 1/25 of the curve, its window cut off at the ends."""
+    half = max(1, len(values) // 50)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _step_axis(axes: Axes, top: int) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_xlim(0, top * 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    if top >= 20_000:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0"))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_xlabel("training step")
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Counts and row shares of every pair of true and predicted class.
+
+    Args:
+        true: int [n] class ids, -1 where unlabelled.
+        predicted: int [n] class ids.
+        class_names: the N names.
+
+    Raises:
+        ValueError: if no image has a label, or an id is not below N.
+    """
+    labelled = np.asarray(true) >= 0
+    true, predicted = np.asarray(true)[labelled], np.asarray(predicted)[labelled]
+    size = len(class_names)
+    if not true.size:
+        raise ValueError("confusion_matrix: no image has an expression label")
+    if max(true.max(), predicted.max()) >= size or predicted.min() < 0:
+        raise ValueError(f"confusion_matrix: class ids beyond the {size} class names")
+    counts = np.zeros((size, size), np.int64)
+    np.add.at(counts, (true, predicted), 1)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    with style.styled():
+        side = float(np.clip(0.62 * size + 1.9, 3.6, 13))
+        figure = style.new_figure(side + 1.3, side, fixed_aspect=True)
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+        _matrix_cells(axes, counts, shares, totals)
+        axes.set_xticks(range(size), class_names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(
+            range(size), [f"{n}  ({t:,})" for n, t in zip(class_names, totals, strict=True)]
+        )
+        axes.tick_params(length=0, labelsize=8 if size <= 16 else 6.5)
+        axes.set_xticks(np.arange(-0.5, size), minor=True)
+        axes.set_yticks(np.arange(-0.5, size), minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true  (images)")
+        present = totals > 0
+        axes.set_title(
+            f"Accuracy {np.trace(counts) / totals.sum():.1%}, "
+            f"mean of classes {np.diag(shares)[present].mean():.1%}"
+        )
+        bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=28, pad=0.02)
+        style.percent_axis(bar.ax.yaxis)
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _matrix_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray) -> None:
+    size = len(totals)
+    for row in range(size):
+        if totals[row] == 0:
+            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4")
+            axes.text((size - 1) / 2, row, "no images", ha="center", va="center", color=style.GREY)
+            continue
+        for column in range(size):
+            if counts[row, column] == 0 or (size > 16 and row != column):
+                continue
+            share = shares[row, column]
+            colour = "white" if share > 0.55 else style.INK
+            text = {"ha": "center", "color": colour}
+            if size > 16:
+                axes.text(column, row, f"{100 * share:.0f}", va="center", fontsize=6, **text)
+                continue
+            axes.text(column, row - 0.04, f"{share:.0%}", va="bottom", fontsize=8.5, **text)
+            axes.text(
+                column, row + 0.08, f"{counts[row, column]:,}", va="top", fontsize=6.5, **text
+            )
+
+
+def reliability_diagram(probabilities: np.ndarray, true: np.ndarray) -> Figure:
+    """How often the model is right when it says that it is x % sure.
+
+    Args:
+        probabilities: float [n, N].
+        true: int [n], -1 where unlabelled.
+
+    Raises:
+        ValueError: if no image has a label.
+    """
+    labelled = np.asarray(true) >= 0
+    probabilities = np.asarray(probabilities, np.float64)[labelled]
+    true = np.asarray(true)[labelled]
+    if not true.size:
+        raise ValueError("reliability_diagram: no image has an expression label")
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == true
+    # Bins closed above, so that a confidence of exactly 1 lies in the last one.
+    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    counts = np.bincount(bins, minlength=_BINS)
+    sure = np.bincount(bins, confidence, _BINS) / np.maximum(counts, 1)
+    accurate = np.bincount(bins, right, _BINS) / np.maximum(counts, 1)
+    error = float(np.sum(counts * np.abs(sure - accurate)) / counts.sum())
+    centres = (np.arange(_BINS) + 0.5) / _BINS
+    used = counts > 0
+    with style.styled():
+        figure = style.new_figure(4.4, 4.9)
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        width = 0.92 / _BINS
+        axes.bar(centres[used], accurate[used], width, color=style.BLUE, label="accuracy")
+        axes.bar(
+            centres[used],
+            (sure - accurate)[used],
+            width,
+            bottom=accurate[used],
+            color="none",
+            edgecolor=style.ORANGE,
+            hatch="/////",
+            linewidth=0.8,
+            label="gap to confidence",
+        )
+        axes.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+        axes.set_title(f"Calibration error (ECE) {error:.3f}")
+        style.percent_axis(axes.yaxis)
+        style.grid(axes, "y")
+        axes.legend(loc="upper left")
+        below.bar(centres, counts / counts.sum(), width, color=style.GREY)
+        below.axvline(confidence.mean(), color=style.ORANGE, linewidth=1.2)
+        below.axvline(right.mean(), color=style.BLUE, linewidth=1.2)
+        below.set(xlabel="confidence of the prediction", ylabel="images")
+        below.set_title(
+            f"mean confidence {confidence.mean():.1%} (orange), accuracy {right.mean():.1%} (blue)",
+            fontsize=7.5,
+            fontweight="normal",
+            pad=3,
+        )
+        style.percent_axis(below.yaxis)
+        style.percent_axis(below.xaxis)
+    return figure
+
+
+def landmark_error_curve(nme: np.ndarray, threshold: float = 0.08) -> Figure:
+    """Share of images whose landmark error is at most x (cumulative error distribution).
+
+    Args:
+        nme: float [n] normalised mean errors by inter-ocular distance, NaN where unlabelled.
+        threshold: errors beyond it count as failures, and the area is taken up to it.
+
+    Raises:
+        ValueError: if no image has landmarks.
+    """
+    errors = np.sort(np.asarray(nme, np.float64))
+    errors = errors[np.isfinite(errors)]
+    if not errors.size:
+        raise ValueError("landmark_error_curve: no image has landmarks")
+    share = np.arange(1, errors.size + 1) / errors.size
+    area = float(np.clip(threshold - errors, 0, None).mean() / threshold)
+    median = float(np.median(errors))
+    # The long tail of a few lost faces would take most of the axis.
+    right = float(max(1.5 * threshold, min(np.percentile(errors, 97), 6 * threshold)))
+    with style.styled():
+        figure = style.new_figure(4.6, 3.4)
+        axes = figure.subplots()
+        axes.step(
+            [0, *errors, max(right, errors[-1])], [0, *share, 1], where="post", color=style.BLUE
+        )
+        axes.axvline(threshold, color=style.GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([0, median, median], [0.5, 0.5, 0], color=style.ORANGE, linewidth=1)
+        axes.plot(median, 0.5, "o", color=style.ORANGE, markersize=5)
+        axes.annotate(
+            f"median {median:.2%}",
+            (median, 0.5),
+            xytext=(7, -4),
+            textcoords="offset points",
+            va="top",
+            color=style.ORANGE,
+            fontsize=8,
+        )
+        axes.set(xlim=(0, right), ylim=(0, 1.02), ylabel="share of the images")
+        axes.set_xlabel("mean landmark error / inter-ocular distance")
+        axes.set_title(
+            f"Area up to {threshold:.0%}: {area:.3f}, failures {np.mean(errors > threshold):.1%}"
+        )
+        style.percent_axis(axes.xaxis)
+        style.percent_axis(axes.yaxis)
+        style.grid(axes)
+    return figure

@@ -1,0 +1,109 @@
+"""The look shared by all figures: colours told apart by colour-blind readers, one size of type.
+
+matplotlib is imported inside functions, because importing it takes longer than all the rest of a
+short command. Figures are made without pyplot, so that no global state is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, too pale for lines.
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, AMBER, INK, GREY = "#56B4E9", "#E69F00", "#222222", "#8A8A8A"
+PALE = "#E3E3E3"
+CLASS_COLOURS = (BLUE, AMBER, GREEN, ORANGE, PINK, SKY, "#000000", "#8C6D31")
+CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#666666",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": PALE,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "white",
+}
+# A reader's mail program or paper accepts this; a figure beyond it is rendered coarser.
+MAX_PNG_BYTES = 480_000
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Within it, figures have the report's look, whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+        matplotlib.rcParams.update(defaults | _STYLE)
+        yield
+
+
+def new_figure(width: float, height: float, *, fixed_aspect: bool = False) -> Figure:
+    """An empty figure of `width` x `height` inches, laid out by itself.
+
+    Args:
+        width: inches.
+        height: inches.
+        fixed_aspect: its panels keep their proportions (pictures), and are moved together.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="compressed" if fixed_aspect else "constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 160) -> bytes:
+    """Renders to PNG, coarser than `dpi` only when the file would be larger than 480 kB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    content, resolution = b"", float(dpi)
+    for _ in range(4):
+        buffer = io.BytesIO()
+        with styled():
+            figure.savefig(buffer, format="png", dpi=resolution, pil_kwargs={"compress_level": 7})
+        content = buffer.getvalue()
+        if len(content) <= MAX_PNG_BYTES:
+            break
+        resolution *= 0.97 * math.sqrt(MAX_PNG_BYTES / len(content))
+    return content
+
+
+def grid(axes: Axes, axis: str = "both") -> None:
+    """Light grid lines behind the data."""
+    axes.grid(True, axis=axis)
+
+
+def percent_axis(axis: Any) -> None:
+    """Ticks of shares in [0, 1] as percentages."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
