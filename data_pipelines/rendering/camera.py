@@ -1,0 +1,77 @@
+"""What a camera does to the picture: focus, sensor, compression; and the second camera's habits."""
+
+import dataclasses
+import functools
+
+import cv2
+import numpy as np
+
+from data_pipelines.rendering import hashing
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensor:
+    """How one picture is taken. Strengths are for a picture of 128 pixels; 0 switches a step off."""
+
+    blur: float
+    noise: float
+    jpeg_quality: int
+    gains: tuple[float, float, float]
+    offset: float
+    shrink: float
+
+
+@functools.cache
+def _noise_tile() -> np.ndarray:
+    """Unit normal noise x 32, int8 [256, 256, 3]: a constant table, cut at random places."""
+    values = hashing.normals(hashing.fold(np.arange(256), 77), 256 * 3).reshape(256, 256, 3)
+    return np.clip(np.round(values * 32), -127, 127).astype(np.int8)
+
+
+def draw(u: list[float], shifted: bool) -> Sensor:
+    """Sensor settings from 8 uniform numbers; `shifted` is the second camera."""
+    if not shifted:
+        return Sensor(
+            blur=max(0.0, 1.1 * u[0] - 0.45),
+            noise=1.0 + 6.0 * u[1] ** 2,
+            jpeg_quality=int(35 + 60 * u[3]) if u[2] < 0.4 else 0,
+            gains=(1.0 + 0.06 * (u[4] - 0.5), 1.0, 1.0 + 0.06 * (u[5] - 0.5)),
+            offset=0.0,
+            shrink=1.0,
+        )
+    return Sensor(
+        blur=0.4 + 0.6 * u[0],
+        noise=5.0 + 9.0 * u[1],
+        jpeg_quality=int(22 + 30 * u[3]),
+        gains=(0.80 + 0.08 * u[4], 0.92, 1.0 + 0.1 * u[5]),
+        offset=10.0 + 12.0 * u[6],
+        shrink=0.5 + 0.25 * u[7],
+    )
+
+
+def expose(image: np.ndarray, sensor: Sensor, u: list[float]) -> np.ndarray:
+    """The picture after lens, sensor and compression: uint8 [H, W, 3]. `u`: 3 uniform numbers."""
+    size = image.shape[0]
+    if sensor.shrink < 1.0:
+        small = max(8, int(size * sensor.shrink))
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if sensor.blur > 0.05:
+        image = cv2.GaussianBlur(image, (0, 0), sensor.blur * size / 128)
+    if sensor.offset or sensor.gains != (1.0, 1.0, 1.0):
+        matrix = np.zeros((3, 4), np.float32)
+        matrix[[0, 1, 2], [0, 1, 2]] = sensor.gains
+        matrix[:, 3] = sensor.offset
+        image = cv2.transform(image, matrix)
+    if sensor.noise > 0:
+        tile = _noise_tile()
+        if size > 256:
+            tile = np.tile(tile, (size // 256 + 1, size // 256 + 1, 1))
+        room_y, room_x = tile.shape[0] - size, tile.shape[1] - size
+        top, left = int(u[0] * (room_y + 1)), int(u[1] * (room_x + 1))
+        grain = tile[top : top + size, left : left + size]
+        image = cv2.addWeighted(image, 1.0, grain, sensor.noise / 32.0, 0.0, dtype=cv2.CV_8U)
+    if sensor.jpeg_quality:
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return image
