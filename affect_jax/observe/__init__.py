@@ -6,10 +6,11 @@ several processes only the main one (`is_main`) writes or shows anything.
 
 from affect_jax.observe.logs import setup_logging
 from affect_jax.observe.progress import Progress, Throughput, duration
-from affect_jax.observe.rows import MetricWriter, read_metrics, write_atomically
+from affect_jax.observe.rows import METRICS_FILE, MetricWriter, read_metrics, write_atomically
 from affect_jax.observe.tables import results_table
 
 __all__ = [
+    "METRICS_FILE",
     "MetricWriter",
     "Progress",
     "Throughput",

@@ -12,16 +12,27 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "accuracy": ("Expression", "accuracy", True),
     "balanced_accuracy": ("Expression", "balanced accuracy", True),
     "f1_macro": ("Expression", "macro F1", True),
+    "nll": ("Expression", "negative log-likelihood", False),
     "ece": ("Expression", "calibration error (ECE)", False),
+    "classes_counted": ("Expression", "classes in the macro scores", None),
     **{
         f"{dimension}_{name}": (dimension.capitalize(), name.upper(), name != "rmse")
         for dimension in ("valence", "arousal")
         for name in ("rmse", "sagr", "pcc", "ccc")
     },
-    "nme": ("Landmarks", "normalised mean error", False),
+    "nme": ("Landmarks", "error / eye distance (NME)", False),
+    "nme_box": ("Landmarks", "error / box size", False),
     "loss": ("Objective", "loss", False),
 }
-_OTHER = "Other"
+_RECALL = "recall_"
+
+
+def _describe(name: str) -> tuple[str, str, bool | None]:
+    if name in _METRICS:
+        return _METRICS[name]
+    if name.startswith(_RECALL):
+        return "Recall by class", name.removeprefix(_RECALL).replace("_", " "), True
+    return "Other", name.replace("_", " "), None
 
 
 def results_table(
@@ -83,14 +94,15 @@ def ordered_metrics(results: Results) -> list[str]:
     """The metric names of all evaluations in the table's order, unknown ones last."""
     names = dict.fromkeys(name for values in results.values() for name in values)
     known = [name for name in _METRICS if name in names]
-    return known + [name for name in names if name not in _METRICS]
+    recalls = [name for name in names if name.startswith(_RECALL)]
+    return known + recalls + [name for name in names if name not in {*known, *recalls}]
 
 
 def _down(names: Iterable[str], columns: Results, markdown: bool) -> list[list[str]]:
     body: list[list[str]] = []
     group = None
     for name in names:
-        new_group = _METRICS.get(name, (_OTHER,))[0]
+        new_group = _describe(name)[0]
         if new_group != group:
             group = new_group
             body.append([f"**{group}**" if markdown else group, *[""] * len(columns)])
@@ -100,7 +112,7 @@ def _down(names: Iterable[str], columns: Results, markdown: bool) -> list[list[s
 
 
 def _label(name: str, markdown: bool, with_group: bool = False) -> str:
-    group, label, higher = _METRICS.get(name, (_OTHER, name.replace("_", " "), None))
+    group, label, higher = _describe(name)
     if with_group and group in ("Valence", "Arousal"):
         label = f"{group} {label}"
     arrow = {True: " ↑", False: " ↓", None: ""}[higher] if markdown else ""
@@ -110,9 +122,9 @@ def _label(name: str, markdown: bool, with_group: bool = False) -> str:
 def _number(name: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    if name not in _METRICS and float(value).is_integer():
+    if _describe(name)[2] is None and float(value).is_integer():
         return f"{int(value)}"
-    digits = 4 if name == "nme" else 3
+    digits = 4 if name.startswith("nme") else 3
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
