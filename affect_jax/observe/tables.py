@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 Results = Mapping[str, Mapping[str, float | None]]
 
@@ -74,7 +74,12 @@ def results_table(
         raise ValueError(f"results_table: {clash} are both results and references")
     if layout == "down":
         header = ["", *columns]
-        body = _down(names, columns, markdown)
+        body = [
+            [f"**{label}**" if markdown else label, *[""] * len(columns)]
+            if cells is None
+            else [label if markdown else f"  {label}", *cells]
+            for label, cells in table_rows(results, references, metrics, arrows=markdown)
+        ]
         bar = len(results) if references else None
         rule = None
     else:
@@ -98,24 +103,39 @@ def ordered_metrics(results: Results) -> list[str]:
     return known + recalls + [name for name in names if name not in {*known, *recalls}]
 
 
-def _down(names: Iterable[str], columns: Results, markdown: bool) -> list[list[str]]:
-    body: list[list[str]] = []
+def table_rows(
+    results: Results,
+    references: Results | None = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    arrows: bool = True,
+) -> Iterator[tuple[str, list[str] | None]]:
+    """The lines of a table with a metric a line, for any kind of output.
+
+    Args:
+        results: as in `results_table`.
+        references: as in `results_table`.
+        metrics: as in `results_table`.
+        arrows: say after a name whether higher or lower is better.
+
+    Yields:
+        A metric's label and its formatted values, results before references; or the name of a
+        group of metrics and None.
+    """
+    columns = [*results.values(), *(references or {}).values()]
     group = None
-    for name in names:
-        new_group = _describe(name)[0]
-        if new_group != group:
-            group = new_group
-            body.append([f"**{group}**" if markdown else group, *[""] * len(columns)])
-        label = ("" if markdown else "  ") + _label(name, markdown)
-        body.append([label, *(_number(name, values.get(name)) for values in columns.values())])
-    return body
+    for name in ordered_metrics(results) if metrics is None else metrics:
+        if _describe(name)[0] != group:
+            group = _describe(name)[0]
+            yield group, None
+        yield _label(name, arrows), [_number(name, values.get(name)) for values in columns]
 
 
-def _label(name: str, markdown: bool, with_group: bool = False) -> str:
+def _label(name: str, arrows: bool, with_group: bool = False) -> str:
     group, label, higher = _describe(name)
     if with_group and group in ("Valence", "Arousal"):
         label = f"{group} {label}"
-    arrow = {True: " ↑", False: " ↓", None: ""}[higher] if markdown else ""
+    arrow = {True: " ↑", False: " ↓", None: ""}[higher] if arrows else ""
     return label + arrow
 
 

@@ -78,7 +78,7 @@ def circumplex(
     if expression is not None and 0 < len(class_names) <= len(style.CLASS_COLOURS):
         classes = np.asarray(expression)[labelled]
     with style.styled():
-        figure = style.new_figure(9.4, 8.9)
+        figure = style.new_figure(9.4, 8.8)
         top, bottom = figure.subplots(2, 2, height_ratios=[1.25, 1])
         for axes, points, name in ((top[0], true, "Labels"), (top[1], predicted, "Predictions")):
             _circle(axes)
@@ -87,7 +87,7 @@ def circumplex(
         handles, names = top[0].get_legend_handles_labels()
         if handles:
             # Keeps a row free for the legend, which the layout would let touch the panels' titles.
-            figure.suptitle(" ", fontsize=16)
+            figure.suptitle(" ", fontsize=24)
             figure.legend(
                 handles, names, loc="upper center", ncols=len(names), markerscale=1.3,
                 columnspacing=1.3, handletextpad=0.3, bbox_to_anchor=(0.5, 0.995),
@@ -292,10 +292,10 @@ def _dots(axes: Axes, points: np.ndarray) -> Line2D:
 def _caption(axes: Axes, first: str, second: str, right: bool | None) -> None:
     colour = {True: style.INK, False: style.ORANGE, None: style.INK}[right]
     axes.text(
-        0.5, -0.03, first, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
+        0.5, -0.03, first, transform=axes.transAxes, ha="center", va="top", fontsize=8.5,
         color=colour, fontweight="bold",
     )  # fmt: skip
     axes.text(
-        0.5, -0.125, second, transform=axes.transAxes, ha="center", va="top", fontsize=6.5,
+        0.5, -0.14, second, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
         color="#444444",
     )  # fmt: skip

@@ -44,7 +44,10 @@ _STYLE = {
     "ytick.labelsize": 8,
     "xtick.color": "#444444",
     "ytick.color": "#444444",
-    "legend.frameon": False,
+    "legend.frameon": True,
+    "legend.framealpha": 0.9,
+    "legend.edgecolor": "none",
+    "legend.borderpad": 0.2,
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
@@ -86,14 +89,14 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
 
     FigureCanvasAgg(figure)
     content, resolution = b"", float(dpi)
-    for _ in range(4):
+    for _ in range(5):
         buffer = io.BytesIO()
         with styled():
             figure.savefig(buffer, format="png", dpi=resolution, pil_kwargs={"compress_level": 7})
         content = buffer.getvalue()
         if len(content) <= MAX_PNG_BYTES:
             break
-        resolution *= 0.97 * math.sqrt(MAX_PNG_BYTES / len(content))
+        resolution *= 0.93 * math.sqrt(MAX_PNG_BYTES / len(content))
     return content
 
 

@@ -1,0 +1,278 @@
+"""Writes the report of a run: pictures, results table, predictions; and one HTML page of it all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from affect_jax.errors import UserError
+from affect_jax.observe import METRICS_FILE, read_metrics, write_atomically
+from affect_jax.observe.tables import Results
+from affect_jax.report import faces as face_figures
+from affect_jax.report import page, plots, predictions, style
+
+FOLDER = "report"
+RESULTS_FILE = "results.md"
+_REFERENCES_FILE = "references.json"
+_NOT_METRICS = frozenset({"step", "split", "time", "final", "checkpoint"})
+
+
+class Source(Protocol):
+    """What the report asks of a source of examples."""
+
+    class_names: tuple[str, ...]
+
+    def describe(self, i: int) -> str:
+        """File and row of example `i`."""
+
+
+class Run(NamedTuple):
+    """A finished run, read from its workdir.
+
+    Attributes:
+        rows: of `metrics.jsonl`.
+        results: `plain` and, where there is one, `flip-averaged`: the test split's metrics.
+        final: the last test row.
+        stored: the predictions (see `predictions.gather`).
+        config: the run's configuration; empty if the workdir has none.
+        references: numbers of others to be set beside the results.
+    """
+
+    rows: list[dict[str, Any]]
+    results: Results
+    final: dict[str, Any]
+    stored: dict[str, np.ndarray]
+    config: dict[str, Any]
+    references: Results
+
+
+def write_report(
+    workdir: str | os.PathLike,
+    outputs: Mapping[str, np.ndarray],
+    source: Source,
+    *,
+    batches: Iterable[Mapping[str, np.ndarray]] | None = None,
+    references: Results | None = None,
+    face_count: int = 12,
+) -> list[Path]:
+    """Stores the predictions of the test split and draws the report in `workdir/report`.
+
+    The numbers of the results table are those of the last test row in `metrics.jsonl`, which must
+    be there already.
+
+    Args:
+        workdir: the run's folder.
+        outputs: per-example labels and predictions, in the form that `predictions.gather` reads.
+        source: what the examples come from; gives class names and file names.
+        batches: one pass over the same examples, from which the images of a few faces are taken;
+            without it no faces are shown.
+        references: numbers of others (`published.emofan`) to be set beside the results.
+        face_count: faces to show.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: if the workdir holds no finished test.
+    """
+    folder = Path(workdir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    faces = None
+    if batches is not None:
+        faces = predictions.fetch_faces(batches, predictions.choose_faces(outputs, face_count))
+    names = [source.describe(int(i)) for i in outputs["index"]]
+    stored = predictions.gather(outputs, source.class_names, names, faces)
+    predictions.save(folder, stored)
+    content = json.dumps(references or {}, indent=1).encode()
+    write_atomically(folder / _REFERENCES_FILE, content)
+    return render(workdir)
+
+
+def read_run(workdir: str | os.PathLike) -> Run:
+    """Reads what the report needs of a finished run.
+
+    Raises:
+        UserError: if `workdir` is no workdir, or its test has not been finished.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise UserError(f"{workdir}: no such folder; --workdir is the folder of a run")
+    if not (workdir / METRICS_FILE).exists():
+        raise UserError(
+            f"{workdir} is not the folder of a run: it holds no {METRICS_FILE}; give the --workdir "
+            "that affect_jax.main was started with"
+        )
+    rows = read_metrics(workdir)
+    final = next((row for row in reversed(rows) if row.get("final")), None)
+    last = rows[-1]["step"] if rows else 0
+    again = "run the command that started it again, it goes on from the last checkpoint"
+    if final is None:
+        raise UserError(f"{workdir}: the run stopped at step {last}, before its test; {again}")
+    if not (workdir / FOLDER / predictions.ARRAYS_FILE).exists():
+        raise UserError(f"{workdir}: the test left no {FOLDER}/{predictions.ARRAYS_FILE}; {again}")
+    results = {"plain": _metrics(final)}
+    for row in rows:
+        if row["split"] == "test_flip" and row["step"] == final["step"]:
+            results["flip-averaged"] = _metrics(row)
+    return Run(
+        rows=rows,
+        results=results,
+        final=final,
+        stored=predictions.load(workdir / FOLDER),
+        config=_json(workdir / "config.json"),
+        references=_json(workdir / FOLDER / _REFERENCES_FILE),
+    )
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in _NOT_METRICS}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it was changed by hand?") from error
+
+
+def render(workdir: str | os.PathLike) -> list[Path]:
+    """Draws the pictures and `results.md` anew from what a workdir holds.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: as `read_run`.
+    """
+    run = read_run(workdir)
+    folder = Path(workdir) / FOLDER
+    written = []
+    for name, (needs, draw) in _FIGURES.items():
+        path = folder / f"{name}.png"
+        if needs(run):
+            write_atomically(path, style.png(draw(run), dpi=120 if name == "faces" else 160))
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)  # Of an earlier model, with other outputs
+    results = folder / RESULTS_FILE
+    write_atomically(results, page.markdown(run, Path(workdir), written).encode())
+    return [
+        *written,
+        results,
+        *(folder / f for f in (predictions.ARRAYS_FILE, predictions.TABLE_FILE)),
+    ]
+
+
+def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
+    """Draws the report anew and puts it into one HTML file that needs no other.
+
+    Args:
+        workdir: folder of a finished run.
+        output: the file; `report/report.html` in the workdir if not given.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: as `read_run`, or if `output` is a folder.
+    """
+    workdir = Path(workdir)
+    output = workdir / FOLDER / "report.html" if output is None else Path(output)
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; give the name of an .html file")
+    pictures = [path for path in render(workdir) if path.suffix == ".png"]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, page.html(read_run(workdir), workdir, pictures).encode())
+    return output
+
+
+def _has_labels(name: str) -> Callable[[Run], bool]:
+    def check(run: Run) -> bool:
+        values = run.stored.get(name)
+        if values is None:
+            return False
+        return bool((values >= 0).any() if values.dtype.kind == "i" else np.isfinite(values).any())
+
+    return check
+
+
+def _confusion(run: Run) -> Any:
+    predicted = run.stored["probabilities"].argmax(axis=1)
+    return plots.confusion_matrix(
+        run.stored["expression"], predicted, run.stored["class_names"].tolist()
+    )
+
+
+def _circumplex(run: Run) -> Any:
+    return face_figures.circumplex(
+        run.stored["valence_arousal"],
+        run.stored["valence_arousal_predicted"],
+        run.stored.get("expression"),
+        run.stored["class_names"].tolist(),
+    )
+
+
+def _faces(run: Run) -> Any:
+    stored = run.stored
+    return face_figures.landmark_faces(
+        stored["face_image"],
+        stored.get("face_landmarks_predicted"),
+        stored.get("face_landmarks"),
+        captions=[_caption(stored, row) for row in stored["face_row"]],
+    )
+
+
+def _caption(stored: Mapping[str, np.ndarray], row: int) -> tuple[str, str, bool | None]:
+    first, second, right = "", "", None
+    if "probabilities" in stored:
+        names, probabilities = stored["class_names"], stored["probabilities"][row]
+        best, label = int(probabilities.argmax()), int(stored["expression"][row])
+        first = f"{names[best]} {probabilities[best]:.0%}"
+        if label >= 0:
+            right = best == label
+            first += "" if right else f", true {names[label]}"
+    if "valence_arousal_predicted" in stored:
+        pairs = zip(
+            "VA", stored["valence_arousal_predicted"][row], stored["valence_arousal"][row],
+            strict=True,
+        )  # fmt: skip
+        second = "  ".join(
+            f"{letter} {value:+.2f}" + (f" ({true:+.2f})" if np.isfinite(true) else "")
+            for letter, value, true in pairs
+        )
+    return first, second, right
+
+
+def _curves(run: Run) -> Any:
+    return plots.training_curves(run.rows, run.final.get("checkpoint"))
+
+
+def _has_curves(run: Run) -> bool:
+    return any(
+        row["split"] in ("train", "validation") and row.get("loss") is not None for row in run.rows
+    )
+
+
+_FIGURES: dict[str, tuple[Callable[[Run], bool], Callable[[Run], Any]]] = {
+    "training_curves": (_has_curves, _curves),
+    "confusion_matrix": (_has_labels("expression"), _confusion),
+    "reliability": (
+        _has_labels("expression"),
+        lambda run: plots.reliability_diagram(
+            run.stored["probabilities"], run.stored["expression"]
+        ),
+    ),
+    "valence_arousal": (_has_labels("valence_arousal"), _circumplex),
+    "landmark_error": (
+        _has_labels("nme"),
+        lambda run: plots.landmark_error_curve(run.stored["nme"]),
+    ),
+    "faces": (lambda run: "face_image" in run.stored, _faces),
+}
