@@ -1,0 +1,1 @@
+"""Data on its way to the model: sources, augmentation, sampling and delivery. Needs no JAX."""

@@ -1,0 +1,421 @@
+"""Rows of a manifest or a folder tree to checked columns.
+
+Every row is checked before training: its file, its numbers, its class. A row that cannot be used
+is counted, named in the log with its reason and left out.
+"""
+
+import csv
+import dataclasses
+import json
+import logging
+import math
+import os
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.example import (
+    MISSING_ID,
+    NUM_LANDMARKS,
+    DataError,
+    TooManyBadRecords,
+    canonical_name,
+    infer_order,
+    known_names,
+    resolve_classes,
+)
+from data_pipelines.persons import TEST, TRAIN, VALIDATION
+
+log = logging.getLogger(__name__)
+
+PERSON_COLUMNS = ("person", "subject", "identity", "video", "group", "clip")
+GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
+ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
+AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
+MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
+NAMED_BAD_ROWS = 20  # lines in the log
+_MOSTLY_KNOWN = 0.9
+
+
+class BadRow(Exception):
+    """A row cannot be used; the message is the reason."""
+
+
+@dataclasses.dataclass
+class Table:
+    """Checked columns of n pictures; floats are NaN and ids are -1 where unknown.
+
+    Attributes:
+      name: file or folder the rows come from.
+      root: folder that relative paths refer to.
+      paths: n paths.
+      rows: int64 [n] line numbers in the file (0 = a folder tree, which has none).
+      class_names: names of the classes, position = id.
+      expression: int32 [n].
+      valence_arousal: float32 [n, 2].
+      landmarks: float32 [n, 68, 2] or None where no row has any.
+      box: float32 [n, 4] or None.
+      persons: n names; the path itself where unknown.
+      groups: int32 [n] video, clip or person.
+      split: int8 [n] as given (-1 = not given) or None.
+      attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
+      bad: (row, path, reason) of the rows left out.
+    """
+
+    name: str
+    root: pathlib.Path
+    paths: list[str]
+    rows: np.ndarray
+    class_names: tuple[str, ...]
+    expression: np.ndarray
+    valence_arousal: np.ndarray
+    landmarks: np.ndarray | None
+    box: np.ndarray | None
+    persons: list[str]
+    groups: np.ndarray
+    split: np.ndarray | None
+    attributes: np.ndarray | None
+    attribute_names: tuple[str, ...]
+    attribute_values: tuple[tuple[str, ...], ...]
+    bad: list[tuple[int, str, str]]
+    has_persons: bool
+
+
+def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
+
+    Column names are stripped and lower-cased. A line that is no JSON object comes as `BadRow`.
+
+    Raises:
+      DataError: the file is missing, is no text, or has no header.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise DataError(f"data.manifest: there is no file {path}")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+                yield from _json_rows(file)
+            else:
+                yield from _csv_rows(file, path)
+    except UnicodeDecodeError as e:
+        raise DataError(f"{path} is not UTF-8 text ({e}); save it as UTF-8") from e
+    except csv.Error as e:
+        raise DataError(f"{path} is no readable CSV ({e})") from e
+
+
+def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as e:
+            yield number, BadRow(f"no JSON ({e.msg} at column {e.colno})")
+            continue
+        if isinstance(row, dict):
+            yield number, {str(k).strip().lower(): v for k, v in row.items()}
+        else:
+            yield number, BadRow("not a JSON object")
+
+
+def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    header = file.readline()
+    if not header.strip():
+        raise DataError(f"{path} is empty; a manifest starts with a header such as path,expression")
+    delimiter = max(",;\t", key=header.count)
+    names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
+    if "path" not in names:
+        raise DataError(f"{path} has no column `path`; its columns are {', '.join(names)}")
+    reader = csv.reader(file, delimiter=delimiter)
+    for cells in reader:
+        number = reader.line_num + 1
+        if not cells:
+            continue
+        if len(cells) > len(names):
+            yield number, BadRow(f"{len(cells)} cells where the header has {len(names)}")
+            continue
+        yield number, dict(zip(names, cells, strict=False))
+
+
+def build_table(
+    rows: Iterable[tuple[int, dict[str, Any] | BadRow]],
+    *,
+    name: str,
+    root: pathlib.Path,
+    classes: str | tuple[str, ...] = "",
+    max_bad_fraction: float = 0.1,
+) -> Table:
+    """Checks rows and turns them into columns.
+
+    Args:
+      rows: (line number, column -> value); see the table of columns in `sources`.
+      name, root: for messages, and the folder that relative paths refer to.
+      classes: class names, or the name of a known label order; empty = inferred.
+      max_bad_fraction: share of unusable rows that is put up with.
+
+    Raises:
+      DataError: no rows, a column that is missing, or none left to use.
+      TooManyBadRecords: more unusable rows than that.
+    """
+    good: list[dict[str, Any]] = []
+    bad: list[tuple[int, str, str]] = []
+    columns: set[str] = set()
+    for number, row in rows:
+        path = "" if isinstance(row, BadRow) else str(row.get("path") or "").strip()
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            columns.update(row)
+            good.append(_parse_row(number, path, row, root))
+        except BadRow as e:
+            bad.append((number, path, str(e)))
+    if not good and not bad:
+        raise DataError(f"{name} holds no rows")
+    _check_columns(columns, name)
+    class_names, good = _assign_classes(good, bad, classes, name)
+    _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
+    return _columns(good, bad, columns, class_names, name, root)
+
+
+def _check_columns(columns: set[str], name: str) -> None:
+    listed = ", ".join(sorted(columns))
+    if columns and "path" not in columns:
+        raise DataError(f"{name} has no column `path`; its columns are {listed}")
+    if columns and ("valence" in columns) != ("arousal" in columns):
+        raise DataError(f"{name} has only one of `valence` and `arousal`; its columns are {listed}")
+    if columns and not columns & {"expression", "valence", "landmarks"}:
+        raise DataError(
+            f"{name} has no label: it needs a column `expression`, `valence` and `arousal`, or "
+            f"`landmarks`; its columns are {listed}"
+        )
+
+
+def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -> dict[str, Any]:
+    if not path:
+        raise BadRow("the path is empty")
+    parsed = {
+        "row": number,
+        "path": path,
+        "expression": _token(row.get("expression")),
+        "va": (_affect(row, "valence"), _affect(row, "arousal")),
+        "landmarks": _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
+        "box": _box(row),
+        "person": _first(row, PERSON_COLUMNS),
+        "group": _first(row, GROUP_COLUMNS),
+        "attributes": {a: str(row[a]).strip() for a in ATTRIBUTE_COLUMNS if row.get(a) is not None},
+        "split": MISSING_ID,
+    }
+    split = str(row.get("split") or "").strip().lower()
+    if split:
+        if split not in SPLITS:
+            raise BadRow(f"unknown split {split!r}; known: train, validation, test")
+        parsed["split"] = SPLITS[split]
+    try:
+        size = os.stat(root / path).st_size
+    except (OSError, ValueError) as e:
+        raise BadRow(f"missing file ({getattr(e, 'strerror', None) or e})") from e
+    if size == 0:
+        raise BadRow("zero bytes")
+    return parsed
+
+
+def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = row.get(name)
+        if value is not None and str(value).strip():
+            return str(value).strip()
+    return None
+
+
+def _token(value: Any) -> str | None:
+    """An expression cell as text; None where it is unknown."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None else str(value).strip()
+    return None if text in ("", "-1") else text
+
+
+def _number(value: Any, what: str) -> float | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise BadRow(f"{what} {value!r} is not a number") from None
+    if not math.isfinite(number):
+        raise BadRow(f"{what} is {value}; leave the cell empty where it is unknown")
+    return number
+
+
+def _affect(row: dict[str, Any], what: str) -> float:
+    number = _number(row.get(what), what)
+    if number is None or number == MISSING_VA:
+        return math.nan
+    if not -1 <= number <= 1:
+        raise BadRow(f"{what} {number:g} is outside [-1, 1]")
+    return number
+
+
+def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    # Plain numbers, JSON lists and Python's print of one differ only in separators.
+    text = value if isinstance(value, str) else json.dumps(value)
+    cells = [c for c in re.split(r"[\s,;()\[\]]+", text) if c]
+    if not cells:
+        return None
+    if len(cells) != count:
+        raise BadRow(f"{what} holds {len(cells)} numbers instead of {count}")
+    return np.array([_number(c, what) for c in cells], np.float32)
+
+
+def _box(row: dict[str, Any]) -> np.ndarray | None:
+    value = row.get("box")
+    if value is None and any(row.get(c) not in (None, "") for c in BOX_COLUMNS):
+        value = [row.get(c) for c in BOX_COLUMNS]
+    box = _numbers(value, 4, "box")
+    if box is not None and (box[2] <= box[0] or box[3] <= box[1]):
+        raise BadRow(f"box {box.tolist()} has no area; it is x0, y0, x1, y1")
+    return box
+
+
+def _is_id(token: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+(\.0*)?", token) is not None
+
+
+def _class_names(tokens: Counter, classes: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The configured names, or those inferred from how often each label was written."""
+    if classes:
+        return resolve_classes(classes)
+    ids = Counter({t: n for t, n in tokens.items() if _is_id(t)})
+    if ids.total() > tokens.total() / 2:
+        distinct = {int(float(t)) for t in ids}
+        # An id far beyond the number of ids seen is a slip of the pen, not a class.
+        top = max((i for i in distinct if 0 <= i <= 2 * len(distinct)), default=-1)
+        return tuple(str(i) for i in range(top + 1))
+    names = Counter({t: n for t, n in tokens.items() if not _is_id(t)})
+    known = {t: n for t, n in names.items() if canonical_name(t) in known_names()}
+    # Nearly all rows name basic expressions: then the rest are misspelt, not classes of their own.
+    if known and sum(known.values()) >= _MOSTLY_KNOWN * names.total():
+        names = Counter(known)
+    spelling: dict[str, str] = {}
+    for token, _ in names.most_common():
+        spelling.setdefault(canonical_name(token), token)
+    return infer_order(list(spelling.values()))
+
+
+def _assign_classes(
+    rows: list[dict[str, Any]],
+    bad: list[tuple[int, str, str]],
+    classes: str | tuple[str, ...],
+    name: str,
+) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+    tokens = Counter(r["expression"] for r in rows if r["expression"] is not None)
+    class_names = _class_names(tokens, classes)
+    ids = {canonical_name(n): i for i, n in enumerate(class_names)}
+    numbered = {t: int(float(t)) for t in tokens if _is_id(t)}
+    kept = []
+    for row in rows:
+        token = row["expression"]
+        if token is None:
+            row["expression"] = MISSING_ID
+        elif canonical_name(token) in ids:
+            row["expression"] = ids[canonical_name(token)]
+        elif 0 <= numbered.get(token, -1) < len(class_names):
+            row["expression"] = numbered[token]
+        else:
+            what = "class id" if token in numbered else "unknown class name"
+            known = ", ".join(class_names) or "none"
+            bad.append((row["row"], row["path"], f"{what} {token!r}; the classes are {known}"))
+            continue
+        kept.append(row)
+    bad.sort(key=lambda b: b[0])
+    absent = set(range(len(class_names))) - {r["expression"] for r in kept}
+    if absent and tokens:
+        log.warning(
+            "%s: no picture of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
+        )
+    return class_names, kept
+
+
+def _report_bad(
+    bad: list[tuple[int, str, str]], total: int, name: str, max_bad_fraction: float
+) -> None:
+    lines = [f"{name}{f':{row}' if row else ''}: {path}: {reason}" for row, path, reason in bad]
+    for line in lines[:NAMED_BAD_ROWS]:
+        log.warning("left out: %s", line)
+    if len(lines) > NAMED_BAD_ROWS:
+        log.warning("left out: %d more of %s", len(lines) - NAMED_BAD_ROWS, name)
+    if len(bad) > max_bad_fraction * total or len(bad) == total:
+        raise TooManyBadRecords(
+            f"{name}: {len(bad)} of {total} rows cannot be used, more than data.max_bad_fraction "
+            f"= {max_bad_fraction:g} allows. The first: {lines[0]}"
+        )
+
+
+def _columns(good, bad, columns, class_names, name, root) -> Table:
+    """Columns of the rows that are left, and codes for groups and attributes."""
+
+    def stack(field: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        if all(r[field] is None for r in good):
+            return None
+        array = np.full((len(good), *shape), np.nan, np.float32)
+        for i, row in enumerate(good):
+            if row[field] is not None:
+                array[i] = row[field].reshape(shape)
+        return array
+
+    names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
+    codes, values = [], []
+    for attribute in names:
+        column, distinct = _code([r["attributes"].get(attribute, "") for r in good], attribute)
+        codes.append(column)
+        values.append(distinct)
+    groups = {g: i for i, g in enumerate(sorted({r["group"] for r in good} - {None}))}
+    return Table(
+        name=name,
+        root=root,
+        paths=[r["path"] for r in good],
+        rows=np.array([r["row"] for r in good], np.int64),
+        class_names=class_names,
+        expression=np.array([r["expression"] for r in good], np.int32),
+        valence_arousal=np.array([r["va"] for r in good], np.float32).reshape(-1, 2),
+        landmarks=stack("landmarks", (NUM_LANDMARKS, 2)),
+        box=stack("box", (4,)),
+        persons=[r["person"] or r["path"] for r in good],
+        groups=np.array([groups.get(r["group"], MISSING_ID) for r in good], np.int32),
+        split=np.array([r["split"] for r in good], np.int8) if "split" in columns else None,
+        attributes=np.stack(codes, 1) if names else None,
+        attribute_names=names,
+        attribute_values=tuple(values),
+        bad=bad,
+        has_persons=any(r["person"] for r in good),
+    )
+
+
+def _code(cells: list[str], attribute: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Integer codes of an attribute column and the values they stand for; ages become bands."""
+    present = [c for c in cells if c]
+    if attribute == "age" and present and all(re.fullmatch(r"\d+(\.\d+)?", c) for c in present):
+        years = [float(c) for c in present]
+        # Small codes, as RAF-DB writes them, are bands already.
+        if max(years) > 4:
+            bands = tuple(label for _, label in AGE_BANDS)
+            lookup = {
+                c: next(i for i, (b, _) in enumerate(AGE_BANDS) if float(c) < b) for c in present
+            }
+            return np.array([lookup.get(c, MISSING_ID) for c in cells], np.int32), bands
+    values = tuple(sorted(set(present)))
+    lookup = {v: i for i, v in enumerate(values)}
+    return np.array([lookup.get(c, MISSING_ID) for c in cells], np.int32), values

@@ -1,0 +1,284 @@
+"""Sources of raw records: a CSV or JSONL manifest, a folder per class, and their person splits.
+
+A manifest has one row a picture. Columns (`path` is needed, and at least one of the labels):
+
+  path                                 relative to the manifest's folder, or absolute
+  expression                           class name or id; empty or -1 = unknown
+  valence, arousal                     in [-1, 1]; empty or -2 = unknown
+  landmarks                            68 (x, y) pairs: 136 numbers, or a JSON list
+  box (or x0, y0, x1, y1)              the face: four numbers, or a JSON list
+  person, video, group                 who and which clip (also: subject, identity, clip)
+  split                                train, validation or test
+  gender, race, age, culture           attributes for audit
+
+A folder holds one folder a class, under `train`, `validation` and `test` folders if it has them;
+a folder inside a class folder is taken for a person.
+"""
+
+import logging
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import cleaning, manifest, persons
+from data_pipelines.decode import IMAGE_SUFFIXES
+from data_pipelines.defaults import setting
+from data_pipelines.example import DataError, Source, empty_labels
+
+log = logging.getLogger(__name__)
+
+
+class TableSource:
+    """Pictures on disk whose labels stand in a `manifest.Table`; follows `example.Source`.
+
+    Attributes beyond the protocol: `persons` (n names), `attribute_names`, `attribute_values`,
+    `bad_rows` (rows of the whole table that were left out, with reasons).
+    """
+
+    def __init__(self, table: manifest.Table, rows: np.ndarray | None = None):
+        rows = np.arange(len(table.paths)) if rows is None else np.asarray(rows)
+        self._name, self._root = table.name, table.root
+        self._paths = [table.paths[i] for i in rows]
+        self._rows = table.rows[rows]
+        self._valence_arousal = table.valence_arousal[rows]
+        self._landmarks = None if table.landmarks is None else table.landmarks[rows]
+        self._box = None if table.box is None else table.box[rows]
+        self._attributes = None if table.attributes is None else table.attributes[rows]
+        self.class_names = table.class_names
+        self.num_classes = len(table.class_names)
+        self.labels = table.expression[rows]
+        self.groups = table.groups[rows]
+        self.persons = [table.persons[i] for i in rows]
+        self.attribute_names = table.attribute_names
+        self.attribute_values = table.attribute_values
+        self.bad_rows = table.bad
+        self.has = frozenset(
+            name
+            for name, there in (
+                ("expression", (self.labels >= 0).any()),
+                ("valence_arousal", np.isfinite(self._valence_arousal).any()),
+                ("landmarks", self._landmarks is not None and np.isfinite(self._landmarks).any()),
+                ("attributes", self._attributes is not None),
+            )
+            if there
+        )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Raw record i; raises `OSError` where the file has vanished."""
+        record = empty_labels()
+        record["image"] = (self._root / self._paths[i]).read_bytes()
+        record["expression"] = int(self.labels[i])
+        record["valence_arousal"] = self._valence_arousal[i]
+        record["group"] = int(self.groups[i])
+        if self._landmarks is not None:
+            record["landmarks"] = self._landmarks[i]
+        if self._box is not None:
+            record["box"] = self._box[i]
+        if self._attributes is not None:
+            record["attributes"] = self._attributes[i]
+        return record
+
+    def path(self, i: int) -> str:
+        """Path of picture i as the manifest writes it."""
+        return self._paths[i]
+
+    def describe(self, i: int) -> str:
+        """`manifest.csv:17 (images/a.jpg)`."""
+        row = f":{self._rows[i]}" if self._rows[i] else ""
+        return f"{self._name}{row} ({self._paths[i]})"
+
+
+class ManifestSource(TableSource):
+    """All rows of a CSV or JSONL manifest.
+
+    Args:
+      path: the manifest.
+      classes: class names or a known label order; empty = inferred (see `manifest.build_table`).
+      max_bad_fraction: share of unusable rows that is put up with.
+
+    Raises:
+      DataError: the manifest is missing, empty or lacks a column.
+      TooManyBadRecords: too many rows are unusable.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        classes: str | Sequence[str] = "",
+        max_bad_fraction: float = 0.1,
+    ):
+        super().__init__(_manifest_table(path, classes, max_bad_fraction))
+
+
+class FolderSource(TableSource):
+    """All pictures of a folder that holds one folder a class; arguments as in `ManifestSource`."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        classes: str | Sequence[str] = "",
+        max_bad_fraction: float = 0.1,
+    ):
+        super().__init__(_folder_table(folder, classes, max_bad_fraction))
+
+
+def _manifest_table(path, classes, max_bad_fraction) -> manifest.Table:
+    if not str(path):
+        raise DataError("data.manifest is empty: give the path of a CSV or JSONL file")
+    path = pathlib.Path(path).expanduser()
+    return manifest.build_table(
+        manifest.read_rows(path),
+        name=str(path),
+        root=path.parent,
+        classes=_as_classes(classes),
+        max_bad_fraction=max_bad_fraction,
+    )
+
+
+def _folder_table(folder, classes, max_bad_fraction) -> manifest.Table:
+    if not str(folder):
+        raise DataError("data.folder is empty: give a folder that holds one folder a class")
+    folder = pathlib.Path(folder).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"data.folder: there is no folder {folder}")
+    rows = list(_folder_rows(folder))
+    if not rows:
+        raise DataError(
+            f"data.folder: {folder} holds no picture; expected {folder}/CLASS/NAME.jpg with one "
+            f"folder a class, found {', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'}"
+        )
+    return manifest.build_table(
+        rows,
+        name=str(folder),
+        root=folder,
+        classes=_as_classes(classes),
+        max_bad_fraction=max_bad_fraction,
+    )
+
+
+def _as_classes(classes: str | Sequence[str]) -> str | tuple[str, ...]:
+    return classes if isinstance(classes, str) else tuple(classes)
+
+
+def _folder_rows(folder: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    tops = _folders(folder)
+    with_splits = bool(tops) and all(t.lower() in manifest.SPLITS for t in tops)
+    for top in tops if with_splits else [""]:
+        for name in _folders(folder / top):
+            yield from _class_rows(folder, pathlib.PurePath(top) / name, name, top)
+
+
+def _folders(folder: pathlib.Path) -> list[str]:
+    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] not in "._")
+
+
+def _class_rows(folder, place, name, split) -> Iterator[tuple[int, dict[str, Any]]]:
+    for parent, inner, files in os.walk(folder / place):
+        inner.sort()
+        below = pathlib.Path(parent).relative_to(folder / place).parts
+        for file in sorted(files):
+            if file.startswith(".") or pathlib.PurePath(file).suffix.lower() not in IMAGE_SUFFIXES:
+                continue
+            row = {"path": str(place.joinpath(*below, file)), "expression": name}
+            if below:
+                row["person"] = below[0]
+            if split:
+                row["split"] = split
+            yield 0, row
+
+
+def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
+    """Training, validation and test sources of `config.data`, disjoint by person.
+
+    Args:
+      config: the fields in `defaults.DEFAULTS`; absent ones take their defaults.
+
+    Raises:
+      DataError: the configuration or the data cannot be used.
+    """
+    kind = setting(config, "source")
+    if kind == "synthetic":
+        from data_pipelines import synthetic
+
+        return synthetic.make_sources(config)
+    if kind == "tfds":
+        from data_pipelines import datasets
+
+        return datasets.make_sources(config)
+    classes = setting(config, "classes")
+    max_bad_fraction = setting(config, "max_bad_fraction")
+    if kind == "manifest":
+        table = _manifest_table(setting(config, "manifest"), classes, max_bad_fraction)
+    elif kind == "folder":
+        table = _folder_table(setting(config, "folder"), classes, max_bad_fraction)
+    else:
+        raise DataError(f"data.source is {kind!r}; known: synthetic, manifest, folder, tfds")
+    return split_table(table, config)
+
+
+def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, TableSource]:
+    """Cuts a table into train, validation and test by person, and logs what each holds.
+
+    A `split` column is followed; a side it does not name is cut from the training persons. A
+    table without persons is split by picture, with a warning.
+    """
+    if not table.has_persons:
+        log.warning(
+            "%s names no person, video or group: each picture counts as a person of its own, and "
+            "pictures of one person may stand in training and test",
+            table.name,
+        )
+    split = persons.assign(
+        table.persons,
+        folds=setting(config, "folds"),
+        test_fold=setting(config, "test_fold"),
+        validation_fraction=setting(config, "validation_fraction"),
+        seed=setting(config, "split_seed"),
+        given=table.split,
+    )
+    shared = persons.shared_persons(table.persons, split)
+    if shared:
+        log.warning(
+            "%s: %d persons stand in more than one split (%s)",
+            table.name,
+            len(shared),
+            ", ".join(shared[:5]),
+        )
+    sources = {}
+    for side, name in enumerate(persons.SPLIT_NAMES):
+        rows = np.flatnonzero(split == side)
+        if setting(config, "clean" if name == "train" else "clean_eval"):
+            rows = rows[
+                cleaning.agrees(
+                    table.class_names, table.expression[rows], table.valence_arousal[rows]
+                )
+            ]
+        sources[name] = TableSource(table, rows)
+        _log_split(table, name, sources[name])
+    if not len(sources["train"]):
+        raise DataError(f"{table.name}: no picture is left for training")
+    return sources
+
+
+def _log_split(table: manifest.Table, name: str, source: TableSource) -> None:
+    counts = np.bincount(source.labels[source.labels >= 0], minlength=source.num_classes)
+    listed = ", ".join(f"{c} {n}" for c, n in zip(source.class_names, counts, strict=True))
+    log.info(
+        "%s %s: %d pictures of %d persons; %s",
+        table.name,
+        name,
+        len(source),
+        len(set(source.persons)),
+        listed,
+    )
+    if not len(source):
+        log.warning("%s: the %s split is empty", table.name, name)
+    elif name == "train" and (counts == 0).any():
+        absent = [c for c, n in zip(source.class_names, counts, strict=True) if not n]
+        log.warning("%s: no training picture of class %s", table.name, ", ".join(absent))
