@@ -5,7 +5,6 @@ of the model). A checkpoint appears whole or not at all: Orbax writes into a tem
 renames it. The latest N are kept, and the best by a named validation metric.
 """
 
-import logging
 import pathlib
 from typing import Any
 
@@ -15,12 +14,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-log = logging.getLogger(__name__)
+from affect_jax.errors import UserError
 
 _SHOWN = 8
 
+# Parts of a train state that are needed to use the model.
+MODEL_PARTS = ("params", "stats", "ema")
 
-class CheckpointMismatch(ValueError):
+
+class CheckpointMismatch(UserError):
     """The checkpoint belongs to another architecture than the one being restored."""
 
 
@@ -47,6 +49,17 @@ def first_differences(saved: dict[str, list[int]], wanted: dict[str, list[int]])
     return lines
 
 
+def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    model = {k: v for k, v in state.items() if k in MODEL_PARTS}
+    return model, {k: v for k, v in state.items() if k not in MODEL_PARTS}
+
+
+def _abstract(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+    )
+
+
 class Checkpointer:
     """Saves and restores the state of one run.
 
@@ -58,7 +71,7 @@ class Checkpointer:
       read_only: never creates, deletes or cleans anything (evaluation).
 
     Raises:
-      ValueError: for an unknown `best_mode` or a `keep` below 1.
+      UserError: for an unknown `best_mode` or a `keep` below 1.
     """
 
     def __init__(
@@ -71,9 +84,9 @@ class Checkpointer:
         read_only: bool = False,
     ):
         if best_mode not in ("max", "min"):
-            raise ValueError(f'config.checkpoint.best_mode = {best_mode!r}; use "max" or "min"')
+            raise UserError(f'config.checkpoint.best_mode = {best_mode!r}; use "max" or "min"')
         if keep < 1:
-            raise ValueError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
+            raise UserError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
         sign = 1.0 if best_mode == "max" else -1.0
 
         def score(metrics: dict[str, float]) -> float:
@@ -107,28 +120,27 @@ class Checkpointer:
         step: int,
         state: dict[str, Any],
         *,
-        data: dict[str, Any],
+        record: dict[str, Any],
         metrics: dict[str, float] | None = None,
     ) -> None:
         """Starts saving `state` under `step`; returns before the files are complete.
 
         Args:
           step: number of finished training steps.
-          state: nested dict of arrays with at least `params` and `stats`.
-          data: JSON-able position of the input pipeline.
+          state: nested dict of arrays; what is needed to use the model (`params`, `stats`, `ema`)
+            is kept apart from what only training needs.
+          record: JSON-able facts: position of the input pipeline, class names.
           metrics: validation metrics at this step, None where none were computed.
         """
         if step in self._manager.all_steps():
             return
-        record = {
-            "step": step,
-            "data": data,
-            "arrays": describe_arrays({"params": state["params"], "stats": state["stats"]}),
-        }
+        model, training = _split(state)
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+                model=ocp.args.StandardSave(model),
+                training=ocp.args.StandardSave(training),
+                record=ocp.args.JsonSave({**record, "arrays": describe_arrays(model)}),
             ),
             metrics=metrics,
             force=True,
@@ -147,11 +159,11 @@ class Checkpointer:
         """Turns "best", "latest" or a step number into a step that exists.
 
         Raises:
-          ValueError: if there is no such checkpoint, naming those there are.
+          UserError: if there is no such checkpoint, naming those there are.
         """
         steps = sorted(self._manager.all_steps())
         if not steps:
-            raise ValueError(f"no checkpoint in {self.directory}; train first, or check --workdir")
+            raise UserError(f"no checkpoint in {self.directory}; train first, or check --workdir")
         if name == "latest":
             return steps[-1]
         if name == "best":
@@ -159,22 +171,26 @@ class Checkpointer:
             return steps[-1] if best is None else best
         if name.isdigit() and int(name) in steps:
             return int(name)
-        raise ValueError(
+        raise UserError(
             f"no checkpoint {name!r} in {self.directory}; there are {steps}; "
             'use one of them, "best" or "latest"'
         )
 
-    def restore(self, step: int, like: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Restores (state, data position) of `step` in the structure and placement of `like`.
+    def record(self, step: int) -> dict[str, Any]:
+        """The JSON record saved with `step`."""
+        args = ocp.args.Composite(record=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["record"]
+
+    def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """Restores `step` in the structure and placement of `like`.
+
+        A `like` without the training part (step, optimizer) restores the model alone.
 
         Raises:
-          CheckpointMismatch: if model parameters or statistics differ in name or shape.
+          CheckpointMismatch: if arrays of the model differ in name or shape.
         """
-        record = self._manager.restore(
-            step, args=ocp.args.Composite(record=ocp.args.JsonRestore())
-        )["record"]
-        wanted = describe_arrays({"params": like["params"], "stats": like["stats"]})
-        lines = first_differences(record["arrays"], wanted)
+        model, training = _split(like)
+        lines = first_differences(self.record(step)["arrays"], describe_arrays(model))
         if lines:
             more = f"\n  ... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
             raise CheckpointMismatch(
@@ -183,13 +199,10 @@ class Checkpointer:
                 + more
                 + "\nUse the config it was trained with (config.json beside it) or a new --workdir."
             )
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        )
-        return restored["state"], record["data"]
+        items = {"model": model, **({"training": training} if training else {})}
+        args = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in items.items()}
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return {**restored["model"], **(restored["training"] if training else {})}
 
     def metrics(self, step: int) -> dict[str, float] | None:
         """Validation metrics stored with a checkpoint."""

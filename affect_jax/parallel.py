@@ -15,6 +15,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from affect_jax.errors import UserError
+
 AXIS = "data"
 MAPPINGS = ("pmap", "shard_map")
 
@@ -34,13 +36,13 @@ def initialize(
       process_id: rank of this process, 0-based.
 
     Raises:
-      ValueError: if only some of the three are given.
+      UserError: if only some of the three are given.
     """
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if not any(given):
         return
     if not all(given):
-        raise ValueError(
+        raise UserError(
             "--coordinator, --num_processes and --process_id belong together; give all three, "
             "for example --coordinator 10.0.0.1:1234 --num_processes 2 --process_id 0"
         )
@@ -55,11 +57,11 @@ def is_main_process() -> bool:
 
 
 def check_batch_size(batch_size: int, key: str = "batch_size") -> None:
-    """Raises ValueError unless the global batch divides evenly over all devices."""
+    """Raises UserError unless the global batch divides evenly over all devices."""
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         below = max(batch_size // devices, 1) * devices
-        raise ValueError(
+        raise UserError(
             f"config.{key} = {batch_size} cannot be split evenly over {devices} devices; "
             f"use a multiple of {devices}, such as {below} or {below + devices}"
         )
@@ -73,12 +75,12 @@ class Mapper:
       devices: devices to use; default: all.
 
     Raises:
-      ValueError: for another mapping.
+      UserError: for another mapping.
     """
 
     def __init__(self, mapping: str = "pmap", devices: list[jax.Device] | None = None):
         if mapping not in MAPPINGS:
-            raise ValueError(f"config.parallel.mapping = {mapping!r}; use one of {MAPPINGS}")
+            raise UserError(f"config.parallel.mapping = {mapping!r}; use one of {MAPPINGS}")
         self.mapping = mapping
         self.devices = list(devices if devices is not None else jax.devices())
         self.mesh = jax.make_mesh(

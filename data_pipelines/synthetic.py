@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from data_pipelines.example import DataError
 from data_pipelines.rendering import camera as sensor_model
 from data_pipelines.rendering import expressions, geometry, hashing, identity
 from data_pipelines.rendering.painter import Painter
@@ -360,3 +361,38 @@ def _background(v: list[float], size: int) -> np.ndarray:
     return cv2.resize(
         np.clip(field, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC
     )
+
+
+def make_sources(config: Mapping[str, Any]) -> dict[str, SyntheticFaces]:
+    """The three splits of `config.data`, no person in two of them.
+
+    `config["synthetic"]` holds `num_train`, `num_validation`, `num_test`, `image_size` (of the
+    rendered picture), `seed`, `version` and the knobs of `Options`. Label noise and missing labels
+    concern training alone: what is measured is measured against the true labels. `test_domain` is
+    the camera of the test split, "" for the same one.
+
+    Raises:
+      DataError: for an impossible value, naming the field.
+    """
+    given = dict(config["synthetic"])
+    sizes = {split: given.pop(f"num_{split}") for split in SPLITS}
+    test_domain = given.pop("test_domain", "")
+    shared = {k: given.pop(k) for k in ("image_size", "seed", "version") if k in given}
+    clean = {
+        k: v for k, v in given.items() if not (k.endswith("_noise") or k.startswith("missing_"))
+    }
+    try:
+        return {
+            "train": SyntheticFaces(sizes["train"], split="train", **shared, **given),
+            "validation": SyntheticFaces(
+                sizes["validation"], split="validation", **shared, **clean
+            ),
+            "test": SyntheticFaces(
+                sizes["test"],
+                split="test",
+                **shared,
+                **{**clean, **({"domain": test_domain} if test_domain else {})},
+            ),
+        }
+    except (TypeError, ValueError) as error:
+        raise DataError(f"config.data.synthetic: {error}") from None

@@ -1,0 +1,50 @@
+"""Sources and pipelines of a config, for this process of the job."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+
+from affect_jax import parallel
+from data_pipelines import pipeline, sources
+
+
+def make_sources(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The `train`, `validation` and `test` sources, no person in two of them."""
+    return sources.make_sources(config.data)
+
+
+def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: int) -> Any:
+    """The endless training pipeline of this process, going on at `start_step`."""
+    return pipeline.make_pipeline(
+        config.data,
+        source,
+        train=True,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+        start_step=start_step,
+    )
+
+
+@contextlib.contextmanager
+def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Iterator[Any]:
+    """One pass over `source`, this process's part, the last batch padded and masked."""
+    batch_size = config.eval.batch_size or config.batch_size
+    parallel.check_batch_size(batch_size, "eval.batch_size")
+    batches = pipeline.make_pipeline(
+        config.data,
+        source,
+        train=False,
+        batch_size=batch_size,
+        seed=config.seed,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+    )
+    try:
+        yield batches
+    finally:
+        batches.close()

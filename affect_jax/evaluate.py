@@ -1,0 +1,219 @@
+"""One pass over a split: exact metrics, and the predictions behind them.
+
+Metrics come from sufficient statistics of all unmasked examples, so they do not depend on the
+batch size or on the number of devices and processes.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from affect_jax import config as config_lib
+from affect_jax import data as data_lib
+from affect_jax import observe, restore, systems
+from affect_jax.metrics import MetricSet
+from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
+from affect_jax.systems.base import System
+from affect_jax.train_state import Blueprint, take_apart
+
+log = logging.getLogger(__name__)
+
+Predictions = dict[str, np.ndarray]
+
+
+def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """uint8 RGB [..., 3] to float32 network input: scaled to [0, 1], mean removed, over std."""
+    scaled = images.astype(jnp.float32) / 255.0
+    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def make_eval_step(
+    system: System, blueprint: Blueprint, image_size: int, *, flip: bool
+) -> Callable[[dict, dict], dict[str, jax.Array]]:
+    """The per-replica evaluation step: (state, batch) -> per-example arrays.
+
+    Returns a function whose outputs are those of `System.predictions`; with `flip`, valence and
+    arousal of the mirrored image are there too, as `mirrored_valence` and `mirrored_arousal`.
+    """
+    section = system.config.model
+
+    def predict(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
+        outputs = model(normalise(images, section.mean, section.std))
+        return system.predictions(outputs, image_size)
+
+    def step(state: dict, batch: dict) -> dict[str, jax.Array]:
+        params = state.get("ema") or state["params"]
+        model = blueprint.build(params, state["stats"])
+        outputs = predict(model, batch["image"])
+        if flip and "valence" in outputs:
+            mirrored = predict(model, batch["image"][:, :, ::-1])
+            outputs["mirrored_valence"] = mirrored["valence"]
+            outputs["mirrored_arousal"] = mirrored["arousal"]
+        return outputs
+
+    return step
+
+
+def flip_averaged(predictions: Predictions) -> Predictions:
+    """Valence and arousal averaged over image and mirror image, then clipped to [-1, 1]."""
+    averaged = dict(predictions)
+    for name in ("valence", "arousal"):
+        mean = (predictions[name] + predictions[f"mirrored_{name}"]) / 2
+        averaged[name] = np.clip(mean, -1.0, 1.0)
+    return averaged
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """Result of one pass.
+
+    Attributes:
+      metrics: name -> value, of the plain pass.
+      flip: the same with flip-averaged valence and arousal; None without the mirrored pass.
+      predictions: per-example arrays with labels and `index`, of all processes; None unless asked.
+    """
+
+    metrics: dict[str, float]
+    flip: dict[str, float] | None = None
+    predictions: Predictions | None = None
+
+
+def total_loss(metrics: dict[str, float]) -> float:
+    """One figure for model selection: negative log-likelihood + 1 - mean CCC (+ NME)."""
+    total = metrics.get("nll", 0.0)
+    if "valence_ccc" in metrics:
+        total += 1.0 - (metrics["valence_ccc"] + metrics["arousal_ccc"]) / 2
+    return total + metrics.get("nme", 0.0)
+
+
+class Evaluator:
+    """Evaluates states of one model; compiled once.
+
+    Args:
+      system: the system that the model belongs to.
+      mapper: maps the step over the devices.
+      blueprint: of the model in evaluation mode.
+      flip: run the mirrored pass as well.
+    """
+
+    def __init__(
+        self, system: System, mapper: Mapper, blueprint: Blueprint, *, flip: bool = False
+    ):
+        self._system = system
+        self._mapper = mapper
+        self._flip = flip
+        step = make_eval_step(system, blueprint, system.config.data.image_size, flip=flip)
+        self._step = mapper.map(step, sharded_output=True)
+
+    def _new_metrics(self) -> MetricSet:
+        return MetricSet(
+            num_classes=self._system.num_classes,
+            has=self._system.has,
+            min_count=self._system.config.eval.min_count,
+        )
+
+    def run(
+        self, state: dict[str, Any], batches: Iterable[dict], *, keep_predictions: bool = False
+    ) -> Evaluation:
+        """Runs over `batches` (this process's part of every batch, padded and masked).
+
+        Args:
+          state: placed on the devices; `params` or `ema`, and `stats` are read.
+          batches: one pass over a split.
+          keep_predictions: also return the per-example arrays.
+        """
+        view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
+        plain, flipped = self._new_metrics(), self._new_metrics()
+        kept: list[Predictions] = []
+        for host_batch, batch in self._mapper.prefetch(batches):
+            outputs = self._mapper.local_rows(self._step(view, batch))
+            plain.update(outputs, host_batch)
+            if "mirrored_valence" in outputs:
+                flipped.update(flip_averaged(outputs), host_batch)
+            if keep_predictions:
+                kept.append(_with_labels(outputs, host_batch))
+        result = Evaluation(self._compute(plain))
+        if self._flip and "valence_ccc" in result.metrics:
+            result.flip = self._compute(flipped)
+        if keep_predictions:
+            result.predictions = _join(kept)
+        return result
+
+    def _compute(self, local: MetricSet) -> dict[str, float]:
+        merged = self._new_metrics()
+        for row in all_gather_hosts(local.to_array()):
+            merged.merge(merged.from_array(row))
+        metrics = merged.compute()
+        return {"loss": total_loss(metrics), **metrics}
+
+
+def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
+    labels = ("index", "mask", "expression", "valence_arousal", "landmarks", "group", "attributes")
+    return {**outputs, **{f"true_{k}" if k in outputs else k: batch[k] for k in labels if k in batch}}
+
+
+def _join(parts: list[Predictions]) -> Predictions:
+    """Rows of all batches and processes without padding, ordered by index."""
+    local = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    joined = {}
+    for name, array in local.items():
+        gathered = all_gather_hosts(array.astype(np.float64))
+        joined[name] = gathered.reshape(-1, *array.shape[1:]).astype(array.dtype)
+    keep = np.flatnonzero(joined.pop("mask"))
+    order = keep[np.argsort(joined["index"][keep], kind="stable")]
+    return {k: v[order] for k, v in joined.items()}
+
+
+def show(evaluation: Evaluation, title: str) -> None:
+    """Prints the results table of an evaluation."""
+    rows = {"plain": evaluation.metrics}
+    if evaluation.flip is not None:
+        rows["flip-averaged"] = evaluation.flip
+    if is_main_process():
+        print(f"\n{title}\n{observe.results_table(rows)}\n", flush=True)
+
+
+def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Evaluation:
+    """Evaluates a checkpoint of a run on one split, as `--mode=eval` does.
+
+    `config.eval.split` and `config.eval.checkpoint` say what; the model must be that of the
+    workdir, the data may be others.
+
+    Raises:
+      UserError: if there is no such run, checkpoint or split, or the classes do not match.
+    """
+    workdir = pathlib.Path(workdir)
+    mapper = Mapper(config.parallel.mapping)
+    loaded = restore.load_run(workdir, config.eval.checkpoint, mapper, config=config)
+    sources = data_lib.make_sources(config)
+    split = config.eval.split
+    if split not in sources:
+        raise config_lib.ConfigError(
+            f"config.eval.split = {split!r}; " + config_lib.nearest(split, sources)
+        )
+    source = sources[split]
+    if tuple(source.class_names) != loaded.class_names:
+        raise config_lib.ConfigError(
+            f"the model knows the classes {loaded.class_names}, the data have "
+            f"{tuple(source.class_names)}; set config.data.classes to map them"
+        )
+    system = systems.for_source(config, source)
+    blueprint = take_apart(loaded.model)[0]
+    evaluator = Evaluator(system, mapper, blueprint, flip=config.eval.flip)
+    with data_lib.eval_batches(config, source) as batches:
+        result = evaluator.run(loaded.state, batches, keep_predictions=True)
+    show(result, f"{split}, checkpoint {loaded.step} of {workdir}")
+    if is_main_process():
+        with observe.MetricWriter(workdir, append=True) as writer:
+            writer.write(loaded.step, f"eval_{split}", result.metrics)
+            if result.flip is not None:
+                writer.write(loaded.step, f"eval_{split}_flip", result.flip)
+    return result

@@ -1,0 +1,91 @@
+"""Command line: `python -m affect_jax.main --config configs/X.py --workdir DIR`.
+
+Only flags live here; the work is in `train.py` and `evaluate.py`.
+"""
+
+import logging
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from affect_jax import config as config_lib
+from affect_jax import observe, parallel
+
+FLAGS = flags.FLAGS
+MODES = ("train", "eval")
+
+config_flags.DEFINE_config_file("config", None, "Config file; fields as --config.a.b=value.")
+flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
+flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a multi-process job.")
+flags.DEFINE_integer("num_processes", None, "Processes of the job.")
+flags.DEFINE_integer("process_id", None, "Rank of this process, from 0.")
+
+log = logging.getLogger("affect_jax")
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses flags; a wrong config key or value becomes one readable line."""
+    path = None
+    for position, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = value or (argv[position + 1] if position + 1 < len(argv) else None)
+    if path:
+        config_lib.check_overrides(config_lib.load_file(path), argv)
+    try:
+        rest = FLAGS(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise config_lib.ConfigError(f"{error} (see --help)") from None
+    if len(rest) > 1:
+        raise config_lib.ConfigError(
+            f"unexpected arguments {rest[1:]}; config fields are written --config.a.b=value"
+        )
+    if not path or not FLAGS.workdir:
+        raise config_lib.ConfigError(
+            "--config and --workdir are needed, for example\n"
+            "  python -m affect_jax.main --config configs/quickstart.py --workdir runs/quickstart"
+        )
+    return rest
+
+
+def main(_: list[str]) -> int:
+    """Runs one mode; returns the exit status."""
+    parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    observe.setup_logging(is_main=parallel.is_main_process())
+    if FLAGS.mode == "eval":
+        from affect_jax import evaluate
+
+        evaluate.evaluate_workdir(FLAGS.config, FLAGS.workdir)
+        return 0
+    from affect_jax import train
+
+    try:
+        train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+    except train.Stopped as stopped:
+        log.info("%s", stopped)
+        return stopped.exit_status
+    return 0
+
+
+def _checked_main(argv: list[str]) -> int:
+    from affect_jax.errors import USER_ERRORS
+
+    try:
+        return main(argv)
+    except USER_ERRORS as error:
+        log.error("%s", error)
+        return 2
+
+
+def run() -> None:
+    """Entry point; user errors end with status 2 and a message instead of a traceback."""
+    try:
+        app.run(_checked_main, flags_parser=_parse)
+    except config_lib.ConfigError as error:
+        sys.exit(f"affect_jax: {error}")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,43 @@
+"""Published systems: each a model and an objective, on about one page."""
+
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from affect_jax.config import ConfigError, nearest
+from affect_jax.systems.base import Phase, System
+from affect_jax.systems.emofan import EmoFANSystem
+
+__all__ = ["Phase", "System", "create", "for_source"]
+
+_SYSTEMS: dict[str, type[System]] = {"emofan": EmoFANSystem}
+
+
+def create(
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    has: frozenset[str],
+    class_counts: tuple[int, ...],
+) -> System:
+    """The system that `config.system` names.
+
+    Raises:
+      ConfigError: for an unknown name.
+    """
+    if config.system not in _SYSTEMS:
+        raise ConfigError(f"config.system = {config.system!r}; {nearest(config.system, _SYSTEMS)}")
+    return _SYSTEMS[config.system](config, num_classes, has, class_counts)
+
+
+def for_source(config: ml_collections.ConfigDict, source: Any) -> System:
+    """The system for the classes and labels of a training source."""
+    labels = np.asarray(source.labels)
+    counts = np.bincount(labels[labels >= 0], minlength=source.num_classes)
+    return create(
+        config,
+        num_classes=source.num_classes,
+        has=frozenset(source.has),
+        class_counts=tuple(int(c) for c in counts),
+    )

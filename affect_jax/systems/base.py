@@ -1,0 +1,106 @@
+"""What the training loop needs to know of a published system."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import ml_collections
+from flax import nnx
+
+from affect_jax import losses, models, optim
+
+# Fields of config.model that are not constructor arguments.
+_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of the run in which the same parameters are trained by the same objective.
+
+    Attributes:
+      name: shown in the log.
+      start: first step of the phase.
+      learning_rate: replaces the optimizer's own; None keeps it.
+    """
+
+    name: str
+    start: int
+    learning_rate: float | None = None
+
+
+class System:
+    """A model and its objective.
+
+    Args:
+      config: the whole configuration.
+      num_classes: expression classes of the data.
+      has: label fields that the data has ("expression", "valence_arousal", "landmarks").
+      class_counts: training examples of each class, for class weights.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        num_classes: int,
+        has: frozenset[str],
+        class_counts: tuple[int, ...],
+    ):
+        self.config = config
+        self.num_classes = num_classes
+        self.has = has
+        self.class_counts = class_counts
+        self.class_weights = losses.parse_class_weights(config.loss.class_weights, class_counts)
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Constructor arguments of the model, JSON-able."""
+        section = self.config.model.to_dict()
+        return {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
+
+    def create_model(self, rngs: nnx.Rngs, axis_name: str | None) -> nnx.Module:
+        """The model with fresh parameters, in evaluation mode."""
+        model = models.create(
+            self.config.model.name, **self.model_arguments(), axis_name=axis_name, rngs=rngs
+        )
+        model.eval()
+        return model
+
+    def phases(self) -> list[Phase]:
+        """Phases in order; the first starts at step 0."""
+        return [Phase("train", 0)]
+
+    def trainable(self, path: str, phase: Phase) -> bool:
+        """Whether the parameter at `path` is trained in `phase`."""
+        return not optim.matches(self.config.optimizer.freeze, path)
+
+    def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
+        """Puts the parts that train into training mode."""
+        model.train()
+
+    def forward(
+        self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs
+    ) -> dict[str, jax.Array]:
+        """The training forward pass."""
+        return model(images, rngs=rngs)
+
+    def loss(
+        self,
+        outputs: dict[str, jax.Array],
+        batch: dict[str, jax.Array],
+        *,
+        key: jax.Array,
+        axis_name: str | None,
+        phase: Phase,
+        teacher: dict[str, jax.Array] | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of the global batch and its named terms, equal on all replicas."""
+        raise NotImplementedError
+
+    def predictions(
+        self, outputs: dict[str, jax.Array], image_size: int
+    ) -> dict[str, jax.Array]:
+        """Per-example arrays that metrics and the report use: logits, valence, arousal,
+        landmarks (pixels of the input)."""
+        names = ("logits",) if "expression" in self.has else ()
+        if "valence_arousal" in self.has:
+            names += ("valence", "arousal")
+        return {k: outputs[k] for k in names if k in outputs}

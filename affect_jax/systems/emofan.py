@@ -1,0 +1,213 @@
+"""EmoFAN (Toisoul et al., Nature Machine Intelligence 2021): stages and objective.
+
+The equations are those of the paper; which labels a batch holds is found in the batch itself.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax import nnx
+
+from affect_jax import losses
+from affect_jax.config import ConfigError, nearest
+from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels, render_heatmaps
+from affect_jax.systems.base import Phase, System
+
+Terms = dict[str, jax.Array]
+_REGRESSIONS = ("shake_shake", "ccc", "mse", "pcc", "none")
+
+
+def _need(outputs: dict[str, jax.Array], names: tuple[str, ...], key: str) -> list[jax.Array]:
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise ConfigError(
+            f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
+            f"{', '.join(sorted(outputs))}"
+        )
+    return [outputs[name] for name in names]
+
+
+def landmark_loss(
+    outputs: dict[str, jax.Array],
+    batch: dict[str, jax.Array],
+    *,
+    config: ml_collections.ConfigDict,
+    axis_name: str | None,
+) -> jax.Array:
+    """Heatmap regression of the landmark trunk, every stack supervised; 0 without landmarks.
+
+    Args:
+        outputs: `stack_heatmaps`, a tuple of [B, h, h, 68].
+        batch: `landmarks` [B, 68, 2] in pixels of `image` [B, H, H, 3] (NaN: missing), `mask`.
+        config: `loss.heatmap_sigma` in heatmap pixels.
+    """
+    (stacks,) = _need(outputs, ("stack_heatmaps",), "heatmap_weight")
+    targets, visible = render_heatmaps(
+        batch["landmarks"],
+        stacks[0].shape[1],
+        config.loss.heatmap_sigma,
+        image_size=batch["image"].shape[1],
+    )
+    return losses.heatmap_loss(
+        stacks, targets, visible, mask=batch.get("mask"), axis_name=axis_name
+    )
+
+
+def emofan_loss(
+    outputs: dict[str, jax.Array],
+    batch: dict[str, jax.Array],
+    *,
+    key: jax.Array,
+    config: ml_collections.ConfigDict,
+    axis_name: str | None,
+    teacher: dict[str, jax.Array] | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> tuple[jax.Array, Terms]:
+    """The loss of the global batch, and its terms, equal on all replicas.
+
+    Categories: cross-entropy (eq. 5), with a teacher (1 - w) CE + w KL(p_teacher || p_student)
+    (eq. 7, w = `distillation_weight`). Valence and arousal: (a L_MSE + b L_PCC + c L_CCC) /
+    (a + b + c) with a, b, c drawn once a step (eq. 8 to 10), or one of the three alone (eq. 6);
+    with a teacher, its predictions stand in for the labels of every example. Beside these, if
+    `heatmap_weight` is not 0, that multiple of the landmark loss. What a batch has no label for
+    adds 0.
+
+    Args:
+        outputs: `logits` [B, N], `valence` and `arousal` [B], `stack_heatmaps`, as far as used.
+        batch: `expression` int [B] (-1: missing) or `expression_probs` [B, N] (a row of NaN:
+            missing), `valence_arousal` [B, 2] (NaN: missing), `landmarks`, `mask`.
+        key: the same on all replicas.
+        config: fields of `loss`: regression, categories, label_smoothing, distillation_weight,
+            heatmap_weight, heatmap_sigma.
+        teacher: the teacher's outputs for the same images; used if `distillation_weight` is not 0.
+        class_weights: see `losses.parse_class_weights`.
+    Raises:
+        ConfigError: an unknown regression, a missing teacher, or an output that the model lacks.
+    """
+    section, mask = config.loss, batch.get("mask")
+    if section.regression not in _REGRESSIONS:
+        raise ConfigError(
+            f"config.loss.regression = {section.regression!r}; "
+            + nearest(section.regression, _REGRESSIONS)
+        )
+    share = section.distillation_weight
+    if share and teacher is None:
+        raise ConfigError(
+            f"config.loss.distillation_weight = {share} but there is no config.loss.teacher"
+        )
+    shared = {"mask": mask, "axis_name": axis_name}
+    terms: Terms = {}
+    total = jnp.zeros((), jnp.float32)
+
+    if section.categories:
+        (logits,) = _need(outputs, ("logits",), "categories")
+        labels = batch["expression"]
+        if "expression_probs" in batch:
+            labels = losses.votes_or_labels(batch["expression_probs"], labels)
+        terms["cross_entropy"] = losses.softmax_cross_entropy(
+            logits,
+            labels,
+            label_smoothing=section.label_smoothing,
+            class_weights=class_weights,
+            **shared,
+        )
+        total = (1 - share) * terms["cross_entropy"]
+        if share:
+            terms["distillation"] = losses.distillation_divergence(
+                logits, teacher["logits"], **shared
+            )
+            total += share * terms["distillation"]
+
+    targets = batch.get("valence_arousal")
+    if share:
+        targets = jnp.stack([teacher["valence"], teacher["arousal"]], axis=-1)
+    if section.regression != "none" and targets is not None:
+        predictions = jnp.stack(_need(outputs, ("valence", "arousal"), "regression"), axis=-1)
+        regression = losses.regression_losses(predictions, jax.lax.stop_gradient(targets), **shared)
+        terms |= regression._asdict()
+        if section.regression == "shake_shake":
+            total += losses.shake_shake(key, regression)
+        else:
+            total += terms[section.regression]
+
+    if section.heatmap_weight and "landmarks" in batch:
+        terms["heatmap"] = landmark_loss(outputs, batch, config=config, axis_name=axis_name)
+        total += section.heatmap_weight * terms["heatmap"]
+    return total, terms
+
+
+class EmoFANSystem(System):
+    """EmoFAN, or any model with the same outputs (ResNet-18 as the paper's baseline)."""
+
+    def model_arguments(self) -> dict[str, Any]:
+        arguments = super().model_arguments()
+        arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
+        return arguments
+
+    def phases(self) -> list[Phase]:
+        """The landmark trunk first, where the config gives it steps and the data landmarks."""
+        stage = self.config.landmark_stage
+        if not stage.steps:
+            return [Phase("emotion", 0)]
+        if "landmarks" not in self.has:
+            raise ConfigError(
+                f"config.landmark_stage.steps = {stage.steps}, but the training data have no "
+                "landmarks; set it to 0, or add a landmarks column"
+            )
+        return [Phase("landmarks", 0, stage.learning_rate), Phase("emotion", stage.steps)]
+
+    def _trains_trunk(self, phase: Phase) -> bool:
+        return phase.name == "landmarks" or self.config.model.train_trunk
+
+    def trainable(self, path: str, phase: Phase) -> bool:
+        in_trunk = path.startswith("fan/")
+        if phase.name == "landmarks":
+            return in_trunk
+        if in_trunk and not self._trains_trunk(phase):
+            return False
+        return super().trainable(path, phase)
+
+    def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
+        """A frozen trunk keeps its statistics too: it stays in evaluation mode."""
+        model.train()
+        if hasattr(model, "fan") and not self._trains_trunk(phase):
+            model.fan.eval()
+
+    def forward(
+        self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs
+    ) -> dict[str, jax.Array]:
+        return model.fan(images) if phase.name == "landmarks" else model(images, rngs=rngs)
+
+    def loss(
+        self,
+        outputs: dict[str, jax.Array],
+        batch: dict[str, jax.Array],
+        *,
+        key: jax.Array,
+        axis_name: str | None,
+        phase: Phase,
+        teacher: dict[str, jax.Array] | None,
+    ) -> tuple[jax.Array, Terms]:
+        if phase.name == "landmarks":
+            loss = landmark_loss(outputs, batch, config=self.config, axis_name=axis_name)
+            return loss, {"heatmap": loss}
+        return emofan_loss(
+            outputs,
+            batch,
+            key=key,
+            config=self.config,
+            axis_name=axis_name,
+            teacher=teacher,
+            class_weights=self.class_weights,
+        )
+
+    def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
+        """Outputs that were trained: what the data have no labels for would be noise."""
+        kept = super().predictions(outputs, image_size)
+        if "heatmaps" in outputs and "landmarks" in self.has:
+            points, _ = decode_heatmaps(outputs["heatmaps"])
+            kept["landmarks"] = grid_to_pixels(points, outputs["heatmaps"].shape[1], image_size)
+        return kept

@@ -1,0 +1,448 @@
+"""The training loop: `train_and_evaluate(config, workdir)`.
+
+Order of initialisation: the workdir's own newest checkpoint, else `config.init_from`, else
+scratch. Batches, augmentation, dropout and shake-shake weights are pure functions of
+(seed, step), so a resumed run repeats an uninterrupted one bit for bit.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import pathlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import nnx
+
+from affect_jax import config as config_lib
+from affect_jax import data as data_lib
+from affect_jax import observe, optim, parallel, restore, systems
+from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
+from affect_jax.errors import UserError
+from affect_jax.evaluate import Evaluation, Evaluator, normalise, show
+from affect_jax.parallel import AXIS
+from affect_jax.systems.base import Phase, System
+from affect_jax.train_state import Blueprint, current_stats, select, take_apart
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):
+    """The run was asked to stop, has saved its state and can be resumed."""
+
+    def __init__(self, step: int, signal_number: int):
+        super().__init__(f"stopped at step {step}; the same command goes on from there")
+        self.exit_status = 128 + signal_number
+
+
+class Diverged(UserError):
+    """The loss is no longer a finite number."""
+
+
+@dataclasses.dataclass
+class Result:
+    """What a finished run returns: the best state on the devices and the test metrics."""
+
+    state: dict[str, Any]
+    metrics: dict[str, float]
+    evaluation: Evaluation | None = None
+
+
+def make_train_step(
+    system: System,
+    blueprint: Blueprint,
+    optimizer: optax.GradientTransformation,
+    phase: Phase,
+    teacher: restore.LoadedModel | None = None,
+) -> Callable[[dict, dict], tuple[dict, dict]]:
+    """The per-replica step of one phase: (state, batch, teacher arrays) -> (state, terms).
+
+    The loss and its gradient are those of the global batch, equal on all replicas.
+    """
+    config = system.config
+    section = config.model
+
+    def step(state: dict, batch: dict, teacher_arrays: dict) -> tuple[dict, dict]:
+        step_key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+        replica_key = jax.random.fold_in(step_key, jax.lax.axis_index(AXIS) + 1)
+        images = normalise(batch["image"], section.mean, section.std)
+        trained, fixed = select(state["params"], lambda path: system.trainable(path, phase))
+        teacher_outputs = None
+        if teacher is not None:
+            teacher_model = teacher.blueprint.build(**teacher_arrays)
+            teacher_outputs = teacher_model(normalise(batch["image"], teacher.mean, teacher.std))
+
+        def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
+            model = blueprint.build({**fixed, **trained}, state["stats"])
+            outputs = system.forward(model, images, phase, nnx.Rngs(dropout=replica_key))
+            loss, terms = system.loss(
+                outputs,
+                batch,
+                key=step_key,
+                axis_name=AXIS,
+                phase=phase,
+                teacher=teacher_outputs,
+            )
+            return loss, (terms, current_stats(model))
+
+        (loss, (terms, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        gradients = jax.lax.pmean(gradients, AXIS)
+        updates, opt = optimizer.update(gradients, state["opt"], trained)
+        params = {**fixed, **optax.apply_updates(trained, updates)}
+        new = {
+            "step": state["step"] + 1,
+            "params": {k: params[k] for k in state["params"]},
+            "stats": stats,
+            "opt": opt,
+        }
+        if "ema" in state:
+            new["ema"] = optim.ema_update(state["ema"], new["params"], config.ema_decay, new["step"])
+        return new, {"loss": loss, **terms, "gradient_norm": optax.global_norm(gradients)}
+
+    return step
+
+
+class _StopSignals:
+    """Turns SIGINT and SIGTERM into a flag that the loop reads; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator["_StopSignals"]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        previous = {}
+
+        def handle(number: int, frame: Any) -> None:
+            if self.received is not None:
+                signal.signal(number, previous[number])
+                raise KeyboardInterrupt
+            self.received = number
+            log.info("stopping after this step; once more to stop at once")
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, handle)
+        try:
+            yield self
+        finally:
+            for number, old in previous.items():
+                signal.signal(number, old)
+
+
+class _Phases:
+    """The compiled step, optimizer and blueprint of the phase that a step belongs to."""
+
+    def __init__(
+        self,
+        system: System,
+        model: nnx.Module,
+        mapper: parallel.Mapper,
+        total_steps: int,
+        steps_per_epoch: int,
+        teacher: restore.LoadedModel | None,
+    ):
+        self._system, self._model, self._mapper = system, model, mapper
+        self._total, self._steps_per_epoch, self._teacher = total_steps, steps_per_epoch, teacher
+        self.all = system.phases()
+
+    def at(self, step: int) -> Phase:
+        """The phase in which `step` is trained."""
+        return [p for p in self.all if p.start <= step][-1]
+
+    def optimizer(self, phase: Phase, params: dict) -> tuple[optax.GradientTransformation, Any]:
+        """(transformation, its schedule) for the parameters trained in `phase`."""
+        following = [p.start for p in self.all if p.start > phase.start]
+        settings = self._system.config.optimizer.copy_and_resolve_references()
+        if phase.learning_rate is not None:
+            settings.learning_rate = phase.learning_rate
+        return optim.create_optimizer(
+            settings,
+            total_steps=max((following or [self._total])[0] - phase.start, 1),
+            steps_per_epoch=self._steps_per_epoch,
+            params=self.trained(phase, params),
+        )
+
+    def trained(self, phase: Phase, params: dict) -> dict:
+        """The parameters that `phase` trains."""
+        return select(params, lambda path: self._system.trainable(path, phase))[0]
+
+    def compiled(self, phase: Phase, optimizer: optax.GradientTransformation) -> Callable:
+        """The mapped train step of `phase`; the state given to it is consumed."""
+        self._system.set_train_mode(self._model, phase)
+        blueprint = take_apart(self._model)[0]
+        self._model.eval()
+        step = make_train_step(self._system, blueprint, optimizer, phase, self._teacher)
+        return self._mapper.map(step, donate_state=True)
+
+
+def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
+    total = config.num_steps
+    if total is None:
+        total = math.ceil(config.num_epochs * steps_per_epoch)
+    if total < 1:
+        raise config_lib.ConfigError(
+            f"the run has {total} steps; set config.num_steps or config.num_epochs above 0"
+        )
+    return int(total)
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> Result:
+    """Trains, selects the best checkpoint on the validation persons, reads the test split once.
+
+    Args:
+      config: see `configs/base.py`.
+      workdir: folder of the run; an interrupted run in it is resumed.
+
+    Returns:
+      The selected state and its test metrics.
+
+    Raises:
+      UserError: if config, data or workdir cannot work together.
+      Stopped: after SIGINT or SIGTERM, with everything saved.
+    """
+    workdir = pathlib.Path(workdir)
+    mapper = parallel.Mapper(config.parallel.mapping)
+    parallel.check_batch_size(config.batch_size)
+    sources = data_lib.make_sources(config)
+    system = systems.for_source(config, sources["train"])
+    if parallel.is_main_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+        config_lib.claim_workdir(workdir, config)
+    parallel.barrier("workdir")
+    _set_compilation_cache(config, workdir)
+
+    with contextlib.ExitStack() as stack:
+        checkpointer = Checkpointer(
+            workdir,
+            keep=config.checkpoint.keep,
+            best_metric=config.checkpoint.best_metric,
+            best_mode=config.checkpoint.best_mode,
+        )
+        stack.callback(checkpointer.close)
+        return _Run(config, workdir, mapper, sources, system, checkpointer).run()
+
+
+def _is_finished(workdir: pathlib.Path, total: int) -> bool:
+    """True if the run in `workdir` has been to its end, `total` steps, and was tested there."""
+    if not (workdir / observe.METRICS_FILE).exists():
+        return False
+    rows = observe.read_metrics(workdir)
+    return bool(rows) and bool(rows[-1].get("final")) and rows[-1]["step"] == total
+
+
+def _set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
+    if folder != "off" and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
+class _Run:
+    """One call of `train_and_evaluate`."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: pathlib.Path,
+        mapper: parallel.Mapper,
+        sources: dict[str, Any],
+        system: System,
+        checkpointer: Checkpointer,
+    ):
+        self.config, self.workdir, self.mapper = config, workdir, mapper
+        self.sources, self.system, self.checkpointer = sources, system, checkpointer
+        self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
+        self.teacher = None
+        if config.loss.teacher:
+            self.teacher = restore.load_any(config.loss.teacher, mapper)
+        self.start = checkpointer.latest_step() or 0
+        self.batches = data_lib.train_batches(config, sources["train"], self.start)
+        self.steps_per_epoch = max(round(self.batches.steps_per_epoch), 1)
+        self.total = _count_steps(config, self.steps_per_epoch)
+        self.eval_every = config.eval_every or self.steps_per_epoch
+        self.phases = _Phases(
+            system, self.model, mapper, self.total, self.steps_per_epoch, self.teacher
+        )
+        self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
+        self.is_main = parallel.is_main_process()
+
+    def initial_state(self) -> dict[str, Any]:
+        """State of the newest checkpoint, or fresh."""
+        if not self.start and self.config.init_from:
+            restore.initialise_from(self.model, self.config.init_from, self.config.init_allow)
+        _, params, stats = take_apart(self.model)
+        state = {"step": jnp.asarray(self.start, jnp.int32), "params": params, "stats": stats}
+        if self.config.ema_decay:
+            state["ema"] = params
+        phase = self.phases.at(max(self.start - 1, 0))
+        optimizer, _ = self.phases.optimizer(phase, params)
+        state["opt"] = optimizer.init(self.phases.trained(phase, params))
+        state = self.mapper.replicate(state)
+        if self.start:
+            state = self.checkpointer.restore(self.start, state)
+            log.info("resumed from step %d of %s", self.start, self.workdir)
+        return state
+
+    def run(self) -> Result:
+        """Trains to the end (or until stopped), then tests."""
+        total_parameters = sum(np.size(p) for p in take_apart(self.model)[1].values())
+        train = self.sources["train"]
+        log.info(
+            "%s with %s parameters; %d training, %d validation, %d test images; "
+            "%d steps of %d images on %d device(s)",
+            self.config.model.name,
+            f"{total_parameters:,}",
+            len(train),
+            len(self.sources["validation"]),
+            len(self.sources["test"]),
+            self.total,
+            self.config.batch_size,
+            len(self.mapper.devices),
+        )
+        state = self.initial_state()
+        finished = self.is_main and _is_finished(self.workdir, self.total)
+        with (
+            observe.MetricWriter(
+                self.workdir,
+                is_main=self.is_main,
+                resume_step=self.start if self.start else None,
+            ) as writer,
+            self.batches,
+        ):
+            if self.start < self.total:
+                with observe.Progress(self.total, self.start, self.is_main) as progress:
+                    state = self.train(state, writer, progress)
+            return self.finish(state, writer, write_rows=not finished)
+
+    def train(
+        self, state: dict[str, Any], writer: observe.MetricWriter, progress: observe.Progress
+    ) -> dict[str, Any]:
+        """The loop."""
+        config = self.config
+        throughput = observe.Throughput(config.batch_size)
+        teacher_arrays = {} if self.teacher is None else self.teacher.arrays
+        stream = self.mapper.prefetch(self.batches)
+        phase = self.phases.at(max(self.start - 1, 0))
+        optimizer, schedule = self.phases.optimizer(phase, state["params"])
+        train_step = self.phases.compiled(phase, optimizer)
+        with _StopSignals().installed() as stop:
+            for step in range(self.start, self.total):
+                if self.phases.at(step) != phase:
+                    phase = self.phases.at(step)
+                    log.info("step %d: %s", step, phase.name)
+                    optimizer, schedule = self.phases.optimizer(phase, state["params"])
+                    trained = self.phases.trained(phase, state["params"])
+                    # Training consumes its state, so the fresh one must share no buffer with it.
+                    state["opt"] = self.mapper.replicate(optimizer.init(trained))
+                    train_step = self.phases.compiled(phase, optimizer)
+                with throughput.waiting():
+                    _, batch = next(stream)
+                state, terms = train_step(state, batch, teacher_arrays)
+                throughput.step()
+                done = step + 1
+                last = done == self.total
+                evaluate = done % self.eval_every == 0 or last
+                stopping = self._stop_requested(stop, done)
+                save = done % config.checkpoint.every == 0 or evaluate or stopping
+                if done % config.log_every == 0 or save:
+                    row = self._fetch(terms, done)
+                    if done % config.log_every == 0 or last:
+                        row |= throughput.snapshot()
+                        row["learning_rate"] = float(schedule(step - phase.start))
+                        row["epoch"] = done / self.steps_per_epoch
+                        writer.write(done, "train", row)
+                    progress.update(
+                        done, loss=row["loss"], images_per_second=row.get("images_per_second")
+                    )
+                metrics = None
+                with throughput.paused():
+                    if evaluate:
+                        metrics = self._validate(state, done, writer, progress)
+                    if save:
+                        self.checkpointer.save(
+                            done, state, record=self._record(), metrics=metrics
+                        )
+                    if stopping:
+                        self.checkpointer.wait()
+                        raise Stopped(done, stop.received or signal.SIGTERM)
+        return state
+
+    def _record(self) -> dict[str, Any]:
+        train = self.sources["train"]
+        return {
+            "class_names": list(train.class_names),
+            "has": sorted(train.has),
+            "class_counts": list(self.system.class_counts),
+        }
+
+    def _stop_requested(self, stop: _StopSignals, step: int) -> bool:
+        if jax.process_count() == 1:
+            return stop.received is not None
+        if self.checkpointer.preempted(step):
+            return True
+        # Agreeing costs a collective, so processes compare notes only now and then.
+        return step % self.config.log_every == 0 and parallel.any_process(stop.received is not None)
+
+    def _fetch(self, terms: dict[str, jax.Array], step: int) -> dict[str, float]:
+        row = {k: float(v) for k, v in jax.device_get(terms).items()}
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+            raise Diverged(
+                f"step {step}: loss {row['loss']}, gradient norm {row['gradient_norm']}. Lower "
+                "config.optimizer.learning_rate or set config.optimizer.clip_norm; the last "
+                f"checkpoint in {self.checkpointer.directory} is from before"
+            )
+        return row
+
+    def _validate(
+        self,
+        state: dict[str, Any],
+        step: int,
+        writer: observe.MetricWriter,
+        progress: observe.Progress,
+    ) -> dict[str, float]:
+        progress.status("validation")
+        with data_lib.eval_batches(self.config, self.sources["validation"]) as batches:
+            metrics = self.evaluator.run(state, batches).metrics
+        writer.write(step, "validation", metrics)
+        shown = ("loss", "accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
+        progress.log(
+            f"step {step}: validation "
+            + "  ".join(f"{k} {metrics[k]:.3f}" for k in shown if k in metrics)
+        )
+        return metrics
+
+    def finish(
+        self, state: dict[str, Any], writer: observe.MetricWriter, *, write_rows: bool
+    ) -> Result:
+        """Tests the selected checkpoint once, writes the last row and the report."""
+        self.checkpointer.wait()
+        best = self.checkpointer.resolve("best")
+        state = self.checkpointer.restore(best, {k: state[k] for k in MODEL_PARTS if k in state})
+        evaluator = Evaluator(
+            self.system, self.mapper, take_apart(self.model)[0], flip=self.config.eval.flip
+        )
+        with data_lib.eval_batches(self.config, self.sources["test"]) as batches:
+            evaluation = evaluator.run(state, batches, keep_predictions=True)
+        if write_rows:
+            if evaluation.flip is not None:
+                writer.write(self.total, "test_flip", evaluation.flip)
+            row = {"checkpoint": best, **evaluation.metrics}
+            writer.write(self.total, "test", row, final=True)
+        show(evaluation, f"test split, {len(self.sources['test'])} images, checkpoint of step {best}")
+        if self.is_main:
+            from affect_jax import report
+
+            report.write_report(self.workdir, evaluation.predictions, self.sources["test"])
+            log.info("report: %s", self.workdir / "report")
+        return Result(state, evaluation.metrics, evaluation)

@@ -1,0 +1,62 @@
+"""The train state: a plain nested dict of arrays, with the model taken apart and put together.
+
+`params`, `stats` (BatchNorm statistics) and `ema` are flat dicts from readable paths such as
+`fan/stem/conv/kernel` to arrays, so that parts are selected, compared and saved by name.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Flat = dict[str, jax.Array]
+
+
+def flatten(state: nnx.State) -> Flat:
+    """Path -> array of an `nnx.State`, sorted by path."""
+    flat = {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+    return dict(sorted(flat.items()))
+
+
+class Blueprint(NamedTuple):
+    """What is needed beside the arrays to call a model inside a traced function."""
+
+    graphdef: Any
+    param_paths: dict[str, tuple]
+    stat_paths: dict[str, tuple]
+    rest: nnx.State
+
+    def build(self, params: Flat, stats: Flat) -> nnx.Module:
+        """The module with these arrays; a copy, so that tracing leaves the blueprint alone."""
+        param_state = nnx.from_flat_state([(self.param_paths[k], v) for k, v in params.items()])
+        stat_state = nnx.from_flat_state([(self.stat_paths[k], v) for k, v in stats.items()])
+        return nnx.merge(self.graphdef, param_state, stat_state, self.rest, copy=True)
+
+
+def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
+    """Splits a model into (blueprint, params, stats); its train or eval mode is kept."""
+    graphdef, params, stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+
+    def paths(state: nnx.State) -> dict[str, tuple]:
+        return {"/".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
+
+    blueprint = Blueprint(graphdef, paths(params), paths(stats), rest)
+    return blueprint, flatten(params), flatten(stats)
+
+
+def current_stats(model: nnx.Module) -> Flat:
+    """BatchNorm statistics after a forward pass."""
+    return flatten(nnx.state(model, nnx.BatchStat))
+
+
+def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
+    """Splits a flat dict into (kept, others) by path."""
+    kept = {k: v for k, v in flat.items() if keep(k)}
+    return kept, {k: v for k, v in flat.items() if k not in kept}
+
+
+def as_float32(flat: Flat) -> Flat:
+    """Parameters are kept in float32 whatever the compute type."""
+    return {k: jnp.asarray(v, jnp.float32) for k, v in flat.items()}

@@ -1,0 +1,156 @@
+"""Every field of a configuration, documented once; the other configs change what they need.
+
+This file is no experiment of its own. Override any value on the command line as
+`--config.section.field=value`.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """Defaults of every field."""
+    config = ConfigDict()
+
+    config.seed = 0  # initialisation, order, augmentation, dropout
+    config.batch_size = 64  # global: over all devices and processes
+    config.num_epochs = 30.0
+    config.num_steps = placeholder(int)  # wins over num_epochs when set
+    config.log_every = 20  # steps between training rows of metrics.jsonl
+    config.eval_every = 0  # steps between validations; 0: once an epoch, and at the end
+    config.init_from = ""  # model directory or workdir whose weights to start from
+    config.init_allow = ()  # names (prefixes) that init_from may leave out or not use
+
+    config.system = "emofan"  # which objective: see affect_jax/systems
+    # The constructor arguments of the model `name`, and how it is fed and trained.
+    config.model = ConfigDict(
+        dict(
+            name="emofan",  # see affect_jax.models.names()
+            width=256,  # features of the face-alignment trunk
+            depth=4,  # levels of an hourglass
+            stacks=2,  # hourglasses
+            emotion_blocks=4,  # ConvBlock + pooling pairs of the emotion branch
+            attention=True,  # multiply features by the summed heatmaps
+            train_trunk=True,  # False: the landmark trunk stays as it is, statistics too
+            dtype="float32",  # compute type; parameters, statistics and losses are float32
+            mean=(0.0, 0.0, 0.0),  # taken from RGB in [0, 1]
+            std=(1.0, 1.0, 1.0),
+        )
+    )
+
+    config.landmark_stage = ConfigDict(
+        dict(
+            steps=0,  # first train only the landmark trunk, for this many of the run's steps
+            learning_rate=1e-3,
+        )
+    )
+
+    config.loss = ConfigDict(
+        dict(
+            regression="shake_shake",  # valence and arousal: shake_shake, ccc, mse, pcc, none
+            categories=True,  # cross-entropy on the expression
+            label_smoothing=0.0,
+            class_weights="none",  # none, balanced (inverse frequency, mean 1), or numbers "1,2,..."
+            heatmap_weight=0.0,  # weight of heatmap regression beside the emotion losses
+            heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
+            distillation_weight=0.0,  # share of KL(teacher || student) in the categories; 0: off
+            teacher="",  # model directory or workdir of the teacher
+        )
+    )
+
+    config.optimizer = ConfigDict(
+        dict(
+            name="adam",  # adam, adamw, sgd
+            learning_rate=1e-3,
+            schedule="step",  # constant, step, exponential, cosine
+            step_epochs=15.0,  # step: epochs between decays
+            decay_factor=0.1,  # step: at each decay; exponential: each epoch
+            final_fraction=0.0,  # cosine: where it ends, as a share of learning_rate
+            warmup_steps=0,
+            warmup_epochs=0.0,  # used when warmup_steps is 0
+            b1=0.9,
+            b2=0.999,
+            eps=1e-8,
+            momentum=0.9,
+            nesterov=False,
+            weight_decay=0.0,  # not applied to biases and normalisation parameters
+            clip_norm=0.0,  # global norm of the gradient; 0: off
+            freeze=(),  # path prefixes or regular expressions of parameters that stay as they are
+        )
+    )
+    config.ema_decay = 0.0  # exponential moving average of the weights, used in evaluation; 0: off
+
+    config.data = ConfigDict(
+        dict(
+            source="synthetic",  # synthetic, manifest, folder, tfds
+            manifest="",  # CSV or JSONL file
+            folder="",  # a folder with one folder a class
+            dataset="",  # tfds: name of the data set, prepared by data_pipelines.prepare
+            data_dir="",  # tfds: where it was prepared
+            synthetic=dict(
+                num_train=4096,
+                num_validation=512,
+                num_test=512,
+                image_size=128,  # of the rendered picture
+                seed=0,
+                version=1,  # of the renderer's appearance and labels
+                frames_per_video=4,
+                videos_per_person=4,
+                imbalance=1.0,  # most over least frequent class
+                symmetric_noise=0.0,  # training labels replaced by any other class
+                confusable_noise=0.0,  # ... by the class they are mistaken for
+                missing_expression=0.0,  # training labels left out
+                missing_valence_arousal=0.0,
+                missing_landmarks=0.0,
+                domain="a",  # camera: a, b
+                test_domain="",  # camera of the test split; "": the same
+            ),
+            classes="",  # "" inferred; a known label order such as "affectnet8"; or "a,b,c"
+            require=("expression",),  # labels a row must have
+            clean=False,  # AffectNet: drop training rows whose category contradicts their VA
+            clean_eval=False,  # the same for validation and test
+            validation_fraction=0.15,  # share of the training persons held out for model selection
+            folds=4,  # without a split column: test = sha256(person) mod folds == test_fold
+            test_fold=1,
+            split_seed=0,
+            image_size=256,
+            crop="auto",  # auto (landmark box, else box, else whole), landmarks, box, whole
+            crop_scale=0.0,  # side of the crop over the box; 0: the preset's own
+            augment="emofan",  # emofan, arbex_heavy, poster, vit, none
+            augment_overrides=dict(),
+            max_pixels=50_000_000,  # larger pictures are refused before decoding
+            sampling="shuffle",  # shuffle, refine, inverse_frequency
+            refine=dict(per_group=512, per_class=500),
+            num_workers=0,  # worker processes; 0: threads only
+            num_threads=0,  # 0: as many as usable cores
+            prefetch=0,  # batches kept ready; 0: automatic
+            cache="none",  # none, memory (decoded crops; small sets)
+            cache_megabytes=2048,
+            max_bad_fraction=0.1,  # more unreadable records than this stop the run
+        )
+    )
+
+    config.eval = ConfigDict(
+        dict(
+            batch_size=0,  # 0: as in training
+            flip=True,  # test: also report flip-averaged valence and arousal
+            min_count=10,  # classes with fewer true examples are left out of macro scores
+            split="test",  # --mode=eval: which split
+            checkpoint="best",  # --mode=eval: best, latest, or a step
+        )
+    )
+
+    config.checkpoint = ConfigDict(
+        dict(
+            every=200,  # steps
+            keep=2,  # latest ones kept, beside the best
+            best_metric="loss",  # a validation metric
+            best_mode="min",
+        )
+    )
+
+    config.parallel = ConfigDict(dict(mapping="pmap"))  # pmap, shard_map
+    config.report = ConfigDict(dict(faces=16))  # test faces drawn in the report
+    config.compilation_cache = ""  # folder for compiled programs; "": workdir/.jax_cache; "off"
+
+    return config

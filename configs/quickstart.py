@@ -1,0 +1,38 @@
+"""EmoFAN on embedded synthetic faces: the whole path, with no file of yours.
+
+Trains: the landmark trunk on heatmaps, then valence, arousal, 8 expressions on top of it.
+Paper: Toisoul et al., 2021. Time: about 5 minutes on 2 CPU cores.
+Command: python -m affect_jax.main --config configs/quickstart.py --workdir runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """A small EmoFAN at 64 px."""
+    config = base.get_config()
+    config.batch_size = 64
+    config.num_steps = 1200
+    config.log_every = 20
+    config.eval_every = 300
+
+    config.model.width = 64
+    config.model.depth = 3
+    config.model.stacks = 1
+    config.model.emotion_blocks = 3
+
+    config.landmark_stage.steps = 300
+    config.landmark_stage.learning_rate = 2e-3
+    config.loss.heatmap_weight = 1.0
+
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 1e-4
+
+    config.data.source = "synthetic"
+    config.data.image_size = 64
+    config.checkpoint.every = 100
+    return config

@@ -1,0 +1,114 @@
+"""Configurations: overrides, misspelt keys, and workdirs that belong to another run."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from affect_jax import config as config_lib
+from configs import base
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_loads_and_has_only_documented_fields(path):
+    config = config_lib.load_file(path)
+    documented = base.get_config()
+    if config.model.name != documented.model.name:
+        # Another model has other constructor arguments.
+        config.model = documented.model
+    free = ("data.augment_overrides.",)
+    unknown = [
+        key
+        for key in config_lib.flatten(config)
+        if key not in config_lib.flatten(documented) and not key.startswith(free)
+    ]
+    assert unknown == []
+    assert path.read_text().startswith('"""')
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--config.model.widht=64", "model.width"),
+        ("--config.modle.width=64", "model.width"),
+        ("--config.optimizer.learning_rte=1", "optimizer.learning_rate"),
+        ("--config.btach_size=8", "batch_size"),
+    ],
+)
+def test_misspelt_key_names_the_nearest_one(argument, hint):
+    with pytest.raises(config_lib.ConfigError, match=hint):
+        config_lib.check_overrides(base.get_config(), ["prog", argument])
+
+
+def test_section_instead_of_field_lists_its_fields():
+    with pytest.raises(config_lib.ConfigError, match=r"parallel\.mapping"):
+        config_lib.check_overrides(base.get_config(), ["--config.parallel=pmap"])
+
+
+def test_right_keys_and_other_flags_pass():
+    arguments = ["--config.model.width=64", "--config=x.py", "--workdir", "d", "config.no=1"]
+    config_lib.check_overrides(base.get_config(), arguments)
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    (tmp_path / "quickstart.py").write_text("")
+    with pytest.raises(config_lib.ConfigError, match=r"quickstart\.py"):
+        config_lib.load_file(tmp_path / "quikstart.py")
+    with pytest.raises(config_lib.ConfigError, match="get_config"):
+        config_lib.load_file(tmp_path / "quickstart.py")
+
+
+def test_workdir_of_another_config_is_refused(tmp_path):
+    config = base.get_config()
+    config_lib.claim_workdir(tmp_path, config)
+    config.log_every = 3
+    config.num_steps = 7
+    config_lib.claim_workdir(tmp_path, config)
+    config.model.width = 32
+    with pytest.raises(config_lib.ConfigError, match=r"model.width: there 256, now 32"):
+        config_lib.claim_workdir(tmp_path, config)
+
+
+def test_config_survives_the_workdir(tmp_path):
+    config = base.get_config()
+    config.num_steps = 5
+    config_lib.claim_workdir(tmp_path, config)
+    read = config_lib.read_workdir_config(tmp_path)
+    assert config_lib.to_plain(read) == config_lib.to_plain(config)
+
+
+def test_damaged_or_absent_workdir_config(tmp_path):
+    with pytest.raises(config_lib.ConfigError, match="no workdir"):
+        config_lib.read_workdir_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"a": ')
+    with pytest.raises(config_lib.ConfigError, match="damaged"):
+        config_lib.read_workdir_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/base.py"], "--workdir"),
+        (["--config=configs/base.py", "--workdir=x", "--config.model.widht=3"], "model.width"),
+        (["--config=configs/base.py", "--workdir=x", "--config.batch_size=many"], "many"),
+        (["--config=configs/quikstart.py", "--workdir=x"], "quickstart.py"),
+        (["--config=configs/base.py", "--workdir=x", "batch_size=3"], "unexpected"),
+        (["--config=configs/base.py", "--wrkdir=x"], "workdir"),
+    ],
+)
+def test_command_line_mistakes_end_with_one_message(arguments, message, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "affect_jax.main", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
