@@ -133,33 +133,12 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
 # --- Random numbers -------------------------------------------------------------------------
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_DRAWS = [
-    "rotation",
-    "scale",
-    "shift_x",
-    "shift_y",
-    "crop_x",
-    "crop_y",
-    "flip",
-    "brightness",
-    "contrast",
-    "saturation",
-    "hue",
-    "grey",
-    "blur",
-    "blur_sigma",
-    "noise",
-    "noise_std",
-    "noise_at",
-    "jpeg",
-    "jpeg_quality",
-    "erase",
-    "erase_area",
-    "erase_aspect",
-    "erase_x",
-    "erase_y",
-    "erase_level",
-]
+_DRAWS = (
+    *("rotation", "scale", "shift_x", "shift_y", "crop_x", "crop_y", "flip"),
+    *("brightness", "contrast", "saturation", "hue", "grey"),
+    *("blur", "blur_sigma", "noise", "noise_std", "noise_at", "jpeg", "jpeg_quality"),
+    *("erase", "erase_area", "erase_aspect", "erase_x", "erase_y", "erase_level"),
+)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -192,8 +171,11 @@ def uniforms(seed: int, epoch: np.ndarray, index: np.ndarray, count: int) -> np.
 # --- Framing --------------------------------------------------------------------------------
 
 
+_KEPT_RESOLUTION = 1.3
+
+
 class Frame(NamedTuple):
-    """The part of a picture that fills the output: centre and sides in pixels, edges at integers."""
+    """The part of a picture that fills the output: centre and sides, pixel edges at integers."""
 
     x: float
     y: float
@@ -240,6 +222,45 @@ def frame_of(
         return Frame(width / 2, height / 2, width, height)
     side = min(height, width) if params.fit == "cover" else max(height, width)
     return Frame(width / 2, height / 2, side, side)
+
+
+def cut_to_reach(
+    image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
+) -> tuple[np.ndarray, np.ndarray | None, Frame]:
+    """Cuts away what no draw can show and shrinks the rest to 1.3 x the output's resolution.
+
+    Args:
+      image, landmarks, frame: of the decoded picture.
+      params: bounds of the augmentation.
+      target: pixels of output that the frame's side fills.
+
+    Returns:
+      picture, landmarks and frame in the new coordinates; a copy, for keeping.
+    """
+    # A turned square reaches further by cos + sin of its angle; zooming out and moving add to it.
+    turn = math.radians(min(abs(params.rotation), 45.0))
+    room = 1 + 2 * params.translation
+    reach = (math.cos(turn) + math.sin(turn)) * room / (1 - params.scale) / 2
+    height, width = image.shape[:2]
+    left = max(math.floor(frame.x - reach * frame.width) - 1, 0)
+    top = max(math.floor(frame.y - reach * frame.height) - 1, 0)
+    right = min(math.ceil(frame.x + reach * frame.width) + 1, width)
+    bottom = min(math.ceil(frame.y + reach * frame.height) + 1, height)
+    if left >= right or top >= bottom:  # a box wholly outside the picture
+        return image.copy(), landmarks, frame
+    cut = image[top:bottom, left:right]
+    zoom = _KEPT_RESOLUTION * target / min(frame.width, frame.height)
+    size = (right - left, bottom - top)
+    if zoom < 1:
+        size = tuple(max(round(zoom * n), 1) for n in size)
+        cut = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+    else:
+        cut = cut.copy()
+    sx, sy = size[0] / (right - left), size[1] / (bottom - top)
+    frame = Frame((frame.x - left) * sx, (frame.y - top) * sy, frame.width * sx, frame.height * sy)
+    if landmarks is not None:
+        landmarks = (landmarks + 0.5 - [left, top]) * [sx, sy] - 0.5
+    return cut, landmarks, frame
 
 
 # --- Composed transforms --------------------------------------------------------------------
@@ -346,11 +367,8 @@ class Draws:
         if p.noise and u["noise"][k] < p.noise:
             _add_noise(out, p.noise_std * u["noise_std"][k], u["noise_at"][k])
         if p.erase and u["erase"][k] < p.erase:
-            _erase(
-                out,
-                p.erase_area,
-                *(u[f"erase_{n}"][k] for n in ["area", "aspect", "x", "y", "level"]),
-            )
+            area, aspect, x, y, level = (u[name][k] for name in _DRAWS[-5:])
+            _erase(out, p.erase_area, area, aspect, x, y, level)
 
 
 _NOISE_LENGTH = 1 << 20

@@ -71,7 +71,7 @@ def decode_shrunk(
     orientation tag that turns the picture the two may come swapped.
 
     Returns:
-      the picture, ceil(H / k) x ceil(W / k), and k: pixel x of the file lies at (x + 0.5) / k - 0.5.
+      the picture, ceil(H / k) x ceil(W / k), and k: pixel x lies at (x + 0.5) / k - 0.5 in it.
 
     Raises:
       DecodeError: as for `decode`.

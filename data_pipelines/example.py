@@ -3,17 +3,17 @@
 Everything that crosses from data to model is described here once. A raw record is one picture as
 it lies on disk; an example is that picture cropped and warped to the training size.
 
-| field               | dtype, shape     | missing  | meaning                                        |
-|---------------------|------------------|----------|------------------------------------------------|
-| `image`             | uint8 [H, W, 3]  | never    | RGB; normalised on the device                  |
-| `expression`        | int32 []         | -1       | class id                                       |
-| `expression_probs`  | float32 [N]      | NaN      | votes of the annotators, where a set has them  |
-| `valence_arousal`   | float32 [2]      | NaN      | each in [-1, 1]                                |
-| `landmarks`         | float32 [68, 2]  | NaN      | (x, y) pixels of `image`, iBUG order           |
-| `group`             | int32 []         | -1       | video, clip or person                          |
-| `attributes`        | int32 [A]        | -1       | subgroups for audit (gender, race, age band)   |
-| `mask`              | bool []          |          | False for padding                              |
-| `index`             | int64 []         |          | position in the source; stays on the host      |
+| field              | dtype, shape    | missing | meaning                                       |
+|--------------------|-----------------|---------|-----------------------------------------------|
+| `image`            | uint8 [H, W, 3] | never   | RGB; normalised on the device                 |
+| `expression`       | int32 []        | -1      | class id                                      |
+| `expression_probs` | float32 [N]     | NaN     | votes of the annotators, where a set has them |
+| `valence_arousal`  | float32 [2]     | NaN     | each in [-1, 1]                               |
+| `landmarks`        | float32 [68, 2] | NaN     | (x, y) pixels of `image`, iBUG order          |
+| `group`            | int32 []        | -1      | video, clip or person                         |
+| `attributes`       | int32 [A]       | -1      | subgroups for audit (gender, race, age band)  |
+| `mask`             | bool []         |         | False for padding                             |
+| `index`            | int64 []        |         | position in the source; stays on the host     |
 
 Pixel coordinates count centres: the top left pixel is (0, 0) and a mirror maps x to W - 1 - x.
 """

@@ -74,7 +74,7 @@ class BadRecords:
 
 @dataclasses.dataclass
 class Loader:
-    """Makes batches: `loader(step)` is a dict of arrays. Pure, and may run in any thread or process.
+    """Makes batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
 
     Args:
       source: raw records.
@@ -376,7 +376,7 @@ class Pipeline:
         data = grain.MapDataset.range(self.step, last).map(self._loader).to_iter_dataset(options)
         if self._num_workers:
             if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # grain reads its flags; outside absl.app they are unset
+                flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl.app parses
             data = data.mp_prefetch(
                 grain.MultiprocessingOptions(
                     num_workers=self._num_workers, per_worker_buffer_size=self._prefetch

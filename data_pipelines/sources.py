@@ -25,7 +25,7 @@ import numpy as np
 
 from data_pipelines import cleaning, manifest, persons
 from data_pipelines.decode import IMAGE_SUFFIXES
-from data_pipelines.defaults import setting
+from data_pipelines.defaults import DEFAULTS, setting
 from data_pipelines.example import DataError, Source, empty_labels
 
 log = logging.getLogger(__name__)
@@ -204,9 +204,7 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     """
     kind = setting(config, "source")
     if kind == "synthetic":
-        from data_pipelines import synthetic
-
-        return synthetic.make_sources(config)
+        return _synthetic_sources(config)
     if kind == "tfds":
         from data_pipelines import datasets
 
@@ -220,6 +218,20 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     else:
         raise DataError(f"data.source is {kind!r}; known: synthetic, manifest, folder, tfds")
     return split_table(table, config)
+
+
+def _synthetic_sources(config: Mapping[str, Any]) -> dict[str, Source]:
+    from data_pipelines.synthetic import (
+        SyntheticFaces,
+    )  # drawing code that other sources do without
+
+    options = {**DEFAULTS["synthetic"], **dict(setting(config, "synthetic"))}
+    sizes = {name: options.pop(f"{name}_size") for name in persons.SPLIT_NAMES}
+    options["image_size"] = options.get("image_size") or max(setting(config, "image_size"), 32)
+    try:
+        return {name: SyntheticFaces(n, split=name, **options) for name, n in sizes.items()}
+    except (TypeError, ValueError) as e:
+        raise DataError(f"data.synthetic: {e}") from e
 
 
 def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, TableSource]:
