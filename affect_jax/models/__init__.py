@@ -6,6 +6,6 @@ a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B
 """
 
 from affect_jax.models import emofan, fan, resnet
-from affect_jax.models.registry import create, entry, names, register
+from affect_jax.models.registry import create, entry, head_of, names, register
 
-__all__ = ["create", "emofan", "entry", "fan", "names", "register", "resnet"]
+__all__ = ["create", "emofan", "entry", "fan", "head_of", "names", "register", "resnet"]

@@ -45,7 +45,7 @@ class EmotionBranch(nnx.Module):
         return embedding, self.output(nnx.relu(self.norm(self.hidden(embedding))))
 
 
-@register("emofan", head="emotion.output")
+@register("emofan", head="emotion/output")
 class EmoFAN(nnx.Module):
     """A FAN trunk (`model.fan`) and an emotion branch (`model.emotion`) on its features.
 

@@ -15,7 +15,7 @@ _REGISTRY: dict[str, "Entry"] = {}
 class Entry:
     """A registered model: its constructor, the keywords its name fixes, and its last layer.
 
-    `head` is the parameter path whose shape depends on the number of classes, None if none does.
+    `head` is the path of the layer whose shape depends on the number of classes, None if none does.
     """
 
     constructor: type[nnx.Module]
@@ -50,6 +50,12 @@ def entry(name: str) -> Entry:
     if name not in _REGISTRY:
         raise ValueError(f"no model is named {name!r}{_nearest(name, names())}")
     return _REGISTRY[name]
+
+
+def head_of(model: nnx.Module) -> str | None:
+    """Path of the layer of `model` whose shape depends on the number of classes, if any."""
+    heads = {e.head for e in _REGISTRY.values() if e.constructor is type(model)}
+    return heads.pop() if heads else None
 
 
 def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: Any) -> nnx.Module:

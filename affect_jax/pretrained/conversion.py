@@ -1,0 +1,181 @@
+"""Released PyTorch checkpoints to model directories.
+
+A release is described by one `Released`: how to read the constructor arguments off the shapes,
+and which of our modules each official module is. The layouts of the arrays follow from the kind
+of layer, and whatever has no counterpart on either side is an error.
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from affect_jax import model_io, models
+from affect_jax.errors import UserError
+from affect_jax.pretrained import fan, resnet
+from affect_jax.pretrained.files import read_weights
+from affect_jax.pretrained.names import Released
+from affect_jax.train_state import take_apart
+
+_SHOWN = 10
+_OFFICIAL_LEAF = {
+    "kernel": "weight",
+    "bias": "bias",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_RELEASES = {r.architecture: r for r in (*fan.RELEASES, *resnet.RELEASES)}
+
+
+def architectures() -> list[str]:
+    """Names that `convert` takes, sorted."""
+    return sorted(_RELEASES)
+
+
+def release(architecture: str) -> Released:
+    """The description of a release.
+
+    Raises:
+      UserError: if there is none of that name, listing those there are.
+    """
+    if architecture not in _RELEASES:
+        raise UserError(
+            f"no converter for {architecture!r}; available now: {', '.join(architectures())}"
+        )
+    return _RELEASES[architecture]
+
+
+def convert(
+    architecture: str, source: str | pathlib.Path, output: str | pathlib.Path
+) -> model_io.LoadedModel:
+    """Writes a model directory from a released checkpoint and returns what it holds.
+
+    Args:
+      architecture: one of `architectures()`.
+      source: .pth, .npz or .safetensors file.
+      output: the model directory; replaced if it is one already.
+
+    Raises:
+      UserError: for an unknown architecture, a source that cannot be read or does not fit it, or
+        an output that holds something else.
+      ImportError: if PyTorch or safetensors is needed and not installed.
+    """
+    released = release(architecture)
+    model_io.check_writable(output)
+    source = pathlib.Path(source)
+    arguments, model = convert_state(released, read_weights(source), where=str(source))
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    loaded = model_io.LoadedModel(
+        model,
+        released.model,
+        arguments,
+        released.preprocessing,
+        released.class_names(arguments.get("n_expression", 0)),
+        {
+            "architecture": architecture,
+            "source": source.name,
+            "source_sha256": digest,
+            "licence": released.licence,
+        },
+    )
+    model_io.save_model(
+        output,
+        loaded.name,
+        loaded.arguments,
+        loaded.model,
+        preprocessing=loaded.preprocessing,
+        class_names=loaded.class_names,
+        provenance=loaded.provenance,
+    )
+    return loaded
+
+
+def convert_state(
+    released: Released, state: Mapping[str, np.ndarray], *, where: str = "the state dict"
+) -> tuple[dict[str, Any], nnx.Module]:
+    """Constructor arguments and the model, in evaluation mode, from an official state dict.
+
+    Raises:
+      UserError: listing what is missing, unexpected or of another shape, if anything is.
+    """
+    try:
+        arguments = released.infer(state)
+        model = models.create(released.model, **arguments)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"{where} is no {released.architecture} checkpoint ({type(error).__name__}: {error}); "
+            f"its {len(state)} entries begin with {', '.join(list(state)[:5])}"
+        ) from error
+    _, params, stats = take_apart(model)
+    targets = {"params": params, "stats": stats}
+    places = _places(released.modules(arguments), targets)
+
+    arrays: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
+    unexpected, misshaped = [], []
+    for name, value in state.items():
+        if name.endswith("num_batches_tracked"):
+            continue  # counts training steps; nothing in evaluation or fine-tuning reads it
+        if name not in places:
+            unexpected.append(f"{name} {value.shape}")
+            continue
+        part, path = places[name]
+        value, wanted = _layout(value, path), targets[part][path].shape
+        if value.shape == wanted:
+            arrays[part][path] = value
+        else:
+            misshaped.append(f"{name}: {value.shape}, the model has {wanted}")
+    missing = [
+        f"{name} {targets[p][path].shape}"
+        for name, (p, path) in places.items()
+        if name not in state
+    ]
+    _report(released, arguments, where, missing, unexpected, misshaped)
+    return arguments, model_io.with_arrays(model, arrays)
+
+
+def _places(
+    modules: Mapping[str, str], targets: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[str, str]]:
+    """Official entry name -> (part, path) of every array of the model."""
+    official = {ours: theirs for theirs, ours in modules.items()}
+    places = {}
+    for part, named in targets.items():
+        for path in named:
+            module, leaf = path.rsplit("/", 1)
+            places[f"{official[module]}.{_OFFICIAL_LEAF[leaf]}"] = (part, path)
+    return places
+
+
+def _layout(value: np.ndarray, path: str) -> np.ndarray:
+    if not path.endswith("/kernel"):
+        return value
+    if value.ndim == 4:  # convolution: OIHW -> HWIO
+        return value.transpose(2, 3, 1, 0)
+    return value.T  # linear: (out, in) -> (in, out)
+
+
+def _report(
+    released: Released,
+    arguments: Mapping[str, Any],
+    where: str,
+    missing: list[str],
+    unexpected: list[str],
+    misshaped: list[str],
+) -> None:
+    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+    if not any(groups.values()):
+        return
+    built = ", ".join(f"{k}={v}" for k, v in arguments.items())
+    lines = [f"{where} does not fit {released.architecture} ({built}):"]
+    for title, entries in groups.items():
+        if entries:
+            lines.append(f"{len(entries)} {title}:")
+            lines += [f"  {entry}" for entry in entries[:_SHOWN]]
+            if len(entries) > _SHOWN:
+                lines.append(f"  ... and {len(entries) - _SHOWN} more")
+    raise UserError("\n".join(lines))

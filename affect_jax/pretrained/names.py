@@ -1,0 +1,40 @@
+"""What is known of a released checkpoint."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from affect_jax.model_io import Preprocessing
+from data_pipelines.example import LABEL_ORDERS
+
+
+def affectnet_names(count: int) -> tuple[str, ...]:
+    """AffectNet's label order for 8 and 5 classes, none for other counts."""
+    return LABEL_ORDERS.get(f"affectnet{count}", ()) if count in (5, 8) else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Released:
+    """A family of released checkpoints.
+
+    Attributes:
+      architecture: name on the command line.
+      model: name in `models`.
+      infer: constructor arguments from the entries' shapes; KeyError or IndexError where an entry
+        that every such checkpoint has is missing.
+      modules: official module name -> path of our module, for these arguments. It may name
+        modules that a particular model does not have.
+      preprocessing: of the released network.
+      licence: of the released weights, kept with the converted ones.
+      class_names: names of that many classes, empty if the release has none.
+    """
+
+    architecture: str
+    model: str
+    infer: Callable[[Mapping[str, np.ndarray]], dict[str, Any]]
+    modules: Callable[[Mapping[str, Any]], dict[str, str]]
+    preprocessing: Preprocessing
+    licence: str
+    class_names: Callable[[int], tuple[str, ...]] = lambda count: ()
