@@ -1,0 +1,190 @@
+"""Optimizers, learning-rate schedules and weight averages from the fields of `config.optimizer`.
+
+Parameters are any pytree of arrays; a parameter is named by its path, such as
+`trunk/conv1/kernel`. The optimizer state is a plain optax pytree, so checkpoints hold it as it is.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from affect_jax.config import ConfigError, nearest
+
+Schedule = Callable[[Any], jax.Array]
+
+
+def path_name(path: tuple) -> str:
+    """`a/b/kernel` from a key path of `jax.tree_util` (an `nnx.State`'s ends in `/value`)."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
+
+
+def matches(patterns: Iterable[str], name: str) -> bool:
+    """Whether one of the patterns, a regular expression or a plain prefix, starts `name`."""
+    return any(re.match(pattern, name) for pattern in patterns)
+
+
+def decays(name: str, parameter: jax.Array) -> bool:
+    """Whether weight decay applies: to arrays of two or more axes, unless the last part of their
+    name has "bias" or "scale" in it. So not to biases, to the parameters of normalisation layers
+    (whatever their names), or to tables of position biases.
+    """
+    return jnp.ndim(parameter) > 1 and not re.search("bias|scale", name.rsplit("/", 1)[-1])
+
+
+def _decay_mask(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, p: decays(path_name(path), p), params)
+
+
+# -------------------------------------------------------------------- schedules
+
+
+def _constant(config: ml_collections.ConfigDict, total: int, per_epoch: int, warmup: int):
+    return lambda step: 1.0
+
+
+def _step(config: ml_collections.ConfigDict, total: int, per_epoch: int, warmup: int):
+    every = config.step_epochs * per_epoch
+    if every <= 0:
+        raise ConfigError(
+            f"config.optimizer.step_epochs = {config.step_epochs}; it must be above 0"
+        )
+    return lambda step: config.decay_factor ** jnp.floor(step / every)
+
+
+def _exponential(config: ml_collections.ConfigDict, total: int, per_epoch: int, warmup: int):
+    return lambda step: config.decay_factor ** jnp.floor(step / per_epoch)
+
+
+def _cosine(config: ml_collections.ConfigDict, total: int, per_epoch: int, warmup: int):
+    final = config.final_fraction
+
+    def factor(step):
+        progress = jnp.clip((step - warmup) / max(total - warmup, 1), 0, 1)
+        # The half-angle form of (1 + cos) / 2 keeps its digits near the end.
+        return final + (1 - final) * jnp.cos(jnp.pi / 2 * progress) ** 2
+
+    return factor
+
+
+_SCHEDULES = {"constant": _constant, "step": _step, "exponential": _exponential, "cosine": _cosine}
+
+
+def create_schedule(
+    config: ml_collections.ConfigDict, total_steps: int, steps_per_epoch: int
+) -> Schedule:
+    """The learning rate of each step, counted from 0.
+
+    `config.schedule` is one of
+        constant
+        step: times `decay_factor` after every `step_epochs` epochs
+        exponential: times `decay_factor` after every epoch
+        cosine: half a cosine down to `final_fraction` of the start at `total_steps`
+    and the first `warmup_steps` (or, if 0, `warmup_epochs`) are multiplied by a ramp from
+    1 / warm-up to 1. Epochs are counted from step 0, warm-up included.
+
+    Raises:
+        ConfigError: an unknown schedule, or a value out of range.
+    """
+    if config.schedule not in _SCHEDULES:
+        raise ConfigError(
+            f"config.optimizer.schedule = {config.schedule!r}; "
+            + nearest(config.schedule, _SCHEDULES)
+        )
+    for field in ("learning_rate", "warmup_steps", "warmup_epochs", "decay_factor"):
+        if not config[field] >= 0:
+            raise ConfigError(
+                f"config.optimizer.{field} = {config[field]}; it must not be negative"
+            )
+    warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+    factor = _SCHEDULES[config.schedule](config, total_steps, steps_per_epoch, warmup)
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        ramp = jnp.minimum((step + 1) / max(warmup, 1), 1)
+        return config.learning_rate * ramp * factor(step)
+
+    return schedule
+
+
+# ------------------------------------------------------------------- optimizers
+
+
+def _adam(config: ml_collections.ConfigDict, decay: list) -> list:
+    return [*decay, optax.scale_by_adam(config.b1, config.b2, config.eps)]
+
+
+def _adamw(config: ml_collections.ConfigDict, decay: list) -> list:
+    return [optax.scale_by_adam(config.b1, config.b2, config.eps), *decay]
+
+
+def _sgd(config: ml_collections.ConfigDict, decay: list) -> list:
+    return [*decay, optax.trace(config.momentum, config.nesterov)]
+
+
+_OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
+
+
+def create_optimizer(
+    config: ml_collections.ConfigDict, total_steps: int, steps_per_epoch: int, params: Any
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """The optimizer and its learning-rate schedule.
+
+    Gradients are clipped to the global norm `clip_norm` (0: not), over the trained parameters.
+    Weight decay (see `decays`) is part of the gradient in adam and sgd, as in PyTorch, and apart
+    from it in adamw. Parameters that `freeze` matches get updates of zero and have no state.
+
+    Args:
+        config: `config.optimizer`: name, learning_rate, schedule, step_epochs, decay_factor,
+            final_fraction, warmup_steps, warmup_epochs, b1, b2, eps, momentum, nesterov,
+            weight_decay, clip_norm, freeze.
+        total_steps: where a cosine ends.
+        params: the parameters it will be used with (their names and shapes).
+    Raises:
+        ConfigError: an unknown optimizer or schedule, or a value out of range.
+    """
+    if config.name not in _OPTIMIZERS:
+        raise ConfigError(
+            f"config.optimizer.name = {config.name!r}; {nearest(config.name, _OPTIMIZERS)}"
+        )
+    for field in ("b1", "b2", "momentum"):
+        if not 0 <= config[field] < 1:
+            raise ConfigError(f"config.optimizer.{field} = {config[field]}; it must be in [0, 1)")
+    for field in ("weight_decay", "clip_norm"):
+        if not config[field] >= 0:
+            raise ConfigError(
+                f"config.optimizer.{field} = {config[field]}; it must not be negative"
+            )
+    schedule = create_schedule(config, total_steps, steps_per_epoch)
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    decay = []
+    if config.weight_decay:
+        decay = [optax.add_decayed_weights(config.weight_decay, mask=_decay_mask)]
+    optimizer = optax.chain(
+        *clip, *_OPTIMIZERS[config.name](config, decay), optax.scale_by_learning_rate(schedule)
+    )
+    if config.freeze:
+        labels = jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if matches(config.freeze, path_name(path)) else "trained",
+            params,
+        )
+        optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
+    return optimizer, schedule
+
+
+def ema_update(average: Any, params: Any, decay: float, step: Any) -> Any:
+    """One step of the exponential moving average of the weights.
+
+    Args:
+        average: the average so far, in the beginning the parameters themselves.
+        decay: share of the average that is kept; early on the smaller (1 + step) / (10 + step),
+            so that the average leaves the initial weights behind quickly.
+        step: updates done, this one included: 1 at the first call.
+    """
+    step = jnp.asarray(step, jnp.float32)
+    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, p: (a + (1 - keep) * (p - a)).astype(a.dtype), average, params)
