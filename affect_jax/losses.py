@@ -11,11 +11,14 @@ Arithmetic is float32 whatever the inputs' precision (float64 inputs stay float6
 because 0 * NaN is NaN, in gradients too.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from affect_jax.config import ConfigError
 
 # Under the root of PCC's denominator: without it the gradient grows as 1 / sd of the predictions.
 PCC_EPSILON = 1e-4
@@ -88,6 +91,48 @@ def label_distribution(labels: jax.Array, num_classes: int) -> tuple[jax.Array, 
     )
 
 
+def votes_or_labels(votes: jax.Array, labels: jax.Array) -> jax.Array:
+    """Votes float [B, N], and where there are none the int labels [B] as one-hot rows (NaN rows
+    where neither exists); for `softmax_cross_entropy`.
+    """
+    votes, voted = label_distribution(votes, votes.shape[1])
+    one_hot, labelled = label_distribution(labels, votes.shape[1])
+    known = jnp.where(voted[:, None], votes, one_hot)
+    return jnp.where((voted | labelled)[:, None], known, jnp.nan)
+
+
+def parse_class_weights(text: str, class_counts: Sequence[int]) -> tuple[float, ...] | None:
+    """Class weights from the value of `config.loss.class_weights`.
+
+    Args:
+        text: "none"; "balanced": in proportion to 1 / count, with mean 1 over the classes that
+            have examples (the others get 0); or N numbers, "1,2.5,1".
+        class_counts: training examples of each of the N classes.
+    Returns:
+        N weights, or None for "none".
+    Raises:
+        ConfigError: anything else.
+    """
+    if text == "none":
+        return None
+    if text == "balanced":
+        inverse = [1 / n if n else 0.0 for n in class_counts]
+        scale = sum(n > 0 for n in class_counts) / max(sum(inverse), 1e-300)
+        return tuple(x * scale for x in inverse)
+    try:
+        weights = tuple(float(x) for x in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"config.loss.class_weights = {text!r}; use none, balanced or numbers such as 1,2.5,1"
+        ) from None
+    if len(weights) != len(class_counts) or not all(0 <= w < math.inf for w in weights):
+        raise ConfigError(
+            f"config.loss.class_weights = {text!r}; it must hold {len(class_counts)} numbers, "
+            "one a class, none of them negative"
+        )
+    return weights
+
+
 def negative_log_likelihood(
     log_probs: jax.Array,
     labels: jax.Array,
@@ -123,8 +168,7 @@ def negative_log_likelihood(
         weights = jnp.asarray(class_weights, log_probs.dtype)
         if weights.shape != (num_classes,):
             raise ValueError(
-                f"loss.class_weights must hold {num_classes} numbers, one a class, "
-                f"not {weights.size}"
+                f"class_weights must hold {num_classes} numbers, one a class, not {weights.size}"
             )
     targets = (1 - label_smoothing) * labels + label_smoothing / num_classes
     log_probs = jnp.where(valid[:, None], log_probs, 0)

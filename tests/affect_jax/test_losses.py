@@ -9,8 +9,17 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from affect_jax import losses
+from affect_jax.config import ConfigError
 
 NAN = np.nan
+
+# Compiled as a whole, which is faster here than operation by operation.
+regression_losses = jax.jit(losses.regression_losses)
+softmax_cross_entropy = jax.jit(
+    losses.softmax_cross_entropy, static_argnames=("label_smoothing", "class_weights")
+)
+distillation_divergence = jax.jit(losses.distillation_divergence)
+heatmap_loss = jax.jit(losses.heatmap_loss)
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ def numpy_regression(predictions, targets, mask):
 
 def numpy_cross_entropy(logits, labels, mask, smoothing=0.0, weights=None):
     n = logits.shape[1]
-    weights = np.ones(n) if weights is None else weights
+    weights = np.ones(n) if weights is None else np.asarray(weights)
     total = normaliser = 0.0
     for row, label, keep in zip(logits, labels, mask, strict=True):
         if not keep or label < 0:
@@ -61,7 +70,7 @@ def regression_batch(seed=0, n=24):
 
 def check_gradient(f, x, atol=1e-7):
     """The gradient of f at x (float64) against central differences, along every coordinate."""
-    gradient = np.asarray(jax.grad(f)(jnp.asarray(x)))
+    gradient = np.asarray(jax.jit(jax.grad(f))(jnp.asarray(x)))
     assert np.isfinite(gradient).all()
     numeric = np.zeros_like(x)
     f = jax.jit(f)
@@ -79,9 +88,9 @@ def check_gradient(f, x, atol=1e-7):
 def test_cross_entropy_of_ints_matches_numpy_with_weights_and_smoothing(x64):
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((20, 5)), rng.integers(-1, 5, 20)
-    mask, weights = rng.random(20) < 0.7, rng.uniform(0.2, 3, 5)
+    mask, weights = rng.random(20) < 0.7, tuple(rng.uniform(0.2, 3, 5))
     for smoothing, w in [(0.0, None), (0.11, None), (0.0, weights), (0.2, weights)]:
-        got = losses.softmax_cross_entropy(
+        got = softmax_cross_entropy(
             logits, labels, mask=jnp.asarray(mask), label_smoothing=smoothing, class_weights=w
         )
         np.testing.assert_allclose(
@@ -94,15 +103,33 @@ def test_one_hot_distributions_give_what_ints_give_and_votes_are_normalised(x64)
     logits, labels = rng.standard_normal((12, 4)), rng.integers(-1, 4, 12)
     soft = np.where(labels[:, None] >= 0, np.eye(4)[labels], NAN)
     kwargs = {"label_smoothing": 0.1, "class_weights": (1.0, 2.0, 0.5, 3.0)}
-    expected = losses.softmax_cross_entropy(logits, labels, **kwargs)
+    expected = softmax_cross_entropy(logits, labels, **kwargs)
     np.testing.assert_allclose(
-        losses.softmax_cross_entropy(logits, 10 * soft, **kwargs), expected, rtol=1e-13
+        softmax_cross_entropy(logits, 10 * soft, **kwargs), expected, rtol=1e-13
     )
     # A row without votes is missing, like one with a NaN.
     no_votes = np.nan_to_num(soft)
     np.testing.assert_allclose(
-        losses.softmax_cross_entropy(logits, no_votes, **kwargs), expected, rtol=1e-13
+        softmax_cross_entropy(logits, no_votes, **kwargs), expected, rtol=1e-13
     )
+
+
+def test_votes_stand_before_labels_and_labels_before_nothing():
+    votes = jnp.asarray([[3.0, 1.0], [NAN, NAN], [0.0, 0.0]])
+    got = losses.votes_or_labels(votes, jnp.asarray([1, 1, -1]))
+    np.testing.assert_array_equal(got, [[0.75, 0.25], [0, 1], [NAN, NAN]])
+
+
+def test_class_weights_from_the_config():
+    counts = (10, 40, 0, 20)
+    assert losses.parse_class_weights("none", counts) is None
+    balanced = losses.parse_class_weights("balanced", counts)
+    np.testing.assert_allclose(balanced, np.array([4, 1, 0, 2]) * 3 / 7)
+    assert losses.parse_class_weights("balanced", (0, 0)) == (0, 0)
+    assert losses.parse_class_weights("1, 2.5,1,0", counts) == (1, 2.5, 1, 0)
+    for wrong in ("1,2", "1,2,3,-4", "1,2,3,nan", "even"):
+        with pytest.raises(ConfigError, match=r"config\.loss\.class_weights"):
+            losses.parse_class_weights(wrong, counts)
 
 
 def test_cross_entropy_of_votes_matches_numpy(x64):
@@ -110,7 +137,7 @@ def test_cross_entropy_of_votes_matches_numpy(x64):
     logits, q = rng.standard_normal((6, 3)), rng.dirichlet(np.ones(3), 6)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(
-        losses.softmax_cross_entropy(logits, q), -(q * log_p).sum(1).mean(), rtol=1e-13
+        softmax_cross_entropy(logits, q), -(q * log_p).sum(1).mean(), rtol=1e-13
     )
 
 
@@ -119,18 +146,18 @@ def test_cross_entropy_gradient_and_no_leak_from_missing_examples(x64):
     logits, labels = rng.standard_normal((6, 4)), np.array([0, -1, 3, 2, 9, 1])
     mask = np.array([True, True, True, False, True, True])
     f = functools.partial(
-        losses.softmax_cross_entropy, labels=labels, mask=jnp.asarray(mask), label_smoothing=0.1
+        softmax_cross_entropy, labels=labels, mask=jnp.asarray(mask), label_smoothing=0.1
     )
     gradient = check_gradient(f, logits)
     assert (gradient[[1, 3, 4]] == 0).all()
     poisoned = logits.copy()
     poisoned[[1, 3, 4]] = NAN
     np.testing.assert_array_equal(f(poisoned), f(logits))
-    np.testing.assert_array_equal(jax.grad(f)(jnp.asarray(poisoned)), gradient)
+    np.testing.assert_array_equal(jax.jit(jax.grad(f))(jnp.asarray(poisoned)), gradient)
 
 
 def test_no_labelled_example_gives_zero_with_zero_gradient():
-    f = functools.partial(losses.softmax_cross_entropy, labels=jnp.full(3, -1))
+    f = functools.partial(softmax_cross_entropy, labels=jnp.full(3, -1))
     value, gradient = jax.value_and_grad(f)(jnp.full((3, 4), NAN))
     assert value == 0
     assert (gradient == 0).all()
@@ -139,11 +166,11 @@ def test_no_labelled_example_gives_zero_with_zero_gradient():
 def test_labels_and_weights_of_a_wrong_shape_are_refused():
     logits = jnp.zeros((3, 4))
     with pytest.raises(ValueError, match=r"float \[B, 4\]"):
-        losses.softmax_cross_entropy(logits, jnp.zeros((3, 5)))
+        softmax_cross_entropy(logits, jnp.zeros((3, 5)))
     with pytest.raises(ValueError, match="int"):
-        losses.softmax_cross_entropy(logits, jnp.zeros(3))
+        softmax_cross_entropy(logits, jnp.zeros(3))
     with pytest.raises(ValueError, match="class_weights must hold 4"):
-        losses.softmax_cross_entropy(logits, jnp.zeros(3, int), class_weights=(1.0, 2.0))
+        softmax_cross_entropy(logits, jnp.zeros(3, int), class_weights=(1.0, 2.0))
 
 
 def test_distillation_matches_numpy_and_stops_the_teachers_gradient(x64):
@@ -152,7 +179,7 @@ def test_distillation_matches_numpy_and_stops_the_teachers_gradient(x64):
     mask = jnp.arange(7) < 5
     p_t, p_s = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (teacher, student))
     expected = (p_t * np.log(p_t / p_s)).sum(1)[:5].mean()
-    f = functools.partial(losses.distillation_divergence, mask=mask)
+    f = functools.partial(distillation_divergence, mask=mask)
     np.testing.assert_allclose(f(student, teacher), expected, rtol=1e-12)
     check_gradient(lambda s: f(s, teacher), student)
     assert (jax.grad(f, argnums=1)(student, teacher) == 0).all()
@@ -165,14 +192,14 @@ def test_distillation_matches_numpy_and_stops_the_teachers_gradient(x64):
 @pytest.mark.parametrize("seed", range(4))
 def test_regression_losses_match_numpy(x64, seed):
     predictions, targets, mask = regression_batch(seed)
-    got = losses.regression_losses(predictions, targets, mask=jnp.asarray(mask))
+    got = regression_losses(predictions, targets, mask=jnp.asarray(mask))
     np.testing.assert_allclose(got, numpy_regression(predictions, targets, mask), rtol=1e-12)
 
 
 def test_regression_in_bfloat16_is_computed_in_float32():
     predictions, targets, mask = regression_batch()
     half = jnp.asarray(predictions, jnp.bfloat16)
-    got = losses.regression_losses(half, jnp.asarray(targets), mask=jnp.asarray(mask))
+    got = regression_losses(half, jnp.asarray(targets), mask=jnp.asarray(mask))
     expected = numpy_regression(np.asarray(half, np.float64), targets, mask)
     assert all(x.dtype == jnp.float32 for x in got)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -184,7 +211,7 @@ def test_regression_gradients_and_no_leak_from_missing_labels(x64, name):
     mask[0] = False
 
     def f(p):
-        return getattr(losses.regression_losses(p, targets, mask=jnp.asarray(mask)), name)
+        return getattr(regression_losses(p, targets, mask=jnp.asarray(mask)), name)
 
     gradient = check_gradient(f, predictions)
     missing = np.isnan(targets) | ~mask[:, None]
@@ -192,7 +219,7 @@ def test_regression_gradients_and_no_leak_from_missing_labels(x64, name):
     assert (gradient[missing] == 0).all()
     poisoned = np.where(missing, NAN, predictions)
     np.testing.assert_array_equal(f(poisoned), f(predictions))
-    np.testing.assert_array_equal(jax.grad(f)(jnp.asarray(poisoned)), gradient)
+    np.testing.assert_array_equal(jax.jit(jax.grad(f))(jnp.asarray(poisoned)), gradient)
 
 
 @pytest.mark.parametrize("labels", [[], [0.3]])
@@ -200,7 +227,7 @@ def test_fewer_than_two_labels_are_worth_nothing(labels):
     targets = np.full((5, 2), NAN, np.float32)
     targets[: len(labels), 0] = labels
     predictions = jnp.linspace(-1, 1, 10).reshape(5, 2)
-    value, pull = jax.vjp(lambda p: losses.regression_losses(p, targets), predictions)
+    value, pull = jax.vjp(lambda p: regression_losses(p, targets), predictions)
     assert value == (0, 0, 0)
     for one in np.eye(3, dtype=np.float32):
         (gradient,) = pull(losses.RegressionLosses(*jnp.asarray(one)))
@@ -210,9 +237,9 @@ def test_fewer_than_two_labels_are_worth_nothing(labels):
 def test_one_unlabelled_dimension_leaves_the_other_its_share(x64):
     predictions, targets, mask = regression_batch(2)
     targets[:, 1] = NAN
-    got = losses.regression_losses(predictions, targets, mask=jnp.asarray(mask))
+    got = regression_losses(predictions, targets, mask=jnp.asarray(mask))
     np.testing.assert_allclose(got, numpy_regression(predictions, targets, mask), rtol=1e-12)
-    alone = losses.regression_losses(predictions[:, :1], targets[:, :1], mask=jnp.asarray(mask))
+    alone = regression_losses(predictions[:, :1], targets[:, :1], mask=jnp.asarray(mask))
     np.testing.assert_allclose(got, [alone.mse, alone.pcc / 2, alone.ccc / 2], rtol=1e-12)
 
 
@@ -226,7 +253,7 @@ def test_constant_predictions_or_labels_have_bounded_gradients(constant):
         predictions[:] = 0.1
     if constant != "predictions":
         targets[:] = 0.1
-    value, pull = jax.vjp(lambda p: losses.regression_losses(p, targets), predictions)
+    value, pull = jax.vjp(lambda p: regression_losses(p, targets), predictions)
     assert np.isfinite(value).all()
     for one in np.eye(3, dtype=np.float32):
         (gradient,) = pull(losses.RegressionLosses(*jnp.asarray(one)))
@@ -237,7 +264,7 @@ def test_the_pcc_gradient_stays_bounded_as_predictions_collapse():
     rng = np.random.default_rng(0)
     noise, targets = rng.standard_normal((2, 32, 1)).astype(np.float32)
     for sd in [1e-2, 1e-4, 1e-6, 0.0]:
-        gradient = jax.grad(lambda p: losses.regression_losses(p, targets).pcc)(0.3 + sd * noise)
+        gradient = jax.grad(lambda p: regression_losses(p, targets).pcc)(0.3 + sd * noise)
         assert np.linalg.norm(gradient) < 20
 
 
@@ -275,12 +302,12 @@ def test_heatmap_loss_matches_numpy_and_ignores_what_is_not_visible(x64):
     kwargs = {"visible": jnp.asarray(visible), "mask": jnp.asarray(mask)}
 
     def f(s):
-        return losses.heatmap_loss(tuple(s), targets, **kwargs)
+        return heatmap_loss(tuple(s), targets, **kwargs)
 
     np.testing.assert_allclose(f(stacks), expected, rtol=1e-12)
     gradient = check_gradient(f, stacks)
     assert (gradient[:, ~keep.any(1)] == 0).all()
-    nothing = losses.heatmap_loss(tuple(stacks), targets, jnp.zeros((3, 6), bool))
+    nothing = heatmap_loss(tuple(stacks), targets, jnp.zeros((3, 6), bool))
     assert nothing == 0
 
 
