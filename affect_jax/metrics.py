@@ -10,6 +10,7 @@ labelled example is left out of `compute`; a NaN prediction makes the figures Na
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, Self
 
@@ -438,24 +439,25 @@ class MetricSet:
         return {name: value for part in self.parts for name, value in part.compute().items()}
 
     def to_array(self) -> np.ndarray:
-        """Everything, as one float64 vector. It must travel between processes as float64: a sum in
-        float32, or of the vectors themselves instead of `merge`, would be wrong.
+        """Everything, as one float64 vector. Processes exchange these and `merge` what they make
+        of them; neither a sum of the vectors nor their passage through float32 would be right.
         """
         return np.concatenate([np.zeros(0), *(part.state() for part in self.parts)])
 
     def from_array(self, array: np.ndarray) -> Self:
-        """Takes over what `to_array` of a set made for the same labels returned.
+        """A new set, made like this one, of what the `to_array` of another set returned.
 
         Raises:
-            ValueError: the set was made for other labels.
+            ValueError: the other set was made for other labels.
         """
-        sizes = [part.state().size for part in self.parts]
+        made = copy.deepcopy(self)
+        sizes = [part.state().size for part in made.parts]
         if np.shape(array) != (sum(sizes),):
             raise ValueError(
                 f"the state of these metrics has {sum(sizes)} numbers, not {np.size(array)}: "
                 "the other set was made for other labels or classes"
             )
         ends = np.cumsum(sizes)
-        for part, start, end in zip(self.parts, ends - sizes, ends, strict=True):
+        for part, start, end in zip(made.parts, ends - np.array(sizes), ends, strict=True):
             part.load_state(array[start:end])
-        return self
+        return made

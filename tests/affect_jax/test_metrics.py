@@ -152,7 +152,7 @@ def test_states_travel_as_float64_vectors(seed):
     assert rows.dtype == np.float64
     gathered = MetricSet(HAS, 4)
     for row in rows:
-        gathered.merge(MetricSet(HAS, 4).from_array(row))
+        gathered.merge(gathered.from_array(row))
     assert gathered.compute() == one.merge(two).compute()
 
 
