@@ -239,27 +239,33 @@ def landmark_faces(
     columns = min(columns, len(images))
     lines = math.ceil(len(images) / columns)
     with style.styled():
-        figure = style.new_figure(2.0 * columns + 0.2, 2.42 * lines + 0.45)
+        width, height = 2.15 * columns + 0.1, 2.55 * lines + 0.4
+        # By hand: the automatic layout would shrink the faces to make room for wide captions.
+        figure = style.new_figure(width, height, "none")
+        figure.subplots_adjust(
+            left=0.1 / width, right=1 - 0.1 / width, bottom=0.48 / height, top=1 - 0.4 / height,
+            wspace=0.06, hspace=0.24,
+        )  # fmt: skip
         grid = list(figure.subplots(lines, columns, squeeze=False).flat)
         for unused in grid[len(images) :]:
             unused.remove()
         shown = {}
         for i, image in enumerate(images):
             axes = grid[i]
-            height, width = image.shape[:2]
+            rows, pixels = image.shape[:2]
             # Nearest pixels make small photos look torn, and the file larger.
-            axes.imshow(image, interpolation="bicubic" if height < 256 else "antialiased")
+            axes.imshow(image, interpolation="bicubic" if rows < 256 else "antialiased")
             if true is not None and np.isfinite(true[i]).any():
                 shown["true"] = _lines(axes, true[i])
             if predicted is not None and np.isfinite(predicted[i]).any():
                 shown["predicted"] = _dots(axes, predicted[i])
-            axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+            axes.set(xlim=(-0.5, pixels - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             if i < len(captions):
                 _caption(axes, *captions[i])
         if shown:
             figure.legend(
-                shown.values(), [f"{name} landmarks" for name in shown], loc="outside upper center",
+                shown.values(), [f"{name} landmarks" for name in shown], loc="upper center",
                 ncols=2, facecolor="#777777", frameon=True, edgecolor="none", labelcolor="white",
                 markerscale=1.6,
             )  # fmt: skip
@@ -296,6 +302,6 @@ def _caption(axes: Axes, first: str, second: str, right: bool | None) -> None:
         color=colour, fontweight="bold",
     )  # fmt: skip
     axes.text(
-        0.5, -0.14, second, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
+        0.5, -0.12, second, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
         color="#444444",
     )  # fmt: skip

@@ -187,7 +187,7 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Seque
     shares = counts / np.maximum(totals, 1)[:, None]
     with style.styled():
         side = float(np.clip(0.62 * size + 1.9, 3.6, 13))
-        figure = style.new_figure(side + 1.3, side, fixed_aspect=True)
+        figure = style.new_figure(side + 1.3, side, "compressed")
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
         _matrix_cells(axes, counts, shares, totals)

@@ -68,18 +68,20 @@ def styled() -> Iterator[None]:
         yield
 
 
-def new_figure(width: float, height: float, *, fixed_aspect: bool = False) -> Figure:
-    """An empty figure of `width` x `height` inches, laid out by itself.
+def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
+    """An empty figure of `width` x `height` inches.
 
     Args:
         width: inches.
         height: inches.
-        fixed_aspect: its panels keep their proportions (pictures), and are moved together.
+        layout: `constrained`, `compressed` (panels of fixed proportions are moved together), or
+            `none` (places are set by hand).
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="compressed" if fixed_aspect else "constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=(width, height), layout=layout)
+    if layout != "none":
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
     return figure
 
 
