@@ -296,9 +296,9 @@ class Draws:
         self.flip = (self._u["flip"] < p.flip).tolist()
         self.colour = self._colour_matrices(span)
         if self.colour is not None:
-            # On a grey pixel a row of the matrix acts through its sum.
-            linear = self.colour[:, :, :3].sum(2, keepdims=True)
-            self.grey_colour = np.concatenate([linear, self.colour[:, :, 3:]], 2)
+            # Rows add up to the same gain: a grey pixel stays grey, and one table does for it.
+            levels = self.colour[:, 0, :3].sum(1)[:, None] * np.arange(256) + self.colour[:, 0, 3:]
+            self._grey_table = levels.round().clip(0, 255).astype(np.uint8)
 
     def _colour_matrices(self, span: dict[str, np.ndarray]) -> np.ndarray | None:
         """float32 [n, 3, 4] on RGB levels, or None where colours stay."""
@@ -344,26 +344,29 @@ class Draws:
         matrix = self.matrix(k, frame)
         shape = (self.size, self.size)
         if image.ndim == 2:
-            warped = cv2.warpAffine(image, matrix, shape)
-            if self.colour is None:
-                cv2.cvtColor(warped, cv2.COLOR_GRAY2RGB, dst=out)
-            else:
-                cv2.transform(warped, self.grey_colour[k], dst=out)
+            plane = cv2.warpAffine(image, matrix, shape)
+            if self.colour is not None:
+                cv2.LUT(plane, self._grey_table[k], dst=plane)
+            self._degrade(k, plane)
+            cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB, dst=out)
         else:
             cv2.warpAffine(image, matrix, shape, dst=out)
             if self.colour is not None:
                 cv2.transform(out, self.colour[k], dst=out)
-        self._degrade(k, out)
+            self._degrade(k, out)
         return matrix
 
     def _degrade(self, k: int, out: np.ndarray) -> None:
         p, u = self.params, self._u
         if p.blur and u["blur"][k] < p.blur:
             sigma = max(p.blur_sigma * u["blur_sigma"][k], 0.1)
-            cv2.GaussianBlur(out, (0, 0), sigma, dst=out)
+            side = 2 * math.ceil(2 * sigma) + 1  # two sigma each way
+            cv2.GaussianBlur(out, (side, side), sigma, dst=out)
         if p.jpeg and u["jpeg"][k] < p.jpeg:
             quality = round(p.jpeg_quality + (95 - p.jpeg_quality) * u["jpeg_quality"][k])
-            out[:] = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(out, quality=quality))
+            space = "RGB" if out.ndim == 3 else "GRAY"
+            data = simplejpeg.encode_jpeg(np.atleast_3d(out), quality, space, fastdct=True)
+            out[:] = simplejpeg.decode_jpeg(data, space, fastdct=True).reshape(out.shape)
         if p.noise and u["noise"][k] < p.noise:
             _add_noise(out, p.noise_std * u["noise_std"][k], u["noise_at"][k])
         if p.erase and u["erase"][k] < p.erase:

@@ -34,7 +34,8 @@ IMAGE_SUFFIXES = frozenset(
         ".jp2",
     ]
 )
-_EXIF_SEARCH = 1 << 16  # an Exif segment stands before the picture and is at most 64 KiB long
+_HEADER_MARKERS = (*range(0xE0, 0xF0), 0xFE)
+_EXIF_BYTES = 1 << 16
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
 # 16-bit grey modes of Pillow; `I` is what it makes of 16-bit PNG files in older releases.
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -190,10 +191,15 @@ def _to_array(picture: Image.Image) -> np.ndarray:
 
 def _exif_orientation(data: bytes) -> int:
     """Orientation tag (1 to 8) of a JPEG; 1 where there is none or where it is damaged."""
-    start = data.find(b"Exif\x00\x00", 0, _EXIF_SEARCH)
-    if start < 0:
+    start = 2
+    # Application segments and comments come first; Exif is one of them, or there is none.
+    while data[start : start + 1] == b"\xff" and data[start + 1] in _HEADER_MARKERS:
+        if data[start + 1] == 0xE1 and data[start + 4 : start + 10] == b"Exif\x00\x00":
+            break
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    else:
         return 1
-    tiff = data[start + 6 : start + 6 + _EXIF_SEARCH]
+    tiff = data[start + 10 : start + 10 + _EXIF_BYTES]
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         return 1

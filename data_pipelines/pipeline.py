@@ -191,7 +191,7 @@ class Loader:
             return entry
         record = dict(self.source[index])
         image, landmarks, box = record.pop("image"), record["landmarks"], record["box"]
-        if not np.isfinite(landmarks).any():
+        if "landmarks" not in self.source.has or not np.isfinite(landmarks).any():
             landmarks = None
         target = self.image_size * (1 + self.params.margin)
 
@@ -380,7 +380,8 @@ class Pipeline:
             data = data.mp_prefetch(
                 grain.MultiprocessingOptions(
                     num_workers=self._num_workers, per_worker_buffer_size=self._prefetch
-                )
+                ),
+                worker_init_fn=_init_worker,
             )
         return iter(data)
 
@@ -413,6 +414,10 @@ class Pipeline:
 
     def __exit__(self, *unused) -> None:
         self.close()
+
+
+def _init_worker(worker: int, count: int) -> None:
+    cv2.setNumThreads(1)
 
 
 def _check(batch_size, image_size, seed, shard_index, shard_count) -> None:

@@ -40,7 +40,7 @@ class TableSource:
 
     def __init__(self, table: manifest.Table, rows: np.ndarray | None = None):
         rows = np.arange(len(table.paths)) if rows is None else np.asarray(rows)
-        self._name, self._root = table.name, table.root
+        self._name, self._root = table.name, str(table.root)
         self._paths = [table.paths[i] for i in rows]
         self._rows = table.rows[rows]
         self._valence_arousal = table.valence_arousal[rows]
@@ -72,7 +72,8 @@ class TableSource:
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Raw record i; raises `OSError` where the file has vanished."""
         record = empty_labels()
-        record["image"] = (self._root / self._paths[i]).read_bytes()
+        with open(os.path.join(self._root, self._paths[i]), "rb", buffering=0) as file:
+            record["image"] = file.read()
         record["expression"] = int(self.labels[i])
         record["valence_arousal"] = self._valence_arousal[i]
         record["group"] = int(self.groups[i])
@@ -204,7 +205,9 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     """
     kind = setting(config, "source")
     if kind == "synthetic":
-        return _synthetic_sources(config)
+        from data_pipelines import synthetic  # drawing code that other sources do without
+
+        return synthetic.make_sources(config)
     if kind == "tfds":
         from data_pipelines import datasets
 
@@ -218,20 +221,6 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     else:
         raise DataError(f"data.source is {kind!r}; known: synthetic, manifest, folder, tfds")
     return split_table(table, config)
-
-
-def _synthetic_sources(config: Mapping[str, Any]) -> dict[str, Source]:
-    from data_pipelines.synthetic import (
-        SyntheticFaces,
-    )  # drawing code that other sources do without
-
-    options = {**DEFAULTS["synthetic"], **dict(setting(config, "synthetic"))}
-    sizes = {name: options.pop(f"{name}_size") for name in persons.SPLIT_NAMES}
-    options["image_size"] = options.get("image_size") or max(setting(config, "image_size"), 32)
-    try:
-        return {name: SyntheticFaces(n, split=name, **options) for name, n in sizes.items()}
-    except (TypeError, ValueError) as e:
-        raise DataError(f"data.synthetic: {e}") from e
 
 
 def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, TableSource]:
