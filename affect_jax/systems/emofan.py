@@ -122,7 +122,7 @@ def emofan_loss(
             total += share * terms["distillation"]
 
     targets = batch.get("valence_arousal")
-    if share:
+    if share and "valence" in teacher:
         targets = jnp.stack([teacher["valence"], teacher["arousal"]], axis=-1)
     if section.regression != "none" and targets is not None:
         predictions = jnp.stack(_need(outputs, ("valence", "arousal"), "regression"), axis=-1)

@@ -189,7 +189,7 @@ def test_distillation_matches_numpy_and_stops_the_teachers_gradient(x64):
 # ------------------------------------------------------- valence and arousal
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_regression_losses_match_numpy(x64, seed):
     predictions, targets, mask = regression_batch(seed)
     got = regression_losses(predictions, targets, mask=jnp.asarray(mask))
@@ -294,7 +294,7 @@ def test_shake_shake_weights_are_uniform_draws_over_their_sum():
 
 def test_heatmap_loss_matches_numpy_and_ignores_what_is_not_visible(x64):
     rng = np.random.default_rng(5)
-    stacks, targets = rng.standard_normal((2, 3, 4, 5, 6)), rng.random((3, 4, 5, 6))
+    stacks, targets = rng.standard_normal((2, 3, 2, 3, 6)), rng.random((3, 2, 3, 6))
     visible, mask = rng.random((3, 6)) < 0.6, np.array([True, False, True])
     keep = visible & mask[:, None]
     expected = sum(((s - targets) ** 2).mean((1, 2))[keep].mean() for s in stacks)

@@ -63,8 +63,10 @@ def stacked(outputs):
     return jnp.stack([outputs["valence"], outputs["arousal"]], axis=1)
 
 
-@pytest.mark.parametrize("regression", ["shake_shake", "ccc", "mse", "pcc", "none"])
-@pytest.mark.parametrize("categories", [True, False])
+@pytest.mark.parametrize(
+    ("regression", "categories"),
+    [("shake_shake", True), ("ccc", False), ("mse", True), ("pcc", False), ("none", True)],
+)
 def test_the_loss_is_the_sum_of_the_terms_it_names(regression, categories):
     outputs, batch = case()
     config = settings(regression=regression, categories=categories, label_smoothing=0.1)
