@@ -193,21 +193,38 @@ def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = No
     return output
 
 
-def _has_labels(name: str) -> Callable[[Run], bool]:
-    def check(run: Run) -> bool:
-        values = run.stored.get(name)
-        if values is None:
-            return False
-        return bool((values >= 0).any() if values.dtype.kind == "i" else np.isfinite(values).any())
+def _has_expressions(run: Run) -> bool:
+    return "probabilities" in run.stored and bool((_labels(run) >= 0).any())
 
-    return check
+
+def _has_pairs(run: Run) -> bool:
+    if "valence_arousal_predicted" not in run.stored:
+        return False
+    both = np.isfinite(run.stored["valence_arousal"] + run.stored["valence_arousal_predicted"])
+    return bool(both.all(axis=1).any())
+
+
+def _has_landmark_errors(run: Run) -> bool:
+    return "nme" in run.stored and bool(np.isfinite(run.stored["nme"]).any())
+
+
+def _labels(run: Run) -> np.ndarray:
+    """Expression labels, -1 also where the prediction is no number."""
+    finite = np.isfinite(run.stored["probabilities"]).all(axis=1)
+    return np.where(finite, run.stored["expression"], -1)
 
 
 def _confusion(run: Run) -> Any:
-    predicted = run.stored["probabilities"].argmax(axis=1)
     return plots.confusion_matrix(
-        run.stored["expression"], predicted, run.stored["class_names"].tolist()
+        _labels(run),
+        run.stored["probabilities"].argmax(axis=1),
+        run.stored["class_names"].tolist(),
+        run.config.get("eval", {}).get("min_count", 1),
     )
+
+
+def _reliability(run: Run) -> Any:
+    return plots.reliability_diagram(run.stored["probabilities"], _labels(run))
 
 
 def _circumplex(run: Run) -> Any:
@@ -262,16 +279,11 @@ def _has_curves(run: Run) -> bool:
 
 _FIGURES: dict[str, tuple[Callable[[Run], bool], Callable[[Run], Any]]] = {
     "training_curves": (_has_curves, _curves),
-    "confusion_matrix": (_has_labels("expression"), _confusion),
-    "reliability": (
-        _has_labels("expression"),
-        lambda run: plots.reliability_diagram(
-            run.stored["probabilities"], run.stored["expression"]
-        ),
-    ),
-    "valence_arousal": (_has_labels("valence_arousal"), _circumplex),
+    "confusion_matrix": (_has_expressions, _confusion),
+    "reliability": (_has_expressions, _reliability),
+    "valence_arousal": (_has_pairs, _circumplex),
     "landmark_error": (
-        _has_labels("nme"),
+        _has_landmark_errors,
         lambda run: plots.landmark_error_curve(run.stored["nme"]),
     ),
     "faces": (lambda run: "face_image" in run.stored, _faces),

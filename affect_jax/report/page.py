@@ -13,6 +13,7 @@ import numpy as np
 
 from affect_jax.observe import duration, results_table
 from affect_jax.observe.tables import Results, table_rows
+from affect_jax.report import predictions
 
 if TYPE_CHECKING:
     from affect_jax.report.build import Run
@@ -80,6 +81,8 @@ def _facts(run: Run) -> dict[str, str]:
     """What a reader wants to know before the numbers."""
     train = [row for row in run.rows if row["split"] == "train"]
     facts = {"test images": f"{len(run.stored['index']):,}"}
+    if bad := predictions.not_finite(run.stored):
+        facts["images without a finite prediction"] = f"{bad:,}, left out of the pictures"
     model = run.config.get("model")
     if isinstance(model, Mapping) and "name" in model:
         facts["model"] = str(model["name"])

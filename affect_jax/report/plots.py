@@ -163,13 +163,16 @@ def _step_axis(axes: Axes, top: int) -> None:
     axes.set_xlabel("training step")
 
 
-def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> Figure:
+def confusion_matrix(
+    true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], min_count: int = 1
+) -> Figure:
     """Counts and row shares of every pair of true and predicted class.
 
     Args:
         true: int [n] class ids, -1 where unlabelled.
         predicted: int [n] class ids.
         class_names: the N names.
+        min_count: classes with fewer images are left out of the balanced accuracy.
 
     Raises:
         ValueError: if no image has a label, or an id is not below N.
@@ -203,16 +206,24 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, class_names: Seque
         axes.spines[:].set_visible(False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true  (images)")
-        present = totals > 0
-        axes.set_title(
-            f"Accuracy {np.trace(counts) / totals.sum():.1%}, "
-            f"mean of classes {np.diag(shares)[present].mean():.1%}"
-        )
+        axes.set_title(_accuracies(counts, min_count))
         bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=28, pad=0.02)
         style.percent_axis(bar.ax.yaxis)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
     return figure
+
+
+def _accuracies(counts: np.ndarray, min_count: int) -> str:
+    totals = counts.sum(axis=1)
+    text = f"Accuracy {np.trace(counts) / totals.sum():.1%}"
+    counted = totals >= max(min_count, 1)
+    if counted.any():
+        text += f", balanced {(np.diag(counts)[counted] / totals[counted]).mean():.1%}"
+    if counted.any() and min_count > 1:
+        number = int(counted.sum())
+        text += f" ({number} class{'es' if number > 1 else ''} with {min_count} images)"
+    return text
 
 
 def _matrix_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray) -> None:

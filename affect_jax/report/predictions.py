@@ -82,6 +82,7 @@ def _column(
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, np.float64)
+    logits = np.where(np.isfinite(logits).all(axis=-1, keepdims=True), logits, np.nan)
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
 
@@ -159,13 +160,26 @@ def load(folder: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def not_finite(stored: Mapping[str, np.ndarray]) -> int:
+    """Number of rows with a prediction that is no number, which pictures leave out."""
+    bad = np.zeros(len(stored["index"]), bool)
+    for name in ("probabilities", "valence_arousal_predicted"):
+        if name in stored:
+            bad |= ~np.isfinite(stored[name]).all(axis=1)
+    return int(bad.sum())
+
+
 def _table(stored: Mapping[str, np.ndarray]) -> str:
     names = stored["class_names"].tolist()
     columns: dict[str, Sequence[Any]] = {"index": stored["index"], "source": stored["source"]}
     if "probabilities" in stored:
         probabilities = stored["probabilities"]
         columns["expression"] = [names[c] if c >= 0 else "" for c in stored["expression"]]
-        columns["expression_predicted"] = [names[c] for c in probabilities.argmax(axis=1)]
+        best = probabilities.argmax(axis=1)
+        known = np.isfinite(probabilities).all(axis=1)
+        columns["expression_predicted"] = [
+            names[c] if k else "" for c, k in zip(best, known, strict=True)
+        ]
         for i, name in enumerate(names):
             columns[f"p_{name}"] = _numbers(probabilities[:, i])
     if "valence_arousal_predicted" in stored:
