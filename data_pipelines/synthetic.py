@@ -1,8 +1,9 @@
-"""Synthetic faces with expressions: a labelled picture from (seed, index), random access, nothing stored.
+"""Synthetic faces with expressions: a labelled picture from (seed, index), nothing stored.
 
 Every random choice is a hash of the seed and of what it belongs to (person, video, frame), so that
-record i is the same in every process, in any order and for any size of the source. Frames of a video
-share person, light and expression and move smoothly; persons are disjoint between splits.
+record i is the same in every process, in any order and for any size of the source. Frames of a
+video share person, light and expression and move smoothly; persons are disjoint between splits.
+The drawing is in `data_pipelines.rendering`; `docs/synthetic.md` describes the model.
 """
 
 import dataclasses
@@ -16,22 +17,20 @@ import numpy as np
 
 from data_pipelines.example import DataError
 from data_pipelines.rendering import camera as sensor_model
-from data_pipelines.rendering import expressions, geometry, hashing, identity
+from data_pipelines.rendering import clip, expressions, geometry, hashing, identity
 from data_pipelines.rendering.painter import Painter
-from data_pipelines.rendering.shading import Light
 
 VERSION = 1
 CLASS_NAMES = expressions.CLASS_NAMES
-FIELDS = ("expression", "valence_arousal", "landmarks")
 # Each split owns 2^40 person numbers.
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _SPLIT_STRIDE = 1 << 40
-_CONFUSABLE = np.array(
-    [2, 7, 0, 4, 3, 6, 5, 1]
-)  # neutral-sad, happy-contempt, surprise-fear, disgust-anger
-
-# Streams of random numbers; each is one argument of `hashing.fold`.
-_PERSON, _VIDEO, _FRAME, _NOISE = range(4)
+# Pairs that people confuse: neutral-sad, happy-contempt, surprise-fear, disgust-anger.
+_CONFUSABLE = np.array([2, 7, 0, 4, 3, 6, 5, 1])
+# Smaller pictures are drawn at this size and scaled down.
+_MIN_CANVAS = 96
+# Streams of random numbers: an argument of `hashing.fold`.
+_PERSON, _VIDEO, _CLASS, _FRAME, _LABEL, _BACKGROUND = range(6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Options:
       symmetric_noise: share of expression labels replaced by another class at random.
       confusable_noise: share replaced by the class that it is most often mistaken for.
       missing_expression, missing_valence_arousal, missing_landmarks: shares of missing labels.
-      domain: "a" or "b", the camera that takes the pictures.
+      domain: "a", or "b" for a second camera: colder, darker, coarser, and heads turned further.
     """
 
     frames_per_video: int = 4
@@ -60,72 +59,74 @@ class Options:
     domain: str = "a"
 
     def __post_init__(self) -> None:
-        for name in ("frames_per_video", "videos_per_person"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"synthetic faces: {name} must be at least 1, not {getattr(self, name)}"
-                )
-        if self.imbalance < 1.0:
-            raise ValueError(f"synthetic faces: imbalance must be at least 1, not {self.imbalance}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith("missing_") or field.name.endswith("_noise"):
-                if not 0.0 <= value <= 1.0:
-                    raise ValueError(
-                        f"synthetic faces: {field.name} must lie in [0, 1], not {value}"
-                    )
-        if self.domain not in ("a", "b"):
-            raise ValueError(f'synthetic faces: domain must be "a" or "b", not {self.domain!r}')
+        for name, value in dataclasses.asdict(self).items():
+            if name.endswith(("_video", "_person", "imbalance")):
+                bad = not value >= 1 and "at least 1"
+            elif name == "domain":
+                bad = value not in ("a", "b") and '"a" or "b"'
+            else:
+                bad = not 0.0 <= value <= 1.0 and "in [0, 1]"
+            if bad:
+                raise DataError(f"synthetic faces: {name} must be {bad}, not {value!r}")
         if self.symmetric_noise + self.confusable_noise > 1.0:
-            raise ValueError("synthetic faces: symmetric_noise + confusable_noise exceed 1")
+            raise DataError("synthetic faces: symmetric_noise + confusable_noise exceed 1")
 
 
-def _options(knobs: Mapping[str, Any]) -> Options:
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in knobs:
+# Knobs that spoil labels or their balance: only the training split gets them from a config.
+_TRAINING_ONLY = (
+    "imbalance",
+    "symmetric_noise",
+    "confusable_noise",
+    "missing_expression",
+    "missing_valence_arousal",
+    "missing_landmarks",
+)
+
+
+def _known(names: Mapping[str, Any], known: list[str]) -> None:
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-            raise TypeError(f"synthetic faces have no knob {name!r}{hint}")
-    return Options(**knobs)
+            raise DataError(f"synthetic faces have no knob {name!r}{hint}")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Labels:
-    """What is known of many records without drawing them; arrays of one length."""
+    """What is known of records without drawing them; arrays of one length."""
 
     person: np.ndarray
     video: np.ndarray
-    frame: np.ndarray
     true: np.ndarray
     given: np.ndarray
 
 
 class SyntheticFaces:
-    """A source of synthetic faces (the `Source` protocol of `data_pipelines.sources`).
+    """A source of synthetic faces (follows `data_pipelines.example.Source`).
 
     `source[i]` is a dict: `image` uint8 [S, S, 3] RGB; `expression` int32, -1 when missing;
-    `true_expression` int32, without label noise; `valence_arousal` float32 [2] in [-1, 1], NaN when
-    missing; `landmarks` float32 [68, 2] pixels (integers are pixel centres), NaN when missing; `box`
-    float32 [4] (x0, y0, x1, y1), brows to chin and some forehead; `group` int32, the video;
-    `attributes` int32 [3] (see `attribute_names`).
+    `true_expression` int32, never missing and without label noise; `valence_arousal` float32 [2]
+    in [-1, 1], NaN when missing; `landmarks` float32 [68, 2] in pixels, NaN when missing; `box`
+    float32 [4] (x0, y0, x1, y1) around the face; `group` int32, the video; `attributes` int32 [3]
+    in the order of `attribute_names`. Reading is thread-safe and a source can be pickled.
 
     Args:
       size: number of records.
       seed: draws all persons, videos and labels.
-      split: "train", "validation" or "test"; the same seed gives disjoint persons.
+      split: "train", "validation" or "test"; one seed gives them different persons.
       image_size: side of the picture in pixels, at least 32.
       version: of appearance and labels; only the current one exists.
       knobs: fields of `Options`.
 
     Raises:
-      ValueError: for an impossible argument. TypeError: for an unknown knob.
+      DataError: an argument is impossible or a knob unknown.
     """
 
     class_names = CLASS_NAMES
     num_classes = len(CLASS_NAMES)
     attribute_names = identity.ATTRIBUTE_NAMES
-    has = frozenset({*FIELDS, "box", "group", "attributes"})
+    attribute_values = identity.ATTRIBUTE_VALUES
+    has = frozenset({"expression", "valence_arousal", "landmarks", "attributes"})
 
     def __init__(
         self,
@@ -138,57 +139,32 @@ class SyntheticFaces:
         **knobs: Any,
     ) -> None:
         if split not in SPLITS:
-            raise ValueError(
-                f"synthetic faces: split must be one of {', '.join(SPLITS)}, not {split!r}"
-            )
+            raise DataError(f"synthetic faces: split {split!r} is not one of {', '.join(SPLITS)}")
         if version != VERSION:
-            raise ValueError(
-                f"synthetic faces: version {version} does not exist, the current one is {VERSION}"
-            )
+            raise DataError(f"synthetic faces: version {version} is not the current one, {VERSION}")
         if size < 0 or image_size < 32:
-            raise ValueError(
-                f"synthetic faces: size {size} must be >= 0 and image_size {image_size} >= 32"
+            raise DataError(
+                f"synthetic faces: size ({size}) must be >= 0, image_size ({image_size}) >= 32"
             )
-        self.size, self.seed, self.split, self.image_size = (
-            int(size),
-            int(seed),
-            split,
-            int(image_size),
-        )
-        self.version, self.options = version, _options(knobs)
+        _known(knobs, [field.name for field in dataclasses.fields(Options)])
+        self.size, self.seed, self.image_size = int(size), int(seed), int(image_size)
+        self.split, self.version, self.options = split, version, Options(**knobs)
 
     def __len__(self) -> int:
         return self.size
 
     def __repr__(self) -> str:
-        return f"SyntheticFaces({self.size}, seed={self.seed}, split={self.split!r}, image_size={self.image_size})"
-
-    def _draw_labels(self, index: np.ndarray) -> _Labels:
-        o = self.options
-        video, frame = np.divmod(index, o.frames_per_video)
-        person = SPLITS[self.split] * _SPLIT_STRIDE + video // o.videos_per_person
-        u = hashing.uniforms(hashing.fold(self.seed, VERSION, _VIDEO, person, video), 1)
-        shares = o.imbalance ** (-np.arange(self.num_classes) / (self.num_classes - 1))
-        edges = np.cumsum(shares / shares.sum())
-        true = np.minimum(np.searchsorted(edges, u[:, 0], side="right"), self.num_classes - 1)
-        n = hashing.uniforms(hashing.fold(self.seed, VERSION, _NOISE, person, index), 3)
-        other = (true + 1 + (n[:, 1] * (self.num_classes - 1)).astype(np.int64)) % self.num_classes
-        given = np.where(n[:, 0] < o.symmetric_noise, other, true)
-        swap = (n[:, 0] >= o.symmetric_noise) & (n[:, 0] < o.symmetric_noise + o.confusable_noise)
-        given = np.where(swap, _CONFUSABLE[true], given)
-        given = np.where(n[:, 2] < o.missing_expression, -1, given)
-        return _Labels(person, video, frame, true.astype(np.int32), given.astype(np.int32))
-
-    @functools.cached_property
-    def _all(self) -> _Labels:
-        return self._draw_labels(np.arange(self.size))
+        return (
+            f"SyntheticFaces({self.size}, seed={self.seed}, split={self.split!r}, "
+            f"image_size={self.image_size}, version={self.version}, {self.options})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_all"}
+        return {name: value for name, value in vars(self).items() if name != "_all"}
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [n], the given expression labels (with noise; -1 = missing), without drawing."""
+        """int32 [n], the given expression labels (with noise; -1 = missing)."""
         return self._all.given
 
     @property
@@ -203,89 +179,102 @@ class SyntheticFaces:
 
     @property
     def persons(self) -> np.ndarray:
-        """int64 [n], the person of each record; disjoint between splits."""
+        """int64 [n], the person of each record; no person is in two splits."""
         return self._all.person
 
     @property
     def attributes(self) -> np.ndarray:
-        """int32 [n, 3], in the order of `attribute_names`, without drawing."""
-        return identity.attributes(self._person_key(self._all.person))
+        """int32 [n, 3], in the order of `attribute_names`."""
+        return identity.attributes(self._fold(_PERSON, self.persons))
 
-    def _person_key(self, person: np.ndarray) -> np.ndarray:
-        return hashing.fold(self.seed, VERSION, _PERSON, person)
-
-    def describe(self, index: int) -> str:
-        """Where record `index` comes from, for messages."""
-        labels = self._draw_labels(np.array([index]))
+    def describe(self, i: int) -> str:
+        """Where record i comes from, for messages."""
+        labels = self._draw_labels(np.array([i]))
         return (
-            f"synthetic face {index} (split {self.split}, seed {self.seed}, person {labels.person[0]}, "
-            f"video {labels.video[0]}, frame {labels.frame[0]}, {self.class_names[labels.true[0]]})"
+            f"synthetic face {i} ({self.split}, seed {self.seed}, person {labels.person[0]}, "
+            f"video {labels.video[0]}, {self.class_names[labels.true[0]]})"
         )
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = int(index)
-        if not -self.size <= index < self.size:
-            raise IndexError(f"synthetic faces: index {index} is outside a source of {self.size}")
-        return self._record(index % self.size)
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """Record i, drawn anew."""
+        i = int(i)
+        if not -self.size <= i < self.size:
+            raise IndexError(f"synthetic faces: {i} is outside a source of {self.size}")
+        i %= self.size
+        return self._record(i, self._all, i)
 
-    def _record(self, index: int) -> dict[str, Any]:
-        labels = self._draw_labels(np.array([index]))
-        person_id, video, frame = labels.person[0], labels.video[0], int(labels.frame[0])
-        true = int(labels.true[0])
-        key = self._person_key(labels.person)
-        person = identity.draw(key)
-        v = hashing.uniforms(hashing.fold(self.seed, VERSION, _VIDEO, person_id, video, 1), 64)[
-            0
-        ].tolist()
-        vn = np.clip(
-            hashing.normals(hashing.fold(self.seed, VERSION, _VIDEO, person_id, video, 2), 48)[0],
-            -2.2,
-            2.2,
-        )
-        f = hashing.uniforms(hashing.fold(self.seed, VERSION, _FRAME, person_id, index), 16)[
-            0
-        ].tolist()
-        fn = np.clip(
-            hashing.normals(hashing.fold(self.seed, VERSION, _FRAME, person_id, index, 1), 4)[0],
-            -2.5,
-            2.5,
-        )
-        time = frame * 0.35
+    @functools.cached_property
+    def _all(self) -> _Labels:
+        return self._draw_labels(np.arange(self.size))
 
-        au, valence_arousal = _expression(true, person, v, vn, fn, time)
-        size = max(self.image_size, 96)
-        view = _camera(v, vn, time, size, self.options.domain)
-        points = geometry.landmarks(person, au)
+    def _fold(self, stream: int, *parts: int | np.ndarray) -> np.ndarray:
+        return hashing.fold(self.seed, self.version, stream, *parts)
+
+    def _draw_labels(self, index: np.ndarray) -> _Labels:
+        o, classes = self.options, self.num_classes
+        video = index // o.frames_per_video
+        person = SPLITS[self.split] * _SPLIT_STRIDE + video // o.videos_per_person
+        u = hashing.uniforms(self._fold(_CLASS, person, video), 1)[:, 0]
+        shares = o.imbalance ** (-np.arange(classes) / (classes - 1))
+        edges = np.cumsum(shares / shares.sum())
+        true = np.minimum(np.searchsorted(edges, u, side="right"), classes - 1)
+
+        chance, which, missing = hashing.uniforms(self._fold(_LABEL, person, index), 3).T
+        other = (true + 1 + (which * (classes - 1)).astype(int)) % classes
+        noise = o.symmetric_noise + o.confusable_noise
+        given = np.where(chance < noise, _CONFUSABLE[true], true)
+        given = np.where(chance < o.symmetric_noise, other, given)
+        given = np.where(missing < o.missing_expression, -1, given)
+        return _Labels(person, video, true.astype(np.int32), given.astype(np.int32))
+
+    def _record(self, index: int, labels: _Labels, row: int) -> dict[str, Any]:
+        o = self.options
+        person_id, video, true = (int(x[row]) for x in (labels.person, labels.video, labels.true))
+        person_key = self._fold(_PERSON, person_id)
+        person = identity.draw(person_key)
+        u, n = hashing.draw(self._fold(_VIDEO, person_id, video), *clip.NUMBERS)
+        (grain_x, grain_y, *missing), jitter = hashing.draw(
+            self._fold(_FRAME, person_id, index), 4, 2
+        )
+        time = clip.FRAME_TIME * (index % o.frames_per_video)
+        shifted = o.domain == "b"
+        size = max(self.image_size, _MIN_CANVAS)
+
+        muscles, valence_arousal = clip.expression(true, person, u, n, jitter, time)
+        scene, obstacle = clip.scene_numbers(u)
         painter = Painter(
-            person, au, points, view, _light(v, vn), size, _background(v, size), v[40:]
+            person,
+            muscles,
+            geometry.landmarks(person, muscles),
+            clip.camera(u, n, time, size, shifted),
+            clip.light(u, n),
+            clip.background(u, self._fold(_BACKGROUND, person_id, video), size),
+            scene,
+            obstacle,
         )
-        image = painter.paint()
-        image = sensor_model.expose(
-            image, sensor_model.draw(v[30:38], self.options.domain == "b"), f[:3]
-        )
-        flat = painter.flat
+        sensor = sensor_model.draw(clip.sensor_numbers(u), shifted)
+        image = sensor_model.expose(painter.paint(), sensor, grain_x, grain_y)
+        landmarks = painter.landmarks
         if size != self.image_size:
-            image = cv2.resize(
-                image, (self.image_size, self.image_size), interpolation=cv2.INTER_AREA
-            )
-            flat = (flat + 0.5) * (self.image_size / size) - 0.5
-        flat = flat.astype(np.float32)
-        x0, y0 = flat.min(0)
-        x1, y1 = flat.max(0)
-        box = np.array([x0, y0 - 0.15 * (y1 - y0), x1, y1], np.float32)
-        if f[4] < self.options.missing_valence_arousal:
+            shape = (self.image_size, self.image_size)
+            image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+            landmarks = (landmarks + 0.5) * (self.image_size / size) - 0.5
+        landmarks = landmarks.astype(np.float32)
+        (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
+        if missing[0] < o.missing_valence_arousal:
             valence_arousal = np.full(2, np.nan, np.float32)
-        if f[5] < self.options.missing_landmarks:
-            flat = np.full((68, 2), np.nan, np.float32)
+        if missing[1] < o.missing_landmarks:
+            landmarks = np.full_like(landmarks, np.nan)
         return {
             "image": image,
-            "expression": np.int32(labels.given[0]),
+            "expression": np.int32(labels.given[row]),
             "true_expression": np.int32(true),
             "valence_arousal": valence_arousal,
-            "landmarks": flat,
-            "box": box,
+            "landmarks": landmarks,
+            # The landmarks end at the brows; a face's box holds some forehead too.
+            "box": np.array([x0, y0 - 0.2 * (y1 - y0), x1, y1], np.float32),
             "group": np.int32(video),
-            "attributes": identity.attributes(key)[0],
+            "attributes": identity.attributes(person_key)[0],
         }
 
 
@@ -298,101 +287,40 @@ def render(
     version: int = VERSION,
     **knobs: Any,
 ) -> dict[str, Any]:
-    """The record of (seed, index): what any `SyntheticFaces` of that seed and split holds there."""
-    return SyntheticFaces(
+    """The record that every `SyntheticFaces` of this seed, split and knobs holds at `index`."""
+    source = SyntheticFaces(
         index + 1, seed=seed, split=split, image_size=image_size, version=version, **knobs
-    )[index]
-
-
-def _expression(
-    true: int, person: identity.Person, v: list[float], vn: np.ndarray, fn: np.ndarray, time: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Action units [units, 2] and valence-arousal float32 [2] of one frame."""
-    swing = np.sin(2 * np.pi * (v[1] + 0.5 * time * (0.5 + v[2])))
-    strength = float(np.clip(0.55 + 0.45 * v[0] + 0.15 * swing, 0.35, 1.1)) * person.expressiveness
-    full, offset = expressions.activations(true, v[3], int(v[4] < 0.5))
-    units = full.shape[0]
-    variation = 1.0 + 0.14 * vn[:units, None]
-    au = full * variation * person.asymmetry * strength
-    au += np.maximum(0.0, 0.05 * vn[units : 2 * units, None]) * (1.0 + 0.3 * swing)
-    target = expressions.CIRCUMPLEX[true] + [0.0, offset]
-    va = target * strength
-    if v[5] < 0.2:  # a blend with a second, weaker expression
-        second = int(v[6] * 8)
-        extra, more = expressions.activations(second, v[7], int(v[4] < 0.5))
-        part = (0.12 + 0.16 * v[8]) * strength
-        au = au + extra * part
-        va = va * (1 - 0.4 * part) + (expressions.CIRCUMPLEX[second] + [0.0, more]) * part
-    va = va + 0.04 * vn[40:42] + 0.03 * fn[:2]
-    return np.clip(au, 0.0, 1.2), np.clip(va, -1.0, 1.0).astype(np.float32)
-
-
-def _camera(v: list[float], vn: np.ndarray, time: float, size: int, domain: str) -> geometry.Camera:
-    spread = 1.35 if domain == "b" else 1.0
-    sway = np.sin(2 * np.pi * (np.array(v[9:12]) + 0.4 * time * (0.5 + np.array(v[12:15]))))
-    yaw = np.clip(13.0 * vn[42] + 4.0 * sway[0], -34, 34) * spread
-    pitch = np.clip(6.0 * vn[43] + 3.0 * sway[1], -16, 16)
-    roll = np.clip(6.0 * vn[44] + 2.5 * sway[2], -18, 18)
-    scale = (0.51 + 0.11 * v[15]) * size / 128
-    centre = (0.5 + (np.array(v[16:18]) - 0.5) * 0.10 + 0.01 * sway[:2]) * size - 0.5
-    return geometry.Camera(
-        *np.radians([yaw, pitch, roll]).tolist(),
-        scale,
-        tuple(centre.tolist()),
-        600.0 + 800.0 * v[18],
     )
-
-
-def _light(v: list[float], vn: np.ndarray) -> Light:
-    azimuth, height = 1.2 * (2 * v[19] - 1), 0.15 + 0.75 * v[20]
-    key = np.array(
-        [np.sin(azimuth) * np.cos(height), -np.sin(height), np.cos(azimuth) * np.cos(height)]
-    )
-    warm = 0.06 * vn[45] * np.array([1.0, 0.1, -1.0])
-    ambient = 0.30 + 0.22 * v[21]
-    cool = 0.04 * vn[46] * np.array([-1.0, 0.0, 1.0])
-    return Light(key, 1.0 + warm, ambient * (1.0 + cool), (0.62 + 0.3 * v[22]), 0.05 + 0.22 * v[23])
-
-
-def _background(v: list[float], size: int) -> np.ndarray:
-    coarse = hashing.uniforms(hashing.fold(int(v[24] * 2**50)), 5 * 5 * 3)[0].reshape(5, 5, 3)
-    base = np.array(v[25:28])
-    field = (base + (coarse - 0.5) * (0.1 + 0.5 * v[28])) * 215 + 20
-    return cv2.resize(
-        np.clip(field, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC
-    )
+    return source._record(index, source._draw_labels(np.array([index])), 0)
 
 
 def make_sources(config: Mapping[str, Any]) -> dict[str, SyntheticFaces]:
-    """The three splits of `config.data`, no person in two of them.
+    """Training, validation and test sources of `config.data`; no person is in two of them.
 
-    `config["synthetic"]` holds `num_train`, `num_validation`, `num_test`, `image_size` (of the
-    rendered picture), `seed`, `version` and the knobs of `Options`. Label noise and missing labels
-    concern training alone: what is measured is measured against the true labels. `test_domain` is
-    the camera of the test split, "" for the same one.
+    Reads the section `synthetic`: `num_train`, `num_validation`, `num_test`, `render_size`, `seed`,
+    `label_noise` (the same as `symmetric_noise`), `test_domain` (`domain` of the test split alone),
+    and the knobs of `Options`. Label noise, missing labels and imbalance touch training only.
 
     Raises:
-      DataError: for an impossible value, naming the field.
+      DataError: a key is unknown or its value impossible.
     """
-    given = dict(config["synthetic"])
-    sizes = {split: given.pop(f"num_{split}") for split in SPLITS}
-    test_domain = given.pop("test_domain", "")
-    shared = {k: given.pop(k) for k in ("image_size", "seed", "version") if k in given}
-    clean = {
-        k: v for k, v in given.items() if not (k.endswith("_noise") or k.startswith("missing_"))
+    section = dict(config.get("synthetic") or {})
+    knobs = [field.name for field in dataclasses.fields(Options)]
+    own = ["num_train", "num_validation", "num_test", "render_size", "seed", "label_noise"]
+    _known(section, [*own, "test_domain", *knobs])
+    sizes = {
+        "train": section.pop("num_train", 4096),
+        "validation": section.pop("num_validation", 512),
+        "test": section.pop("num_test", 512),
     }
-    try:
-        return {
-            "train": SyntheticFaces(sizes["train"], split="train", **shared, **given),
-            "validation": SyntheticFaces(
-                sizes["validation"], split="validation", **shared, **clean
-            ),
-            "test": SyntheticFaces(
-                sizes["test"],
-                split="test",
-                **shared,
-                **{**clean, **({"domain": test_domain} if test_domain else {})},
-            ),
-        }
-    except (TypeError, ValueError) as error:
-        raise DataError(f"config.data.synthetic: {error}") from None
+    image_size, seed = section.pop("render_size", 128), section.pop("seed", 0)
+    test_domain = section.pop("test_domain", section.get("domain", "a"))
+    noise = section.pop("label_noise", 0.0)
+    section["symmetric_noise"] = section.get("symmetric_noise", 0.0) + noise
+    sources = {}
+    for split, size in sizes.items():
+        own = {k: v for k, v in section.items() if split == "train" or k not in _TRAINING_ONLY}
+        if split == "test":
+            own["domain"] = test_domain
+        sources[split] = SyntheticFaces(size, seed=seed, split=split, image_size=image_size, **own)
+    return sources

@@ -23,9 +23,9 @@ class Sensor:
 
 @functools.cache
 def _noise_tile() -> np.ndarray:
-    """Unit normal noise x 32, int8 [256, 256, 3]: a constant table, cut at random places."""
-    values = hashing.normals(hashing.fold(np.arange(256), 77), 256 * 3).reshape(256, 256, 3)
-    return np.clip(np.round(values * 32), -127, 127).astype(np.int8)
+    """128 + 32 x unit normal noise, uint8 [256, 256, 3]: a constant table, cut at random places."""
+    values = hashing.to_normals(hashing.uniforms(hashing.fold(np.arange(512), 77), 384))
+    return np.clip(np.round(128 + 32 * values), 0, 255).astype(np.uint8).reshape(256, 256, 3)
 
 
 def draw(u: list[float], shifted: bool) -> Sensor:
@@ -33,8 +33,8 @@ def draw(u: list[float], shifted: bool) -> Sensor:
     if not shifted:
         return Sensor(
             blur=max(0.0, 1.1 * u[0] - 0.45),
-            noise=1.0 + 6.0 * u[1] ** 2,
-            jpeg_quality=int(35 + 60 * u[3]) if u[2] < 0.4 else 0,
+            noise=1.0 + 5.0 * u[1] ** 2,
+            jpeg_quality=int(35 + 60 * u[3]) if u[2] < 0.3 else 0,
             gains=(1.0 + 0.06 * (u[4] - 0.5), 1.0, 1.0 + 0.06 * (u[5] - 0.5)),
             offset=0.0,
             shrink=1.0,
@@ -49,8 +49,11 @@ def draw(u: list[float], shifted: bool) -> Sensor:
     )
 
 
-def expose(image: np.ndarray, sensor: Sensor, u: list[float]) -> np.ndarray:
-    """The picture after lens, sensor and compression: uint8 [H, W, 3]. `u`: 3 uniform numbers."""
+def expose(image: np.ndarray, sensor: Sensor, grain_x: float, grain_y: float) -> np.ndarray:
+    """The picture after lens, sensor and compression: uint8 [H, W, 3].
+
+    `grain_x` and `grain_y` in (0, 1) choose the frame's noise.
+    """
     size = image.shape[0]
     if sensor.shrink < 1.0:
         small = max(8, int(size * sensor.shrink))
@@ -68,9 +71,10 @@ def expose(image: np.ndarray, sensor: Sensor, u: list[float]) -> np.ndarray:
         if size > 256:
             tile = np.tile(tile, (size // 256 + 1, size // 256 + 1, 1))
         room_y, room_x = tile.shape[0] - size, tile.shape[1] - size
-        top, left = int(u[0] * (room_y + 1)), int(u[1] * (room_x + 1))
+        top, left = int(grain_y * (room_y + 1)), int(grain_x * (room_x + 1))
         grain = tile[top : top + size, left : left + size]
-        image = cv2.addWeighted(image, 1.0, grain, sensor.noise / 32.0, 0.0, dtype=cv2.CV_8U)
+        strength = sensor.noise / 32.0
+        image = cv2.addWeighted(image, 1.0, grain, strength, -128.0 * strength)
     if sensor.jpeg_quality:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)

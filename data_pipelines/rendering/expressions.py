@@ -43,25 +43,30 @@ PROTOTYPES = (
         (0.3, {4: 1.0, 5: 0.7, 7: 0.7, 10: 0.5, 16: 0.6, 23: 0.5, 25: 1.0}, 0.1),
     ),
     (
-        (0.6, {12: 0.75, 14: 1.0}, 0.0),
-        (0.4, {12: 0.6, 14: 1.0, 43: 0.2}, -0.05),
+        (0.5, {12: 0.95, 14: 1.0, 7: 0.2}, 0.0),
+        (0.3, {12: 0.85, 14: 1.0, 10: 0.5, 7: 0.2}, 0.05),
+        (0.2, {12: 0.9, 14: 1.0, 43: 0.2}, -0.05),
     ),
 )
 UNILATERAL = CLASS_NAMES.index("contempt")
 
 # Valence and arousal of each category at full intensity (after Russell's circumplex, 1980).
-CIRCUMPLEX = np.array(
-    [
-        (0.0, 0.0),
-        (0.85, 0.40),
-        (-0.72, -0.42),
-        (0.22, 0.85),
-        (-0.55, 0.80),
-        (-0.78, 0.35),
-        (-0.62, 0.66),
-        (-0.50, 0.12),
-    ]
+CIRCUMPLEX = (
+    (0.0, 0.0),
+    (0.85, 0.40),
+    (-0.72, -0.42),
+    (0.22, 0.85),
+    (-0.55, 0.80),
+    (-0.78, 0.35),
+    (-0.62, 0.66),
+    (-0.50, 0.12),
 )
+
+
+def circumplex(category: int, offset: float) -> tuple[float, float]:
+    """Valence and arousal of a category's variant at full intensity."""
+    valence, arousal = CIRCUMPLEX[category]
+    return valence, arousal + offset
 
 
 def activations(category: int, choice: float, side: int) -> tuple[np.ndarray, float]:
@@ -71,14 +76,28 @@ def activations(category: int, choice: float, side: int) -> tuple[np.ndarray, fl
     Returns float64 [units, 2] (image left, image right) and the variant's arousal offset.
     """
     levels = np.zeros((len(ACTION_UNITS), 2))
-    variants = PROTOTYPES[category]
-    for probability, units, offset in variants:
+    for probability, *variant in PROTOTYPES[category]:
         choice -= probability
         if choice < 0:
             break
+    units, offset = variant
     for unit, level in units.items():
         levels[AU[unit]] = level
     if category == UNILATERAL:
-        for unit in (12, 14):
-            levels[AU[unit], 1 - side] *= 0.06
+        for unit in (10, 12, 14):
+            levels[AU[unit], 1 - side] = 0.0
     return levels, offset
+
+
+Units = dict[int, float]
+
+
+class Muscles:
+    """The action units of one frame by their published numbers: `left` and `right` half of the
+    image, and their `mean`."""
+
+    def __init__(self, levels: np.ndarray) -> None:
+        left, right = levels.T.tolist()
+        self.left: Units = dict(zip(ACTION_UNITS, left, strict=True))
+        self.right: Units = dict(zip(ACTION_UNITS, right, strict=True))
+        self.mean: Units = {k: 0.5 * (self.left[k] + self.right[k]) for k in ACTION_UNITS}

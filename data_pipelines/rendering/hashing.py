@@ -6,38 +6,56 @@ labels drawn today are the labels of any later machine.
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+
+
+def _mix_int(x: int) -> int:
+    """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
+    x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
+    x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
+    return x ^ (x >> 31)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * _MIX_1
-    x = (x ^ (x >> np.uint64(27))) * _MIX_2
+    """The same on a uint64 array."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2)
     return x ^ (x >> np.uint64(31))
 
 
 def fold(*parts: int | np.ndarray) -> np.ndarray:
     """Hash integers, or equally long vectors of them, to keys: uint64 [n] (n = 1 for scalars)."""
-    key = np.zeros(1, np.uint64)
+    key: int | np.ndarray = 0
     for part in parts:
+        if isinstance(key, int) and not isinstance(part, np.ndarray):
+            key = _mix_int((key * _MIX_1 + int(part) + _GOLDEN) & _MASK)
+            continue
+        key = np.atleast_1d(np.asarray(key, np.uint64))
         part = np.atleast_1d(np.asarray(part)).astype(np.uint64)
-        key = _mix(key * _MIX_1 + part + _GOLDEN)
-    return key
+        key = _mix(key * np.uint64(_MIX_1) + part + np.uint64(_GOLDEN))
+    return np.array([key], np.uint64) if isinstance(key, int) else key
+
+
+_COUNTERS = np.arange(1, 513, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
 def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
-    """float64 [n, count], uniform in (0, 1), never exactly 0 or 1."""
-    counters = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    bits = _mix(keys[:, None] + counters[None, :]) >> np.uint64(11)
+    """float64 [n, count], uniform in (0, 1), never exactly 0 or 1; count is at most 512."""
+    bits = _mix(keys[:, None] + _COUNTERS[:count]) >> np.uint64(11)
     return (bits.astype(np.float64) + 0.5) * 2.0**-53
 
 
-def normals(keys: np.ndarray, count: int) -> np.ndarray:
-    """float64 [n, count], standard normal (Box and Muller)."""
-    half = (count + 1) // 2
-    u = uniforms(keys, 2 * half)
-    radius = np.sqrt(-2.0 * np.log(u[:, :half]))
-    angle = 2.0 * np.pi * u[:, half:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)[:, :count]
+def to_normals(u: np.ndarray) -> np.ndarray:
+    """Standard normal numbers from uniform ones, float64 [..., even] (Box and Muller)."""
+    half = u.shape[-1] // 2
+    radius = np.sqrt(-2.0 * np.log(u[..., :half]))
+    angle = 2.0 * np.pi * u[..., half:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+
+
+def draw(key: np.ndarray, flat: int, bell: int, limit: float = 2.2) -> tuple[list, list]:
+    """Of one key: `flat` uniform numbers and `bell` (even) normal ones, cut at `limit`."""
+    u = uniforms(key, flat + bell)[0]
+    bells = np.minimum(np.maximum(to_normals(u[flat:]), -limit), limit)
+    return u[:flat].tolist(), bells.tolist()

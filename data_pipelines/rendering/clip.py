@@ -1,0 +1,117 @@
+"""What happens in a video: expression, head movement, camera, light and background over time.
+
+`u` and `n` are the uniform and the normal random numbers of the video (`NUMBERS` of each); `time`
+is in videos' own units, so that a frame differs little from the next.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from data_pipelines.rendering import expressions, hashing
+from data_pipelines.rendering.geometry import Camera
+from data_pipelines.rendering.identity import Person
+from data_pipelines.rendering.shading import Light
+
+NUMBERS = (48, 48)
+FRAME_TIME = 0.35
+_OBSTACLE_SHARE = 0.06
+_BLEND_SHARE = 0.15
+_UNITS = len(expressions.ACTION_UNITS)
+
+
+def _wave(phase: float) -> float:
+    return math.sin(2.0 * math.pi * phase)
+
+
+def _clip(x: float, low: float, high: float) -> float:
+    return min(high, max(low, x))
+
+
+def expression(
+    category: int, person: Person, u: list[float], n: list[float], jitter: list[float], time: float
+) -> tuple[expressions.Muscles, np.ndarray]:
+    """Action units and valence-arousal (float32 [2]) of one frame.
+
+    The intensity swings over the video; a person moves each unit a little more or less than the
+    prototype, some units idle, and one video in seven blends a second expression in. Valence and
+    arousal follow the intensity, with a rater's noise for the video and for the frame (`jitter`).
+    """
+    swing = _wave(u[1] + 0.5 * time * (0.5 + u[2]))
+    strength = _clip(0.58 + 0.42 * u[0] + 0.14 * swing, 0.38, 1.1) * person.expressiveness
+    side = int(u[4] < 0.5)
+    full, offset = expressions.activations(category, u[3], side)
+    numbers = np.array(n[: 2 * _UNITS])[:, None]
+    au = full * (1.0 + 0.14 * numbers[:_UNITS]) * (person.asymmetry * strength)
+    au += np.maximum(0.0, (0.05 + 0.015 * swing) * numbers[_UNITS:])
+    valence, arousal = (strength * x for x in expressions.circumplex(category, offset))
+    if u[5] < _BLEND_SHARE:
+        second = int(u[6] * len(expressions.CLASS_NAMES))
+        extra, more = expressions.activations(second, u[7], side)
+        part = (0.12 + 0.16 * u[8]) * strength
+        au += extra * part
+        other = expressions.circumplex(second, more)
+        valence += part * (other[0] - 0.4 * valence)
+        arousal += part * (other[1] - 0.4 * arousal)
+    valence += 0.04 * n[40] + 0.03 * jitter[0]
+    arousal += 0.04 * n[41] + 0.03 * jitter[1]
+    labels = np.array([_clip(valence, -1.0, 1.0), _clip(arousal, -1.0, 1.0)], np.float32)
+    return expressions.Muscles(np.minimum(np.maximum(au, 0.0), 1.2)), labels
+
+
+def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool) -> Camera:
+    """Pose and projection of one frame; the second camera sees heads turned further."""
+    spread = 1.35 if shifted else 1.0
+    sway = [_wave(u[9 + k] + 0.4 * time * (0.5 + u[12 + k])) for k in range(3)]
+    x, y = (0.5 + 0.10 * (u[16 + k] - 0.5) + 0.01 * sway[k] for k in range(2))
+    return Camera(
+        yaw=math.radians(spread * _clip(13.0 * n[42] + 4.0 * sway[0], -32.0, 32.0)),
+        pitch=math.radians(_clip(6.0 * n[43] + 3.0 * sway[1], -16.0, 16.0)),
+        roll=math.radians(_clip(6.0 * n[44] + 2.5 * sway[2], -18.0, 18.0)),
+        scale=(0.51 + 0.11 * u[15]) * size / 128,
+        centre=(x * size - 0.5, y * size - 0.5),
+        distance=600.0 + 800.0 * u[18],
+    )
+
+
+def light(u: list[float], n: list[float]) -> Light:
+    """One lamp from above and a side, and light from all around, each with a tint."""
+    azimuth, height = 1.2 * (2.0 * u[19] - 1.0), 0.15 + 0.75 * u[20]
+    warm, cool = 0.06 * n[45], 0.04 * n[46]
+    ambient = 0.30 + 0.22 * u[21]
+    return Light(
+        key=np.array(
+            [
+                math.sin(azimuth) * math.cos(height),
+                -math.sin(height),
+                math.cos(azimuth) * math.cos(height),
+            ]
+        ),
+        colour=(1.0 + warm, 1.0 + 0.1 * warm, 1.0 - warm),
+        ambient=(ambient * (1.0 - cool), ambient, ambient * (1.0 + cool)),
+        strength=0.62 + 0.30 * u[22],
+        gloss=0.05 + 0.22 * u[23],
+    )
+
+
+def background(u: list[float], key: np.ndarray, size: int) -> np.ndarray:
+    """Something out of focus: uint8 [size, size, 4], the last channel 0."""
+    blobs = hashing.uniforms(key, 100)[0].reshape(5, 5, 4) - 0.5
+    grey = 0.15 + 0.7 * u[24]
+    tint = [grey + 0.25 * (u[25 + k] - 0.5) for k in range(3)]
+    field = tint + (0.15 + 0.5 * u[28]) * (blobs[..., 3:] + 0.45 * blobs[..., :3])
+    field = np.minimum(np.maximum(235.0 * field + 10.0, 0.0), 255.0).astype(np.uint8)
+    field = np.dstack([field, np.zeros((5, 5), np.uint8)])
+    field = cv2.resize(field, (20, 20), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def sensor_numbers(u: list[float]) -> list[float]:
+    """The 8 uniform numbers of the sensor."""
+    return u[29:37]
+
+
+def scene_numbers(u: list[float]) -> tuple[list[float], bool]:
+    """The painter's numbers (gaze, clothes, obstacle), and whether there is an obstacle."""
+    return u[35:47], u[47] < _OBSTACLE_SHARE
