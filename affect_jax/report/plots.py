@@ -65,7 +65,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], best_step: int | None = N
         if has_loss:
             _loss_panel(grid[0], rows)
         for axes, (title, shown) in zip(grid[int(bool(has_loss)) :], panels.items(), strict=False):
-            _metric_panel(axes, rows, title, shown)
+            _metric_panel(axes, rows, title, shown, best_step)
         top = max((row["step"] for row in rows), default=1)
         for axes in grid[:count]:
             _step_axis(axes, top)
@@ -110,7 +110,11 @@ def _loss_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _metric_panel(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], title: str, shown: Sequence[tuple[str, str]]
+    axes: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    shown: Sequence[tuple[str, str]],
+    best_step: int | None,
 ) -> None:
     colours = (style.BLUE, style.ORANGE, style.GREEN)
     for (name, label), colour in zip(shown, colours, strict=False):
@@ -119,7 +123,7 @@ def _metric_panel(
         test_steps, tests = _series(rows, "test", name)
         if tests.size:
             axes.plot(
-                test_steps[-1:],
+                test_steps[-1:] if best_step is None else [best_step],  # What was tested
                 tests[-1:],
                 marker="*",
                 markersize=9,
@@ -220,9 +224,8 @@ def _accuracies(counts: np.ndarray, min_count: int) -> str:
     counted = totals >= max(min_count, 1)
     if counted.any():
         text += f", balanced {(np.diag(counts)[counted] / totals[counted]).mean():.1%}"
-    if counted.any() and min_count > 1:
-        number = int(counted.sum())
-        text += f" ({number} class{'es' if number > 1 else ''} with {min_count} images)"
+    if counted.any() and not counted.all():
+        text += f"\n(over the {counted.sum()} of {counted.size} classes with enough images)"
     return text
 
 

@@ -285,7 +285,9 @@ def test_confusion_matrix_counts():
         axes.images[0].get_array(), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
     )
     assert [t.get_text() for t in axes.texts] == ["67%", "2", "33%", "1", "100%", "1", "no images"]
-    assert axes.get_title(loc="left") == "Accuracy 75.0%, balanced 83.3%"
+    assert axes.get_title(loc="left") == (
+        "Accuracy 75.0%, balanced 83.3%\n(over the 2 of 3 classes with enough images)"
+    )
     assert [t.get_text() for t in axes.get_yticklabels()][:2] == ["a  (3)", "b  (1)"]
 
 
@@ -295,7 +297,7 @@ def test_confusion_matrix_balances_over_the_classes_that_the_table_counts():
     expected = ClassificationStatistics(3, min_count=2).update(np.eye(3)[predicted], true).compute()
     assert expected["balanced_accuracy"] == pytest.approx(2 / 3)
     title = figure.axes[0].get_title(loc="left")
-    assert title == "Accuracy 75.0%, balanced 66.7% (1 class with 2 images)"
+    assert title == ("Accuracy 75.0%, balanced 66.7%\n(over the 1 of 3 classes with enough images)")
 
 
 def test_predictions_that_are_no_numbers_are_left_out_and_said(tmp_path):
