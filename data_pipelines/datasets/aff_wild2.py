@@ -1,0 +1,167 @@
+"""Aff-Wild2 (ABAW challenges): videos with an expression or valence/arousal for every frame.
+
+One text file per video, one line per frame: line i below the header belongs to the i-th frame,
+`cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no picture.
+Two configs, whose splits differ:
+
+* `expr`: `EXPR_Classification_Challenge` (also `EXPR_Recognition_Challenge`, `EXPR_Set`); header
+  Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other; -1 = not annotated. The 2020 release
+  lacks Other but counts the first seven alike.
+* `va`: `VA_Estimation_Challenge` (also `VA_Set`); header valence,arousal; -5 = not annotated.
+
+A second person of a video has a file (`VIDEO_left.txt`, `VIDEO_right.txt`) and a group of its own;
+splits keep the two together. The test labels are not public, so papers report on Validation.
+
+Sources: https://ibug.doc.ic.ac.uk/resources/aff-wild2/ and the headers of the annotation files as
+quoted in public challenge entries. Numbers of videos: papers of the 3rd (EXPR) and 5th to 6th (VA)
+ABAW competitions.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.datasets.base import (
+    Card,
+    Config,
+    FaceBuilder,
+    Published,
+    Record,
+    Reject,
+    unit_value,
+)
+from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.example import LABEL_ORDERS
+
+_TASKS = {
+    "expr": ("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge", "EXPR_Set"),
+    "va": ("VA_Estimation_Challenge", "VA_Set"),
+}
+_SPLITS = {
+    "train": ("Train_Set", "Training_Set"),
+    "validation": ("Validation_Set",),
+}
+_HEADERS = {
+    "expr": "neutral,anger,disgust,fear,happiness,sadness,surprise",
+    "va": "valence,arousal",
+}
+_PICTURES = ("cropped_aligned", "crops_aligned", "cropped_aligned/cropped_aligned")
+_SIDE = re.compile(r"_(left|right)$")
+
+
+class AffWild2(FaceBuilder):
+    """Builder of Aff-Wild2, configs `expr` and `va`."""
+
+    name = "aff_wild2"
+    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
+        Config(name="expr", description="8 expressions"),
+        Config(name="va", description="valence and arousal"),
+    ]
+    card = Card(
+        title="Aff-Wild2",
+        class_names=LABEL_ORDERS["affwild2"],
+        splits={"train": "official training videos", "validation": "official validation videos"},
+        expected="""
+annotations/
+  EXPR_Classification_Challenge/   (or EXPR_Recognition_Challenge, EXPR_Set)
+    Train_Set/1-30-1280x720.txt ...
+    Validation_Set/ ...
+  VA_Estimation_Challenge/         (or VA_Set)
+    Train_Set/ ... Validation_Set/ ...
+cropped_aligned/
+  1-30-1280x720/00001.jpg 00002.jpg ...
+""",
+        apply="https://ibug.doc.ic.ac.uk/resources/aff-wild2/ (research licence)",
+        group="face track",
+        person="video",
+        fields=("expression", "valence_arousal"),
+        roles={"train": "train", "test": "validation"},
+    )
+    published: Mapping[str, Published] = {
+        "expr": Published(groups={"train": 248, "validation": 70}),
+        "va": Published(groups={"train": 356, "validation": 76}),
+    }
+
+    @property
+    def task(self) -> str:
+        """`expr` or `va`."""
+        return self.builder_config.name
+
+    def class_names(self) -> tuple[str, ...]:
+        return self.card.class_names if self.task == "expr" else ()
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        images_root = find_root(manual_dir, lambda p: first_existing(p, _PICTURES[:2]) is not None)
+        if images_root is None:
+            raise self.wrong_folder(manual_dir, "there is no folder cropped_aligned")
+        images = first_existing(images_root, _PICTURES[:2])
+        images = first_existing(images_root, _PICTURES[2:]) or images
+        tasks = _TASKS[self.task]
+        notes_root = find_root(manual_dir, lambda p: first_existing(p, tasks) is not None)
+        if notes_root is None:
+            reason = f"there is no annotation folder {' or '.join(tasks)}"
+            raise self.wrong_folder(manual_dir, reason)
+        notes = first_existing(notes_root, tasks)
+        self.release = notes.name
+        found = {}
+        for split, names in _SPLITS.items():
+            folder = first_existing(notes, names)
+            if folder is not None:
+                files = sorted(p for p in folder.glob("*.txt") if p.name[0] != ".")
+                found[split] = (files, images)
+        if not found:
+            raise self.wrong_folder(manual_dir, f"{notes.name} has no Train_Set or Validation_Set")
+        return found
+
+    def expected_figures(self) -> Published:
+        return self.published[self.task]
+
+    def count(self, found: tuple[list[Path], Path]) -> int:
+        # Minus the header; a file may or may not end in a line break.
+        return sum(p.read_bytes().strip().count(b"\n") for p in found[0])
+
+    def records(self, found: tuple[list[Path], Path]) -> Iterator[Record]:
+        for path in found[0]:
+            yield from self._video_records(path, found[1])
+
+    def _video_records(self, path: Path, images: Path) -> Iterator[Record]:
+        lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+        header = lines[0].replace(" ", "").lower() if lines else ""
+        if not header.startswith(_HEADERS[self.task]):
+            yield Record(path.name, reject=f"header {header!r} is not {_HEADERS[self.task]!r}")
+            return
+        video = path.stem
+        folder = images / video
+        # One listing instead of a look-up per frame: there are millions.
+        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        for number, line in enumerate(lines[1:], start=1):
+            name = f"{number:05d}.jpg"
+            record = Record(f"{video}/{name}", folder / name, group=video)
+            record.person = _SIDE.sub("", video)
+            try:
+                self._label(record, line.strip())
+                if name not in there:
+                    raise Reject("no aligned face for this frame")
+            except Reject as e:
+                record.reject = str(e)
+            yield record
+
+    def _label(self, record: Record, line: str) -> None:
+        if self.task == "expr":
+            if not re.fullmatch(r"-?\d+", line):
+                raise Reject(f"expression {line!r} is not a whole number")
+            label = int(line)
+            if label == -1:
+                raise Reject("expression -1: frame is not annotated")
+            if not 0 <= label < len(self.card.class_names):
+                raise Reject(f"expression {label} is outside 0..7")
+            record.expression = label
+            return
+        values = line.split(",")
+        if len(values) != 2:
+            raise Reject(f"{line!r} is not valence,arousal")
+        if any(v.strip() in ("-5", "-5.0") for v in values):
+            raise Reject("valence,arousal -5: frame is not annotated")
+        record.valence = unit_value(values[0], "valence")
+        record.arousal = unit_value(values[1], "arousal")

@@ -1,0 +1,196 @@
+"""AffectNet: faces from the web with 8 expressions and valence/arousal (Mollahosseini et al. 2017).
+
+Two releases are in use, and which one was found is written to `affect.json` and printed:
+
+* 2017, CSV: `training.csv` and `validation.csv` with the path, face box, 68 landmarks, expression
+  0 to 10 and valence/arousal of each picture of any size. 8 (none), 9 (uncertain) and 10 (no face)
+  are left out; a valence or arousal of -2 is a missing one. 500 validation pictures per class.
+* 2021, npy: `train_set` and `val_set`, pictures of 224x224 and four .npy files for each. Only
+  expressions 0 to 7; 3,999 validation pictures (contempt has 499).
+
+Both count classes alike: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger,
+7 contempt (column description of the 2017 lists, README of the 2021 release; the same in public
+loaders such as github.com/face-analysis/emonet). Repackaged copies with one folder per class are
+in alphabetical order instead: read those with `manifest`. `prepare` compares the count of every
+class with the published one, which shows a permuted order.
+
+Published counts: Table 3 of the paper (training) and the README of the 2021 release. No persons
+are known, so groups are missing.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.datasets.base import Card, FaceBuilder, Published, Record, Reject, unit_value
+from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
+
+COLUMNS = (
+    "subDirectory_filePath",
+    "face_x",
+    "face_y",
+    "face_width",
+    "face_height",
+    "facial_landmarks",
+    "expression",
+    "valence",
+    "arousal",
+)
+_OTHER_LABELS = {8: "none", 9: "uncertain", 10: "no face"}
+_MISSING = -2.0
+_LISTS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
+_PICTURES = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
+_TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
+
+
+class AffectNet(FaceBuilder):
+    """Builder of AffectNet, both releases."""
+
+    name = "affectnet"
+    card = Card(
+        title="AffectNet",
+        class_names=LABEL_ORDERS["affectnet8"],
+        splits={"train": "official training set", "validation": "official validation set"},
+        expected="""
+2017 release:                              2021 release:
+Manually_Annotated_file_lists/             train_set/
+  training.csv                               images/0.jpg ...
+  validation.csv                             annotations/0_exp.npy 0_val.npy
+Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
+  103/29a31ebf...jpg ...                   val_set/ (the same)
+""",
+        apply="http://mohammadmahoor.com/affectnet/ (licence signed by a professor or lab manager)",
+        fields=("expression", "valence_arousal", "landmarks"),
+        # The test set was never given out; papers report on the validation set.
+        roles={"train": "train", "test": "validation"},
+    )
+    published: Mapping[str, Published] = {
+        "2017": Published(
+            examples={"train": 287651, "validation": 4000},
+            per_class={"train": _TRAIN, "validation": (500,) * 8},
+        ),
+        "2021": Published(
+            examples={"train": 287651, "validation": 3999},
+            per_class={"train": _TRAIN, "validation": (500,) * 7 + (499,)},
+        ),
+    }
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        root = find_root(manual_dir, lambda p: (p / "train_set" / "annotations").is_dir())
+        if root is not None:
+            self.release = "2021"
+            found = {"train": root / "train_set", "validation": root / "val_set"}
+            return {k: p for k, p in found.items() if (p / "annotations").is_dir()}
+        root = find_root(
+            manual_dir, lambda p: any((p / lists / "training.csv").is_file() for lists in _LISTS)
+        )
+        if root is None:
+            raise self.wrong_folder(
+                manual_dir, "there is neither a training.csv nor a train_set/annotations"
+            )
+        self.release = "2017"
+        lists = next(root / x for x in _LISTS if (root / x / "training.csv").is_file())
+        # A root that is the list folder itself has the pictures beside it.
+        images = first_existing(root, _PICTURES) or first_existing(lists.parent, _PICTURES)
+        if images is None:
+            raise self.wrong_folder(
+                manual_dir, "training.csv is there, but no folder Manually_Annotated_Images"
+            )
+        found = {"train": lists / "training.csv", "validation": lists / "validation.csv"}
+        return {k: (p, images) for k, p in found.items() if p.is_file()}
+
+    def count(self, found: Any) -> int:
+        if self.release == "2021":
+            return sum(1 for _ in (found / "images").iterdir())
+        with open(found[0], encoding="utf-8-sig") as f:
+            return sum(1 for _ in f) - 1
+
+    def records(self, found: Any) -> Iterator[Record]:
+        return _npy_records(found) if self.release == "2021" else _csv_records(*found)
+
+
+def _csv_records(path: Path, images: Path) -> Iterator[Record]:
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        for row in csv.reader(f):
+            # Some copies of validation.csv have lost the header.
+            if not row or row[0] == COLUMNS[0]:
+                continue
+            if len(row) != len(COLUMNS):
+                reason = f"{len(row)} columns instead of {len(COLUMNS)}"
+                yield Record(row[0], reject=reason)
+                continue
+            record = Record(row[0], images / row[0])
+            try:
+                _read_row(record, dict(zip(COLUMNS, row, strict=True)))
+            except Reject as e:
+                record.reject = str(e)
+            yield record
+
+
+def _read_row(record: Record, row: dict[str, str]) -> None:
+    record.expression = _expression(row["expression"])
+    record.valence = _valence_arousal(row["valence"], "valence")
+    record.arousal = _valence_arousal(row["arousal"], "arousal")
+    try:
+        points = np.array(row["facial_landmarks"].split(";"), np.float64)
+        record.landmarks = points.reshape(NUM_LANDMARKS, 2)
+    except ValueError:
+        pass  # a face without landmarks still has its labels
+    try:
+        x, y, width, height = (float(row[k]) for k in COLUMNS[1:5])
+        record.box = (x, y, x + width, y + height)
+    except ValueError:
+        pass
+
+
+def _npy_records(folder: Path) -> Iterator[Record]:
+    images = folder / "images"
+    numbered = (p for p in images.iterdir() if p.name[0] != ".")
+    for path in sorted(numbered, key=lambda p: (len(p.stem), p.stem)):
+        record = Record(f"{folder.name}/images/{path.name}", path)
+        notes = folder / "annotations"
+        try:
+            record.expression = _expression(_array(notes / f"{path.stem}_exp.npy").item())
+            record.valence = _valence_arousal(_array(notes / f"{path.stem}_val.npy").item())
+            record.arousal = _valence_arousal(_array(notes / f"{path.stem}_aro.npy").item())
+            points = notes / f"{path.stem}_lnd.npy"
+            if points.exists():
+                # Stored flat (x0, y0, x1, y1 ...) or as 68 rows.
+                record.landmarks = _array(points).astype(np.float64).reshape(NUM_LANDMARKS, 2)
+        except (Reject, ValueError) as e:
+            record.reject = str(e)
+        yield record
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path)
+    except FileNotFoundError:
+        raise Reject(f"annotation {path.name} is missing") from None
+    except (OSError, ValueError, EOFError) as e:
+        raise Reject(f"annotation {path.name} cannot be read ({e})") from e
+
+
+def _expression(text: Any) -> int:
+    try:
+        label = int(text)
+    except (TypeError, ValueError):
+        raise Reject(f"expression {text!r} is not a number") from None
+    if label in _OTHER_LABELS:
+        raise Reject(f"expression {label} ({_OTHER_LABELS[label]}) is none of the 8 classes")
+    if not 0 <= label < 8:
+        raise Reject(f"expression {label} is outside 0..10")
+    return label
+
+
+def _valence_arousal(text: Any, what: str = "valence or arousal") -> float:
+    try:
+        if float(text) == _MISSING:
+            return np.nan
+    except (TypeError, ValueError):
+        pass
+    return unit_value(text, what)

@@ -1,0 +1,546 @@
+"""What all the builders share: the card of a data set, its records, writing and bookkeeping.
+
+A builder is a TFDS builder. Two things differ from a plain one. Records are written straight to
+ArrayRecord shards in the order in which they come, because TFDS's own writer needs TensorFlow as
+soon as a split passes 1 GB, and because frames of a video should stay in order. And beside the
+shards lie `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
+(class names, groups, counts, the release that was found) and `rejected.csv`. All of it is written
+into a temporary folder that TFDS renames at the end, so a data set is there whole or not at all.
+"""
+
+import abc
+import collections
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from data_pipelines.datasets.layout import layout_error
+from data_pipelines.decode import decode
+from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DecodeError
+
+VERSION = "1.0.0"
+META_FILE = "affect.json"
+REJECTED_FILE = "rejected.csv"
+# Formats that are stored as they are; all others become PNG.
+_STORED = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
+_SHARD_BYTES = 512 * 2**20
+# JPEG and PNG do not shrink, so compression would only cost time; a group of one record makes
+# random access cheap.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+_WINDOW = 64
+_PIXELS = "pixels"
+_FOREHEAD = 0.2
+
+Landmarker = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
+
+
+class Reject(ValueError):
+    """A record that is left out; the message is the reason that goes to `rejected.csv`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Figures that the authors, or papers on the data set, give; for comparison with what was read.
+
+    Attributes:
+      examples: pictures of each split.
+      per_class: pictures of each class, in label order, of some splits.
+      groups: what `Card.person` counts, in some splits.
+    """
+
+    examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    per_class: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What `prepare --dataset list` prints of a data set.
+
+    Attributes:
+      title: name as printed.
+      class_names: label order; empty where there are no categories.
+      splits: the official splits and what they are.
+      expected: the expected tree, drawn as text.
+      apply: where the files come from and under which terms.
+      group: what `group` counts ("person", "clip", "film" ...); empty where nothing is known.
+      person: what is kept together when a split is cut ("person", "actor", "video" ...).
+      fields: label fields the set can hold.
+      attributes: names of the subgroups and the names of their values.
+      roles: which split serves as "train" and "test" in the usual protocol. Sets without official
+        splits have one split, "full" (TFDS keeps "all" for itself), and are cut by person.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, str]
+    expected: str
+    apply: str
+    group: str = ""
+    person: str = ""
+    fields: tuple[str, ...] = ("expression",)
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Record:
+    """One picture on its way into a data set.
+
+    Attributes:
+      name: path relative to the data set's folder, or file and row; ends up in messages.
+      image: where the encoded picture lies, its bytes, or a function that gives them.
+      expression: class id or -1.
+      valence, arousal: in [-1, 1] or NaN.
+      landmarks: [68, 2] pixels, or None.
+      box: (x0, y0, x1, y1) pixels, or None.
+      group: name of the video, clip or person; empty where unknown.
+      person: what must not stand in two splits; empty = the group.
+      attributes: one id per attribute of the card, -1 unknown.
+      probs: votes as a distribution, or None.
+      reject: reason for leaving the record out, where the labels alone decide.
+    """
+
+    name: str
+    image: Path | bytes | Callable[[], bytes] = b""
+    expression: int = MISSING_ID
+    valence: float = np.nan
+    arousal: float = np.nan
+    landmarks: np.ndarray | None = None
+    box: tuple[float, float, float, float] | None = None
+    group: str = ""
+    person: str = ""
+    attributes: tuple[int, ...] = ()
+    probs: np.ndarray | None = None
+    reject: str = ""
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+    """A variant of a data set, such as another task or label rule."""
+
+
+def storable(data: bytes) -> tuple[bytes, np.ndarray]:
+    """Checks that a picture decodes whole; formats other than JPEG and PNG become PNG.
+
+    Returns:
+      the bytes to store, and the decoded picture, uint8 RGB [H, W, 3] or grey [H, W].
+
+    Raises:
+      Reject: with the reason, when the picture is empty, truncated, damaged or too large.
+    """
+    try:
+        pixels = decode(data, grey=True)
+    except DecodeError as e:
+        raise Reject(str(e)) from e
+    if data.startswith(_STORED):
+        return data, pixels
+    return encode_png(pixels), pixels
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 grey [H, W] or RGB [H, W, 3] as PNG bytes."""
+    bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    ok, data = cv2.imencode(".png", bgr)
+    if not ok:
+        raise Reject(f"a picture of shape {pixels.shape} could not be written as PNG")
+    return data.tobytes()
+
+
+def unit_value(text: Any, what: str, *, scale: float = 1.0) -> float:
+    """A valence or arousal divided by `scale`; `Reject` where it is no number in [-1, 1]."""
+    try:
+        value = float(text) / scale
+    except (TypeError, ValueError):
+        raise Reject(f"{what} {text!r} is not a number") from None
+    if not -1 <= value <= 1:
+        raise Reject(f"{what} {text} is outside [{-scale:g}, {scale:g}]")
+    return value
+
+
+class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders; a subclass gives `card`, `locate` and `records`.
+
+    Attributes:
+      card: description of the data set.
+      published: figures to compare with, by release or config ("" for all).
+      manual_dir: the user's folder; without it, TFDS's own `manual_dir` is read.
+      workers: threads that read and check pictures.
+      check: "full" decodes every picture, "header" trusts the file (faster on slow disks).
+      progress: called as `progress(split, done, total)`; total is -1 where it is unknown.
+      landmarker: if set, `landmarker(pictures, boxes)` recomputes the landmarks: n uint8 RGB
+        pictures and float32 [n, 4] face boxes give [n, 68, 2] pixels.
+      release: which release was found, once located.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+    # TFDS looks beside the code for checksums of downloads, with a package it does not require.
+    code_path = None
+    card: ClassVar[Card]
+    published: ClassVar[Mapping[str, Published]] = {}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "See `python -m data_pipelines.prepare --dataset list`."
+
+    def __init__(self, *, manual_dir: Path | None = None, **kwargs: Any):
+        self.manual_dir = manual_dir
+        self.workers = 4
+        self.check = "full"
+        self.progress: Callable[[str, int, int], None] = lambda split, done, total: None
+        self.landmarker: Landmarker | None = None
+        self.release = ""
+        self._groups = _Names()
+        self._persons = _Names()
+        kwargs.setdefault("file_format", "array_record")
+        super().__init__(**kwargs)
+
+    # What a subclass gives.
+
+    @abc.abstractmethod
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        """Finds the files: split name -> whatever `records` needs. Sets `release` if there are any.
+
+        Raises:
+          LayoutError: made by `self.wrong_folder`, when the layout is not there.
+        """
+
+    @abc.abstractmethod
+    def records(self, found: Any) -> Iterator[Record]:
+        """The records of one split, in a fixed order; cheap: no picture is read here."""
+
+    def count(self, found: Any) -> int:
+        """Number of records that `records` will give, for the progress bar; -1 if unknown."""
+        return -1
+
+    def class_names(self) -> tuple[str, ...]:
+        """Label order of this config."""
+        return self.card.class_names
+
+    def attributes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Names of the subgroups and of their values."""
+        return self.card.attributes
+
+    def roles(self) -> dict[str, str]:
+        """Which split serves as train, validation and test."""
+        return dict(self.card.roles)
+
+    def expected_figures(self) -> Published:
+        """Published figures of the release or config at hand."""
+        config = self.builder_config.name if self.builder_config else ""
+        return self.published.get(self.release or config, self.published.get("", Published()))
+
+    # TFDS.
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features: dict[str, Any] = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "name": tfds.features.Text(),
+            "expression": tfds.features.Scalar(np.int32),
+            "valence_arousal": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            "landmarks": tfds.features.Tensor(shape=(NUM_LANDMARKS, 2), dtype=np.float32),
+            "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            "group": tfds.features.Scalar(np.int32),
+        }
+        if self.attributes():
+            shape = (len(self.attributes()),)
+            features["attributes"] = tfds.features.Tensor(shape=shape, dtype=np.int32)
+        if self.has_probs():
+            shape = (len(self.class_names()),)
+            features["expression_probs"] = tfds.features.Tensor(shape=shape, dtype=np.float32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.card.title,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def has_probs(self) -> bool:
+        """Whether the records of this config hold votes."""
+        return "expression_probs" in self.card.fields
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
+        self.manual_dir = self.manual_dir or Path(dl_manager.manual_dir)
+        found = self.locate(self.manual_dir)
+        return {split: self._generate_examples(split, where) for split, where in found.items()}
+
+    def _generate_examples(self, split: str, found: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+        book = self._books[split] = _Book()
+        total = self.count(found)
+        done = 0
+        loaded = _in_order(self._load, self.records(found), self.workers)
+        for record, example in self._with_landmarks(loaded) if self.landmarker else loaded:
+            done += 1
+            self.progress(split, done, total)
+            if isinstance(example, Reject):
+                book.rejected.append((record.name, str(example)))
+                continue
+            example["group"] = self._groups.number(record.group)
+            book.add(example, record, self._persons.number(record.person or record.group))
+            yield len(book.labels) - 1, example
+        self.progress(split, done, done)
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
+        """Streams every split to its shards (TFDS calls this inside its temporary folder)."""
+        self._books: dict[str, _Book] = {}
+        self._groups, self._persons = _Names(), _Names()
+        serializer = tfds.core.example_serializer.ExampleSerializer(
+            self.info.features.get_serialized_info()
+        )
+        infos = []
+        for split, examples in self._split_generators(dl_manager).items():
+            template = self._get_filename_template(split_name=split)
+            encoded = (
+                serializer.serialize_example(self.info.features.encode_example(example))
+                for _, example in examples
+            )
+            lengths, size = _write_shards(encoded, template)
+            book = self._books[split]
+            if not lengths:
+                reasons = collections.Counter(reason for _, reason in book.rejected)
+                raise self.wrong_folder(
+                    self.manual_dir,
+                    f"split {split} has no usable picture ({len(book.rejected)} rejected, most "
+                    f"often: {reasons.most_common(1)[0][0] if reasons else 'nothing was there'})",
+                )
+            infos.append(
+                tfds.core.SplitInfo(
+                    name=split, shard_lengths=lengths, num_bytes=size, filename_template=template
+                )
+            )
+        self._write_side_files()
+        return infos
+
+    # Helpers.
+
+    def wrong_folder(self, manual_dir: Path, reason: str) -> Exception:
+        """The error for a folder that is not the data set."""
+        return layout_error(self.card.title, manual_dir, self.card.expected, reason)
+
+    def _load(self, record: Record) -> dict[str, Any] | Reject:
+        try:
+            return self._example(record)
+        except Reject as e:
+            return e
+
+    def _example(self, record: Record) -> dict[str, Any]:
+        if record.reject:
+            raise Reject(record.reject)
+        data = _read(record.image)
+        pixels = None
+        if self.check == "full" or self.landmarker or not data.startswith(_STORED):
+            data, pixels = storable(data)
+        landmarks = np.full((NUM_LANDMARKS, 2), np.nan, np.float32)
+        if record.landmarks is not None:
+            landmarks[:] = record.landmarks
+        box = np.full(4, np.nan, np.float32)
+        if record.box is not None:
+            box[:] = record.box
+        example = {
+            "image": data,
+            "name": record.name,
+            "expression": record.expression,
+            "valence_arousal": np.array([record.valence, record.arousal], np.float32),
+            "landmarks": landmarks,
+            "box": box,
+        }
+        if self.attributes():
+            missing = (MISSING_ID,) * len(self.attributes())
+            example["attributes"] = np.array(record.attributes or missing, np.int32)
+        if self.has_probs():
+            probs = np.full(len(self.class_names()), np.nan, np.float32)
+            if record.probs is not None:
+                probs[:] = record.probs
+            example["expression_probs"] = probs
+        if self.landmarker is not None:
+            example[_PIXELS] = pixels
+        return example
+
+    def _with_landmarks(self, loaded: Iterable[tuple[Record, Any]]) -> Iterator[tuple[Record, Any]]:
+        """Replaces the landmarks, a batch at a time; rejected records pass through in order."""
+        for batch in _batches(loaded, _WINDOW):
+            good = [example for _, example in batch if not isinstance(example, Reject)]
+            pixels = [example.pop(_PIXELS) for example in good]
+            boxes = [
+                _face_box(e["landmarks"], e["box"], p.shape)
+                for e, p in zip(good, pixels, strict=True)
+            ]
+            if good:
+                rgb = [cv2.cvtColor(p, cv2.COLOR_GRAY2RGB) if p.ndim == 2 else p for p in pixels]
+                points = self.landmarker(rgb, np.stack(boxes))
+                for example, found in zip(good, points, strict=True):
+                    example["landmarks"] = np.asarray(found, np.float32)
+            yield from batch
+
+    def _write_side_files(self) -> None:
+        folder = Path(self.data_dir)
+        for split, book in self._books.items():
+            np.savez(
+                folder / f"labels-{split}.npz",
+                labels=np.array(book.labels, np.int32),
+                groups=np.array(book.groups, np.int32),
+                persons=np.array(book.persons, np.int32),
+                # Float64: cleaning rules have thresholds that float32 rounds across.
+                valence_arousal=np.array(book.valence_arousal, np.float64).reshape(-1, 2),
+            )
+        meta = {
+            "dataset": self.name,
+            "config": self.builder_config.name if self.builder_config else "",
+            "release": self.release,
+            "class_names": list(self.class_names()),
+            "group": self.card.group,
+            "person": self.card.person or self.card.group,
+            "group_names": list(self._groups.ids),
+            "person_names": list(self._persons.ids),
+            "attributes": [[name, list(values)] for name, values in self.attributes()],
+            "roles": self.roles(),
+            "splits": {s: b.summary(len(self.class_names())) for s, b in self._books.items()},
+        }
+        (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        with open(folder / REJECTED_FILE, "w", newline="", encoding="utf-8") as f:
+            writer = csv.writer(f)
+            writer.writerow(["split", "file", "reason"])
+            for split, book in self._books.items():
+                writer.writerows((split, *row) for row in book.rejected)
+
+
+class _Names:
+    """Names to numbers in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        """Number of a name; -1 for the empty one."""
+        return self.ids.setdefault(name, len(self.ids)) if name else MISSING_ID
+
+
+class _Book:
+    """Labels and rejections of one split as they are written."""
+
+    def __init__(self) -> None:
+        self.labels: list[int] = []
+        self.groups: list[int] = []
+        self.persons: list[int] = []
+        self.valence_arousal: list[tuple[float, float]] = []
+        self.rejected: list[tuple[str, str]] = []
+        self.has: set[str] = set()
+
+    def add(self, example: dict[str, Any], record: Record, person: int) -> None:
+        self.labels.append(record.expression)
+        self.groups.append(example["group"])
+        self.persons.append(person)
+        self.valence_arousal.append((record.valence, record.arousal))
+        if record.expression >= 0:
+            self.has.add("expression")
+        if np.isfinite((record.valence, record.arousal)).any():
+            self.has.add("valence_arousal")
+        if np.isfinite(example["landmarks"]).any():
+            self.has.add("landmarks")
+        if record.probs is not None:
+            self.has.add("expression_probs")
+
+    def summary(self, num_classes: int) -> dict[str, Any]:
+        labels = np.array(self.labels, np.int64)
+        return {
+            "examples": len(self.labels),
+            "per_class": np.bincount(labels[labels >= 0], minlength=num_classes).tolist(),
+            "groups": len({g for g in self.groups if g >= 0}),
+            "persons": len({p for p in self.persons if p >= 0}),
+            "rejected": len(self.rejected),
+            "has": sorted(self.has),
+        }
+
+
+def _read(image: Path | bytes | Callable[[], bytes]) -> bytes:
+    if callable(image):
+        return image()
+    if isinstance(image, bytes):
+        return image
+    try:
+        return image.read_bytes()
+    except FileNotFoundError:
+        raise Reject("file is missing") from None
+    except OSError as e:
+        raise Reject(f"file cannot be read ({e.strerror})") from e
+
+
+def _face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Where to look for the face: around the given landmarks, the given box, or everywhere."""
+    if np.isfinite(landmarks).all():
+        (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
+        # Landmarks end at the brows, boxes of face detectors above them.
+        return np.array([x0, y0 - _FOREHEAD * (y1 - y0), x1, y1], np.float32)
+    if np.isfinite(box).all():
+        return box
+    return np.array([0, 0, shape[1] - 1, shape[0] - 1], np.float32)
+
+
+def _in_order(
+    function: Callable[[Record], Any], items: Iterable[Record], workers: int
+) -> Iterator[tuple[Record, Any]]:
+    """(item, function(item)) in the order of `items`, computed by threads, a few ahead."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        window: collections.deque[tuple[Record, Any]] = collections.deque()
+        try:
+            for item in items:
+                window.append((item, pool.submit(function, item)))
+                if len(window) >= _WINDOW:
+                    first, future = window.popleft()
+                    yield first, future.result()
+            while window:
+                first, future = window.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in window:
+                future.cancel()
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _write_shards(encoded: Iterable[bytes], template: Any) -> tuple[list[int], int]:
+    """Writes records in order into shards of at most 512 MiB.
+
+    Returns:
+      the number of records of each shard, and the bytes written.
+    """
+    folder = Path(template.data_dir)
+    lengths: list[int] = []
+    total = shard_bytes = 0
+    writer = None
+    try:
+        for data in encoded:
+            if writer is None or shard_bytes > _SHARD_BYTES:
+                if writer is not None:
+                    writer.close()
+                # The number of shards, part of their names, is not known yet.
+                path = folder / f"{template.split}.part{len(lengths):05d}"
+                writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+                lengths.append(0)
+                shard_bytes = 0
+            writer.write(data)
+            lengths[-1] += 1
+            shard_bytes += len(data)
+            total += len(data)
+    finally:
+        if writer is not None:
+            writer.close()
+    for k in range(len(lengths)):
+        final = template.sharded_filepath(shard_index=k, num_shards=len(lengths))
+        (folder / f"{template.split}.part{k:05d}").rename(str(final))
+    return lengths, total

@@ -1,0 +1,68 @@
+"""FERG-DB: 55,767 rendered faces of six cartoon characters with 7 expressions (Aneja et al. 2016).
+
+`FERG_DB_256/aia/aia_anger/aia_anger_1.png`; the folders name character and expression. Class ids
+follow the alphabetical order of the names, as the authors list them: anger, disgust, fear, joy,
+neutral, sadness, surprise. There is no official split; the group is the character. Source:
+http://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html and public loaders.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.datasets.base import Card, FaceBuilder, Published, Record
+from data_pipelines.datasets.layout import find_root, pictures, subfolders
+
+CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+CHARACTERS = ("aia", "bonnie", "jules", "malcolm", "mery", "ray")
+
+
+class FergDb(FaceBuilder):
+    """Builder of FERG-DB."""
+
+    name = "ferg_db"
+    card = Card(
+        title="FERG-DB",
+        class_names=CLASSES,
+        splits={"full": "no official split; use folds by character"},
+        expected="""
+FERG_DB_256/
+  aia/aia_anger/aia_anger_1.png ... aia/aia_surprise/ ...
+  bonnie/ jules/ malcolm/ mery/ ray/
+""",
+        apply="http://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html (form)",
+        group="character",
+        roles={"full": "full"},
+    )
+    published: Mapping[str, Published] = {
+        "": Published(examples={"full": 55767}, groups={"full": 6})
+    }
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        root = find_root(manual_dir, _is_root)
+        if root is None:
+            raise self.wrong_folder(manual_dir, "there is no folder such as aia/aia_anger")
+        return {"full": root}
+
+    def count(self, found: Path) -> int:
+        return sum(len(pictures(e)) for c in subfolders(found) for e in subfolders(c))
+
+    def records(self, found: Path) -> Iterator[Record]:
+        for character in subfolders(found):
+            for folder in subfolders(character):
+                expression = folder.name.removeprefix(f"{character.name}_")
+                if expression not in CLASSES:
+                    reason = f"folder does not end in one of {', '.join(CLASSES)}"
+                    yield Record(f"{character.name}/{folder.name}", reject=reason)
+                    continue
+                for path in sorted(pictures(folder), key=lambda p: (len(p.stem), p.stem)):
+                    yield Record(
+                        f"{character.name}/{folder.name}/{path.name}",
+                        path,
+                        expression=CLASSES.index(expression),
+                        group=character.name,
+                    )
+
+
+def _is_root(folder: Path) -> bool:
+    return any((folder / c / f"{c}_anger").is_dir() for c in CHARACTERS)

@@ -1,0 +1,125 @@
+"""FER+: ten votes for every picture of FER-2013 (Barsoum et al. 2016).
+
+`fer2013new.csv` has, row by row beside `fer2013.csv`, Usage, Image name and the votes for neutral,
+happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF (no face). Rows without a
+name were taken out by the authors.
+
+* `votes` (default): the votes for the 8 expressions as a distribution in `expression_probs`; the
+  class is the one with most votes, -1 at a tie. Pictures with at least as many votes for unknown
+  and NF as for the expressions are left out. [The rule is ours.]
+* `majority`: the authors' majority rule. Single votes are dropped as slips; the class is the one
+  with more than half of the remaining votes; all else, unknown and NF are left out.
+
+Source: https://github.com/microsoft/FERPlus (layout and majority rule). Papers differ in the counts
+after the rule, so none are compared.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.datasets.base import Card, Config, FaceBuilder, Record
+from data_pipelines.datasets.fer2013 import FILES, USAGES, picture, rows
+from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.example import LABEL_ORDERS, MISSING_ID
+
+VOTES = "fer2013new.csv"
+COLUMNS = (*LABEL_ORDERS["ferplus"], "unknown", "NF")
+_NUM_CLASSES = 8
+
+
+class FerPlus(FaceBuilder):
+    """Builder of FER+, configs `votes` and `majority`."""
+
+    name = "ferplus"
+    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
+        Config(name="votes", description="votes as a distribution"),
+        Config(name="majority", description="pictures with a majority only"),
+    ]
+    card = Card(
+        title="FER+",
+        class_names=LABEL_ORDERS["ferplus"],
+        splits={"train": "Training", "validation": "PublicTest", "test": "PrivateTest"},
+        expected="""
+fer2013.csv        (the pictures, from FER-2013)
+fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
+""",
+        apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (pictures)",
+        fields=("expression", "expression_probs"),
+        roles={"train": "train", "validation": "validation", "test": "test"},
+    )
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        root = find_root(manual_dir, lambda p: first_existing(p, FILES) is not None)
+        if root is None:
+            raise self.wrong_folder(manual_dir, "there is no fer2013.csv")
+        votes_root = find_root(manual_dir, lambda p: (p / VOTES).is_file())
+        if votes_root is None:
+            raise self.wrong_folder(manual_dir, f"there is no {VOTES}")
+        pictures, votes = first_existing(root, FILES), votes_root / VOTES
+        self._check_rows(manual_dir, pictures, votes)
+        return {split: (pictures, votes, usage) for split, usage in USAGES.items()}
+
+    def _check_rows(self, manual_dir: Path, pictures: Path, votes: Path) -> None:
+        ours = [row["Usage"] for _, row in rows(pictures)]
+        theirs = [row["Usage"].strip() for row in _vote_rows(votes)]
+        if ours != theirs:
+            raise self.wrong_folder(
+                manual_dir,
+                f"{pictures.name} ({len(ours)} rows) and {votes.name} ({len(theirs)} rows) do not "
+                "belong together: their Usage columns differ",
+            )
+
+    def count(self, found: tuple[Path, Path, str]) -> int:
+        return sum(row["Usage"] == found[2] for row in _vote_rows(found[1]))
+
+    def records(self, found: tuple[Path, Path, str]) -> Iterator[Record]:
+        pictures, votes, usage = found
+        for (number, row), vote in zip(rows(pictures), _vote_rows(votes), strict=True):
+            if row["Usage"] != usage:
+                continue
+            name = vote["Image name"].strip()
+            record = Record(name or f"{votes.name} row {number}", picture(row["pixels"]))
+            if not name:
+                record.reject = "taken out by the authors (no image name)"
+                yield record
+                continue
+            try:
+                counts = np.array([int(vote[c]) for c in COLUMNS])
+            except ValueError:
+                record.reject = "votes are not whole numbers"
+                yield record
+                continue
+            rule = majority if self.builder_config.name == "majority" else distribution
+            record.expression, record.probs, record.reject = rule(counts)
+            yield record
+
+
+def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
+    """Class (or -1), distribution over the 8 expressions, reason to reject (or "")."""
+    emotions, others = counts[:_NUM_CLASSES], counts[_NUM_CLASSES:]
+    if emotions.sum() <= others.sum():
+        return MISSING_ID, None, "at least half of the votes are unknown or no face"
+    best = np.flatnonzero(emotions == emotions.max())
+    label = int(best[0]) if len(best) == 1 else MISSING_ID
+    return label, (emotions / emotions.sum()).astype(np.float32), ""
+
+
+def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
+    """As `distribution`, by the authors' majority rule."""
+    kept = np.where(counts > 1, counts, 0)
+    best = int(kept.argmax())
+    if 2 * kept[best] <= kept.sum():
+        return MISSING_ID, None, "no class has more than half of the votes"
+    if best >= _NUM_CLASSES:
+        return MISSING_ID, None, f"most votes are for {COLUMNS[best]}"
+    emotions = kept[:_NUM_CLASSES]
+    return best, (emotions / emotions.sum()).astype(np.float32), ""
+
+
+def _vote_rows(path: Path) -> Iterator[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        yield from csv.DictReader(f)

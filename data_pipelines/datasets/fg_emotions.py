@@ -1,0 +1,87 @@
+"""FG-Emotions: faces from films and series with 33 fine expressions (Liang et al. 2020).
+
+Key frames in one folder per fine class, `train/anxiety/...` and `test/anxiety/...`; a folder of the
+coarse class may stand between them (`train/fear/anxiety/...`). No public description of the
+archive was found, so this layout is the plainest one that fits the papers; class folders are
+recognised by their names in any case, and other names are reported.
+
+Class ids: the fine classes in the order of their coarse classes fear, sadness, anger, surprise,
+happiness, love. Counts: 7,245 and 3,126 (Liu et al. 2024).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.datasets.base import Card, FaceBuilder, Published, Record
+from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
+
+HIERARCHY = {
+    "fear": ("anxiety", "worry", "panic", "terror", "nervous"),
+    "sadness": ("depression", "embarrass", "gloom", "guilt", "remorse", "sorrow", "suffering"),
+    "anger": (
+        *("anger", "contempt", "disgust", "frustrate", "hate"),
+        *("irritate", "loathing", "torment", "wrath"),
+    ),
+    "surprise": ("amaze", "astonish", "surprise"),
+    "happiness": ("cheerful", "enthrall", "optimism", "pleasure", "pride", "relief"),
+    "love": ("thrill", "affection", "lust"),
+}
+CLASSES = tuple(fine for names in HIERARCHY.values() for fine in names)
+_SPLITS = {"train": ("train", "Train", "training"), "test": ("test", "Test", "testing")}
+
+
+class FgEmotions(FaceBuilder):
+    """Builder of FG-Emotions."""
+
+    name = "fg_emotions"
+    card = Card(
+        title="FG-Emotions",
+        class_names=CLASSES,
+        splits={"train": "official training frames", "test": "official test frames"},
+        expected="""
+train/anxiety/*.jpg ... train/lust/*.jpg      (or train/fear/anxiety/*.jpg)
+test/anxiety/*.jpg ... test/lust/*.jpg
+""",
+        apply="from the authors (Liang et al., Fine-grained facial expression recognition in the "
+        "wild, IEEE TIFS 2020)",
+        roles={"train": "train", "test": "test"},
+    )
+    published: Mapping[str, Published] = {"": Published(examples={"train": 7245, "test": 3126})}
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        root = find_root(manual_dir, _is_root)
+        if root is None:
+            raise self.wrong_folder(manual_dir, "there is no folder such as train/anxiety")
+        found = {split: first_existing(root, names) for split, names in _SPLITS.items()}
+        return {split: folder for split, folder in found.items() if folder is not None}
+
+    def count(self, found: Path) -> int:
+        return sum(len(pictures(folder)) for folder in _class_folders(found))
+
+    def records(self, found: Path) -> Iterator[Record]:
+        for folder in _class_folders(found):
+            name = folder.name.strip().lower()
+            if name not in CLASSES:
+                reason = "folder is none of the 33 fine classes"
+                yield Record(str(folder.relative_to(found.parent)), reject=reason)
+                continue
+            for path in pictures(folder):
+                yield Record(
+                    str(path.relative_to(found.parent)), path, expression=CLASSES.index(name)
+                )
+
+
+def _is_root(folder: Path) -> bool:
+    train = first_existing(folder, _SPLITS["train"])
+    return train is not None and any(
+        f.name.strip().lower() in CLASSES for f in _class_folders(train)
+    )
+
+
+def _class_folders(split: Path) -> list[Path]:
+    """Folders with pictures, one or two levels down: `anger` is a coarse and a fine class."""
+    folders = []
+    for child in subfolders(split):
+        folders += subfolders(child) or [child]
+    return folders

@@ -1,0 +1,93 @@
+"""Finding an official layout in a user's folder, and saying clearly when it is not there."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from data_pipelines.decode import IMAGE_SUFFIXES
+from data_pipelines.example import DataError
+
+_SEARCH_DEPTH = 3
+_LISTED = 12
+
+
+class LayoutError(DataError):
+    """A folder does not hold the data set; the message shows the expected tree and the found."""
+
+
+def find_root(
+    folder: Path, fits: Callable[[Path], bool], *, depth: int = _SEARCH_DEPTH
+) -> Path | None:
+    """The first folder, from the top and in alphabetical order, for which `fits` holds.
+
+    Users unpack archives one or two folders deeper than the authors meant, or hand over a folder
+    inside the one that was meant; so `folder`, its parent and the folders below are tried.
+
+    Args:
+      folder: where to start.
+      fits: tells whether a folder is the root of the data set; called on few folders only.
+      depth: how many levels below `folder` are searched.
+    """
+    level = [folder]
+    for _ in range(depth + 1):
+        for candidate in level:
+            if fits(candidate):
+                return candidate
+        # Folders with very many children hold pictures, not the root of a data set.
+        level = [child for parent in level for child in subfolders(parent)[:64]]
+    return folder.parent if fits(folder.parent) else None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders directly in `folder`, sorted; hidden ones and macOS litter left out."""
+    if not folder.is_dir():
+        return []
+    skip = ("__MACOSX",)
+    return sorted(
+        p for p in folder.iterdir() if p.is_dir() and p.name[0] != "." and p.name not in skip
+    )
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Picture files directly in `folder`, sorted; hidden ones (`._x.png` of macOS) left out."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
+    )
+
+
+def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of `folder/name` that exists; None where none does."""
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def tree(folder: Path, *, depth: int = 2, indent: str = "  ") -> str:
+    """A short picture of what lies in a folder; long listings are cut and counted."""
+    if not folder.exists():
+        return f"{indent}(there is no such folder)"
+    if not folder.is_dir():
+        return f"{indent}(this is a file, not a folder)"
+    children = sorted(folder.iterdir(), key=lambda p: (not p.is_dir(), p.name))
+    if not children:
+        return f"{indent}(empty)"
+    lines = []
+    for child in children[:_LISTED]:
+        if child.is_dir():
+            lines.append(f"{indent}{child.name}/")
+            if depth > 1:
+                lines.append(tree(child, depth=depth - 1, indent=indent + "  "))
+        else:
+            lines.append(f"{indent}{child.name}")
+    if len(children) > _LISTED:
+        lines.append(f"{indent}... and {len(children) - _LISTED} more")
+    return "\n".join(lines)
+
+
+def layout_error(title: str, folder: Path, expected: str, reason: str) -> LayoutError:
+    """An error that shows the expected tree and the found one."""
+    wanted = "\n".join("  " + line for line in expected.strip().splitlines())
+    return LayoutError(
+        f"{title} was not found in {folder}: {reason}.\n"
+        f"Expected:\n{wanted}\nFound in {folder}:\n{tree(folder)}\n"
+        "Point --manual_dir to the folder that holds the expected files."
+    )

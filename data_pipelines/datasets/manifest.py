@@ -1,0 +1,153 @@
+"""Any pictures of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
+
+The columns are those of `data_pipelines.sources` (path, expression, valence, arousal, landmarks,
+box, person, video, split, gender ...). The config is named after the file or folder, so that
+several manifests can lie in one data folder: `manifest/faces` for faces.csv. Rows that name a split
+go there; without such a column all rows are one split, "full", and are cut by person when training.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines import manifest as tables
+from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record
+from data_pipelines.datasets.layout import layout_error
+from data_pipelines.example import DataError
+from data_pipelines.persons import SPLIT_NAMES
+from data_pipelines.sources import FolderSource
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+
+
+class Manifest(FaceBuilder):
+    """Builder for a manifest or a folder; needs `manual_dir` when it is made."""
+
+    name = "manifest"
+    card = Card(
+        title="Own pictures (manifest or folder)",
+        class_names=(),
+        splits={"full": "or train, validation and test, as the manifest's column `split` says"},
+        expected="""
+faces.csv (or .jsonl) with columns path,expression,...       or   angry/*.jpg
+and the pictures it names                                         happy/*.jpg ...
+(--manual_dir may be the file itself)                             (or train/angry/*.jpg ...)
+""",
+        apply="your own files",
+        group="video or person",
+        person="person",
+        fields=("expression", "valence_arousal", "landmarks"),
+        roles={"full": "full"},
+    )
+
+    def __init__(self, *, manual_dir: Path, **kwargs: Any):
+        manual_dir = Path(manual_dir)
+        path = _manifest_file(manual_dir)
+        try:
+            self._table = _folder(manual_dir) if path is None else _file(path)
+        except DataError as e:
+            expected = self.card.expected
+            raise layout_error(self.card.title, manual_dir, expected, str(e)) from e
+        config = kwargs.pop("config", None) or re.sub(r"\W+", "_", (path or manual_dir).stem)
+        kwargs["config"] = Config(name=config, description=str(path or manual_dir))
+        super().__init__(manual_dir=manual_dir, **kwargs)
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        table = self._table
+        if table.split is None:
+            found = {"full": np.arange(len(table.paths))}
+        else:
+            # Rows that name no split train, as in `data_pipelines.persons.assign`.
+            split = np.maximum(table.split, 0)
+            found = {name: np.flatnonzero(split == k) for k, name in enumerate(SPLIT_NAMES)}
+        # Rows that could not be read belong to no split; they are listed with the first.
+        bad = table.bad
+        result = {}
+        for name, rows in found.items():
+            if len(rows):
+                result[name], bad = (rows, bad), []
+        return result
+
+    def expected_figures(self) -> Published:
+        return Published()
+
+    def count(self, found: tuple[np.ndarray, list[tuple[int, str, str]]]) -> int:
+        return len(found[0]) + len(found[1])
+
+    def class_names(self) -> tuple[str, ...]:
+        return self._table.class_names
+
+    def attributes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        table = self._table
+        return tuple(zip(table.attribute_names, table.attribute_values, strict=True))
+
+    def roles(self) -> dict[str, str]:
+        return {name: name for name in self.locate(self.manual_dir)}
+
+    def records(self, found: tuple[np.ndarray, list[tuple[int, str, str]]]) -> Iterator[Record]:
+        table = self._table
+        rows, bad = found
+        for row, path, reason in bad:
+            yield Record(f"{path or '(no path)'} (row {row})", reject=reason)
+        for i in rows.tolist():
+            yield Record(
+                table.paths[i],
+                table.root / table.paths[i],
+                expression=int(table.expression[i]),
+                valence=float(table.valence_arousal[i, 0]),
+                arousal=float(table.valence_arousal[i, 1]),
+                landmarks=None if table.landmarks is None else table.landmarks[i],
+                box=None if table.box is None else tuple(table.box[i].tolist()),
+                group=str(table.groups[i]) if table.groups[i] >= 0 else "",
+                # Without persons, the table puts the path in their place.
+                person=table.persons[i] if table.has_persons else "",
+                attributes=() if table.attributes is None else tuple(table.attributes[i].tolist()),
+            )
+
+
+def _manifest_file(place: Path) -> Path | None:
+    """The manifest at a place: the file itself, or the only one in a folder; None for a tree."""
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        return None
+    files = [p for p in sorted(place.iterdir()) if p.suffix.lower() in _SUFFIXES]
+    return files[0] if len(files) == 1 else None
+
+
+def _file(path: Path) -> tables.Table:
+    return tables.build_table(
+        tables.read_rows(path), name=str(path), root=path.parent, max_bad_fraction=1.0
+    )
+
+
+def _folder(folder: Path) -> tables.Table:
+    source = FolderSource(folder, max_bad_fraction=1.0)
+    n = len(source)
+    paths = [source.path(i) for i in range(n)]
+    tops = [Path(p).parts[0].lower() for p in paths]
+    split = None
+    if all(top in tables.SPLITS for top in tops):
+        split = np.array([tables.SPLITS[top] for top in tops], np.int8)
+    return tables.Table(
+        name=str(folder),
+        root=folder,
+        paths=paths,
+        rows=np.zeros(n, np.int64),
+        class_names=source.class_names,
+        expression=source.labels,
+        valence_arousal=np.full((n, 2), np.nan, np.float32),
+        landmarks=None,
+        box=None,
+        persons=source.persons,
+        groups=source.groups,
+        split=split,
+        attributes=None,
+        attribute_names=(),
+        attribute_values=(),
+        bad=source.bad_rows,
+        has_persons=bool((source.groups >= 0).any()),
+    )

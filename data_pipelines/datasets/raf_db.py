@@ -1,0 +1,123 @@
+"""RAF-DB, basic expressions: faces from the web with 7 expressions (Li, Deng, Du 2017).
+
+`EmoLabel/list_patition_label.txt` (the authors' spelling) has lines such as `train_00001.jpg 5`
+with 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger, 7 neutral; ids here count from
+0. `Annotation/manual/train_00001_manu_attri.txt` has five landmarks, then gender (0 male, 1 female,
+2 unsure), race (0 Caucasian, 1 African-American, 2 Asian) and age (0: 0-3, 1: 4-19, 2: 20-39,
+3: 40-69, 4: 70+), one number a line.
+
+Configs: `aligned` (the authors' 100x100 pictures, which papers use) and `original` (pictures of
+any size with the authors' face box). Sources: http://www.whdeng.cn/RAF/model1.html and the readme
+of the annotation folder as quoted in public loaders. The per-class counts are those of the label
+list. Persons are not known.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record
+from data_pipelines.datasets.layout import find_root
+from data_pipelines.example import LABEL_ORDERS, MISSING_ID
+
+LIST = "EmoLabel/list_patition_label.txt"
+_LINE = re.compile(r"((train|test)_\d+)\.jpg\s+(-?\d+)")
+
+
+class RafDb(FaceBuilder):
+    """Builder of RAF-DB (basic), configs `aligned` and `original`."""
+
+    name = "raf_db"
+    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
+        Config(name="aligned", description="aligned pictures of 100x100"),
+        Config(name="original", description="original pictures with a face box"),
+    ]
+    card = Card(
+        title="RAF-DB (basic)",
+        class_names=LABEL_ORDERS["rafdb"],
+        splits={"train": "official training set", "test": "official test set"},
+        expected="""
+basic/
+  EmoLabel/list_patition_label.txt
+  Image/aligned/train_00001_aligned.jpg ... test_0001_aligned.jpg ...
+  Image/original/train_00001.jpg ...                  (config original)
+  Annotation/manual/train_00001_manu_attri.txt ...    (gender, race, age)
+  Annotation/boundingbox/train_00001_boundingbox.txt  (config original)
+""",
+        apply="http://www.whdeng.cn/RAF/model1.html (password on request, research only)",
+        attributes=(
+            ("gender", ("male", "female", "unsure")),
+            ("race", ("caucasian", "african-american", "asian")),
+            ("age", ("0-3", "4-19", "20-39", "40-69", "70+")),
+        ),
+        roles={"train": "train", "test": "test"},
+    )
+    published: Mapping[str, Published] = {
+        "": Published(
+            examples={"train": 12271, "test": 3068},
+            per_class={
+                "train": (1290, 281, 717, 4772, 1982, 705, 2524),
+                "test": (329, 74, 160, 1185, 478, 162, 680),
+            },
+        )
+    }
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        root = find_root(manual_dir, lambda p: (p / LIST).is_file())
+        if root is None:
+            raise self.wrong_folder(manual_dir, f"there is no {LIST}")
+        if not (root / "Image" / self.builder_config.name).is_dir():
+            raise self.wrong_folder(
+                manual_dir, f"there is no folder Image/{self.builder_config.name}"
+            )
+        rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+        for line in (root / LIST).read_text(encoding="utf-8-sig").splitlines():
+            match = _LINE.fullmatch(line.strip())
+            if match:
+                rows[match[2]].append((match[1], match[3]))
+            elif line.strip():
+                # Kept, so that a damaged line is counted and not lost.
+                rows["train"].append((line.strip(), ""))
+        return {split: (root, lines) for split, lines in rows.items()}
+
+    def count(self, found: Any) -> int:
+        return len(found[1])
+
+    def records(self, found: tuple[Path, list[tuple[str, str]]]) -> Iterator[Record]:
+        root, rows = found
+        config = self.builder_config.name
+        ending = "_aligned.jpg" if config == "aligned" else ".jpg"
+        for stem, label in rows:
+            name = f"Image/{config}/{stem}{ending}"
+            if not label:
+                yield Record(LIST, reject=f"line {stem!r} is not `train_00001.jpg 5`")
+                continue
+            record = Record(name, root / name, expression=int(label) - 1)
+            if not 1 <= int(label) <= 7:
+                record.reject = f"expression {label} is outside 1..7"
+            record.attributes = _attributes(root / f"Annotation/manual/{stem}_manu_attri.txt")
+            if config == "original":
+                record.box = _box(root / f"Annotation/boundingbox/{stem}_boundingbox.txt")
+            yield record
+
+
+def _attributes(path: Path) -> tuple[int, ...]:
+    """Gender, race and age: the last three numbers of the file; -1 where there is no such file."""
+    limits = [len(values) for _, values in RafDb.card.attributes]
+    try:
+        words = path.read_text().split()[-3:]
+        values = [int(float(w)) for w in words]
+    except (OSError, ValueError):
+        values = []
+    if len(values) != len(limits):
+        return (MISSING_ID,) * len(limits)
+    return tuple(v if 0 <= v < n else MISSING_ID for v, n in zip(values, limits, strict=True))
+
+
+def _box(path: Path) -> tuple[float, float, float, float] | None:
+    try:
+        x0, y0, x1, y1 = (float(v) for v in path.read_text().split()[:4])
+    except (OSError, ValueError):
+        return None
+    return x0, y0, x1, y1

@@ -1,0 +1,94 @@
+"""SFEW 2.0: stills of films with 7 expressions (Dhall et al. 2011, 2015), one folder per class.
+
+Configs: `aligned` (Train_Aligned_Faces, Val_Aligned_Faces_new, which papers use) and `original`
+(the whole stills). Class ids follow the alphabetical order of the folders, Angry, Disgust, Fear,
+Happy, Neutral, Sad, Surprise, as in the EmotiW challenge and in public loaders. The labels of the
+test set were never given out, so papers report on Val. The group is the film, the first part of
+the file name (`Airheads_000519240_00000005.png`); the official split keeps films apart.
+
+Counts: EmotiW 2015 (958 / 436 stills); 891 / 431 aligned faces as papers report.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record
+from data_pipelines.datasets.layout import find_root, pictures, subfolders
+
+CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+FOLDERS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
+_PLACES = {
+    ("aligned", "train"): ("Train/Train_Aligned_Faces", "Train_Aligned_Faces"),
+    ("aligned", "validation"): (
+        "Val/Val_Aligned_Faces_new/Val_Aligned_Faces",
+        "Val/Val_Aligned_Faces_new",
+        "Val_Aligned_Faces_new/Val_Aligned_Faces",
+        "Val_Aligned_Faces_new",
+        "Val/Val_Aligned_Faces",
+        "Val_Aligned_Faces",
+    ),
+    ("original", "train"): ("Train/Train", "Train"),
+    ("original", "validation"): ("Val/Val", "Val"),
+}
+_FILM = re.compile(r"_\d+_\d+$")
+
+
+class Sfew(FaceBuilder):
+    """Builder of SFEW 2.0, configs `aligned` and `original`."""
+
+    name = "sfew"
+    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
+        Config(name="aligned", description="the authors' aligned faces"),
+        Config(name="original", description="whole stills"),
+    ]
+    card = Card(
+        title="SFEW 2.0",
+        class_names=CLASSES,
+        splits={"train": "Train", "validation": "Val (Test has no public labels)"},
+        expected="""
+Train/Train_Aligned_Faces/Angry/Airheads_000519240_00000005.png ... Surprise/ ...
+Val/Val_Aligned_Faces_new/Val_Aligned_Faces/Angry/ ... Surprise/ ...
+Train/Angry/ ...  Val/Angry/ ...      (config original)
+""",
+        apply="https://cs.anu.edu.au/few/ (agreement by e-mail)",
+        group="film",
+        roles={"train": "train", "test": "validation"},
+    )
+    published: Mapping[str, Published] = {
+        "aligned": Published(examples={"train": 891, "validation": 431}),
+        "original": Published(examples={"train": 958, "validation": 436}),
+    }
+
+    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+        config = self.builder_config.name
+        places = _PLACES[config, "train"]
+        root = find_root(manual_dir, lambda p: _class_root(p, places) is not None)
+        if root is None:
+            raise self.wrong_folder(manual_dir, f"there is no {places[0]}/Angry")
+        found = {
+            split: _class_root(root, _PLACES[config, split]) for split in ("train", "validation")
+        }
+        return {split: folder for split, folder in found.items() if folder is not None}
+
+    def count(self, found: Path) -> int:
+        return sum(len(pictures(found / name)) for name in FOLDERS)
+
+    def records(self, found: Path) -> Iterator[Record]:
+        for folder in subfolders(found):
+            if folder.name not in FOLDERS:
+                if pictures(folder):
+                    yield Record(folder.name, reject="folder is none of the 7 classes")
+                continue
+            for path in pictures(folder):
+                yield Record(
+                    f"{found.name}/{folder.name}/{path.name}",
+                    path,
+                    expression=FOLDERS.index(folder.name),
+                    group=_FILM.sub("", path.stem),
+                )
+
+
+def _class_root(root: Path, places: tuple[str, ...]) -> Path | None:
+    return next((root / p for p in places if (root / p / FOLDERS[0]).is_dir()), None)
