@@ -11,6 +11,8 @@ from ml_collections import config_flags
 
 from affect_jax import config as config_lib
 from affect_jax import observe, parallel
+from affect_jax.errors import UserError
+from data_pipelines.example import DataError
 
 FLAGS = flags.FLAGS
 MODES = ("train", "eval")
@@ -70,11 +72,9 @@ def main(_: list[str]) -> int:
 
 
 def _checked_main(argv: list[str]) -> int:
-    from affect_jax.errors import USER_ERRORS
-
     try:
         return main(argv)
-    except USER_ERRORS as error:
+    except (UserError, DataError) as error:
         log.error("%s", error)
         return 2
 

@@ -6,7 +6,6 @@ logical copy, laid out on every device); batches are split over the devices.
 """
 
 import collections
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -174,17 +173,12 @@ class Mapper:
         self, batches: Iterable[dict[str, np.ndarray]], size: int = 2
     ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
         """Yields (host batch, placed batch), with `size` batches on their way to the devices."""
-        batches = iter(batches)
         queue: collections.deque = collections.deque()
-
-        def fill(count: int) -> None:
-            for batch in itertools.islice(batches, count):
-                queue.append((batch, self.place(batch)))
-
-        fill(size)
-        while queue:
-            yield queue.popleft()
-            fill(1)
+        for batch in batches:
+            queue.append((batch, self.place(batch)))
+            if len(queue) >= size:
+                yield queue.popleft()
+        yield from queue
 
 
 def all_gather_hosts(array: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def make_train_step(
         }
         if "ema" in state:
             new["ema"] = optim.ema_update(state["ema"], new["params"], config.ema_decay, new["step"])
-        return new, {"loss": loss, **terms, "gradient_norm": optax.global_norm(gradients)}
+        return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
 
     return step
 
@@ -443,6 +443,14 @@ class _Run:
         if self.is_main:
             from affect_jax import report
 
-            report.write_report(self.workdir, evaluation.predictions, self.sources["test"])
+            source = self.sources["test"]
+            with data_lib.eval_batches(self.config, source) as batches:
+                report.write_report(
+                    self.workdir,
+                    evaluation.predictions,
+                    source,
+                    batches=batches,
+                    face_count=self.config.report.faces,
+                )
             log.info("report: %s", self.workdir / "report")
         return Result(state, evaluation.metrics, evaluation)

@@ -4,10 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
 from affect_jax import losses, models, optim
+from affect_jax.config import ConfigError
 
 # Fields of config.model that are not constructor arguments.
 _NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std")
@@ -57,10 +59,19 @@ class System:
         return {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
 
     def create_model(self, rngs: nnx.Rngs, axis_name: str | None) -> nnx.Module:
-        """The model with fresh parameters, in evaluation mode."""
-        model = models.create(
-            self.config.model.name, **self.model_arguments(), axis_name=axis_name, rngs=rngs
-        )
+        """The model with fresh parameters, in evaluation mode.
+
+        Raises:
+          ConfigError: if config.model does not describe a model.
+        """
+        arguments = self.model_arguments()
+        arguments["dtype"] = jnp.dtype(arguments["dtype"])
+        try:
+            model = models.create(
+                self.config.model.name, **arguments, axis_name=axis_name, rngs=rngs
+            )
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"config.model: {error}") from None
         model.eval()
         return model
 
