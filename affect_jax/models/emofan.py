@@ -107,7 +107,10 @@ class EmoFAN(nnx.Module):
                 f"images are {images.shape[1]} x {images.shape[2]}; the emotion branch needs at "
                 f"least {self.smallest} pixels: build the model with fewer emotion_blocks"
             )
-        trunk = self.fan(images, rngs=rngs)
+        return self.from_trunk(self.fan(images, rngs=rngs))
+
+    def from_trunk(self, trunk: dict[str, Any]) -> dict[str, Any]:
+        """The outputs of `__call__` from those of `model.fan(images)`."""
         stem, *features = trunk["features"]
         if self.attention:
             mask = jnp.sum(trunk["heatmaps"], axis=-1, keepdims=True).astype(stem.dtype)
