@@ -84,7 +84,9 @@ def check_overrides(config: ml_collections.ConfigDict, arguments: Iterable[str])
       ConfigError: for a key that does not exist, naming the nearest one that does.
     """
     known = flatten(config)
-    sections = {key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)}
+    sections = {
+        key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)
+    }
     for argument in arguments:
         name = argument.lstrip("-").split("=", 1)[0]
         if not argument.startswith("-") or not name.startswith("config."):

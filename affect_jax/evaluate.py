@@ -104,9 +104,7 @@ class Evaluator:
       flip: run the mirrored pass as well.
     """
 
-    def __init__(
-        self, system: System, mapper: Mapper, blueprint: Blueprint, *, flip: bool = False
-    ):
+    def __init__(self, system: System, mapper: Mapper, blueprint: Blueprint, *, flip: bool = False):
         self._system = system
         self._mapper = mapper
         self._flip = flip
@@ -157,7 +155,10 @@ class Evaluator:
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
     labels = ("index", "mask", "expression", "valence_arousal", "landmarks", "group", "attributes")
-    return {**outputs, **{f"true_{k}" if k in outputs else k: batch[k] for k in labels if k in batch}}
+    return {
+        **outputs,
+        **{f"true_{k}" if k in outputs else k: batch[k] for k in labels if k in batch},
+    }
 
 
 def _join(parts: list[Predictions]) -> Predictions:

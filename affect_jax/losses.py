@@ -105,8 +105,9 @@ def parse_class_weights(text: str, class_counts: Sequence[int]) -> tuple[float, 
     """Class weights from the value of `config.loss.class_weights`.
 
     Args:
-        text: "none"; "balanced": in proportion to 1 / count, with mean 1 over the classes that
-            have examples (the others get 0); or N numbers, "1,2.5,1".
+        text: "none"; "balanced": in proportion to 1 / count, "sqrt_balanced": to 1 / sqrt(count),
+            both with mean 1 over the classes that have examples (the others get 0); or N numbers,
+            "1,2.5,1".
         class_counts: training examples of each of the N classes.
     Returns:
         N weights, or None for "none".
@@ -115,15 +116,17 @@ def parse_class_weights(text: str, class_counts: Sequence[int]) -> tuple[float, 
     """
     if text == "none":
         return None
-    if text == "balanced":
-        inverse = [1 / n if n else 0.0 for n in class_counts]
+    powers = {"balanced": 1.0, "sqrt_balanced": 0.5}
+    if text in powers:
+        inverse = [n ** -powers[text] if n else 0.0 for n in class_counts]
         scale = sum(n > 0 for n in class_counts) / max(sum(inverse), 1e-300)
         return tuple(x * scale for x in inverse)
     try:
         weights = tuple(float(x) for x in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"config.loss.class_weights = {text!r}; use none, balanced or numbers such as 1,2.5,1"
+            f"config.loss.class_weights = {text!r}; use none, balanced, sqrt_balanced or numbers such "
+            "as 1,2.5,1"
         ) from None
     if len(weights) != len(class_counts) or not all(0 <= w < math.inf for w in weights):
         raise ConfigError(

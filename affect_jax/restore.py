@@ -125,7 +125,10 @@ def load_any(path: str | pathlib.Path, mapper: Mapper) -> LoadedModel:
     """
     if is_workdir(path):
         run = load_run(path, "best", mapper)
-        arrays = {"params": run.state.get("ema") or run.state["params"], "stats": run.state["stats"]}
+        arrays = {
+            "params": run.state.get("ema") or run.state["params"],
+            "stats": run.state["stats"],
+        }
         section = run.config.model
         return LoadedModel(
             take_apart(run.model)[0], arrays, section.mean, section.std, run.class_names

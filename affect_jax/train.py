@@ -104,7 +104,9 @@ def make_train_step(
             "opt": opt,
         }
         if "ema" in state:
-            new["ema"] = optim.ema_update(state["ema"], new["params"], config.ema_decay, new["step"])
+            new["ema"] = optim.ema_update(
+                state["ema"], new["params"], config.ema_decay, new["step"]
+            )
         return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
 
     return step
@@ -196,9 +198,7 @@ def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int
     return int(total)
 
 
-def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
-) -> Result:
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
     """Trains, selects the best checkpoint on the validation persons, reads the test split once.
 
     Args:
@@ -370,9 +370,7 @@ class _Run:
                     if evaluate:
                         metrics = self._validate(state, done, writer, progress)
                     if save:
-                        self.checkpointer.save(
-                            done, state, record=self._record(), metrics=metrics
-                        )
+                        self.checkpointer.save(done, state, record=self._record(), metrics=metrics)
                     if stopping:
                         self.checkpointer.wait()
                         raise Stopped(done, stop.received or signal.SIGTERM)
@@ -439,7 +437,9 @@ class _Run:
                 writer.write(self.total, "test_flip", evaluation.flip)
             row = {"checkpoint": best, **evaluation.metrics}
             writer.write(self.total, "test", row, final=True)
-        show(evaluation, f"test split, {len(self.sources['test'])} images, checkpoint of step {best}")
+        show(
+            evaluation, f"test split, {len(self.sources['test'])} images, checkpoint of step {best}"
+        )
         if self.is_main:
             from affect_jax import report
 

@@ -50,7 +50,8 @@ def get_config() -> ConfigDict:
             regression="shake_shake",  # valence and arousal: shake_shake, ccc, mse, pcc, none
             categories=True,  # cross-entropy on the expression
             label_smoothing=0.0,
-            class_weights="none",  # none, balanced (inverse frequency, mean 1), or numbers "1,2,..."
+            # none, balanced (1 / frequency), sqrt_balanced, or numbers "1,2,..."
+            class_weights="none",
             heatmap_weight=0.0,  # weight of heatmap regression beside the emotion losses
             heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
             distillation_weight=0.0,  # share of KL(teacher || student) in the categories; 0: off
@@ -88,10 +89,10 @@ def get_config() -> ConfigDict:
             dataset="",  # tfds: name of the data set, prepared by data_pipelines.prepare
             data_dir="",  # tfds: where it was prepared
             synthetic=dict(
-                num_train=4096,
-                num_validation=512,
-                num_test=512,
-                image_size=128,  # of the rendered picture
+                train_size=4096,
+                validation_size=512,
+                test_size=512,
+                image_size=128,  # of the rendered picture; 0: data.image_size
                 seed=0,
                 version=1,  # of the renderer's appearance and labels
                 frames_per_video=4,
@@ -117,7 +118,29 @@ def get_config() -> ConfigDict:
             crop="auto",  # auto (landmark box, else box, else whole), landmarks, box, whole
             crop_scale=0.0,  # side of the crop over the box; 0: the preset's own
             augment="emofan",  # emofan, arbex_heavy, poster, vit, none
-            augment_overrides=dict(),
+            # Replace values of the preset; see data_pipelines.augment.Params.
+            augment_overrides=dict(
+                fit=placeholder(str),
+                box_scale=placeholder(float),
+                margin=placeholder(float),
+                rotation=placeholder(float),
+                scale=placeholder(float),
+                translation=placeholder(float),
+                flip=placeholder(float),
+                brightness=placeholder(float),
+                contrast=placeholder(float),
+                saturation=placeholder(float),
+                hue=placeholder(float),
+                grey=placeholder(float),
+                blur=placeholder(float),
+                blur_sigma=placeholder(float),
+                noise=placeholder(float),
+                noise_std=placeholder(float),
+                jpeg=placeholder(float),
+                jpeg_quality=placeholder(float),
+                erase=placeholder(float),
+                erase_area=placeholder(float),
+            ),
             max_pixels=50_000_000,  # larger pictures are refused before decoding
             sampling="shuffle",  # shuffle, refine, inverse_frequency
             refine=dict(per_group=512, per_class=500),

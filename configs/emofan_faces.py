@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.model.emotion_blocks = 3
 
     config.loss.label_smoothing = 0.1
+    config.loss.class_weights = "sqrt_balanced"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_epochs = 2.0
@@ -34,7 +35,11 @@ def get_config() -> ConfigDict:
     config.data.source = "manifest"
     config.data.image_size = 96
     config.data.cache = "memory"
-    config.data.sampling = "inverse_frequency"
+    config.data.augment_overrides.brightness = 0.25
+    config.data.augment_overrides.contrast = 0.25
+    config.data.augment_overrides.grey = 0.3
+    config.data.augment_overrides.erase = 0.3
+    config.data.augment_overrides.erase_area = 0.15
 
     config.checkpoint.every = 100
     config.checkpoint.best_metric = "f1_macro"

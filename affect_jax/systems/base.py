@@ -106,9 +106,7 @@ class System:
         """The loss of the global batch and its named terms, equal on all replicas."""
         raise NotImplementedError
 
-    def predictions(
-        self, outputs: dict[str, jax.Array], image_size: int
-    ) -> dict[str, jax.Array]:
+    def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         """Per-example arrays that metrics and the report use: logits, valence, arousal,
         landmarks (pixels of the input)."""
         names = ("logits",) if "expression" in self.has else ()

@@ -194,9 +194,11 @@ class EmoFANSystem(System):
         if phase.name == "landmarks":
             loss = landmark_loss(outputs, batch, config=self.config, axis_name=axis_name)
             return loss, {"heatmap": loss}
+        # Labels that no record of this data has would only add terms that are always 0.
+        absent = {"valence_arousal"} - self.has
         return emofan_loss(
             outputs,
-            batch,
+            {k: v for k, v in batch.items() if k not in absent},
             key=key,
             config=self.config,
             axis_name=axis_name,
