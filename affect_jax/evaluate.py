@@ -113,8 +113,9 @@ class Evaluator:
 
     def _new_metrics(self) -> MetricSet:
         return MetricSet(
-            num_classes=self._system.num_classes,
             has=self._system.has,
+            num_classes=self._system.num_classes,
+            class_names=self._system.class_names,
             min_count=self._system.config.eval.min_count,
         )
 

@@ -125,8 +125,8 @@ def parse_class_weights(text: str, class_counts: Sequence[int]) -> tuple[float, 
         weights = tuple(float(x) for x in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"config.loss.class_weights = {text!r}; use none, balanced, sqrt_balanced or numbers such "
-            "as 1,2.5,1"
+            f"config.loss.class_weights = {text!r}; use none, balanced, sqrt_balanced or numbers "
+            "such as 1,2.5,1"
         ) from None
     if len(weights) != len(class_counts) or not all(0 <= w < math.inf for w in weights):
         raise ConfigError(

@@ -9,32 +9,30 @@ import ml_collections
 from flax import nnx
 
 from affect_jax import config as config_lib
-from affect_jax import systems
-from affect_jax.checkpoint import Checkpointer, first_differences
+from affect_jax import model_io, pretrained, systems
+from affect_jax.checkpoint import Checkpointer
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
 from affect_jax.systems.base import System
-from affect_jax.train_state import Blueprint, flatten, take_apart
+from affect_jax.train_state import Blueprint, take_apart
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
-class LoadedModel:
-    """A model in evaluation mode, its arrays placed on the devices.
+class Teacher:
+    """A model in evaluation mode whose outputs train another one.
 
     Attributes:
       blueprint: puts the module together from `arrays`.
-      arrays: `params` and `stats`.
-      mean, std: of its input, in units of [0, 1].
-      class_names: position = class id; empty if the model has no expressions.
+      arrays: `params` and `stats`, placed on the devices.
+      mean, std: of its input, RGB in [0, 1].
     """
 
     blueprint: Blueprint
     arrays: dict[str, Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    class_names: tuple[str, ...]
 
 
 @dataclasses.dataclass
@@ -93,7 +91,7 @@ def load_run(
         record = checkpointer.record(step)
         system = systems.create(
             config,
-            num_classes=len(record["class_names"]),
+            class_names=tuple(record["class_names"]),
             has=frozenset(record["has"]),
             class_counts=tuple(record["class_counts"]),
         )
@@ -112,46 +110,41 @@ def load_run(
 def assign(model: nnx.Module, params: dict[str, Any], stats: dict[str, Any]) -> None:
     """Writes flat arrays into a model in place."""
     blueprint, _, _ = take_apart(model)
-    named = ((blueprint.param_paths, params), (blueprint.stat_paths, stats))
-    for paths, flat in named:
+    for paths, flat in ((blueprint.param_paths, params), (blueprint.stat_paths, stats)):
         nnx.update(model, nnx.from_flat_state([(paths[k], v) for k, v in flat.items()]))
 
 
-def load_any(path: str | pathlib.Path, mapper: Mapper) -> LoadedModel:
-    """Loads a teacher: the best checkpoint of a workdir, or a model directory.
+def load_teacher(path: str | pathlib.Path, mapper: Mapper, class_names: tuple[str, ...]) -> Teacher:
+    """The best checkpoint of a workdir, or a model directory, as a teacher.
 
     Raises:
-      UserError: if `path` is neither.
+      UserError: if `path` is neither, or the teacher's classes are not `class_names`.
     """
     if is_workdir(path):
         run = load_run(path, "best", mapper)
-        arrays = {
-            "params": run.state.get("ema") or run.state["params"],
-            "stats": run.state["stats"],
-        }
-        section = run.config.model
-        return LoadedModel(
-            take_apart(run.model)[0], arrays, section.mean, section.std, run.class_names
+        model, names, section = run.model, run.class_names, run.config.model
+        mean, std = tuple(section.mean), tuple(section.std)
+    else:
+        loaded = model_io.load_model(path)
+        model, names = loaded.model, loaded.class_names
+        mean, std = tuple(loaded.preprocessing.mean), tuple(loaded.preprocessing.std)
+    if names and names != class_names:
+        raise UserError(
+            f"config.loss.teacher = {str(path)!r} knows the classes {names}, "
+            f"the data have {class_names}"
         )
-    from affect_jax import model_io
-
-    loaded = model_io.load_model(path)
-    loaded.model.eval()
-    blueprint, params, stats = take_apart(loaded.model)
-    arrays = mapper.replicate({"params": params, "stats": stats})
-    return LoadedModel(
-        blueprint,
-        arrays,
-        tuple(loaded.preprocessing.mean),
-        tuple(loaded.preprocessing.std),
-        tuple(loaded.class_names or ()),
-    )
+    blueprint, params, stats = take_apart(model)
+    return Teacher(blueprint, mapper.replicate({"params": params, "stats": stats}), mean, std)
 
 
-def initialise_from(model: nnx.Module, path: str, allow: tuple[str, ...]) -> None:
-    """Starts `model` from the weights of a workdir or a model directory.
+def initialise_from(model: nnx.Module, path: str, allow: tuple[str, ...], mapper: Mapper) -> None:
+    """Starts `model` from the best checkpoint of a workdir, or from a model directory.
 
-    Everything in the source must have its place, and every parameter of the model a source, but
-    for the names (prefixes) in `allow` and for a head of another number of classes.
+    See `pretrained.init_from` for what may differ.
+
+    Raises:
+      UserError: if the weights do not fit.
     """
-    raise NotImplementedError
+    source = load_run(path, "best", mapper).model if is_workdir(path) else path
+    report = pretrained.init_from(model, source, allow=allow)
+    log.info("initialised from %s: %s", path, report)

@@ -61,7 +61,7 @@ def make_train_step(
     blueprint: Blueprint,
     optimizer: optax.GradientTransformation,
     phase: Phase,
-    teacher: restore.LoadedModel | None = None,
+    teacher: restore.Teacher | None = None,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
     """The per-replica step of one phase: (state, batch, teacher arrays) -> (state, terms).
 
@@ -97,12 +97,7 @@ def make_train_step(
         gradients = jax.lax.pmean(gradients, AXIS)
         updates, opt = optimizer.update(gradients, state["opt"], trained)
         params = {**fixed, **optax.apply_updates(trained, updates)}
-        new = {
-            "step": state["step"] + 1,
-            "params": {k: params[k] for k in state["params"]},
-            "stats": stats,
-            "opt": opt,
-        }
+        new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
             new["ema"] = optim.ema_update(
                 state["ema"], new["params"], config.ema_decay, new["step"]
@@ -151,7 +146,7 @@ class _Phases:
         mapper: parallel.Mapper,
         total_steps: int,
         steps_per_epoch: int,
-        teacher: restore.LoadedModel | None,
+        teacher: restore.Teacher | None,
     ):
         self._system, self._model, self._mapper = system, model, mapper
         self._total, self._steps_per_epoch, self._teacher = total_steps, steps_per_epoch, teacher
@@ -265,7 +260,9 @@ class _Run:
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
         self.teacher = None
         if config.loss.teacher:
-            self.teacher = restore.load_any(config.loss.teacher, mapper)
+            self.teacher = restore.load_teacher(
+                config.loss.teacher, mapper, tuple(sources["train"].class_names)
+            )
         self.start = checkpointer.latest_step() or 0
         self.batches = data_lib.train_batches(config, sources["train"], self.start)
         self.steps_per_epoch = max(round(self.batches.steps_per_epoch), 1)
@@ -280,7 +277,9 @@ class _Run:
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
         if not self.start and self.config.init_from:
-            restore.initialise_from(self.model, self.config.init_from, self.config.init_allow)
+            restore.initialise_from(
+                self.model, self.config.init_from, self.config.init_allow, self.mapper
+            )
         _, params, stats = take_apart(self.model)
         state = {"step": jnp.asarray(self.start, jnp.int32), "params": params, "stats": stats}
         if self.config.ema_decay:

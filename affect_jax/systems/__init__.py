@@ -17,7 +17,7 @@ _SYSTEMS: dict[str, type[System]] = {"emofan": EmoFANSystem}
 def create(
     config: ml_collections.ConfigDict,
     *,
-    num_classes: int,
+    class_names: tuple[str, ...],
     has: frozenset[str],
     class_counts: tuple[int, ...],
 ) -> System:
@@ -28,7 +28,7 @@ def create(
     """
     if config.system not in _SYSTEMS:
         raise ConfigError(f"config.system = {config.system!r}; {nearest(config.system, _SYSTEMS)}")
-    return _SYSTEMS[config.system](config, num_classes, has, class_counts)
+    return _SYSTEMS[config.system](config, class_names, has, class_counts)
 
 
 def for_source(config: ml_collections.ConfigDict, source: Any) -> System:
@@ -37,7 +37,7 @@ def for_source(config: ml_collections.ConfigDict, source: Any) -> System:
     counts = np.bincount(labels[labels >= 0], minlength=source.num_classes)
     return create(
         config,
-        num_classes=source.num_classes,
+        class_names=tuple(source.class_names),
         has=frozenset(source.has),
         class_counts=tuple(int(c) for c in counts),
     )

@@ -35,7 +35,7 @@ class System:
 
     Args:
       config: the whole configuration.
-      num_classes: expression classes of the data.
+      class_names: expression classes of the data, in the order of their ids.
       has: label fields that the data has ("expression", "valence_arousal", "landmarks").
       class_counts: training examples of each class, for class weights.
     """
@@ -43,12 +43,13 @@ class System:
     def __init__(
         self,
         config: ml_collections.ConfigDict,
-        num_classes: int,
+        class_names: tuple[str, ...],
         has: frozenset[str],
         class_counts: tuple[int, ...],
     ):
         self.config = config
-        self.num_classes = num_classes
+        self.class_names = class_names
+        self.num_classes = len(class_names)
         self.has = has
         self.class_counts = class_counts
         self.class_weights = losses.parse_class_weights(config.loss.class_weights, class_counts)

@@ -1,0 +1,66 @@
+"""Turns a checkpoint of a run into a model directory that `affect_jax.load` reads.
+
+python -m affect_jax.export --workdir DIR --output MODEL [--checkpoint best|latest|STEP]
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from affect_jax import config as config_lib
+from affect_jax import model_io, restore
+from affect_jax.errors import UserError
+from affect_jax.parallel import Mapper
+
+
+def export(
+    workdir: str | pathlib.Path, output: str | pathlib.Path, checkpoint: str = "best"
+) -> int:
+    """Writes the model of a checkpoint to `output`, whole or not at all.
+
+    Returns:
+      The step of the checkpoint.
+
+    Raises:
+      UserError: if there is no such run or checkpoint, or `output` is in the way.
+    """
+    model_io.check_writable(output)
+    run = restore.load_run(workdir, checkpoint, Mapper())
+    section = run.config.model
+    model_io.save_model(
+        output,
+        section.name,
+        run.system.model_arguments(),
+        run.model,
+        preprocessing=model_io.Preprocessing(
+            image_size=run.config.data.image_size, mean=tuple(section.mean), std=tuple(section.std)
+        ),
+        class_names=run.class_names,
+        provenance={
+            "workdir_config": config_lib.to_plain(run.config),
+            "step": run.step,
+            "trained_for": sorted(run.system.has),
+        },
+    )
+    return run.step
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m affect_jax.export", description=__doc__)
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--output", required=True, help="model directory to write")
+    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    options = parser.parse_args(arguments)
+    try:
+        step = export(options.workdir, options.output, options.checkpoint)
+    except UserError as error:
+        print(f"affect_jax: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote the model of step {step} to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
