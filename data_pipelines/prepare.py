@@ -298,10 +298,7 @@ def _summarise(dataset: str, target: Path, existed: bool) -> None:
         if classes:
             print(f"    {classes}")
     cls = datasets.builder_class(dataset.partition("/")[0])
-    published = cls.published.get(
-        meta["release"], cls.published.get(meta["config"], cls.published.get(""))
-    )
-    for line in compare(meta, published) if published else ():
+    for line in compare(meta, cls.figures(meta["release"], meta["config"])):
         print(f"warning: {line}", file=sys.stderr)
     with open(target / "rejected.csv", newline="", encoding="utf-8") as f:
         reasons = collections.Counter(row["reason"] for row in csv.DictReader(f))

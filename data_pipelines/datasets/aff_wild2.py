@@ -114,9 +114,6 @@ cropped_aligned/
             raise self.wrong_folder(manual_dir, f"{notes.name} has no Train_Set or Validation_Set")
         return found
 
-    def expected_figures(self) -> Published:
-        return self.published[self.task]
-
     def count(self, found: tuple[list[Path], Path]) -> int:
         # Minus the header; a file may or may not end in a line break.
         return sum(p.read_bytes().strip().count(b"\n") for p in found[0])

@@ -231,10 +231,13 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Which split serves as train, validation and test."""
         return dict(self.card.roles)
 
-    def expected_figures(self) -> Published:
-        """Published figures of the release or config at hand."""
-        config = self.builder_config.name if self.builder_config else ""
-        return self.published.get(self.release or config, self.published.get("", Published()))
+    @classmethod
+    def figures(cls, release: str, config: str) -> Published:
+        """Published figures of a release or config."""
+        for key in (release, config, ""):
+            if key in cls.published:
+                return cls.published[key]
+        return Published()
 
     # TFDS.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import manifest as tables
-from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record
+from data_pipelines.datasets.base import Card, Config, FaceBuilder, Record
 from data_pipelines.datasets.layout import layout_error
 from data_pipelines.example import DataError
 from data_pipelines.persons import SPLIT_NAMES
@@ -70,9 +70,6 @@ and the pictures it names                                         happy/*.jpg ..
             if len(rows):
                 result[name], bad = (rows, bad), []
         return result
-
-    def expected_figures(self) -> Published:
-        return Published()
 
     def count(self, found: tuple[np.ndarray, list[tuple[int, str, str]]]) -> int:
         return len(found[0]) + len(found[1])

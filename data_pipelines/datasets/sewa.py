@@ -67,9 +67,6 @@ RECORDING/                        one folder per recording
     )
     published: Mapping[str, Published] = {"": Published(groups={"full": 398})}
 
-    def expected_figures(self) -> Published:
-        return self.published[""]
-
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
         root = find_root(manual_dir, lambda p: bool(_recordings(p)))
         if root is None:

@@ -1,0 +1,283 @@
+"""The prepare command: wrong folders, interruption, repetition, warnings, the list."""
+
+import contextlib
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import official_trees as trees
+import pytest
+
+from data_pipelines import datasets, prepare
+from data_pipelines.datasets.base import Published
+from data_pipelines.datasets.source import find_prepared, load_source
+from data_pipelines.example import DataError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def command(*args: str) -> int:
+    return prepare.main([str(a) for a in args])
+
+
+def options(name: str, manual_dir: Path, data_dir: Path) -> list[str]:
+    return ["--dataset", name, "--manual_dir", str(manual_dir), "--data_dir", str(data_dir)]
+
+
+def test_list_names_every_data_set(capsys):
+    assert command("--dataset", "list") == 0
+    text = capsys.readouterr().out
+    for name in datasets.names():
+        card = datasets.builder_class(name).card
+        block = next(b for b in text.split("\n\n") if b.startswith(f"{name}: "))
+        assert card.apply in block
+        for line in card.expected.strip().splitlines():
+            assert line in block
+        for split in card.splits:
+            assert f"split   {split}:" in block
+    assert "0 surprise, 1 fear, 2 disgust, 3 happiness, 4 sadness, 5 anger, 6 neutral" in text
+    assert "12,271" in text and "4,000 (2017), 3,999 (2021)" in text
+
+
+@pytest.mark.parametrize("name", [n for n in datasets.names() if n != "manifest"])
+def test_wrong_folder_shows_expected_and_found(name, tmp_path, capsys):
+    wrong = tmp_path / "holiday"
+    trees.write(wrong / "photos" / "beach.txt", "x")
+    assert command(*options(name, wrong, tmp_path / "out")) == 2
+    text = capsys.readouterr().err
+    for line in datasets.builder_class(name).card.expected.strip().splitlines():
+        assert line.rstrip() in text
+    assert "photos/" in text and "beach.txt" in text and str(wrong) in text
+    assert not list((tmp_path / "out").glob("**/*.json"))
+
+
+def test_wrong_manifest_and_missing_folder(tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert command(*options("manifest", empty, tmp_path / "out")) == 2
+    assert "Expected:" in capsys.readouterr().err
+    assert command(*options("jaffe", tmp_path / "nowhere", tmp_path / "out")) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert command("--dataset", "jaffe") == 2
+
+
+def test_unknown_names_are_answered_with_the_nearest(tmp_path, capsys):
+    assert command(*options("rafdb", tmp_path, tmp_path)) == 2
+    assert "did you mean 'raf_db'" in capsys.readouterr().err
+    assert command(*options("ck_plus/nine", tmp_path, tmp_path)) == 2
+    assert "known: seven" in capsys.readouterr().err
+    assert command(*options("jaffe/x", tmp_path, tmp_path)) == 2
+
+
+def test_summary_warnings_and_rejected_file(tmp_path, capsys):
+    root = trees.affectnet_2017(tmp_path / "in")
+    assert command(*options("affectnet", root, tmp_path / "out")) == 0
+    text = capsys.readouterr()
+    assert "release found: 2017" in text.out
+    assert "train: 10 pictures, 6 rejected" in text.out
+    assert "warning: affectnet (2017) train: 10 pictures, published: 287651" in text.err
+    assert "happy 2 (published 134415)" in text.err
+    folder = tmp_path / "out/affectnet/1.0.0"
+    with open(folder / "rejected.csv", newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [r["split"] for r in rows] == ["train"] * 6
+    assert set(rows[0]) == {"split", "file", "reason"} and all(r["reason"] for r in rows)
+    # Once more: nothing is done, and the user is told.
+    before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+    assert command(*options("affectnet", root, tmp_path / "out")) == 0
+    assert "already prepared" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+
+
+def test_counts_are_compared_with_the_published_ones():
+    meta = {
+        "dataset": "x",
+        "release": "",
+        "person": "video",
+        "class_names": ["a", "b", "c"],
+        "splits": {"train": {"examples": 6, "per_class": [1, 3, 2], "persons": 4}},
+    }
+
+    def compare(**figures):
+        return prepare.compare(meta, Published(**figures))
+
+    assert compare(examples={"train": 6}, groups={"train": 4}) == []
+    assert compare(examples={"train": 7}) == ["x train: 6 pictures, published: 7"]
+    assert "split test is absent" in compare(examples={"test": 1})[0]
+    assert compare(groups={"train": 5}) == ["x train: 4 videos, published: 5"]
+    assert compare(per_class={"train": (1, 3, 2)}) == []
+    (line,) = compare(per_class={"train": (3, 2, 1)})
+    assert "a 1 (published 3)" in line and "permuted" in line
+    assert "permuted" not in compare(per_class={"train": (1, 3, 3)})[0]
+
+
+def many_pictures(root: Path, count: int) -> Path:
+    for k in range(count):
+        trees.write(root / "pictures" / f"{k}.jpg", trees.encoded(k % 7, side=200))
+    rows = "\n".join(f"pictures/{k}.jpg,happy,p{k % 5}" for k in range(count))
+    return trees.write(root / "own.csv", f"path,expression,person\n{rows}\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_nothing_and_can_be_repeated(tmp_path, how):
+    manifest = many_pictures(tmp_path / "in", 1500)
+    out = tmp_path / "out"
+    args = [sys.executable, "-m", "data_pipelines.prepare", *options("manifest", manifest, out)]
+    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        deadline = time.time() + 60
+        # Well into the writing: the first shard lies in the temporary folder.
+        while not list(out.glob("manifest/own/incomplete.*/*")):
+            assert process.poll() is None and time.time() < deadline, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(DataError, match="not prepared"):
+        find_prepared("manifest", out)
+    if how == signal.SIGKILL:
+        assert list(out.glob("manifest/own/incomplete.*"))
+    else:
+        assert process.returncode == 130 and b"run the command again" in errors
+        assert not list(out.glob("manifest/own/incomplete.*"))
+    assert command(*options("manifest", manifest, out)) == 0
+    source = load_source("manifest/own", out, "full")
+    assert len(source) == 1500 and source[1499]["image"] == trees.encoded(1499 % 7, side=200)
+    assert [p.name for p in out.glob("manifest/own/*") if p.is_dir()] == ["1.0.0"]
+
+
+def test_a_failure_on_the_way_leaves_nothing(tmp_path, monkeypatch):
+    root = trees.jaffe(tmp_path / "in")
+    calls = []
+
+    def progress(split, done, total):
+        calls.append(done)
+        if done == 9:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        prepare.prepare("jaffe", root, tmp_path / "out", progress=progress)
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_dir() and p.name != "jaffe"]
+    assert prepare.prepare("jaffe", root, tmp_path / "out").is_dir()
+
+
+def test_two_runs_do_not_write_the_same_set(tmp_path):
+    root = trees.jaffe(tmp_path / "in")
+    out = tmp_path / "out"
+
+    def progress(split, done, total):
+        if done == 3:
+            with pytest.raises(DataError, match="another run"):
+                prepare.prepare("jaffe", root, out)
+
+    prepare.prepare("jaffe", root, out, progress=progress)
+    assert len(load_source("jaffe", out, "full")) == 14
+
+
+def test_progress_counts_every_record(tmp_path):
+    seen = []
+    root = trees.jaffe(tmp_path / "in")
+    prepare.prepare("jaffe", root, tmp_path / "out", progress=lambda *a: seen.append(a))
+    assert [done for _, done, _ in seen[:-1]] == list(range(1, 16))
+    assert {total for _, _, total in seen} == {15} and {s for s, _, _ in seen} == {"full"}
+
+
+def test_two_runs_write_the_same_bytes(tmp_path):
+    root = trees.ferplus(tmp_path / "in")
+    folders = [
+        prepare.prepare("ferplus/votes", root, tmp_path / out, workers=w)
+        for out, w in (("one", 1), ("two", 4))
+    ]
+    files = [{p.name: p.read_bytes() for p in f.iterdir()} for f in folders]
+    assert files[0].keys() == files[1].keys()
+    for name in files[0]:
+        if not name.endswith(".npz"):  # zip files hold the time of writing
+            assert files[0][name] == files[1][name], name
+
+
+def test_an_empty_split_is_an_error(tmp_path, capsys):
+    root = trees.jaffe(tmp_path / "in")
+    for path in (root / "jaffe").glob("*.tiff"):
+        path.write_bytes(b"")
+    assert command(*options("jaffe", root, tmp_path / "out")) == 2
+    assert "no usable picture (15 rejected, most often: zero bytes)" in capsys.readouterr().err
+
+
+def test_landmarks_are_found_where_they_are():
+    """A finder that sees 68 bright dots; the pictures differ in size, place and brightness."""
+    rng = np.random.default_rng(0)
+    pictures, boxes, truth = [], [], []
+    for size in (90, 240, 500):
+        low, high = 0.3 * size, 0.7 * size
+        points = rng.uniform(low, high, (68, 2)).astype(np.float32)
+        pictures.append(np.zeros((size, size, 3), np.uint8))
+        boxes.append([low, low, high, high])
+        truth.append(points)
+
+    def finder(batch):
+        assert batch.shape == (16, 64, 64, 3)
+        # The window of each face is known from its box; undo it with plain arithmetic.
+        found = np.zeros((len(batch), 68, 2))
+        for k, (box, points) in enumerate(zip(boxes, truth, strict=True)):
+            side = 200 / 195 * (box[2] - box[0] + box[3] - box[1])
+            centre = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
+            centre[1] -= 0.12 * (box[3] - box[1])
+            found[k] = (points - centre) / side + 0.5
+        return found
+
+    found = prepare.find_landmarks(finder, pictures, np.array(boxes, np.float32), size=64)
+    np.testing.assert_allclose(found, truth, atol=0.02)
+
+
+def test_landmark_windows_show_what_the_coordinates_say():
+    """A bright dot is found in the window at the part of it that maps back to the dot."""
+    picture = np.zeros((200, 300, 3), np.uint8)
+    picture[120, 140] = 255
+    windows = []
+
+    def finder(batch):
+        windows.append(batch[0])
+        y, x = np.unravel_index(batch[0, ..., 0].argmax(), batch.shape[1:3])
+        part = (np.array([x, y]) + 0.5) / batch.shape[1]
+        return np.broadcast_to(part, (len(batch), 68, 2))
+
+    box = np.array([[100, 80, 179, 159]], np.float32)
+    found = prepare.find_landmarks(finder, [picture], box, size=256)
+    assert windows[0].max() > 100
+    np.testing.assert_allclose(found[0], np.broadcast_to([140, 120], (68, 2)), atol=0.5)
+
+
+def test_landmarks_of_a_data_set_are_replaced(tmp_path):
+    root = trees.affectnet_2017(tmp_path / "in")
+    seen = []
+
+    def landmarker(pictures, boxes):
+        seen.extend(boxes.tolist())
+        assert all(p.dtype == np.uint8 and p.shape[2] == 3 for p in pictures)
+        return np.stack([np.full((68, 2), p.mean(), np.float32) for p in pictures])
+
+    prepare.prepare("affectnet", root, tmp_path / "out", landmarks=landmarker)
+    train = load_source("affectnet", tmp_path / "out", "train")
+    assert train.labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 1, 2]
+    means = [trees.pixels(k).mean() for k in (0, 5)]
+    for row, mean in zip((0, 5), means, strict=True):
+        np.testing.assert_allclose(train[row]["landmarks"], mean, atol=3)
+    # From the landmarks, with room for the forehead; without them, the box of the list.
+    np.testing.assert_allclose(seen[0], [5, 8 - 0.2 * 36, 40, 44], atol=0.01)
+    assert seen[8] == [4, 6, 44, 47]
+
+
+def test_meta_is_json_with_everything_a_reader_needs(tmp_path):
+    folder = prepare.prepare("raf_db", trees.raf_db(tmp_path / "in"), tmp_path / "out")
+    meta = json.loads((folder / "affect.json").read_text())
+    assert meta["dataset"] == "raf_db" and meta["config"] == "aligned"
+    assert meta["splits"]["train"]["per_class"] == [1] * 7
+    assert meta["attributes"][0] == ["gender", ["male", "female", "unsure"]]
