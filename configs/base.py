@@ -89,10 +89,10 @@ def get_config() -> ConfigDict:
             dataset="",  # tfds: name of the data set, prepared by data_pipelines.prepare
             data_dir="",  # tfds: where it was prepared
             synthetic=dict(
-                train_size=4096,
-                validation_size=512,
-                test_size=512,
-                image_size=128,  # of the rendered picture; 0: data.image_size
+                num_train=4096,
+                num_validation=512,
+                num_test=512,
+                render_size=128,  # side of the rendered picture
                 seed=0,
                 version=1,  # of the renderer's appearance and labels
                 frames_per_video=4,

@@ -12,14 +12,7 @@ DEFAULTS: dict[str, Any] = {
     "folder": "",
     "dataset": "",
     "data_dir": "",
-    # Pictures of each split and keywords of `SyntheticFaces`; image_size 0 = as delivered.
-    "synthetic": {
-        "train_size": 4096,
-        "validation_size": 512,
-        "test_size": 1024,
-        "seed": 0,
-        "image_size": 0,
-    },
+    "synthetic": {},
     "classes": "",
     "clean": False,
     "clean_eval": False,

@@ -298,15 +298,15 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, SyntheticFaces]:
     """Training, validation and test sources of `config.data`; no person is in two of them.
 
     Reads the section `synthetic`: `num_train`, `num_validation`, `num_test`, `render_size`, `seed`,
-    `label_noise` (the same as `symmetric_noise`), `test_domain` (`domain` of the test split alone),
-    and the knobs of `Options`. Label noise, missing labels and imbalance touch training only.
+    `version`, `test_domain` (`domain` of the test split alone; "": the same), and the knobs of
+    `Options`. Label noise, missing labels and imbalance touch training only.
 
     Raises:
       DataError: a key is unknown or its value impossible.
     """
     section = dict(config.get("synthetic") or {})
     knobs = [field.name for field in dataclasses.fields(Options)]
-    own = ["num_train", "num_validation", "num_test", "render_size", "seed", "label_noise"]
+    own = ["num_train", "num_validation", "num_test", "render_size", "seed", "version"]
     _known(section, [*own, "test_domain", *knobs])
     sizes = {
         "train": section.pop("num_train", 4096),
@@ -314,9 +314,7 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, SyntheticFaces]:
         "test": section.pop("num_test", 512),
     }
     image_size, seed = section.pop("render_size", 128), section.pop("seed", 0)
-    test_domain = section.pop("test_domain", section.get("domain", "a"))
-    noise = section.pop("label_noise", 0.0)
-    section["symmetric_noise"] = section.get("symmetric_noise", 0.0) + noise
+    test_domain = section.pop("test_domain", "") or section.get("domain", "a")
     sources = {}
     for split, size in sizes.items():
         own = {k: v for k, v in section.items() if split == "train" or k not in _TRAINING_ONLY}

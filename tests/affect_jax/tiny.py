@@ -1,0 +1,60 @@
+"""A run small enough for tests: a few synthetic faces, an EmoFAN that compiles in seconds."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import ml_collections
+
+from affect_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+OVERRIDES = {
+    "batch_size": 16,
+    "num_steps": 8,
+    "log_every": 1,
+    "eval_every": 4,
+    "checkpoint.every": 2,
+    "landmark_stage.steps": 3,
+    "model.width": 16,
+    "model.depth": 1,
+    "model.stacks": 1,
+    "model.emotion_blocks": 1,
+    "optimizer.warmup_steps": 2,
+    "data.image_size": 32,
+    "data.synthetic.render_size": 48,
+    "data.synthetic.num_train": 64,
+    "data.synthetic.num_validation": 40,
+    "data.synthetic.num_test": 40,
+    "eval.min_count": 1,
+    "report.faces": 4,
+}
+
+
+def config(**changes: object) -> ml_collections.ConfigDict:
+    """The quickstart, shrunk; `changes` are dotted keys with `__` for the dots."""
+    tiny = config_lib.load_file(ROOT / "configs" / "quickstart.py")
+    tiny.update_from_flattened_dict({**OVERRIDES, **_dotted(changes)})
+    return tiny
+
+
+def start(workdir: pathlib.Path, *flags: str, **changes: object) -> subprocess.Popen:
+    """The same run as a process of its own, on one device unless the environment says otherwise."""
+    values = {**OVERRIDES, **_dotted(changes)}
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "affect_jax.main", "--config", "configs/quickstart.py"]
+        + ["--workdir", str(workdir), *flags]
+        + [f"--config.{key}={value}" for key, value in values.items()],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _dotted(changes: dict[str, object]) -> dict[str, object]:
+    return {key.replace("__", "."): value for key, value in changes.items()}
