@@ -9,10 +9,13 @@ Contact sheet of a preset:
   python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
 """
 
+import argparse
 import dataclasses
 import difflib
+import functools
 import math
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -31,7 +34,7 @@ class Params:
       fit: without a box, `cover` (the largest centred square), `contain` (the whole picture on
         black) or `stretch` (sides scaled apart).
       margin: the crop is resized to (1 + margin) x the output and a window of the output's size is
-        cut from it, anywhere in training and in the middle in evaluation.
+        cut from it: anywhere with `random_crop`, else (and in evaluation) in the middle.
     Geometry, drawn uniformly:
       rotation: up to this many degrees either way.
       scale: factor in [1 - scale, 1 + scale].
@@ -48,9 +51,10 @@ class Params:
       erase, erase_area: one rectangle of 2 % up to this share of the picture, of one random grey.
     """
 
-    box_scale: float = 1.3
+    box_scale: float = 1.5
     fit: str = "cover"
     margin: float = 0.0
+    random_crop: bool = True
     rotation: float = 0.0
     scale: float = 0.0
     translation: float = 0.0
@@ -71,7 +75,7 @@ class Params:
 
     def framing_only(self) -> "Params":
         """The same crop without any randomness, for evaluation."""
-        return Params(box_scale=self.box_scale, fit=self.fit, margin=self.margin)
+        return Params(self.box_scale, self.fit, self.margin, random_crop=False)
 
 
 PRESETS: dict[str, Params] = {
@@ -290,7 +294,7 @@ class Draws:
         angle = np.deg2rad(p.rotation * span["rotation"])
         zoom = (1 + p.margin) * (1 + p.scale * span["scale"])
         self._cos, self._sin = (zoom * np.cos(angle)).tolist(), (zoom * np.sin(angle)).tolist()
-        room = p.margin / 2
+        room = p.margin / 2 if p.random_crop else 0.0
         self._dx = (size * (p.translation * span["shift_x"] + room * span["crop_x"])).tolist()
         self._dy = (size * (p.translation * span["shift_y"] + room * span["crop_y"])).tolist()
         self.flip = (self._u["flip"] < p.flip).tolist()
@@ -359,7 +363,7 @@ class Draws:
     def _degrade(self, k: int, out: np.ndarray) -> None:
         p, u = self.params, self._u
         if p.blur and u["blur"][k] < p.blur:
-            sigma = max(p.blur_sigma * u["blur_sigma"][k], 0.1)
+            sigma = 0.3 + max(p.blur_sigma - 0.3, 0.0) * u["blur_sigma"][k]
             side = 2 * math.ceil(2 * sigma) + 1  # two sigma each way
             cv2.GaussianBlur(out, (side, side), sigma, dst=out)
         if p.jpeg and u["jpeg"][k] < p.jpeg:
@@ -374,22 +378,23 @@ class Draws:
             _erase(out, p.erase_area, area, aspect, x, y, level)
 
 
+_NOISE_STD = 32  # of the bank, in levels about 128
 _NOISE_LENGTH = 1 << 20
-_noise_bank: list[np.ndarray] = []
+
+
+@functools.cache
+def _noise_bank(length: int) -> np.ndarray:
+    normals = np.random.Generator(np.random.Philox(key=1)).standard_normal(length, np.float32)
+    return (128.5 + _NOISE_STD * normals).clip(1, 255).astype(np.uint8)
 
 
 def _add_noise(out: np.ndarray, std: float, at: float) -> None:
     """Adds Gaussian noise cut from a fixed bank; drawing 150,000 normals takes a millisecond."""
-    if not _noise_bank:
-        bank = np.random.Generator(np.random.Philox(key=1)).standard_normal(_NOISE_LENGTH)
-        _noise_bank.append((32 * bank).clip(-127, 127).astype(np.int16))
-    count = out.size
-    bank = _noise_bank[0]
-    if count >= len(bank):
-        bank = np.resize(bank, count + 1)
-    start = int(at * (len(bank) - count))
-    noise = bank[start : start + count].reshape(out.shape)
-    cv2.addWeighted(out, 1.0, noise, std / 32, 0.0, dst=out, dtype=cv2.CV_8U)
+    bank = _noise_bank(max(_NOISE_LENGTH, 2 * out.size))
+    start = int(at * (len(bank) - out.size))
+    noise = bank[start : start + out.size].reshape(out.shape)
+    share = std / _NOISE_STD
+    cv2.addWeighted(out, 1.0, noise, share, -128 * share, dst=out)
 
 
 def _erase(out: np.ndarray, largest: float, area, aspect, x, y, level) -> None:
@@ -442,3 +447,64 @@ def augment(
     if landmarks is None:
         return out, None
     return out, move_landmarks(landmarks, matrix, draws.flip[0])
+
+
+# --- Contact sheet --------------------------------------------------------------------------
+
+
+def contact_sheet(
+    pictures: Sequence[tuple[np.ndarray, np.ndarray | None]], params: Params, size: int, draws: int
+) -> np.ndarray:
+    """One row a picture: the evaluation framing, then `draws` draws with their landmarks dotted.
+
+    Args:
+      pictures: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).
+      params: the augmentation to show.
+      size: side of a cell in pixels.
+      draws: cells after the first.
+
+    Returns:
+      uint8 [rows * size, (1 + draws) * size, 3].
+    """
+    rows = []
+    for index, (image, landmarks) in enumerate(pictures):
+        cells = []
+        for epoch in range(draws + 1):
+            shown = params if epoch else params.framing_only()
+            cell, points = augment(
+                image, landmarks, params=shown, size=size, epoch=epoch, index=index
+            )
+            for x, y in points if points is not None else ():
+                cv2.circle(cell, (round(float(x)), round(float(y))), 1, (0, 255, 0), -1)
+            cells.append(cell)
+        rows.append(np.concatenate(cells, 1))
+    return np.concatenate(rows, 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: writes the contact sheet of a preset."""
+    from data_pipelines import decode
+
+    parser = argparse.ArgumentParser("python -m data_pipelines.augment", description=__doc__)
+    parser.add_argument("--preset", required=True, choices=sorted(PRESETS))
+    parser.add_argument("--output", required=True, help="PNG file to write")
+    parser.add_argument("--size", type=int, default=128, help="side of a cell in pixels")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("images", nargs="*", help="default: four synthetic faces")
+    options = parser.parse_args(arguments)
+    if options.images:
+        files = [pathlib.Path(name) for name in options.images]
+        pictures = [(decode.decode(file.read_bytes()), None) for file in files]
+    else:
+        from data_pipelines.synthetic import SyntheticFaces
+
+        faces = SyntheticFaces(64, image_size=256)
+        pictures = [(faces[i]["image"], faces[i]["landmarks"]) for i in range(0, 64, 16)]
+    sheet = contact_sheet(pictures, PRESETS[options.preset], options.size, options.draws)
+    if not cv2.imwrite(options.output, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+        parser.error(f"cannot write {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -271,6 +271,7 @@ class Pipeline:
     Attributes:
       step: number of the next batch; a pipeline with this `start_step` goes on with it.
       steps_per_epoch: batches an epoch, a fraction in training.
+      buffered: batches that may be made ahead.
       bad_records: `BadRecords` found so far by this process.
 
     Raises:
@@ -336,6 +337,7 @@ class Pipeline:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._num_threads = num_threads or max(min(cores // max(num_workers, 1), _MAX_THREADS), 1)
         self._prefetch = prefetch or max(2 * self._num_threads, 4)
+        self.buffered = self._prefetch * max(num_workers, 1)
         self._batches = -(-len(source) // batch_size)
         self.steps_per_epoch = plan.length / batch_size if train else float(self._batches)
         self.bad_records = BadRecords(source, max_bad_fraction)

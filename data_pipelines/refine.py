@@ -73,9 +73,10 @@ def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) 
 
 @functools.lru_cache(maxsize=8)
 def lane_order(batch_size: int) -> np.ndarray:
-    """Lane of each place of a batch, such that lanes h, h + H, ... fill the h-th of H equal parts.
+    """Lane of each place of a batch (int64 [batch_size]).
 
-    Holds for every H = 2, 4, 8, ... that divides the batch size.
+    Lanes that agree modulo H fill one of H equal parts, for every H = 2, 4, 8, ... that divides
+    the batch size.
     """
     order = np.arange(batch_size)
     block = batch_size

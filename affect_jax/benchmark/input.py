@@ -1,0 +1,300 @@
+"""`python -m affect_jax.benchmark input`: how fast pictures reach the trainer.
+
+One core: our whole path (decode, one warp, one colour matrix, degradations) against a path of
+separate steps as PyTorch users write it (`reference.py`), and against JPEG decoding alone.
+Delivery: through grain with threads and with worker processes, against a plain loop. Then memory
+over many pictures, and the refinement plan of 2.6 million frames.
+"""
+
+import argparse
+import os
+import pathlib
+import time
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from affect_jax.benchmark import reference, rows
+from data_pipelines import augment, refine
+from data_pipelines.example import empty_labels
+from data_pipelines.pipeline import Loader, Pipeline
+from data_pipelines.synthetic import SyntheticFaces
+
+SUITE = "input"
+IMAGE_SIZE = 224
+BATCH = 64
+PRESET = "arbex_heavy"
+_PLAN_FRAMES, _PLAN_GROUPS = 2_600_000, 600
+
+
+class Encoded:
+    """A source of encoded pictures held in memory, so that no disk is measured."""
+
+    class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
+    num_classes = len(class_names)
+    has = frozenset({"expression"})
+
+    def __init__(self, data: list[bytes]):
+        self.data = data
+        self.labels = (np.arange(len(data)) % self.num_classes).astype(np.int32)
+        self.groups = np.arange(len(data), dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return empty_labels() | {"image": self.data[i], "expression": int(self.labels[i])}
+
+    def describe(self, i: int) -> str:
+        return f"picture {i}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the suite; see `--help`."""
+    parser = argparse.ArgumentParser("python -m affect_jax.benchmark input", description=__doc__)
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
+    parser.add_argument("--count", type=int, default=320, help="pictures per measurement")
+    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--memory_images", type=int, default=50_000)
+    options = parser.parse_args(arguments)
+    data = load(options.images, options.count)
+    results = one_core(data, options.repeats)
+    results += delivery(data, options.repeats)
+    if options.memory_images:
+        results += memory(data, options.memory_images)
+    results += plan(options.repeats)
+    print(rows.table(results))
+    if options.json:
+        rows.save(results, options.json)
+    return 0
+
+
+def load(folder: str | None, count: int) -> list[bytes]:
+    """`count` JPEGs, evenly from the folder (repeated if fewer), or synthetic faces.
+
+    Raises:
+      SystemExit: the folder holds no JPEG.
+    """
+    if folder is None:
+        faces = SyntheticFaces(count, image_size=350)
+        return [simplejpeg.encode_jpeg(faces[i]["image"], quality=90) for i in range(count)]
+    files = sorted(f for f in pathlib.Path(folder).rglob("*") if f.is_file())
+    jpegs = [data for f in files if (data := f.read_bytes())[:2] == b"\xff\xd8"]
+    if not jpegs:
+        raise SystemExit(f"--images: {folder} holds no JPEG")
+    return [jpegs[i] for i in np.linspace(0, len(jpegs) - 1, count).round().astype(int)]
+
+
+def _on_cores(cores: set[int] | None, run: Callable[[], None]) -> float:
+    """Seconds that `run` takes on the given cores (None = all that we have)."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _loader(data: list[bytes], preset: str = PRESET, **options: Any) -> Loader:
+    source = Encoded(data)
+    return Loader(
+        source=source,
+        plan=refine.Plan(source.labels, source.groups, batch_size=BATCH),
+        batch_size=BATCH,
+        image_size=IMAGE_SIZE,
+        seed=0,
+        params=augment.resolve(preset),
+        **options,
+    )
+
+
+def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
+    """Our path, the reference path and decoding alone, on one core."""
+    cv2.setNumThreads(1)
+    core = {_cores()[-1]}
+    batches = max(len(data) // BATCH, 1)
+    count = batches * BATCH
+    rng = np.random.default_rng(0)
+    ours, bare = _loader(data), _loader(data, "none")
+    cached = _loader(data, cache_bytes=1 << 32)
+    for step in range(batches):
+        cached(step)
+
+    def rate(run: Callable[[], None]) -> Callable[[], float]:
+        return lambda: count / _on_cores(core, run)
+
+    def decode_all() -> None:
+        for k in range(count):
+            jpeg = data[k % len(data)]
+            simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True, fastupsample=True)
+
+    def loop(loader: Loader) -> Callable[[], None]:
+        return lambda: [loader(step) for step in range(batches)] and None
+
+    def reference_all() -> None:
+        for k in range(count):
+            reference.transform(data[k % len(data)], rng)
+
+    figures = rows.in_turn(
+        {
+            "reference": rate(reference_all),
+            "decode": rate(decode_all),
+            "ours": rate(loop(ours)),
+            "bare": rate(loop(bare)),
+            "cached": rate(loop(cached)),
+        },
+        repeats,
+    )
+
+    def line(case: str, name: str, baseline: str | None = None) -> dict[str, Any]:
+        peer = None if baseline is None else figures[baseline.split()[0]]
+        label = "images_per_second"
+        unit = "images/s"
+        return rows.row(
+            SUITE, case, label, figures[name], unit, baseline=baseline, baseline_figures=peer
+        )
+
+    size = f"one core, {IMAGE_SIZE} px"
+    return [
+        line(f"{size}: reference path", "reference"),
+        line(f"{size}: decoding alone", "decode"),
+        line(f"{size}: {PRESET}", "ours", "reference path"),
+        line(f"{size}: {PRESET}", "ours", "decode alone"),
+        line(f"{size}: no augmentation", "bare", "decode alone"),
+        line(f"{size}: {PRESET}, cached", "cached", "reference path"),
+    ]
+
+
+def delivery(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
+    """Batches through grain: threads and worker processes, on one core and on all."""
+    cores = _cores()
+    one, everything = {cores[-1]}, set(cores)
+    n = len(cores)
+    settings: dict[str, tuple[set[int], dict[str, int]]] = {
+        "1 thread, 1 core": (one, {"num_threads": 1}),
+        f"{n} threads, {n} cores": (everything, {"num_threads": n}),
+        f"{n} workers, {n} cores": (everything, {"num_workers": n, "num_threads": 1}),
+    }
+    batches = max(len(data) // BATCH, 1) * 2
+    source = Encoded(data)
+
+    def measure(name: str) -> float:
+        allowed, options = settings[name]
+        with Pipeline(
+            source,
+            batch_size=BATCH,
+            image_size=IMAGE_SIZE,
+            train=True,
+            augment_preset=PRESET,
+            **options,
+        ) as pipe:
+            # Threads and processes inherit the cores of the thread that starts them; the batches
+            # made ahead by then are not counted.
+            _on_cores(allowed, lambda: [next(pipe) for _ in range(2 * pipe.buffered)] and None)
+            seconds = _on_cores(allowed, lambda: [next(pipe) for _ in range(batches)] and None)
+        return batches * BATCH / seconds
+
+    loader = _loader(data)
+
+    def plain() -> float:
+        run = lambda: [loader(step) for step in range(batches)] and None  # noqa: E731
+        return batches * BATCH / _on_cores(one, run)
+
+    cases: dict[str, Callable[[], float]] = {"plain loop, 1 core": plain}
+    cases |= {name: (lambda name=name: measure(name)) for name in settings}
+    figures = rows.in_turn(cases, repeats)
+    results = []
+    for name, values in figures.items():
+        for baseline in ("plain loop, 1 core", "1 thread, 1 core"):
+            if name != baseline and not (name.startswith("1 thread") and baseline[0] == "1"):
+                results.append(
+                    rows.row(
+                        SUITE,
+                        f"delivered: {name}",
+                        "images_per_second",
+                        values,
+                        "images/s",
+                        baseline=baseline,
+                        baseline_figures=figures[baseline],
+                    )
+                )
+    return results
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process and all below it (Linux; 0 elsewhere)."""
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        place = pathlib.Path(f"/proc/{waiting.pop()}")
+        try:
+            total += int((place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            for task in (place / "task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except (OSError, IndexError):
+            continue  # it has ended meanwhile, or this is not Linux
+    return total
+
+
+def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
+    """Growth of the resident memory while `images` pictures are delivered."""
+    sizes = []
+    batches = -(-images // BATCH)
+    source = Encoded(data)
+    with Pipeline(
+        source, batch_size=BATCH, image_size=IMAGE_SIZE, train=True, augment_preset=PRESET
+    ) as pipe:
+        for _ in range(max(batches // 10, 10)):  # buffers fill, allocators settle
+            next(pipe)
+        for step in range(batches):
+            next(pipe)
+            if step % max(batches // 100, 1) == 0:
+                sizes.append((step * BATCH, resident_bytes() / 1e6))
+    seen, resident = np.array(sizes).T
+    slope = float(np.polyfit(seen, resident, 1)[0]) * 1000
+    case = f"memory over {batches * BATCH} pictures"
+    return [
+        rows.row(SUITE, case, "slope", [slope], "MB per 1000 pictures"),
+        rows.row(SUITE, case, "resident", resident.tolist(), "MB"),
+    ]
+
+
+def plan(repeats: int) -> list[dict[str, Any]]:
+    """Time and peak memory of one epoch's refinement plan."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(8, _PLAN_FRAMES, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100)
+    groups = np.sort(rng.integers(0, _PLAN_GROUPS, _PLAN_FRAMES)).astype(np.int32)
+    made = refine.Plan(labels.astype(np.int32), groups, sampling="refine", batch_size=BATCH)
+    epochs = iter(range(1, 1 << 30))
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        made.order(next(epochs))
+        return time.perf_counter() - start
+
+    case = "refinement plan, 2.6 M frames"
+    figures = [seconds() for _ in range(repeats)]
+    tracemalloc.start()
+    made.order(next(epochs))
+    peak = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return [
+        rows.row(SUITE, case, "time", figures, "s"),
+        rows.row(SUITE, case, "peak_memory", [peak], "MB"),
+    ]
