@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check=args.check,
                 progress=bar,
             )
-    except (DataError, ValueError) as e:
+    except DataError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Interrupted):
@@ -315,13 +315,16 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
       model: folder of a model with 68 heatmaps, as `affect_jax.convert` or training writes it.
 
     Raises:
-      DataError: the model gives no heatmaps of 68 landmarks.
+      DataError: there is no such model, or it gives no heatmaps of 68 landmarks.
     """
     # The only place where this package knows of the other one, and only when asked to.
     import affect_jax
     from affect_jax.models.landmarks import decode_heatmaps
 
-    predictor = affect_jax.load(model)
+    try:
+        predictor = affect_jax.load(model)
+    except ValueError as e:
+        raise DataError(f"--landmarks: {e}") from e
     size = predictor.loaded.preprocessing.image_size
 
     def points(batch: np.ndarray) -> np.ndarray:

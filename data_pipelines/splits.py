@@ -70,10 +70,11 @@ def kfold(
     classes = np.zeros(len(person), np.int64) if labels is None else np.asarray(labels) + 1
     counts = np.zeros((len(names), int(classes.max(initial=0)) + 1))
     np.add.at(counts, (person, classes), 1)
-    # Shares, so that a rare class weighs as much as a frequent one.
+    # Shares, so that a rare class weighs as much as a frequent one; the size counts as well.
+    counts = np.column_stack([counts, counts.sum(1)])
     shares = counts / np.maximum(counts.sum(0), 1)
     ranks = [_rank(name, seed) for name in names.tolist()]
-    order = sorted(range(len(names)), key=lambda p: (-counts[p].sum(), ranks[p]))
+    order = sorted(range(len(names)), key=lambda p: (-counts[p, -1], ranks[p]))
     load = np.zeros((folds, counts.shape[1]))
     members = np.zeros(folds, np.int64)
     fold_of = np.empty(len(names), np.int32)

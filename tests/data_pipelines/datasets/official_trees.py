@@ -213,7 +213,7 @@ def ck_plus(root: Path) -> Path:
         last = 2 if name.startswith("S009") else 6
         for f in range(1, last + 1):
             path = f"{name}/{stem}_{f:08d}"
-            seed = 100 * (label or 0) + f
+            seed = 100 * int(name[1:4]) + f
             write(root / f"cohn-kanade-images/{path}.png", encoded(seed, "png", grey=True))
             text = "\n".join(f"   {x:.7e}   {y:.7e}" for x, y in POINTS + f)
             write(root / f"Landmarks/{path}_landmarks.txt", text + "\n")

@@ -1,0 +1,208 @@
+"""Prepared data sets as sources: subsets, classes, workers, damage, splits for training."""
+
+import dataclasses
+import multiprocessing
+import pickle
+import shutil
+
+import numpy as np
+import official_trees as trees
+import pytest
+
+from data_pipelines import prepare, sources
+from data_pipelines.datasets.source import find_prepared, load_source
+from data_pipelines.example import DataError, DecodeError
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """AffectNet, FER+, JAFFE and CK+ prepared once."""
+    root = tmp_path_factory.mktemp("sources")
+    for name, make in (
+        ("affectnet", trees.affectnet_2017),
+        ("ferplus/votes", trees.ferplus),
+        ("jaffe", trees.jaffe),
+        ("ck_plus/seven_peak", trees.ck_plus),
+        ("ck_plus/eight", trees.ck_plus),
+    ):
+        place = root / "in" / name.replace("/", "_")
+        prepare.prepare(name, make(place), root / "out")
+    return root / "out"
+
+
+def config(data_dir, dataset, **fields):
+    return {"source": "tfds", "dataset": dataset, "data_dir": str(data_dir), **fields}
+
+
+def _first(source):
+    return source[1]["image"]
+
+
+def test_pickles_and_reads_in_another_process(data_dir):
+    source = load_source("affectnet", data_dir, "train")
+    image = source[1]["image"]
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy[1]["image"] == image
+    assert len(pickle.dumps(source)) < 10_000  # no records, no open files
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_first, (source,)) == image
+
+
+def test_labels_are_those_of_the_records(data_dir):
+    source = load_source("ck_plus/seven_peak", data_dir, "full")
+    assert source.labels.dtype == source.groups.dtype == np.int32
+    for i in range(len(source)):
+        record = source[i]
+        assert record["expression"] == source.labels[i] and record["group"] == source.groups[i]
+    assert source.has == {"expression", "landmarks"}
+
+
+def test_subset_of_a_subset(data_dir):
+    source = load_source("jaffe", data_dir, "full")
+    part = source.subset([5, 3, 9]).subset([2, 0])
+    assert len(part) == 2
+    assert part.labels.tolist() == source.labels[[9, 5]].tolist()
+    assert part[0]["image"] == source[9]["image"]
+    assert part.describe(1) == source.describe(5)
+    assert part.persons == [source.persons[9], source.persons[5]]
+
+
+def test_classes_are_renumbered(data_dir):
+    full = load_source("affectnet", data_dir, "train")
+    five = load_source("affectnet", data_dir, "train", classes="affectnet5")
+    # Source labels 0, 1, 2, 3 and 6; anger becomes class 4.
+    assert five.class_names == ("neutral", "happy", "sad", "surprise", "anger")
+    assert five.labels.tolist() == [0, 1, 2, 3, 4, 1, 2]
+    assert five[4]["image"] == full[6]["image"] and five[4]["expression"] == 4
+    # Synonyms are understood, and the order is the one asked for.
+    two = full.with_classes("anger,happiness")
+    assert two.labels.tolist() == [1, 0, 1]
+    with pytest.raises(DataError, match="has no class bored; it has neutral, happy"):
+        full.with_classes("happy,bored")
+
+
+def test_votes_follow_the_classes(data_dir):
+    source = load_source("ferplus", data_dir, "train", classes="anger,neutral")
+    assert source.labels.tolist() == [1, 1, -1, 1]
+    np.testing.assert_allclose(source[0]["expression_probs"], [3 / 7, 4 / 7], rtol=1e-6)
+    # The tie between sadness and anger: only anger is left.
+    np.testing.assert_allclose(source[2]["expression_probs"], [1, 0])
+    again = source.with_classes("neutral,anger")
+    np.testing.assert_allclose(again[0]["expression_probs"], [4 / 7, 3 / 7], rtol=1e-6)
+
+
+def test_cleaning_keeps_what_agrees(data_dir):
+    clean = load_source("affectnet", data_dir, "train", clean=True)
+    # valence 0.1 k and arousal -0.1 k: only a neutral face near 0 and a happy one could agree.
+    assert clean.class_names[clean.labels[0]] == "neutral"
+    assert len(clean) < len(load_source("affectnet", data_dir, "train"))
+    assert set(clean.labels.tolist()) <= {0}
+
+
+def test_errors_say_what_to_do(data_dir, tmp_path):
+    with pytest.raises(DataError, match=r"prepare --dataset raf_db --manual_dir"):
+        load_source("raf_db", data_dir, "train")
+    with pytest.raises(DataError, match="known data sets: afew_va"):
+        load_source("rafdb", data_dir, "train")
+    with pytest.raises(DataError, match="ck_plus/eight, ck_plus/seven_peak"):
+        load_source("ck_plus", data_dir, "full")
+    with pytest.raises(DataError, match="it has train, validation"):
+        load_source("affectnet", data_dir, "test")
+    with pytest.raises(DataError, match=r"set data\.dataset"):
+        sources.make_sources({"source": "tfds"})
+    # A folder that a killed run left is not taken for a data set.
+    shutil.copytree(data_dir / "jaffe/1.0.0", tmp_path / "jaffe/incomplete.ABCDEF_1.0.0")
+    with pytest.raises(DataError, match="not prepared"):
+        find_prepared("jaffe", tmp_path)
+
+
+def test_damaged_records_and_vanished_files(data_dir, tmp_path):
+    shutil.copytree(data_dir / "jaffe", tmp_path / "jaffe")
+    source = load_source("jaffe", tmp_path, "full")
+    (shard,) = (tmp_path / "jaffe/1.0.0").glob("*.array_record-*")
+    data = bytearray(shard.read_bytes())
+    place = data.find(source[6]["image"])
+    data[place : place + 40] = bytes(40)
+    shard.write_bytes(data)
+    damaged = load_source("jaffe", tmp_path, "full")
+    with pytest.raises((DecodeError, OSError)):
+        record = damaged[6]
+        if record["image"][:40] == bytes(40):  # a reader without checksums passes it on
+            raise DecodeError("passed on")
+    assert "jaffe full 6" in damaged.describe(6)
+    shutil.rmtree(tmp_path / "jaffe")
+    gone = pickle.loads(pickle.dumps(damaged))
+    with pytest.raises(OSError, match="no records"):
+        gone[0]
+
+
+def test_training_on_official_splits(data_dir):
+    parts = sources.make_sources(config(data_dir, "affectnet", validation_fraction=0.3))
+    # Papers test on the official validation set, so another one is cut from the training set.
+    assert parts["test"].labels.tolist() == [3]
+    assert len(parts["train"]) == 7 and len(parts["validation"]) == 3
+    names = [parts[s].describe(i) for s in parts for i in range(len(parts[s]))]
+    assert len(set(names)) == 11
+    votes = sources.make_sources(config(data_dir, "ferplus"))
+    assert [len(votes[s]) for s in ("train", "validation", "test")] == [5, 1, 1]
+
+
+def test_training_on_a_set_without_splits(data_dir):
+    seen = []
+    for fold in range(3):
+        fields = config(data_dir, "ck_plus/eight", folds=3, test_fold=fold)
+        parts = sources.make_sources(fields | {"validation_fraction": 0.25})
+        persons = {s: set(parts[s].persons) for s in parts}
+        assert not persons["train"] & persons["test"]
+        assert not persons["train"] & persons["validation"]
+        assert not persons["validation"] & persons["test"]
+        assert persons["validation"]
+        seen += sorted(persons["test"])
+    assert sorted(seen) == [f"S{k:03d}" for k in range(1, 8)]
+
+
+def test_a_prepared_manifest_is_cut_as_the_manifest_itself(tmp_path):
+    rows = ["path,expression,person"]
+    for k in range(40):
+        trees.write(tmp_path / "in" / f"{k}.png", trees.encoded(k, "png", side=8))
+        rows.append(f"{k}.png,{('happy', 'sad')[k % 2]},person {k % 13}")
+    path = trees.write(tmp_path / "in/own.csv", "\n".join(rows))
+    prepare.prepare("manifest", path, tmp_path / "out")
+    prepared = sources.make_sources(config(tmp_path / "out", "manifest/own"))
+    plain = sources.make_sources({"source": "manifest", "manifest": str(path)})
+    for side in plain:
+        assert prepared[side].persons == plain[side].persons
+        np.testing.assert_array_equal(prepared[side].labels, plain[side].labels)
+        for i in range(len(plain[side])):
+            assert prepared[side][i]["image"] == plain[side][i]["image"]
+
+
+def test_landmarks_by_a_fan_model(tmp_path, capsys):
+    """The command with a small untrained FAN: 68 finite points inside each window."""
+    from affect_jax import model_io, models
+
+    arguments = {"width": 16, "depth": 1, "stacks": 1}
+    model = models.create("fan", seed=0, **arguments)
+    model_io.save_model(
+        tmp_path / "fan",
+        "fan",
+        arguments,
+        model,
+        preprocessing=model_io.Preprocessing(image_size=64),
+    )
+    root = trees.jaffe(tmp_path / "in")
+    options = ["--dataset", "jaffe", "--manual_dir", str(root), "--data_dir", str(tmp_path / "out")]
+    assert prepare.main([*options, "--landmarks", str(tmp_path / "nowhere")]) == 2
+    assert "error: --landmarks" in capsys.readouterr().err
+    assert prepare.main([*options, "--landmarks", str(tmp_path / "fan")]) == 0
+    source = load_source("jaffe", tmp_path / "out", "full")
+    points = np.stack([source[i]["landmarks"] for i in range(len(source))])
+    assert np.isfinite(points).all() and "landmarks" in source.has
+    # The window of a whole 48-pixel picture is about twice as wide as the picture.
+    assert (points > -60).all() and (points < 110).all()
+    assert len(np.unique(points[..., 0])) > 10
+
+
+def test_prepared_is_plain_data(data_dir):
+    prepared = find_prepared("jaffe", data_dir)
+    assert dataclasses.is_dataclass(prepared) and prepared.splits == ("full",)
