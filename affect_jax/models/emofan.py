@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.fan import FAN, ConvBlock
-from affect_jax.models.layers import Layers, global_average, lecun_normal, max_pool
+from affect_jax.models.layers import Layers, check_images, global_average, lecun_normal, max_pool
 from affect_jax.models.registry import register
 
 
@@ -102,6 +102,7 @@ class EmoFAN(nnx.Module):
         `embedding` [B, width], and the trunk's `heatmaps` and `stack_heatmaps`.
         `model.fan(images)` runs the trunk alone.
         """
+        check_images(images)
         if min(images.shape[1:3]) < self.smallest:
             raise ValueError(
                 f"images are {images.shape[1]} x {images.shape[2]}; the emotion branch needs at "

@@ -14,6 +14,7 @@ from flax import nnx
 from affect_jax.models.layers import (
     Layers,
     avg_pool,
+    check_images,
     lecun_normal,
     max_pool,
     normal,
@@ -148,7 +149,13 @@ class FAN(nnx.Module):
         per stack, each [B, H/4, W/4, width] in the dtype of the computation.
         """
         del rngs  # nothing is drawn; part of the signature all models share
-        _check_size(images, self.multiple)
+        check_images(images)
+        height, width = images.shape[1:3]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"images are {height} x {width}; both sides must be multiples of {self.multiple} "
+                "(4 * 2**depth): resize them or build the model with another depth"
+            )
         x = nnx.relu(self.stem_norm(self.stem_conv(images.astype(self.dtype))))
         x = POOLS[self.pool](self.stem_block1(x))
         x = self.stem_block3(self.stem_block2(x))
@@ -162,14 +169,3 @@ class FAN(nnx.Module):
             "stack_heatmaps": tuple(stack_heatmaps),
             "features": tuple(features),
         }
-
-
-def _check_size(images: jax.Array, multiple: int) -> None:
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise ValueError(f"images must be [B, H, W, 3], got {images.shape}")
-    height, width = images.shape[1:3]
-    if height % multiple or width % multiple:
-        raise ValueError(
-            f"images are {height} x {width}; both sides must be multiples of {multiple} "
-            "(4 * 2**depth): resize them or build the model with another depth"
-        )

@@ -216,3 +216,9 @@ def upsample_nearest(x: jax.Array) -> jax.Array:
 def global_average(x: jax.Array) -> jax.Array:
     """Mean over the picture, [B, H, W, C] -> [B, C]."""
     return jnp.mean(x, axis=(1, 2))
+
+
+def check_images(images: jax.Array) -> None:
+    """Raises ValueError unless `images` is [B, H, W, 3]."""
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"images must be [B, H, W, 3], got {images.shape}")

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.emofan import split_outputs
-from affect_jax.models.layers import Layers, global_average, he_normal_fan_out, max_pool
+from affect_jax.models.layers import (
+    Layers,
+    check_images,
+    global_average,
+    he_normal_fan_out,
+    max_pool,
+)
 from affect_jax.models.registry import register
 
 
@@ -120,8 +126,7 @@ class ResNet(nnx.Module):
         average of the last one, also under the name `embedding`.
         """
         del rngs  # nothing is drawn; part of the signature all models share
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"images must be [B, H, W, 3], got {images.shape}")
+        check_images(images)
         x = nnx.relu(self.stem_norm(self.stem_conv(images.astype(self.dtype))))
         x = max_pool(x, window=3, stride=2, padding=1)
         outputs = {}

@@ -9,8 +9,9 @@ import pathlib
 import jax
 import numpy as np
 
-from affect_jax import model_io, pretrained
+from affect_jax import model_io, models, pretrained
 from affect_jax.pretrained import conversion
+from affect_jax.train_state import take_apart
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "golden"
 DTYPES = ("float32", "float64")
@@ -62,11 +63,10 @@ def build(architecture, name, dtype):
     """The model with the official weights, in evaluation mode; float64 under `precision`."""
     released = conversion.release(architecture)
     arguments, model = pretrained.convert_state(released, state_dict(name))
+    _, params, stats = take_apart(model)
+    assert sum(x.size for x in params.values()) == manifest(name)["n_parameters"]
     if dtype == "float32":
         return model
-    from affect_jax import models
-
-    _, params, stats = conversion.take_apart(model)
     wide = models.create(released.model, **arguments, dtype=dtype, param_dtype=dtype)
     return model_io.with_arrays(wide, {"params": params, "stats": stats})
 
