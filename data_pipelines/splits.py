@@ -29,7 +29,9 @@ from data_pipelines.example import DataError, DecodeError, Source
 
 log = logging.getLogger(__name__)
 
-# Chosen on 2,261 web faces: see `near` in tests/data_pipelines/datasets/test_splits.py.
+# Chosen on 2,261 web faces: of the 2.5 million pairs 5 are near, all of them neighbouring photos of
+# one person, while at least 98 % of copies are found that were re-encoded at quality 10, scaled to
+# 48 pixels, blurred, brightened or cut by 2 % at two edges. A cut of 5 % is not found.
 DIFFERENCE_BITS = 40
 DCT_BITS = 10
 _BLOCK = 4096

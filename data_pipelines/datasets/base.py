@@ -14,16 +14,15 @@ import csv
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
 
 from data_pipelines.datasets.layout import layout_error
+from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
 from data_pipelines.decode import decode
 from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DecodeError
 
@@ -32,11 +31,6 @@ META_FILE = "affect.json"
 REJECTED_FILE = "rejected.csv"
 # Formats that are stored as they are; all others become PNG.
 _STORED = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
-_SHARD_BYTES = 512 * 2**20
-# JPEG and PNG do not shrink, so compression would only cost time; a group of one record makes
-# random access cheap.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
-_WINDOW = 64
 _PIXELS = "pixels"
 _FOREHEAD = 0.2
 
@@ -196,8 +190,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.progress: Callable[[str, int, int], None] = lambda split, done, total: None
         self.landmarker: Landmarker | None = None
         self.release = ""
-        self._groups = _Names()
-        self._persons = _Names()
+        self._groups = Names()
+        self._persons = Names()
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
 
@@ -274,10 +268,10 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split, where) for split, where in found.items()}
 
     def _generate_examples(self, split: str, found: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-        book = self._books[split] = _Book()
+        book = self._books[split] = Book()
         total = self.count(found)
         done = 0
-        loaded = _in_order(self._load, self.records(found), self.workers)
+        loaded = in_order(self._load, self.records(found), self.workers)
         for record, example in self._with_landmarks(loaded) if self.landmarker else loaded:
             done += 1
             self.progress(split, done, total)
@@ -291,8 +285,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
         """Streams every split to its shards (TFDS calls this inside its temporary folder)."""
-        self._books: dict[str, _Book] = {}
-        self._groups, self._persons = _Names(), _Names()
+        self._books: dict[str, Book] = {}
+        self._groups, self._persons = Names(), Names()
         serializer = tfds.core.example_serializer.ExampleSerializer(
             self.info.features.get_serialized_info()
         )
@@ -303,7 +297,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 serializer.serialize_example(self.info.features.encode_example(example))
                 for _, example in examples
             )
-            lengths, size = _write_shards(encoded, template)
+            lengths, size = write_shards(encoded, template)
             book = self._books[split]
             if not lengths:
                 reasons = collections.Counter(reason for _, reason in book.rejected)
@@ -367,7 +361,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _with_landmarks(self, loaded: Iterable[tuple[Record, Any]]) -> Iterator[tuple[Record, Any]]:
         """Replaces the landmarks, a batch at a time; rejected records pass through in order."""
-        for batch in _batches(loaded, _WINDOW):
+        for batch in batches(loaded, WINDOW):
             good = [example for _, example in batch if not isinstance(example, Reject)]
             pixels = [example.pop(_PIXELS) for example in good]
             boxes = [
@@ -413,54 +407,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 writer.writerows((split, *row) for row in book.rejected)
 
 
-class _Names:
-    """Names to numbers in the order of their first appearance."""
-
-    def __init__(self) -> None:
-        self.ids: dict[str, int] = {}
-
-    def number(self, name: str) -> int:
-        """Number of a name; -1 for the empty one."""
-        return self.ids.setdefault(name, len(self.ids)) if name else MISSING_ID
-
-
-class _Book:
-    """Labels and rejections of one split as they are written."""
-
-    def __init__(self) -> None:
-        self.labels: list[int] = []
-        self.groups: list[int] = []
-        self.persons: list[int] = []
-        self.valence_arousal: list[tuple[float, float]] = []
-        self.rejected: list[tuple[str, str]] = []
-        self.has: set[str] = set()
-
-    def add(self, example: dict[str, Any], record: Record, person: int) -> None:
-        self.labels.append(record.expression)
-        self.groups.append(example["group"])
-        self.persons.append(person)
-        self.valence_arousal.append((record.valence, record.arousal))
-        if record.expression >= 0:
-            self.has.add("expression")
-        if np.isfinite((record.valence, record.arousal)).any():
-            self.has.add("valence_arousal")
-        if np.isfinite(example["landmarks"]).any():
-            self.has.add("landmarks")
-        if record.probs is not None:
-            self.has.add("expression_probs")
-
-    def summary(self, num_classes: int) -> dict[str, Any]:
-        labels = np.array(self.labels, np.int64)
-        return {
-            "examples": len(self.labels),
-            "per_class": np.bincount(labels[labels >= 0], minlength=num_classes).tolist(),
-            "groups": len({g for g in self.groups if g >= 0}),
-            "persons": len({p for p in self.persons if p >= 0}),
-            "rejected": len(self.rejected),
-            "has": sorted(self.has),
-        }
-
-
 def _read(image: Path | bytes | Callable[[], bytes]) -> bytes:
     if callable(image):
         return image()
@@ -483,67 +429,3 @@ def _face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) ->
     if np.isfinite(box).all():
         return box
     return np.array([0, 0, shape[1] - 1, shape[0] - 1], np.float32)
-
-
-def _in_order(
-    function: Callable[[Record], Any], items: Iterable[Record], workers: int
-) -> Iterator[tuple[Record, Any]]:
-    """(item, function(item)) in the order of `items`, computed by threads, a few ahead."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        window: collections.deque[tuple[Record, Any]] = collections.deque()
-        try:
-            for item in items:
-                window.append((item, pool.submit(function, item)))
-                if len(window) >= _WINDOW:
-                    first, future = window.popleft()
-                    yield first, future.result()
-            while window:
-                first, future = window.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in window:
-                future.cancel()
-
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _write_shards(encoded: Iterable[bytes], template: Any) -> tuple[list[int], int]:
-    """Writes records in order into shards of at most 512 MiB.
-
-    Returns:
-      the number of records of each shard, and the bytes written.
-    """
-    folder = Path(template.data_dir)
-    lengths: list[int] = []
-    total = shard_bytes = 0
-    writer = None
-    try:
-        for data in encoded:
-            if writer is None or shard_bytes > _SHARD_BYTES:
-                if writer is not None:
-                    writer.close()
-                # The number of shards, part of their names, is not known yet.
-                path = folder / f"{template.split}.part{len(lengths):05d}"
-                writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-                lengths.append(0)
-                shard_bytes = 0
-            writer.write(data)
-            lengths[-1] += 1
-            shard_bytes += len(data)
-            total += len(data)
-    finally:
-        if writer is not None:
-            writer.close()
-    for k in range(len(lengths)):
-        final = template.sharded_filepath(shard_index=k, num_shards=len(lengths))
-        (folder / f"{template.split}.part{k:05d}").rename(str(final))
-    return lengths, total

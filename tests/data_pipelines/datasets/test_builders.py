@@ -359,7 +359,7 @@ def test_manifest_folder(tmp_path):
 
 
 def test_records_keep_their_order_and_shards_may_be_many(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_pipelines.datasets.base._SHARD_BYTES", 4000)
+    monkeypatch.setattr("data_pipelines.datasets.writing._SHARD_BYTES", 4000)
     result = run(tmp_path, "ferg_db", trees.ferg_db(tmp_path / "in"))
     shards = sorted(result.folder.glob("*.array_record-*"))
     assert len(shards) > 3
@@ -379,7 +379,7 @@ def test_tfds_reads_what_was_written(tmp_path):
     assert json.loads((result.folder / "affect.json").read_text())["release"] == ""
 
 
-# What SPEC-like documentation prints, written out once more by hand.
+# As the documentation of each data set prints them, written out once more by hand.
 ORDERS = {
     "affectnet": "neutral happy sad surprise fear disgust anger contempt",
     "aff_wild2": "neutral anger disgust fear happiness sadness surprise other",

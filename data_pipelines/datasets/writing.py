@@ -1,0 +1,134 @@
+"""Writing a data set: records in order, made by threads, and a book of what was written."""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from array_record.python import array_record_module
+
+from data_pipelines.example import MISSING_ID
+
+Item = TypeVar("Item")
+WINDOW = 64
+_SHARD_BYTES = 512 * 2**20
+# JPEG and PNG do not shrink, so compression would only cost time; a group of one record makes
+# random access cheap.
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+class Names:
+    """Names to numbers in the order of their first appearance."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        """Number of a name; -1 for the empty one."""
+        return self.ids.setdefault(name, len(self.ids)) if name else MISSING_ID
+
+
+class Book:
+    """Labels and rejections of one split as they are written."""
+
+    def __init__(self) -> None:
+        self.labels: list[int] = []
+        self.groups: list[int] = []
+        self.persons: list[int] = []
+        self.valence_arousal: list[tuple[float, float]] = []
+        self.rejected: list[tuple[str, str]] = []
+        self.has: set[str] = set()
+
+    def add(self, example: dict[str, Any], record: Any, person: int) -> None:
+        """Notes a record that is written, with the number of its person."""
+        self.labels.append(record.expression)
+        self.groups.append(example["group"])
+        self.persons.append(person)
+        self.valence_arousal.append((record.valence, record.arousal))
+        if record.expression >= 0:
+            self.has.add("expression")
+        if np.isfinite((record.valence, record.arousal)).any():
+            self.has.add("valence_arousal")
+        if np.isfinite(example["landmarks"]).any():
+            self.has.add("landmarks")
+        if record.probs is not None:
+            self.has.add("expression_probs")
+
+    def summary(self, num_classes: int) -> dict[str, Any]:
+        """Counts of the split, for `affect.json`."""
+        labels = np.array(self.labels, np.int64)
+        return {
+            "examples": len(self.labels),
+            "per_class": np.bincount(labels[labels >= 0], minlength=num_classes).tolist(),
+            "groups": len({g for g in self.groups if g >= 0}),
+            "persons": len({p for p in self.persons if p >= 0}),
+            "rejected": len(self.rejected),
+            "has": sorted(self.has),
+        }
+
+
+def in_order(
+    function: Callable[[Item], Any], items: Iterable[Item], workers: int
+) -> Iterator[tuple[Item, Any]]:
+    """(item, function(item)) in the order of `items`, computed by threads, a few ahead."""
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        window: collections.deque[tuple[Item, Any]] = collections.deque()
+        try:
+            for item in items:
+                window.append((item, pool.submit(function, item)))
+                if len(window) >= WINDOW:
+                    first, future = window.popleft()
+                    yield first, future.result()
+            while window:
+                first, future = window.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in window:
+                future.cancel()
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def write_shards(encoded: Iterable[bytes], template: Any) -> tuple[list[int], int]:
+    """Writes records in order into shards of at most 512 MiB.
+
+    Returns:
+      the number of records of each shard, and the bytes written.
+    """
+    folder = Path(template.data_dir)
+    lengths: list[int] = []
+    total = shard_bytes = 0
+    writer = None
+    try:
+        for data in encoded:
+            if writer is None or shard_bytes > _SHARD_BYTES:
+                if writer is not None:
+                    writer.close()
+                # The number of shards, part of their names, is not known yet.
+                path = folder / f"{template.split}.part{len(lengths):05d}"
+                writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+                lengths.append(0)
+                shard_bytes = 0
+            writer.write(data)
+            lengths[-1] += 1
+            shard_bytes += len(data)
+            total += len(data)
+    finally:
+        if writer is not None:
+            writer.close()
+    for k in range(len(lengths)):
+        final = template.sharded_filepath(shard_index=k, num_shards=len(lengths))
+        (folder / f"{template.split}.part{k:05d}").rename(str(final))
+    return lengths, total
