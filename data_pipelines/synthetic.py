@@ -25,6 +25,7 @@ CLASS_NAMES = expressions.CLASS_NAMES
 # Each split owns 2^40 person numbers.
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _SPLIT_STRIDE = 1 << 40
+_MAX_SIZE = 1 << 31
 # Pairs that people confuse: neutral-sad, happy-contempt, surprise-fear, disgust-anger.
 _CONFUSABLE = np.array([2, 7, 0, 4, 3, 6, 5, 1])
 # Smaller pictures are drawn at this size and scaled down.
@@ -111,7 +112,7 @@ class SyntheticFaces:
     in the order of `attribute_names`. Reading is thread-safe and a source can be pickled.
 
     Args:
-      size: number of records.
+      size: number of records, below 2^31.
       seed: draws all persons, videos and labels.
       split: "train", "validation" or "test"; one seed gives them different persons.
       image_size: side of the picture in pixels, at least 32.
@@ -142,9 +143,10 @@ class SyntheticFaces:
             raise DataError(f"synthetic faces: split {split!r} is not one of {', '.join(SPLITS)}")
         if version != VERSION:
             raise DataError(f"synthetic faces: version {version} is not the current one, {VERSION}")
-        if size < 0 or image_size < 32:
+        if not 0 <= size < _MAX_SIZE or image_size < 32:
             raise DataError(
-                f"synthetic faces: size ({size}) must be >= 0, image_size ({image_size}) >= 32"
+                f"synthetic faces: size ({size}) must lie in [0, 2^31) and image_size "
+                f"({image_size}) must be at least 32"
             )
         _known(knobs, [field.name for field in dataclasses.fields(Options)])
         self.size, self.seed, self.image_size = int(size), int(seed), int(image_size)
@@ -230,8 +232,7 @@ class SyntheticFaces:
     def _record(self, index: int, labels: _Labels, row: int) -> dict[str, Any]:
         o = self.options
         person_id, video, true = (int(x[row]) for x in (labels.person, labels.video, labels.true))
-        person_key = self._fold(_PERSON, person_id)
-        person = identity.draw(person_key)
+        person = identity.draw(self._fold(_PERSON, person_id))
         u, n = hashing.draw(self._fold(_VIDEO, person_id, video), *clip.NUMBERS)
         (grain_x, grain_y, *missing), jitter = hashing.draw(
             self._fold(_FRAME, person_id, index), 4, 2
@@ -274,7 +275,7 @@ class SyntheticFaces:
             # The landmarks end at the brows; a face's box holds some forehead too.
             "box": np.array([x0, y0 - 0.2 * (y1 - y0), x1, y1], np.float32),
             "group": np.int32(video),
-            "attributes": identity.attributes(person_key)[0],
+            "attributes": np.array(person.attributes, np.int32),
         }
 
 

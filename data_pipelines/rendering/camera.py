@@ -11,7 +11,7 @@ from data_pipelines.rendering import hashing
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-    """How one picture is taken. Strengths are for a picture of 128 pixels; 0 switches a step off."""
+    """How one picture is taken; lengths are for a picture of 128 pixels, 0 switches a step off."""
 
     blur: float
     noise: float

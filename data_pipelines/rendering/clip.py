@@ -39,7 +39,7 @@ def expression(
     arousal follow the intensity, with a rater's noise for the video and for the frame (`jitter`).
     """
     swing = _wave(u[1] + 0.5 * time * (0.5 + u[2]))
-    strength = _clip(0.58 + 0.42 * u[0] + 0.14 * swing, 0.38, 1.1) * person.expressiveness
+    strength = _clip(0.62 + 0.38 * u[0] + 0.13 * swing, 0.45, 1.1) * person.expressiveness
     side = int(u[4] < 0.5)
     full, offset = expressions.activations(category, u[3], side)
     numbers = np.array(n[: 2 * _UNITS])[:, None]
@@ -114,4 +114,4 @@ def sensor_numbers(u: list[float]) -> list[float]:
 
 def scene_numbers(u: list[float]) -> tuple[list[float], bool]:
     """The painter's numbers (gaze, clothes, obstacle), and whether there is an obstacle."""
-    return u[35:47], u[47] < _OBSTACLE_SHARE
+    return u[37:47], u[47] < _OBSTACLE_SHARE

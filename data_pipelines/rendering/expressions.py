@@ -4,6 +4,8 @@ The combinations follow the published EMFACS-like prototypes (Ekman and Friesen,
 Martinez, PNAS 2014); the variants of one category and their strengths are ours.
 """
 
+import itertools
+
 import numpy as np
 
 CLASS_NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt")
@@ -16,7 +18,7 @@ PROTOTYPES = (
     (
         (0.40, {6: 0.9, 12: 1.0, 25: 0.7}, 0.0),
         (0.30, {6: 0.8, 12: 0.95}, -0.12),
-        (0.30, {6: 1.0, 12: 1.0, 25: 0.8, 26: 0.45}, 0.15),
+        (0.30, {6: 1.0, 12: 1.0, 25: 0.8, 26: 0.4}, 0.15),
     ),
     (
         (0.4, {1: 1.0, 4: 0.55, 15: 1.0, 17: 0.5, 43: 0.25}, 0.0),
@@ -25,12 +27,12 @@ PROTOTYPES = (
     ),
     (
         (0.6, {1: 1.0, 2: 1.0, 5: 0.9, 25: 0.6, 26: 1.0}, 0.05),
-        (0.4, {1: 1.0, 2: 1.0, 5: 0.7, 25: 0.5, 26: 0.65}, -0.1),
+        (0.4, {1: 1.0, 2: 1.0, 5: 0.75, 25: 0.5, 26: 0.8}, -0.1),
     ),
     (
         (0.5, {1: 1.0, 2: 0.5, 4: 0.75, 5: 1.0, 7: 0.3, 20: 1.0, 25: 0.8, 26: 0.35}, 0.0),
         (0.3, {1: 1.0, 2: 0.45, 4: 0.8, 5: 1.0, 20: 1.0, 25: 0.6}, -0.08),
-        (0.2, {1: 1.0, 2: 0.6, 4: 0.6, 5: 1.0, 20: 0.9, 25: 0.9, 26: 0.6}, 0.08),
+        (0.2, {1: 1.0, 2: 0.6, 4: 0.6, 5: 1.0, 20: 0.9, 25: 0.9, 26: 0.45}, 0.08),
     ),
     (
         (0.4, {9: 1.0, 10: 0.8, 17: 0.5, 4: 0.3, 7: 0.4}, 0.0),
@@ -43,9 +45,9 @@ PROTOTYPES = (
         (0.3, {4: 1.0, 5: 0.7, 7: 0.7, 10: 0.5, 16: 0.6, 23: 0.5, 25: 1.0}, 0.1),
     ),
     (
-        (0.5, {12: 0.95, 14: 1.0, 7: 0.2}, 0.0),
-        (0.3, {12: 0.85, 14: 1.0, 10: 0.5, 7: 0.2}, 0.05),
-        (0.2, {12: 0.9, 14: 1.0, 43: 0.2}, -0.05),
+        (0.5, {12: 1.1, 14: 1.1, 7: 0.2}, 0.0),
+        (0.3, {12: 1.0, 14: 1.1, 10: 0.6, 7: 0.2}, 0.05),
+        (0.2, {12: 1.05, 14: 1.1, 43: 0.2}, -0.05),
     ),
 )
 UNILATERAL = CLASS_NAMES.index("contempt")
@@ -76,11 +78,10 @@ def activations(category: int, choice: float, side: int) -> tuple[np.ndarray, fl
     Returns float64 [units, 2] (image left, image right) and the variant's arousal offset.
     """
     levels = np.zeros((len(ACTION_UNITS), 2))
-    for probability, *variant in PROTOTYPES[category]:
-        choice -= probability
-        if choice < 0:
-            break
-    units, offset = variant
+    variants = PROTOTYPES[category]
+    edges = itertools.accumulate(probability for probability, _, _ in variants)
+    chosen = sum(choice >= edge for edge in edges)
+    _, units, offset = variants[min(chosen, len(variants) - 1)]
     for unit, level in units.items():
         levels[AU[unit]] = level
     if category == UNILATERAL:

@@ -84,7 +84,7 @@ class Levels:
 
 def levels(person: Person, muscles: Muscles) -> Levels:
     """Where nose base, mouth and chin lie for this person and this opening of the jaw."""
-    jaw_drop = 17.0 * muscles.mean[26]
+    jaw_drop = 21.0 * muscles.mean[26]
     nose = 50.0 + person.nose_length
     mouth = nose + 21.0 + person.mouth_drop
     return Levels(nose, mouth, mouth + 38.0 + person.chin + jaw_drop, jaw_drop)
@@ -161,7 +161,7 @@ def _nose(person: Person, muscles: Muscles, nose: float) -> Points:
 
 @dataclasses.dataclass(frozen=True)
 class _Lips:
-    """One half of the mouth; heights of the lip edges at a place t from the middle to the corner."""
+    """One half of the mouth: the edges of the lips from the middle (t = 0) to the corner (1)."""
 
     corner_x: float
     corner_y: float
@@ -171,6 +171,7 @@ class _Lips:
     gap_up: float
     gap_low: float
     rise: float
+    roundness: float
 
     def line(self, t: float) -> float:
         bend = 1.7 if self.corner_y < self.centre else 2.2
@@ -178,7 +179,7 @@ class _Lips:
 
     def heights(self, t: float, thick_up: float, thick_low: float) -> tuple[float, ...]:
         """Outer and inner edge of the upper lip, inner and outer edge of the lower lip."""
-        line, opening = self.line(t), (1.0 - t * t) ** 0.75
+        line, opening = self.line(t), (1.0 - t * t) ** self.roundness
         top = line - self.gap_up * opening
         bottom = line + self.gap_low * opening
         return (
@@ -203,7 +204,7 @@ def _half_lips(person: Person, muscles: Muscles, m: Units, level: Levels) -> _Li
             + 1.0 * m[15]
             - 2.5 * m[23]
             - 1.0 * m[24]
-            - 3.0 * m[26]
+            - 9.0 * m[26] * (1.0 - 0.8 * min(1.0, max(m[12], m[20])))
         ),
         corner_y=level.mouth
         - 10.0 * m[12]
@@ -212,13 +213,14 @@ def _half_lips(person: Person, muscles: Muscles, m: Units, level: Levels) -> _Li
         - 3.5 * m[14]
         - 1.0 * m[17]
         - 0.5 * m[10]
-        + 0.3 * level.jaw_drop,
+        + 0.5 * level.jaw_drop,
         centre=level.mouth + 1.5 * both[12] - 3.5 * both[17] - 1.5 * both[15] - 1.0 * both[10],
         upper=person.upper_lip * thin * (1.0 - 0.15 * m[25]),
         lower=person.lower_lip * thin * (1.0 + 0.12 * m[17]),
         gap_up=2.5 * m[25] + 5.5 * m[10] * (0.4 + 0.6 * m[25]) * parted,
         gap_low=4.5 * m[25] + 0.92 * level.jaw_drop + (4.5 * m[16] + 1.5 * m[20]) * parted,
         rise=4.0 * m[10] * (1.0 - 0.8 * parted),
+        roundness=0.75 - 0.25 * min(1.0, m[26]),
     )
 
 

@@ -28,7 +28,7 @@ _COMB = np.array(
         ]
         for a in np.linspace(-1.75, 1.75, 18)
     ]
-) * (_SKULL_RADII + [1.0, 0.0, 2.0])
+) * (_SKULL_RADII + np.array([1.0, 0.0, 2.0]))
 _HAIRLINE = np.array(
     [
         (-69.0, 6.0, -76.0),
@@ -44,34 +44,35 @@ _HAIRLINE = np.array(
         (69.0, 6.0, -76.0),
     ]
 )
+# fmt: off
 _EAR = np.array(
-    [(72, 16, -76), (73, -8, -84), (75, -17, -90), (80, -18, -95), (83, -9, -98)]
-    + [(82, 6, -97), (78, 18, -92), (77, 27, -86), (73, 27, -80)],
+    [(72, 16, -76), (73, -8, -84), (75, -17, -90), (80, -18, -95), (83, -9, -98),
+     (82, 6, -97), (78, 18, -92), (77, 27, -86), (73, 27, -80)],
     float,
 )
 _INNER_EAR = np.array([(75, -8, -86), (79, -10, -93), (79, 4, -93), (75, 12, -86)], float)
 _CURTAIN = np.array(  # long hair beside the face, from the parting down and back up
-    [(8, -74, -28), (34, -66, -30), (56, -46, -38), (65, -10, -52), (67, 40, -58), (66, 90, -58)]
-    + [(70, 150, -64), (92, 152, -84), (94, 90, -92), (92, 30, -96), (88, -40, -96), (66, -92, -90)]
-    + [(36, -112, -78), (6, -118, -70)],
+    [(8, -74, -28), (34, -66, -30), (56, -46, -38), (65, -10, -52), (67, 40, -58), (66, 90, -58),
+     (70, 150, -64), (92, 152, -84), (94, 90, -92), (92, 30, -96), (88, -40, -96), (66, -92, -90),
+     (36, -112, -78), (6, -118, -70)],
     float,
 )
 _LOCKS = np.array(
-    [
-        [(12 + 6 * k, -82 - 4 * k, -36 - 8 * k), (48 + 6 * k, -58 - 4 * k, -44 - 8 * k)]
-        + [(66 + 4 * k, -4, -56 - 6 * k), (69 + 4 * k, 60, -60 - 6 * k), (70 + 5 * k, 140, -66)]
-        for k in (0.3, 1.4, 2.6, 3.6)
-    ]
+    [[(12 + 6 * k, -82 - 4 * k, -36 - 8 * k), (48 + 6 * k, -58 - 4 * k, -44 - 8 * k),
+      (66 + 4 * k, -4, -56 - 6 * k), (69 + 4 * k, 60, -60 - 6 * k), (70 + 5 * k, 140, -66)]
+     for k in (0.3, 1.4, 2.6, 3.6)]
 )
 _FRINGE = np.array(
-    [(-62.0, -30.0, -38.0), (-38.0, -36.0, -14.0), (-12.0, -38.0, -8.0)]
-    + [(14.0, -39.0, -8.0), (38.0, -35.0, -14.0), (62.0, -29.0, -38.0)]
-)
-_BODY = np.array(
-    [(-56, 168, -64), (-150, 200, -70), (-150, 330, -70), (150, 330, -70), (150, 200, -70)]
-    + [(56, 168, -64), (28, 186, -30), (0, 194, -22), (-28, 186, -30)],
+    [(-62, -30, -38), (-38, -36, -14), (-12, -38, -8), (14, -39, -8), (38, -35, -14),
+     (62, -29, -38)],
     float,
 )
+_BODY = np.array(
+    [(-56, 168, -64), (-150, 200, -70), (-150, 330, -70), (150, 330, -70), (150, 200, -70),
+     (56, 168, -64), (28, 186, -30), (0, 194, -22), (-28, 186, -30)],
+    float,
+)
+# fmt: on
 _BROAD = ("long", "long_fringe")
 _POWER = np.stack([np.cos(_ROUND), np.sin(_ROUND)])
 
@@ -130,9 +131,9 @@ def paint_behind(
     camera: Camera,
     u: list[float],
 ) -> None:
-    """Everything up to the bare face: back hair, body, ears, skull and face; into a picture of 4 channels.
+    """Everything up to the bare face: back hair, body, ears, skull and skin.
 
-    `u`: 5 uniform numbers for the clothes.
+    `u`: 3 uniform numbers for the colour of the clothes.
     """
     p, mm = person, camera.scale
     jaw, hairline = flat["jaw"], flat["hairline"]
@@ -151,7 +152,8 @@ def paint_behind(
     canvas.fill(image, body, cloth)
     canvas.stroke(image, body[5:], shade(cloth, 0.7), max(1, round(2.5 * mm)))
     # The chin throws a shadow on the neck: the jaw once more, lower.
-    shadow = np.concatenate([jaw[3:14] + [0.0, 3.0 * mm], jaw[12:3:-1] + [0.0, 22.0 * mm]])
+    near, far = np.array([0.0, 3.0 * mm]), np.array([0.0, 22.0 * mm])
+    shadow = np.concatenate([jaw[3:14] + near, jaw[12:3:-1] + far])
     canvas.fill(soft, shadow / 2, 78)
     if p.style not in _BROAD:
         for ear, inner in zip(flat["ears"], flat["inner_ears"], strict=True):
@@ -226,7 +228,8 @@ def paint_obstacle(
     elif u[0] < 0.7:  # a post in front of one side
         outer = side + (side - jaw[8]) * 0.1
         shift = np.array([np.sign(side[0] - jaw[8, 0]) * 34.0 * mm, 0.0])
-        top, low = outer - [0.0, 300.0 * mm], outer + [0.0, 300.0 * mm]
+        reach = np.array([0.0, 300.0 * mm])
+        top, low = outer - reach, outer + reach
         canvas.fill(image, np.stack([top, top + shift, low + shift, low]), colour)
     else:  # a microphone below the mouth
         head = jaw[8] + (side - jaw[8]) * 0.25 - [0.0, 2.0 * mm]

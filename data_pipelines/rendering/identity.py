@@ -1,5 +1,6 @@
 """A person: everything about a synthetic face that no expression changes."""
 
+import bisect
 import dataclasses
 
 import numpy as np
@@ -37,11 +38,12 @@ HAIR_STYLES = ("bald", "buzz", "short", "side", "fringe", "long", "long_fringe",
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """Traits of one person; lengths in millimetres, colours RGB in 0 to 255, strengths in [0, 1]."""
+    """Traits of one person: lengths in millimetres, colours RGB 0 to 255, strengths in [0, 1]."""
 
     tone: float
     age: float
     glasses: bool
+    attributes: tuple[int, int, int]
     masculine: bool
     skin: Colour
     hair: Colour
@@ -146,6 +148,11 @@ def draw(key: np.ndarray) -> Person:
         tone=tone,
         age=age,
         glasses=u[2] < _GLASSES_SHARE,
+        attributes=(
+            bisect.bisect_right(_TONE_BANDS, u[0]),
+            bisect.bisect_right(_AGE_BANDS, u[1]),
+            int(u[2] < _GLASSES_SHARE),
+        ),
         masculine=masculine,
         skin=skin,
         hair=hair,

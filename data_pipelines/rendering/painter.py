@@ -31,8 +31,13 @@ _BONES = np.array(
 _LID_SHADOW = (150.0, 138.0, 132.0)
 _WHITE: Colour = (222.0, 217.0, 212.0)
 _TEETH: Colour = (228.0, 222.0, 210.0)
-_GUMS: Colour = (60.0, 20.0, 22.0)
-_TONGUE: Colour = (150.0, 70.0, 72.0)
+_GUMS: Colour = (48.0, 16.0, 18.0)
+_TONGUE: Colour = (136.0, 60.0, 62.0)
+_HOLE = np.array([(-3.2, -0.3), (0.0, -2.6), (3.2, -0.3), (0.0, 0.4)])
+_WING = np.array([(0.5, -8.5), (2.8, -3.5), (0.0, 0.8)])
+_CHIN_ARC = np.array([(-11.0, 3.0), (-6.0, -3.5), (0.0, -5.5), (6.0, -3.5), (11.0, 3.0)])
+_TAPER = np.array([[0.8], [1.0], [0.95], [0.75], [0.2]])
+_PARTED = 1.4  # lips further apart than this, in millimetres, show what is behind them
 _TEETH_ARC = 1.0 - np.abs(np.linspace(-1.0, 1.0, 17))[:, None] ** 5
 _RINGS = (([36, 37, 38, 39, 40, 41], -1.0), ([45, 44, 43, 42, 47, 46], 1.0))
 
@@ -44,7 +49,7 @@ class Painter:
       person, muscles, camera, light: what is drawn and how it is seen.
       points: float64 [68, 3] landmarks in face coordinates.
       background: uint8 [size, size, 4] with a last channel of 0, drawn over.
-      u: 12 uniform numbers for what belongs to the clip (gaze, clothes, obstacle).
+      u: 10 uniform numbers for what belongs to the clip (gaze, clothes, obstacle).
       obstacle: whether something hides an edge of the face.
     """
 
@@ -66,13 +71,14 @@ class Painter:
         self.detail = np.full((self.size, self.size), 128, np.uint8)
         self.soft = np.full((self.size // 2, self.size // 2), 128, np.uint8)
         self.level = geometry.levels(person, muscles)
-        self.up = -camera.rotation[:2, 1]
+        # A millimetre to the right and down in the plane of the face, in pixels.
+        self.axes = camera.rotation[:2, :2].T * camera.scale
         self.flat = self._project_all()
         self.landmarks = self.flat["landmarks"]
 
     def paint(self) -> np.ndarray:
         """The picture, uint8 [size, size, 3]."""
-        head.paint_behind(self.image, self.soft, self.person, self.flat, self.camera, self.u[2:7])
+        head.paint_behind(self.image, self.soft, self.person, self.flat, self.camera, self.u[2:5])
         self._folds()
         self._nose()
         self._mouth()
@@ -86,7 +92,7 @@ class Painter:
             brightness = 0.4 + 0.6 * self.light.strength
             head.paint_spectacles(self.image, self.person, self.flat, self.mm, brightness)
         if self.obstacle:
-            head.paint_obstacle(self.image, self.flat, self.person, self.mm, self.u[7:12])
+            head.paint_obstacle(self.image, self.flat, self.person, self.mm, self.u[5:10])
         return self.image
 
     def _project_all(self) -> dict[str, np.ndarray]:
@@ -119,7 +125,7 @@ class Painter:
             smile[side, 2] = points[corner] + (sign * 6.5, 1.0, -6.0)
             smile[side, 1] = 0.5 * (smile[side, 0] + smile[side, 2]) + (sign * 4.5, -3.0, 1.0)
             feet[side] = points[outer] + _FEET * (sign, 1.0, 1.0)
-        look_x, look_y = 7.0 * (self.u[0] - 0.5), 0.6 + 3.0 * (self.u[1] - 0.5)
+        look_x, look_y = 5.0 * (self.u[0] - 0.5), 0.6 + 3.0 * (self.u[1] - 0.5)
         centre = (31.5 + p.eye_spacing) * p.head_width
         lower = m.mean[4] + m.mean[9]
         return {
@@ -151,7 +157,7 @@ class Painter:
             if m.mean[2] < 0.45 * m.mean[1]:  # the inner brow alone folds the middle only
                 lines = lines[:, 2:-2]
             canvas.stroke(self.detail, lines, 128 - 42 * across, self._width(1.0))
-            canvas.stroke(self.detail, lines + self.up * 2.0 * self.mm, 128 + 14 * across)
+            canvas.stroke(self.detail, lines - 2.0 * self.axes[1], 128 + 14 * across)
         frown = min(1.0, 0.25 * p.wrinkles + m.mean[4] + 0.4 * m.mean[9])
         if frown > 0.15:
             canvas.stroke(self.detail, flat["frown"], 128 - 62 * frown, self._width(1.3))
@@ -163,87 +169,50 @@ class Painter:
             canvas.stroke(self.detail, flat["feet"], 128 - 38 * min(1.0, crow))
 
     def _nose(self) -> None:
-        skin, mm = self.person.skin, self.mm
-        base = self.landmarks[31:36]
-        axis = base[4] - base[0]
-        axis = axis / max(1e-6, float(np.hypot(*axis)))
-        down = np.array([-axis[1], axis[0]])
-        for near in (1, 3):
-            at = 0.5 * (base[near] + base[2]) + 0.3 * (base[near] - base[2]) - 0.8 * mm * down
-            across, along = 3.3 * mm * axis, 2.4 * mm * down
-            hole = np.stack(
-                [
-                    at - across + 0.2 * along,
-                    at - 0.8 * along,
-                    at + across + 0.2 * along,
-                    at + 0.5 * along,
-                ]
-            )
-            canvas.fill(self.image, hole, shade(skin, 0.34))
-        under = np.concatenate([spline(5, 3) @ base, base[[4, 2, 0]] + 5.0 * mm * down])
+        p, base = self.person, self.landmarks[31:36]
+        holes = [0.8 * base[near] + 0.2 * base[2] + _HOLE @ self.axes for near in (1, 3)]
+        canvas.fill(self.image, holes[0], shade(p.skin, 0.34))
+        canvas.fill(self.image, holes[1], shade(p.skin, 0.34))
+        under = np.concatenate([spline(5, 3) @ base, base[[4, 2, 0]] + 5.0 * self.axes[1]])
         canvas.fill(self.soft, under / 2, 98)
         wings = [
-            spline(3, 3)
-            @ np.stack(
-                [
-                    base[end] + sign * 0.5 * mm * axis - 8.5 * mm * down,
-                    base[end] + sign * 2.8 * mm * axis - 3.5 * mm * down,
-                    base[end] + 0.8 * mm * down,
-                ]
-            )
-            for end, sign in ((0, -1.0), (4, 1.0))
+            spline(3, 3) @ (base[k] + _WING * (s, 1.0) @ self.axes) for k, s in ((0, -1), (4, 1))
         ]
         canvas.stroke(self.detail, wings, 84, self._width(1.1))
-        if self.person.moustache > 0:
-            lip = self._curve([48, 49, 50, 51, 52, 53, 54], 3)
-            top = base[[4, 3, 2, 1, 0]] + 4.0 * mm * down
-            hair = mix(skin, shade(self.person.hair, 0.8), self.person.moustache)
+        if p.moustache > 0:
+            lip = self._curve([48, 49, 50, 51, 52, 53, 54], 3)[1:-1] - 0.8 * self.axes[1]
+            hair = mix(p.skin, shade(p.hair, 0.8), 0.75 * p.moustache)
+            top = lip[14:1:-3] + 0.45 * (base[[4, 3, 2, 1, 0]] - lip[14:1:-3])
             canvas.fill(self.image, np.concatenate([lip, top]), hair)
 
     def _mouth(self) -> None:
-        p, m, mm, lips = self.person, self.muscles, self.mm, self.person.lip_colour
+        m, lips, points = self.muscles, self.person.lip_colour, self.landmarks
         top = self._curve([48, 49, 50, 51, 52, 53, 54])
         bottom = self._curve([54, 55, 56, 57, 58, 59, 48])
         inner_top = self._curve([48, 60, 61, 62, 63, 64, 54], 3)
         inner_bottom = self._curve([54, 64, 65, 66, 67, 60, 48], 3)
         canvas.fill(self.image, np.concatenate([top, inner_top[::-1]]), shade(lips, 0.84))
         canvas.fill(self.image, np.concatenate([bottom, inner_bottom[::-1]]), lips)
-        gap = float(np.hypot(*(self.landmarks[66] - self.landmarks[62]))) / mm
-        if gap > 1.4:
+        gap = float(np.hypot(*(points[66] - points[62]))) / self.mm
+        if gap > _PARTED:
             self._cavity(np.concatenate([inner_top, inner_bottom[1:-1]]), gap)
         else:
             canvas.stroke(self.image, inner_top, shade(lips, 0.42), self._width(1.2))
-        down = -self.up * mm
-        glint = spline(5, 2) @ (
-            0.5 * (self.landmarks[[67, 66, 66, 66, 65]] + self.landmarks[[59, 58, 57, 56, 55]])
-        )
-        canvas.stroke(self.detail, glint[2:-2], 140, self._width(1.5))
-        under = spline(5, 3) @ self.landmarks[[59, 58, 57, 56, 55]] + 3.2 * down
-        canvas.stroke(self.soft, under / 2, 104, self._width(2.2))
+        rim = points[[59, 58, 57, 56, 55]]
+        glint = 0.5 * (points[[67, 66, 65]] + rim[1:4])
+        canvas.stroke(self.detail, glint, 142, self._width(1.5))
+        canvas.stroke(self.soft, (rim + 3.4 * self.axes[1]) / 2, 104, self._width(2.2))
         for index, sign, half in ((48, -1.0, m.left), (54, 1.0, m.right)):
             # A shadow at the corner, and the pit that a dimpler makes beside it.
-            depth = min(1.0, 0.35 + 0.8 * half[14] + 0.25 * half[12])
+            deep = min(1.0, 0.28 + 0.8 * half[14] + 0.25 * half[12])
             reach = 1.5 + 5.0 * half[14]
-            line = np.array(
-                [(sign * 0.5, -reach), (sign * (1.5 + 2.0 * half[14]), -0.2), (sign, reach)]
-            )
-            across = np.stack([-self.up[::-1] * [-1.0, 1.0], -self.up])
-            canvas.stroke(
-                self.detail,
-                spline(3, 3) @ (self.landmarks[index] + line @ across * mm),
-                128 - 64 * depth,
-                self._width(1.5),
-            )
+            pit = np.array([(0.5, -reach), (1.5 + 2.0 * half[14], -0.2), (1.0, reach)])
+            line = spline(3, 3) @ (points[index] + pit * (sign, 1.0) @ self.axes)
+            canvas.stroke(self.detail, line, 128 - 64 * deep, self._width(1.5))
         if m.mean[17] > 0.25:  # the chin's pitted boss
-            centre = 0.45 * self.landmarks[57] + 0.55 * self.landmarks[8]
-            arc = np.array([(-11.0, 3.0), (-6.0, -3.5), (0.0, -5.5), (6.0, -3.5), (11.0, 3.0)])
-            axes = np.stack([-self.up[::-1] * [-1.0, 1.0], -self.up])
-            canvas.stroke(
-                self.detail,
-                spline(5, 2) @ (centre + arc @ axes * mm),
-                128 - 40 * min(1.0, m.mean[17]),
-                self._width(1.2),
-            )
+            arc = 0.45 * points[57] + 0.55 * points[8] + _CHIN_ARC @ self.axes
+            deep = min(1.0, m.mean[17])
+            canvas.stroke(self.detail, spline(5, 2) @ arc, 128 - 40 * deep, self._width(1.2))
 
     def _cavity(self, outline: np.ndarray, gap: float) -> None:
         """Teeth, tongue and darkness between parted lips."""
@@ -256,17 +225,19 @@ class Painter:
         patch[:] = (*_GUMS, 255)
         top = self._curve([60, 61, 62, 63, 64]) - (x0, y0)
         bottom = self._curve([60, 67, 66, 65, 64]) - (x0, y0)
-        down = -self.up * self.mm
+        down = self.axes[1]
         if gap > 8:
             canvas.fill(
-                patch, np.concatenate([bottom[3:-3], bottom[-4:2:-1] - 0.33 * gap * down]), _TONGUE
+                patch, np.concatenate([bottom[3:-3], bottom[-4:2:-1] - 0.26 * gap * down]), _TONGUE
             )
         teeth = shade(_TEETH, 1.0 - 0.14 * self.person.age)
         # The row of teeth is an arc: it does not follow the lip all the way up to its corners.
         row = top + 0.35 * (top.mean(0) - top) * [0.0, 1.0]
-        height = min(0.72 * gap, 8.0) * _TEETH_ARC
+        both = self.muscles.mean
+        raised = max(both[12], both[10], both[20])
+        height = min(0.72 * gap, 1.5 + 6.5 * raised) * _TEETH_ARC
         canvas.fill(patch, np.concatenate([top - 3.0 * down, (row + height * down)[::-1]]), teeth)
-        bared = min(1.0, self.muscles.mean[20] + self.muscles.mean[16])
+        bared = min(1.0, both[20] + both[16])
         if bared > 0.4 and gap > 3.5:
             rise = min(0.40 * gap, 5.5) * bared * _TEETH_ARC
             low = np.concatenate([bottom + 3.0 * down, (bottom - rise * down)[::-1]])
@@ -278,7 +249,7 @@ class Painter:
         canvas.blend(area, patch, outline - (x0, y0))
 
     def _eye(self, ring: list[int], sign: float) -> None:
-        p, mm, up = self.person, self.mm, self.up
+        p, mm, down = self.person, self.mm, self.axes[1]
         half = self.muscles.left if sign < 0 else self.muscles.right
         skin, side = p.skin, int(sign > 0)
         upper, lower = self._curve(ring[:4]), self._curve([ring[3], ring[4], ring[5], ring[0]])
@@ -289,7 +260,7 @@ class Painter:
         x0, y0, x1, y1 = box
         # A raised lid folds away behind its crease, a lowered one shows more of itself.
         lid = max(0.8, 3.4 - 1.0 * p.hood - 2.2 * half[5] + 2.5 * half[43])
-        crease = upper + up * (lid * mm)
+        crease = upper - lid * down
         lid_colour = mix(shade(skin, 0.84), (92.0, 70.0, 84.0), 0.3 * p.make_up)
         canvas.fill(self.image, np.concatenate([upper, crease[::-1]]), lid_colour)
         canvas.stroke(self.detail, crease, 82, self._width(1.0))
@@ -297,7 +268,7 @@ class Painter:
         patch = np.empty_like(area)
         patch[:] = (*_WHITE, 255)
         iris = self.flat["irises"][side] - (x0, y0)
-        canvas.stroke(patch, upper - (x0, y0) - up * (0.5 * mm), _LID_SHADOW, self._width(2.0))
+        canvas.stroke(patch, upper - (x0, y0) + 0.5 * down, _LID_SHADOW, self._width(2.0))
         canvas.disc(patch, iris, 6.3 * mm, shade(p.iris, 0.5))
         canvas.disc(patch, iris, 5.2 * mm, p.iris)
         canvas.disc(patch, iris, 2.6 * mm, (10.0, 8.0, 8.0))
@@ -309,32 +280,29 @@ class Painter:
             self._width(1.4 + 0.8 * p.make_up),
         )
         canvas.stroke(self.image, lower, shade(skin, 0.58))
-        bag = lower[1:-1] - up * ((4.4 - 1.2 * half[6] - 0.8 * half[7]) * mm)
+        bag = lower[1:-1] + (4.4 - 1.2 * half[6] - 0.8 * half[7]) * down
         deep = min(1.0, 0.25 + 0.5 * p.wrinkles + 0.7 * max(half[6], half[7]))
         canvas.stroke(self.detail, bag, 128 - 40 * deep, self._width(1.0))
 
     def _brows(self) -> None:
-        p, up = self.person, self.up
+        p = self.person
         hair = mix(p.brow_colour, p.skin, 0.12)
-        weights = spline(5, 3)
-        half = np.outer(
-            0.5 * p.brow_thickness * np.array([0.8, 1.0, 0.95, 0.75, 0.2]) * self.mm, up
-        )
-        strands = []
-        for indices in ([21, 20, 19, 18, 17], [22, 23, 24, 25, 26]):
+        weights, half = spline(5, 3), _TAPER * (0.5 * p.brow_thickness) * self.axes[1]
+        strands = np.empty((2, 11, 2, 2))
+        for side, indices in enumerate(([21, 20, 19, 18, 17], [22, 23, 24, 25, 26])):
             middle = self.landmarks[indices]
-            top, low = weights @ (middle + half), weights @ (middle - half)
+            top, low = weights @ (middle - half), weights @ (middle + half)
             canvas.fill(self.image, np.concatenate([top, low[::-1]]), hair)
-            strands.append(np.stack([low[:-3], top[2:-1]], axis=1))
-        canvas.stroke(self.image, np.concatenate(strands), shade(hair, 0.75))
+            strands[side, :, 0], strands[side, :, 1] = low[:-2], top[2:]
+        canvas.stroke(self.image, strands.reshape(22, 2, 2), shade(hair, 0.75))
 
     def _light_up(self) -> None:
         """Multiply the flat colours by the light on the head and by the folds' shadows."""
         bright = shading.skin(
             self.person, self.muscles, self.level, self.camera, self.light, self.size
         )
-        soft = cv2.GaussianBlur(self.soft, (5, 5), 0).astype(np.float32)
-        bright = cv2.multiply(bright, cv2.merge([soft] * 3), dtype=cv2.CV_8U)
+        soft = cv2.GaussianBlur(self.soft, (5, 5), 0)
+        bright = cv2.multiply(bright, cv2.merge([soft] * 3), scale=1 / 128)
         bright = cv2.resize(bright, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         image, mask = cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB), self.image[..., 3]
         folds = cv2.multiply(cv2.GaussianBlur(self.detail, (3, 3), 0), mask, scale=1 / 255)

@@ -46,7 +46,8 @@ def _beard() -> np.ndarray:
     border = 64.0 - 1.6 * np.maximum(np.abs(_GX) - 42.0, 0.0) + 14.0 * _blob(26.0, 62.0, 10.0, 20.0)
     region = 1.0 / (1.0 + np.exp(-(_GY - border) / 3.0))
     lips = np.clip(1.5 * _blob(0.0, 72.0, 17.0, 6.0), 0.0, 1.0)
-    return region * (1.0 - lips)
+    neck = 1.0 / (1.0 + np.exp(-(_GY - 116.0) / 2.5))
+    return region * (1.0 - lips) * (1.0 - neck)
 
 
 _BASE = (
@@ -78,10 +79,10 @@ _BUMPS = (
     .astype(np.float32)
 )
 _COLUMNS = np.tile(np.arange(GRID, dtype=np.float32), (GRID, 1))
-_BEARD = _beard().astype(np.float32)
-_BLUSH = np.clip(_blob(44.0, 36.0, 13.0, 11.0) + 0.8 * _blob(0.0, 42.0, 10.0, 7.0), 0, 1).astype(
-    np.float32
-)
+_BEARD = _beard().astype(np.float32)[..., None]
+# Cheeks and the tip of the nose reflect less green and blue.
+_BLUSH = np.clip(_blob(44.0, 36.0, 13.0, 11.0) + 0.8 * _blob(0.0, 42.0, 10.0, 7.0), 0, 1)
+_BLUSHED = (1.0 - _BLUSH[..., None] * [0.0, 0.09, 0.07]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def skin(
     person: Person, muscles: Muscles, level: Levels, camera: Camera, light: Light, size: int
 ) -> np.ndarray:
-    """Brightness of the head on a coarse picture: float32 [size / 2, size / 2, 3], 1 = albedo."""
+    """Brightness of the head on a coarse picture, uint8 [size / 2, size / 2, 3]; 128 = albedo."""
     height = _BASE + (_weights(person, muscles) @ _BUMPS).reshape(GRID, GRID)
     height = _sample(height, _COLUMNS, _own_rows(level))
     slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=1 / (8 * _DX))
@@ -138,21 +139,27 @@ def skin(
     cv2.max(gleam, 0.0, gleam)
     cv2.pow(gleam, 16, gleam)
     # Wrapped diffuse light: skin scatters, so its shadows begin late and are soft.
-    facing = cv2.max(0.72 * facing + 0.28, 0.0)
+    facing *= 0.72
+    facing += 0.28
+    cv2.max(facing, 0.0, facing)
     gloss = light.gloss * 130.0 / max(60.0, sum(person.skin) / 3)
-    direct = light.strength * facing + gloss * gleam
-    around = 0.60 + 0.40 * rim
-    fields = [light.colour[c] * direct + light.ambient[c] * around for c in range(3)]
+    mixing = np.array(
+        [
+            (light.strength * c, gloss * c, 0.40 * a, 0.60 * a)
+            for c, a in zip(light.colour, light.ambient, strict=True)
+        ],
+        np.float32,
+    )
+    field = cv2.transform(cv2.merge([facing, gleam, rim]), mixing)
+    field = cv2.multiply(field, _BLUSHED)
     if person.beard > 0:
-        fields = [
-            f * (1.0 - (0.9 * person.beard * (1.0 - 0.6 * h / max(s, 40.0))) * _BEARD)
-            for f, h, s in zip(fields, person.hair, person.skin, strict=True)
+        parts = [
+            0.9 * person.beard * (1.0 - 0.6 * h / max(s, 40.0))
+            for h, s in zip(person.hair, person.skin, strict=True)
         ]
-    red = 0.7 + 0.5 * person.make_up
-    fields[1] *= 1.0 - 0.10 * red * _BLUSH
-    fields[2] *= 1.0 - 0.08 * red * _BLUSH
-    map_x, map_y = _face_coordinates(person, camera, height, size)
-    return _sample(cv2.merge(fields), map_x, map_y)
+        field *= 1.0 - _BEARD * np.array(parts, np.float32)
+    field = cv2.convertScaleAbs(field, alpha=128)
+    return _sample(field, *_face_coordinates(person, camera, height, size))
 
 
 def _own_rows(level: Levels) -> np.ndarray:
@@ -183,19 +190,24 @@ def _face_coordinates(
     shift_x = -slide_x * pz - b * py - float(_X[0]) / _DX
     shift_y = -slide_y * pz - d * py + (py - float(_Y[0])) / _DY
 
-    def maps(count: int, depth: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    def rays(count: int) -> tuple[np.ndarray, ...]:
+        """Slope and start in x, slope and start in y, each [count, count]."""
         step = size / count
         ticks = (step * np.arange(count) + (step - 1) / 2).astype(np.float32)
         qx = ((ticks - camera.centre[0]) / camera.scale)[None, :]
         qy = ((ticks - camera.centre[1]) / camera.scale + geometry.LOOK_AT)[:, None]
-        u, v = a * qx + b * qy, c * qx + d * qy
-        x = depth * (near * u + slide_x) + (far * u + shift_x)
-        y = depth * (near * v + slide_y) + (far * v + shift_y)
-        return x, y
+        return (
+            (near * a * qx + slide_x) + near * b * qy,
+            (far * a * qx + shift_x) + far * b * qy,
+            (near * c * qx + slide_y) + near * d * qy,
+            (far * c * qx + shift_y) + far * d * qy,
+        )
 
-    depth = _sample(height, *maps(size // 4, -10.0))
+    slope_x, start_x, slope_y, start_y = rays(size // 4)
+    depth = _sample(height, start_x - 10.0 * slope_x, start_y - 10.0 * slope_y)
     for _ in range(2):
-        found = _sample(height, *maps(size // 4, depth))
+        found = _sample(height, depth * slope_x + start_x, depth * slope_y + start_y)
         depth = cv2.addWeighted(depth, 0.35, found, 0.65, 0.0)
-    depth = cv2.resize(depth, (size // 2, size // 2), interpolation=cv2.INTER_LINEAR)
-    return maps(size // 2, depth)
+    slope_x, start_x, slope_y, start_y = rays(size // 2)
+    depth = cv2.resize(depth, start_x.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return depth * slope_x + start_x, depth * slope_y + start_y
