@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from affect_jax import model_io, models, pretrained
+from affect_jax.errors import UserError
+from affect_jax.train_state import take_apart
+
+TRUNK = {"width": 16, "depth": 1, "stacks": 1, "landmarks": 3}
+EMOFAN = {**TRUNK, "emotion_blocks": 1}
+
+
+def arrays(model):
+    _, params, stats = take_apart(model)
+    return {**params, **{f"stats:{path}": value for path, value in stats.items()}}
+
+
+def save(path, name, arguments, seed=1):
+    model = models.create(name, **arguments, seed=seed)
+    model(np.random.default_rng(seed).random((2, 16, 16, 3), np.float32))  # moves the statistics
+    model_io.save_model(
+        path, name, arguments, model, preprocessing=model_io.Preprocessing(image_size=16)
+    )
+    return arrays(model)
+
+
+def test_a_fan_directory_fills_the_trunk_of_an_emofan(tmp_path):
+    source = save(tmp_path / "fan", "fan", {**TRUNK, "pool": "max"})
+    model = models.create("emofan", **EMOFAN)
+    before = arrays(model)
+    report = pretrained.init_from(model, tmp_path / "fan")
+    after = arrays(model)
+    for path, value in after.items():
+        key = path.replace("fan/", "", 1)
+        wanted = source[key] if "fan/" in path else before[path]
+        np.testing.assert_array_equal(value, wanted)
+    assert len(report.loaded) == len(source)
+    assert not report.skipped
+    assert report.missing
+    assert all(path.startswith("emotion/") for path in report.missing)
+    assert not model.emotion.norm.use_running_average  # the mode is the caller's
+
+
+def test_a_head_for_other_classes_keeps_its_fresh_values(tmp_path):
+    source = save(tmp_path / "model", "resnet18", {"width": 4, "n_expression": 8})
+    model = models.create("resnet18", width=4, n_expression=5)
+    fresh = arrays(model)
+    report = pretrained.init_from(model, tmp_path / "model")
+    assert set(report.skipped) == {"head/kernel", "head/bias"} == set(report.missing)
+    assert "(32, 8) in the source, (32, 5) in the model" in str(report)
+    for path, value in arrays(model).items():
+        wanted = fresh[path] if path.startswith("head/") else source[path]
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_differences_are_errors_unless_allowed_by_name(tmp_path):
+    save(tmp_path / "fan", "fan", {**TRUNK, "stacks": 2, "pool": "max"})
+    model = models.create("emofan", **EMOFAN)
+    before = arrays(model)
+    with pytest.raises(UserError, match=r"fan/stacks/0/feature_bridge/bias .*: only in the source"):
+        pretrained.init_from(model, tmp_path / "fan")
+    for path, value in arrays(model).items():
+        np.testing.assert_array_equal(value, before[path])
+    bridges = ["fan/stacks/0/feature_bridge", "fan/stacks/0/heatmap_bridge"]
+    report = pretrained.init_from(model, tmp_path / "fan", allow=[*bridges, "fan/stacks/1"])
+    assert report.skipped["fan/stacks/0/heatmap_bridge/kernel"] == "not in the model"
+    assert "fan/stem_conv/kernel" in report.loaded
+
+
+def test_the_pooling_of_the_trunk_must_agree():
+    source = models.create("fan", **TRUNK, pool="avg")
+    model = models.create("emofan", **EMOFAN)
+    with pytest.raises(UserError, match="built with pool='avg', the model with pool='max'"):
+        pretrained.init_from(model, source)
+    assert pretrained.init_from(model, source, allow=["pool"]).loaded
+
+
+def test_a_smaller_source_of_the_same_class_is_an_error():
+    source = models.create("fan", **TRUNK)
+    model = models.create("fan", **{**TRUNK, "stacks": 2})
+    with pytest.raises(UserError, match="only in the model"):
+        pretrained.init_from(model, source)
+
+
+def test_unrelated_models_are_refused():
+    with pytest.raises(UserError, match="is a FAN; it fits neither a ResNet nor one of its parts"):
+        pretrained.init_from(models.create("resnet18", width=4), models.create("fan", **TRUNK))
