@@ -271,8 +271,7 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     # Plain numbers, JSON lists and Python's print of one differ only in separators.
-    text = value if isinstance(value, str) else json.dumps(value)
-    cells = [c for c in re.split(r"[\s,;()\[\]]+", text) if c]
+    cells = [c for c in re.split(r"[\s,;()\[\]'\"]+", str(value)) if c]
     if not cells:
         return None
     if len(cells) != count:

@@ -18,7 +18,7 @@ import grain.python as grain
 import numpy as np
 from absl import flags
 
-from data_pipelines import augment, decode, refine
+from data_pipelines import augment, decode, refine, workers
 from data_pipelines.defaults import setting
 from data_pipelines.example import (
     MISSING_ID,
@@ -276,7 +276,7 @@ class Pipeline:
 
     Raises:
       DataError: the arguments contradict each other or the source.
-      TooManyBadRecords: while iterating.
+      TooManyBadRecords, WorkerDiedError: while iterating.
     """
 
     def __init__(
@@ -383,8 +383,9 @@ class Pipeline:
                 grain.MultiprocessingOptions(
                     num_workers=self._num_workers, per_worker_buffer_size=self._prefetch
                 ),
-                worker_init_fn=_init_worker,
+                worker_init_fn=workers.initialise,
             )
+            return workers.WatchedIterator(data)
         return iter(data)
 
     def _log_epoch(self) -> None:
@@ -416,10 +417,6 @@ class Pipeline:
 
     def __exit__(self, *unused) -> None:
         self.close()
-
-
-def _init_worker(worker: int, count: int) -> None:
-    cv2.setNumThreads(1)
 
 
 def _check(batch_size, image_size, seed, shard_index, shard_count) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from data_pipelines import cleaning, manifest, persons
 from data_pipelines.decode import IMAGE_SUFFIXES
-from data_pipelines.defaults import DEFAULTS, setting
+from data_pipelines.defaults import setting
 from data_pipelines.example import DataError, Source, empty_labels
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,131 @@
+"""Worker processes that are watched: neither side outlives or waits for a dead one.
+
+grain notices most deaths of a worker by itself, but a read that the death interrupts can block for
+good; and a worker whose trainer was killed would wait for ever to hand over its batch.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+
+from data_pipelines.example import DataError
+
+_NAME = "grain-process-prefetch"  # how grain names its worker processes
+_POLL_S = 0.5
+_GRACE_S = 3.0  # for grain's own report of a death
+_END = object()
+
+
+class WorkerDiedError(DataError):
+    """A worker process ended before its time."""
+
+
+def initialise(worker: int, count: int) -> None:
+    """Runs in a fresh worker process: one thread for OpenCV, and an eye on the parent."""
+    cv2.setNumThreads(1)
+    parent = os.getppid()
+
+    def leave_with_parent() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+class WatchedIterator:
+    """Iterates over a data set with worker processes, in a thread of its own.
+
+    Args:
+      data: a grain data set that starts worker processes when iterated.
+
+    Raises (from `next`):
+      WorkerDiedError: a worker process ended unexpectedly.
+    """
+
+    def __init__(self, data: Iterable):
+        self._others = {p.pid for p in multiprocessing.active_children()}
+        self._workers: dict[int, multiprocessing.Process] = {}
+        self._ready: queue.Queue = queue.Queue(maxsize=1)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._pump, args=(data,), daemon=True)
+        self._thread.start()
+
+    def _pump(self, data: Iterable) -> None:
+        iterator = iter(data)
+        item: Any = None
+        while item is not _END and not self._closing.is_set():
+            try:
+                item = (next(iterator), None)
+            except StopIteration:
+                item = _END
+            except Exception as e:
+                item = (None, e)
+            self._put(item)
+            if item is not _END and item[1] is not None:
+                break
+        iterator.close()
+
+    def _put(self, item: Any) -> None:
+        while not self._closing.is_set():
+            with contextlib.suppress(queue.Full):
+                self._ready.put(item, timeout=_POLL_S)
+                return
+
+    def __iter__(self) -> "WatchedIterator":
+        return self
+
+    def __next__(self) -> Any:
+        item, patience = None, _GRACE_S
+        while item is None:
+            try:
+                item = self._ready.get(timeout=_POLL_S)
+            except queue.Empty:
+                dead = self._dead()
+                patience = patience - _POLL_S if dead else _GRACE_S
+                if patience <= 0:
+                    raise self._died(dead) from None
+        if item is _END:
+            raise StopIteration
+        value, error = item
+        dead = self._dead()
+        if error is None:
+            return value
+        reported = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+        if reported or dead:
+            raise self._died(dead or [int(reported[1])]) from error
+        raise error
+
+    def _died(self, dead: list[int]) -> WorkerDiedError:
+        codes = ", ".join(map(str, dead))
+        return WorkerDiedError(
+            f"a data worker process ended unexpectedly (exit code {codes}; -9 is often a lack of "
+            "memory). Start again to go on from the last checkpoint; fewer data.num_workers or a "
+            "smaller data.prefetch need less memory"
+        )
+
+    def _dead(self) -> list[int]:
+        """Exit codes of workers that have failed."""
+        for process in multiprocessing.active_children():
+            if process.pid not in self._others and process.name.startswith(_NAME):
+                self._workers[process.pid] = process
+        codes = [p.exitcode for p in self._workers.values()]
+        return [c for c in codes if c not in (None, 0)]
+
+    def close(self) -> None:
+        """Stops the workers; those that do not stop are killed."""
+        self._dead()  # takes note of workers not seen so far
+        self._closing.set()
+        self._thread.join(timeout=2 * _GRACE_S)
+        for process in self._workers.values():
+            if process.is_alive():
+                process.kill()
+                process.join()
