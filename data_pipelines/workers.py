@@ -21,7 +21,6 @@ from data_pipelines.example import DataError
 _NAME = "grain-process-prefetch"  # how grain names its worker processes
 _POLL_S = 0.5
 _GRACE_S = 3.0  # for grain's own report of a death
-_END = object()
 
 
 class WorkerDiedError(DataError):
@@ -56,23 +55,20 @@ class WatchedIterator:
         self._workers: dict[int, multiprocessing.Process] = {}
         self._ready: queue.Queue = queue.Queue(maxsize=1)
         self._closing = threading.Event()
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._pump, args=(data,), daemon=True)
         self._thread.start()
 
     def _pump(self, data: Iterable) -> None:
-        iterator = iter(data)
-        item: Any = None
-        while item is not _END and not self._closing.is_set():
-            try:
-                item = (next(iterator), None)
-            except StopIteration:
-                item = _END
-            except Exception as e:
-                item = (None, e)
-            self._put(item)
-            if item is not _END and item[1] is not None:
-                break
-        iterator.close()
+        iterator = None
+        try:
+            iterator = iter(data)
+            while not self._closing.is_set():
+                self._put((next(iterator), None))
+        except BaseException as e:  # whatever it is belongs to the thread that waits
+            self._put((None, e))
+        if iterator is not None:
+            iterator.close()
 
     def _put(self, item: Any) -> None:
         while not self._closing.is_set():
@@ -84,7 +80,10 @@ class WatchedIterator:
         return self
 
     def __next__(self) -> Any:
-        item, patience = None, _GRACE_S
+        if self._error is not None:
+            raise self._error
+        item: Any = None
+        patience = _GRACE_S
         while item is None:
             try:
                 item = self._ready.get(timeout=_POLL_S)
@@ -92,17 +91,15 @@ class WatchedIterator:
                 dead = self._dead()
                 patience = patience - _POLL_S if dead else _GRACE_S
                 if patience <= 0:
-                    raise self._died(dead) from None
-        if item is _END:
-            raise StopIteration
-        value, error = item
+                    item = (None, self._died(dead))
+        value, self._error = item
         dead = self._dead()
-        if error is None:
+        if self._error is None:
             return value
-        reported = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
-        if reported or dead:
-            raise self._died(dead or [int(reported[1])]) from error
-        raise error
+        reported = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(self._error))
+        if reported:
+            self._error = self._died(dead or [int(reported[1])])
+        raise self._error
 
     def _died(self, dead: list[int]) -> WorkerDiedError:
         codes = ", ".join(map(str, dead))

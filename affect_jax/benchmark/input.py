@@ -7,6 +7,7 @@ over many pictures, and the refinement plan of 2.6 million frames.
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import time
@@ -60,11 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
     parser.add_argument("--count", type=int, default=320, help="pictures per measurement")
     parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--workers", type=int, default=len(_cores()), help="0: no processes")
     parser.add_argument("--memory_images", type=int, default=50_000)
     options = parser.parse_args(arguments)
     data = load(options.images, options.count)
     results = one_core(data, options.repeats)
-    results += delivery(data, options.repeats)
+    results += delivery(data, options.repeats, options.workers)
     if options.memory_images:
         results += memory(data, options.memory_images)
     results += plan(options.repeats)
@@ -90,20 +92,18 @@ def load(folder: str | None, count: int) -> list[bytes]:
     return [jpegs[i] for i in np.linspace(0, len(jpegs) - 1, count).round().astype(int)]
 
 
-def _on_cores(cores: set[int] | None, run: Callable[[], None]) -> float:
-    """Seconds that `run` takes on the given cores (None = all that we have)."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+def _seconds(run: Callable[[], Any], cores: set[int]) -> float:
+    """Seconds that `run` takes on the given cores (on all where they cannot be chosen)."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     try:
+        if before is not None:
+            os.sched_setaffinity(0, cores)
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
     finally:
-        os.sched_setaffinity(0, before)
+        if before is not None:
+            os.sched_setaffinity(0, before)
 
 
 def _cores() -> list[int]:
@@ -125,117 +125,114 @@ def _loader(data: list[bytes], preset: str = PRESET, **options: Any) -> Loader:
     )
 
 
-def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
-    """Our path, the reference path and decoding alone, on one core."""
-    cv2.setNumThreads(1)
-    core = {_cores()[-1]}
-    batches = max(len(data) // BATCH, 1)
-    count = batches * BATCH
-    rng = np.random.default_rng(0)
-    ours, bare = _loader(data), _loader(data, "none")
-    cached = _loader(data, cache_bytes=1 << 32)
-    for step in range(batches):
-        cached(step)
-
-    def rate(run: Callable[[], None]) -> Callable[[], float]:
-        return lambda: count / _on_cores(core, run)
-
-    def decode_all() -> None:
-        for k in range(count):
-            jpeg = data[k % len(data)]
-            simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True, fastupsample=True)
-
-    def loop(loader: Loader) -> Callable[[], None]:
-        return lambda: [loader(step) for step in range(batches)] and None
-
-    def reference_all() -> None:
-        for k in range(count):
-            reference.transform(data[k % len(data)], rng)
-
-    figures = rows.in_turn(
-        {
-            "reference": rate(reference_all),
-            "decode": rate(decode_all),
-            "ours": rate(loop(ours)),
-            "bare": rate(loop(bare)),
-            "cached": rate(loop(cached)),
-        },
-        repeats,
-    )
-
-    def line(case: str, name: str, baseline: str | None = None) -> dict[str, Any]:
-        peer = None if baseline is None else figures[baseline.split()[0]]
-        label = "images_per_second"
-        unit = "images/s"
-        return rows.row(
-            SUITE, case, label, figures[name], unit, baseline=baseline, baseline_figures=peer
-        )
-
-    size = f"one core, {IMAGE_SIZE} px"
+def _rate(case: str, figures: dict[str, list[float]], *baselines: str) -> list[dict[str, Any]]:
+    """Rows of images/s of a case, one for each baseline (or one without)."""
     return [
-        line(f"{size}: reference path", "reference"),
-        line(f"{size}: decoding alone", "decode"),
-        line(f"{size}: {PRESET}", "ours", "reference path"),
-        line(f"{size}: {PRESET}", "ours", "decode alone"),
-        line(f"{size}: no augmentation", "bare", "decode alone"),
-        line(f"{size}: {PRESET}, cached", "cached", "reference path"),
+        rows.row(
+            SUITE,
+            case,
+            "images_per_second",
+            figures[case],
+            "images/s",
+            baseline=baseline,
+            baseline_figures=figures.get(baseline),
+        )
+        for baseline in baselines or (None,)
     ]
 
 
-def delivery(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
+def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
+    """Our path, the reference path and decoding alone, on one core."""
+    cv2.setNumThreads(1)
+    batches = max(len(data) // BATCH, 1)
+    count = batches * BATCH
+    rng = np.random.default_rng(0)
+    cached = _loader(data, cache_bytes=1 << 32)
+    for step in range(batches):
+        cached(step)  # fills the cache
+
+    def rate(run: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: count / _seconds(run, {_cores()[-1]})
+
+    def each(run: Callable[[bytes], Any]) -> Callable[[], float]:
+        return rate(lambda: [run(data[k % len(data)]) for k in range(count)].clear())
+
+    def loop(loader: Loader) -> Callable[[], float]:
+        return rate(lambda: [loader(step) for step in range(batches)].clear())
+
+    peer, decoding = "reference path", "decoding alone"
+    cases = {
+        peer: each(lambda jpeg: reference.transform(jpeg, rng)),
+        decoding: each(
+            lambda jpeg: simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True, fastupsample=True)
+        ),
+        PRESET: loop(_loader(data)),
+        "no augmentation": loop(_loader(data, "none")),
+        f"{PRESET}, kept in memory": loop(cached),
+    }
+    figures = rows.in_turn(cases, repeats)
+    results = [
+        line for case in cases for line in _rate(case, figures, *_peers(case, peer, decoding))
+    ]
+    for line in results:
+        line["case"] = f"one core, {IMAGE_SIZE} px: {line['case']}"
+    return results
+
+
+def _peers(case: str, *baselines: str) -> tuple[str, ...]:
+    return () if case in baselines else baselines
+
+
+def delivery(data: list[bytes], repeats: int, workers: int) -> list[dict[str, Any]]:
     """Batches through grain: threads and worker processes, on one core and on all."""
     cores = _cores()
-    one, everything = {cores[-1]}, set(cores)
-    n = len(cores)
+    one, n = {cores[-1]}, len(cores)
     settings: dict[str, tuple[set[int], dict[str, int]]] = {
         "1 thread, 1 core": (one, {"num_threads": 1}),
-        f"{n} threads, {n} cores": (everything, {"num_threads": n}),
-        f"{n} workers, {n} cores": (everything, {"num_workers": n, "num_threads": 1}),
+        f"{n} threads, {n} cores": (set(cores), {"num_threads": n}),
     }
+    if workers:
+        options = {"num_workers": workers, "num_threads": 1}
+        settings[f"{workers} workers, {n} cores"] = (set(cores), options)
     batches = max(len(data) // BATCH, 1) * 2
-    source = Encoded(data)
-
-    def measure(name: str) -> float:
-        allowed, options = settings[name]
-        with Pipeline(
-            source,
-            batch_size=BATCH,
-            image_size=IMAGE_SIZE,
-            train=True,
-            augment_preset=PRESET,
-            **options,
-        ) as pipe:
-            # Threads and processes inherit the cores of the thread that starts them; the batches
-            # made ahead by then are not counted.
-            _on_cores(allowed, lambda: [next(pipe) for _ in range(2 * pipe.buffered)] and None)
-            seconds = _on_cores(allowed, lambda: [next(pipe) for _ in range(batches)] and None)
-        return batches * BATCH / seconds
-
     loader = _loader(data)
 
     def plain() -> float:
-        run = lambda: [loader(step) for step in range(batches)] and None  # noqa: E731
-        return batches * BATCH / _on_cores(one, run)
+        run = [loader] * batches
+        return (
+            batches * BATCH / _seconds(lambda: [f(step) for step, f in enumerate(run)].clear(), one)
+        )
+
+    def delivered(allowed: set[int], options: dict[str, int]) -> float:
+        with _pipeline(data, **options) as pipe:
+            # Threads and processes inherit the cores of the thread that starts them, and what is
+            # made ahead by the time all of them run is not counted.
+            _seconds(lambda: [next(pipe) for _ in range(2 * pipe.buffered)].clear(), allowed)
+            seconds = _seconds(lambda: [next(pipe) for _ in range(batches)].clear(), allowed)
+        return batches * BATCH / seconds
 
     cases: dict[str, Callable[[], float]] = {"plain loop, 1 core": plain}
-    cases |= {name: (lambda name=name: measure(name)) for name in settings}
+    for name, setting in settings.items():
+        cases[name] = functools.partial(delivered, *setting)
     figures = rows.in_turn(cases, repeats)
-    results = []
-    for name, values in figures.items():
-        for baseline in ("plain loop, 1 core", "1 thread, 1 core"):
-            if name != baseline and not (name.startswith("1 thread") and baseline[0] == "1"):
-                results.append(
-                    rows.row(
-                        SUITE,
-                        f"delivered: {name}",
-                        "images_per_second",
-                        values,
-                        "images/s",
-                        baseline=baseline,
-                        baseline_figures=figures[baseline],
-                    )
-                )
+    results = _rate("plain loop, 1 core", figures)
+    results += _rate("1 thread, 1 core", figures, "plain loop, 1 core")
+    for name in list(settings)[1:]:
+        results += _rate(name, figures, "plain loop, 1 core", "1 thread, 1 core")
+    for line in results:
+        line["case"] = f"delivered: {line['case']}"
     return results
+
+
+def _pipeline(data: list[bytes], **options: int) -> Pipeline:
+    return Pipeline(
+        Encoded(data),
+        batch_size=BATCH,
+        image_size=IMAGE_SIZE,
+        train=True,
+        augment_preset=PRESET,
+        **options,
+    )
 
 
 def resident_bytes() -> int:
@@ -256,10 +253,7 @@ def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
     """Growth of the resident memory while `images` pictures are delivered."""
     sizes = []
     batches = -(-images // BATCH)
-    source = Encoded(data)
-    with Pipeline(
-        source, batch_size=BATCH, image_size=IMAGE_SIZE, train=True, augment_preset=PRESET
-    ) as pipe:
+    with _pipeline(data) as pipe:
         for _ in range(max(batches // 10, 10)):  # buffers fill, allocators settle
             next(pipe)
         for step in range(batches):
