@@ -140,7 +140,7 @@ class Checkpointer:
                 training=ocp.args.StandardSave(training),
                 record=ocp.args.JsonSave({**record, "arrays": describe_arrays(model)}),
             ),
-            metrics=metrics,
+            metrics=metrics or {},  # with None, Orbax warns at every save
             force=True,
         )
 

@@ -119,6 +119,22 @@ class Evaluator:
             min_count=self._system.config.eval.min_count,
         )
 
+    def metric_names(self) -> set[str]:
+        """Names that `run` will measure, known before any picture is read."""
+        system, rows = self._system, 2
+        outputs = {
+            "logits": np.zeros((rows, system.num_classes)),
+            "valence": np.zeros(rows),
+            "arousal": np.zeros(rows),
+            "landmarks": np.zeros((rows, 68, 2)),
+        }
+        labels = {
+            "expression": np.zeros(rows, np.int32),
+            "valence_arousal": np.zeros((rows, 2)),
+            "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
+        }
+        return {"loss", *self._new_metrics().update(outputs, labels).compute()}
+
     def run(
         self, state: dict[str, Any], batches: Iterable[dict], *, keep_predictions: bool = False
     ) -> Evaluation:

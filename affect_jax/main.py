@@ -54,6 +54,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 def main(_: list[str]) -> int:
     """Runs one mode; returns the exit status."""
+    observe.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     observe.setup_logging(is_main=parallel.is_main_process())
     if FLAGS.mode == "eval":

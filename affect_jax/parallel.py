@@ -66,6 +66,10 @@ def check_batch_size(batch_size: int, key: str = "batch_size") -> None:
         )
 
 
+def _mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
 class Mapper:
     """Maps per-replica functions over the devices and places their inputs.
 
@@ -82,10 +86,10 @@ class Mapper:
             raise UserError(f"config.parallel.mapping = {mapping!r}; use one of {MAPPINGS}")
         self.mapping = mapping
         self.devices = list(devices if devices is not None else jax.devices())
-        self.mesh = jax.make_mesh(
-            (len(self.devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=self.devices
-        )
         self._local = [d for d in self.devices if d.process_index == jax.process_index()]
+        self.global_mesh = _mesh(self.devices)
+        # The arrays that pmap takes and gives are those of this process alone.
+        self.mesh = _mesh(self._local) if mapping == "pmap" else self.global_mesh
 
     def map(
         self, step: Callable, *, donate_state: bool = False, sharded_output: bool = False
@@ -147,7 +151,7 @@ class Mapper:
         return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in fields.items()}
 
     def replicate(self, tree: Any) -> Any:
-        """Lays one copy of `tree` (equal on all processes) out on every device."""
+        """Lays a copy of `tree` (equal on all processes) out on every device."""
         sharding = NamedSharding(self.mesh, P())
 
         def put(leaf: Any) -> jax.Array:
@@ -155,6 +159,25 @@ class Mapper:
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
         return jax.tree.map(put, tree)
+
+    def to_global(self, tree: Any) -> Any:
+        """Replicated arrays as the whole job knows them, for checkpoints; copies nothing."""
+        return self._move(tree, self.global_mesh)
+
+    def from_global(self, tree: Any) -> Any:
+        """The reverse of `to_global`."""
+        return self._move(tree, self.mesh)
+
+    def _move(self, tree: Any, mesh: jax.sharding.Mesh) -> Any:
+        if self.mesh is self.global_mesh or self.mesh == self.global_mesh:
+            return tree
+        sharding = NamedSharding(mesh, P())
+
+        def move(array: jax.Array) -> jax.Array:
+            pieces = [shard.data for shard in array.addressable_shards]
+            return jax.make_array_from_single_device_arrays(array.shape, sharding, pieces)
+
+        return jax.tree.map(move, tree)
 
     def local_rows(self, outputs: dict[str, jax.Array]) -> dict[str, np.ndarray]:
         """This process's rows of per-example outputs, in the order of its batch, on the host."""

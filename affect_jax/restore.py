@@ -100,7 +100,8 @@ def load_run(
         like = {"params": params, "stats": stats}
         if any(name.startswith("ema/") for name in record["arrays"]):
             like["ema"] = params
-        state = checkpointer.restore(step, mapper.replicate(like))
+        like = mapper.to_global(mapper.replicate(like))
+        state = mapper.from_global(checkpointer.restore(step, like))
     finally:
         checkpointer.close()
     assign(model, state.get("ema") or state["params"], state["stats"])

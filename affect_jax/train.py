@@ -272,6 +272,12 @@ class _Run:
             system, self.model, mapper, self.total, self.steps_per_epoch, self.teacher
         )
         self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
+        best = config.checkpoint.best_metric
+        if best not in self.evaluator.metric_names():
+            raise config_lib.ConfigError(
+                f"config.checkpoint.best_metric = {best!r} is not measured on these data; "
+                + config_lib.nearest(best, self.evaluator.metric_names())
+            )
         self.is_main = parallel.is_main_process()
 
     def initial_state(self) -> dict[str, Any]:
@@ -289,7 +295,8 @@ class _Run:
         state["opt"] = optimizer.init(self.phases.trained(phase, params))
         state = self.mapper.replicate(state)
         if self.start:
-            state = self.checkpointer.restore(self.start, state)
+            restored = self.checkpointer.restore(self.start, self.mapper.to_global(state))
+            state = self.mapper.from_global(restored)
             log.info("resumed from step %d of %s", self.start, self.workdir)
         return state
 
@@ -425,7 +432,8 @@ class _Run:
         """Tests the selected checkpoint once, writes the last row and the report."""
         self.checkpointer.wait()
         best = self.checkpointer.resolve("best")
-        state = self.checkpointer.restore(best, {k: state[k] for k in MODEL_PARTS if k in state})
+        model = self.mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
+        state = self.mapper.from_global(self.checkpointer.restore(best, model))
         evaluator = Evaluator(
             self.system, self.mapper, take_apart(self.model)[0], flip=self.config.eval.flip
         )

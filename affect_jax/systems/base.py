@@ -9,7 +9,8 @@ import ml_collections
 from flax import nnx
 
 from affect_jax import losses, models, optim
-from affect_jax.config import ConfigError
+from affect_jax.config import ConfigError, nearest
+from affect_jax.train_state import take_apart
 
 # Fields of config.model that are not constructor arguments.
 _NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std")
@@ -66,15 +67,28 @@ class System:
           ConfigError: if config.model does not describe a model.
         """
         arguments = self.model_arguments()
-        arguments["dtype"] = jnp.dtype(arguments["dtype"])
+        size = self.config.data.image_size
         try:
+            arguments["dtype"] = jnp.dtype(arguments["dtype"])
             model = models.create(
                 self.config.model.name, **arguments, axis_name=axis_name, rngs=rngs
             )
+            model.eval()
+            # Traced once without computing: an image size that cannot work is found here.
+            jax.eval_shape(model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"config.model: {error}") from None
-        model.eval()
+            raise ConfigError(f"config.model (with data.image_size = {size}): {error}") from None
+        self._check_freeze(model)
         return model
+
+    def _check_freeze(self, model: nnx.Module) -> None:
+        paths = list(take_apart(model)[1])
+        for pattern in self.config.optimizer.freeze:
+            if not any(optim.matches((pattern,), path) for path in paths):
+                raise ConfigError(
+                    f"config.optimizer.freeze: no parameter starts with {pattern!r}; "
+                    + nearest(pattern, paths)
+                )
 
     def phases(self) -> list[Phase]:
         """Phases in order; the first starts at step 0."""

@@ -1,0 +1,112 @@
+"""Interrupted runs: killed at random steps, stopped politely, spread over processes."""
+
+import math
+import random
+import signal
+import socket
+import time
+
+import pytest
+
+from affect_jax import observe
+from tests.affect_jax import tiny
+
+STEPS = 14
+CHANGES = {"num_steps": STEPS, "checkpoint__every": 3, "eval_every": 7, "ema_decay": 0.9}
+
+
+def losses(workdir) -> dict[int, tuple]:
+    """Step -> the training row without what depends on the clock."""
+    clock = {"time", "images_per_second", "input_wait_share"}
+    rows = [r for r in observe.read_metrics(workdir) if r["split"] == "train"]
+    assert len({r["step"] for r in rows}) == len(rows)
+    return {r["step"]: tuple((k, r[k]) for k in sorted(r.keys() - clock)) for r in rows}
+
+
+def last_step(workdir) -> int:
+    """Newest step in metrics.jsonl of a run that is being written."""
+    if not (workdir / "metrics.jsonl").exists():
+        return 0
+    return max((r["step"] for r in observe.read_metrics(workdir)), default=0)
+
+
+def finish(process) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for_step(process, workdir, step: int) -> None:
+    deadline = time.monotonic() + 240
+    while last_step(workdir) < step:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    output = finish(tiny.start(workdir, **CHANGES))
+    assert "macro F1" in output
+    expected = losses(workdir)
+    assert sorted(expected) == list(range(1, STEPS + 1))
+    return workdir, expected
+
+
+def test_killed_and_stopped_runs_repeat_the_same_losses(uninterrupted, tmp_path):
+    """kill -9 at a random step, half a row left behind, then SIGTERM: nothing is lost or doubled."""
+    _, expected = uninterrupted
+    process = tiny.start(tmp_path, **CHANGES)
+    wait_for_step(process, tmp_path, random.Random(time.time_ns()).randint(2, STEPS - 4))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with open(tmp_path / "metrics.jsonl", "ab") as rows:
+        rows.write(b'{"step": 6, "spl')
+
+    process = tiny.start(tmp_path, **CHANGES)
+    wait_for_step(process, tmp_path, STEPS - 3)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "the same command goes on" in output
+    stopped_at = last_step(tmp_path)
+
+    output = finish(tiny.start(tmp_path, **CHANGES))
+    assert f"resumed from step {stopped_at}" in output
+    assert losses(tmp_path) == expected
+    assert observe.read_metrics(tmp_path)[-1]["final"] is True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_processes_train_like_one(uninterrupted, tmp_path):
+    """Each process reads its half of every batch; losses, metrics and files are those of one."""
+    _, expected = uninterrupted
+    port = free_port()
+    processes = [
+        tiny.start(
+            tmp_path,
+            f"--coordinator=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={rank}",
+            **CHANGES,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        finish(process)
+    got = losses(tmp_path)
+    assert sorted(got) == sorted(expected)
+    # Adam moves parameters without gradient by rounding alone, so only the start is compared.
+    for step in (1, 2, 3):
+        assert math.isclose(dict(got[step])["loss"], dict(expected[step])["loss"], rel_tol=2e-3), (
+            step
+        )
+    final = observe.read_metrics(tmp_path)[-1]
+    assert final["final"] is True
+    assert len((tmp_path / "report" / "predictions.csv").read_text().splitlines()) == 41
