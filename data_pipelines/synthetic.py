@@ -46,7 +46,7 @@ class Options:
       symmetric_noise: share of expression labels replaced by another class at random.
       confusable_noise: share replaced by the class that it is most often mistaken for.
       missing_expression, missing_valence_arousal, missing_landmarks: shares of missing labels.
-      domain: "a", or "b" for a second camera: colder, darker, coarser, and heads turned further.
+      domain: "a", or "b" for a second camera: colder, flatter, coarser, and heads turned further.
     """
 
     frames_per_video: int = 4
