@@ -82,6 +82,7 @@ PRESETS: dict[str, Params] = {
     "none": Params(),
     # EmoFAN's crop of a landmark box: 200/220 of width plus height, that is 1.82 x the mean side.
     "emofan": Params(box_scale=20 / 11, rotation=18, scale=0.15, translation=0.05, flip=0.5),
+    # ARBEx's list: resize, scale, rotation, pad, flip, crop of 224 from 256, colour, noise.
     "arbex_heavy": Params(
         margin=32 / 224,
         rotation=15,
@@ -93,9 +94,7 @@ PRESETS: dict[str, Params] = {
         saturation=0.3,
         hue=0.05,
         grey=0.1,
-        blur=0.1,
-        noise=0.1,
-        jpeg=0.1,
+        noise=0.2,
         erase=0.5,
     ),
     "poster": Params(flip=0.5, erase=0.5, erase_area=0.1),
