@@ -20,10 +20,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_packages(
-        include=["affect_jax", "affect_jax.*", "configs", "configs.*"]
-        + ["data_pipelines", "data_pipelines.*"]
-    ),
+    packages=find_packages(exclude=["tests", "tests.*"]),
     package_data={"data_pipelines": ["hierarchies/*.toml"]},
     install_requires=[
         "jax>=0.10",

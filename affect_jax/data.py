@@ -16,6 +16,13 @@ def make_sources(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return sources.make_sources(config.data)
 
 
+def synthetic_training_source(config: ml_collections.ConfigDict) -> Any:
+    """The embedded faces of `config.data.synthetic`, for phases that do without own data."""
+    section = config.data.copy_and_resolve_references()
+    section.source = "synthetic"
+    return sources.make_sources(section)["train"]
+
+
 def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: int) -> Any:
     """The endless training pipeline of this process, going on at `start_step`."""
     return pipeline.make_pipeline(

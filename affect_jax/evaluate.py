@@ -50,8 +50,8 @@ def make_eval_step(
         return system.predictions(outputs, image_size)
 
     def step(state: dict, batch: dict) -> dict[str, jax.Array]:
-        params = state.get("ema") or state["params"]
-        model = blueprint.build(params, state["stats"])
+        arrays = state.get("ema", state)
+        model = blueprint.build(arrays["params"], arrays["stats"])
         outputs = predict(model, batch["image"])
         if flip and "valence" in outputs:
             mirrored = predict(model, batch["image"][:, :, ::-1])
@@ -121,7 +121,9 @@ class Evaluator:
 
     def metric_names(self) -> set[str]:
         """Names that `run` will measure, known before any picture is read."""
-        system, rows = self._system, 2
+        system = self._system
+        # Enough examples of every class for each figure to exist.
+        rows = max(system.num_classes, 1) * max(system.config.eval.min_count, 2)
         outputs = {
             "logits": np.zeros((rows, system.num_classes)),
             "valence": np.zeros(rows),
@@ -129,7 +131,7 @@ class Evaluator:
             "landmarks": np.zeros((rows, 68, 2)),
         }
         labels = {
-            "expression": np.zeros(rows, np.int32),
+            "expression": (np.arange(rows) % max(system.num_classes, 1)).astype(np.int32),
             "valence_arousal": np.zeros((rows, 2)),
             "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
         }

@@ -99,12 +99,13 @@ def load_run(
         _, params, stats = take_apart(model)
         like = {"params": params, "stats": stats}
         if any(name.startswith("ema/") for name in record["arrays"]):
-            like["ema"] = params
+            like["ema"] = {"params": params, "stats": stats}
         like = mapper.to_global(mapper.replicate(like))
         state = mapper.from_global(checkpointer.restore(step, like))
     finally:
         checkpointer.close()
-    assign(model, state.get("ema") or state["params"], state["stats"])
+    weights = state.get("ema", state)
+    assign(model, weights["params"], weights["stats"])
     return LoadedRun(model, system, state, step, tuple(record["class_names"]), config)
 
 

@@ -100,7 +100,7 @@ def make_train_step(
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
             new["ema"] = optim.ema_update(
-                state["ema"], new["params"], config.ema_decay, new["step"]
+                state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
             )
         return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
 
@@ -264,8 +264,8 @@ class _Run:
                 config.loss.teacher, mapper, tuple(sources["train"].class_names)
             )
         self.start = checkpointer.latest_step() or 0
-        self.batches = data_lib.train_batches(config, sources["train"], self.start)
-        self.steps_per_epoch = max(round(self.batches.steps_per_epoch), 1)
+        with data_lib.train_batches(config, sources["train"], self.start) as batches:
+            self.steps_per_epoch = max(round(batches.steps_per_epoch), 1)
         self.total = _count_steps(config, self.steps_per_epoch)
         self.eval_every = config.eval_every or self.steps_per_epoch
         self.phases = _Phases(
@@ -289,7 +289,7 @@ class _Run:
         _, params, stats = take_apart(self.model)
         state = {"step": jnp.asarray(self.start, jnp.int32), "params": params, "stats": stats}
         if self.config.ema_decay:
-            state["ema"] = params
+            state["ema"] = {"params": params, "stats": stats}
         phase = self.phases.at(max(self.start - 1, 0))
         optimizer, _ = self.phases.optimizer(phase, params)
         state["opt"] = optimizer.init(self.phases.trained(phase, params))
@@ -324,7 +324,7 @@ class _Run:
                 is_main=self.is_main,
                 resume_step=self.start if self.start else None,
             ) as writer,
-            self.batches,
+            contextlib.ExitStack() as self.open_pipelines,
         ):
             if self.start < self.total:
                 with observe.Progress(self.total, self.start, self.is_main) as progress:
@@ -338,8 +338,8 @@ class _Run:
         config = self.config
         throughput = observe.Throughput(config.batch_size)
         teacher_arrays = {} if self.teacher is None else self.teacher.arrays
-        stream = self.mapper.prefetch(self.batches)
         phase = self.phases.at(max(self.start - 1, 0))
+        stream = self._stream(phase, self.start)
         optimizer, schedule = self.phases.optimizer(phase, state["params"])
         train_step = self.phases.compiled(phase, optimizer)
         with _StopSignals().installed() as stop:
@@ -352,6 +352,7 @@ class _Run:
                     # Training consumes its state, so the fresh one must share no buffer with it.
                     state["opt"] = self.mapper.replicate(optimizer.init(trained))
                     train_step = self.phases.compiled(phase, optimizer)
+                    stream = self._stream(phase, step)
                 with throughput.waiting():
                     _, batch = next(stream)
                 state, terms = train_step(state, batch, teacher_arrays)
@@ -381,6 +382,17 @@ class _Run:
                         self.checkpointer.wait()
                         raise Stopped(done, stop.received or signal.SIGTERM)
         return state
+
+    def _stream(self, phase: Phase, step: int) -> Iterator[tuple[dict, dict]]:
+        """Batches from `step` on, for a phase; the pipeline of an earlier phase is closed."""
+        self.open_pipelines.close()
+        source = self.sources["train"]
+        if phase.synthetic:
+            source = data_lib.synthetic_training_source(self.config)
+        batches = self.open_pipelines.enter_context(
+            data_lib.train_batches(self.config, source, step)
+        )
+        return self.mapper.prefetch(batches)
 
     def _record(self) -> dict[str, Any]:
         train = self.sources["train"]

@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
     config.landmark_stage = ConfigDict(
         dict(
             steps=0,  # first train only the landmark trunk, for this many of the run's steps
+            data="own",  # own, or synthetic: embedded faces, for data without landmarks
             learning_rate=1e-3,
         )
     )

@@ -1,7 +1,9 @@
 """EmoFAN on your own photos: a CSV or JSONL manifest, or a folder with one folder a class.
 
-Trains: expressions (and valence, arousal, landmarks where the manifest has them), all layers from
-scratch; the model is chosen on held-out persons and the test persons are read once.
+Trains: first the landmark trunk on embedded synthetic faces (photos seldom come with landmarks),
+then all of it on expressions, and valence and arousal where the manifest has them. The model is
+chosen on held-out persons and the test persons are read once. Time for 1,300 training photos: about
+25 minutes on 2 CPU cores.
 Paper: Toisoul et al., 2021.
 Command: python -m affect_jax.main --config configs/emofan_faces.py --workdir runs/emofan_faces \
              --config.data.manifest=PATH.csv
@@ -16,7 +18,7 @@ def get_config() -> ConfigDict:
     """A small EmoFAN at 96 px for a few thousand photos."""
     config = base.get_config()
     config.batch_size = 32
-    config.num_epochs = 45.0
+    config.num_steps = 1900
     config.log_every = 10
 
     config.model.width = 64
@@ -24,13 +26,18 @@ def get_config() -> ConfigDict:
     config.model.stacks = 1
     config.model.emotion_blocks = 3
 
+    config.landmark_stage.steps = 500
+    config.landmark_stage.data = "synthetic"
+    config.landmark_stage.learning_rate = 2e-3
+    config.data.synthetic.num_train = 16000
+
     config.loss.label_smoothing = 0.1
     config.loss.class_weights = "sqrt_balanced"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
-    config.optimizer.warmup_epochs = 2.0
+    config.optimizer.warmup_steps = 50
     config.optimizer.weight_decay = 1e-4
-    config.ema_decay = 0.999
+    config.ema_decay = 0.99
 
     config.data.source = "manifest"
     config.data.image_size = 96

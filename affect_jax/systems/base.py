@@ -24,11 +24,13 @@ class Phase:
       name: shown in the log.
       start: first step of the phase.
       learning_rate: replaces the optimizer's own; None keeps it.
+      synthetic: trained on the embedded synthetic faces instead of the run's own data.
     """
 
     name: str
     start: int
     learning_rate: float | None = None
+    synthetic: bool = False
 
 
 class System:

@@ -148,16 +148,26 @@ class EmoFANSystem(System):
         return arguments
 
     def phases(self) -> list[Phase]:
-        """The landmark trunk first, where the config gives it steps and the data landmarks."""
+        """The landmark trunk first, if the config gives it steps; then everything else.
+
+        Raises:
+          ConfigError: if there are no landmarks to learn from.
+        """
         stage = self.config.landmark_stage
+        if stage.data not in ("own", "synthetic"):
+            raise ConfigError(
+                f"config.landmark_stage.data = {stage.data!r}; "
+                + nearest(stage.data, ("own", "synthetic"))
+            )
         if not stage.steps:
             return [Phase("emotion", 0)]
-        if "landmarks" not in self.has:
+        if stage.data == "own" and "landmarks" not in self.has:
             raise ConfigError(
                 f"config.landmark_stage.steps = {stage.steps}, but the training data have no "
-                "landmarks; set it to 0, or add a landmarks column"
+                'landmarks; set landmark_stage.data to "synthetic", or landmark_stage.steps to 0'
             )
-        return [Phase("landmarks", 0, stage.learning_rate), Phase("emotion", stage.steps)]
+        landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
+        return [landmarks, Phase("emotion", stage.steps)]
 
     def _trains_trunk(self, phase: Phase) -> bool:
         return phase.name == "landmarks" or self.config.model.train_trunk
@@ -209,7 +219,7 @@ class EmoFANSystem(System):
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         """Outputs that were trained: what the data have no labels for would be noise."""
         kept = super().predictions(outputs, image_size)
-        if "heatmaps" in outputs and "landmarks" in self.has:
+        if "heatmaps" in outputs and ("landmarks" in self.has or self.config.landmark_stage.steps):
             points, _ = decode_heatmaps(outputs["heatmaps"])
             kept["landmarks"] = grid_to_pixels(points, outputs["heatmaps"].shape[1], image_size)
         return kept

@@ -134,7 +134,7 @@ def test_workdir_serves_as_teacher_and_as_start(finished, tmp_path):
         for name, value in result.state[part].items():
             if name.startswith("fan/"):
                 np.testing.assert_array_equal(value, teacher[part][name])
-    with pytest.raises(UserError, match="no model directory|not a model"):
+    with pytest.raises(UserError, match=r"no model directory|not a model"):
         train.train_and_evaluate(tiny.config(init_from=str(tmp_path)), tmp_path / "x")
 
 
@@ -194,7 +194,7 @@ def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
     import shutil
 
     shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(CheckpointMismatch, match="width|checkpoint .* configured model"):
+    with pytest.raises(CheckpointMismatch, match=r"checkpoint .* configured model"):
         train.train_and_evaluate(tiny.config(model__width=32), tmp_path)
 
 
