@@ -185,6 +185,11 @@ class Frame(NamedTuple):
     width: float
     height: float
 
+    def touches(self, height: int, width: int) -> bool:
+        """Whether any part of a picture of this size is in the frame."""
+        across = abs(2 * self.x - width) < self.width + width
+        return across and abs(2 * self.y - height) < self.height + height
+
 
 def frame_of(
     height: int,
@@ -233,7 +238,7 @@ def cut_to_reach(
     """Cuts away what no draw can show and shrinks the rest to 1.3 x the output's resolution.
 
     Args:
-      image, landmarks, frame: of the decoded picture.
+      image, landmarks, frame: of the decoded picture; the frame touches it.
       params: bounds of the augmentation.
       target: pixels of output that the frame's side fills.
 
@@ -249,8 +254,6 @@ def cut_to_reach(
     top = max(math.floor(frame.y - reach * frame.height) - 1, 0)
     right = min(math.ceil(frame.x + reach * frame.width) + 1, width)
     bottom = min(math.ceil(frame.y + reach * frame.height) + 1, height)
-    if left >= right or top >= bottom:  # a box wholly outside the picture
-        return image.copy(), landmarks, frame
     cut = image[top:bottom, left:right]
     zoom = _KEPT_RESOLUTION * target / min(frame.width, frame.height)
     size = (right - left, bottom - top)

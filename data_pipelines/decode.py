@@ -37,6 +37,7 @@ IMAGE_SUFFIXES = frozenset(
         ".jp2",
     ]
 )
+_MAX_SIDE = 32767  # OpenCV warps nothing larger
 _HEADER_MARKERS = (*range(0xE0, 0xF0), 0xFE)
 _EXIF_BYTES = 1 << 16
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
@@ -112,6 +113,8 @@ def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise DecodeError(f"empty picture of {width}x{height}")
+    if max(width, height) > _MAX_SIDE:
+        raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
     if width * height > max_pixels:
         raise DecodeError(f"{width}x{height} is more than {max_pixels} pixels (data.max_pixels)")
 

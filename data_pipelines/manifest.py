@@ -12,9 +12,10 @@ import math
 import os
 import pathlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +50,22 @@ _MOSTLY_KNOWN = 0.9
 
 class BadRow(Exception):
     """A row cannot be used; the message is the reason."""
+
+
+class _Row(NamedTuple):
+    """One row, checked on its own; `expression` is still as written (None = unknown)."""
+
+    number: int
+    path: str
+    expression: str | None
+    valence: float
+    arousal: float
+    landmarks: np.ndarray | None
+    box: np.ndarray | None
+    person: str | None
+    group: str | None
+    split: int
+    attributes: tuple[str, ...]
 
 
 @dataclasses.dataclass
@@ -168,7 +185,7 @@ def build_table(
       DataError: no rows, a column that is missing, or none left to use.
       TooManyBadRecords: more unusable rows than that.
     """
-    good: list[dict[str, Any]] = []
+    good: list[_Row] = []
     bad: list[tuple[int, str, str]] = []
     columns: set[str] = set()
     for number, row in rows:
@@ -183,9 +200,9 @@ def build_table(
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
-    class_names, good = _assign_classes(good, bad, classes, name)
+    class_names, good, expression = _assign_classes(good, bad, classes, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
-    return _columns(good, bad, columns, class_names, name, root)
+    return _columns(good, expression, bad, columns, class_names, name, root)
 
 
 def _check_columns(columns: set[str], name: str) -> None:
@@ -201,28 +218,27 @@ def _check_columns(columns: set[str], name: str) -> None:
         )
 
 
-def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -> dict[str, Any]:
+def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -> _Row:
     if not path:
         raise BadRow("the path is empty")
-    parsed = {
-        "row": number,
-        "path": path,
-        "expression": _token(row.get("expression")),
-        "va": (_affect(row, "valence"), _affect(row, "arousal")),
-        "landmarks": _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
-        "box": _box(row),
-        "person": _first(row, PERSON_COLUMNS),
-        "group": _first(row, GROUP_COLUMNS),
-        "attributes": {a: str(row[a]).strip() for a in ATTRIBUTE_COLUMNS if row.get(a) is not None},
-        "split": MISSING_ID,
-    }
     split = str(row.get("split") or "").strip().lower()
-    if split:
-        if split not in SPLITS:
-            raise BadRow(f"unknown split {split!r}; known: train, validation, test")
-        parsed["split"] = SPLITS[split]
+    if split and split not in SPLITS:
+        raise BadRow(f"unknown split {split!r}; known: train, validation, test")
+    parsed = _Row(
+        number=number,
+        path=path,
+        expression=_token(row.get("expression")),
+        valence=_affect(row, "valence"),
+        arousal=_affect(row, "arousal"),
+        landmarks=_numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
+        box=_box(row),
+        person=_first(row, PERSON_COLUMNS),
+        group=_first(row, GROUP_COLUMNS),
+        split=SPLITS.get(split, MISSING_ID),
+        attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
+    )
     try:
-        size = os.stat(root / path).st_size
+        size = os.stat(os.path.join(root, path)).st_size
     except (OSError, ValueError) as e:
         raise BadRow(f"missing file ({getattr(e, 'strerror', None) or e})") from e
     if size == 0:
@@ -230,11 +246,15 @@ def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) 
     return parsed
 
 
+def _text(value: Any) -> str:
+    # Interned: millions of frames repeat a few names.
+    return "" if value is None else sys.intern(str(value).strip())
+
+
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
-        value = row.get(name)
-        if value is not None and str(value).strip():
-            return str(value).strip()
+        if text := _text(row.get(name)):
+            return text
     return None
 
 
@@ -242,7 +262,7 @@ def _token(value: Any) -> str | None:
     """An expression cell as text; None where it is unknown."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = "" if value is None else str(value).strip()
+    text = _text(value)
     return None if text in ("", "-1") else text
 
 
@@ -315,37 +335,39 @@ def _class_names(tokens: Counter, classes: str | tuple[str, ...]) -> tuple[str, 
 
 
 def _assign_classes(
-    rows: list[dict[str, Any]],
+    rows: list[_Row],
     bad: list[tuple[int, str, str]],
     classes: str | tuple[str, ...],
     name: str,
-) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
-    tokens = Counter(r["expression"] for r in rows if r["expression"] is not None)
+) -> tuple[tuple[str, ...], list[_Row], np.ndarray]:
+    """Class names, the rows whose class is known (or missing), and their class ids."""
+    tokens = Counter(r.expression for r in rows if r.expression is not None)
     class_names = _class_names(tokens, classes)
-    ids = {canonical_name(n): i for i, n in enumerate(class_names)}
-    numbered = {t: int(float(t)) for t in tokens if _is_id(t)}
-    kept = []
+    known = {canonical_name(n): i for i, n in enumerate(class_names)}
+    ids: dict[str | None, int] = {None: MISSING_ID}
+    for token in tokens:
+        number = int(float(token)) if _is_id(token) else -1
+        if canonical_name(token) in known:
+            ids[token] = known[canonical_name(token)]
+        elif 0 <= number < len(class_names):
+            ids[token] = number
+    kept, expression = [], []
     for row in rows:
-        token = row["expression"]
-        if token is None:
-            row["expression"] = MISSING_ID
-        elif canonical_name(token) in ids:
-            row["expression"] = ids[canonical_name(token)]
-        elif 0 <= numbered.get(token, -1) < len(class_names):
-            row["expression"] = numbered[token]
+        if row.expression in ids:
+            kept.append(row)
+            expression.append(ids[row.expression])
         else:
-            what = "class id" if token in numbered else "unknown class name"
-            known = ", ".join(class_names) or "none"
-            bad.append((row["row"], row["path"], f"{what} {token!r}; the classes are {known}"))
-            continue
-        kept.append(row)
+            what = "class id" if _is_id(row.expression) else "unknown class name"
+            listed = ", ".join(class_names) or "none"
+            reason = f"{what} {row.expression!r}; the classes are {listed}"
+            bad.append((row.number, row.path, reason))
     bad.sort(key=lambda b: b[0])
-    absent = set(range(len(class_names))) - {r["expression"] for r in kept}
+    absent = set(range(len(class_names))) - set(expression)
     if absent and tokens:
         log.warning(
             "%s: no picture of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
         )
-    return class_names, kept
+    return class_names, kept, np.array(expression, np.int32)
 
 
 def _report_bad(
@@ -363,43 +385,48 @@ def _report_bad(
         )
 
 
-def _columns(good, bad, columns, class_names, name, root) -> Table:
+def _columns(
+    rows: list[_Row],
+    expression: np.ndarray,
+    bad: list[tuple[int, str, str]],
+    columns: set[str],
+    class_names: tuple[str, ...],
+    name: str,
+    root: pathlib.Path,
+) -> Table:
     """Columns of the rows that are left, and codes for groups and attributes."""
 
-    def stack(field: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        if all(r[field] is None for r in good):
+    def stack(cells: list[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:
+        if all(c is None for c in cells):
             return None
-        array = np.full((len(good), *shape), np.nan, np.float32)
-        for i, row in enumerate(good):
-            if row[field] is not None:
-                array[i] = row[field].reshape(shape)
+        array = np.full((len(cells), *shape), np.nan, np.float32)
+        for i, cell in enumerate(cells):
+            if cell is not None:
+                array[i] = cell.reshape(shape)
         return array
 
     names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
-    codes, values = [], []
-    for attribute in names:
-        column, distinct = _code([r["attributes"].get(attribute, "") for r in good], attribute)
-        codes.append(column)
-        values.append(distinct)
-    groups = {g: i for i, g in enumerate(sorted({r["group"] for r in good} - {None}))}
+    places = [ATTRIBUTE_COLUMNS.index(a) for a in names]
+    coded = [_code([r.attributes[k] for r in rows], a) for k, a in zip(places, names, strict=True)]
+    groups = {g: i for i, g in enumerate(sorted({r.group for r in rows} - {None}))}
     return Table(
         name=name,
         root=root,
-        paths=[r["path"] for r in good],
-        rows=np.array([r["row"] for r in good], np.int64),
+        paths=[r.path for r in rows],
+        rows=np.array([r.number for r in rows], np.int64),
         class_names=class_names,
-        expression=np.array([r["expression"] for r in good], np.int32),
-        valence_arousal=np.array([r["va"] for r in good], np.float32).reshape(-1, 2),
-        landmarks=stack("landmarks", (NUM_LANDMARKS, 2)),
-        box=stack("box", (4,)),
-        persons=[r["person"] or r["path"] for r in good],
-        groups=np.array([groups.get(r["group"], MISSING_ID) for r in good], np.int32),
-        split=np.array([r["split"] for r in good], np.int8) if "split" in columns else None,
-        attributes=np.stack(codes, 1) if names else None,
+        expression=expression,
+        valence_arousal=np.array([(r.valence, r.arousal) for r in rows], np.float32).reshape(-1, 2),
+        landmarks=stack([r.landmarks for r in rows], (NUM_LANDMARKS, 2)),
+        box=stack([r.box for r in rows], (4,)),
+        persons=[r.person or r.path for r in rows],
+        groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
+        split=np.array([r.split for r in rows], np.int8) if "split" in columns else None,
+        attributes=np.stack([codes for codes, _ in coded], 1) if names else None,
         attribute_names=names,
-        attribute_values=tuple(values),
+        attribute_values=tuple(values for _, values in coded),
         bad=bad,
-        has_persons=any(r["person"] for r in good),
+        has_persons=any(r.person for r in rows),
     )
 
 

@@ -214,6 +214,8 @@ class Loader:
             box = box / k
             landmarks = None if landmarks is None else (landmarks + 0.5) / k - 0.5
         frame = frame_of(*image.shape[:2])
+        if not frame.touches(*image.shape[:2]):
+            raise DecodeError("the face's box or landmarks lie outside the picture")
         if self._cache is None:
             return image, landmarks, frame, record
         image, landmarks, frame = augment.cut_to_reach(image, landmarks, frame, self.params, target)
@@ -336,7 +338,7 @@ class Pipeline:
         self._num_workers = num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._num_threads = num_threads or max(min(cores // max(num_workers, 1), _MAX_THREADS), 1)
-        self._prefetch = prefetch or max(2 * self._num_threads, 4)
+        self._prefetch = prefetch or max(self._num_threads + 2, 4)
         self.buffered = self._prefetch * max(num_workers, 1)
         self._batches = -(-len(source) // batch_size)
         self.steps_per_epoch = plan.length / batch_size if train else float(self._batches)

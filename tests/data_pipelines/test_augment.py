@@ -276,10 +276,13 @@ def test_kept_pictures_are_shrunk_to_what_the_output_needs():
     frame = frame_of(400, 300, None, None, params)
     cut, _, small = augment.cut_to_reach(image, None, frame, params, 50.0)
     assert cut.shape[:2] == (65, 65) and abs(small.width - 65) < 1e-9
-    cut, _, _ = augment.cut_to_reach(
-        image, spread_landmarks(20) + 2000, Frame(2010, 2010, 20, 20), params, 50.0
-    )
-    assert cut.shape == image.shape  # a box outside the picture: nothing to cut
+
+
+def test_frames_outside_the_picture_are_told():
+    assert Frame(-5, 10, 12, 4).touches(20, 30)
+    assert not Frame(-5, 10, 10, 4).touches(20, 30)
+    assert not Frame(10, 26, 4, 12).touches(20, 30)
+    assert Frame(10, 25, 4, 12).touches(20, 30)
 
 
 @pytest.mark.parametrize("name", PRESETS)

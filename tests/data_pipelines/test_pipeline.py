@@ -253,6 +253,15 @@ def test_unreadable_records_are_masked_in_evaluation(name, caplog):
     pipeline.close()
 
 
+def test_boxes_outside_the_picture_are_skipped():
+    points = np.full((24, 68, 2), 20, np.float32)
+    points[:, ::2] += 10
+    points[7] += 100
+    pipeline = pipe(Listed(PICTURES, landmarks=points), train=False)
+    assert sum(b["mask"].sum() for b in pipeline) == 23
+    assert "outside the picture" in pipeline.bad_records.names["picture 7"]
+
+
 def test_decompression_bombs_are_skipped():
     pipeline = pipe(Listed([encode(smooth(300, 300)), *PICTURES[1:]]), train=False, max_pixels=5000)
     assert sum(b["mask"].sum() for b in pipeline) == 23
