@@ -235,6 +235,11 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
             "pictures of one person may stand in training and test",
             table.name,
         )
+    if table.split is not None and not (table.split == persons.TEST).any():
+        log.warning(
+            "%s: the split column names no test rows; test persons are cut from training",
+            table.name,
+        )
     split = persons.assign(
         table.persons,
         folds=setting(config, "folds"),

@@ -291,6 +291,10 @@ def test_a_split_column_is_followed(photos, caplog):
     made = make_sources({"manifest": str(photos("path,expression,person,split", rows))})
     assert [len(made[k]) for k in ("train", "validation", "test")] == [40, 40, 40]
     assert "40 persons stand in more than one split" in caplog.text
+    alone = [[*row, "train"] for row in PEOPLE]
+    made = make_sources({"manifest": str(photos("path,expression,person,split", alone))})
+    assert all(len(source) for source in made.values())
+    assert "names no test rows" in caplog.text
     bad = [[*row, "train"] for row in PEOPLE] + [["0.jpg", "sad", "p", "holdout"]]
     source = ManifestSource(photos("path,expression,person,split", bad))
     assert "unknown split 'holdout'" in source.bad_rows[0][2]
