@@ -10,128 +10,18 @@ Contact sheet of a preset:
 """
 
 import argparse
-import dataclasses
-import difflib
 import functools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from data_pipelines.example import FLIP_INDEX, DataError
-
-
-@dataclasses.dataclass(frozen=True)
-class Params:
-    """What may happen to a picture. All zeros: it is only framed and resized.
-
-    Framing, in training and evaluation alike:
-      box_scale: side of the square crop / mean side of the face box (of the landmarks, or given).
-      fit: without a box, `cover` (the largest centred square), `contain` (the whole picture on
-        black) or `stretch` (sides scaled apart).
-      margin: the crop is resized to (1 + margin) x the output and a window of the output's size is
-        cut from it: anywhere with `random_crop`, else (and in evaluation) in the middle.
-    Geometry, drawn uniformly:
-      rotation: up to this many degrees either way.
-      scale: factor in [1 - scale, 1 + scale].
-      translation: up to this share of the output's side, each way in x and y.
-      flip: probability of a mirror.
-    Colour, drawn uniformly:
-      brightness, contrast, saturation: factors in [1 - x, 1 + x]; contrast turns about mid-grey.
-      hue: rotation about the grey axis, up to this share of a full turn either way.
-      grey: probability of losing all colour.
-    Degradations, each with a probability:
-      blur, blur_sigma: Gaussian of up to so many pixels.
-      noise, noise_std: Gaussian of up to so many grey levels.
-      jpeg, jpeg_quality: artefacts of a quality from so much to 95.
-      erase, erase_area: one rectangle of 2 % up to this share of the picture, of one random grey.
-    """
-
-    box_scale: float = 1.5
-    fit: str = "cover"
-    margin: float = 0.0
-    random_crop: bool = True
-    rotation: float = 0.0
-    scale: float = 0.0
-    translation: float = 0.0
-    flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    grey: float = 0.0
-    blur: float = 0.0
-    blur_sigma: float = 2.0
-    noise: float = 0.0
-    noise_std: float = 12.0
-    jpeg: float = 0.0
-    jpeg_quality: float = 30.0
-    erase: float = 0.0
-    erase_area: float = 0.2
-
-    def framing_only(self) -> "Params":
-        """The same crop without any randomness, for evaluation."""
-        return Params(self.box_scale, self.fit, self.margin, random_crop=False)
-
-
-PRESETS: dict[str, Params] = {
-    "none": Params(),
-    # EmoFAN's crop of a landmark box: 200/220 of width plus height, that is 1.82 x the mean side.
-    "emofan": Params(box_scale=20 / 11, rotation=18, scale=0.15, translation=0.05, flip=0.5),
-    # ARBEx's list: resize, scale, rotation, pad, flip, crop of 224 from 256, colour, noise.
-    "arbex_heavy": Params(
-        margin=32 / 224,
-        rotation=15,
-        scale=0.15,
-        translation=0.04,
-        flip=0.5,
-        brightness=0.3,
-        contrast=0.3,
-        saturation=0.3,
-        hue=0.05,
-        grey=0.1,
-        noise=0.2,
-        erase=0.5,
-    ),
-    "poster": Params(flip=0.5, erase=0.5, erase_area=0.1),
-    "vit": Params(
-        margin=32 / 224,
-        rotation=10,
-        scale=0.1,
-        flip=0.5,
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.2,
-    ),
-}
-
-
-def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Parameters of a preset with some of them replaced; an override of None is passed over.
-
-    Raises:
-      DataError: the preset, a parameter or its value is not known.
-    """
-    if preset not in PRESETS:
-        raise DataError(f"data.augment is {preset!r}; known: {', '.join(PRESETS)}")
-    changes = {k: v for k, v in dict(overrides or {}).items() if v is not None}
-    names = [f.name for f in dataclasses.fields(Params)]
-    for name in changes:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
-            raise DataError(f"data.augment_overrides has no {name!r}{hint}")
-    params = dataclasses.replace(PRESETS[preset], **changes)
-    if params.fit not in ("cover", "contain", "stretch"):
-        raise DataError(f"augmentation: fit is {params.fit!r}; known: cover, contain, stretch")
-    if not 0 <= params.scale < 1 or params.box_scale <= 0 or params.margin < 0:
-        raise DataError("augmentation: scale in [0, 1), box_scale > 0 and margin >= 0 are needed")
-    return params
-
+from data_pipelines.example import FLIP_INDEX
+from data_pipelines.framing import Frame, frame_of
+from data_pipelines.params import PRESETS, Params
 
 # --- Random numbers -------------------------------------------------------------------------
 
@@ -169,104 +59,6 @@ def uniforms(seed: int, epoch: np.ndarray, index: np.ndarray, count: int) -> np.
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
     bits = _mix(_mix(state + _GOLDEN)[:, None] + steps[None])
     return (bits >> np.uint64(11)) * 2.0**-53
-
-
-# --- Framing --------------------------------------------------------------------------------
-
-
-_KEPT_RESOLUTION = 1.3
-
-
-class Frame(NamedTuple):
-    """The part of a picture that fills the output: centre and sides, pixel edges at integers."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    def touches(self, height: int, width: int) -> bool:
-        """Whether any part of a picture of this size is in the frame."""
-        across = abs(2 * self.x - width) < self.width + width
-        return across and abs(2 * self.y - height) < self.height + height
-
-
-def frame_of(
-    height: int,
-    width: int,
-    landmarks: np.ndarray | None,
-    box: np.ndarray | None,
-    params: Params,
-    crop: str = "auto",
-    crop_scale: float = 0.0,
-) -> Frame:
-    """The square around landmarks, box or picture.
-
-    Args:
-      height, width: of the picture.
-      landmarks: float [68, 2] pixels or None; NaN = unknown.
-      box: float [4] or None; NaN = unknown.
-      params: `box_scale` and `fit` are used.
-      crop: `auto` takes landmarks before the box before the whole picture; `landmarks` and `box`
-        take only that, or the whole picture where it is missing; `whole`.
-      crop_scale: overrides `params.box_scale` unless 0.
-
-    Raises:
-      DataError: `crop` is not known.
-    """
-    if crop not in ("auto", "landmarks", "box", "whole"):
-        raise DataError(f"data.crop is {crop!r}; known: auto, landmarks, box, whole")
-    edges = None
-    if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
-        low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5
-        edges = (*low.tolist(), *high.tolist())
-    elif crop in ("auto", "box") and box is not None and np.isfinite(box).all():
-        edges = tuple(box.tolist())
-    if edges is not None:
-        side = (edges[2] - edges[0] + edges[3] - edges[1]) / 2 * (crop_scale or params.box_scale)
-        if side > 0:
-            return Frame((edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2, side, side)
-    if params.fit == "stretch":
-        return Frame(width / 2, height / 2, width, height)
-    side = min(height, width) if params.fit == "cover" else max(height, width)
-    return Frame(width / 2, height / 2, side, side)
-
-
-def cut_to_reach(
-    image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
-) -> tuple[np.ndarray, np.ndarray | None, Frame]:
-    """Cuts away what no draw can show and shrinks the rest to 1.3 x the output's resolution.
-
-    Args:
-      image, landmarks, frame: of the decoded picture; the frame touches it.
-      params: bounds of the augmentation.
-      target: pixels of output that the frame's side fills.
-
-    Returns:
-      picture, landmarks and frame in the new coordinates; a copy, for keeping.
-    """
-    # A turned square reaches further by cos + sin of its angle; zooming out and moving add to it.
-    turn = math.radians(min(abs(params.rotation), 45.0))
-    room = 1 + 2 * params.translation
-    reach = (math.cos(turn) + math.sin(turn)) * room / (1 - params.scale) / 2
-    height, width = image.shape[:2]
-    left = max(math.floor(frame.x - reach * frame.width) - 1, 0)
-    top = max(math.floor(frame.y - reach * frame.height) - 1, 0)
-    right = min(math.ceil(frame.x + reach * frame.width) + 1, width)
-    bottom = min(math.ceil(frame.y + reach * frame.height) + 1, height)
-    cut = image[top:bottom, left:right]
-    zoom = _KEPT_RESOLUTION * target / min(frame.width, frame.height)
-    size = (right - left, bottom - top)
-    if zoom < 1:
-        size = tuple(max(round(zoom * n), 1) for n in size)
-        cut = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
-    else:
-        cut = cut.copy()
-    sx, sy = size[0] / (right - left), size[1] / (bottom - top)
-    frame = Frame((frame.x - left) * sx, (frame.y - top) * sy, frame.width * sx, frame.height * sy)
-    if landmarks is not None:
-        landmarks = (landmarks + 0.5 - [left, top]) * [sx, sy] - 0.5
-    return cut, landmarks, frame
 
 
 # --- Composed transforms --------------------------------------------------------------------

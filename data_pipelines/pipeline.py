@@ -6,10 +6,8 @@ stream is the same with any number of threads, worker processes or hosts, and is
 plain step number.
 """
 
-import dataclasses
 import logging
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,13 +16,10 @@ import grain.python as grain
 import numpy as np
 from absl import flags
 
-from data_pipelines import augment, decode, refine, workers
+from data_pipelines import decode, framing, loader, params, refine, workers
 from data_pipelines.defaults import setting
 from data_pipelines.example import (
-    MISSING_ID,
-    NUM_LANDMARKS,
     DataError,
-    DecodeError,
     Source,
     TooManyBadRecords,
 )
@@ -32,8 +27,6 @@ from data_pipelines.example import (
 log = logging.getLogger(__name__)
 
 _ENDLESS = 1 << 40
-_BAD = "bad_records"  # travels with a batch from where it is made to where it is counted
-_SAME_CLASS_TRIES, _TRIES = 16, 64
 _MAX_THREADS = 16
 
 
@@ -72,179 +65,6 @@ class BadRecords:
             )
 
 
-@dataclasses.dataclass
-class Loader:
-    """Makes batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
-
-    Args:
-      source: raw records.
-      plan: order of training examples; None = evaluation, in the order of the source.
-      batch_size: global.
-      image_size: side of the output.
-      seed: of the augmentation.
-      params: augmentation, already without randomness for evaluation.
-      crop, crop_scale: see `augment.frame_of`.
-      shard_index, shard_count: this process among all.
-      max_pixels: see `decode.decode`.
-      cache_bytes: room for decoded pictures, cropped to what the augmentation can reach and shrunk
-        to about 1.3 x the output; 0 = decode every time, at full size.
-    """
-
-    source: Source
-    plan: refine.Plan | None
-    batch_size: int
-    image_size: int
-    seed: int
-    params: augment.Params
-    crop: str = "auto"
-    crop_scale: float = 0.0
-    shard_index: int = 0
-    shard_count: int = 1
-    max_pixels: int = decode.MAX_PIXELS
-    cache_bytes: int = 0
-
-    def __post_init__(self):
-        self._cache = _Cache(self.cache_bytes) if self.cache_bytes else None
-
-    def __call__(self, step: int) -> dict[str, Any]:
-        """The batch of this process at a step; `bad_records` holds (record, reason) pairs."""
-        part = self.batch_size // self.shard_count
-        if self.plan is None:
-            start = step * self.batch_size + self.shard_index * part
-            records = np.arange(start, start + part, dtype=np.int64)
-            epochs = np.zeros(part, np.int64)
-            places = records
-            mask = records < len(self.source)
-        else:
-            positions = self.plan.batch_positions(step, self.shard_index, self.shard_count)
-            epochs, places, records = self.plan.at(positions)
-            mask = np.ones(part, bool)
-        batch = self._empty(part)
-        draws = augment.Draws(self.params, self.image_size, self.seed, epochs, places)
-        bad: list[tuple[int, str]] = []
-        for k in np.flatnonzero(mask).tolist():
-            if self.plan is None:
-                mask[k] = self._fill(batch, k, int(records[k]), draws, bad)
-            else:
-                records[k] = self._fill_or_replace(batch, k, records[k], epochs, places, draws, bad)
-        batch["mask"] = mask
-        batch["index"] = np.where(records < len(self.source), records, MISSING_ID)
-        batch[_BAD] = bad
-        return batch
-
-    def _empty(self, n: int) -> dict[str, np.ndarray]:
-        size, has = self.image_size, self.source.has
-        batch = {
-            "image": np.zeros((n, size, size, 3), np.uint8),
-            "expression": np.full(n, MISSING_ID, np.int32),
-            "valence_arousal": np.full((n, 2), np.nan, np.float32),
-            "landmarks": np.full((n, NUM_LANDMARKS, 2), np.nan, np.float32),
-            "group": np.full(n, MISSING_ID, np.int32),
-        }
-        if "expression_probs" in has:
-            batch["expression_probs"] = np.full((n, self.source.num_classes), np.nan, np.float32)
-        if "attributes" in has:
-            width = len(self.source.attribute_names)
-            batch["attributes"] = np.full((n, width), MISSING_ID, np.int32)
-        return batch
-
-    def _fill_or_replace(self, batch, k, record, epochs, places, draws, bad) -> int:
-        """Fills place k, with another record of the same class where this one is unusable."""
-        if self._fill(batch, k, int(record), draws, bad):
-            return int(record)
-        u = augment.uniforms(self.seed ^ 0x5EED, epochs[k], places[k], _TRIES)[0]
-        same = np.flatnonzero(self.source.labels == self.source.labels[record])
-        for attempt in range(_TRIES):
-            pool = same if attempt < _SAME_CLASS_TRIES else np.arange(len(self.source))
-            substitute = int(pool[int(u[attempt] * len(pool))])
-            if self._fill(batch, k, substitute, draws, bad):
-                return substitute
-        raise TooManyBadRecords(
-            f"no readable record was found in {_TRIES} tries in place of "
-            f"{self.source.describe(int(record))}: {bad[-1][1]}"
-        )
-
-    def _fill(self, batch, k: int, index: int, draws: augment.Draws, bad: list) -> bool:
-        """Writes record `index` to place k; False where it cannot be read."""
-        try:
-            image, landmarks, frame, record = self._picture(index)
-        except DecodeError as e:
-            bad.append((index, str(e)))
-            return False
-        except OSError as e:
-            bad.append((index, f"cannot be read ({e.strerror or e})"))
-            return False
-        matrix = draws.apply(k, image, frame, batch["image"][k])
-        if landmarks is not None:
-            batch["landmarks"][k] = augment.move_landmarks(landmarks, matrix, draws.flip[k])
-        batch["expression"][k] = record["expression"]
-        batch["valence_arousal"][k] = record["valence_arousal"]
-        batch["group"][k] = record["group"]
-        for field in ("expression_probs", "attributes"):
-            if field in batch:
-                batch[field][k] = record[field]
-        return True
-
-    def _picture(self, index: int) -> tuple[np.ndarray, np.ndarray | None, augment.Frame, dict]:
-        """Decoded picture, its landmarks, the frame to take and the other fields."""
-        if self._cache is not None and (entry := self._cache.get(index)) is not None:
-            return entry
-        record = dict(self.source[index])
-        image, landmarks, box = record.pop("image"), record["landmarks"], record["box"]
-        if "landmarks" not in self.source.has or not np.isfinite(landmarks).any():
-            landmarks = None
-        target = self.image_size * (1 + self.params.margin)
-
-        def frame_of(height: int, width: int) -> augment.Frame:
-            return augment.frame_of(
-                height, width, landmarks, box, self.params, self.crop, self.crop_scale
-            )
-
-        def shrink(height: int, width: int) -> int:
-            frame = frame_of(height, width)
-            times = int(min(frame.width, frame.height) / target)
-            return 1 if times < 2 else min(1 << times.bit_length() - 1, 8)
-
-        if isinstance(image, bytes):
-            image, k = decode.decode_shrunk(image, shrink, max_pixels=self.max_pixels, grey=True)
-        else:
-            k = shrink(*image.shape[:2])
-            image = decode.shrink_by(image, k)
-        if k > 1:
-            box = box / k
-            landmarks = None if landmarks is None else (landmarks + 0.5) / k - 0.5
-        frame = frame_of(*image.shape[:2])
-        if not frame.touches(*image.shape[:2]):
-            raise DecodeError("the face's box or landmarks lie outside the picture")
-        if self._cache is None:
-            return image, landmarks, frame, record
-        image, landmarks, frame = augment.cut_to_reach(image, landmarks, frame, self.params, target)
-        entry = image, landmarks, frame, record
-        self._cache.put(index, entry, image.nbytes)
-        return entry
-
-
-class _Cache:
-    """Entries up to a number of bytes; later ones are not kept, none is thrown out."""
-
-    def __init__(self, limit: int):
-        self._limit, self._used = limit, 0
-        self._entries: dict[int, Any] = {}
-        self._lock = threading.Lock()
-
-    def __reduce__(self):
-        return _Cache, (self._limit,)  # a worker process starts with its own, empty
-
-    def get(self, index: int) -> Any:
-        return self._entries.get(index)
-
-    def put(self, index: int, entry: Any, size: int) -> None:
-        with self._lock:
-            if self._used + size <= self._limit and index not in self._entries:
-                self._entries[index] = entry
-                self._used += size
-
-
 class Pipeline:
     """Host batches of this process; iterate over it.
 
@@ -260,13 +80,13 @@ class Pipeline:
       seed: of order and augmentation.
       train: see above.
       sampling, refine_options: see `refine.Plan`.
-      augment_preset, augment_overrides: see `augment.resolve`; evaluation takes the framing only.
-      crop, crop_scale: see `augment.frame_of`.
+      augment_preset, augment_overrides: see `params.resolve`; evaluation takes the framing only.
+      crop, crop_scale: see `framing.frame_of`.
       shard_index, shard_count: this process among all.
       num_workers: worker processes, 0 = none.
       num_threads: threads (in each worker), 0 = automatic.
       prefetch: batches made ahead (by each worker), 0 = automatic.
-      cache_bytes, max_pixels: see `Loader`.
+      cache_bytes, max_pixels: see `loader.Loader`.
       max_bad_fraction: share of unreadable records that is put up with.
       start_step: training goes on from here.
 
@@ -308,7 +128,7 @@ class Pipeline:
         _check(batch_size, image_size, seed, shard_index, shard_count)
         if not len(source):
             raise DataError("the source holds no record; see the log for rows that were left out")
-        params = augment.resolve(augment_preset, augment_overrides)
+        chosen = params.resolve(augment_preset, augment_overrides)
         plan = None
         if train:
             plan = refine.Plan(
@@ -320,13 +140,13 @@ class Pipeline:
                 **dict(refine_options or {}),
             )
         self._source, self._plan, self.train = source, plan, train
-        self._loader = Loader(
+        self._loader = loader.Loader(
             source=source,
             plan=plan,
             batch_size=batch_size,
             image_size=image_size,
             seed=seed,
-            params=params if train else params.framing_only(),
+            params=chosen if train else chosen.framing_only(),
             crop=crop,
             crop_scale=crop_scale,
             shard_index=shard_index,
@@ -334,7 +154,7 @@ class Pipeline:
             max_pixels=max_pixels,
             cache_bytes=cache_bytes,
         )
-        augment.frame_of(1, 1, None, None, params, crop)  # complains about an unknown crop now
+        framing.frame_of(1, 1, None, None, chosen, crop)  # complains about an unknown crop now
         self._num_workers = num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self._num_threads = num_threads or max(min(cores // max(num_workers, 1), _MAX_THREADS), 1)
@@ -365,7 +185,7 @@ class Pipeline:
         if self.train:
             self._log_epoch()
         batch = next(self._iterator)
-        for index, reason in batch.pop(_BAD):
+        for index, reason in batch.pop(loader.BAD):
             self.bad_records.add(int(index), reason)
         self.step += 1
         return batch

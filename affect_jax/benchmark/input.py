@@ -20,9 +20,10 @@ import numpy as np
 import simplejpeg
 
 from affect_jax.benchmark import reference, rows
-from data_pipelines import augment, refine
+from data_pipelines import params, refine
 from data_pipelines.example import empty_labels
-from data_pipelines.pipeline import Loader, Pipeline
+from data_pipelines.loader import Loader
+from data_pipelines.pipeline import Pipeline
 from data_pipelines.synthetic import SyntheticFaces
 
 SUITE = "input"
@@ -120,7 +121,7 @@ def _loader(data: list[bytes], preset: str = PRESET, **options: Any) -> Loader:
         batch_size=BATCH,
         image_size=IMAGE_SIZE,
         seed=0,
-        params=augment.resolve(preset),
+        params=params.resolve(preset),
         **options,
     )
 

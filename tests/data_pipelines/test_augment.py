@@ -5,9 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import smooth
 
-from data_pipelines import augment
-from data_pipelines.augment import PRESETS, Draws, Frame, Params, frame_of, resolve
+from data_pipelines import augment, framing
+from data_pipelines.augment import Draws
 from data_pipelines.example import FLIP_INDEX, DataError
+from data_pipelines.framing import Frame, frame_of
+from data_pipelines.params import PRESETS, Params, resolve
 
 
 def spread_landmarks(size, seed=0):
@@ -259,7 +261,7 @@ def test_what_is_kept_in_memory_holds_all_that_a_draw_can_show(index):
     draws = Draws(params, 96, 1, np.zeros(1), np.array([index]))
     whole, kept = np.empty((2, 96, 96, 3), np.uint8)
     matrix = draws.apply(0, image, frame, whole)
-    cut, cut_points, cut_frame = augment.cut_to_reach(image, points, frame, params, 96.0)
+    cut, cut_points, cut_frame = framing.cut_to_reach(image, points, frame, params, 96.0)
     assert cut.shape[0] < 200
     cut_matrix = draws.apply(0, cut, cut_frame, kept)
     np.testing.assert_allclose(
@@ -274,7 +276,7 @@ def test_kept_pictures_are_shrunk_to_what_the_output_needs():
     image = smooth(400, 300)
     params = Params(fit="cover")
     frame = frame_of(400, 300, None, None, params)
-    cut, _, small = augment.cut_to_reach(image, None, frame, params, 50.0)
+    cut, _, small = framing.cut_to_reach(image, None, frame, params, 50.0)
     assert cut.shape[:2] == (65, 65) and abs(small.width - 65) < 1e-9
 
 

@@ -1,0 +1,108 @@
+"""Which part of a picture fills the output: around landmarks, a box, or the whole picture.
+
+Frames are measured between pixel edges (the first pixel spans 0 to 1), landmarks between pixel
+centres (the first pixel is at 0): half a pixel lies between the two.
+"""
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_pipelines.example import DataError
+from data_pipelines.params import Params
+
+_KEPT_RESOLUTION = 1.3
+
+
+class Frame(NamedTuple):
+    """The part of a picture that fills the output: centre and sides, pixel edges at integers."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def touches(self, height: int, width: int) -> bool:
+        """Whether any part of a picture of this size is in the frame."""
+        across = abs(2 * self.x - width) < self.width + width
+        return across and abs(2 * self.y - height) < self.height + height
+
+
+def frame_of(
+    height: int,
+    width: int,
+    landmarks: np.ndarray | None,
+    box: np.ndarray | None,
+    params: Params,
+    crop: str = "auto",
+    crop_scale: float = 0.0,
+) -> Frame:
+    """The square around landmarks, box or picture.
+
+    Args:
+      height, width: of the picture.
+      landmarks: float [68, 2] pixels or None; NaN = unknown.
+      box: float [4] or None; NaN = unknown.
+      params: `box_scale` and `fit` are used.
+      crop: `auto` takes landmarks before the box before the whole picture; `landmarks` and `box`
+        take only that, or the whole picture where it is missing; `whole`.
+      crop_scale: overrides `params.box_scale` unless 0.
+
+    Raises:
+      DataError: `crop` is not known.
+    """
+    if crop not in ("auto", "landmarks", "box", "whole"):
+        raise DataError(f"data.crop is {crop!r}; known: auto, landmarks, box, whole")
+    edges = None
+    if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
+        low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5
+        edges = (*low.tolist(), *high.tolist())
+    elif crop in ("auto", "box") and box is not None and np.isfinite(box).all():
+        edges = tuple(box.tolist())
+    if edges is not None:
+        side = (edges[2] - edges[0] + edges[3] - edges[1]) / 2 * (crop_scale or params.box_scale)
+        if side > 0:
+            return Frame((edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2, side, side)
+    if params.fit == "stretch":
+        return Frame(width / 2, height / 2, width, height)
+    side = min(height, width) if params.fit == "cover" else max(height, width)
+    return Frame(width / 2, height / 2, side, side)
+
+
+def cut_to_reach(
+    image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
+) -> tuple[np.ndarray, np.ndarray | None, Frame]:
+    """Cuts away what no draw can show and shrinks the rest to 1.3 x the output's resolution.
+
+    Args:
+      image, landmarks, frame: of the decoded picture; the frame touches it.
+      params: bounds of the augmentation.
+      target: pixels of output that the frame's side fills.
+
+    Returns:
+      picture, landmarks and frame in the new coordinates; a copy, for keeping.
+    """
+    # A turned square reaches further by cos + sin of its angle; zooming out and moving add to it.
+    turn = math.radians(min(abs(params.rotation), 45.0))
+    room = 1 + 2 * params.translation
+    reach = (math.cos(turn) + math.sin(turn)) * room / (1 - params.scale) / 2
+    height, width = image.shape[:2]
+    left = max(math.floor(frame.x - reach * frame.width) - 1, 0)
+    top = max(math.floor(frame.y - reach * frame.height) - 1, 0)
+    right = min(math.ceil(frame.x + reach * frame.width) + 1, width)
+    bottom = min(math.ceil(frame.y + reach * frame.height) + 1, height)
+    cut = image[top:bottom, left:right]
+    zoom = _KEPT_RESOLUTION * target / min(frame.width, frame.height)
+    size = (right - left, bottom - top)
+    if zoom < 1:
+        size = tuple(max(round(zoom * n), 1) for n in size)
+        cut = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+    else:
+        cut = cut.copy()
+    sx, sy = size[0] / (right - left), size[1] / (bottom - top)
+    frame = Frame((frame.x - left) * sx, (frame.y - top) * sy, frame.width * sx, frame.height * sy)
+    if landmarks is not None:
+        landmarks = (landmarks + 0.5 - [left, top]) * [sx, sy] - 0.5
+    return cut, landmarks, frame
