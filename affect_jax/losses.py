@@ -259,7 +259,9 @@ def moments(
         targets: float [B, D]; NaN is a missing label, of that dimension only.
         mask: bool [B], False for padding.
     """
-    predictions, targets = as_float(predictions), as_float(targets)
+    predictions = as_float(predictions)
+    # Labels come as float32; their moments are taken in the predictions' precision.
+    targets = jnp.asarray(targets).astype(predictions.dtype)
     valid = jnp.isfinite(targets)
     valid = valid if mask is None else valid & mask[:, None]
     predictions = jnp.where(valid, predictions, 0)

@@ -108,7 +108,6 @@ def get_config() -> ConfigDict:
                 test_domain="",  # camera of the test split; "": the same
             ),
             classes="",  # "" inferred; a known label order such as "affectnet8"; or "a,b,c"
-            require=("expression",),  # labels a row must have
             clean=False,  # AffectNet: drop training rows whose category contradicts their VA
             clean_eval=False,  # the same for validation and test
             validation_fraction=0.15,  # share of the training persons held out for model selection
@@ -119,9 +118,10 @@ def get_config() -> ConfigDict:
             crop="auto",  # auto (landmark box, else box, else whole), landmarks, box, whole
             crop_scale=0.0,  # side of the crop over the box; 0: the preset's own
             augment="emofan",  # emofan, arbex_heavy, poster, vit, none
-            # Replace values of the preset; see data_pipelines.augment.Params.
+            # Replace values of the preset; see data_pipelines.params.Params.
             augment_overrides=dict(
                 fit=placeholder(str),
+                random_crop=placeholder(bool),
                 box_scale=placeholder(float),
                 margin=placeholder(float),
                 rotation=placeholder(float),
