@@ -359,7 +359,8 @@ class _Run:
                 throughput.step()
                 done = step + 1
                 last = done == self.total
-                evaluate = done % self.eval_every == 0 or last
+                # While other data train the trunk alone there is nothing to select by.
+                evaluate = (done % self.eval_every == 0 and not phase.synthetic) or last
                 stopping = self._stop_requested(stop, done)
                 save = done % config.checkpoint.every == 0 or evaluate or stopping
                 if done % config.log_every == 0 or save:
