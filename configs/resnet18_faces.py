@@ -1,0 +1,29 @@
+"""ResNet-18, the baseline of EmoFAN, on the same photos and in the same loop.
+
+Trains: expressions (and valence and arousal where the manifest has them) from scratch.
+Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: about 15 minutes on 2 CPU cores.
+Command: python -m affect_jax.main --config configs/resnet18_faces.py --workdir runs/resnet18_faces \
+             --config.data.manifest=PATH.csv
+"""
+
+from ml_collections import ConfigDict
+
+from configs import emofan_faces
+
+
+def get_config() -> ConfigDict:
+    """ResNet-18 of full width with everything else as in `emofan_faces`."""
+    config = emofan_faces.get_config()
+    config.landmark_stage.steps = 0
+    config.num_steps = 1000
+    config.model = ConfigDict(
+        dict(
+            name="resnet18",
+            regression=True,
+            width=64,
+            dtype="float32",
+            mean=(0.0, 0.0, 0.0),
+            std=(1.0, 1.0, 1.0),
+        )
+    )
+    return config
