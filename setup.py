@@ -11,7 +11,7 @@ VERSION = re.search(
 ).group(1)
 
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "chex>=0.1.90", "ruff>=0.6"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "chex>=0.1.90", "ruff>=0.6"]
 
 setup(
     name="affect_jax",

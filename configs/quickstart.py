@@ -13,26 +13,34 @@ from configs import base
 def get_config() -> ConfigDict:
     """A small EmoFAN at 64 px."""
     config = base.get_config()
-    config.batch_size = 64
-    config.num_steps = 1200
+    config.batch_size = 32
+    config.num_steps = 1300
     config.log_every = 20
     config.eval_every = 300
 
-    config.model.width = 64
+    config.model.width = 48
     config.model.depth = 3
     config.model.stacks = 1
     config.model.emotion_blocks = 3
+    config.model.train_trunk = True
 
-    config.landmark_stage.steps = 300
+    config.landmark_stage.steps = 400
     config.landmark_stage.learning_rate = 2e-3
-    config.loss.heatmap_weight = 1.0
+    config.loss.heatmap_weight = 5.0
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
-    config.optimizer.weight_decay = 1e-4
+    config.ema_decay = 0.99
 
     config.data.source = "synthetic"
+    config.data.synthetic.num_train = 12000
+    config.data.synthetic.num_validation = 320
+    config.data.synthetic.num_test = 640
+    config.data.synthetic.render_size = 96
+    config.data.synthetic.frames_per_video = 1
     config.data.image_size = 64
+    config.data.crop_scale = 1.4
+    config.data.cache = "memory"
     config.checkpoint.every = 100
     return config

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     """ResNet-18 of full width with everything else as in `emofan_faces`."""
     config = emofan_faces.get_config()
     config.landmark_stage.steps = 0
-    config.num_steps = 1000
+    config.num_steps = 800
     config.model = ConfigDict(
         dict(
             name="resnet18",

@@ -13,3 +13,9 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+from hypothesis import settings  # noqa: E402  (after the environment is set)
+
+# The first example of a property may compile; a busy machine is no failure.
+settings.register_profile("affect_jax", deadline=None, derandomize=True)
+settings.load_profile("affect_jax")
