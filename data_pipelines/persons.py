@@ -51,24 +51,37 @@ def assign(
       validation_fraction, seed: see `choose_validation`.
       given: int [n] splits that are already known, -1 where not. Test persons are only drawn
         when no row is given to test, validation persons only when none is given to validation.
+        A row without a given split follows the other rows of its person.
 
     Returns:
       int8 [n].
     """
     split = np.full(len(persons), TRAIN, np.int8)
-    free = np.ones(len(persons), bool)
     if given is not None:
-        known = np.asarray(given) >= 0
-        split[known] = given[known]
-        free = split == TRAIN
+        split[:] = _follow_persons(persons, np.asarray(given))
     if folds and not (split == TEST).any():
-        test = {p for p in set(persons) if in_test_fold(p, folds=folds, test_fold=test_fold)}
-        split[free & np.fromiter((p in test for p in persons), bool, len(persons))] = TEST
+        # Persons of a given validation split stay there.
+        free = set(persons) - {p for p, s in zip(persons, split, strict=True) if s == VALIDATION}
+        test = {p for p in free if in_test_fold(p, folds=folds, test_fold=test_fold)}
+        split[np.fromiter((p in test for p in persons), bool, len(persons))] = TEST
     if not (split == VALIDATION).any():
         train = [p for p, s in zip(persons, split, strict=True) if s == TRAIN]
         chosen = choose_validation(train, validation_fraction, seed)
         mine = np.fromiter((p in chosen for p in persons), bool, len(persons))
         split[mine & (split == TRAIN)] = VALIDATION
+    return split
+
+
+def _follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
+    """Given splits, with rows that lack one (-1) put where their person is; train where nowhere."""
+    known = given >= 0
+    # Of a person given to several, test wins over validation over train.
+    place: dict[str, int] = {}
+    for row in np.flatnonzero(known).tolist():
+        place[persons[row]] = max(place.get(persons[row], TRAIN), int(given[row]))
+    split = given.copy()
+    for row in np.flatnonzero(~known).tolist():
+        split[row] = place.get(persons[row], TRAIN)
     return split
 
 

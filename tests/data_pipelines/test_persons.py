@@ -41,11 +41,27 @@ def test_given_splits_are_followed():
     given = np.array([0, 0, 1, 2, -1] * 120)
     split = persons.assign(NAMES, given=given)
     np.testing.assert_array_equal(split[given > 0], given[given > 0])
-    assert (split[given <= 0] == 0).all()  # both sides are given: nothing more is cut
+    assert (split[given == 0] == 0).all()  # both sides are given: nothing more is cut
     only_test = persons.assign(NAMES, given=np.where(given == 2, 2, 0))
     assert (only_test == 1).any()
     only_validation = persons.assign(NAMES, given=np.where(given == 1, 1, 0))
     assert (only_validation == 2).any() and (only_validation[given == 1] == 1).all()
+
+
+def test_rows_without_a_given_split_follow_their_person():
+    names = ["a", "a", "b", "b", "c", "c", "d", "d", "d", "e"]
+    given = np.array([2, -1, 1, -1, 0, -1, 0, 2, -1, -1])
+    split = persons.assign(names, given=given)
+    np.testing.assert_array_equal(split, [2, 2, 1, 1, 0, 0, 0, 2, 2, 0])
+
+
+def test_test_persons_are_not_drawn_from_given_validation_persons():
+    # Every second picture of every third person is for validation; no test row is given.
+    number = np.array([int(n.split()[-1]) for n in NAMES])
+    given = np.where((number % 3 == 0) & (np.arange(len(NAMES)) % 2 == 0), 1, -1)
+    split = persons.assign(NAMES, given=given)
+    assert (split == 2).any() and (split == 1).any()
+    assert persons.shared_persons(NAMES, split) == []
 
 
 def test_shared_persons_are_named():
