@@ -41,7 +41,8 @@ def refinement_pool(
     group = groups[usable].astype(np.uint64)
     # Group in the high bits and noise in the low ones: one sort shuffles inside groups.
     key = (group << np.uint64(40)) | (rng.integers(0, 1 << 40, len(usable), np.uint64))
-    order = np.argsort(key)
+    # Stable: in millions of records some keys are equal, and every host must order them alike.
+    order = np.argsort(key, kind="stable")
     del key
     group = group[order]
     starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(group) else group

@@ -56,6 +56,16 @@ def test_records_without_group_are_not_limited():
     np.testing.assert_array_equal(np.sort(pool), np.arange(100))
 
 
+def test_equal_keys_are_ordered_alike_everywhere():
+    class Constant:
+        def integers(self, *unused):
+            return np.zeros(5000, np.uint64)
+
+    usable = np.arange(5000)
+    pool = refine.refinement_pool(np.zeros(5000, np.int32), usable, 4000, Constant())
+    np.testing.assert_array_equal(pool, np.arange(4000))
+
+
 def test_a_small_class_is_topped_up_evenly():
     labels = np.array([0] * 90 + [1] * 7, np.int32)
     plan = Plan(labels, np.arange(97), sampling="refine", batch_size=4, per_class=50)
