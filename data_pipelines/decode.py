@@ -38,8 +38,9 @@ IMAGE_SUFFIXES = frozenset(
     ]
 )
 _MAX_SIDE = 32767  # OpenCV warps nothing larger
-_HEADER_MARKERS = (*range(0xE0, 0xF0), 0xFE)
+_HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE))
 _EXIF_BYTES = 1 << 16
+_PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
 # 16-bit grey modes of Pillow; `I` is what it makes of 16-bit PNG files in older releases.
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -151,7 +152,7 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
         raise DecodeError("truncated PNG")
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     _check_size(width, height, max_pixels)
-    if b"IEND" not in data[-64:]:
+    if _PNG_END not in data:  # harmless surplus bytes may follow it
         raise DecodeError("truncated PNG")
     plain = depth == 8 and colour in _PNG_COLOUR
     if plain and not (b"tRNS" in data[:1024] or b"eXIf" in data):
@@ -199,7 +200,7 @@ def _exif_orientation(data: bytes) -> int:
     """Orientation tag (1 to 8) of a JPEG; 1 where there is none or where it is damaged."""
     start = 2
     # Application segments and comments come first; Exif is one of them, or there is none.
-    while data[start : start + 1] == b"\xff" and data[start + 1] in _HEADER_MARKERS:
+    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:
         if data[start + 1] == 0xE1 and data[start + 4 : start + 10] == b"Exif\x00\x00":
             break
         start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")

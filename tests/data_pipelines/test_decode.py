@@ -124,7 +124,8 @@ def test_truncation_in_the_last_bytes_of_a_jpeg_is_seen():
 
 
 def test_surplus_bytes_do_no_harm():
-    assert decode(encode(PICTURE) + b"\0" * 100).shape == PICTURE.shape
+    for kind in ("JPEG", "PNG"):
+        assert decode(encode(PICTURE, kind) + b"\0" * 100).shape == PICTURE.shape
 
 
 @pytest.mark.parametrize(
