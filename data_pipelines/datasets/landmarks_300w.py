@@ -100,7 +100,8 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
                 record = Record(
                     f"{folder.parent.name}/{folder.name}/{path.name}",
                     path,
-                    group=_VIEW.sub("", path.stem) if view else f"{folder}/{path.stem}",
+                    # Without the place of the user's copy: splits are cut by these names.
+                    group=_VIEW.sub("", path.stem) if view else f"{folder.name}/{path.stem}",
                 )
                 try:
                     record.landmarks = (_mat_points if lp else _pts_points)(path) - 1.0

@@ -309,6 +309,8 @@ def test_landmarks_300w(tmp_path):
     # The files count pixels from 1.
     np.testing.assert_allclose(result.source("train")[1]["landmarks"], trees.POINTS, atol=1e-4)
     assert "(51, 2)" in next(iter(result.rejected.values()))
+    # Splits are cut by these names: they must not say where this copy lies.
+    assert not any(str(tmp_path) in name for name in result.prepared.meta["person_names"])
     assert result.source("test").has == {"landmarks"}
 
 
@@ -404,10 +406,20 @@ def test_label_orders_of_ck_plus_and_subsets_of_affectnet():
     assert ck_plus.FILE_LABELS[1:] == tuple(codes) and ("neutral", *codes) == ck_plus.EIGHT
     seven = set(LABEL_ORDERS["ckplus7"])
     assert seven == {"neutral", *codes} - {"contempt"}
+    assert LABEL_ORDERS["ckplus7"] == (*[c for c in codes if c != "contempt"], "neutral")
     full = LABEL_ORDERS["affectnet8"]
     assert LABEL_ORDERS["affectnet5"] == tuple(full[k] for k in (0, 1, 2, 3, 6))
     sizes = [len(v) for v in fg_emotions.HIERARCHY.values()]
     assert sizes == [5, 7, 9, 3, 6, 3] and len(set(fg_emotions.CLASSES)) == 33
+    ends = [(names[0], names[-1]) for names in fg_emotions.HIERARCHY.values()]
+    assert ends == [
+        ("anxiety", "nervous"),
+        ("depression", "suffering"),
+        ("anger", "wrath"),
+        ("amaze", "surprise"),
+        ("cheerful", "relief"),
+        ("thrill", "lust"),
+    ]
 
 
 def test_published_counts_add_up():
