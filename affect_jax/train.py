@@ -24,7 +24,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import observe, optim, parallel, restore, systems
+from affect_jax import mixing, observe, optim, parallel, restore, systems
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError
 from affect_jax.evaluate import Evaluation, Evaluator, normalise, show
@@ -73,6 +73,10 @@ def make_train_step(
     def step(state: dict, batch: dict, teacher_arrays: dict) -> tuple[dict, dict]:
         step_key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
         replica_key = jax.random.fold_in(step_key, jax.lax.axis_index(AXIS) + 1)
+        if system.mixes(phase):
+            # 0 is the one number that replica_key leaves free.
+            mixing_key = jax.random.fold_in(step_key, 0)
+            batch = mixing.mix(batch, mixing_key, config.mixing, system.num_classes)
         images = normalise(batch["image"], section.mean, section.std)
         trained, fixed = select(state["params"], lambda path: system.trainable(path, phase))
         teacher_outputs = None
@@ -210,6 +214,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     workdir = pathlib.Path(workdir)
     mapper = parallel.Mapper(config.parallel.mapping)
     parallel.check_batch_size(config.batch_size)
+    mixing.check(config.mixing, config.batch_size // len(mapper.devices))
     sources = data_lib.make_sources(config)
     system = systems.for_source(config, sources["train"])
     if parallel.is_main_process():

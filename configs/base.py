@@ -60,6 +60,17 @@ def get_config() -> ConfigDict:
         )
     )
 
+    # Training batches blended in pairs, examples and labels alike; see affect_jax/mixing.py. Mixed
+    # examples have no landmarks, so that loss.heatmap_weight is left with the others.
+    config.mixing = ConfigDict(
+        dict(
+            mixup_alpha=0.0,  # MixUp with lambda ~ Beta(alpha, alpha); 0: off
+            cutmix_alpha=0.0,  # CutMix, the same; 0: off
+            switch=0.5,  # with both on: the share of CutMix
+            probability=1.0,  # share of the batches that are mixed
+        )
+    )
+
     config.optimizer = ConfigDict(
         dict(
             name="adam",  # adam, adamw, sgd

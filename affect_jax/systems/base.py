@@ -104,6 +104,10 @@ class System:
         """Puts the parts that train into training mode."""
         model.train()
 
+    def mixes(self, phase: Phase) -> bool:
+        """Whether `config.mixing` holds in `phase`; not where landmarks are all that is learnt."""
+        return True
+
     def forward(
         self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs
     ) -> dict[str, jax.Array]:

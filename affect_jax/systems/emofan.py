@@ -186,6 +186,9 @@ class EmoFANSystem(System):
         if hasattr(model, "fan") and not self._trains_trunk(phase):
             model.fan.eval()
 
+    def mixes(self, phase: Phase) -> bool:
+        return phase.name != "landmarks"
+
     def forward(
         self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs
     ) -> dict[str, jax.Array]:

@@ -1,0 +1,166 @@
+"""MixUp and CutMix on the device, inside the per-replica train step.
+
+Every example of a batch is blended with a partner: MixUp (Zhang et al., ICLR 2018) takes the
+weighted mean of the two pictures, CutMix (Yun et al., ICCV 2019) pastes a box of the partner into
+the example; the labels become the mean with the same weights.
+
+Partners are examples of the same replica, by a random permutation, so nothing is sent between
+devices; which two examples meet therefore depends on the number of devices. One lambda, one kind
+and one box are drawn for the whole global batch: the key is that of the step, the same on all
+replicas.
+
+Pixels are mixed before they are normalised. Normalisation is affine, so this is the same as mixing
+after it, and a student and a teacher with other means see the same picture.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from affect_jax import losses
+from affect_jax.config import ConfigError
+
+Batch = dict[str, jax.Array]
+
+
+class Recipe(NamedTuple):
+    """How a batch is mixed.
+
+    Attributes:
+      partner: int [B], whom each example is mixed with.
+      keep: float32 [H, W] in [0, 1], the share of each pixel that stays the example's own.
+      lam: float32 [], the weight of the example's own label.
+    """
+
+    partner: jax.Array
+    keep: jax.Array
+    lam: jax.Array
+
+
+def check(section: ml_collections.ConfigDict, examples: int) -> bool:
+    """Whether `config.mixing` mixes anything.
+
+    Args:
+      section: `mixup_alpha`, `cutmix_alpha`, `switch` and `probability`, see `configs/base.py`.
+      examples: of one replica.
+
+    Raises:
+      ConfigError: for a value that cannot work, or a single example, which has no partner.
+    """
+    limits = {"mixup_alpha": math.inf, "cutmix_alpha": math.inf, "switch": 1, "probability": 1}
+    for key, limit in limits.items():
+        if not (0 <= section[key] <= limit and math.isfinite(section[key])):
+            allowed = "0 (off) or a positive number" if limit == math.inf else "from 0 to 1"
+            raise ConfigError(f"config.mixing.{key} = {section[key]}; it must be {allowed}")
+    on = bool((section.mixup_alpha or section.cutmix_alpha) and section.probability)
+    if on and examples < 2:
+        raise ConfigError(
+            "config.mixing mixes the examples of one device, and config.batch_size gives each only "
+            "one; use a larger batch_size, or 0 for mixing.mixup_alpha and mixing.cutmix_alpha"
+        )
+    return on
+
+
+def cutmix_box(key: jax.Array, lam: jax.Array, height: int, width: int) -> jax.Array:
+    """bool [H, W], True in a box of sides H sqrt(1 - lam) and W sqrt(1 - lam), rounded, around a
+    uniformly drawn pixel; the part of it that lies outside the picture is lost, as in the paper.
+    """
+    share = jnp.sqrt(1 - lam)
+
+    def inside(key: jax.Array, size: int) -> jax.Array:
+        length = jnp.round(size * share).astype(jnp.int32)
+        start = jax.random.randint(key, (), 0, size, jnp.int32) - length // 2
+        at = jnp.arange(size, dtype=jnp.int32)
+        return (at >= start) & (at < start + length)
+
+    row_key, column_key = jax.random.split(key)
+    return inside(row_key, height)[:, None] & inside(column_key, width)[None, :]
+
+
+def draw(
+    key: jax.Array, section: ml_collections.ConfigDict, examples: int, height: int, width: int
+) -> Recipe:
+    """Draws how a batch is mixed: lambda ~ Beta(alpha, alpha), for CutMix then replaced by the
+    share of the picture that its box really leaves; 1 where the batch is not mixed.
+    """
+    partner_key, apply_key, kind_key, lam_key, box_key = jax.random.split(key, 5)
+    partner = jax.random.permutation(partner_key, examples)
+    cut = jnp.asarray(section.cutmix_alpha > 0)
+    if section.mixup_alpha and section.cutmix_alpha:
+        cut = jax.random.bernoulli(kind_key, jnp.float32(section.switch))
+    # Everything in float32, so that the draws do not depend on x64.
+    alpha = jnp.where(cut, jnp.float32(section.cutmix_alpha), jnp.float32(section.mixup_alpha))
+    lam = jax.random.beta(lam_key, alpha, alpha, dtype=jnp.float32)
+    lam = jnp.where(jax.random.bernoulli(apply_key, jnp.float32(section.probability)), lam, 1)
+    kept = ~cutmix_box(box_key, lam, height, width)
+    keep = jnp.where(cut, kept.astype(jnp.float32), lam)
+    kept_share = jnp.sum(kept, dtype=jnp.float32) / (height * width)
+    return Recipe(partner, keep, jnp.where(cut, kept_share, lam))
+
+
+def combine(batch: Batch, recipe: Recipe, num_classes: int) -> Batch:
+    """Mixes a batch by a given recipe; arguments and result as `mix`."""
+    partner, lam = recipe.partner, recipe.lam
+    labels = batch["expression"]
+    if "expression_probs" in batch:
+        labels = losses.votes_or_labels(batch["expression_probs"], labels)
+    votes, known = losses.label_distribution(labels, num_classes)
+
+    # No label may be lost for want of the partner's.
+    va = batch["valence_arousal"]
+    same_va = jnp.all(jnp.isfinite(va) == jnp.isfinite(va[partner]), axis=1)
+    neither = ~known & ~known[partner]
+    mixed = (known & known[partner]) | (neither & same_va)
+    mixed &= (partner != jnp.arange(partner.size)) & (lam < 1)
+    if "mask" in batch:
+        mixed &= batch["mask"] & batch["mask"][partner]
+
+    def blend(own: jax.Array, share: jax.Array) -> jax.Array:
+        # Chosen, not weighted by 1 and 0, where not mixed: 0 * NaN is NaN.
+        mean = share * own + (1 - share) * own[partner]
+        return jnp.where(mixed.reshape(-1, *[1] * (own.ndim - 1)), mean, own)
+
+    votes = jnp.where(known[:, None], blend(votes, lam), jnp.nan)
+    new = {
+        "image": blend(batch["image"].astype(jnp.float32), recipe.keep[:, :, None]),
+        "expression": jnp.where(mixed, -1, batch["expression"]),
+        "expression_probs": votes,
+        "valence_arousal": blend(va, lam),
+    }
+    if "landmarks" in batch:
+        new["landmarks"] = jnp.where(mixed[:, None, None], jnp.nan, batch["landmarks"])
+    return {**batch, **new}
+
+
+def mix(
+    batch: Batch, key: jax.Array, section: ml_collections.ConfigDict, num_classes: int
+) -> Batch:
+    """A replica's batch with its examples mixed in pairs; the same object if mixing is off.
+
+    A pair is mixed where both examples have an expression, or where neither has one and both have
+    the same of valence and arousal; all other examples, padding among them, stay as they are.
+
+    Args:
+      batch: `image` uint8 [B, H, W, 3], `expression` int [B] (-1: missing), `valence_arousal`
+        float [B, 2] (NaN: missing), and if there are any `expression_probs` [B, N] (votes; a row
+        of NaN: missing), `landmarks` [B, 68, 2] and `mask` bool [B].
+      key: the same on all replicas.
+      section: `config.mixing`.
+      num_classes: N.
+
+    Returns:
+      The batch with `image` float32, still in [0, 255], and for every example `expression_probs`
+      [B, N], a distribution (a row of NaN: missing). Mixed examples have valence and arousal in
+      the same proportion (NaN where either's is missing), `expression` -1, for they have no single
+      class, and landmarks NaN: those of two faces are no target.
+
+    Raises:
+      ConfigError: see `check`.
+    """
+    examples, height, width, _ = batch["image"].shape
+    if not check(section, examples):
+        return batch
+    return combine(batch, draw(key, section, examples, height, width), num_classes)
