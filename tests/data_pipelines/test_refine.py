@@ -57,13 +57,15 @@ def test_records_without_group_are_not_limited():
 
 
 def test_equal_keys_are_ordered_alike_everywhere():
-    class Constant:
-        def integers(self, *unused):
-            return np.zeros(5000, np.uint64)
+    noise = np.arange(5000, dtype=np.uint64) * np.uint64(7919) % np.uint64(3)
 
-    usable = np.arange(5000)
-    pool = refine.refinement_pool(np.zeros(5000, np.int32), usable, 4000, Constant())
-    np.testing.assert_array_equal(pool, np.arange(4000))
+    class Coarse:
+        def integers(self, *unused):
+            return noise
+
+    pool = refine.refinement_pool(np.zeros(5000, np.int32), np.arange(5000), 4000, Coarse())
+    in_order = sorted(range(5000), key=noise.tolist().__getitem__)
+    np.testing.assert_array_equal(pool, in_order[:4000])
 
 
 def test_a_small_class_is_topped_up_evenly():
