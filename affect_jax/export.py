@@ -34,7 +34,10 @@ def export(
         run.system.model_arguments(),
         run.model,
         preprocessing=model_io.Preprocessing(
-            image_size=run.config.data.image_size, mean=tuple(section.mean), std=tuple(section.std)
+            image_size=run.config.data.image_size,
+            mean=tuple(section.mean),
+            std=tuple(section.std),
+            fit="cover",  # as photos without a face box were framed in training
         ),
         class_names=run.class_names,
         provenance={

@@ -35,15 +35,19 @@ class Preprocessing:
     """How a uint8 RGB picture becomes the network's input.
 
     The picture is resized to `image_size` on both sides, divided by `scale`, and then
-    (x - mean) / std is taken per channel.
+    (x - mean) / std is taken per channel. `fit` says how a picture that is no square gets there:
+    "stretch" scales its sides apart, "cover" takes the largest square in its middle.
     """
 
     image_size: int
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     scale: float = 255.0
+    fit: str = "stretch"
 
     def __post_init__(self):
+        if self.fit not in ("stretch", "cover"):
+            raise UserError(f'preprocessing.fit is {self.fit!r}; use "stretch" or "cover"')
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):

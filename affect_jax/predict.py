@@ -65,7 +65,7 @@ class Predictor:
 
         def brief(state: nnx.State, images: jax.Array, landmarks: bool | None) -> dict[str, Any]:
             outputs = forward(state, images)
-            kept = {k: outputs[k] for k in ("logits", "valence", "arousal") if k in outputs}
+            kept = {k: outputs[k] for k in _trained_outputs(loaded) if k in outputs}
             if "heatmaps" in outputs and (landmarks or (landmarks is None and not kept)):
                 points, _ = decode_heatmaps(outputs["heatmaps"])
                 height, width = outputs["heatmaps"].shape[1:3]
@@ -112,8 +112,8 @@ class Predictor:
 
         Args:
           images: a path or a uint8 RGB array [H, W, 3], or any number of them (mixed if need be;
-            [B, H, W, 3] is B pictures). They are resized to the model's input, not cropped to
-            the face.
+            [B, H, W, 3] is B pictures). They are brought to the model's input as its
+            preprocessing says, not cropped to the face.
           landmarks: whether to give landmarks; default: only where the model has nothing else.
 
         Returns:
@@ -166,6 +166,9 @@ class Predictor:
 
     def _resize(self, picture: np.ndarray) -> np.ndarray:
         size = self.loaded.preprocessing.image_size
+        if self.loaded.preprocessing.fit == "cover":
+            top, left, side = _middle_square(picture.shape[:2])
+            picture = picture[top : top + side, left : left + side]
         if picture.shape[:2] == (size, size):
             return picture
         return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -185,7 +188,20 @@ class Predictor:
                 row |= self._expression(outputs["logits"][i])
             row |= {k: float(outputs[k][i]) for k in ("valence", "arousal") if k in outputs}
             if "points" in outputs:
-                row |= _landmark_columns(outputs["points"][i], shape)
+                row |= self._landmark_columns(outputs["points"][i], shape)
+
+    def _landmark_columns(self, points: np.ndarray, shape: tuple[int, int]) -> dict[str, float]:
+        """x0, y0, x1 ... in pixels of a picture of `shape`, from points [K, 2] in parts of what
+        the model saw of it."""
+        origin, extent = np.zeros(2), np.asarray(shape[::-1])
+        if self.loaded.preprocessing.fit == "cover":
+            top, left, side = _middle_square(shape)
+            origin, extent = np.array([left, top]), np.array([side, side])
+        columns = {}
+        # The first pixel's centre is 0 in pixels, and half a pixel from the corner.
+        for k, (x, y) in enumerate(origin + points * extent - 0.5):
+            columns |= {f"x{k}": float(x), f"y{k}": float(y)}
+        return columns
 
     def _expression(self, logits: np.ndarray) -> dict[str, Any]:
         names = self.loaded.class_names or tuple(str(i) for i in range(len(logits)))
@@ -199,13 +215,18 @@ class Predictor:
         }
 
 
-def _landmark_columns(points: np.ndarray, shape: tuple[int, int]) -> dict[str, float]:
-    """x0, y0, x1 ... in pixels of a picture of `shape`, from points [K, 2] in parts of it."""
-    columns = {}
-    # The first pixel's centre is 0 in pixels, and half a pixel from the corner.
-    for k, (x, y) in enumerate(points * np.asarray(shape[::-1]) - 0.5):
-        columns |= {f"x{k}": float(x), f"y{k}": float(y)}
-    return columns
+def _trained_outputs(loaded: model_io.LoadedModel) -> tuple[str, ...]:
+    """The outputs worth showing: a head that had no labels in training gives noise."""
+    by_label = {"expression": ("logits",), "valence_arousal": ("valence", "arousal")}
+    labels = loaded.provenance.get("trained_for", by_label)
+    return tuple(name for label in by_label if label in labels for name in by_label[label])
+
+
+def _middle_square(shape: tuple[int, int]) -> tuple[int, int, int]:
+    """(top, left, side) of the largest square in the middle of a picture (height, width)."""
+    height, width = shape
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side
 
 
 def _each(images: Picture | Iterable[Picture]) -> Iterator[Picture]:

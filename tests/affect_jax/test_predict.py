@@ -15,11 +15,12 @@ NAMES = ("calm", "glad", "cross")
 MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
 
 
-def predictor(name, arguments, class_names=NAMES, **options):
+def predictor(name, arguments, class_names=NAMES, fit="stretch", provenance=None, **options):
     model = models.create(name, **arguments)
     model.eval()
-    preprocessing = Preprocessing(image_size=16, mean=MEAN, std=STD)
-    return Predictor(LoadedModel(model, name, arguments, preprocessing, class_names, {}), **options)
+    preprocessing = Preprocessing(image_size=16, mean=MEAN, std=STD, fit=fit)
+    loaded = LoadedModel(model, name, arguments, preprocessing, class_names, provenance or {})
+    return Predictor(loaded, **options)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,26 @@ def test_a_landmark_model_gives_landmarks_in_pixels_of_the_picture(fan):
     )
     got = frame.loc[0, [f"{c}{k}" for k in range(3) for c in "xy"]].to_numpy(float)
     np.testing.assert_allclose(got.reshape(3, 2), wanted, atol=1e-4)
+
+
+def test_the_middle_square_is_taken_where_training_took_it():
+    picture = np.random.default_rng(1).integers(0, 256, (48, 32, 3), np.uint8)
+    model = predictor("fan", TRUNK, (), fit="cover")
+    square = model.predict(picture[8:40])
+    whole = model.predict(picture)
+    for k in range(3):
+        np.testing.assert_allclose(whole[f"x{k}"], square[f"x{k}"], atol=1e-4)
+        np.testing.assert_allclose(whole[f"y{k}"], square[f"y{k}"] + 8, atol=1e-4)
+    with pytest.raises(UserError, match="fit is 'crop'"):
+        Preprocessing(image_size=16, fit="crop")
+
+
+def test_heads_without_labels_in_training_are_not_shown(pictures):
+    arguments = {**TRUNK, "emotion_blocks": 1, "n_expression": 3}
+    model = predictor("emofan", arguments, provenance={"trained_for": ["expression", "landmarks"]})
+    frame = model.predict(pictures[:1])
+    assert "expression" in frame.columns
+    assert not {"valence", "arousal"} & set(frame.columns)
 
 
 def test_landmarks_on_request_and_class_numbers_without_names(pictures):
