@@ -9,9 +9,14 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")
 
 
+def fold_of(person: str, folds: int) -> int:
+    """SHA-256 of the name modulo `folds`."""
+    return int(hashlib.sha256(person.encode()).hexdigest(), 16) % folds
+
+
 def in_test_fold(person: str, *, folds: int = 4, test_fold: int = 1) -> bool:
-    """Whether SHA-256 of the name, taken modulo `folds`, is `test_fold`."""
-    return int(hashlib.sha256(person.encode()).hexdigest(), 16) % folds == test_fold
+    """Whether the fold of a person is the one that is tested on."""
+    return fold_of(person, folds) == test_fold
 
 
 def _rank(person: str, seed: int) -> int:
@@ -58,7 +63,7 @@ def assign(
     """
     split = np.full(len(persons), TRAIN, np.int8)
     if given is not None:
-        split[:] = _follow_persons(persons, np.asarray(given))
+        split[:] = follow_persons(persons, np.asarray(given))
     if folds and not (split == TEST).any():
         # Persons of a given validation split stay there.
         free = set(persons) - {p for p, s in zip(persons, split, strict=True) if s == VALIDATION}
@@ -72,7 +77,7 @@ def assign(
     return split
 
 
-def _follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
+def follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
     """Given splits, with rows that lack one (-1) put where their person is; train where nowhere."""
     known = given >= 0
     # Of a person given to several, test wins over validation over train.

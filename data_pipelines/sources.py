@@ -114,7 +114,7 @@ class ManifestSource(TableSource):
         classes: str | Sequence[str] = "",
         max_bad_fraction: float = 0.1,
     ):
-        super().__init__(_manifest_table(path, classes, max_bad_fraction))
+        super().__init__(manifest_table(path, classes, max_bad_fraction))
 
 
 class FolderSource(TableSource):
@@ -126,10 +126,13 @@ class FolderSource(TableSource):
         classes: str | Sequence[str] = "",
         max_bad_fraction: float = 0.1,
     ):
-        super().__init__(_folder_table(folder, classes, max_bad_fraction))
+        super().__init__(folder_table(folder, classes, max_bad_fraction))
 
 
-def _manifest_table(path, classes, max_bad_fraction) -> manifest.Table:
+def manifest_table(
+    path: str | os.PathLike, classes: str | Sequence[str] = "", max_bad_fraction: float = 0.1
+) -> manifest.Table:
+    """Columns of a manifest; arguments and errors as in `ManifestSource`."""
     if not str(path):
         raise DataError("data.manifest is empty: give the path of a CSV or JSONL file")
     path = pathlib.Path(path).expanduser()
@@ -142,7 +145,10 @@ def _manifest_table(path, classes, max_bad_fraction) -> manifest.Table:
     )
 
 
-def _folder_table(folder, classes, max_bad_fraction) -> manifest.Table:
+def folder_table(
+    folder: str | os.PathLike, classes: str | Sequence[str] = "", max_bad_fraction: float = 0.1
+) -> manifest.Table:
+    """Columns of a folder with one folder a class; arguments and errors as in `FolderSource`."""
     if not str(folder):
         raise DataError("data.folder is empty: give a folder that holds one folder a class")
     folder = pathlib.Path(folder).expanduser()
@@ -215,9 +221,9 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     classes = setting(config, "classes")
     max_bad_fraction = setting(config, "max_bad_fraction")
     if kind == "manifest":
-        table = _manifest_table(setting(config, "manifest"), classes, max_bad_fraction)
+        table = manifest_table(setting(config, "manifest"), classes, max_bad_fraction)
     elif kind == "folder":
-        table = _folder_table(setting(config, "folder"), classes, max_bad_fraction)
+        table = folder_table(setting(config, "folder"), classes, max_bad_fraction)
     else:
         raise DataError(f"data.source is {kind!r}; known: synthetic, manifest, folder, tfds")
     return split_table(table, config)

@@ -3,7 +3,8 @@
 The columns are those of `data_pipelines.sources` (path, expression, valence, arousal, landmarks,
 box, person, video, split, gender ...). The config is named after the file or folder, so that
 several manifests can lie in one data folder: `manifest/faces` for faces.csv. Rows that name a split
-go there; without such a column all rows are one split, "full", and are cut by person when training.
+go there, the others follow their person; without such a column all rows are one split, "full", and
+are cut by person when training.
 """
 
 import re
@@ -13,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import manifest as tables
+from data_pipelines import sources
 from data_pipelines.datasets.base import Card, Config, FaceBuilder, Record
 from data_pipelines.datasets.layout import layout_error
 from data_pipelines.example import DataError
-from data_pipelines.persons import SPLIT_NAMES
-from data_pipelines.sources import FolderSource
+from data_pipelines.persons import SPLIT_NAMES, follow_persons
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -47,7 +47,8 @@ and the pictures it names                                         happy/*.jpg ..
         manual_dir = Path(manual_dir)
         path = _manifest_file(manual_dir)
         try:
-            self._table = _folder(manual_dir) if path is None else _file(path)
+            read = sources.folder_table if path is None else sources.manifest_table
+            self._table = read(path or manual_dir, max_bad_fraction=1.0)
         except DataError as e:
             expected = self.card.expected
             raise layout_error(self.card.title, manual_dir, expected, str(e)) from e
@@ -60,8 +61,7 @@ and the pictures it names                                         happy/*.jpg ..
         if table.split is None:
             found = {"full": np.arange(len(table.paths))}
         else:
-            # Rows that name no split train, as in `data_pipelines.persons.assign`.
-            split = np.maximum(table.split, 0)
+            split = follow_persons(table.persons, table.split)
             found = {name: np.flatnonzero(split == k) for k, name in enumerate(SPLIT_NAMES)}
         # Rows that could not be read belong to no split; they are listed with the first.
         bad = table.bad
@@ -113,38 +113,3 @@ def _manifest_file(place: Path) -> Path | None:
         return None
     files = [p for p in sorted(place.iterdir()) if p.suffix.lower() in _SUFFIXES]
     return files[0] if len(files) == 1 else None
-
-
-def _file(path: Path) -> tables.Table:
-    return tables.build_table(
-        tables.read_rows(path), name=str(path), root=path.parent, max_bad_fraction=1.0
-    )
-
-
-def _folder(folder: Path) -> tables.Table:
-    source = FolderSource(folder, max_bad_fraction=1.0)
-    n = len(source)
-    paths = [source.path(i) for i in range(n)]
-    tops = [Path(p).parts[0].lower() for p in paths]
-    split = None
-    if all(top in tables.SPLITS for top in tops):
-        split = np.array([tables.SPLITS[top] for top in tops], np.int8)
-    return tables.Table(
-        name=str(folder),
-        root=folder,
-        paths=paths,
-        rows=np.zeros(n, np.int64),
-        class_names=source.class_names,
-        expression=source.labels,
-        valence_arousal=np.full((n, 2), np.nan, np.float32),
-        landmarks=None,
-        box=None,
-        persons=source.persons,
-        groups=source.groups,
-        split=split,
-        attributes=None,
-        attribute_names=(),
-        attribute_values=(),
-        bad=source.bad_rows,
-        has_persons=bool((source.groups >= 0).any()),
-    )

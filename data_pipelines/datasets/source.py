@@ -296,28 +296,16 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
         raise DataError("data.source is tfds: set data.dataset and data.data_dir")
     prepared = find_prepared(name, data_dir)
     sources = splits.official(prepared)
-    if set(sources) == {"full"}:
-        everything = sources["full"]
-        if prepared.meta["dataset"] == "manifest":
-            split = persons.assign(
-                everything.persons,
-                folds=setting(config, "folds"),
-                test_fold=setting(config, "test_fold"),
-                validation_fraction=0.0,
-            )
-            test = split == persons.TEST
-        else:
-            folds = splits.kfold(
-                everything.persons,
-                setting(config, "folds"),
-                labels=everything.labels,
-                seed=setting(config, "split_seed"),
-            )
-            test = folds == setting(config, "test_fold")
-        sources = {
-            "train": everything.subset(np.flatnonzero(~test)),
-            "test": everything.subset(np.flatnonzero(test)),
-        }
+    sources["train"] = sources.pop("full", None) or sources.get("train")
+    if sources["train"] is None:
+        raise DataError(f"{name} was prepared without a train split; prepare it again")
+    own = prepared.meta["dataset"] == "manifest"
+    if "test" not in sources and (own or "full" in prepared.splits):
+        everything = sources["train"]
+        given = set(sources["validation"].persons) if "validation" in sources else set()
+        test = _test_rows(everything, own, config) & [p not in given for p in everything.persons]
+        sources["train"] = everything.subset(np.flatnonzero(~test))
+        sources["test"] = everything.subset(np.flatnonzero(test))
     if "validation" not in sources:
         train = sources["train"]
         if not train.has_persons:
@@ -342,6 +330,21 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
         result[split] = source.with_classes(classes) if len(classes) else source
         _log_split(name, split, result[split])
     return result
+
+
+def _test_rows(everything: TfdsSource, own: bool, config: Mapping[str, Any]) -> np.ndarray:
+    """Rows of the persons of the fold that is tested on (bool [n])."""
+    folds, test_fold = setting(config, "folds"), setting(config, "test_fold")
+    if own:
+        split = persons.assign(
+            everything.persons, folds=folds, test_fold=test_fold, validation_fraction=0.0
+        )
+        return split == persons.TEST
+    from data_pipelines import splits
+
+    seed = setting(config, "split_seed")
+    fold = splits.kfold(everything.persons, folds, labels=everything.labels, seed=seed)
+    return fold == test_fold
 
 
 def _log_split(name: str, split: str, source: TfdsSource) -> None:

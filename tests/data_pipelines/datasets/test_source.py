@@ -161,15 +161,20 @@ def test_training_on_a_set_without_splits(data_dir):
     assert sorted(seen) == [f"S{k:03d}" for k in range(1, 8)]
 
 
-def test_a_prepared_manifest_is_cut_as_the_manifest_itself(tmp_path):
-    rows = ["path,expression,person"]
+@pytest.mark.parametrize("given", ["", "validation", "test"])
+def test_a_prepared_manifest_is_cut_as_the_manifest_itself(tmp_path, given):
+    """Without a split column, or with one that names one split for some pictures of 4 persons."""
+    rows = ["path,expression,person" + (",split" if given else "")]
     for k in range(40):
         trees.write(tmp_path / "in" / f"{k}.png", trees.encoded(k, "png", side=8))
-        rows.append(f"{k}.png,{('happy', 'sad')[k % 2]},person {k % 13}")
+        split = f",{given if k % 13 < 4 and k < 26 else ''}" if given else ""
+        rows.append(f"{k}.png,{('happy', 'sad')[k % 2]},person {k % 13}{split}")
     path = trees.write(tmp_path / "in/own.csv", "\n".join(rows))
     prepare.prepare("manifest", path, tmp_path / "out")
     prepared = sources.make_sources(config(tmp_path / "out", "manifest/own"))
     plain = sources.make_sources({"source": "manifest", "manifest": str(path)})
+    sides = [set(source.persons) for source in plain.values()]
+    assert all(sides) and sum(map(len, sides)) == 13
     for side in plain:
         assert prepared[side].persons == plain[side].persons
         np.testing.assert_array_equal(prepared[side].labels, plain[side].labels)
