@@ -1,44 +1,26 @@
 """Protocol splits by person, and a report of pictures that stand in more than one split.
 
     python -m data_pipelines.splits folds   --dataset ck_plus/seven --data_dir DIR --folds 10
+    python -m data_pipelines.splits folds   --manifest faces.csv [--output folds.csv]
     python -m data_pipelines.splits leakage --dataset fer2013 --data_dir DIR [--output report.csv]
     python -m data_pipelines.splits leakage --manifest faces.csv
 
-Near-duplicates are found by two perceptual hashes that must agree: a difference hash (256 signs of
-horizontal brightness steps) and a DCT hash (the signs of 63 low frequencies). Each one alone takes
-many aligned faces for the same picture; together they find re-encoded, resized and slightly changed
-copies. A mirrored copy is looked for too.
+Own pictures are put into folds by the hash of the person's name, data sets into even ones.
 """
 
 import argparse
 import csv
-import dataclasses
 import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from data_pipelines import leakage
 from data_pipelines import persons as person_splits
-from data_pipelines.decode import decode
-from data_pipelines.example import DataError, DecodeError, Source
-
-log = logging.getLogger(__name__)
-
-# Chosen on 2,261 web faces: of the 2.5 million pairs 5 are near, all of them neighbouring photos of
-# one person, while at least 98 % of copies are found that were re-encoded at quality 10, scaled to
-# 48 pixels, blurred, brightened or cut by 2 % at two edges. A cut of 5 % is not found.
-DIFFERENCE_BITS = 40
-DCT_BITS = 10
-_BLOCK = 4096
-_SHRUNK = 32
-
-
-# Splits by person.
+from data_pipelines.example import DataError, Source
 
 
 def kfold(
@@ -93,6 +75,20 @@ def kfold(
     return fold_of[person]
 
 
+def by_name(persons: Sequence[str], folds: int) -> np.ndarray:
+    """Folds by the hash of the name alone, as own pictures are cut; int32 [n].
+
+    They do not change when other persons come or go; `kfold` gives more even ones.
+
+    Raises:
+      DataError: fewer than 2 folds.
+    """
+    if folds < 2:
+        raise DataError(f"{folds} folds: at least 2 are needed")
+    fold_of = {p: person_splits.fold_of(p, folds) for p in set(persons)}
+    return np.fromiter((fold_of[p] for p in persons), np.int32, len(persons))
+
+
 def leave_one_out(persons: Sequence[str]) -> np.ndarray:
     """One fold per person, numbered in the order of the names; int32 [n]."""
     _, person = np.unique(np.asarray(persons, dtype=str), return_inverse=True)
@@ -129,172 +125,6 @@ def _rank(name: str, seed: int) -> str:
     return hashlib.sha256(f"fold/{seed}/{name}".encode()).hexdigest()
 
 
-# Leakage.
-
-
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """Two pictures in different splits that are the same, or nearly.
-
-    Attributes:
-      kind: "exact" (same file content), "near" or "mirrored".
-      a, b: (split, position) of each.
-      distance: differing bits of the difference hash; 0 for exact ones.
-    """
-
-    kind: str
-    a: tuple[str, int]
-    b: tuple[str, int]
-    distance: int
-
-
-@dataclasses.dataclass
-class Fingerprints:
-    """Hashes of the pictures of one split, n of them.
-
-    Attributes:
-      digest: n SHA-256 digests of the stored bytes ("" where unreadable).
-      difference: uint64 [n, 4]; dct: uint64 [n].
-      mirrored_difference, mirrored_dct: the same of the mirrored pictures.
-      flat: bool [n], pictures without structure, whose hashes mean nothing.
-    """
-
-    digest: list[str]
-    difference: np.ndarray
-    dct: np.ndarray
-    mirrored_difference: np.ndarray
-    mirrored_dct: np.ndarray
-    flat: np.ndarray
-
-
-def fingerprint(source: Source) -> Fingerprints:
-    """Hashes every picture of a source; unreadable ones are skipped and logged."""
-    n = len(source)
-    digest = [""] * n
-    flat = np.ones(n, bool)
-    hashes = np.zeros((2, n, 5), np.uint64)
-    for i in range(n):
-        try:
-            data = source[i]["image"]
-            pixels = decode(data, grey=True) if isinstance(data, bytes) else data
-        except (DecodeError, OSError) as e:
-            log.warning("%s is left out of the comparison: %s", source.describe(i), e)
-            continue
-        raw = data if isinstance(data, bytes) else np.ascontiguousarray(data).tobytes()
-        digest[i] = hashlib.sha256(raw).hexdigest()
-        grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        flat[i] = grey.std() < 2.0
-        for k, view in enumerate((grey, grey[:, ::-1])):
-            hashes[k, i] = perceptual_hash(view)
-    return Fingerprints(
-        digest, hashes[0, :, :4], hashes[0, :, 4], hashes[1, :, :4], hashes[1, :, 4], flat
-    )
-
-
-def perceptual_hash(grey: np.ndarray) -> np.ndarray:
-    """Difference hash (4 words) and DCT hash (1 word) of a uint8 [H, W] picture; uint64 [5]."""
-    grey = np.ascontiguousarray(grey)
-    small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA).astype(np.int16)
-    difference = np.packbits(small[:, 1:] > small[:, :-1])
-    shrunk = cv2.resize(grey, (_SHRUNK, _SHRUNK), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(shrunk.astype(np.float32))[:8, :8].ravel()
-    # The mean brightness (the first value) says nothing; its bit stays 0.
-    signs = low > np.median(low[1:])
-    signs[0] = False
-    return np.concatenate([difference, np.packbits(signs)]).view(np.uint64)
-
-
-def find_duplicates(
-    prints: Mapping[str, Fingerprints],
-    *,
-    difference_bits: int = DIFFERENCE_BITS,
-    dct_bits: int = DCT_BITS,
-) -> list[Pair]:
-    """Pictures that stand in more than one split.
-
-    Args:
-      prints: split -> what `fingerprint` gives.
-      difference_bits, dct_bits: largest Hamming distances (of 256 and 63) that count as near.
-
-    Returns:
-      pairs, exact ones first, then by distance.
-    """
-    names = list(prints)
-    pairs: list[Pair] = []
-    for k, a in enumerate(names):
-        for b in names[k + 1 :]:
-            exact = _exact(a, prints[a], b, prints[b])
-            known = {(p.a, p.b) for p in exact}
-            near = _near(a, prints[a], b, prints[b], difference_bits, dct_bits)
-            pairs += exact + [p for p in near if (p.a, p.b) not in known]
-    order = {"exact": 0, "near": 1, "mirrored": 2}
-    return sorted(pairs, key=lambda p: (order[p.kind], p.distance, p.a, p.b))
-
-
-def _exact(a: str, left: Fingerprints, b: str, right: Fingerprints) -> list[Pair]:
-    places: dict[str, list[int]] = {}
-    for i, digest in enumerate(left.digest):
-        if digest:
-            places.setdefault(digest, []).append(i)
-    return [
-        Pair("exact", (a, i), (b, j), 0)
-        for j, digest in enumerate(right.digest)
-        for i in places.get(digest, ())
-    ]
-
-
-def _near(
-    a: str, left: Fingerprints, b: str, right: Fingerprints, difference_bits: int, dct_bits: int
-) -> list[Pair]:
-    rows = np.flatnonzero(~left.flat)
-    columns = np.flatnonzero(~right.flat)
-    found: dict[tuple[int, int], Pair] = {}
-    views = (
-        ("near", right.difference, right.dct),
-        ("mirrored", right.mirrored_difference, right.mirrored_dct),
-    )
-    for kind, difference, dct in views:
-        for i, j, distance in _close(
-            (left.difference[rows], left.dct[rows]),
-            (difference[columns], dct[columns]),
-            difference_bits,
-            dct_bits,
-        ):
-            place = (int(rows[i]), int(columns[j]))
-            # A symmetric picture is near in both views; the plain one is named.
-            found.setdefault(place, Pair(kind, (a, place[0]), (b, place[1]), distance))
-    return list(found.values())
-
-
-def _close(left, right, difference_bits: int, dct_bits: int) -> list[tuple[int, int, int]]:
-    """(i, j, distance) of all close pairs; the cheap hash sorts out nearly all of them."""
-    found = []
-    for start in range(0, len(left[1]), _BLOCK):
-        for other in range(0, len(right[1]), _BLOCK):
-            block = left[1][start : start + _BLOCK, None] ^ right[1][None, other : other + _BLOCK]
-            i, j = np.nonzero(np.bitwise_count(block) <= dct_bits)
-            i, j = i + start, j + other
-            distance = np.bitwise_count(left[0][i] ^ right[0][j]).sum(1, dtype=np.int64)
-            near = distance <= difference_bits
-            found += zip(i[near].tolist(), j[near].tolist(), distance[near].tolist(), strict=True)
-    return found
-
-
-def leakage_report(sources: Mapping[str, Source], **bits: int) -> list[Pair]:
-    """Pairs of equal or nearly equal pictures across the splits; `bits` as in `find_duplicates`."""
-    return find_duplicates({name: fingerprint(s) for name, s in sources.items()}, **bits)
-
-
-def write_report(path: str | Path, pairs: Sequence[Pair], sources: Mapping[str, Source]) -> None:
-    """Writes pairs as CSV: kind, distance, split and description of both pictures."""
-    with open(path, "w", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f)
-        writer.writerow(["kind", "distance", "split_a", "picture_a", "split_b", "picture_b"])
-        for p in pairs:
-            sides = [(s, sources[s].describe(i)) for s, i in (p.a, p.b)]
-            writer.writerow([p.kind, p.distance, *sides[0], *sides[1]])
-
-
 # Command.
 
 
@@ -316,12 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     folds = commands.add_parser("folds", help="print folds by person")
     folds.add_argument("--folds", type=int, default=10, help="0: leave one person out")
-    leakage = commands.add_parser("leakage", help="look for pictures in more than one split")
-    leakage.add_argument("--output", help="CSV file for the pairs")
-    leakage.add_argument("--difference_bits", type=int, default=DIFFERENCE_BITS)
-    leakage.add_argument("--dct_bits", type=int, default=DCT_BITS)
-    leakage.add_argument("--stride", type=int, default=1, help="look at every n-th picture only")
-    for command in (folds, leakage):
+    folds.add_argument("--output", help="CSV file for the fold of each picture")
+    report = commands.add_parser("leakage", help="look for pictures in more than one split")
+    report.add_argument("--output", help="CSV file for the pairs")
+    report.add_argument("--difference_bits", type=int, default=leakage.DIFFERENCE_BITS)
+    report.add_argument("--dct_bits", type=int, default=leakage.DCT_BITS)
+    report.add_argument("--stride", type=int, default=1, help="look at every n-th picture only")
+    for command in (folds, report):
         command.add_argument("--dataset", default="", help="a prepared data set")
         command.add_argument("--data_dir", default="", help="where it was prepared")
         command.add_argument("--manifest", default="", help="instead of a data set: CSV or JSONL")
@@ -345,12 +176,15 @@ def _sources(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
+    """Prints the folds that training cuts with the same `data.folds`."""
     persons = [p for s in sources.values() for p in s.persons]
     labels = np.concatenate([s.labels for s in sources.values()])
-    if args.folds:
-        fold = kfold(persons, args.folds, labels=labels, seed=args.seed)
-    else:
+    if not args.folds:
         fold = leave_one_out(persons)
+    elif args.manifest or args.dataset.partition("/")[0] == "manifest":
+        fold = by_name(persons, args.folds)
+    else:
+        fold = kfold(persons, args.folds, labels=labels, seed=args.seed)
     class_names = next(iter(sources.values())).class_names
     print(f"{'fold':>4} {'persons':>8} {'pictures':>9}  " + "  ".join(class_names))
     for k in range(int(fold.max()) + 1):
@@ -359,15 +193,29 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
         counts = np.bincount(labels[mine & (labels >= 0)], minlength=len(class_names))
         cells = "  ".join(f"{c:>{len(n)}}" for n, c in zip(class_names, counts, strict=True))
         print(f"{k:>4} {len(names):>8} {mine.sum():>9}  {cells}")
+    if args.output:
+        pictures = [s.describe(i) for s in sources.values() for i in range(len(s))]
+        with open(args.output, "w", newline="", encoding="utf-8") as f:
+            writer = csv.writer(f)
+            writer.writerow(["fold", "person", "picture"])
+            writer.writerows(zip(fold.tolist(), persons, pictures, strict=True))
+        print(f"all pictures: {args.output}")
     return 0
 
 
 def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
     if args.stride > 1:
         sources = {k: _Strided(s, args.stride) for k, s in sources.items()}
-    pairs = leakage_report(sources, difference_bits=args.difference_bits, dct_bits=args.dct_bits)
-    for name, source in sources.items():
-        print(f"{name}: {len(source)} pictures")
+    prints = {name: leakage.fingerprint(source) for name, source in sources.items()}
+    for name, found in prints.items():
+        unreadable = found.digest.count("")
+        if unreadable and unreadable == len(found.digest):
+            raise DataError(f"none of the {unreadable} pictures of {name} can be read")
+        left_out = f", {unreadable} of them unreadable and left out" if unreadable else ""
+        print(f"{name}: {len(found.digest)} pictures{left_out}")
+    pairs = leakage.find_duplicates(
+        prints, difference_bits=args.difference_bits, dct_bits=args.dct_bits
+    )
     for kind in ("exact", "near", "mirrored"):
         mine = [p for p in pairs if p.kind == kind]
         print(f"{kind}: {len(mine)} pairs across splits")
@@ -375,7 +223,7 @@ def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
             a, b = (f"{s}: {sources[s].describe(i)}" for s, i in (p.a, p.b))
             print(f"  {a}  =  {b}  (distance {p.distance})")
     if args.output:
-        write_report(args.output, pairs, sources)
+        leakage.write_report(args.output, pairs, sources)
         print(f"all pairs: {args.output}")
     return int(bool(pairs))
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import prepare, splits
+from data_pipelines import leakage, prepare, splits
 from data_pipelines.example import DataError, empty_labels
+from data_pipelines.sources import make_sources
 
 people = st.lists(
     st.tuples(st.sampled_from([f"p{k}" for k in range(12)]), st.integers(-1, 3)),
@@ -134,7 +135,7 @@ def test_changed_copies_are_found_and_nothing_else(change):
     test = [jpeg(photo(100 + k)) for k in range(6)]
     for original, place in copies.items():
         test[place] = CHANGES[change](photo(original))
-    pairs = splits.leakage_report({"train": train, "test": Pictures(test)})
+    pairs = leakage.leakage_report({"train": train, "test": Pictures(test)})
     assert {(p.a, p.b) for p in pairs} == {(("train", a), ("test", b)) for a, b in copies.items()}
     assert {p.kind for p in pairs} == {"near"}
 
@@ -147,7 +148,7 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
         "validation": Pictures([jpeg(photo(5)), jpeg(np.full((60, 60, 3), 120, np.uint8))]),
         "test": Pictures([data, photo(2)[:, ::-1], b"no picture"]),
     }
-    pairs = splits.leakage_report(sources)
+    pairs = leakage.leakage_report(sources)
     found = [(p.kind, p.a, p.b) for p in pairs]
     # Flat pictures look alike and are not compared; equal ones within a split are no leak.
     assert found == [
@@ -155,7 +156,7 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
         ("exact", ("train", 3), ("test", 0)),
         ("mirrored", ("train", 1), ("test", 1)),
     ]
-    splits.write_report(tmp_path / "r.csv", pairs, sources)
+    leakage.write_report(tmp_path / "r.csv", pairs, sources)
     with open(tmp_path / "r.csv", newline="") as f:
         rows = list(csv.DictReader(f))
     assert rows[0] == {
@@ -171,9 +172,9 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
 def test_blocks_miss_nothing(monkeypatch):
     left = Pictures([jpeg(photo(k)) for k in range(9)])
     right = Pictures([jpeg(photo(k), 40) for k in range(9)])
-    whole = splits.leakage_report({"a": left, "b": right})
-    monkeypatch.setattr(splits, "_BLOCK", 4)
-    assert splits.leakage_report({"a": left, "b": right}) == whole
+    whole = leakage.leakage_report({"a": left, "b": right})
+    monkeypatch.setattr(leakage, "_BLOCK", 4)
+    assert leakage.leakage_report({"a": left, "b": right}) == whole
     assert len(whole) == 9
 
 
@@ -206,3 +207,36 @@ def test_command_finds_a_copy_in_a_manifest(tmp_path, capsys):
     assert splits.main(["leakage", "--manifest", str(path)]) == 1
     out = capsys.readouterr().out
     assert "exact: 1 pairs" in out and "0.jpg" in out and "5.jpg" in out
+
+
+def test_command_tells_what_it_could_not_read(tmp_path, capsys):
+    rows = ["path,expression,person,split"]
+    for k, split in enumerate(("train", "train", "test", "test", "validation")):
+        trees.write(tmp_path / f"{k}.jpg", jpeg(photo(k)) if k != 1 else b"no picture")
+        rows.append(f"{k}.jpg,happy,p{k},{split}")
+    path = trees.write(tmp_path / "own.csv", "\n".join(rows))
+    assert splits.main(["leakage", "--manifest", str(path)]) == 0
+    assert "2 pictures, 1 of them unreadable and left out" in capsys.readouterr().out
+    for k in (2, 3):
+        trees.write(tmp_path / f"{k}.jpg", b"no picture")
+    assert splits.main(["leakage", "--manifest", str(path)]) == 2
+    assert "none of the 2 pictures of test can be read" in capsys.readouterr().err
+
+
+def test_folds_of_own_pictures_are_those_of_training(tmp_path, capsys):
+    rows = ["path,expression,person"]
+    for k in range(20):
+        trees.write(tmp_path / f"{k}.jpg", b"x")
+        rows.append(f"{k}.jpg,happy,p{k // 2}")
+    path = trees.write(tmp_path / "own.csv", "\n".join(rows))
+    output = tmp_path / "folds.csv"
+    command = ["folds", "--manifest", str(path), "--folds", "3", "--output", str(output)]
+    assert splits.main(command) == 0
+    with open(output, newline="") as f:
+        listed = list(csv.DictReader(f))
+    assert len(listed) == 20
+    for k in range(3):
+        config = {"source": "manifest", "manifest": str(path), "folds": 3, "test_fold": k}
+        mine = {row["person"] for row in listed if row["fold"] == str(k)}
+        assert mine == set(make_sources(config)["test"].persons)
+    assert splits.main(["folds", "--manifest", str(path), "--folds", "1"]) == 2
