@@ -26,6 +26,7 @@ from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
 
 FILE_LABELS = ("", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 EIGHT = ("neutral", *FILE_LABELS[1:])
+_NUMBERED = "with contempt: " + ", ".join(f"{i} {n}" for i, n in enumerate(EIGHT))
 _IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
 _EMOTIONS = ("Emotion", "Emotion_labels/Emotion")
 _LANDMARKS = ("Landmarks", "Landmarks/Landmarks")
@@ -64,8 +65,8 @@ class CkPlus(FaceBuilder):
     BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
         Config(name="seven", description="7 classes, last 3 frames and the onset"),
         Config(name="seven_peak", description="7 classes, last frame and the onset"),
-        Config(name="eight", description="with contempt, last 3 frames and the onset"),
-        Config(name="eight_peak", description="with contempt, last frame and the onset"),
+        Config(name="eight", description=f"{_NUMBERED}; last 3 frames and the onset"),
+        Config(name="eight_peak", description=f"{_NUMBERED}; last frame and the onset"),
     ]
     card = Card(
         title="CK+",

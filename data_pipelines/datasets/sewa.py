@@ -38,6 +38,7 @@ from data_pipelines.datasets.layout import find_root, pictures, subfolders
 _JPEG_QUALITY = 95
 _DEFAULT_FPS = 25.0
 _NOTES = (".csv", ".txt")
+_WORDS = ("valence", "arousal")
 _SKIPPED_COLUMNS = ("name", "instance", "file", "id")
 
 
@@ -82,12 +83,15 @@ RECORDING/                        one folder per recording
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return [f for f in subfolders(folder) if _note(f, "valence") and _note(f, "arousal")]
+    return [f for f in subfolders(folder) if all(_note(f, word) for word in _WORDS)]
 
 
 def _note(folder: Path, word: str) -> Path | None:
+    """The annotation file of a word; one that names both would be averaged over both."""
+    others = [w for w in _WORDS if w != word]
     files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _NOTES)
-    return next((p for p in files if word in p.name.lower()), None)
+    names = ((p, p.name.lower()) for p in files)
+    return next((p for p, n in names if word in n and not any(w in n for w in others)), None)
 
 
 def _recording(folder: Path, step: int) -> Iterator[Record]:

@@ -125,6 +125,15 @@ def test_sewa(tmp_path):
     assert len(everything.source("full")) == 12
 
 
+def test_sewa_takes_no_file_for_both_dimensions(tmp_path):
+    root = trees.sewa(tmp_path / "in")
+    for place in ("SEW1101", "SEW1102"):
+        for file in (root / place).glob("*_arousal.csv"):
+            file.rename(file.with_name("valence_and_arousal.csv"))
+    with pytest.raises(DataError, match="no recording folder with a valence and an arousal file"):
+        run(tmp_path, "sewa/every5", root)
+
+
 def test_aff_wild2_expressions(tmp_path):
     result = run(tmp_path, "aff_wild2/expr", trees.aff_wild2(tmp_path / "in"))
     train = result.source("train")
@@ -332,8 +341,9 @@ def test_manifest_csv(tmp_path):
     trees.write(root / "p/bad.jpg", b"no picture")
     rows = ["path,expression,valence,arousal,person,video,gender,split"]
     for k in range(6):
-        side = "test" if k > 3 else ""
-        rows.append(f"p/{k}.jpg,{('happy', 'angry')[k % 2]},0.1,0.2,ann,v{k},female,{side}")
+        label, who = ("happy", "angry")[k % 2], ("ann", "bob")[k > 3]
+        side = "test" if k == 4 else ""  # the other picture of this person follows
+        rows.append(f"p/{k}.jpg,{label},0.1,0.2,{who},v{k},female,{side}")
     rows += ["p/empty.jpg,happy,0,0,ann,v0,male,", "p/bad.jpg,happy,0,0,ann,v0,male,"]
     path = trees.write(root / "my faces.csv", "\n".join(rows))
     result = run(tmp_path, "manifest", path)
