@@ -69,12 +69,22 @@ def prepare(
     Raises:
       DataError: unknown data set or config, the wrong folder, or another run is at work.
     """
-    builder = make_builder(dataset, Path(manual_dir).expanduser(), Path(data_dir).expanduser())
+    builder = make_builder(dataset, manual_dir, data_dir)
     builder.workers, builder.check, builder.landmarker = workers, check, landmarks
     builder.progress = progress or builder.progress
+    run(builder)
+    return Path(builder.data_dir)
+
+
+def run(builder: Any) -> bool:
+    """Prepares what a builder describes; False where that was done before.
+
+    Raises:
+      DataError: the wrong folder, or another run is at work.
+    """
     target = Path(builder.data_dir)
     if (target / "affect.json").is_file():
-        return target
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     with _only_run(target.parent / ".lock"):
         # Looking for the layout costs nothing and fails before anything is written.
@@ -82,15 +92,16 @@ def prepare(
         _remove_leftovers(target)
         with tempfile.TemporaryDirectory() as downloads, _quiet_tfds():
             builder.download_and_prepare(download_dir=downloads)
-    return target
+    return True
 
 
-def make_builder(dataset: str, manual_dir: Path, data_dir: Path) -> Any:
+def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> Any:
     """The builder for `name` or `name/config`.
 
     Raises:
       DataError: unknown name or config, or a missing folder.
     """
+    manual_dir, data_dir = Path(manual_dir).expanduser(), Path(data_dir).expanduser()
     name, _, config = dataset.partition("/")
     cls = datasets.builder_class(name)
     if not manual_dir.exists():
@@ -179,7 +190,7 @@ def describe(name: str) -> str:
     configs = [f"{name}/{c.name}: {c.description}" for c in cls.BUILDER_CONFIGS]
     lines += [f"  config  {c}{' (default)' if not k else ''}" for k, c in enumerate(configs)]
     numbered = ", ".join(f"{i} {n}" for i, n in enumerate(card.class_names))
-    labels = [x.replace("_", "/") for x in card.fields if x != "expression"]
+    labels = [x.replace("_", "/") for x in card.fields if x != "expression" or not numbered]
     lines.append(f"  labels  {'; '.join([*([numbered] if numbered else []), *labels])}")
     if card.attributes:
         lines.append("  subgroups  " + ", ".join(a for a, _ in card.attributes))
@@ -203,23 +214,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.manual_dir or not args.data_dir:
             raise DataError("give --manual_dir (your files) and --data_dir (where to write)")
         with _stop_on_sigterm(), _Bar() as bar:
-            existed = _is_prepared(args)
-            target = prepare(
-                args.dataset,
-                args.manual_dir,
-                args.data_dir,
-                landmarks=load_landmarker(args.landmarks) if args.landmarks else None,
-                workers=args.workers,
-                check=args.check,
-                progress=bar,
-            )
+            builder = make_builder(args.dataset, args.manual_dir, args.data_dir)
+            builder.workers, builder.check, builder.progress = args.workers, args.check, bar
+            if args.landmarks:
+                builder.landmarker = load_landmarker(args.landmarks)
+            existed = not run(builder)
     except DataError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Interrupted):
         print("stopped; nothing was left behind, run the command again", file=sys.stderr)
         return 130
-    _summarise(args.dataset, target, existed)
+    _summarise(builder, existed)
     return 0
 
 
@@ -235,14 +241,6 @@ def _parser() -> argparse.ArgumentParser:
         "--check", choices=("full", "header"), default="full", help="full: decode every picture"
     )
     return parser
-
-
-def _is_prepared(args: argparse.Namespace) -> bool:
-    try:
-        builder = make_builder(args.dataset, Path(args.manual_dir), Path(args.data_dir))
-    except DataError:
-        return False
-    return (Path(builder.data_dir) / "affect.json").is_file()
 
 
 @contextlib.contextmanager
@@ -283,7 +281,8 @@ class _Bar:
         self._bar.update(done - self._bar.n)
 
 
-def _summarise(dataset: str, target: Path, existed: bool) -> None:
+def _summarise(builder: Any, existed: bool) -> None:
+    target = Path(builder.data_dir)
     meta = json.loads((target / "affect.json").read_text(encoding="utf-8"))
     print(f"{'already prepared' if existed else 'prepared'}: {target}")
     if existed:
@@ -297,8 +296,7 @@ def _summarise(dataset: str, target: Path, existed: bool) -> None:
         print(f"  {split}: {summary['examples']} pictures{persons}, {summary['rejected']} rejected")
         if classes:
             print(f"    {classes}")
-    cls = datasets.builder_class(dataset.partition("/")[0])
-    for line in compare(meta, cls.figures(meta["release"], meta["config"])):
+    for line in compare(meta, builder.figures(meta["release"], meta["config"])):
         print(f"warning: {line}", file=sys.stderr)
     with open(target / "rejected.csv", newline="", encoding="utf-8") as f:
         reasons = collections.Counter(row["reason"] for row in csv.DictReader(f))

@@ -42,6 +42,8 @@ def test_list_names_every_data_set(capsys):
         for split in card.splits:
             assert f"split   {split}:" in block
     assert "0 surprise, 1 fear, 2 disgust, 3 happiness, 4 sadness, 5 anger, 6 neutral" in text
+    assert "labels  expression; valence/arousal; landmarks" in text  # of own pictures
+    assert "with contempt: 0 neutral, 1 anger, 2 contempt, 3 disgust" in text
     assert "12,271" in text and "4,000 (2017), 3,999 (2021)" in text
 
 
@@ -65,6 +67,19 @@ def test_wrong_manifest_and_missing_folder(tmp_path, capsys):
     assert command(*options("jaffe", tmp_path / "nowhere", tmp_path / "out")) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert command("--dataset", "jaffe") == 2
+
+
+def test_bad_rows_of_a_manifest_are_named_once(tmp_path, capsys, caplog, monkeypatch):
+    trees.write(tmp_path / "in/0.png", trees.encoded(0, "png"))
+    path = trees.write(tmp_path / "in/own.csv", "path,expression\n0.png,happy\ngone.png,happy")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = options("manifest", path, Path("~/out"))
+    assert command(*arguments) == 0
+    assert caplog.text.count("gone.png") == 1
+    assert capsys.readouterr().out.startswith("prepared")
+    assert (tmp_path / "out/manifest/own/1.0.0/affect.json").is_file()
+    assert command(*arguments) == 0
+    assert capsys.readouterr().out.startswith("already prepared")
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path, capsys):
