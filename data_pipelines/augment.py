@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_pipelines.example import FLIP_INDEX
+from data_pipelines.example import FLIP_INDEX, DecodeError
 from data_pipelines.framing import Frame, frame_of
 from data_pipelines.params import PRESETS, Params
 
@@ -287,16 +287,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("images", nargs="*", help="default: four synthetic faces")
     options = parser.parse_args(arguments)
     if options.images:
-        files = [pathlib.Path(name) for name in options.images]
-        pictures = [(decode.decode(file.read_bytes()), None) for file in files]
+        pictures = []
+        for name in options.images:
+            try:
+                pictures.append((decode.decode(pathlib.Path(name).read_bytes()), None))
+            except (OSError, DecodeError) as e:
+                parser.error(f"{name}: {getattr(e, 'strerror', None) or e}")
     else:
         from data_pipelines.synthetic import SyntheticFaces
 
         faces = SyntheticFaces(64, image_size=256)
         pictures = [(faces[i]["image"], faces[i]["landmarks"]) for i in range(0, 64, 16)]
     sheet = contact_sheet(pictures, PRESETS[options.preset], options.size, options.draws)
-    if not cv2.imwrite(options.output, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        parser.error(f"cannot write {options.output}")
+    try:
+        _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        pathlib.Path(options.output).write_bytes(png)
+    except OSError as e:
+        parser.error(f"cannot write {options.output} ({e.strerror})")
     return 0
 
 

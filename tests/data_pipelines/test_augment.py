@@ -319,3 +319,7 @@ def test_contact_sheet_command(tmp_path, capsys):
     assert sheet.shape == (32, 128, 3)
     assert augment.main(["--preset", "emofan", *arguments]) == 0
     assert cv2.imread(str(output)).shape == (128, 128, 3)
+    for wrong in ([*arguments, "nowhere.jpg"], ["--output", str(tmp_path / "no/s.png")]):
+        with pytest.raises(SystemExit):
+            augment.main(["--preset", "emofan", *wrong])
+        assert "No such file" in capsys.readouterr().err
