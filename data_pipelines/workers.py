@@ -30,10 +30,11 @@ class WorkerDiedError(DataError):
 def initialise(worker: int, count: int) -> None:
     """Runs in a fresh worker process: one thread for OpenCV, and an eye on the parent."""
     cv2.setNumThreads(1)
-    parent = os.getppid()
+    # The parent may have been killed before this worker came so far.
+    started_by, parent = multiprocessing.parent_process(), os.getppid()
 
     def leave_with_parent() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and (started_by is None or started_by.is_alive()):
             time.sleep(_POLL_S)
         os._exit(1)
 
