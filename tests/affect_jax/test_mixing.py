@@ -7,9 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from affect_jax import config as config_lib
-from affect_jax import evaluate, mixing, observe, systems, train
+from affect_jax import evaluate, mixing, observe, report, systems, train
 from affect_jax.losses import softmax_cross_entropy
 from affect_jax.parallel import MAPPINGS, Mapper
+from affect_jax.systems.emofan import EmoFANSystem
 from tests.affect_jax import tiny
 
 B, N, SIZE = 6, 4, 8
@@ -253,25 +254,34 @@ def test_a_landmark_phase_is_not_mixed():
 
 
 def test_tiny_run_trains_on_mixed_batches(tmp_path, monkeypatch):
-    traced = []
-    original = mixing.mix
+    """What reaches the network is the mixed picture, what reaches the loss the mixed labels."""
+    pictures, labels = [], []
+    normalise, loss = train.normalise, EmoFANSystem.loss
 
-    def spy(batch, *args):
-        new = original(batch, *args)
-        traced.append(new is not batch)
-        return new
+    def seen_normalise(images, *args):
+        pictures.append(images.dtype)
+        return normalise(images, *args)
 
-    monkeypatch.setattr(mixing, "mix", spy)
+    def seen_loss(self, outputs, batch, **kwargs):
+        labels.append("expression_probs" in batch)
+        return loss(self, outputs, batch, **kwargs)
+
+    monkeypatch.setattr(train, "normalise", seen_normalise)
+    monkeypatch.setattr(EmoFANSystem, "loss", seen_loss)
+    monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)
     config = tiny.config(
-        num_steps=2,
-        eval_every=2,
+        num_steps=1,
+        eval_every=1,
         landmark_stage__steps=0,
         mixing__mixup_alpha=0.2,
         mixing__cutmix_alpha=1.0,
     )
     train.train_and_evaluate(config, tmp_path)
     rows = [r for r in observe.read_metrics(tmp_path) if r["split"] == "train"]
-    assert traced and all(traced)
+    assert pictures
+    assert set(pictures) == {jnp.dtype(jnp.float32)}
+    assert labels
+    assert all(labels)
     assert all(np.isfinite(r["loss"]) and r["cross_entropy"] > 0 for r in rows)
 
 
