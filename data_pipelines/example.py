@@ -24,7 +24,6 @@ import numpy as np
 
 NUM_LANDMARKS = 68
 MISSING_ID = -1
-LABEL_FIELDS = ("expression", "valence_arousal", "landmarks", "expression_probs")
 
 # Each data set keeps its own order (the numbers in its files); a config can map to another.
 LABEL_ORDERS: dict[str, tuple[str, ...]] = {

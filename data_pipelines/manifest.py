@@ -143,7 +143,7 @@ def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | BadR
         if isinstance(row, dict):
             yield number, {str(k).strip().lower(): v for k, v in row.items()}
         else:
-            yield number, BadRow("not a JSON object")
+            yield number, BadRow("not a JSON object; each line must be one")
 
 
 def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:

@@ -211,7 +211,7 @@ class Pipeline:
         return iter(data)
 
     def _log_epoch(self) -> None:
-        epoch = int(self.step / self.steps_per_epoch)
+        epoch = self.step * self._loader.batch_size // self._plan.length
         if epoch == self._logged_epoch or self._plan.sampling == "shuffle":
             return
         self._logged_epoch = epoch
@@ -223,10 +223,6 @@ class Pipeline:
             self._plan.sampling,
             ", ".join(f"{c} {n}" for c, n in listed),
         )
-
-    def epoch(self, step: int) -> float:
-        """Epochs that lie before a step."""
-        return step / self.steps_per_epoch
 
     def close(self) -> None:
         """Stops threads and workers; the next batch starts them again at `step`."""

@@ -13,7 +13,6 @@ import numpy as np
 from data_pipelines.rendering.expressions import Muscles, Units
 from data_pipelines.rendering.identity import Person
 
-SIDES = np.array([-1.0, 1.0])
 PIVOT = np.array([0.0, 20.0, -80.0])
 LOOK_AT = 22.0  # this height of the face lies at the camera's centre
 

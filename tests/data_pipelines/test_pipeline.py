@@ -66,7 +66,7 @@ def test_an_epoch_shows_every_record_once():
 def test_epochs_differ_in_order_and_augmentation():
     with pipe(batch_size=24) as pipeline:
         first, second = next(pipeline), next(pipeline)
-        assert pipeline.step == 2 and pipeline.epoch(3) == 3.0 and pipeline.steps_per_epoch == 1.0
+        assert pipeline.step == 2 and pipeline.steps_per_epoch == 1.0
     assert (first["index"] != second["index"]).any()
     place = [int(np.flatnonzero(b["index"] == 5)[0]) for b in (first, second)]
     assert (first["image"][place[0]] != second["image"][place[1]]).any()

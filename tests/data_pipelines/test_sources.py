@@ -124,7 +124,7 @@ def test_bad_lines_of_jsonl(photos, tmp_path):
     source = ManifestSource(jsonl(tmp_path, [*rows, '{"path": "0.jpg", ', "[1, 2]"]))
     assert [(row, why.split(" (")[0]) for row, _, why in source.bad_rows] == [
         (21, "no JSON"),
-        (22, "not a JSON object"),
+        (22, "not a JSON object; each line must be one"),
     ]
 
 

@@ -182,6 +182,14 @@ def test_a_prepared_manifest_is_cut_as_the_manifest_itself(tmp_path, given):
             assert prepared[side][i]["image"] == plain[side][i]["image"]
 
 
+def test_a_set_without_training_pictures_is_refused(tmp_path):
+    trees.write(tmp_path / "in/0.png", trees.encoded(0, "png"))
+    path = trees.write(tmp_path / "in/own.csv", "path,expression,split\n0.png,happy,test")
+    prepare.prepare("manifest", path, tmp_path / "out")
+    with pytest.raises(DataError, match="without a train split"):
+        sources.make_sources(config(tmp_path / "out", "manifest/own"))
+
+
 def test_landmarks_by_a_fan_model(tmp_path, capsys):
     """The command with a small untrained FAN: 68 finite points inside each window."""
     from affect_jax import model_io, models
