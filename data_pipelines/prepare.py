@@ -219,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.landmarks:
                 builder.landmarker = load_landmarker(args.landmarks)
             existed = not run(builder)
-    except DataError as e:
+    except (DataError, OSError) as e:  # such as a full disk, or a folder that may not be written
         print(f"error: {e}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Interrupted):

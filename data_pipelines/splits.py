@@ -14,6 +14,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
+        # Told now, and not after an hour of comparing.
+        if args.output and not Path(args.output).absolute().parent.is_dir():
+            raise DataError(f"--output: there is no folder {Path(args.output).parent}")
         sources = _sources(args)
         return _folds(args, sources) if args.command == "folds" else _leakage(args, sources)
     except DataError as e:

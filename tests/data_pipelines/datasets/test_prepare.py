@@ -67,6 +67,9 @@ def test_wrong_manifest_and_missing_folder(tmp_path, capsys):
     assert command(*options("jaffe", tmp_path / "nowhere", tmp_path / "out")) == 2
     assert "there is no folder" in capsys.readouterr().err
     assert command("--dataset", "jaffe") == 2
+    file = trees.write(tmp_path / "file", "x")
+    assert command(*options("jaffe", trees.jaffe(tmp_path / "in"), file / "out")) == 2
+    assert "error: [Errno" in capsys.readouterr().err
 
 
 def test_bad_rows_of_a_manifest_are_named_once(tmp_path, capsys, caplog, monkeypatch):

@@ -240,3 +240,5 @@ def test_folds_of_own_pictures_are_those_of_training(tmp_path, capsys):
         mine = {row["person"] for row in listed if row["fold"] == str(k)}
         assert mine == set(make_sources(config)["test"].persons)
     assert splits.main(["folds", "--manifest", str(path), "--folds", "1"]) == 2
+    assert splits.main([*command[:-1], str(tmp_path / "nowhere/folds.csv")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
