@@ -1,11 +1,14 @@
 """Checkpoints of a run: Orbax behind one small interface.
 
-`workdir/checkpoints/STEP/` holds the train state and a small JSON record (data position, shapes
-of the model). A checkpoint appears whole or not at all: Orbax writes into a temporary folder and
-renames it. The latest N are kept, and the best by a named validation metric.
+`workdir/checkpoints/STEP/` holds the train state and a small JSON record (seed and batch size,
+which are the position in the data together with the step; class names; shapes of the model). A checkpoint
+appears whole or not at all: Orbax writes into a temporary folder and renames it. The latest N are
+kept, and the best by a named validation metric.
 """
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -127,22 +130,35 @@ class Checkpointer:
           step: number of finished training steps.
           state: nested dict of arrays; what is needed to use the model (`params`, `stats`, `ema`)
             is kept apart from what only training needs.
-          record: JSON-able facts: position of the input pipeline, class names.
+          record: JSON-able facts, such as class names.
           metrics: validation metrics at this step, None where none were computed.
         """
         if step in self._manager.all_steps():
             return
         model, training = _split(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                training=ocp.args.StandardSave(training),
-                record=ocp.args.JsonSave({**record, "arrays": describe_arrays(model)}),
-            ),
-            metrics=metrics or {},  # with None, Orbax warns at every save
-            force=True,
-        )
+        with self._explained():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(model),
+                    training=ocp.args.StandardSave(training),
+                    record=ocp.args.JsonSave({**record, "arrays": describe_arrays(model)}),
+                ),
+                metrics=metrics or {},  # with None, Orbax warns at every save
+                force=True,
+            )
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if any(word in str(error) for word in ("No space left", "RESOURCE_EXHAUSTED", "quota")):
+                raise UserError(
+                    f"no room to write a checkpoint into {self.directory}; free some space and "
+                    "run the same command again: the checkpoints before this one are whole"
+                ) from error
+            raise
 
     def latest_step(self) -> int | None:
         """Step of the newest complete checkpoint, or None."""
@@ -212,7 +228,8 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Blocks until everything that was started has been written."""
-        self._manager.wait_until_finished()
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for running saves and frees the manager."""

@@ -3,7 +3,9 @@
 import difflib
 import importlib.util
 import json
+import math
 import pathlib
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,11 +13,13 @@ import ml_collections
 
 from affect_jax import observe
 from affect_jax.errors import UserError
+from configs import base
 
 CONFIG_FILE = "config.json"
 
-# What may differ between a workdir's config and the one it is resumed with: nothing here changes
-# which examples are seen in which order or what a step computes.
+# What may differ between a workdir's config and the one it is resumed with. None of it changes
+# which examples are seen or what a step computes, but for the length of the run: a longer one goes
+# on with the learning rates of the longer schedule.
 _FREE = (
     "num_steps",
     "num_epochs",
@@ -30,8 +34,6 @@ _FREE = (
     "data.num_workers",
     "data.num_threads",
     "data.prefetch",
-    "data.cache",
-    "data.cache_megabytes",
     "data.max_bad_fraction",
 )
 
@@ -60,7 +62,12 @@ def load_file(path: str | pathlib.Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"no config file {path}.{hint}")
     spec = importlib.util.spec_from_file_location("affect_jax_config", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        line = getattr(error, "lineno", None) or last.lineno
+        raise ConfigError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{path} defines no get_config()")
     return module.get_config()
@@ -111,8 +118,41 @@ def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks values that would otherwise fail only in the middle of a run.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    positive = ("log_every", "checkpoint.every", "checkpoint.keep", "data.image_size")
+    flat = flatten(config)
+    for key in positive:
+        if flat[key] < 1:
+            raise ConfigError(f"config.{key} = {flat[key]}; it must be at least 1")
+    for key in ("eval_every", "eval.batch_size", "eval.min_count", "landmark_stage.steps"):
+        if flat[key] < 0:
+            raise ConfigError(f"config.{key} = {flat[key]}; it must not be negative")
+    if not 0 <= config.ema_decay < 1:
+        raise ConfigError(f"config.ema_decay = {config.ema_decay}; it must lie in [0, 1)")
+    for key in ("mean", "std"):
+        values = config.model[key]
+        numbers = values if isinstance(values, tuple | list) else (values,)
+        bad = len(numbers) != 3 or not all(math.isfinite(x) for x in numbers)
+        if bad or (key == "std" and min(numbers) <= 0):
+            raise ConfigError(
+                f"config.model.{key} = {values}; give three numbers, as (0.5,0.5,0.5)"
+            )
+    if config.loss.teacher and not config.loss.distillation_weight:
+        raise ConfigError(
+            "config.loss.teacher is set, but config.loss.distillation_weight is 0: the teacher "
+            "would not be used"
+        )
+
+
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Records `config` in `workdir/config.json`, or checks it against the one recorded there.
+
+    A workdir without checkpoints has nothing to lose: its config is replaced.
 
     Raises:
       ConfigError: if the folder belongs to a run of another config, naming what differs, or holds
@@ -120,8 +160,8 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     """
     plain = to_plain(config)
     path = workdir / CONFIG_FILE
-    if path.exists():
-        recorded = flatten(read_workdir_config(workdir).to_dict())
+    if path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+        recorded = flatten(to_plain(read_workdir_config(workdir)))
         wanted = flatten(plain)
         lines = []
         for key in sorted(recorded.keys() | wanted.keys()):
@@ -142,12 +182,24 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 def read_workdir_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
     """The config a workdir was trained with.
 
+    Fields that did not exist then have the values of `configs/base.py`, which keep things as they
+    were.
+
     Raises:
       ConfigError: if the folder is no workdir or its config is damaged.
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:
-        return ml_collections.ConfigDict(json.loads(path.read_text()))
+        recorded = json.loads(path.read_text())
+        for key, value in flatten(to_plain(base.get_config())).items():
+            *sections, name = key.split(".")
+            if sections[:1] == ["model"]:
+                continue  # constructor arguments differ from model to model
+            place = recorded
+            for section in sections:
+                place = place.setdefault(section, {})
+            place.setdefault(name, value)
+        return ml_collections.ConfigDict(recorded)
     except FileNotFoundError:
         raise ConfigError(
             f"{workdir} is no workdir of a run: there is no {CONFIG_FILE} in it"

@@ -116,14 +116,14 @@ class Evaluator:
             has=self._system.has,
             num_classes=self._system.num_classes,
             class_names=self._system.class_names,
-            min_count=self._system.config.eval.min_count,
+            min_count=self._min_count,
         )
 
     def metric_names(self) -> set[str]:
         """Names that `run` will measure, known before any picture is read."""
         system = self._system
         # Enough examples of every class for each figure to exist.
-        rows = max(system.num_classes, 1) * max(system.config.eval.min_count, 2)
+        rows = max(system.num_classes, 1) * max(self._min_count, 2)
         outputs = {
             "logits": np.zeros((rows, system.num_classes)),
             "valence": np.zeros(rows),
@@ -201,6 +201,21 @@ def show(evaluation: Evaluation, title: str) -> None:
         print(f"\n{title}\n{observe.results_table(rows)}\n", flush=True)
 
 
+def _check_same_split(
+    config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
+) -> None:
+    """Refuses to cut the data of a run otherwise than it did: test persons would be known ones."""
+    data, then = config.data, recorded.data
+    if any(data[k] != then[k] for k in ("source", "manifest", "folder", "dataset", "data_dir")):
+        return
+    for key in ("folds", "test_fold", "split_seed", "validation_fraction"):
+        if data[key] != then[key]:
+            raise config_lib.ConfigError(
+                f"config.data.{key} = {data[key]}, but the run was trained with {then[key]}: "
+                "persons it was trained on would be tested"
+            )
+
+
 def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Evaluation:
     """Evaluates a checkpoint of a run on one split, as `--mode=eval` does.
 
@@ -225,15 +240,27 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
             f"the model knows the classes {loaded.class_names}, the data have "
             f"{tuple(source.class_names)}; set config.data.classes to map them"
         )
-    system = systems.for_source(config, source)
-    blueprint = take_apart(loaded.model)[0]
-    evaluator = Evaluator(system, mapper, blueprint, flip=config.eval.flip)
+    _check_same_split(config, config_lib.read_workdir_config(workdir))
+    # What the model was not trained for, it is not measured by.
+    system = systems.create(
+        config,
+        class_names=loaded.class_names,
+        has=frozenset(source.has) & loaded.system.has,
+        class_counts=loaded.system.class_counts,
+    )
+    evaluator = Evaluator(
+        system,
+        mapper,
+        take_apart(loaded.model)[0],
+        flip=config.eval.flip,
+        min_count=config.eval.min_count,
+    )
     with data_lib.eval_batches(config, source) as batches:
         result = evaluator.run(loaded.state, batches, keep_predictions=True)
     show(result, f"{split}, checkpoint {loaded.step} of {workdir}")
     if is_main_process():
         with observe.MetricWriter(workdir, append=True) as writer:
-            writer.write(loaded.step, f"eval_{split}", result.metrics)
+            writer.write(loaded.step, split, result.metrics)
             if result.flip is not None:
-                writer.write(loaded.step, f"eval_{split}_flip", result.flip)
+                writer.write(loaded.step, f"{split}_flip", result.flip)
     return result

@@ -78,6 +78,12 @@ def _checked_main(argv: list[str]) -> int:
     except (UserError, DataError) as error:
         log.error("%s", error)
         return 2
+    except OSError as error:
+        log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; the same command starts again from the last checkpoint")
+        return 130
 
 
 def run() -> None:

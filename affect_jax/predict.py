@@ -14,7 +14,7 @@ from flax import nnx
 from affect_jax import model_io
 from affect_jax.errors import UserError
 from affect_jax.models.landmarks import decode_heatmaps
-from data_pipelines.decode import decode
+from data_pipelines.decode import decode, shrink_by
 from data_pipelines.example import DecodeError
 
 if TYPE_CHECKING:
@@ -169,6 +169,9 @@ class Predictor:
         if self.loaded.preprocessing.fit == "cover":
             top, left, side = _middle_square(picture.shape[:2])
             picture = picture[top : top + side, left : left + side]
+            # As the training pipeline does: halved by averaging before the last, bilinear step.
+            halvings = max(side // size, 1).bit_length() - 1
+            picture = shrink_by(picture, min(1 << halvings, 8))
         if picture.shape[:2] == (size, size):
             return picture
         return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)

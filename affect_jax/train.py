@@ -154,7 +154,7 @@ class _Phases:
     ):
         self._system, self._model, self._mapper = system, model, mapper
         self._total, self._steps_per_epoch, self._teacher = total_steps, steps_per_epoch, teacher
-        self.all = system.phases()
+        self.all = system.phases(total_steps)
 
     def at(self, step: int) -> Phase:
         """The phase in which `step` is trained."""
@@ -212,10 +212,18 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
       Stopped: after SIGINT or SIGTERM, with everything saved.
     """
     workdir = pathlib.Path(workdir)
+    config_lib.check(config)
     mapper = parallel.Mapper(config.parallel.mapping)
     parallel.check_batch_size(config.batch_size)
+    parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
     mixing.check(config.mixing, config.batch_size // len(mapper.devices))
     sources = data_lib.make_sources(config)
+    for split, source in sources.items():
+        if not len(source):
+            raise config_lib.ConfigError(
+                f"the {split} split is empty; change config.data.validation_fraction, folds or "
+                "test_fold, or the split column"
+            )
     system = systems.for_source(config, sources["train"])
     if parallel.is_main_process():
         workdir.mkdir(parents=True, exist_ok=True)
@@ -276,6 +284,7 @@ class _Run:
         self.phases = _Phases(
             system, self.model, mapper, self.total, self.steps_per_epoch, self.teacher
         )
+        # Every class counts in the selection: few validation persons show the rare ones.
         self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
         best = config.checkpoint.best_metric
         if best not in self.evaluator.metric_names():
@@ -322,7 +331,8 @@ class _Run:
             len(self.mapper.devices),
         )
         state = self.initial_state()
-        finished = self.is_main and _is_finished(self.workdir, self.total)
+        if parallel.any_process(self.is_main and _is_finished(self.workdir, self.total)):
+            return self.repeat_result(state)
         with (
             observe.MetricWriter(
                 self.workdir,
@@ -334,7 +344,22 @@ class _Run:
             if self.start < self.total:
                 with observe.Progress(self.total, self.start, self.is_main) as progress:
                     state = self.train(state, writer, progress)
-            return self.finish(state, writer, write_rows=not finished)
+            return self.finish(state, writer)
+
+    def repeat_result(self, state: dict[str, Any]) -> Result:
+        """What a finished run found, without reading the test split again."""
+        log.info("%s is finished; nothing is left to do", self.workdir)
+        final = observe.read_metrics(self.workdir)[-1] if self.is_main else {}
+        about = ("step", "split", "time", "final", "checkpoint")
+        metrics = {k: v for k, v in final.items() if k not in about}
+        if self.is_main:
+            show(Evaluation(metrics), f"test split, checkpoint of step {final['checkpoint']}")
+        return Result(self._restore_best(state)[1], metrics)
+
+    def _restore_best(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        best = self.checkpointer.resolve("best")
+        model = self.mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
+        return best, self.mapper.from_global(self.checkpointer.restore(best, model))
 
     def train(
         self, state: dict[str, Any], writer: observe.MetricWriter, progress: observe.Progress
@@ -403,6 +428,8 @@ class _Run:
     def _record(self) -> dict[str, Any]:
         train = self.sources["train"]
         return {
+            "seed": self.config.seed,
+            "batch_size": self.config.batch_size,
             "class_names": list(train.class_names),
             "has": sorted(train.has),
             "class_counts": list(self.system.class_counts),
@@ -444,24 +471,22 @@ class _Run:
         )
         return metrics
 
-    def finish(
-        self, state: dict[str, Any], writer: observe.MetricWriter, *, write_rows: bool
-    ) -> Result:
+    def finish(self, state: dict[str, Any], writer: observe.MetricWriter) -> Result:
         """Tests the selected checkpoint once, writes the last row and the report."""
         self.checkpointer.wait()
-        best = self.checkpointer.resolve("best")
-        model = self.mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
-        state = self.mapper.from_global(self.checkpointer.restore(best, model))
+        best, state = self._restore_best(state)
         evaluator = Evaluator(
-            self.system, self.mapper, take_apart(self.model)[0], flip=self.config.eval.flip
+            self.system,
+            self.mapper,
+            take_apart(self.model)[0],
+            flip=self.config.eval.flip,
+            min_count=self.config.eval.min_count,
         )
         with data_lib.eval_batches(self.config, self.sources["test"]) as batches:
             evaluation = evaluator.run(state, batches, keep_predictions=True)
-        if write_rows:
-            if evaluation.flip is not None:
-                writer.write(self.total, "test_flip", evaluation.flip)
-            row = {"checkpoint": best, **evaluation.metrics}
-            writer.write(self.total, "test", row, final=True)
+        if evaluation.flip is not None:
+            writer.write(self.total, "test_flip", evaluation.flip)
+        writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
         show(
             evaluation, f"test split, {len(self.sources['test'])} images, checkpoint of step {best}"
         )

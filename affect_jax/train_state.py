@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 Flat = dict[str, jax.Array]
@@ -55,8 +54,3 @@ def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
     """Splits a flat dict into (kept, others) by path."""
     kept = {k: v for k, v in flat.items() if keep(k)}
     return kept, {k: v for k, v in flat.items() if k not in kept}
-
-
-def as_float32(flat: Flat) -> Flat:
-    """Parameters are kept in float32 whatever the compute type."""
-    return {k: jnp.asarray(v, jnp.float32) for k, v in flat.items()}

@@ -22,11 +22,10 @@ def get_config() -> ConfigDict:
     config.model.depth = 3
     config.model.stacks = 1
     config.model.emotion_blocks = 3
-    config.model.train_trunk = True
+    config.model.train_trunk = False
 
     config.landmark_stage.steps = 400
     config.landmark_stage.learning_rate = 2e-3
-    config.loss.heatmap_weight = 5.0
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "eval.jsonl"
 _RESERVED = frozenset({"step", "split", "time", "final"})
 # Rows already on disk matter more to a reader of a live run than a disk sync for each of them.
 _EVENTS_FLUSH_SECONDS = 1.0
@@ -92,7 +93,8 @@ class MetricWriter:
         resume_step: the step of the checkpoint that the run goes on from: rows of later steps,
             which the run will write again, are dropped. None: a run from scratch; rows of an
             earlier attempt are set aside as `metrics.previous.jsonl`.
-        append: keep whatever is there (evaluation of a finished run); `resume_step` is not used.
+        append: add to `eval.jsonl` instead, without events: evaluations beside a run, which may
+            be going on and owns `metrics.jsonl`; `resume_step` is not used.
 
     Raises:
         OSError: if a file cannot be written; the message says which, and what to do.
@@ -111,24 +113,31 @@ class MetricWriter:
         self._workdir = Path(workdir)
         if not is_main:
             return
-        self._path = self._workdir / METRICS_FILE
+        self._path = self._workdir / (EVALUATIONS_FILE if append else METRICS_FILE)
         with _explained(self._path):
             self._workdir.mkdir(parents=True, exist_ok=True)
-            self._prepare_rows(None if append else resume_step, keep_all=append)
+            if not append:
+                self._prepare_rows(resume_step)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
-            # TensorBoard hides what lies at or beyond the purge step in files of earlier attempts.
-            purge = None if append else 0 if resume_step is None else resume_step + 1
-            self._events = _EventFile(self._workdir, purge)
+            if not append:
+                # TensorBoard hides what lies at or beyond the purge step in earlier files.
+                self._events = _EventFile(
+                    self._workdir, 0 if resume_step is None else resume_step + 1
+                )
 
-    def _prepare_rows(self, resume_step: int | None, *, keep_all: bool) -> None:
+    def _prepare_rows(self, resume_step: int | None) -> None:
         if not self._path.exists():
             return
-        if resume_step is None and not keep_all:
+        if resume_step is None:
             if self._path.stat().st_size:
                 self._path.replace(self._workdir / "metrics.previous.jsonl")
             return
-        rows = read_metrics(self._path)
-        kept = rows if keep_all else [row for row in rows if row["step"] <= resume_step]
+        # A test row belongs to the end of a run, and this run goes on.
+        kept = [
+            row
+            for row in read_metrics(self._path)
+            if row["step"] <= resume_step and not row["split"].startswith("test")
+        ]
         write_atomically(self._path, "".join(_line(row) for row in kept).encode())
 
     def write(
@@ -157,9 +166,10 @@ class MetricWriter:
             row["final"] = True
         with _explained(self._path):
             self._append(_line(row).encode())
-            self._events.write(int(step), split, numbers)
-            if final:
-                self._events.flush()
+            if self._events is not None:
+                self._events.write(int(step), split, numbers)
+                if final:
+                    self._events.flush()
 
     def _append(self, line: bytes) -> None:
         end = os.fstat(self._file.fileno()).st_size
@@ -178,8 +188,9 @@ class MetricWriter:
             return
         file, self._file = self._file, None
         file.close()
-        with _explained(self._workdir):
-            self._events.close()
+        if self._events is not None:
+            with _explained(self._workdir):
+                self._events.close()
 
     def __enter__(self) -> MetricWriter:
         return self

@@ -92,8 +92,8 @@ class System:
                     + nearest(pattern, paths)
                 )
 
-    def phases(self) -> list[Phase]:
-        """Phases in order; the first starts at step 0."""
+    def phases(self, total_steps: int) -> list[Phase]:
+        """Phases of a run of `total_steps` in order; the first starts at step 0."""
         return [Phase("train", 0)]
 
     def trainable(self, path: str, phase: Phase) -> bool:

@@ -3,6 +3,7 @@
 The equations are those of the paper; which labels a batch holds is found in the batch itself.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from affect_jax import losses
 from affect_jax.config import ConfigError, nearest
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels, render_heatmaps
 from affect_jax.systems.base import Phase, System
+
+log = logging.getLogger(__name__)
 
 Terms = dict[str, jax.Array]
 _REGRESSIONS = ("shake_shake", "ccc", "mse", "pcc", "none")
@@ -147,8 +150,9 @@ class EmoFANSystem(System):
         arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         return arguments
 
-    def phases(self) -> list[Phase]:
-        """The landmark trunk first, if the config gives it steps; then everything else.
+    def phases(self, total_steps: int) -> list[Phase]:
+        """The landmark trunk first, if the config gives it steps, for at most half of the run; then
+        everything else.
 
         Raises:
           ConfigError: if there are no landmarks to learn from.
@@ -167,7 +171,12 @@ class EmoFANSystem(System):
                 'landmarks; set landmark_stage.data to "synthetic", or landmark_stage.steps to 0'
             )
         landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
-        return [landmarks, Phase("emotion", stage.steps)]
+        steps = min(stage.steps, max(total_steps // 2, 1))
+        if steps < stage.steps:
+            log.warning(
+                "config.landmark_stage.steps = %d is cut to %d, half of the run", stage.steps, steps
+            )
+        return [landmarks, Phase("emotion", steps)]
 
     def _trains_trunk(self, phase: Phase) -> bool:
         return phase.name == "landmarks" or self.config.model.train_trunk

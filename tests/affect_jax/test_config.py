@@ -1,6 +1,8 @@
 """Configurations: overrides, misspelt keys, and workdirs that belong to another run."""
 
+import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -63,8 +65,49 @@ def test_workdir_of_another_config_is_refused(tmp_path):
     config.num_steps = 7
     config_lib.claim_workdir(tmp_path, config)
     config.model.width = 32
-    with pytest.raises(config_lib.ConfigError, match=r"model.width: there 256, now 32"):
+    config_lib.claim_workdir(tmp_path, config)  # nothing was trained yet: a mended config is fine
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    config.model.width = 64
+    with pytest.raises(config_lib.ConfigError, match=r"model.width: there 32, now 64"):
         config_lib.claim_workdir(tmp_path, config)
+
+
+def test_a_workdir_from_before_a_field_existed_still_fits(tmp_path):
+    config = base.get_config()
+    config_lib.claim_workdir(tmp_path, config)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    del recorded["mixing"], recorded["data"]["crop_scale"]
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    config_lib.claim_workdir(tmp_path, config)
+    assert config_lib.read_workdir_config(tmp_path).data.crop_scale == 0.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("log_every", 0),
+        ("checkpoint.every", 0),
+        ("eval.batch_size", -3),
+        ("ema_decay", 2.0),
+        ("model.mean", (0.5, 0.5)),
+        ("model.std", (0.5, 0.0, 0.5)),
+        ("loss.teacher", "somewhere"),
+        ("data.image_size", 0),
+    ],
+)
+def test_values_that_would_fail_late_are_refused_early(key, value):
+    config = base.get_config()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(config_lib.ConfigError, match=re.escape(f"config.{key}")):
+        config_lib.check(config)
+    config_lib.check(base.get_config())
+
+
+def test_a_broken_config_file_is_named_with_its_line(tmp_path):
+    (tmp_path / "x.py").write_text("def get_config(:\n")
+    with pytest.raises(config_lib.ConfigError, match=r"x\.py, line 1: SyntaxError"):
+        config_lib.load_file(tmp_path / "x.py")
 
 
 def test_config_survives_the_workdir(tmp_path):

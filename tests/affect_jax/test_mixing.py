@@ -247,7 +247,7 @@ def test_a_landmark_phase_is_not_mixed():
     system = systems.create(
         config, class_names=("a", "b"), has=frozenset({"landmarks"}), class_counts=(1, 1)
     )
-    assert [(p.name, system.mixes(p)) for p in system.phases()] == [
+    assert [(p.name, system.mixes(p)) for p in system.phases(100)] == [
         ("landmarks", False),
         ("emotion", True),
     ]

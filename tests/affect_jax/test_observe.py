@@ -144,14 +144,26 @@ def test_a_run_from_scratch_sets_earlier_rows_aside(tmp_path):
     assert '"loss": 1.0' in (tmp_path / "metrics.previous.jsonl").read_text()
 
 
-def test_append_keeps_all_but_a_torn_line(tmp_path):
-    with MetricWriter(tmp_path) as writer:
-        writer.write(5, "test", {"loss": 1.0}, final=True)
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 6, "spl')
-    with MetricWriter(tmp_path, append=True) as writer:
-        writer.write(5, "eval_test", {"loss": 1.0})
-    assert [row["split"] for row in read_metrics(tmp_path)] == ["test", "eval_test"]
+def test_evaluations_beside_a_run_leave_its_rows_alone(tmp_path):
+    with MetricWriter(tmp_path) as run:
+        run.write(1, "train", {"loss": 1.0})
+        with MetricWriter(tmp_path, append=True) as beside:
+            beside.write(1, "test", {"loss": 3.0})
+        run.write(2, "test", {"loss": 2.0}, final=True)
+    with MetricWriter(tmp_path, append=True) as beside:
+        beside.write(2, "test", {"loss": 4.0})
+    assert [row["loss"] for row in read_metrics(tmp_path)] == [1.0, 2.0]
+    assert [row["loss"] for row in read_metrics(tmp_path / "eval.jsonl")] == [3.0, 4.0]
+
+
+def test_a_run_that_goes_on_drops_the_test_rows_of_its_former_end(tmp_path):
+    with MetricWriter(tmp_path) as run:
+        run.write(4, "train", {"loss": 1.0})
+        run.write(4, "test_flip", {"loss": 2.0})
+        run.write(4, "test", {"loss": 2.0}, final=True)
+    with MetricWriter(tmp_path, resume_step=4) as run:
+        run.write(5, "train", {"loss": 0.5})
+    assert [row["step"] for row in read_metrics(tmp_path)] == [4, 5]
 
 
 @pytest.mark.parametrize("line", ["not json", "[1]", '{"loss": 1}', '{"step": "x", "split": "a"}'])

@@ -1,0 +1,136 @@
+"""The train step: eight devices do what one does, for either mapping; compiled once."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from affect_jax import systems, train
+from affect_jax.parallel import AXIS, MAPPINGS, Mapper
+from affect_jax.train_state import take_apart
+from tests.affect_jax import tiny
+
+EXAMPLES = 128
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, np.ndarray]:
+    """128 examples with missing labels spread unevenly, and padding on the last device only."""
+    rng = np.random.default_rng(0)
+    expression = rng.integers(0, 8, EXAMPLES).astype(np.int32)
+    expression[:20] = -1
+    valence_arousal = rng.uniform(-1, 1, (EXAMPLES, 2)).astype(np.float32)
+    valence_arousal[16:40, 0] = np.nan
+    landmarks = rng.uniform(2, 30, (EXAMPLES, 68, 2)).astype(np.float32)
+    landmarks[40:60] = np.nan
+    mask = np.ones(EXAMPLES, bool)
+    mask[-10:] = False
+    return {
+        "image": rng.integers(0, 256, (EXAMPLES, 32, 32, 3), dtype=np.uint8),
+        "expression": expression,
+        "valence_arousal": valence_arousal,
+        "landmarks": landmarks,
+        "mask": mask,
+        "index": np.arange(EXAMPLES, dtype=np.int64),
+    }
+
+
+def make_system(**changes):
+    config = tiny.config(landmark_stage__steps=0, **changes)
+    config.model.dtype = "float64"
+    config.model.param_dtype = "float64"
+    return systems.create(
+        config,
+        class_names=tuple("abcdefgh"),
+        has=frozenset({"expression", "valence_arousal", "landmarks"}),
+        class_counts=(1,) * 8,
+    )
+
+
+def one_step(mapper: Mapper, batch: dict, system) -> tuple[dict, dict]:
+    """One step of plain gradient descent: (new state, terms); its update is the gradient."""
+    model = system.create_model(nnx.Rngs(3), AXIS)
+    phase = system.phases(10)[0]
+    system.set_train_mode(model, phase)
+    blueprint, params, stats = take_apart(model)
+    optimizer = optax.sgd(1.0)
+    step = mapper.map(train.make_train_step(system, blueprint, optimizer, phase), donate_state=True)
+    state = {"step": np.int32(5), "params": params, "stats": stats, "opt": optimizer.init(params)}
+    new, terms = step(mapper.replicate(state), mapper.place(batch), {})
+    return jax.device_get(new), jax.device_get(terms)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_eight_devices_equal_one(mapping, batch):
+    """Loss, gradient and BatchNorm statistics, in float64: BatchNorm, CCC, PCC, shake-shake,
+    masks and heatmaps all see the global batch."""
+    with jax.enable_x64(True):
+        system = make_system()
+        one, one_terms = one_step(Mapper(mapping, jax.devices()[:1]), batch, system)
+        eight, eight_terms = one_step(Mapper(mapping), batch, system)
+    assert one["params"]["fan/stem_conv/kernel"].dtype == np.float64
+    assert one_terms.keys() == eight_terms.keys()
+    for name, value in one_terms.items():
+        np.testing.assert_allclose(eight_terms[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+    for part in ("params", "stats"):
+        for name, value in one[part].items():
+            # A bias before BatchNorm has gradient 0 but for rounding: there 1e-12 is the measure.
+            scale = max(np.abs(value).max(), 1e-3)
+            np.testing.assert_allclose(
+                eight[part][name] / scale, value / scale, atol=1e-9, err_msg=name
+            )
+
+
+def test_the_gradient_is_not_multiplied_by_the_device_count(batch):
+    """Guards the comparison above: a factor of 8 in either count would be seen against a finite
+    difference of the loss."""
+    with jax.enable_x64(True):
+        system = make_system(loss__regression="ccc")
+        mapper = Mapper("shard_map")
+        new, terms = one_step(mapper, batch, system)
+        name = "emotion/output/kernel"
+        model = system.create_model(nnx.Rngs(3), AXIS)
+        old = take_apart(model)[1]
+        gradient = np.asarray(old[name]) - new["params"][name]
+        direction = gradient / np.linalg.norm(gradient)
+
+        class Shifted(type(system)):
+            def create_model(self, rngs, axis_name):
+                model = super().create_model(rngs, axis_name)
+                model.emotion.output.kernel[...] += 1e-6 * direction
+                return model
+
+        shifted = Shifted(system.config, system.class_names, system.has, system.class_counts)
+        _, moved = one_step(mapper, batch, shifted)
+    slope = (moved["loss"] - terms["loss"]) / 1e-6
+    np.testing.assert_allclose(slope, np.linalg.norm(gradient), rtol=1e-3)
+
+
+def test_steps_of_a_phase_compile_once(batch):
+    traces = []
+
+    class Counting(type(make_system())):
+        def loss(self, *args, **kwargs):
+            traces.append(1)
+            return super().loss(*args, **kwargs)
+
+    base = make_system()
+    base.config.model.dtype = base.config.model.param_dtype = "float32"
+    system = Counting(base.config, base.class_names, base.has, base.class_counts)
+    mapper = Mapper("pmap", jax.devices()[:2])
+    model = system.create_model(nnx.Rngs(0), AXIS)
+    phase = system.phases(10)[0]
+    system.set_train_mode(model, phase)
+    blueprint, params, stats = take_apart(model)
+    optimizer = optax.adam(1e-3)
+    step = mapper.map(train.make_train_step(system, blueprint, optimizer, phase), donate_state=True)
+    state = mapper.replicate(
+        {"step": np.int32(0), "params": params, "stats": stats, "opt": optimizer.init(params)}
+    )
+    counts = []
+    for _ in range(3):
+        state, _ = step(state, mapper.place({k: v[:16] for k, v in batch.items()}), {})
+        counts.append(len(traces))
+    assert counts[0] == counts[2]
+    assert int(jax.device_get(state["step"])) == 3
