@@ -1,9 +1,9 @@
 """Checkpoints of a run: Orbax behind one small interface.
 
 `workdir/checkpoints/STEP/` holds the train state and a small JSON record (seed and batch size,
-which are the position in the data together with the step; class names; shapes of the model). A checkpoint
-appears whole or not at all: Orbax writes into a temporary folder and renames it. The latest N are
-kept, and the best by a named validation metric.
+which are the position in the data together with the step; class names; shapes of the model). A
+checkpoint appears whole or not at all: Orbax writes into a temporary folder and renames it. The
+latest N are kept, and the best by a named validation metric.
 """
 
 import contextlib
