@@ -102,12 +102,22 @@ class Evaluator:
       mapper: maps the step over the devices.
       blueprint: of the model in evaluation mode.
       flip: run the mirrored pass as well.
+      min_count: classes with fewer true examples are left out of macro scores.
     """
 
-    def __init__(self, system: System, mapper: Mapper, blueprint: Blueprint, *, flip: bool = False):
+    def __init__(
+        self,
+        system: System,
+        mapper: Mapper,
+        blueprint: Blueprint,
+        *,
+        flip: bool = False,
+        min_count: int = 1,
+    ):
         self._system = system
         self._mapper = mapper
         self._flip = flip
+        self._min_count = min_count
         step = make_eval_step(system, blueprint, system.config.data.image_size, flip=flip)
         self._step = mapper.map(step, sharded_output=True)
 
