@@ -231,7 +231,9 @@ class EmoFANSystem(System):
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         """Outputs that were trained: what the data have no labels for would be noise."""
         kept = super().predictions(outputs, image_size)
-        if "heatmaps" in outputs and ("landmarks" in self.has or self.config.landmark_stage.steps):
+        # Heatmaps of a trunk that went on training without landmarks are attention, no landmarks.
+        kept_trunk = self.config.landmark_stage.steps and not self.config.model.train_trunk
+        if "heatmaps" in outputs and ("landmarks" in self.has or kept_trunk):
             points, _ = decode_heatmaps(outputs["heatmaps"])
             kept["landmarks"] = grid_to_pixels(points, outputs["heatmaps"].shape[1], image_size)
         return kept
