@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from affect_jax import config as config_lib
-from affect_jax import model_io, restore
+from affect_jax import model_io, observe, restore
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
 
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="model directory to write")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     options = parser.parse_args(arguments)
+    observe.setup_logging()
     try:
         step = export(options.workdir, options.output, options.checkpoint)
     except UserError as error:
