@@ -12,25 +12,25 @@ import math
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import mixing, observe, optim, parallel, restore, systems
+from affect_jax import mixing, observe, parallel, restore, systems
+from affect_jax import step as step_lib
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError
-from affect_jax.evaluate import Evaluation, Evaluator, normalise, show
+from affect_jax.evaluate import Evaluation, Evaluator, show
 from affect_jax.parallel import AXIS
 from affect_jax.systems.base import Phase, System
-from affect_jax.train_state import Blueprint, current_stats, select, take_apart
+from affect_jax.train_state import take_apart
 
 log = logging.getLogger(__name__)
 
@@ -54,61 +54,6 @@ class Result:
     state: dict[str, Any]
     metrics: dict[str, float]
     evaluation: Evaluation | None = None
-
-
-def make_train_step(
-    system: System,
-    blueprint: Blueprint,
-    optimizer: optax.GradientTransformation,
-    phase: Phase,
-    teacher: restore.Teacher | None = None,
-) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """The per-replica step of one phase: (state, batch, teacher arrays) -> (state, terms).
-
-    The loss and its gradient are those of the global batch, equal on all replicas.
-    """
-    config = system.config
-    section = config.model
-
-    def step(state: dict, batch: dict, teacher_arrays: dict) -> tuple[dict, dict]:
-        step_key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
-        replica_key = jax.random.fold_in(step_key, jax.lax.axis_index(AXIS) + 1)
-        if system.mixes(phase):
-            # 0 is the one number that replica_key leaves free.
-            mixing_key = jax.random.fold_in(step_key, 0)
-            batch = mixing.mix(batch, mixing_key, config.mixing, system.num_classes)
-        images = normalise(batch["image"], section.mean, section.std)
-        trained, fixed = select(state["params"], lambda path: system.trainable(path, phase))
-        teacher_outputs = None
-        if teacher is not None:
-            teacher_model = teacher.blueprint.build(**teacher_arrays)
-            teacher_outputs = teacher_model(normalise(batch["image"], teacher.mean, teacher.std))
-
-        def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
-            model = blueprint.build({**fixed, **trained}, state["stats"])
-            outputs = system.forward(model, images, phase, nnx.Rngs(dropout=replica_key))
-            loss, terms = system.loss(
-                outputs,
-                batch,
-                key=step_key,
-                axis_name=AXIS,
-                phase=phase,
-                teacher=teacher_outputs,
-            )
-            return loss, (terms, current_stats(model))
-
-        (loss, (terms, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
-        gradients = jax.lax.pmean(gradients, AXIS)
-        updates, opt = optimizer.update(gradients, state["opt"], trained)
-        params = {**fixed, **optax.apply_updates(trained, updates)}
-        new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
-        if "ema" in state:
-            new["ema"] = optim.ema_update(
-                state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
-            )
-        return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
-
-    return step
 
 
 class _StopSignals:
@@ -138,52 +83,6 @@ class _StopSignals:
         finally:
             for number, old in previous.items():
                 signal.signal(number, old)
-
-
-class _Phases:
-    """The compiled step, optimizer and blueprint of the phase that a step belongs to."""
-
-    def __init__(
-        self,
-        system: System,
-        model: nnx.Module,
-        mapper: parallel.Mapper,
-        total_steps: int,
-        steps_per_epoch: int,
-        teacher: restore.Teacher | None,
-    ):
-        self._system, self._model, self._mapper = system, model, mapper
-        self._total, self._steps_per_epoch, self._teacher = total_steps, steps_per_epoch, teacher
-        self.all = system.phases(total_steps)
-
-    def at(self, step: int) -> Phase:
-        """The phase in which `step` is trained."""
-        return [p for p in self.all if p.start <= step][-1]
-
-    def optimizer(self, phase: Phase, params: dict) -> tuple[optax.GradientTransformation, Any]:
-        """(transformation, its schedule) for the parameters trained in `phase`."""
-        following = [p.start for p in self.all if p.start > phase.start]
-        settings = self._system.config.optimizer.copy_and_resolve_references()
-        if phase.learning_rate is not None:
-            settings.learning_rate = phase.learning_rate
-        return optim.create_optimizer(
-            settings,
-            total_steps=max((following or [self._total])[0] - phase.start, 1),
-            steps_per_epoch=self._steps_per_epoch,
-            params=self.trained(phase, params),
-        )
-
-    def trained(self, phase: Phase, params: dict) -> dict:
-        """The parameters that `phase` trains."""
-        return select(params, lambda path: self._system.trainable(path, phase))[0]
-
-    def compiled(self, phase: Phase, optimizer: optax.GradientTransformation) -> Callable:
-        """The mapped train step of `phase`; the state given to it is consumed."""
-        self._system.set_train_mode(self._model, phase)
-        blueprint = take_apart(self._model)[0]
-        self._model.eval()
-        step = make_train_step(self._system, blueprint, optimizer, phase, self._teacher)
-        return self._mapper.map(step, donate_state=True)
 
 
 def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
@@ -281,7 +180,7 @@ class _Run:
             self.steps_per_epoch = max(round(batches.steps_per_epoch), 1)
         self.total = _count_steps(config, self.steps_per_epoch)
         self.eval_every = config.eval_every or self.steps_per_epoch
-        self.phases = _Phases(
+        self.phases = step_lib.Phases(
             system, self.model, mapper, self.total, self.steps_per_epoch, self.teacher
         )
         # Every class counts in the selection: few validation persons show the rare ones.
@@ -408,7 +307,8 @@ class _Run:
                     if evaluate:
                         metrics = self._validate(state, done, writer, progress)
                     if save:
-                        self.checkpointer.save(done, state, record=self._record(), metrics=metrics)
+                        whole = self.mapper.to_global(state)
+                        self.checkpointer.save(done, whole, record=self._record(), metrics=metrics)
                     if stopping:
                         self.checkpointer.wait()
                         raise Stopped(done, stop.received or signal.SIGTERM)

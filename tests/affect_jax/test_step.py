@@ -6,8 +6,9 @@ import optax
 import pytest
 from flax import nnx
 
-from affect_jax import systems, train
+from affect_jax import systems
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
+from affect_jax.step import make_train_step
 from affect_jax.train_state import take_apart
 from tests.affect_jax import tiny
 
@@ -55,7 +56,7 @@ def one_step(mapper: Mapper, batch: dict, system) -> tuple[dict, dict]:
     system.set_train_mode(model, phase)
     blueprint, params, stats = take_apart(model)
     optimizer = optax.sgd(1.0)
-    step = mapper.map(train.make_train_step(system, blueprint, optimizer, phase), donate_state=True)
+    step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
     state = {"step": np.int32(5), "params": params, "stats": stats, "opt": optimizer.init(params)}
     new, terms = step(mapper.replicate(state), mapper.place(batch), {})
     return jax.device_get(new), jax.device_get(terms)
@@ -124,7 +125,7 @@ def test_steps_of_a_phase_compile_once(batch):
     system.set_train_mode(model, phase)
     blueprint, params, stats = take_apart(model)
     optimizer = optax.adam(1e-3)
-    step = mapper.map(train.make_train_step(system, blueprint, optimizer, phase), donate_state=True)
+    step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
     state = mapper.replicate(
         {"step": np.int32(0), "params": params, "stats": stats, "opt": optimizer.init(params)}
     )

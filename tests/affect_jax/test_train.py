@@ -93,7 +93,7 @@ def test_metrics_do_not_depend_on_batch_size_devices_or_mapping(finished):
         with train.data_lib.pipeline.make_pipeline(
             config.data, sources["test"], train=False, batch_size=batch_size
         ) as batches:
-            state = mapper.replicate({k: run.state[k] for k in ("params", "stats")})
+            state = mapper.replicate(run.state)
             metrics = evaluate.Evaluator(run.system, mapper, blueprint).run(state, batches).metrics
         for name, value in metrics.items():
             np.testing.assert_allclose(value, result.metrics[name], rtol=1e-5, atol=1e-6)
@@ -129,7 +129,8 @@ def test_workdir_serves_as_teacher_and_as_start(finished, tmp_path):
     result = train.train_and_evaluate(config, tmp_path / "student")
     rows = observe.read_metrics(tmp_path / "student")
     assert "distillation" in rows[0]
-    teacher = restore.load_run(workdir, "best", Mapper()).state
+    # A start from a run takes the weights that the run is evaluated with, the averaged ones.
+    teacher = restore.load_run(workdir, "best", Mapper()).state["ema"]
     for part in ("params", "stats"):
         for name, value in result.state[part].items():
             if name.startswith("fan/"):
@@ -163,15 +164,15 @@ def test_diverging_run_stops_and_names_the_step(tmp_path):
     ("changes", "message"),
     [
         ({"batch_size": 12}, "config.batch_size = 12"),
-        ({"batch_size": 128}, "batch"),
+        ({"batch_size": 128}, "batch_size 128|128 .*64"),
         ({"num_steps": 0}, "num_steps"),
         ({"system": "emofna"}, "emofan"),
         ({"model__name": "emofna"}, "emofan"),
         ({"model__width": 10}, "width"),
-        ({"model__dtype": "float23"}, "dtype"),
+        ({"model__dtype": "float23"}, "float23"),
         ({"optimizer__name": "adma"}, "adam"),
         ({"optimizer__freeze": ("nothing/here",)}, "nothing/here"),
-        ({"loss__regression": "ccd"}, "ccc"),
+        ({"loss__regression": "ccd"}, "loss.regression"),
         ({"loss__class_weights": "heavy"}, "class_weights"),
         ({"loss__distillation_weight": 0.5}, "teacher"),
         ({"parallel__mapping": "vmap"}, "pmap"),

@@ -22,6 +22,8 @@ OVERRIDES = {
     "model.depth": 1,
     "model.stacks": 1,
     "model.emotion_blocks": 1,
+    "model.train_trunk": True,
+    "loss.heatmap_weight": 1.0,
     "optimizer.warmup_steps": 2,
     "data.image_size": 32,
     "data.synthetic.render_size": 48,

@@ -147,7 +147,14 @@ def test_a_stopped_run_leaves_nothing_and_can_be_repeated(tmp_path, how):
     manifest = many_pictures(tmp_path / "in", 1500)
     out = tmp_path / "out"
     args = [sys.executable, "-m", "data_pipelines.prepare", *options("manifest", manifest, out)]
-    process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A shell that runs the tests in the background has them, and so the command, ignore SIGINT.
+    process = subprocess.Popen(
+        args,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.time() + 60
         # Well into the writing: the first shard lies in the temporary folder.
