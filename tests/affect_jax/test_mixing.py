@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from affect_jax import config as config_lib
-from affect_jax import evaluate, mixing, observe, report, systems, train
+from affect_jax import evaluate, mixing, observe, report, step, systems, train
 from affect_jax.losses import softmax_cross_entropy
 from affect_jax.parallel import MAPPINGS, Mapper
 from affect_jax.systems.emofan import EmoFANSystem
@@ -256,7 +256,7 @@ def test_a_landmark_phase_is_not_mixed():
 def test_tiny_run_trains_on_mixed_batches(tmp_path, monkeypatch):
     """What reaches the network is the mixed picture, what reaches the loss the mixed labels."""
     pictures, labels = [], []
-    normalise, loss = train.normalise, EmoFANSystem.loss
+    normalise, loss = step.normalise, EmoFANSystem.loss
 
     def seen_normalise(images, *args):
         pictures.append(images.dtype)
@@ -266,7 +266,7 @@ def test_tiny_run_trains_on_mixed_batches(tmp_path, monkeypatch):
         labels.append("expression_probs" in batch)
         return loss(self, outputs, batch, **kwargs)
 
-    monkeypatch.setattr(train, "normalise", seen_normalise)
+    monkeypatch.setattr(step, "normalise", seen_normalise)
     monkeypatch.setattr(EmoFANSystem, "loss", seen_loss)
     monkeypatch.setattr(report, "write_report", lambda *args, **kwargs: None)
     config = tiny.config(
