@@ -7,11 +7,12 @@ import numpy as np
 
 from affect_jax.config import ConfigError, nearest
 from affect_jax.systems.base import Phase, System
+from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem
 
 __all__ = ["Phase", "System", "create", "for_source"]
 
-_SYSTEMS: dict[str, type[System]] = {"emofan": EmoFANSystem}
+_SYSTEMS: dict[str, type[System]] = {"classifier": ClassifierSystem, "emofan": EmoFANSystem}
 
 
 def create(
