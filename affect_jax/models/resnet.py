@@ -19,6 +19,7 @@ from affect_jax.models.layers import (
     max_pool,
 )
 from affect_jax.models.registry import register
+from affect_jax.models.tap import feature_map
 
 
 class BasicBlock(nnx.Module):
@@ -134,7 +135,7 @@ class ResNet(nnx.Module):
             for block in blocks:
                 x = block(x)
             outputs[f"layer{number}"] = x.astype(self.output_dtype)
-        x = global_average(x)
+        x = global_average(feature_map(x))
         outputs["avgpool"] = outputs["embedding"] = x.astype(self.output_dtype)
         values = self.head(x)
         if self.regression:

@@ -1,0 +1,91 @@
+"""A place in a network where a picture of its reasoning may look in.
+
+A model passes its last feature map through `feature_map`, which returns it unchanged. Inside a
+`Tap` the map is kept, and something may be added to it: the gradient of a class score with respect
+to that addition is the gradient with respect to the map (Grad-CAM needs both). Nothing of it is
+traced, stored or slower in training and prediction.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+from typing import Self
+
+import jax
+
+_CURRENT: contextvars.ContextVar[Tap | None] = contextvars.ContextVar("tap", default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """A map that went by.
+
+    Attributes:
+      values: [B, h, w, C], or tokens [B, P + h * w, C].
+      grid: (h, w).
+      prefix: P, the number of tokens in front that stand for no place of the picture.
+    """
+
+    values: jax.Array
+    grid: tuple[int, int]
+    prefix: int
+
+
+class Tap:
+    """While it is entered, keeps the feature maps of the models that run.
+
+    Args:
+      shift: added to map number `at`; of its shape.
+      at: 0 for the first map.
+
+    Attributes:
+      maps: those that went by, in order. Their values are tracers if the model is being traced.
+    """
+
+    def __init__(self, shift: jax.Array | None = None, at: int = 0):
+        self.maps: list[FeatureMap] = []
+        self._shift, self._at = shift, at
+
+    def __enter__(self) -> Self:
+        self._token = _CURRENT.set(self)
+        return self
+
+    def __exit__(self, *unused) -> None:
+        _CURRENT.reset(self._token)
+
+    def keep(self, x: jax.Array, grid: tuple[int, int], prefix: int) -> jax.Array:
+        """Notes a map and returns it, shifted if it is the one to be shifted."""
+        if self._shift is not None and len(self.maps) == self._at:
+            x = x + self._shift.astype(x.dtype)
+        self.maps.append(FeatureMap(x, grid, prefix))
+        return x
+
+
+def feature_map(x: jax.Array, *, grid: tuple[int, int] | None = None, prefix: int = 0) -> jax.Array:
+    """Returns `x`, showing it to the `Tap` around the call if there is one.
+
+    Of several calls in one forward pass the last is the one that pictures show, so it may stand in
+    a loop over blocks. It must lie before the last mixing of places (pooling; attention, where only
+    the class token is used afterwards), and outside of `jax.checkpoint` and other transformations.
+
+    Args:
+      x: [B, h, w, C], or tokens [B, prefix + h * w, C].
+      grid: (h, w); needed for tokens.
+      prefix: tokens in front that stand for no place.
+
+    Raises:
+      ValueError: for tokens that do not fill the grid.
+    """
+    tap = _CURRENT.get()
+    if tap is None:
+        return x
+    if grid is None:
+        if x.ndim != 4:
+            raise ValueError(f"a feature map must be [B, h, w, C], got {x.shape}; tokens need grid")
+        grid = x.shape[1:3]
+    elif x.ndim != 3 or x.shape[1] != prefix + grid[0] * grid[1]:
+        raise ValueError(
+            f"tokens of shape {x.shape} do not fill a grid of {grid} after {prefix} others"
+        )
+    return tap.keep(x, tuple(grid), prefix)
