@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUITES = ("input",)
+SUITES = ("input", "synthetic")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,55 @@
+"""`python -m affect_jax.benchmark synthetic`: how fast the embedded faces are drawn on one core."""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import cv2
+
+from affect_jax.benchmark import rows
+from data_pipelines.synthetic import SyntheticFaces
+
+SUITE = "synthetic"
+_SIZES = (96, 128, 256)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the suite; see `--help`."""
+    parser = argparse.ArgumentParser(
+        "python -m affect_jax.benchmark synthetic", description=__doc__
+    )
+    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument("--count", type=int, default=400, help="pictures per measurement")
+    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    options = parser.parse_args(arguments)
+    results = drawing(options.count, options.repeats)
+    print(rows.table(results))
+    if options.json:
+        rows.save(results, options.json)
+    return 0
+
+
+def drawing(count: int, repeats: int) -> list[dict]:
+    """Pictures a second of one thread, by size and camera; each its own person and video.
+
+    The processor time of the thread is counted, which leaves out what other programs do.
+    """
+    cv2.setNumThreads(1)
+    cases = {f"{size} px": _measure(count, image_size=size) for size in _SIZES}
+    cases["128 px, second camera"] = _measure(count, image_size=128, domain="b")
+    figures = rows.in_turn(cases, repeats)
+    return [rows.row(SUITE, case, "images_per_second", figures[case], "images/s") for case in cases]
+
+
+def _measure(count: int, **options: object) -> Callable[[], float]:
+    # A person and a video for each picture: nothing that frames share is drawn once for many.
+    faces = SyntheticFaces(count, frames_per_video=1, videos_per_person=1, **options)
+    faces[0]  # labels of the whole source, drawn once
+
+    def measure() -> float:
+        start = time.thread_time()
+        for i in range(count):
+            faces[i]
+        return count / (time.thread_time() - start)
+
+    return measure
