@@ -174,6 +174,30 @@ class Layers:
             features, dtype=self.dtype, param_dtype=self.param_dtype, axis_name=self.axis_name
         )
 
+    def layer_norm(self, features: int, eps: float) -> nnx.LayerNorm:
+        """A LayerNorm over the last axis; its variance, taken in two passes, is float32 at least.
+
+        PyTorch's own `eps` is 1e-5, that of timm's transformers 1e-6.
+        """
+        return nnx.LayerNorm(
+            features,
+            epsilon=eps,
+            use_fast_variance=False,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            rngs=self.rngs,
+        )
+
+
+class PReLU(nnx.Module):
+    """x where it is positive, elsewhere x times a trained slope, one for every feature."""
+
+    def __init__(self, features: int, param_dtype: Any = jnp.float32):
+        self.slope = nnx.Param(jnp.full(features, 0.25, param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x >= 0, x, x * self.slope[...].astype(x.dtype))
+
 
 def max_pool(x: jax.Array, window: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:
     """Square max pooling of [B, H, W, C]; odd remainders are dropped, padding never wins.
@@ -211,6 +235,21 @@ def upsample_nearest(x: jax.Array) -> jax.Array:
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
+
+
+def resize_nearest(x: jax.Array, size: int) -> jax.Array:
+    """[B, H, W, C] -> [B, size, size, C]; pixel i is the source's floor(i * H / size).
+
+    This is what PyTorch's "nearest" does, so that halving keeps the even pixels; `jax.image.resize`
+    would keep the odd ones.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length % size == 0:
+            x = lax.slice_in_dim(x, 0, length, length // size, axis)
+        else:
+            x = jnp.take(x, np.arange(size) * length // size, axis)
+    return x
 
 
 def global_average(x: jax.Array) -> jax.Array:
