@@ -15,12 +15,14 @@ _REGISTRY: dict[str, "Entry"] = {}
 class Entry:
     """A registered model: its constructor, the keywords its name fixes, and its last layer.
 
-    `head` is the path of the layer whose shape depends on the number of classes, None if none does.
+    `head` is the path of the layer whose shape depends on the number of classes, None if none does;
+    `preset` holds defaults of the name that a caller may replace.
     """
 
     constructor: type[nnx.Module]
     fixed: Mapping[str, Any]
     head: str | None
+    preset: Mapping[str, Any]
 
     def keywords(self) -> list[str]:
         """The constructor keywords a caller may give."""
@@ -28,13 +30,18 @@ class Entry:
         return [name for name in parameters if name not in {"self", "rngs", *self.fixed}]
 
 
-def register(name: str, *, head: str | None = None, **fixed: Any) -> Callable:
-    """Decorator: make a module class available as `create(name)`, with `fixed` keywords set."""
+def register(
+    name: str, *, head: str | None = None, preset: Mapping[str, Any] | None = None, **fixed: Any
+) -> Callable:
+    """Decorator: make a module class available as `create(name)`, with `fixed` keywords set.
+
+    `preset` replaces defaults of the constructor; unlike `fixed` ones its keywords may be given.
+    """
 
     def decorate(constructor):
         if name in _REGISTRY:
             raise ValueError(f"a model named {name!r} is registered already")
-        _REGISTRY[name] = Entry(constructor, fixed, head)
+        _REGISTRY[name] = Entry(constructor, fixed, head, preset or {})
         return constructor
 
     return decorate
@@ -71,7 +78,8 @@ def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: 
         if keyword not in found.keywords():
             nearest = _nearest(keyword, found.keywords())
             raise TypeError(f"model {name!r} has no keyword {keyword!r}{nearest}")
-    return found.constructor(**found.fixed, **kwargs, rngs=nnx.Rngs(seed) if rngs is None else rngs)
+    rngs = nnx.Rngs(seed) if rngs is None else rngs
+    return found.constructor(**found.fixed, **{**found.preset, **kwargs}, rngs=rngs)
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
