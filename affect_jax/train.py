@@ -287,6 +287,8 @@ class _Run:
                 state, terms = train_step(state, batch, teacher_arrays)
                 throughput.step()
                 done = step + 1
+                if not phase.synthetic:
+                    self._write_epoch(writer, step)
                 last = done == self.total
                 # While other data train the trunk alone there is nothing to select by.
                 evaluate = (done % self.eval_every == 0 and not phase.synthetic) or last
@@ -320,10 +322,18 @@ class _Run:
         source = self.sources["train"]
         if phase.synthetic:
             source = data_lib.synthetic_training_source(self.config)
-        batches = self.open_pipelines.enter_context(
+        self.batches = self.open_pipelines.enter_context(
             data_lib.train_batches(self.config, source, step)
         )
-        return self.mapper.prefetch(batches)
+        return self.mapper.prefetch(self.batches)
+
+    def _write_epoch(self, writer: observe.MetricWriter, step: int) -> None:
+        """A row with the class counts of the epoch that step `step` begins, if it begins one."""
+        if starting := self.batches.epoch_starting(step):
+            epoch, examples, records = starting
+            row = {f"examples_{name}": n for name, n in examples.items()}
+            row |= {f"pictures_{name}": n for name, n in records.items()}
+            writer.write(step + 1, "epoch", {"epoch": epoch, **row})
 
     def _record(self) -> dict[str, Any]:
         train = self.sources["train"]

@@ -210,19 +210,38 @@ class Pipeline:
             return workers.WatchedIterator(data)
         return iter(data)
 
+    def epoch_starting(self, step: int) -> tuple[int, dict[str, int], dict[str, int]] | None:
+        """What a training epoch shows of each class, if batch `step` is the first of that epoch.
+
+        Returns:
+          its number, class name -> examples of the whole job, and class name -> different records
+          among them (fewer where a class is topped up by repetition); None in mid-epoch.
+        """
+        batch_size, length = self._loader.batch_size, self._plan.length
+        epoch = step * batch_size // length
+        if step and (step - 1) * batch_size // length == epoch:
+            return None
+        return epoch, *self._class_counts(epoch)
+
+    def _class_counts(self, epoch: int) -> tuple[dict[str, int], dict[str, int]]:
+        names = self._source.class_names
+        examples, records = self._plan.class_counts(epoch, len(names))
+        return (
+            dict(zip(names, examples.tolist(), strict=True)),
+            dict(zip(names, records.tolist(), strict=True)),
+        )
+
     def _log_epoch(self) -> None:
         epoch = self.step * self._loader.batch_size // self._plan.length
         if epoch == self._logged_epoch or self._plan.sampling == "shuffle":
             return
         self._logged_epoch = epoch
-        counts = self._plan.class_counts(epoch, self._source.num_classes)
-        listed = zip(self._source.class_names, counts.tolist(), strict=True)
-        log.info(
-            "epoch %d (%s): %s",
-            epoch,
-            self._plan.sampling,
-            ", ".join(f"{c} {n}" for c, n in listed),
+        examples, records = self._class_counts(epoch)
+        listed = (
+            f"{name} {n}" + (f" (of {records[name]} pictures)" if records[name] < n else "")
+            for name, n in examples.items()
         )
+        log.info("epoch %d (%s): %s", epoch, self._plan.sampling, ", ".join(listed))
 
     def close(self) -> None:
         """Stops threads and workers; the next batch starts them again at `step`."""

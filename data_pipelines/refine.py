@@ -198,7 +198,16 @@ class Plan:
         lanes = lane_order(self.batch_size)[shard_index * part : (shard_index + 1) * part]
         return step * self.batch_size + lanes.astype(np.int64)
 
-    def class_counts(self, epoch: int, num_classes: int) -> np.ndarray:
-        """How many examples of each class an epoch holds (int64 [num_classes])."""
-        labels = self.labels[self.order(epoch)]
-        return np.bincount(labels[labels >= 0], minlength=num_classes)
+    def class_counts(self, epoch: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Examples of each class in an epoch, and different records among them.
+
+        Returns:
+          two int64 [num_classes].
+        """
+        order = self.order(epoch)
+
+        def count(records: np.ndarray) -> np.ndarray:
+            labels = self.labels[records]
+            return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+        return count(order), count(np.unique(order))

@@ -147,7 +147,8 @@ class MetricWriter:
 
         Args:
             step: number of training steps done.
-            split: `train`, `validation`, `test`, or one of them with a suffix (`test_flip`).
+            split: `train`, `validation`, `test`, one of them with a suffix (`test_flip`), or
+                `epoch` (what the sampler draws of each class).
             values: metric name -> Python, NumPy or JAX scalar. NaN and infinities become null.
             final: marks the last row of a finished run.
 

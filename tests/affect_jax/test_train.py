@@ -43,6 +43,12 @@ def test_workdir_holds_all_that_was_promised(finished):
     training = [r for r in rows if r["split"] == "train"]
     assert [r["step"] for r in training] == list(range(1, 9))
     assert {"loss", "learning_rate", "input_wait_share", "images_per_second"} <= training[-1].keys()
+    # A row for every epoch, with what the sampler drew of each class.
+    epochs = [r for r in rows if r["split"] == "epoch"]
+    assert [r["epoch"] for r in epochs] == list(range(len(epochs)))
+    assert epochs[0]["step"] == 1
+    drawn = {sum(n for k, n in r.items() if k.startswith("examples_")) for r in epochs}
+    assert drawn == {tiny.config().data.synthetic.num_train}
 
 
 def test_landmarks_are_trained_first_then_the_emotions(finished):

@@ -357,6 +357,20 @@ def test_class_counts_of_each_epoch_are_logged(caplog):
     assert lines == [f"epoch {e} (refine): a 8, b 8, c 8" for e in range(3)]
 
 
+def test_class_counts_tell_repetition(caplog):
+    caplog.set_level(logging.INFO)
+    options = {"sampling": "refine", "refine_options": {"per_class": 16}, "batch_size": 12}
+    pipeline = pipe(Listed(PICTURES), **options)
+    take(pipeline, 1)
+    twice = "a 16 (of 8 pictures), b 16 (of 8 pictures), c 16 (of 8 pictures)"
+    assert [r.message for r in caplog.records] == [f"epoch 0 (refine): {twice}"]
+    # 48 examples an epoch are 4 batches.
+    starting = [pipeline.epoch_starting(step) for step in range(9)]
+    counts = {"a": 16, "b": 16, "c": 16}, {"a": 8, "b": 8, "c": 8}
+    expected = {0: (0, *counts), 4: (1, *counts), 8: (2, *counts)}
+    assert starting == [expected.get(step) for step in range(9)]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
