@@ -245,7 +245,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
             f"config.eval.split = {split!r}; " + config_lib.nearest(split, sources)
         )
     source = sources[split]
-    if tuple(source.class_names) != loaded.class_names:
+    if loaded.class_names and tuple(source.class_names) != loaded.class_names:
         raise config_lib.ConfigError(
             f"the model knows the classes {loaded.class_names}, the data have "
             f"{tuple(source.class_names)}; set config.data.classes to map them"

@@ -8,10 +8,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import ml_collections
+
 from affect_jax import config as config_lib
 from affect_jax import model_io, observe, restore
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
+from data_pipelines import params
 
 
 def export(
@@ -38,6 +41,7 @@ def export(
             mean=tuple(section.mean),
             std=tuple(section.std),
             fit="cover",  # as photos without a face box were framed in training
+            crop_scale=_crop_scale(run.config.data),
         ),
         class_names=run.class_names,
         provenance={
@@ -47,6 +51,13 @@ def export(
         },
     )
     return run.step
+
+
+def _crop_scale(data: ml_collections.ConfigDict) -> float:
+    """Side of the training crop over that of the landmarks' box; 0 if it did not follow them."""
+    if data.crop not in ("auto", "landmarks"):
+        return 0.0
+    return float(data.crop_scale or params.resolve(data.augment, data.augment_overrides).box_scale)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -67,7 +67,8 @@ class Predictor:
             outputs = forward(state, images)
             kept = {k: outputs[k] for k in _trained_outputs(loaded) if k in outputs}
             if "heatmaps" in outputs and (landmarks or (landmarks is None and not kept)):
-                points, _ = decode_heatmaps(outputs["heatmaps"])
+                decode = loaded.arguments.get("decode", "quarter")
+                points, _ = decode_heatmaps(outputs["heatmaps"], decode)
                 height, width = outputs["heatmaps"].shape[1:3]
                 # In parts of the picture, so that its own size need not be known here.
                 kept["points"] = points / jnp.asarray([width, height], points.dtype)

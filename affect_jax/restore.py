@@ -44,7 +44,7 @@ class LoadedRun:
       system: the system it belongs to.
       state: `params`, `stats` and perhaps `ema`, placed on the devices.
       step: training steps done.
-      class_names: position = class id.
+      class_names: position = class id; empty for a system without classes.
       config: what it was restored with.
     """
 
@@ -106,7 +106,7 @@ def load_run(
         checkpointer.close()
     weights = state.get("ema", state)
     assign(model, weights["params"], weights["stats"])
-    return LoadedRun(model, system, state, step, tuple(record["class_names"]), config)
+    return LoadedRun(model, system, state, step, system.class_names, config)
 
 
 def assign(model: nnx.Module, params: dict[str, Any], stats: dict[str, Any]) -> None:

@@ -31,6 +31,10 @@ def get_config() -> ConfigDict:
             stacks=2,  # hourglasses
             emotion_blocks=4,  # ConvBlock + pooling pairs of the emotion branch
             attention=True,  # multiply features by the summed heatmaps
+            decode="quarter",  # landmarks off heatmaps: quarter, parabola, centroid
+            # Reliability balancing: True, or its settings as dict(anchors=10, ...); see
+            # affect_jax/models/reliability.py. Its losses are those of loss.reliability.
+            reliability=placeholder(object),
             train_trunk=True,  # False: the landmark trunk stays as it is, statistics too
             dtype="float32",  # compute type; parameters, statistics and losses are float32
             mean=(0.0, 0.0, 0.0),  # taken from RGB in [0, 1]
@@ -122,6 +126,9 @@ def get_config() -> ConfigDict:
             clean=False,  # AffectNet: drop training rows whose category contradicts their VA
             clean_eval=False,  # the same for validation and test
             validation_fraction=0.15,  # share of the training persons held out for model selection
+            # split; or one fold of a cross-validation: folds, leave_one_out (all records are cut
+            # into even folds by person and test_fold is tested on; see --mode=crossval)
+            protocol="split",
             folds=4,  # without a split column: test = sha256(person) mod folds == test_fold
             test_fold=1,
             split_seed=0,
@@ -185,6 +192,22 @@ def get_config() -> ConfigDict:
     )
 
     config.parallel = ConfigDict(dict(mapping="pmap"))  # pmap, shard_map
+    # --mode=sweep, for files with a get_sweep(); see docs/sweeps.md.
+    config.sweep = ConfigDict(
+        dict(
+            rows="",  # names or patterns of the rows to run, "a,b*"; "": all
+            seeds="",  # instead of the file's, "0,1"
+            report_only=False,  # draw the table of what is there, train nothing
+        )
+    )
+    # --mode=crossval; see docs/sweeps.md.
+    config.crossval = ConfigDict(
+        dict(
+            protocol="folds",  # folds, leave_one_out
+            folds=5,  # person-independent, as even as persons allow; data.split_seed draws them
+            only="",  # folds to run, "0,3"; "": all
+        )
+    )
     config.report = ConfigDict(dict(faces=16))  # test faces drawn in the report
     config.compilation_cache = ""  # folder for compiled programs; "": workdir/.jax_cache; "off"
 

@@ -23,6 +23,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 NUM_LANDMARKS = 68
+# Landmarks end at the brows; the box of a face reaches above them by this part of their height.
+FOREHEAD = 0.2
 MISSING_ID = -1
 
 # Each data set keeps its own order (the numbers in its files); a config can map to another.

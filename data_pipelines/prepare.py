@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from data_pipelines import datasets
-from data_pipelines.example import NUM_LANDMARKS, DataError
+from data_pipelines.example import FOREHEAD, NUM_LANDMARKS, DataError
 
 _SHOWN_REASONS = 8
 _BATCH = 16
@@ -324,15 +324,17 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
     except ValueError as e:
         raise DataError(f"--landmarks: {e}") from e
     size = predictor.loaded.preprocessing.image_size
+    decode = predictor.loaded.arguments.get("decode", "quarter")
 
     def points(batch: np.ndarray) -> np.ndarray:
         heatmaps = predictor.outputs(batch).get("heatmaps")
         if heatmaps is None or heatmaps.shape[-1] != NUM_LANDMARKS:
             raise DataError(f"--landmarks: {model} gives no heatmaps of {NUM_LANDMARKS} landmarks")
-        grid = np.asarray(decode_heatmaps(heatmaps)[0])
+        grid = np.asarray(decode_heatmaps(heatmaps, decode)[0])
         return grid / np.array(heatmaps.shape[2:0:-1], np.float32)
 
-    return functools.partial(find_landmarks, points, size=size)
+    crop_scale = predictor.loaded.preprocessing.crop_scale
+    return functools.partial(find_landmarks, points, size=size, crop_scale=crop_scale)
 
 
 def find_landmarks(
@@ -341,15 +343,18 @@ def find_landmarks(
     boxes: np.ndarray,
     *,
     size: int,
+    crop_scale: float = 0.0,
 ) -> np.ndarray:
-    """Landmarks of n faces, each in a square window around its box as the FAN detector cuts it.
+    """Landmarks of n faces, each in a square window around its box.
 
     Args:
       points: takes windows uint8 [B, size, size, 3] and gives [B, 68, 2] as parts of the window,
         0 at its left and upper edge and 1 at the others.
       pictures: n uint8 RGB pictures [H, W, 3].
-      boxes: float32 [n, 4], x0, y0, x1, y1.
+      boxes: float32 [n, 4], x0, y0, x1, y1, the forehead included.
       size: side of the windows.
+      crop_scale: side of a window over the mean side of the box around the landmarks, as the model
+        was trained (see `Preprocessing`); 0: the window of the FAN detector.
 
     Returns:
       float32 [n, 68, 2] pixels of the pictures.
@@ -357,9 +362,7 @@ def find_landmarks(
     windows = np.zeros((-(-len(pictures) // _BATCH) * _BATCH, size, size, 3), np.uint8)
     corners, sides = np.empty((len(pictures), 2)), np.empty(len(pictures))
     for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
-        x0, y0, x1, y1 = (float(v) + 0.5 for v in box)  # from pixel centres to the picture's edge
-        sides[i] = max(_WINDOW_SCALE * (x1 - x0 + y1 - y0), 1.0)
-        centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - _WINDOW_LIFT * (y1 - y0)])
+        centre, sides[i] = _window(box, crop_scale)
         corners[i] = centre - sides[i] / 2
         step = sides[i] / size
         shift = corners[i] + step / 2 - 0.5
@@ -373,6 +376,17 @@ def find_landmarks(
     )
     found = corners[:, None] + parts[: len(pictures)] * sides[:, None, None] - 0.5
     return found.astype(np.float32)
+
+
+def _window(box: np.ndarray, crop_scale: float) -> tuple[np.ndarray, float]:
+    """Centre and side of the window around a face box, in pixels with edges at integers."""
+    x0, y0, x1, y1 = (float(v) + 0.5 for v in box)  # from pixel centres to the picture's edge
+    if crop_scale:
+        y0 += FOREHEAD / (1 + FOREHEAD) * (y1 - y0)  # training framed the landmarks alone
+        side = crop_scale * (x1 - x0 + y1 - y0) / 2
+        return np.array([(x0 + x1) / 2, (y0 + y1) / 2]), max(side, 1.0)
+    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - _WINDOW_LIFT * (y1 - y0)])
+    return centre, max(_WINDOW_SCALE * (x1 - x0 + y1 - y0), 1.0)
 
 
 if __name__ == "__main__":

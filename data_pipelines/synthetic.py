@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_pipelines.example import DataError
+from data_pipelines.example import FOREHEAD, DataError
 from data_pipelines.rendering import camera as sensor_model
 from data_pipelines.rendering import clip, expressions, geometry, hashing, identity
 from data_pipelines.rendering.painter import Painter
@@ -272,8 +272,7 @@ class SyntheticFaces:
             "true_expression": np.int32(true),
             "valence_arousal": valence_arousal,
             "landmarks": landmarks,
-            # The landmarks end at the brows; a face's box holds some forehead too.
-            "box": np.array([x0, y0 - 0.2 * (y1 - y0), x1, y1], np.float32),
+            "box": np.array([x0, y0 - FOREHEAD * (y1 - y0), x1, y1], np.float32),
             "group": np.int32(video),
             "attributes": np.array(person.attributes, np.int32),
         }

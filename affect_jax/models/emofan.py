@@ -5,6 +5,7 @@ levels from faces in naturalistic conditions", Nature Machine Intelligence 2021;
 released EmoNet at the default settings and 256 x 256 pixels.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from flax import nnx
 from affect_jax.models.fan import FAN, ConvBlock
 from affect_jax.models.layers import Layers, check_images, global_average, lecun_normal, max_pool
 from affect_jax.models.registry import register
+from affect_jax.models.reliability import Reliability
+from affect_jax.models.tap import feature_map
 
 
 def split_outputs(values: jax.Array, n_expression: int, dtype: Any) -> dict[str, jax.Array]:
@@ -38,7 +41,7 @@ class EmotionBranch(nnx.Module):
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = self.project(x)
         for block in self.blocks:
-            x = max_pool(block(x))
+            x = max_pool(feature_map(block(x)))
         # The published network averages its last 4 x 4 pixels; averaging all that are left is the
         # same at 256 x 256 and fits any other size.
         embedding = global_average(x)
@@ -52,7 +55,8 @@ class EmoFAN(nnx.Module):
     With `attention` the features of the stacks are multiplied by the sum of the last heatmaps;
     without it the heatmaps are concatenated to the features. `emotion_blocks` halvings follow the
     trunk's quarter-size maps, so pictures need at least 4 * 2**max(depth, emotion_blocks) pixels.
-    `n_expression=0` leaves valence and arousal only.
+    `n_expression=0` leaves valence and arousal only. `reliability` puts a `Reliability` of these
+    settings behind the logits (`model.reliability`).
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class EmoFAN(nnx.Module):
         emotion_blocks: int = 4,
         landmarks: int = 68,
         pool: str = "max",
+        decode: str = "quarter",
+        reliability: Mapping[str, Any] | bool | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,
@@ -87,6 +93,7 @@ class EmoFAN(nnx.Module):
             stacks=stacks,
             landmarks=landmarks,
             pool=pool,
+            decode=decode,
             dtype=dtype,
             param_dtype=param_dtype,
             axis_name=axis_name,
@@ -94,12 +101,14 @@ class EmoFAN(nnx.Module):
         )
         in_features = width * (1 + stacks) + (0 if attention else landmarks)
         self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, make)
+        self.reliability = Reliability.of(reliability, width, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, Any]:
         """Outputs for pictures [B, H, W, 3] in [0, 1].
 
         Returns `logits` [B, n_expression], `valence` and `arousal` [B] (not squashed),
-        `embedding` [B, width], and the trunk's `heatmaps` and `stack_heatmaps`.
+        `embedding` [B, width], and the trunk's `heatmaps` and `stack_heatmaps`; with `reliability`
+        also what that adds.
         `model.fan(images)` runs the trunk alone.
         """
         check_images(images)
@@ -119,9 +128,10 @@ class EmoFAN(nnx.Module):
         else:
             parts = [stem, *features, trunk["heatmaps"].astype(stem.dtype)]
         embedding, values = self.emotion(jnp.concatenate(parts, axis=-1))
-        return {
+        outputs = {
             **split_outputs(values, self.n_expression, self.output_dtype),
             "embedding": embedding.astype(self.output_dtype),
             "heatmaps": trunk["heatmaps"],
             "stack_heatmaps": trunk["stack_heatmaps"],
         }
+        return self.reliability(outputs) if self.reliability else outputs

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from affect_jax.models.landmarks import DECODERS
 from affect_jax.models.layers import (
     Layers,
     avg_pool,
@@ -103,7 +104,8 @@ class FAN(nnx.Module):
 
     The picture must be a multiple of 4 * 2**depth pixels on both sides; heatmaps are a quarter of
     its size. `pool` is "max" (as in EmoNet) or "avg" (as in the stand-alone FAN): weights trained
-    with one are of no use with the other.
+    with one are of no use with the other. `decode` is how landmarks are read off the heatmaps
+    (see `landmarks.decode_heatmaps`); it is kept with the model for those who do.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class FAN(nnx.Module):
         stacks: int = 4,
         landmarks: int = 68,
         pool: str = "avg",
+        decode: str = "quarter",
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,
@@ -128,8 +131,13 @@ class FAN(nnx.Module):
             )
         if pool not in POOLS:
             raise ValueError(f"pool must be one of {', '.join(map(repr, POOLS))}, got {pool!r}")
+        if decode not in DECODERS:
+            raise ValueError(
+                f"decode must be one of {', '.join(map(repr, DECODERS))}, got {decode!r}"
+            )
         make = Layers(rngs, dtype, param_dtype, axis_name)
-        self.pool = pool
+        self.width, self.depth = width, depth
+        self.pool, self.decode = pool, decode
         self.multiple = 4 * 2**depth
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.stem_conv = make.conv(3, width // 4, 7, stride=2, bias=True)

@@ -9,10 +9,15 @@ from affect_jax.config import ConfigError, nearest
 from affect_jax.systems.base import Phase, System
 from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem
+from affect_jax.systems.fan import FANSystem
 
 __all__ = ["Phase", "System", "create", "for_source"]
 
-_SYSTEMS: dict[str, type[System]] = {"classifier": ClassifierSystem, "emofan": EmoFANSystem}
+_SYSTEMS: dict[str, type[System]] = {
+    "classifier": ClassifierSystem,
+    "emofan": EmoFANSystem,
+    "fan": FANSystem,
+}
 
 
 def create(

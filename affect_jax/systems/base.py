@@ -33,6 +33,23 @@ class Phase:
     synthetic: bool = False
 
 
+def need_outputs(
+    outputs: dict[str, jax.Array], names: tuple[str, ...], key: str
+) -> list[jax.Array]:
+    """The outputs of these names.
+
+    Raises:
+      ConfigError: the model lacks one that `config.loss.<key>` needs.
+    """
+    missing = [name for name in names if name not in outputs]
+    if missing:
+        raise ConfigError(
+            f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
+            f"{', '.join(sorted(outputs))}"
+        )
+    return [outputs[name] for name in names]
+
+
 class System:
     """A model and its objective.
 
@@ -60,6 +77,8 @@ class System:
     def model_arguments(self) -> dict[str, Any]:
         """Constructor arguments of the model, JSON-able."""
         section = self.config.model.to_dict()
+        if section.get("reliability") is None:  # not every model can have it
+            section.pop("reliability", None)
         return {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
 
     def create_model(self, rngs: nnx.Rngs, axis_name: str | None) -> nnx.Module:

@@ -14,49 +14,13 @@ from flax import nnx
 
 from affect_jax import losses
 from affect_jax.config import ConfigError, nearest
-from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels, render_heatmaps
-from affect_jax.systems.base import Phase, System
+from affect_jax.systems.base import Phase, System, need_outputs
+from affect_jax.systems.fan import landmark_loss, landmarks_of
 
 log = logging.getLogger(__name__)
 
 Terms = dict[str, jax.Array]
 _REGRESSIONS = ("shake_shake", "ccc", "mse", "pcc", "none")
-
-
-def _need(outputs: dict[str, jax.Array], names: tuple[str, ...], key: str) -> list[jax.Array]:
-    missing = [name for name in names if name not in outputs]
-    if missing:
-        raise ConfigError(
-            f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
-            f"{', '.join(sorted(outputs))}"
-        )
-    return [outputs[name] for name in names]
-
-
-def landmark_loss(
-    outputs: dict[str, jax.Array],
-    batch: dict[str, jax.Array],
-    *,
-    config: ml_collections.ConfigDict,
-    axis_name: str | None,
-) -> jax.Array:
-    """Heatmap regression of the landmark trunk, every stack supervised; 0 without landmarks.
-
-    Args:
-        outputs: `stack_heatmaps`, a tuple of [B, h, h, 68].
-        batch: `landmarks` [B, 68, 2] in pixels of `image` [B, H, H, 3] (NaN: missing), `mask`.
-        config: `loss.heatmap_sigma` in heatmap pixels.
-    """
-    (stacks,) = _need(outputs, ("stack_heatmaps",), "heatmap_weight")
-    targets, visible = render_heatmaps(
-        batch["landmarks"],
-        stacks[0].shape[1],
-        config.loss.heatmap_sigma,
-        image_size=batch["image"].shape[1],
-    )
-    return losses.heatmap_loss(
-        stacks, targets, visible, mask=batch.get("mask"), axis_name=axis_name
-    )
 
 
 def emofan_loss(
@@ -106,7 +70,7 @@ def emofan_loss(
     total = jnp.zeros((), jnp.float32)
 
     if section.categories:
-        (logits,) = _need(outputs, ("logits",), "categories")
+        (logits,) = need_outputs(outputs, ("logits",), "categories")
         labels = batch["expression"]
         if "expression_probs" in batch:
             labels = losses.votes_or_labels(batch["expression_probs"], labels)
@@ -128,7 +92,9 @@ def emofan_loss(
     if share and "valence" in teacher:
         targets = jnp.stack([teacher["valence"], teacher["arousal"]], axis=-1)
     if section.regression != "none" and targets is not None:
-        predictions = jnp.stack(_need(outputs, ("valence", "arousal"), "regression"), axis=-1)
+        predictions = jnp.stack(
+            need_outputs(outputs, ("valence", "arousal"), "regression"), axis=-1
+        )
         regression = losses.regression_losses(predictions, jax.lax.stop_gradient(targets), **shared)
         terms |= regression._asdict()
         if section.regression == "shake_shake":
@@ -232,8 +198,8 @@ class EmoFANSystem(System):
         """Outputs that were trained: what the data have no labels for would be noise."""
         kept = super().predictions(outputs, image_size)
         # Heatmaps of a trunk that went on training without landmarks are attention, no landmarks.
-        kept_trunk = self.config.landmark_stage.steps and not self.config.model.train_trunk
+        learnt_before = self.config.landmark_stage.steps or self.config.init_from
+        kept_trunk = learnt_before and not self.config.model.get("train_trunk", True)
         if "heatmaps" in outputs and ("landmarks" in self.has or kept_trunk):
-            points, _ = decode_heatmaps(outputs["heatmaps"])
-            kept["landmarks"] = grid_to_pixels(points, outputs["heatmaps"].shape[1], image_size)
+            kept["landmarks"] = landmarks_of(outputs, self.config, image_size)
         return kept

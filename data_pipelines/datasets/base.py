@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.datasets.layout import layout_error
 from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
 from data_pipelines.decode import decode
-from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DecodeError
+from data_pipelines.example import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
 
 VERSION = "1.0.0"
 META_FILE = "affect.json"
@@ -32,7 +32,6 @@ REJECTED_FILE = "rejected.csv"
 # Formats that are stored as they are; all others become PNG.
 _STORED = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
 _PIXELS = "pixels"
-_FOREHEAD = 0.2
 
 Landmarker = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
 
@@ -424,8 +423,7 @@ def _face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) ->
     """Where to look for the face: around the given landmarks, the given box, or everywhere."""
     if np.isfinite(landmarks).all():
         (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
-        # Landmarks end at the brows, boxes of face detectors above them.
-        return np.array([x0, y0 - _FOREHEAD * (y1 - y0), x1, y1], np.float32)
+        return np.array([x0, y0 - FOREHEAD * (y1 - y0), x1, y1], np.float32)
     if np.isfinite(box).all():
         return box
     return np.array([0, 0, shape[1] - 1, shape[0] - 1], np.float32)
