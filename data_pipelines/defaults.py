@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "clean": False,
     "clean_eval": False,
     "validation_fraction": 0.15,
+    "protocol": "split",
     "folds": 4,
     "test_fold": 1,
     "split_seed": 0,

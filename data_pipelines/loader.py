@@ -5,12 +5,11 @@ the batch, for `pipeline.BadRecords` to count.
 """
 
 import dataclasses
-import threading
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import augment, decode, framing, refine
+from data_pipelines import augment, caching, decode, framing, refine
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -56,7 +55,11 @@ class Loader:
     cache_bytes: int = 0
 
     def __post_init__(self):
-        self._cache = _Cache(self.cache_bytes) if self.cache_bytes else None
+        self._cache = None
+        if self.cache_bytes:
+            # Records, and so labels, are kept with the pictures: a cache belongs to its source.
+            frame = (self.image_size, self.params, self.crop, self.crop_scale, self.max_pixels)
+            self._cache = caching.cache_for(self.source, frame, self.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
         """The batch of this process at a step; `bad_records` holds (record, reason) pairs."""
@@ -174,24 +177,3 @@ class Loader:
         entry = image, landmarks, frame, record
         self._cache.put(index, entry, image.nbytes)
         return entry
-
-
-class _Cache:
-    """Entries up to a number of bytes; later ones are not kept, none is thrown out."""
-
-    def __init__(self, limit: int):
-        self._limit, self._used = limit, 0
-        self._entries: dict[int, Any] = {}
-        self._lock = threading.Lock()
-
-    def __reduce__(self):
-        return _Cache, (self._limit,)  # a worker process starts with its own, empty
-
-    def get(self, index: int) -> Any:
-        return self._entries.get(index)
-
-    def put(self, index: int, entry: Any, size: int) -> None:
-        with self._lock:
-            if self._used + size <= self._limit and index not in self._entries:
-                self._entries[index] = entry
-                self._used += size

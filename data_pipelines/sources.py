@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import cleaning, manifest, persons
+from data_pipelines import caching, cleaning, manifest, persons
 from data_pipelines.decode import IMAGE_SUFFIXES
 from data_pipelines.defaults import setting
 from data_pipelines.example import DataError, Source, empty_labels
@@ -209,6 +209,14 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     Raises:
       DataError: the configuration or the data cannot be used.
     """
+    return caching.sources_for(caching.source_key(config), lambda: _make_sources(config))
+
+
+def _make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
+    if setting(config, "protocol") != "split":
+        from data_pipelines import folds  # builds on this module
+
+        return folds.make_sources(config)
     kind = setting(config, "source")
     if kind == "synthetic":
         from data_pipelines import synthetic  # drawing code that other sources do without
