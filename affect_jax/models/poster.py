@@ -1,0 +1,332 @@
+"""POSTER++, the backbone of ARBEx: a face's image features, asked by its landmark features.
+
+Mao et al., "POSTER++: a simpler and stronger facial expression recognition network", 2023, and
+Wasi et al., "ARBEx: attentive feature extraction with reliability balancing for robust facial
+expression learning", 2023; equal to the released networks at the default settings.
+"""
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from affect_jax.models.emofan import split_outputs
+from affect_jax.models.excitation import Excitation
+from affect_jax.models.ir50 import IR50
+from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
+from affect_jax.models.mobilefacenet import MobileFaceNet
+from affect_jax.models.registry import register
+from affect_jax.models.tap import feature_map
+from affect_jax.models.vit import LAYER_NORM_EPSILON, MLP, Block, Size
+
+_WINDOW_EPSILON = 1e-5  # of the LayerNorms outside of the transformer
+_small_normal = normal(0.02)
+
+# Sizes that train on a CPU; `input_size` suits pictures of 64 pixels and more.
+TINY = {
+    "input_size": 64,
+    "image_width": 16,
+    "image_stages": (1, 2, 2),
+    "landmark_width": 16,
+    "landmark_stages": (1, 1, 1),
+    "dims": (32, 64, 96),
+    "windows": (8, 8, 4),
+    "embedding": 128,
+    "vit_heads": 4,
+    "layer_scale": 0.1,
+}
+
+
+@functools.cache
+def relative_positions(size: int) -> np.ndarray:
+    """Row of the bias table for every pair of places of a window, int32 [size**2, size**2].
+
+    Entry [query, key] is (row difference + size - 1) * (2 size - 1) + column difference + size - 1.
+    """
+    rows, columns = np.divmod(np.arange(size**2), size)
+    row_shift = rows[:, None] - rows + size - 1
+    column_shift = columns[:, None] - columns + size - 1
+    index = (row_shift * (2 * size - 1) + column_shift).astype(np.int32)
+    index.flags.writeable = False
+    return index
+
+
+class WindowCrossAttention(nnx.Module):
+    """Attention inside of windows, with queries from elsewhere and a bias for relative position."""
+
+    def __init__(self, features: int, heads: int, window: int, make: Layers):
+        if heads < 1 or features % heads:
+            raise ValueError(f"{features} features cannot be divided among {heads} heads")
+        self.heads, self.window = heads, window
+        self.key_value = make.linear(features, 2 * features, init=_small_normal)
+        self.output = make.linear(features, features, init=_small_normal)
+        shape = ((2 * window - 1) ** 2, heads)
+        self.position_bias = nnx.Param(_small_normal(make.rngs.params(), shape, make.param_dtype))
+
+    def __call__(self, queries: jax.Array, x: jax.Array) -> jax.Array:
+        """Both [B, P, C] with the P = window**2 places of a window row by row; the same out."""
+        b, p, c = x.shape
+        split = (b, p, self.heads, c // self.heads)
+        key, value = (y.reshape(split) for y in jnp.split(self.key_value(x), 2, axis=-1))
+        wide = jnp.promote_types(jnp.float32, x.dtype)
+        scores = jnp.einsum(
+            "bqhd,bkhd->bhqk", queries.reshape(split), key, preferred_element_type=wide
+        )
+        bias = self.position_bias[...].astype(wide)[relative_positions(self.window)]
+        shares = jax.nn.softmax(scores / math.sqrt(split[-1]) + bias.transpose(2, 0, 1))
+        y = jnp.einsum("bhqk,bkhd->bqhd", shares.astype(x.dtype), value)
+        return self.output(y.reshape(b, p, c))
+
+
+class CrossFusion(nnx.Module):
+    """One scale: the image map, normalised, plus what the landmark map finds in it.
+
+    The shortcut starts behind the LayerNorm, as in the released networks. Both branches are scaled
+    by trained factors that start at `layer_scale`, and dropped with probability `drop`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        window: int,
+        layer_scale: float,
+        drop: float,
+        make: Layers,
+    ):
+        self.window = window
+        self.norm = make.layer_norm(features, _WINDOW_EPSILON)
+        self.attention = WindowCrossAttention(features, heads, window, make)
+        self.mlp_norm = make.layer_norm(features, _WINDOW_EPSILON)
+        self.mlp = MLP(features, 0.0, make)
+        self.drop = nnx.Dropout(drop, broadcast_dims=(1, 2))
+        for name in ("attention_scale", "mlp_scale"):
+            setattr(self, name, nnx.Param(jnp.full(features, layer_scale, make.param_dtype)))
+
+    def __call__(
+        self, landmark_map: jax.Array, image_map: jax.Array, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        """Two maps [B, s, s, C], s a multiple of the window; one such map."""
+        b, s, _, c = image_map.shape
+        x = self.norm(image_map)
+        found = self.attention(_to_windows(landmark_map, self.window), _to_windows(x, self.window))
+        x, found = x.reshape(b, s * s, c), _from_windows(found, self.window, s)
+        x = x + self.drop(self.attention_scale[...].astype(x.dtype) * found, rngs=rngs)
+        y = self.mlp(self.mlp_norm(x), rngs)
+        x = x + self.drop(self.mlp_scale[...].astype(x.dtype) * y, rngs=rngs)
+        return x.reshape(b, s, s, c)
+
+
+def _to_windows(x: jax.Array, window: int) -> jax.Array:
+    """[B, s, s, C] -> [B * windows, window**2, C]: pictures, then window rows, then columns."""
+    b, s, _, c = x.shape
+    n = s // window
+    x = x.reshape(b, n, window, n, window, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b * n * n, window * window, c)
+
+
+def _from_windows(x: jax.Array, window: int, size: int) -> jax.Array:
+    """The inverse of `_to_windows`, with the places of a picture in one axis: [B, s * s, C]."""
+    n, c = size // window, x.shape[-1]
+    x = x.reshape(-1, n, n, window, window, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, size * size, c)
+
+
+class MultiScaleTransformer(nnx.Module):
+    """Three maps to equally many tokens each, a class token, blocks, and a gate on its output."""
+
+    def __init__(
+        self,
+        dims: tuple[int, ...],
+        tokens: int,
+        features: int,
+        depth: int,
+        heads: int,
+        make: Layers,
+    ):
+        # The larger maps are halved, once or twice, to the size of the smallest.
+        self.embed = nnx.List()
+        for scale, in_features in enumerate(dims):
+            halvings = len(dims) - 1 - scale
+            widths = [in_features] + [features] * max(halvings, 1)
+            kernel, stride = (3, 2) if halvings else (1, 1)
+            self.embed.append(
+                nnx.List(
+                    make.conv(i, o, kernel, stride, bias=True, init=lecun_normal)
+                    for i, o in itertools.pairwise(widths)
+                )
+            )
+
+        def embedding(shape):
+            return nnx.Param(_small_normal(make.rngs.params(), shape, make.param_dtype))
+
+        self.class_token = embedding((1, 1, features))
+        self.position_embedding = embedding((1, 1 + len(dims) * tokens, features))
+        size = Size(features, depth, heads)
+        self.blocks = nnx.List(
+            Block(size, dropout=0.0, drop_path=0.0, attention="auto", make=make)
+            for _ in range(depth)
+        )
+        self.norm = make.layer_norm(features, LAYER_NORM_EPSILON)
+        self.gate = Excitation(features, make, reduction=1)
+
+    def __call__(self, maps: list[jax.Array]) -> jax.Array:
+        tokens = []
+        for x, convs in zip(maps, self.embed, strict=True):
+            for conv in convs:
+                x = conv(x)
+            tokens.append(x.reshape(len(x), -1, x.shape[-1]))
+        token = self.class_token[...].astype(x.dtype)
+        tokens.insert(0, jnp.broadcast_to(token, (len(x), 1, token.shape[-1])))
+        x = jnp.concatenate(tokens, axis=1)
+        x = x + self.position_embedding[...].astype(x.dtype)
+        for block in self.blocks:
+            x = block(x, None)
+        return self.gate(self.norm(x)[:, 0])
+
+
+@register("poster_v2_tiny", head="head", preset=TINY)
+@register("poster_v2", head="head")
+@register("arbex_backbone", head="head", preset={"n_expression": 0})
+class Poster(nnx.Module):
+    """POSTER++ with a linear classifier, or ARBEx's feature extractor with `n_expression=0`.
+
+    Attributes:
+      image_net, landmark_net: the two networks that may start from weights of their own, and be
+        frozen by `optimizer.freeze` ("landmark_net" in POSTER++).
+    """
+
+    def __init__(
+        self,
+        *,
+        n_expression: int = 7,
+        regression: bool = False,
+        input_size: int = 112,
+        image_width: int = 64,
+        image_stages: tuple[int, ...] = (3, 4, 14),
+        landmark_width: int = 64,
+        landmark_stages: tuple[int, ...] = (4, 6, 2),
+        dims: tuple[int, ...] = (64, 128, 256),
+        windows: tuple[int, ...] = (28, 14, 7),
+        heads: tuple[int, ...] = (2, 4, 8),
+        layer_scale: float = 1e-5,
+        drop_path: float = 0.25,
+        embedding: int = 768,
+        vit_depth: int = 2,
+        vit_heads: int = 8,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        """Args:
+        n_expression: classes; 0 leaves `embedding` (and, with `regression`, the two numbers).
+        input_size: pictures are brought to so many pixels; a multiple of 16.
+        image_width, image_stages: `width` and `stage_sizes` of the IR50.
+        landmark_width, landmark_stages: those of the MobileFaceNet.
+        dims, windows, heads: of the cross-attention at 1/4, 1/8 and 1/16 of `input_size`; a map is
+          cut into windows if it is larger than one.
+        layer_scale: where the factors of the cross-attention's branches start.
+        drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
+        embedding, vit_depth, vit_heads: of the transformer over all scales.
+
+        Raises:
+          ValueError: for sizes that do not go together.
+        """
+        _check_sizes(n_expression, input_size, dims, windows, heads)
+        make = Layers(rngs, dtype, param_dtype, axis_name)
+        shared = {
+            "input_size": input_size,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "axis_name": axis_name,
+            "rngs": rngs,
+        }
+        self.n_expression = n_expression
+        self.regression = regression
+        self.output_dtype = make.output_dtype
+        self.image_net = IR50(width=image_width, stage_sizes=image_stages, **shared)
+        self.landmark_net = MobileFaceNet(
+            width=landmark_width, stage_sizes=landmark_stages, **shared
+        )
+        self.image_convs, self.landmark_convs, self.fusions = nnx.List(), nnx.List(), nnx.List()
+        landmark_features = (landmark_width, 2 * landmark_width, 8 * landmark_width)
+        for scale, features in enumerate(dims):
+            self.image_convs.append(
+                make.conv(image_width * 2**scale, features, 3, 2, bias=True, init=lecun_normal)
+            )
+            self.landmark_convs.append(
+                None
+                if landmark_features[scale] == features
+                else make.conv(landmark_features[scale], features, 3, bias=True, init=lecun_normal)
+            )
+            self.fusions.append(
+                CrossFusion(
+                    features,
+                    heads[scale],
+                    windows[scale],
+                    layer_scale,
+                    drop_path * scale / 2,
+                    make,
+                )
+            )
+        self.transformer = MultiScaleTransformer(
+            dims, (input_size // 16) ** 2, embedding, vit_depth, vit_heads, make
+        )
+        outputs = n_expression + (2 if regression else 0)
+        self.head = make.linear(embedding, outputs) if outputs else None
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+        """Outputs for normalised pictures [B, H, W, 3] of any size.
+
+        While training, stochastic depth draws from the `dropout` stream of `rngs`.
+
+        Returns `embedding` [B, embedding]; `logits` [B, n_expression] unless that is 0; with
+        `regression` also `valence` and `arousal` [B].
+        """
+        check_images(images)
+        maps = []
+        scales = zip(
+            self.image_net.maps(images),
+            self.landmark_net.maps(images),
+            self.image_convs,
+            self.landmark_convs,
+            self.fusions,
+            strict=True,
+        )
+        for image_map, landmark_map, image_conv, landmark_conv, fusion in scales:
+            if landmark_conv is not None:
+                landmark_map = landmark_conv(landmark_map)
+            maps.append(feature_map(fusion(landmark_map, image_conv(image_map), rngs)))
+        embedding = self.transformer(maps)
+        outputs = {"embedding": embedding.astype(self.output_dtype)}
+        if self.head is None:
+            return outputs
+        values = self.head(embedding)
+        if self.regression:
+            return outputs | split_outputs(values, self.n_expression, self.output_dtype)
+        return outputs | {"logits": values.astype(self.output_dtype)}
+
+
+def _check_sizes(n_expression, input_size, dims, windows, heads) -> None:
+    if n_expression < 0:
+        raise ValueError(f"n_expression must be at least 0, got {n_expression}")
+    if input_size < 16 or input_size % 16:
+        raise ValueError(f"input_size must be a multiple of 16, got {input_size}")
+    if not len(dims) == len(windows) == len(heads) == 3:
+        raise ValueError(
+            f"dims, windows and heads need one number for each of the three scales, got {dims}, "
+            f"{windows}, {heads}"
+        )
+    for scale, window in enumerate(windows):
+        size = input_size // (4 * 2**scale)
+        if window < 1 or size % window:
+            raise ValueError(
+                f"windows[{scale}] = {window} does not divide the map of {size} pixels that "
+                f"input_size = {input_size} gives"
+            )
