@@ -4,6 +4,7 @@ He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 201
 torchvision's one change: in the bottleneck the stride sits on the 3x3 convolution.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from affect_jax.models.layers import (
     max_pool,
 )
 from affect_jax.models.registry import register
+from affect_jax.models.reliability import Reliability
 from affect_jax.models.tap import feature_map
 
 
@@ -80,7 +82,8 @@ class ResNet(nnx.Module):
     """A ResNet whose last layer gives class logits and, with `regression`, valence and arousal.
 
     `width` is the number of features of the first stage (64 in the published networks).
-    `n_expression=0` with `regression` leaves valence and arousal only.
+    `n_expression=0` with `regression` leaves valence and arousal only. `reliability` puts a
+    `Reliability` of these settings behind the logits (`model.reliability`).
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class ResNet(nnx.Module):
         n_expression: int = 8,
         regression: bool = False,
         width: int = 64,
+        reliability: Mapping[str, Any] | bool | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,
@@ -118,13 +122,15 @@ class ResNet(nnx.Module):
                 in_features = features * block.expansion
             self.stages.append(blocks)
         self.head = make.linear(in_features, n_expression + (2 if regression else 0))
+        self.reliability = Reliability.of(reliability, in_features, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """Outputs for normalised pictures [B, H, W, 3] of any size.
 
         Returns `logits` [B, n_expression], with `regression` also `valence` and `arousal` [B];
         `layer1`, `layer2` ... the output of every stage [B, h, w, F]; `avgpool` [B, F], the
-        average of the last one, also under the name `embedding`.
+        average of the last one, also under the name `embedding`; with `reliability` also what that
+        adds.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         check_images(images)
@@ -139,5 +145,7 @@ class ResNet(nnx.Module):
         outputs["avgpool"] = outputs["embedding"] = x.astype(self.output_dtype)
         values = self.head(x)
         if self.regression:
-            return outputs | split_outputs(values, self.n_expression, self.output_dtype)
-        return outputs | {"logits": values.astype(self.output_dtype)}
+            outputs |= split_outputs(values, self.n_expression, self.output_dtype)
+        else:
+            outputs["logits"] = values.astype(self.output_dtype)
+        return self.reliability(outputs) if self.reliability else outputs

@@ -1,0 +1,322 @@
+"""Reliability balancing: a second and a third opinion on a prediction, weighed by confidence.
+
+Wasi et al., "ARBEx: Attentive feature extraction with reliability balancing for robust facial
+expression learning", 2023, sections 3.3 and 3.4. It takes the embedding and the logits of any
+classifier. Everything is computed from log-probabilities, in float32 or wider.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from affect_jax.models.layers import Layers, normal
+
+SCOPES = ("example", "batch")
+CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
+
+# Under the root of a distance, whose gradient would be NaN at 0; below float32's rounding.
+_DISTANCE_EPSILON = 1e-12
+# Stands for log 0, so that weights of 0 do not make NaN of it. Any finite logit is above it.
+_LOG_ZERO = -1e4
+
+
+def confidence(log_probs: jax.Array) -> jax.Array:
+    """C(q) = 1 - H(q) / log N of log-probabilities [..., N]: 0 if uniform, 1 if certain.
+
+    The paper prints a division by N; only log N gives the values that its text names.
+    """
+    log_probs = jnp.maximum(log_probs, _LOG_ZERO)
+    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    # Rounding makes it slightly negative near the uniform distribution.
+    return jnp.maximum(1 - entropy / math.log(log_probs.shape[-1]), 0)
+
+
+def anchor_distances(embedding: jax.Array, anchors: jax.Array) -> jax.Array:
+    """Euclidean distances [B, N, K] of embeddings [B, D] to anchors [N, K, D]."""
+    difference = embedding[:, None, None, :] - anchors
+    return jnp.sqrt(jnp.sum(jnp.square(difference), axis=-1) + _DISTANCE_EPSILON)
+
+
+def geometric_correction(distances: jax.Array, delta: float) -> jax.Array:
+    """log t_g [B, N]: softmax of -distance / delta over all anchors, summed within the classes."""
+    batch, classes, anchors = distances.shape
+    similarity = jax.nn.log_softmax(-distances.reshape(batch, -1) / delta)
+    return jax.nn.logsumexp(similarity.reshape(batch, classes, anchors), axis=-1)
+
+
+def blend(log_p: jax.Array, log_q: jax.Array, weight: jax.Array) -> jax.Array:
+    """log(weight p + (1 - weight) q) for log-probabilities [B, N] and weights [B] of p."""
+    weights = jnp.stack([weight, 1 - weight])[:, :, None]
+    tiny = jnp.finfo(weights.dtype).tiny
+    log_weights = jnp.log(jnp.maximum(weights, tiny))
+    mixed = jnp.logaddexp(log_weights[0] + log_p, log_weights[1] + log_q)
+    return jnp.maximum(mixed, _LOG_ZERO)
+
+
+class TokenAttention(nnx.Module):
+    """Self-attention between the pieces of one embedding; no example sees another.
+
+    The embedding is cut into `tokens` pieces, for with a single one attention would be a linear
+    layer whose queries and keys never matter. A learned position tells the pieces apart.
+    """
+
+    def __init__(self, features: int, n_outputs: int, tokens: int, heads: int, make: Layers):
+        self.tokens, self.heads = tokens, heads
+        self.width = -(-features // tokens)
+        inner = heads * -(-self.width // heads)
+        shape = (tokens, self.width)
+        self.positions = nnx.Param(normal(0.02)(make.rngs.params(), shape, make.param_dtype))
+        self.query, self.key, self.value = (make.linear(self.width, inner) for _ in range(3))
+        self.out = make.linear(tokens * inner, n_outputs)
+
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """log t_a [B, N] of embeddings [B, D]."""
+        rest = self.tokens * self.width - embedding.shape[1]
+        pieces = jnp.pad(embedding, ((0, 0), (0, rest)))
+        pieces = pieces.reshape(-1, self.tokens, self.width) + self.positions[...]
+        q, k, v = self.query(pieces), self.key(pieces), self.value(pieces)
+        attended = _attend(q, k, v, self.heads)
+        return jax.nn.log_softmax(self.out(attended.reshape(attended.shape[0], -1)))
+
+
+class BatchAttention(nnx.Module):
+    """Self-attention between the examples of the global batch, as the official code has it.
+
+    What is predicted for a picture depends on the others of its batch, padding included; this is
+    for comparison with that code. Outputs are [B, N * per_class], summed within the classes.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        n_outputs: int,
+        per_class: int,
+        heads: int,
+        make: Layers,
+    ):
+        width = n_outputs * per_class
+        if width % heads:
+            raise ValueError(
+                f'reliability: with scope "batch" heads must divide {width} '
+                f"(classes * attention_per_class), got {heads}"
+            )
+        self.n_outputs, self.heads, self.axis_name = n_outputs, heads, make.axis_name
+        self.query, self.key, self.value = (make.linear(features, width) for _ in range(3))
+        self.in_proj = make.linear(width, 3 * width)
+        self.out = make.linear(width, width)
+
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """log t_a [B, N] of embeddings [B, D]."""
+        kernels = jnp.split(self.in_proj.kernel[...], 3, axis=1)
+        biases = jnp.split(self.in_proj.bias[...], 3)
+        first = (self.query, self.key, self.value)
+        q, k, v = (
+            layer(embedding) @ kernel + bias
+            for layer, kernel, bias in zip(first, kernels, biases, strict=True)
+        )
+        k, v = self._of_all_replicas(k), self._of_all_replicas(v)
+        mixed = self.out(_attend(q[None], k[None], v[None], self.heads)[0])
+        log_probs = jax.nn.log_softmax(mixed).reshape(len(embedding), self.n_outputs, -1)
+        return jax.nn.logsumexp(log_probs, axis=-1)
+
+    def _of_all_replicas(self, x: jax.Array) -> jax.Array:
+        if self.axis_name is None:
+            return x
+        try:
+            return lax.all_gather(x, self.axis_name, tiled=True)
+        except NameError:  # outside of the mapping there is no such axis: this batch is all
+            return x
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
+    """Multi-head attention of [S, Q, F] to [S, K, F]; heads are cut from the last axis."""
+
+    def split(x):
+        return x.reshape(*x.shape[:2], heads, -1)
+
+    q, k, v = split(q), split(k), split(v)
+    scores = jnp.einsum("sqhf,skhf->shqk", q * q.shape[-1] ** -0.5, k)
+    attended = jnp.einsum("shqk,skhf->sqhf", jax.nn.softmax(scores), v)
+    return attended.reshape(*attended.shape[:2], -1)
+
+
+class Reliability(nnx.Module):
+    """Corrects the class distribution of a model by anchors and by attention.
+
+    With the primary distribution l = softmax(logits / temperature), anchors give t_g and attention
+    gives t_a; t is their average, weighted by their confidences, and the final distribution L that
+    of l and t. A weight is (c_1 + epsilon) / (c_1 + c_2 + 2 epsilon), smooth where both are unsure.
+
+    Args:
+      features, n_expression: sizes of embedding and logits.
+      anchors: anchors per class K; 0: none, t = t_a.
+      anchor_scale: standard deviation of the anchors' components at the start; that of the
+        embedding's. (All at zero, as in the official code, they tie and never part.)
+      delta: temperature of the distances, in units of the embedding.
+      scope: "example": attention within an embedding (`TokenAttention`); "batch": across the batch
+        (`BatchAttention`).
+      tokens, heads: of the attention; tokens with scope "example" only.
+      attention_per_class: attention outputs per class, with scope "batch" only.
+      correction: "weighted" or "both": as above. "geometric", "attentive": t is that one alone.
+        "off": L = l. "trust": the official blend, L = (1 - r) l + r (c_l l + (1 - c_l) t), where r
+        rises from 0 to 1 in `ramp_steps` training steps.
+      ramp_steps: of "trust"; 0: r is 1 from the start.
+      temperature: divides the primary logits.
+      epsilon: of the confidence weights.
+      detach_confidence: no gradient through confidences.
+      make: factory of layers, with random streams, parameter dtype and replica axis of the model.
+
+    Raises:
+      ValueError: for values that make no sense together.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        n_expression: int,
+        *,
+        anchors: int = 10,
+        anchor_scale: float = 1.0,
+        delta: float = 1.0,
+        scope: str = "example",
+        tokens: int = 8,
+        heads: int = 4,
+        attention_per_class: int = 1,
+        correction: str = "weighted",
+        ramp_steps: int = 0,
+        temperature: float = 1.0,
+        epsilon: float = 1e-4,
+        detach_confidence: bool = False,
+        make: Layers,
+    ):
+        if n_expression < 2:
+            raise ValueError(f"reliability needs at least 2 classes, the model has {n_expression}")
+        if scope not in SCOPES:
+            raise ValueError(f"reliability.scope is one of {', '.join(SCOPES)}, not {scope!r}")
+        if correction not in CORRECTIONS:
+            raise ValueError(
+                f"reliability.correction is one of {', '.join(CORRECTIONS)}, not {correction!r}"
+            )
+        if anchors < 0 or min(tokens, heads, attention_per_class) < 1 or ramp_steps < 0:
+            raise ValueError(
+                "reliability: anchors and ramp_steps must not be negative, tokens, heads and "
+                "attention_per_class at least 1"
+            )
+        if correction == "geometric" and not anchors:
+            raise ValueError('reliability.correction = "geometric" needs anchors, there are 0')
+        if not min(delta, temperature, anchor_scale) > 0 or epsilon < 0:
+            raise ValueError(
+                "reliability: delta, temperature and anchor_scale must be positive, "
+                "epsilon not negative"
+            )
+        make = dataclasses.replace(make, dtype=make.output_dtype)
+        self.delta, self.temperature, self.epsilon = delta, temperature, epsilon
+        self.correction, self.detach_confidence = correction, detach_confidence
+        self.n_anchors, self.ramp_steps = anchors, ramp_steps
+        self.deterministic = False  # switched by `model.train()` and `model.eval()`
+        if anchors:
+            shape = (n_expression, anchors, features)
+            draw = normal(anchor_scale)
+            self.anchors = nnx.Param(draw(make.rngs.params(), shape, make.param_dtype))
+        if scope == "example":
+            self.attention = TokenAttention(features, n_expression, tokens, heads, make)
+        else:
+            self.attention = BatchAttention(
+                features, n_expression, attention_per_class, heads, make
+            )
+        if correction == "trust" and ramp_steps:
+            self.steps = nnx.BatchStat(jnp.zeros((), jnp.float32))
+
+    @classmethod
+    def of(
+        cls,
+        settings: Mapping[str, Any] | bool | None,
+        features: int,
+        n_expression: int,
+        make: Layers,
+    ) -> "Reliability | None":
+        """The part that a model's `reliability` keyword asks for: None or False none, True the
+        default one, a mapping one with these keywords.
+        """
+        if settings is None or settings is False:
+            return None
+        chosen = {} if settings is True else dict(settings)
+        return cls(features, n_expression, **chosen, make=make)
+
+    def __call__(
+        self, outputs: Mapping[str, Any], *, rngs: nnx.Rngs | None = None
+    ) -> dict[str, Any]:
+        """`outputs` of a model, with `embedding` [B, D] and `logits` [B, N], corrected.
+
+        `logits` become log L [B, N]. New are the distributions `primary` (l) and `corrected` (t)
+        [B, N] and their confidences `confidence_primary` and `confidence_corrected` [B]; with
+        anchors `anchor_distances` [B, N, K]; and in training mode what the losses need beside
+        them: `anchors` [N, K, D] and, for "trust", the ramp `trust` [].
+        """
+        del rngs  # nothing is drawn; part of the signature all models share
+        wide = jnp.promote_types(jnp.float32, outputs["logits"].dtype)
+        embedding = outputs["embedding"].astype(wide)
+        logits = outputs["logits"].astype(wide) / self.temperature
+        primary = jnp.maximum(jax.nn.log_softmax(logits), _LOG_ZERO)
+        new: dict[str, Any] = {}
+        geometric = None
+        if self.n_anchors:
+            anchors = self.anchors[...].astype(wide)
+            new["anchor_distances"] = anchor_distances(embedding, anchors)
+            geometric = geometric_correction(new["anchor_distances"], self.delta)
+            if not self.deterministic:
+                new["anchors"] = anchors
+        corrected = self._corrected(geometric, embedding)
+        certainty = confidence(primary), confidence(corrected)
+        if self.correction == "off":
+            final = primary
+        elif self.correction == "trust":
+            ramp = self._ramp()
+            if not self.deterministic:
+                new["trust"] = ramp
+            share = ramp * (1 - self._weighing(certainty[0]))
+            final = blend(corrected, primary, share)
+        else:
+            final = blend(primary, corrected, self._share(*certainty))
+        return {
+            **outputs,
+            **new,
+            "logits": final,
+            "primary": jnp.exp(primary),
+            "corrected": jnp.exp(corrected),
+            "confidence_primary": certainty[0],
+            "confidence_corrected": certainty[1],
+        }
+
+    def _corrected(self, geometric: jax.Array | None, embedding: jax.Array) -> jax.Array:
+        """log t [B, N]."""
+        if self.correction == "geometric":
+            return geometric
+        attentive = self.attention(embedding)
+        if geometric is None or self.correction == "attentive":
+            return attentive
+        share = self._share(confidence(geometric), confidence(attentive))
+        return blend(geometric, attentive, share)
+
+    def _weighing(self, certainty: jax.Array) -> jax.Array:
+        return lax.stop_gradient(certainty) if self.detach_confidence else certainty
+
+    def _share(self, first: jax.Array, second: jax.Array) -> jax.Array:
+        """Weight [B] of the first of two distributions with these confidences."""
+        first, second = self._weighing(first), self._weighing(second)
+        return (first + self.epsilon) / (first + second + 2 * self.epsilon)
+
+    def _ramp(self) -> jax.Array:
+        """How far "trust" has been ramped in; counts training steps."""
+        if not self.ramp_steps:
+            return jnp.ones((), jnp.float32)
+        ramp = jnp.minimum(self.steps[...] / self.ramp_steps, 1)
+        if not self.deterministic:
+            self.steps[...] = self.steps[...] + 1
+        return ramp
