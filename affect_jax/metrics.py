@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ ECE_BINS = 15
 # Histogram of the normalised mean error: 300 bins of 0.001 and one for all that is larger.
 NME_BIN_WIDTH = 0.001
 NME_BINS = 300
+# Where cumulative error curves are cut: by inter-ocular distance as on 300-W (Sagonas et al. 2016),
+# by the box as Bulat and Tzimiropoulos (2017) do. Errors beyond are failures.
+NME_LIMITS = {"nme": 0.08, "nme_box": 0.07}
 # Outer corners of the right and the left eye in iBUG order.
 OUTER_EYE_CORNERS = (36, 45)
 
@@ -297,47 +300,66 @@ class ClassificationStatistics:
         return self
 
 
+def landmark_errors(predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """`nme` and `nme_box` of each example (see `LandmarkStatistics`), float64 [B].
+
+    An example that has no such error is -inf; one with a prediction that is no number is NaN.
+
+    Args:
+        predictions, targets: [B, 68, 2] in the same pixels; NaN in the targets: missing.
+    """
+    targets = np.asarray(targets, np.float64)
+    seen = np.isfinite(targets).all(2)
+    known = np.where(seen[..., None], targets, 0.0)
+    distances = np.linalg.norm(np.asarray(predictions, np.float64) - known, axis=2)
+    error = np.where(seen, distances, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
+    right, left = OUTER_EYE_CORNERS
+    eyes = np.where(
+        seen[:, right] & seen[:, left],
+        np.linalg.norm(known[:, right] - known[:, left], axis=1),
+        0.0,
+    )
+    # Examples without any landmark: a box of one point, whose area is 0.
+    low = np.where(seen[..., None], targets, np.inf).min(1)
+    high = np.where(seen[..., None], targets, -np.inf).max(1)
+    box = np.sqrt(np.prod(np.where(np.isfinite(low), high - low, 0.0), axis=1))
+    return {
+        figure: np.where(size > 0, error / np.where(size > 0, size, 1.0), -np.inf)
+        for figure, size in (("nme", eyes), ("nme_box", box))
+    }
+
+
 class LandmarkStatistics:
-    """Normalised mean error of 68 landmarks.
+    """Normalised mean error of 68 landmarks, and what follows from its distribution.
 
     `nme` is the mean distance between true and predicted points divided by the distance between
     the true outer eye corners, `nme_box` by the square root of the area of the box around the true
-    points; both are means over the examples. An example without eye corners, or with a distance or
-    area of 0, has no such error. A missing landmark (NaN) is left out of its example.
+    points; both are means over the examples. Of each, `_auc` is the area under the cumulative error
+    curve up to `NME_LIMITS`, divided by that limit (1 is perfect), and `_failures` the share of
+    examples beyond it. An example without eye corners, or with a distance or area of 0, has no such
+    error. A missing landmark (NaN) is left out of its example.
     """
 
     FIGURES = ("nme", "nme_box")
 
     def __init__(self):
-        self._sums = np.zeros((2, 2))  # examples and sum of errors, of each figure
+        # Of each figure: examples, sum of errors, sum of areas, failures.
+        self._sums = np.zeros((2, 4))
         self._histogram = np.zeros((2, NME_BINS + 1))
 
     def update(
         self, predictions: np.ndarray, targets: np.ndarray, mask: np.ndarray | None = None
     ) -> Self:
         """Adds predictions and targets [B, 68, 2] in the same pixels; mask bool [B]."""
-        targets = np.asarray(targets, np.float64)
-        seen = np.isfinite(targets).all(2)
-        keep = _unmasked(mask, len(targets)) & seen.any(1)
-        targets, seen = targets[keep], seen[keep]
-        if len(targets) == 0:
-            return self
-        predictions = np.asarray(predictions, np.float64)[keep]
-        known = np.where(seen[..., None], targets, 0.0)
-        distances = np.linalg.norm(predictions - known, axis=2)
-        error = np.where(seen, distances, 0.0).sum(1) / seen.sum(1)
-        right, left = OUTER_EYE_CORNERS
-        eyes = np.where(
-            seen[:, right] & seen[:, left],
-            np.linalg.norm(known[:, right] - known[:, left], axis=1),
-            0.0,
-        )
-        low = np.where(seen[..., None], targets, np.inf).min(1)
-        high = np.where(seen[..., None], targets, -np.inf).max(1)
-        box = np.sqrt(np.prod(high - low, axis=1))
-        for i, size in enumerate((eyes, box)):
-            errors = error[size > 0] / size[size > 0]
-            self._sums[i] += len(errors), errors.sum()
+        keep = _unmasked(mask, len(targets))
+        normalised = landmark_errors(np.asarray(predictions)[keep], np.asarray(targets)[keep])
+        for i, (figure, errors) in enumerate(normalised.items()):
+            errors = errors[~np.isneginf(errors)]
+            limit = NME_LIMITS[figure]
+            # The area under one example's curve, a step at its error.
+            areas = np.clip(1 - errors / limit, 0, None)
+            failures = np.count_nonzero(~(errors <= limit))
+            self._sums[i] += len(errors), errors.sum(), areas.sum(), failures
             # NaN errors go where the largest ones are.
             bins = np.minimum(np.nan_to_num(errors / NME_BIN_WIDTH, nan=NME_BINS), NME_BINS)
             np.add.at(self._histogram[i], bins.astype(int), 1)
@@ -350,10 +372,11 @@ class LandmarkStatistics:
         return self
 
     def compute(self) -> dict[str, float]:
-        """nme and nme_box, as fractions (0.05 is 5 %)."""
+        """nme, nme_auc, nme_failures, and the same of nme_box, as fractions (0.05 is 5 %)."""
         return {
-            name: float(total / count)
-            for name, (count, total) in zip(self.FIGURES, self._sums, strict=True)
+            name + suffix: float(total / count)
+            for name, (count, *totals) in zip(self.FIGURES, self._sums, strict=True)
+            for suffix, total in zip(("", "_auc", "_failures"), totals, strict=True)
             if count
         }
 
@@ -369,8 +392,8 @@ class LandmarkStatistics:
 
     def load_state(self, state: np.ndarray) -> Self:
         """Takes over what `state` returned."""
-        self._sums = np.array(state[:4]).reshape(2, 2)
-        self._histogram = np.array(state[4:]).reshape(2, -1)
+        self._sums = np.array(state[:8]).reshape(2, 4)
+        self._histogram = np.array(state[8:]).reshape(2, -1)
         return self
 
 
@@ -380,6 +403,7 @@ class MetricSet:
     Args:
         has: label fields of the data set, of "expression", "valence_arousal", "landmarks".
         num_classes, class_names, min_count: as in `ClassificationStatistics`.
+        extra: further accumulators, whose `update` takes the arguments of this one's.
 
     The accumulators are attributes, None where the data set has no such labels:
     `classification`, `regression`, `landmarks`.
@@ -391,7 +415,9 @@ class MetricSet:
         num_classes: int,
         class_names: Sequence[str] | None = None,
         min_count: int = 1,
+        extra: Sequence[Any] = (),
     ):
+        self.extra = list(extra)
         self.classification = (
             ClassificationStatistics(num_classes, class_names, min_count)
             if "expression" in has
@@ -401,11 +427,11 @@ class MetricSet:
         self.landmarks = LandmarkStatistics() if "landmarks" in has else None
 
     @property
-    def parts(self) -> list[ClassificationStatistics | RegressionStatistics | LandmarkStatistics]:
+    def parts(self) -> list[Any]:
         """The accumulators in use, in a fixed order."""
         return [
             part
-            for part in (self.classification, self.regression, self.landmarks)
+            for part in (self.classification, self.regression, self.landmarks, *self.extra)
             if part is not None
         ]
 
@@ -426,6 +452,8 @@ class MetricSet:
             self.regression.update(predictions, batch["valence_arousal"], mask)
         if self.landmarks is not None and "landmarks" in outputs:
             self.landmarks.update(outputs["landmarks"], batch["landmarks"], mask)
+        for part in self.extra:
+            part.update(outputs, batch)
         return self
 
     def merge(self, other: MetricSet) -> Self:

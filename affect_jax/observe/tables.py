@@ -21,7 +21,11 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
         for name in ("rmse", "sagr", "pcc", "ccc")
     },
     "nme": ("Landmarks", "error / eye distance (NME)", False),
+    "nme_auc": ("Landmarks", "area under its curve to 8 %", True),
+    "nme_failures": ("Landmarks", "share beyond 8 %", False),
     "nme_box": ("Landmarks", "error / box size", False),
+    "nme_box_auc": ("Landmarks", "area under its curve to 7 %", True),
+    "nme_box_failures": ("Landmarks", "share beyond 7 %", False),
     "loss": ("Objective", "loss", False),
 }
 _RECALL = "recall_"
@@ -144,7 +148,7 @@ def _number(name: str, value: float | None) -> str:
         return "-"
     if _describe(name)[2] is None and float(value).is_integer():
         return f"{int(value)}"
-    digits = 4 if name.startswith("nme") else 3
+    digits = 4 if name in ("nme", "nme_box") else 3
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.4g}"
 
 

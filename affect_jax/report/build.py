@@ -284,7 +284,7 @@ _FIGURES: dict[str, tuple[Callable[[Run], bool], Callable[[Run], Any]]] = {
     "valence_arousal": (_has_pairs, _circumplex),
     "landmark_error": (
         _has_landmark_errors,
-        lambda run: plots.landmark_error_curve(run.stored["nme"]),
+        lambda run: plots.landmark_error_curve(run.stored["nme"], run.stored.get("nme_box")),
     ),
     "faces": (lambda run: "face_image" in run.stored, _faces),
 }

@@ -46,7 +46,8 @@ _TITLES = {
     "landmark_error": (
         "Landmark errors",
         "Share of images whose mean landmark error is at most the given part of the distance "
-        "between the outer eye corners.",
+        "between the outer eye corners, or of the size of the box around the landmarks (square "
+        "root of its area).",
     ),
     "faces": (
         "Faces of the test split",

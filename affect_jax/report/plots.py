@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from affect_jax.metrics import NME_LIMITS
 from affect_jax.report import style
 
 if TYPE_CHECKING:
@@ -313,45 +314,46 @@ def reliability_diagram(probabilities: np.ndarray, true: np.ndarray) -> Figure:
     return figure
 
 
-def landmark_error_curve(nme: np.ndarray, threshold: float = 0.08) -> Figure:
+def landmark_error_curve(nme: np.ndarray, nme_box: np.ndarray | None = None) -> Figure:
     """Share of images whose landmark error is at most x (cumulative error distribution).
+
+    The title gives the area under the curve up to the usual limit (`metrics.NME_LIMITS`), and the
+    share of failures beyond it, by inter-ocular distance.
 
     Args:
         nme: float [n] normalised mean errors by inter-ocular distance, NaN where unlabelled.
-        threshold: errors beyond it count as failures, and the area is taken up to it.
+        nme_box: float [n], the same by the size of the landmarks' box, drawn beside it.
 
     Raises:
         ValueError: if no image has landmarks.
     """
-    errors = np.sort(np.asarray(nme, np.float64))
-    errors = errors[np.isfinite(errors)]
+    errors = _finite_sorted(nme)
     if not errors.size:
         raise ValueError("landmark_error_curve: no image has landmarks")
-    share = np.arange(1, errors.size + 1) / errors.size
+    threshold = NME_LIMITS["nme"]
     area = float(np.clip(threshold - errors, 0, None).mean() / threshold)
-    median = float(np.median(errors))
+    curves = [(errors, style.BLUE, "by inter-ocular distance")]
+    if nme_box is not None and np.isfinite(nme_box).any():
+        curves.append((_finite_sorted(nme_box), style.GREEN, "by box size"))
     # The long tail of a few lost faces would take most of the axis.
     right = float(max(1.5 * threshold, min(np.percentile(errors, 97), 6 * threshold)))
     with style.styled():
         figure = style.new_figure(4.6, 3.4)
         axes = figure.subplots()
-        axes.step(
-            [0, *errors, max(right, errors[-1])], [0, *share, 1], where="post", color=style.BLUE
-        )
+        for values, colour, label in curves:
+            share = np.arange(1, values.size + 1) / values.size
+            axes.step(
+                [0, *values, max(right, values[-1])],
+                [0, *share, 1],
+                where="post",
+                color=colour,
+                label=f"{label}, median {np.median(values):.2%}",
+            )
+            axes.plot(np.median(values), 0.5, "o", color=colour, markersize=5)
         axes.axvline(threshold, color=style.GREY, linewidth=1, linestyle=(0, (4, 3)))
-        axes.plot([0, median, median], [0.5, 0.5, 0], color=style.ORANGE, linewidth=1)
-        axes.plot(median, 0.5, "o", color=style.ORANGE, markersize=5)
-        axes.annotate(
-            f"median {median:.2%}",
-            (median, 0.5),
-            xytext=(7, -4),
-            textcoords="offset points",
-            va="top",
-            color=style.ORANGE,
-            fontsize=8,
-        )
+        axes.legend(loc="lower right")
         axes.set(xlim=(0, right), ylim=(0, 1.02), ylabel="share of the images")
-        axes.set_xlabel("mean landmark error / inter-ocular distance")
+        axes.set_xlabel("mean landmark error / size of the face")
         axes.set_title(
             f"Area up to {threshold:.0%}: {area:.3f}, failures {np.mean(errors > threshold):.1%}"
         )
@@ -359,3 +361,8 @@ def landmark_error_curve(nme: np.ndarray, threshold: float = 0.08) -> Figure:
         style.percent_axis(axes.yaxis)
         style.grid(axes)
     return figure
+
+
+def _finite_sorted(values: np.ndarray) -> np.ndarray:
+    values = np.sort(np.asarray(values, np.float64))
+    return values[np.isfinite(values)]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from affect_jax.metrics import landmark_errors
 from affect_jax.observe import write_atomically
 
 ARRAYS_FILE = "predictions.npz"
 TABLE_FILE = "predictions.csv"
-_RIGHT_EYE, _LEFT_EYE = 36, 45  # Outer corners, iBUG order
 
 
 def gather(
@@ -36,9 +36,9 @@ def gather(
 
     Returns:
         `index`, `source`, `class_names` and, where there are such outputs, `expression`,
-        `probabilities`, `valence_arousal`, `valence_arousal_predicted`, `nme`; of the faces:
-        `face_row` (row in the other arrays), `face_image`, `face_landmarks`,
-        `face_landmarks_predicted`.
+        `probabilities`, `valence_arousal`, `valence_arousal_predicted`, `nme`, `nme_box` (see
+        `metrics.landmark_errors`); of the faces: `face_row` (row in the other arrays),
+        `face_image`, `face_landmarks`, `face_landmarks_predicted`.
     """
     index = np.asarray(outputs["index"], np.int64)
     if len(index) != len(sources):
@@ -58,7 +58,8 @@ def gather(
         stored["valence_arousal"] = _column(outputs, "valence_arousal", shape, np.nan, np.float32)
     landmarks = outputs.get("landmarks") if "true_landmarks" in outputs else None
     if landmarks is not None:
-        stored["nme"] = _nme(landmarks, outputs["true_landmarks"])
+        for name, errors in landmark_errors(landmarks, outputs["true_landmarks"]).items():
+            stored[name] = np.where(np.isfinite(errors), errors, np.nan).astype(np.float32)
     rows = {int(i): row for row, i in enumerate(index)}
     shown = [i for i in faces or {} if i in rows]
     if shown:
@@ -85,17 +86,6 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     logits = np.where(np.isfinite(logits).all(axis=-1, keepdims=True), logits, np.nan)
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-
-def _nme(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Per image, mean distance of its known landmarks over that of the outer eye corners."""
-    true = np.asarray(true, np.float64)
-    distance = np.linalg.norm(np.asarray(predicted, np.float64) - true, axis=-1)
-    known = np.isfinite(true).all(axis=-1)
-    mean = np.where(known, distance, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    eyes = np.linalg.norm(true[:, _RIGHT_EYE] - true[:, _LEFT_EYE], axis=-1)
-    usable = known.any(axis=1) & (eyes > 0)
-    return np.where(usable, mean / np.where(usable, eyes, 1.0), np.nan).astype(np.float32)
 
 
 def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int]:
@@ -186,8 +176,9 @@ def _table(stored: Mapping[str, np.ndarray]) -> str:
         for i, name in enumerate(("valence", "arousal")):
             columns[name] = _numbers(stored["valence_arousal"][:, i])
             columns[f"{name}_predicted"] = _numbers(stored["valence_arousal_predicted"][:, i])
-    if "nme" in stored:
-        columns["nme"] = _numbers(stored["nme"])
+    for name in ("nme", "nme_box"):
+        if name in stored:
+            columns[name] = _numbers(stored[name])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

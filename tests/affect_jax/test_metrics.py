@@ -13,6 +13,7 @@ from affect_jax.metrics import (
     LandmarkStatistics,
     MetricSet,
     RegressionStatistics,
+    landmark_errors,
 )
 
 NAN = np.nan
@@ -360,6 +361,30 @@ def test_cumulative_error_curve():
     )
 
 
+def test_area_and_failures_are_those_of_the_exact_curve():
+    rng = np.random.default_rng(0)
+    truth = np.stack([face()] * 200)
+    guess = truth + np.abs(rng.normal(size=200))[:, None, None] * np.array([1.5, 2.0])
+    got = LandmarkStatistics().update(guess[:70], truth[:70])
+    got.merge(LandmarkStatistics().update(guess[70:], truth[70:]))
+    for name, limit in (("nme", 0.08), ("nme_box", 0.07)):
+        errors = landmark_errors(guess, truth)[name]
+        grid = np.linspace(0, limit, 4001)
+        curve = (errors[:, None] <= grid).mean(0)
+        area = np.sum((curve[1:] + curve[:-1]) / 2 * np.diff(grid)) / limit
+        assert got.compute()[f"{name}_auc"] == pytest.approx(area, abs=1e-4)
+        assert got.compute()[f"{name}_failures"] == pytest.approx(np.mean(errors > limit))
+
+
+def test_a_landmark_that_is_no_number_is_a_failure():
+    truth = np.stack([face()] * 2)
+    guess = truth.copy()
+    guess[0, 3] = NAN
+    got = LandmarkStatistics().update(guess, truth).compute()
+    assert np.isnan(got["nme"])
+    assert got["nme_failures"] == 0.5
+
+
 # ------------------------------------------------------------------------- set
 
 
@@ -370,7 +395,8 @@ def test_only_labels_and_outputs_that_exist_are_measured():
     assert MetricSet((), 4).update(outputs, batch).compute() == {}
     assert MetricSet((), 4).to_array().shape == (0,)
     only = MetricSet(HAS, 4).update({"landmarks": outputs["landmarks"]}, batch).compute()
-    assert set(only) == {"nme", "nme_box"}
+    ends = ("", "_auc", "_failures")
+    assert set(only) == {f"{name}{end}" for name in ("nme", "nme_box") for end in ends}
 
 
 def test_a_state_of_other_labels_is_refused():
