@@ -32,6 +32,7 @@ setup(
         "array-record>=0.8",
         "ml-collections>=1.0",
         "numpy>=2.0",
+        "scipy>=1.13",
         "absl-py>=2.1",
         "opencv-python-headless>=4.10",
         "simplejpeg>=1.8",
