@@ -11,6 +11,7 @@ VERSION = re.search(
 ).group(1)
 
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
+ANALYSIS = ["scikit-learn>=1.5"]
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "chex>=0.1.90", "ruff>=0.6"]
 
 setup(
@@ -43,8 +44,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "analysis": ANALYSIS,
         "convert": CONVERT,
-        "test": TEST + CONVERT,
+        "test": TEST + CONVERT + ANALYSIS,
     },
     entry_points={"console_scripts": ["affect_jax = affect_jax.main:run"]},
 )

@@ -1,5 +1,6 @@
 """Loading, overriding, checking and comparing configurations."""
 
+import copy
 import difflib
 import importlib.util
 import json
@@ -179,27 +180,33 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     observe.write_atomically(path, (json.dumps(plain, indent=2) + "\n").encode())
 
 
-def read_workdir_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
-    """The config a workdir was trained with.
+def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run from what `to_plain` made of it, perhaps in an earlier version.
 
     Fields that did not exist then have the values of `configs/base.py`, which keep things as they
     were.
+    """
+    recorded = copy.deepcopy(recorded)
+    for key, value in flatten(to_plain(base.get_config())).items():
+        *sections, name = key.split(".")
+        if sections[:1] == ["model"]:
+            continue  # constructor arguments differ from model to model
+        place = recorded
+        for section in sections:
+            place = place.setdefault(section, {})
+        place.setdefault(name, value)
+    return ml_collections.ConfigDict(recorded)
+
+
+def read_workdir_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
+    """The config a workdir was trained with (see `from_recorded`).
 
     Raises:
       ConfigError: if the folder is no workdir or its config is damaged.
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     try:
-        recorded = json.loads(path.read_text())
-        for key, value in flatten(to_plain(base.get_config())).items():
-            *sections, name = key.split(".")
-            if sections[:1] == ["model"]:
-                continue  # constructor arguments differ from model to model
-            place = recorded
-            for section in sections:
-                place = place.setdefault(section, {})
-            place.setdefault(name, value)
-        return ml_collections.ConfigDict(recorded)
+        return from_recorded(json.loads(path.read_text()))
     except FileNotFoundError:
         raise ConfigError(
             f"{workdir} is no workdir of a run: there is no {CONFIG_FILE} in it"

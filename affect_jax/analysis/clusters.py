@@ -1,0 +1,118 @@
+"""How well classes stay apart in the space of embeddings, and a flat picture of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from affect_jax.errors import UserError
+
+_FEW = 100  # So few points are placed faster without a tree
+_EXTRA = 'the picture "embedding" needs scikit-learn: pip install "affect_jax[analysis]"'
+
+
+def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
+    """Davies-Bouldin index: mean likeness of each class to the one most like it; lower is better.
+
+    Davies and Bouldin, IEEE TPAMI 1979, with Euclidean distances: the likeness of two classes is
+    the sum of their mean distances to their own centres over the distance of the centres.
+
+    Args:
+        points: [n, D].
+        labels: int [n], -1 where unlabelled: left out.
+
+    Returns:
+        The index; infinite if two classes have the same centre.
+
+    Raises:
+        ValueError: with fewer than 2 classes, or no more points than classes.
+    """
+    points, inverse, sizes = _classes(points, labels, "davies_bouldin")
+    centres = _centres(points, inverse, sizes)
+    distances = np.linalg.norm(points - centres[inverse], axis=1)
+    spread = np.bincount(inverse, distances) / sizes
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    np.fill_diagonal(apart, 1.0)
+    likeness = np.divide(
+        spread[:, None] + spread[None], apart, out=np.full_like(apart, np.inf), where=apart > 0
+    )
+    np.fill_diagonal(likeness, -np.inf)
+    return float(likeness.max(axis=1).mean())
+
+
+def calinski_harabasz(points: np.ndarray, labels: np.ndarray) -> float:
+    """Calinski-Harabasz index: variance between classes over that within; higher is better.
+
+    Calinski and Harabasz, Communications in Statistics 1974. It grows with the number of points,
+    so only figures of sets of about one size compare.
+
+    Args:
+        points: [n, D].
+        labels: int [n], -1 where unlabelled: left out.
+
+    Returns:
+        The index; infinite if every point lies on the centre of its class.
+
+    Raises:
+        ValueError: with fewer than 2 classes, or no more points than classes.
+    """
+    points, inverse, sizes = _classes(points, labels, "calinski_harabasz")
+    centres = _centres(points, inverse, sizes)
+    between = (sizes * ((centres - points.mean(axis=0)) ** 2).sum(axis=1)).sum()
+    within = ((points - centres[inverse]) ** 2).sum()
+    if within == 0:
+        return float("inf")
+    return float(between / (len(sizes) - 1) / (within / (len(points) - len(sizes))))
+
+
+def _classes(
+    points: np.ndarray, labels: np.ndarray, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    points, labels = np.asarray(points, np.float64), np.asarray(labels)
+    points, labels = points[labels >= 0], labels[labels >= 0]
+    found, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if not 2 <= len(found) < len(points):
+        raise ValueError(
+            f"{name}: {len(points)} labelled points of {len(found)} classes; it takes at least 2 "
+            "classes, and more points than classes"
+        )
+    return points, inverse, sizes
+
+
+def _centres(points: np.ndarray, inverse: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    sums = np.zeros((len(sizes), points.shape[1]))
+    np.add.at(sums, inverse, points)
+    return sums / sizes[:, None]
+
+
+def sample(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Rows of at most `count` labelled points, drawn at random and sorted."""
+    rows = np.flatnonzero(np.asarray(labels) >= 0)
+    if len(rows) > count:
+        rows = np.random.default_rng(seed).choice(rows, count, replace=False)
+    return np.sort(rows)
+
+
+def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
+    """Places in the plane [n, 2] that keep neighbours of `points` [n, D] together (t-SNE).
+
+    van der Maaten and Hinton, JMLR 2008; scikit-learn's implementation, started from the principal
+    components. Distances between groups in it mean little. With few points the perplexity is a
+    third of their number.
+
+    Raises:
+        UserError: if scikit-learn is not installed, or for fewer than 4 points.
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise UserError(_EXTRA) from error
+    points = np.asarray(points, np.float64)
+    if len(points) < 4:
+        raise UserError(f"{len(points)} labelled pictures are too few to place in a plane")
+    method = TSNE(
+        method="exact" if len(points) < _FEW else "barnes_hut",
+        perplexity=min(perplexity, len(points) / 3),
+        init="pca" if points.shape[1] > 1 else "random",
+        random_state=seed,
+    )
+    return method.fit_transform(points)

@@ -1,0 +1,202 @@
+"""A finished model and its data, opened to be looked at: a run, or an exported model."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from affect_jax import config as config_lib
+from affect_jax import data as data_lib
+from affect_jax import model_io, restore
+from affect_jax.analysis.calibration import log_softmax
+from affect_jax.errors import UserError
+from affect_jax.parallel import Mapper
+from data_pipelines import pipeline
+
+BATCH_SIZE = 64
+_PROBABILITIES = ("primary", "corrected")
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model in evaluation mode with the data it belongs to.
+
+    Attributes:
+      path: the run's folder or the model directory.
+      model: the module, on the first device.
+      preprocessing: of its input.
+      class_names: position = class id.
+      config: of the run that trained it, its data perhaps replaced.
+      checkpoint: its step.
+    """
+
+    path: pathlib.Path
+    model: nnx.Module
+    preprocessing: model_io.Preprocessing
+    class_names: tuple[str, ...]
+    config: ml_collections.ConfigDict
+    checkpoint: int
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    def source(self, split: str) -> Any:
+        """The examples of a split.
+
+        Raises:
+          UserError: if there is no such split, or its classes are not the model's.
+        """
+        sources = data_lib.make_sources(self.config)
+        if split not in sources:
+            raise UserError(f"--split {split}: {config_lib.nearest(split, sources)}")
+        source = sources[split]
+        if tuple(source.class_names) != self.class_names:
+            raise UserError(
+                f"the model in {self.path} knows the classes {self.class_names}, the data have "
+                f"{tuple(source.class_names)}"
+            )
+        return source
+
+    def batches(self, source: Any) -> pipeline.Pipeline:
+        """One pass over `source`, as the model's evaluation sees it."""
+        return pipeline.make_pipeline(
+            self.config.data, source, train=False, batch_size=BATCH_SIZE, seed=self.config.seed
+        )
+
+    def compiled(self, function: Callable[[nnx.Module, jax.Array], Any]) -> Callable:
+        """`function(model, images)`, compiled, as a function of uint8 pictures [B, H, W, 3].
+
+        In it `images` are the network's input.
+        """
+        graphdef, state = nnx.split(self.model)
+
+        @jax.jit
+        def run(state: nnx.State, pictures: jax.Array) -> Any:
+            model = nnx.merge(graphdef, state, copy=True)
+            return function(model, self.preprocessing.normalise(pictures))
+
+        return lambda pictures: jax.device_get(run(state, pictures))
+
+
+def open_subject(
+    path: str | pathlib.Path, *, data: Mapping[str, Any] | None = None, checkpoint: str = "best"
+) -> Subject:
+    """Opens the folder of a run, or a model directory exported from one.
+
+    Args:
+      path: the folder.
+      data: fields of `config.data` to replace, to look at other pictures.
+      checkpoint: of a run: "best", "latest" or a step.
+
+    Raises:
+      UserError: if it is neither, there is no such checkpoint, or the model knows no classes.
+    """
+    path = pathlib.Path(path)
+    if restore.is_workdir(path):
+        run = restore.load_run(path, checkpoint, Mapper(devices=jax.local_devices()[:1]))
+        section = run.config.model
+        preprocessing = model_io.Preprocessing(
+            run.config.data.image_size, tuple(section.mean), tuple(section.std)
+        )
+        model, names, config, step = run.model, run.class_names, run.config, run.step
+    elif model_io.is_model_dir(path):
+        loaded = model_io.load_model(path)
+        recorded = loaded.provenance.get("workdir_config")
+        if recorded is None:
+            raise UserError(
+                f"{path} was not exported from a run, so its data are not known; train or evaluate "
+                "it in a run (--config.init_from), then name that run's folder"
+            )
+        config = config_lib.from_recorded(recorded)
+        model, names, preprocessing = loaded.model, loaded.class_names, loaded.preprocessing
+        step = int(loaded.provenance.get("step", 0))
+    else:
+        raise UserError(f"{path} is neither the folder of a run nor a model directory")
+    if not names:
+        raise UserError(
+            f"the model in {path} knows no expression classes; there is nothing to draw"
+        )
+    for key, value in (data or {}).items():
+        if key not in config.data:
+            raise UserError(f"config.data.{key}: {config_lib.nearest(key, config.data)}")
+        config.data[key] = value
+    return Subject(path, model, preprocessing, tuple(names), config, step)
+
+
+def run_over(
+    subject: Subject,
+    split: str,
+    *,
+    outputs: Sequence[str] = (),
+    flip: bool = False,
+    faces: Sequence[int] = (),
+) -> dict[str, Any]:
+    """One pass over a split.
+
+    Args:
+      subject: the model and its data.
+      split: `test`, `validation` or `train`.
+      outputs: names of further outputs wanted, kept where the model has them.
+      flip: also the logits of the mirror images.
+      faces: indices of pictures to keep.
+
+    Returns:
+      Per example, ordered by index: `index` [n], `expression` [n] (-1: no label), `logits` [n, N],
+      those of `outputs` that the model has, `mirrored_logits` [n, N] with `flip`; and `faces`,
+      a dict from index to uint8 picture.
+
+    Raises:
+      UserError: if the split has no readable picture, or the model gives no logits.
+    """
+    wanted = ("logits", *outputs)
+
+    def forward(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
+        given = model(images)
+        kept = {name: given[name] for name in wanted if name in given}
+        if flip and "logits" in given:
+            kept["mirrored_logits"] = model(images[:, :, ::-1])["logits"]
+        return kept
+
+    step = subject.compiled(forward)
+    source = subject.source(split)
+    parts: dict[str, list[np.ndarray]] = {}
+    pictures: dict[int, np.ndarray] = {}
+    asked = {int(i) for i in faces}
+    with subject.batches(source) as batches:
+        for batch in batches:
+            mask = np.asarray(batch["mask"])
+            given = step(batch["image"])
+            if "logits" not in given:
+                raise UserError(f"the model in {subject.path} gives no class logits")
+            rows = {**given, "index": batch["index"], "expression": batch["expression"]}
+            for name, values in rows.items():
+                parts.setdefault(name, []).append(np.asarray(values)[mask])
+            for row in np.flatnonzero(mask):
+                if (index := int(batch["index"][row])) in asked:
+                    pictures[index] = np.array(batch["image"][row])
+    if not parts or not sum(map(len, parts["index"])):
+        raise UserError(f"the {split} split of {subject.path} has no readable picture")
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    order = np.argsort(joined["index"], kind="stable")
+    result: dict[str, Any] = {name: values[order] for name, values in joined.items()}
+    result["faces"] = {i: pictures[i] for i in map(int, faces) if i in pictures}
+    return result
+
+
+def distributions(passed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The class distributions [n, N] that a model gives, float64, in the order they arise.
+
+    Returns:
+      `primary` and `corrected` where the model has reliability balancing, and always `final`.
+    """
+    found = {k: np.asarray(passed[k], np.float64) for k in _PROBABILITIES if k in passed}
+    return {**found, "final": np.exp(log_softmax(passed["logits"]))}
