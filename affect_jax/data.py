@@ -1,7 +1,5 @@
 """Sources and pipelines of a config, for this process of the job."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -37,12 +35,15 @@ def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: in
     )
 
 
-@contextlib.contextmanager
-def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Iterator[Any]:
-    """One pass over `source`, this process's part, the last batch padded and masked."""
+def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Any:
+    """Passes over `source`, this process's part, the last batch padded and masked.
+
+    Every iteration is one pass. Threads and worker processes stay for the next one until the
+    pipeline is closed, and an unreadable record is named in the log the first time only.
+    """
     batch_size = config.eval.batch_size or config.batch_size
     parallel.check_batch_size(batch_size, "eval.batch_size")
-    batches = pipeline.make_pipeline(
+    return pipeline.make_pipeline(
         config.data,
         source,
         train=False,
@@ -51,7 +52,3 @@ def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Iterator[Any
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
-    try:
-        yield batches
-    finally:
-        batches.close()

@@ -29,7 +29,7 @@ from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError
 from affect_jax.evaluate import Evaluation, Evaluator, show
 from affect_jax.parallel import AXIS
-from affect_jax.systems.base import Phase, System
+from affect_jax.systems.base import System
 from affect_jax.train_state import take_apart
 
 log = logging.getLogger(__name__)
@@ -192,6 +192,7 @@ class _Run:
                 + config_lib.nearest(best, self.evaluator.metric_names())
             )
         self.is_main = parallel.is_main_process()
+        self.batches: Any = None
 
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
@@ -240,6 +241,9 @@ class _Run:
             ) as writer,
             contextlib.ExitStack() as self.open_pipelines,
         ):
+            self.validation = self.open_pipelines.enter_context(
+                data_lib.eval_batches(self.config, self.sources["validation"])
+            )
             if self.start < self.total:
                 with observe.Progress(self.total, self.start, self.is_main) as progress:
                     state = self.train(state, writer, progress)
@@ -268,20 +272,21 @@ class _Run:
         throughput = observe.Throughput(config.batch_size)
         teacher_arrays = {} if self.teacher is None else self.teacher.arrays
         phase = self.phases.at(max(self.start - 1, 0))
-        stream = self._stream(phase, self.start)
+        stream = self._stream(phase.synthetic, self.start)
         optimizer, schedule = self.phases.optimizer(phase, state["params"])
         train_step = self.phases.compiled(phase, optimizer)
         with _StopSignals().installed() as stop:
             for step in range(self.start, self.total):
-                if self.phases.at(step) != phase:
-                    phase = self.phases.at(step)
+                if (entered := self.phases.at(step)) != phase:
+                    if entered.synthetic != phase.synthetic:
+                        stream = self._stream(entered.synthetic, step)
+                    phase = entered
                     log.info("step %d: %s", step, phase.name)
                     optimizer, schedule = self.phases.optimizer(phase, state["params"])
                     trained = self.phases.trained(phase, state["params"])
                     # Training consumes its state, so the fresh one must share no buffer with it.
                     state["opt"] = self.mapper.replicate(optimizer.init(trained))
                     train_step = self.phases.compiled(phase, optimizer)
-                    stream = self._stream(phase, step)
                 with throughput.waiting():
                     _, batch = next(stream)
                 state, terms = train_step(state, batch, teacher_arrays)
@@ -316,11 +321,12 @@ class _Run:
                         raise Stopped(done, stop.received or signal.SIGTERM)
         return state
 
-    def _stream(self, phase: Phase, step: int) -> Iterator[tuple[dict, dict]]:
-        """Batches from `step` on, for a phase; the pipeline of an earlier phase is closed."""
-        self.open_pipelines.close()
+    def _stream(self, synthetic: bool, step: int) -> Iterator[tuple[dict, dict]]:
+        """Batches from `step` on, own or synthetic; the pipeline of the others is closed."""
+        if self.batches is not None:
+            self.batches.close()
         source = self.sources["train"]
-        if phase.synthetic:
+        if synthetic:
             source = data_lib.synthetic_training_source(self.config)
         self.batches = self.open_pipelines.enter_context(
             data_lib.train_batches(self.config, source, step)
@@ -371,8 +377,7 @@ class _Run:
         progress: observe.Progress,
     ) -> dict[str, float]:
         progress.status("validation")
-        with data_lib.eval_batches(self.config, self.sources["validation"]) as batches:
-            metrics = self.evaluator.run(state, batches).metrics
+        metrics = self.evaluator.run(state, self.validation).metrics
         writer.write(step, "validation", metrics)
         shown = ("loss", "accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
         progress.log(
@@ -383,6 +388,7 @@ class _Run:
 
     def finish(self, state: dict[str, Any], writer: observe.MetricWriter) -> Result:
         """Tests the selected checkpoint once, writes the last row and the report."""
+        self.open_pipelines.close()
         self.checkpointer.wait()
         best, state = self._restore_best(state)
         evaluator = Evaluator(
@@ -392,25 +398,22 @@ class _Run:
             flip=self.config.eval.flip,
             min_count=self.config.eval.min_count,
         )
-        with data_lib.eval_batches(self.config, self.sources["test"]) as batches:
-            evaluation = evaluator.run(state, batches, keep_predictions=True)
+        source = self.sources["test"]
+        batches = self.open_pipelines.enter_context(data_lib.eval_batches(self.config, source))
+        evaluation = evaluator.run(state, batches, keep_predictions=True)
         if evaluation.flip is not None:
             writer.write(self.total, "test_flip", evaluation.flip)
         writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
-        show(
-            evaluation, f"test split, {len(self.sources['test'])} images, checkpoint of step {best}"
-        )
+        show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")
         if self.is_main:
             from affect_jax import report
 
-            source = self.sources["test"]
-            with data_lib.eval_batches(self.config, source) as batches:
-                report.write_report(
-                    self.workdir,
-                    evaluation.predictions,
-                    source,
-                    batches=batches,
-                    face_count=self.config.report.faces,
-                )
+            report.write_report(
+                self.workdir,
+                evaluation.predictions,
+                source,
+                batches=batches,
+                face_count=self.config.report.faces,
+            )
             log.info("report: %s", self.workdir / "report")
         return Result(state, evaluation.metrics, evaluation)

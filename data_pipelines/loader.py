@@ -65,6 +65,7 @@ class Loader:
         """The batch of this process at a step; `bad_records` holds (record, reason) pairs."""
         part = self.batch_size // self.shard_count
         if self.plan is None:
+            step %= -(-len(self.source) // self.batch_size)  # pass after pass
             start = step * self.batch_size + self.shard_index * part
             records = np.arange(start, start + part, dtype=np.int64)
             epochs = np.zeros(part, np.int64)

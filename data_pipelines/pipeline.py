@@ -69,9 +69,9 @@ class Pipeline:
     """Host batches of this process; iterate over it.
 
     Training is endless. Evaluation is one pass in the order of the source, the last batch padded
-    with `mask` False and `index` -1; iterating again starts again. Unreadable records are replaced
-    in training by others of their class (a pure function of seed and position too) and masked in
-    evaluation.
+    with `mask` False and `index` -1; iterating again is another pass, for which threads and workers
+    stay. Unreadable records are replaced in training by others of their class (a pure function of
+    seed and position too) and masked in evaluation.
 
     Args:
       source: raw records.
@@ -174,12 +174,15 @@ class Pipeline:
         return self._batches
 
     def __iter__(self) -> "Pipeline":
-        if not self.train and self._iterator is not None:
-            self.close()
+        if not self.train and self.step:
+            if self.step < self._batches:  # the last pass was broken off
+                self.close()
             self.step = 0
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
+        if not self.train and self.step == self._batches:
+            raise StopIteration
         if self._iterator is None:
             self._iterator = self._start()
         if self.train:
@@ -193,11 +196,11 @@ class Pipeline:
     def _start(self) -> Iterator:
         # Pictures are spread over our threads; OpenCV's own would only get in their way.
         cv2.setNumThreads(1)
-        last = _ENDLESS if self.train else self._batches
         options = grain.ReadOptions(
             num_threads=self._num_threads, prefetch_buffer_size=self._prefetch
         )
-        data = grain.MapDataset.range(self.step, last).map(self._loader).to_iter_dataset(options)
+        steps = grain.MapDataset.range(self.step, _ENDLESS)
+        data = steps.map(self._loader).to_iter_dataset(options)
         if self._num_workers:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl.app parses

@@ -19,6 +19,7 @@ import cv2
 from data_pipelines.example import DataError
 
 _NAME = "grain-process-prefetch"  # how grain names its worker processes
+_claimed: set[int] = set()  # workers that an iterator watches; training and evaluation run at once
 _POLL_S = 0.5
 _GRACE_S = 3.0  # for grain's own report of a death
 
@@ -52,7 +53,6 @@ class WatchedIterator:
     """
 
     def __init__(self, data: Iterable):
-        self._others = {p.pid for p in multiprocessing.active_children()}
         self._workers: dict[int, multiprocessing.Process] = {}
         self._ready: queue.Queue = queue.Queue(maxsize=1)
         self._closing = threading.Event()
@@ -113,7 +113,8 @@ class WatchedIterator:
     def _dead(self) -> list[int]:
         """Exit codes of workers that have failed."""
         for process in multiprocessing.active_children():
-            if process.pid not in self._others and process.name.startswith(_NAME):
+            if process.pid not in _claimed and process.name.startswith(_NAME):
+                _claimed.add(process.pid)
                 self._workers[process.pid] = process
         codes = [p.exitcode for p in self._workers.values()]
         return [c for c in codes if c not in (None, 0)]

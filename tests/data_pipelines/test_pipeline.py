@@ -148,6 +148,39 @@ def test_evaluation_is_one_padded_pass_in_order():
     pipeline.close()
 
 
+def test_a_pass_that_was_broken_off_is_followed_by_a_whole_one():
+    with pipe(Listed(PICTURES[:21]), train=False) as pipeline:
+        next(iter(pipeline))
+        index = np.concatenate([b["index"] for b in pipeline])
+    np.testing.assert_array_equal(index, [*range(21), -1, -1, -1])
+
+
+def test_passes_share_workers_and_name_bad_records_once(caplog):
+    pictures = [*PICTURES[:20], b"no picture"]
+    with pipe(Listed(pictures), train=False, num_workers=2, num_threads=1) as pipeline:
+        seen = []
+        for _ in range(3):
+            assert sum(b["mask"].sum() for b in pipeline) == 20
+            seen.append({p.pid for p in workers_of(pipeline)})
+    assert len(seen[0]) == 2
+    assert seen[0] == seen[1] == seen[2]
+    assert len([r for r in caplog.records if "skipped" in r.message]) == 1
+    assert pipeline.bad_records.count == 1
+
+
+def test_training_and_evaluation_watch_workers_of_their_own():
+    options = {"num_workers": 1, "num_threads": 1, "prefetch": 1}
+    with pipe(**options) as training:
+        next(training)
+        with pipe(train=False, **options) as evaluation:
+            next(evaluation)
+            assert len(workers_of(training)) == 2
+        next(training)
+        next(training)
+        assert len(workers_of(training)) == 1
+    assert not workers_of(training)
+
+
 def test_evaluation_is_the_same_whatever_the_seed_and_batch_size():
     one = np.concatenate([b["image"] for b in pipe(train=False, seed=1)])
     two = np.concatenate([b["image"] for b in pipe(train=False, seed=2, batch_size=12)])
