@@ -125,6 +125,8 @@ def get_config() -> ConfigDict:
             classes="",  # "" inferred; a known label order such as "affectnet8"; or "a,b,c"
             clean=False,  # AffectNet: drop training rows whose category contradicts their VA
             clean_eval=False,  # the same for validation and test
+            exclude="",  # text file, a path a line: wrong pictures left out of validation and test
+            exclude_train=False,  # leave them out of training as well
             validation_fraction=0.15,  # share of the training persons held out for model selection
             # split; or one fold of a cross-validation: folds, leave_one_out (all records are cut
             # into even folds by person and test_fold is tested on; see --mode=crossval)

@@ -23,6 +23,8 @@ _SOURCE_FIELDS = (
     "classes",
     "clean",
     "clean_eval",
+    "exclude",
+    "exclude_train",
     "validation_fraction",
     "protocol",
     "folds",

@@ -16,6 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "classes": "",
     "clean": False,
     "clean_eval": False,
+    "exclude": "",
+    "exclude_train": False,
     "validation_fraction": 0.15,
     "protocol": "split",
     "folds": 4,

@@ -140,8 +140,8 @@ def _whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
 def _make_whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
     from data_pipelines import sources  # imports this module
 
-    if setting(config, "clean") or setting(config, "clean_eval"):
-        raise DataError("data.clean and data.clean_eval cannot be used with folds")
+    if any(setting(config, field) for field in ("clean", "clean_eval", "exclude")):
+        raise DataError("data.clean, data.clean_eval and data.exclude cannot be used with folds")
     kind = setting(config, "source")
     if kind == "synthetic":
         from data_pipelines import synthetic

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import caching, cleaning, manifest, persons
+from data_pipelines import caching, cleaning, exclusion, manifest, persons
 from data_pipelines.decode import IMAGE_SUFFIXES
 from data_pipelines.defaults import setting
 from data_pipelines.example import DataError, Source, empty_labels
@@ -219,6 +219,8 @@ def _make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
         return folds.make_sources(config)
     kind = setting(config, "source")
     if kind == "synthetic":
+        if setting(config, "exclude"):
+            raise DataError("data.exclude lists pictures by name; synthetic faces have none")
         from data_pipelines import synthetic  # drawing code that other sources do without
 
         return synthetic.make_sources(config)
@@ -270,9 +272,9 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
             len(shared),
             ", ".join(shared[:5]),
         )
+    rows_of = {name: np.flatnonzero(split == k) for k, name in enumerate(persons.SPLIT_NAMES)}
     sources = {}
-    for side, name in enumerate(persons.SPLIT_NAMES):
-        rows = np.flatnonzero(split == side)
+    for name, rows in _without_excluded(table, rows_of, config).items():
         if setting(config, "clean" if name == "train" else "clean_eval"):
             rows = rows[
                 cleaning.agrees(
@@ -284,6 +286,21 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
     if not len(sources["train"]):
         raise DataError(f"{table.name}: no picture is left for training")
     return sources
+
+
+def _without_excluded(
+    table: manifest.Table, rows_of: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The rows of each split without those that `data.exclude` lists."""
+    path = setting(config, "exclude")
+    if not path:
+        return dict(rows_of)
+    names = {part: [table.paths[i] for i in rows] for part, rows in rows_of.items()}
+    # A picture that could not be used anyway may be listed too.
+    marks = exclusion.find({**names, "unusable rows": [p for _, p, _ in table.bad]}, path)
+    used = exclusion.parts(setting(config, "exclude_train"))
+    log.info("%s", exclusion.report(marks, path, used))
+    return {p: rows[~marks[p]] if p in used else rows for p, rows in rows_of.items()}
 
 
 def _log_split(table: manifest.Table, name: str, source: TableSource) -> None:

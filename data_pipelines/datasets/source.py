@@ -1,15 +1,17 @@
 """Prepared data sets as sources: random access by index, labels without reading a picture."""
 
+import csv
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import cleaning, persons
+from data_pipelines import cleaning, exclusion, persons
 from data_pipelines.datasets import names
 from data_pipelines.defaults import setting
 from data_pipelines.example import (
@@ -25,6 +27,7 @@ from data_pipelines.example import (
 log = logging.getLogger(__name__)
 
 META_FILE = "affect.json"
+REJECTED_FILE = "rejected.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +151,14 @@ class TfdsSource:
         """`raf_db/aligned train 17 (Image/aligned/train_00018_aligned.jpg)`."""
         row = int(self._rows[i])
         try:
-            name = self._read(row)["name"].bytes_list.value[0].decode()
+            name = self.name(i)
         except (OSError, DecodeError):
             name = "its record cannot be read"
         return f"{self._name} {self.split} {row} ({name})"
+
+    def name(self, i: int) -> str:
+        """Path of picture i in the user's copy; raises as reading the record does."""
+        return self._read(int(self._rows[i]))["name"].bytes_list.value[0].decode()
 
     @property
     def persons(self) -> list[str]:
@@ -318,6 +325,8 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
         held_out = splits.validation(train.persons, fraction, seed=seed)
         sources["validation"] = train.subset(np.flatnonzero(held_out))
         sources["train"] = train.subset(np.flatnonzero(~held_out))
+    if setting(config, "exclude"):
+        sources |= _without_excluded(prepared, sources, config)
     result = {}
     for split in persons.SPLIT_NAMES:
         source = sources.get(split)
@@ -330,6 +339,22 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
         result[split] = source.with_classes(classes) if len(classes) else source
         _log_split(name, split, result[split])
     return result
+
+
+def _without_excluded(
+    prepared: Prepared, sources: Mapping[str, TfdsSource], config: Mapping[str, Any]
+) -> dict[str, TfdsSource]:
+    """The sources without the pictures that `data.exclude` lists."""
+    path = setting(config, "exclude")
+    names = {part: [s.name(i) for i in range(len(s))] for part, s in sources.items()}
+    # A picture that was rejected anyway may be listed too.
+    with open(prepared.folder / REJECTED_FILE, newline="", encoding="utf-8") as file:
+        rejected = (row["file"] for row in csv.DictReader(file))
+        names["rejected.csv"] = [re.sub(r" \(row \d+\)$", "", name) for name in rejected]
+    marks = exclusion.find(names, path)
+    used = exclusion.parts(setting(config, "exclude_train"))
+    log.info("%s", exclusion.report(marks, path, used))
+    return {p: s.subset(np.flatnonzero(~marks[p])) for p, s in sources.items() if p in used}
 
 
 def _test_rows(everything: TfdsSource, own: bool, config: Mapping[str, Any]) -> np.ndarray:
