@@ -127,6 +127,7 @@ class Evaluator:
             num_classes=self._system.num_classes,
             class_names=self._system.class_names,
             min_count=self._min_count,
+            extra=self._system.extra_metrics(self._min_count),
         )
 
     def metric_names(self) -> set[str]:
@@ -136,6 +137,8 @@ class Evaluator:
         rows = max(system.num_classes, 1) * max(self._min_count, 2)
         outputs = {
             "logits": np.zeros((rows, system.num_classes)),
+            "primary": np.ones((rows, system.num_classes)),
+            "nearest_anchor": np.zeros(rows, int),
             "valence": np.zeros(rows),
             "arousal": np.zeros(rows),
             "landmarks": np.zeros((rows, 68, 2)),

@@ -18,6 +18,7 @@ from jax import lax
 from affect_jax.models.layers import Layers, normal
 
 SCOPES = ("example", "batch")
+DEFAULT_ANCHORS = 10  # per class; 8 to 10 are best in the paper
 CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
 
 # Under the root of a distance, whose gradient would be NaN at 0; below float32's rounding.
@@ -155,10 +156,13 @@ class Reliability(nnx.Module):
 
     Args:
       features, n_expression: sizes of embedding and logits.
+      normalise: standardise every component of the embedding over the batch (BatchNorm) before it
+        is compared; not in the paper, but backbones differ a hundredfold in the scale of their
+        embeddings, and anchors are to be drawn at that scale.
       anchors: anchors per class K; 0: none, t = t_a.
-      anchor_scale: standard deviation of the anchors' components at the start; that of the
-        embedding's. (All at zero, as in the official code, they tie and never part.)
-      delta: temperature of the distances, in units of the embedding.
+      anchor_scale: standard deviation of the anchors' components at the start. (All at zero, as
+        in the official code, they tie and never part.)
+      delta: temperature of the distances, in units of the compared embedding.
       scope: "example": attention within an embedding (`TokenAttention`); "batch": across the batch
         (`BatchAttention`).
       tokens, heads: of the attention; tokens with scope "example" only.
@@ -181,7 +185,8 @@ class Reliability(nnx.Module):
         features: int,
         n_expression: int,
         *,
-        anchors: int = 10,
+        normalise: bool = True,
+        anchors: int = DEFAULT_ANCHORS,
         anchor_scale: float = 1.0,
         delta: float = 1.0,
         scope: str = "example",
@@ -220,6 +225,7 @@ class Reliability(nnx.Module):
         self.correction, self.detach_confidence = correction, detach_confidence
         self.n_anchors, self.ramp_steps = anchors, ramp_steps
         self.deterministic = False  # switched by `model.train()` and `model.eval()`
+        self.norm = make.norm(features) if normalise else None
         if anchors:
             shape = (n_expression, anchors, features)
             draw = normal(anchor_scale)
@@ -262,6 +268,8 @@ class Reliability(nnx.Module):
         del rngs  # nothing is drawn; part of the signature all models share
         wide = jnp.promote_types(jnp.float32, outputs["logits"].dtype)
         embedding = outputs["embedding"].astype(wide)
+        if self.norm is not None:
+            embedding = self.norm(embedding)
         logits = outputs["logits"].astype(wide) / self.temperature
         primary = jnp.maximum(jax.nn.log_softmax(logits), _LOG_ZERO)
         new: dict[str, Any] = {}

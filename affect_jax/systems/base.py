@@ -10,6 +10,8 @@ from flax import nnx
 
 from affect_jax import losses, models, optim
 from affect_jax.config import ConfigError, nearest
+from affect_jax.metrics_reliability import ReliabilityStatistics
+from affect_jax.models.reliability import DEFAULT_ANCHORS
 from affect_jax.train_state import take_apart
 
 # Fields of config.model that are not constructor arguments.
@@ -148,8 +150,22 @@ class System:
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         """Per-example arrays that metrics and the report use: logits, valence, arousal,
-        landmarks (pixels of the input)."""
-        names = ("logits",) if "expression" in self.has else ()
+        landmarks (pixels of the input); of a model with reliability balancing what
+        `metrics_reliability` takes."""
+        names = ("logits", "primary") if "expression" in self.has else ()
         if "valence_arousal" in self.has:
             names += ("valence", "arousal")
-        return {k: outputs[k] for k in names if k in outputs}
+        kept = {k: outputs[k] for k in names if k in outputs}
+        if "primary" in kept and "anchor_distances" in outputs:
+            flat = outputs["anchor_distances"].reshape(len(kept["primary"]), -1)
+            kept["nearest_anchor"] = jnp.argmin(flat, axis=1)
+        return kept
+
+    def extra_metrics(self, min_count: int) -> list[Any]:
+        """Fresh accumulators beside those that the labels of the data ask for."""
+        balancing = self.config.model.get("reliability")
+        if not balancing or "expression" not in self.has:
+            return []
+        settings = {} if balancing is True else balancing
+        anchors = settings.get("anchors", DEFAULT_ANCHORS)
+        return [ReliabilityStatistics(self.num_classes, anchors, min_count)]

@@ -14,6 +14,7 @@ from flax import nnx
 
 from affect_jax import losses
 from affect_jax.config import ConfigError, nearest
+from affect_jax.systems.arbex import reliability_terms
 from affect_jax.systems.base import Phase, System, need_outputs
 from affect_jax.systems.fan import landmark_loss, landmarks_of
 
@@ -39,7 +40,8 @@ def emofan_loss(
     (eq. 7, w = `distillation_weight`). Valence and arousal: (a L_MSE + b L_PCC + c L_CCC) /
     (a + b + c) with a, b, c drawn once a step (eq. 8 to 10), or one of the three alone (eq. 6);
     with a teacher, its predictions stand in for the labels of every example. Beside these, if
-    `heatmap_weight` is not 0, that multiple of the landmark loss. What a batch has no label for
+    `heatmap_weight` is not 0, that multiple of the landmark loss; and beside the categories of a
+    model with reliability balancing, the losses of `systems.arbex`. What a batch has no label for
     adds 0.
 
     Args:
@@ -87,6 +89,9 @@ def emofan_loss(
                 logits, teacher["logits"], **shared
             )
             total += share * terms["distillation"]
+        if "primary" in outputs:
+            added, more = reliability_terms(outputs, labels, config=config, **shared)
+            total, terms = total + added, terms | more
 
     targets = batch.get("valence_arousal")
     if share and "valence" in teacher:

@@ -1,0 +1,109 @@
+"""What reliability balancing does to a data set's predictions; see `affect_jax.metrics`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+
+from affect_jax.metrics import ClassificationStatistics
+
+_PRIMARY = ("accuracy", "balanced_accuracy", "f1_macro", "nll", "ece")
+
+
+class ReliabilityStatistics:
+    """Scores of the primary distribution, and how often the final one differs.
+
+    Args:
+        num_classes: N.
+        anchors: anchors per class, K.
+        min_count: as in `ClassificationStatistics`.
+    """
+
+    def __init__(self, num_classes: int, anchors: int, min_count: int = 1):
+        self._primary = ClassificationStatistics(num_classes, None, min_count)
+        # Examples, changed ones; labelled ones, made right, made wrong; sum of squared deviations
+        # of the primary and of the final probabilities from 1 / N.
+        self._sums = np.zeros(7)
+        self._wins = np.zeros(num_classes * anchors)
+
+    def update(self, outputs: dict[str, np.ndarray], batch: dict[str, np.ndarray]) -> Self:
+        """Adds a batch.
+
+        Args:
+            outputs: `primary` [B, N], `logits` [B, N] (of the final distribution) and
+                `nearest_anchor` int [B], counted over all classes; without `primary` nothing
+                is added.
+            batch: `expression` int [B] (-1: no label), `mask` bool [B].
+        """
+        if "primary" not in outputs:
+            return self
+        labels = np.asarray(batch["expression"])
+        mask = np.asarray(batch.get("mask", np.ones(len(labels), bool)), bool)
+        primary = np.asarray(outputs["primary"], np.float64)
+        with np.errstate(divide="ignore"):
+            log_primary = np.maximum(np.log(primary), -1e4)
+        self._primary.update(log_primary, labels, mask)
+        final = np.asarray(outputs["logits"], np.float64)
+        final = np.exp(final - final.max(1, keepdims=True))
+        final /= final.sum(1, keepdims=True)
+        before, after = primary.argmax(1), final.argmax(1)
+        known = mask & (labels >= 0)
+        right, now_right = before == labels, after == labels
+        spread = [np.square(p - 1 / p.shape[1])[mask].sum() for p in (primary, final)]
+        self._sums += [
+            mask.sum(),
+            (mask & (before != after)).sum(),
+            known.sum(),
+            (known & ~right & now_right).sum(),
+            (known & right & ~now_right).sum(),
+            *spread,
+        ]
+        if self._wins.size and "nearest_anchor" in outputs:
+            np.add.at(self._wins, np.asarray(outputs["nearest_anchor"])[mask].astype(int), 1)
+        return self
+
+    def merge(self, other: ReliabilityStatistics) -> Self:
+        """Adds what `other` has seen."""
+        self._primary.merge(other._primary)
+        self._sums = self._sums + other._sums
+        self._wins = self._wins + other._wins
+        return self
+
+    def compute(self) -> dict[str, float]:
+        """Empty without an example; otherwise
+
+        `accuracy_primary`, `balanced_accuracy_primary`, `f1_macro_primary`, `nll_primary` and
+        `ece_primary`: scores of the uncorrected distribution;
+        `correction_changed`: share of the examples whose class the correction changes;
+        `correction_better`, `correction_worse`: shares of the labelled examples that it makes
+        right, and wrong;
+        `spread_primary`, `spread_final`: standard deviation of the probabilities around 1 / N;
+        with anchors `anchors_never_win`: share of the anchors that are the nearest one of nobody.
+        """
+        examples, changed, labelled, better, worse, *spread = map(float, self._sums)
+        if not examples:
+            return {}
+        scores = self._primary.compute()
+        figures = {f"{name}_primary": scores[name] for name in _PRIMARY if name in scores}
+        figures["correction_changed"] = changed / examples
+        if labelled:
+            figures["correction_better"] = better / labelled
+            figures["correction_worse"] = worse / labelled
+        numbers = examples * self._primary.num_classes
+        for name, total in zip(("spread_primary", "spread_final"), spread, strict=True):
+            figures[name] = float(np.sqrt(total / numbers))
+        if self._wins.size:
+            figures["anchors_never_win"] = float(np.mean(self._wins == 0))
+        return figures
+
+    def state(self) -> np.ndarray:
+        """Everything, as a float64 vector."""
+        return np.concatenate([self._sums, self._wins, self._primary.state()])
+
+    def load_state(self, state: np.ndarray) -> Self:
+        """Takes over what `state` returned."""
+        end = 7 + self._wins.size
+        self._sums, self._wins = np.array(state[:7]), np.array(state[7:end])
+        self._primary.load_state(state[end:])
+        return self
