@@ -18,15 +18,17 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import observe, restore, systems
+from affect_jax import observe, restore, smoothing, systems
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
+from data_pipelines.example import tracks_of
 
 log = logging.getLogger(__name__)
 
 Predictions = dict[str, np.ndarray]
+_LABELS = ("expression", "valence_arousal", "landmarks")
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -78,11 +80,14 @@ class Evaluation:
     Attributes:
       metrics: name -> value, of the plain pass.
       flip: the same with flip-averaged valence and arousal; None without the mirrored pass.
+      video: the same with logits, valence and arousal averaged over the last frames of each video
+        (see `smoothing.smooth`); None unless asked.
       predictions: per-example arrays with labels and `index`, of all processes; None unless asked.
     """
 
     metrics: dict[str, float]
     flip: dict[str, float] | None = None
+    video: dict[str, float] | None = None
     predictions: Predictions | None = None
 
 
@@ -151,7 +156,12 @@ class Evaluator:
         return {"loss", *self._new_metrics().update(outputs, labels).compute()}
 
     def run(
-        self, state: dict[str, Any], batches: Iterable[dict], *, keep_predictions: bool = False
+        self,
+        state: dict[str, Any],
+        batches: Iterable[dict],
+        *,
+        keep_predictions: bool = False,
+        tracks: np.ndarray | None = None,
     ) -> Evaluation:
         """Runs over `batches` (this process's part of every batch, padded and masked).
 
@@ -159,6 +169,8 @@ class Evaluator:
           state: placed on the devices; `params` or `ema`, and `stats` are read.
           batches: one pass over a split.
           keep_predictions: also return the per-example arrays.
+          tracks: int [n] of the split's records (see `example.tracks_of`): also measure with
+            smoothing over the frames of each.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
         plain, flipped = self._new_metrics(), self._new_metrics()
@@ -168,14 +180,24 @@ class Evaluator:
             plain.update(outputs, host_batch)
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
-            if keep_predictions:
+            if keep_predictions or tracks is not None:
                 kept.append(_with_labels(outputs, host_batch))
         result = Evaluation(self._compute(plain))
         if self._flip and "valence_ccc" in result.metrics:
             result.flip = self._compute(flipped)
+        # Of all processes: the frames of a video are spread over them.
+        joined = _join(kept) if kept else None
+        if tracks is not None:
+            result.video = self._measure(smoothing.smooth_predictions(joined, tracks))
         if keep_predictions:
-            result.predictions = _join(kept)
+            result.predictions = joined
         return result
+
+    def _measure(self, joined: Predictions) -> dict[str, float]:
+        """Metrics of joined predictions, which every process holds."""
+        labels = {k: joined.get(f"true_{k}", joined.get(k)) for k in _LABELS}
+        metrics = self._new_metrics().update(joined, labels).compute()
+        return {"loss": total_loss(metrics), **metrics}
 
     def _compute(self, local: MetricSet) -> dict[str, float]:
         merged = self._new_metrics()
@@ -186,10 +208,10 @@ class Evaluator:
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
-    labels = ("index", "mask", "expression", "valence_arousal", "landmarks", "group", "attributes")
+    names = ("index", "mask", *_LABELS, "group", "attributes")
     return {
         **outputs,
-        **{f"true_{k}" if k in outputs else k: batch[k] for k in labels if k in batch},
+        **{f"true_{k}" if k in outputs else k: batch[k] for k in names if k in batch},
     }
 
 
@@ -205,11 +227,30 @@ def _join(parts: list[Predictions]) -> Predictions:
     return {k: v[order] for k, v in joined.items()}
 
 
+def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarray | None:
+    """The tracks to smooth over when `source` is evaluated; None unless `config.eval.video`.
+
+    Raises:
+      ConfigError: no record of the source is known to be a frame of a video.
+    """
+    if not config.eval.video:
+        return None
+    tracks = tracks_of(source)
+    if not (tracks >= 0).any():
+        raise config_lib.ConfigError(
+            "config.eval.video is set, but the split holds no videos: a manifest names them in a "
+            "column `video`; of the prepared sets AFEW-VA, SEWA and Aff-Wild2 have them"
+        )
+    return tracks
+
+
 def show(evaluation: Evaluation, title: str) -> None:
     """Prints the results table of an evaluation."""
     rows = {"plain": evaluation.metrics}
     if evaluation.flip is not None:
         rows["flip-averaged"] = evaluation.flip
+    if evaluation.video is not None:
+        rows["video-smoothed"] = evaluation.video
     if is_main_process():
         print(f"\n{title}\n{observe.results_table(rows)}\n", flush=True)
 
@@ -269,11 +310,15 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         min_count=config.eval.min_count,
     )
     with data_lib.eval_batches(config, source) as batches:
-        result = evaluator.run(loaded.state, batches, keep_predictions=True)
+        result = evaluator.run(
+            loaded.state, batches, keep_predictions=True, tracks=tracks_to_smooth(config, source)
+        )
     show(result, f"{split}, checkpoint {loaded.step} of {workdir}")
     if is_main_process():
         with observe.MetricWriter(workdir, append=True) as writer:
             writer.write(loaded.step, split, result.metrics)
             if result.flip is not None:
                 writer.write(loaded.step, f"{split}_flip", result.flip)
+            if result.video is not None:
+                writer.write(loaded.step, f"{split}_video", result.video)
     return result

@@ -27,7 +27,7 @@ from affect_jax import mixing, observe, parallel, restore, systems
 from affect_jax import step as step_lib
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError
-from affect_jax.evaluate import Evaluation, Evaluator, show
+from affect_jax.evaluate import Evaluation, Evaluator, show, tracks_to_smooth
 from affect_jax.parallel import AXIS
 from affect_jax.systems.base import System
 from affect_jax.train_state import take_apart
@@ -128,7 +128,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         workdir.mkdir(parents=True, exist_ok=True)
         config_lib.claim_workdir(workdir, config)
     parallel.barrier("workdir")
-    _set_compilation_cache(config, workdir)
+    set_compilation_cache(config, workdir)
 
     with contextlib.ExitStack() as stack:
         checkpointer = Checkpointer(
@@ -149,7 +149,8 @@ def _is_finished(workdir: pathlib.Path, total: int) -> bool:
     return bool(rows) and bool(rows[-1].get("final")) and rows[-1]["step"] == total
 
 
-def _set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Keeps compiled programs where the config says, unless JAX was told another place before."""
     folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
     if folder != "off" and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", folder)
@@ -191,6 +192,7 @@ class _Run:
                 f"config.checkpoint.best_metric = {best!r} is not measured on these data; "
                 + config_lib.nearest(best, self.evaluator.metric_names())
             )
+        self.tracks = tracks_to_smooth(config, sources["test"])
         self.is_main = parallel.is_main_process()
         self.batches: Any = None
 
@@ -198,7 +200,11 @@ class _Run:
         """State of the newest checkpoint, or fresh."""
         if not self.start and self.config.init_from:
             restore.initialise_from(
-                self.model, self.config.init_from, self.config.init_allow, self.mapper
+                self.model,
+                self.config.init_from,
+                self.config.init_allow,
+                self.mapper,
+                self.system.class_names,
             )
         _, params, stats = take_apart(self.model)
         state = {"step": jnp.asarray(self.start, jnp.int32), "params": params, "stats": stats}
@@ -400,9 +406,11 @@ class _Run:
         )
         source = self.sources["test"]
         batches = self.open_pipelines.enter_context(data_lib.eval_batches(self.config, source))
-        evaluation = evaluator.run(state, batches, keep_predictions=True)
+        evaluation = evaluator.run(state, batches, keep_predictions=True, tracks=self.tracks)
         if evaluation.flip is not None:
             writer.write(self.total, "test_flip", evaluation.flip)
+        if evaluation.video is not None:
+            writer.write(self.total, "test_video", evaluation.video)
         writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
         show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")
         if self.is_main:

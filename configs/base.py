@@ -61,6 +61,13 @@ def get_config() -> ConfigDict:
             heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
             distillation_weight=0.0,  # share of KL(teacher || student) in the categories; 0: off
             teacher="",  # model directory or workdir of the teacher
+            # Of a model with model.reliability; see affect_jax/losses_reliability.py.
+            reliability=dict(
+                variant="bounded",  # bounded, paper, official
+                lambda_anchor=0.1,  # weight of the anchor loss beside the cross-entropy
+                lambda_center=0.1,  # weight of the centre loss
+                margin=1.0,  # bounded: distance of anchors over sqrt(length of the embedding)
+            ),
         )
     )
 
@@ -113,6 +120,7 @@ def get_config() -> ConfigDict:
                 version=1,  # of the renderer's appearance and labels
                 frames_per_video=4,
                 videos_per_person=4,
+                frame_time=0.35,  # between frames; expressions and heads sway in 3 to 10 units
                 imbalance=1.0,  # most over least frequent class
                 symmetric_noise=0.0,  # training labels replaced by any other class
                 confusable_noise=0.0,  # ... by the class they are mistaken for
@@ -178,6 +186,7 @@ def get_config() -> ConfigDict:
         dict(
             batch_size=0,  # 0: as in training
             flip=True,  # test: also report flip-averaged valence and arousal
+            video=False,  # test: also average each frame's outputs with those of the last four
             min_count=10,  # classes with fewer true examples are left out of macro scores
             split="test",  # --mode=eval: which split
             checkpoint="best",  # --mode=eval: best, latest, or a step

@@ -140,6 +140,18 @@ class Source(Protocol):
         ...
 
 
+def tracks_of(source: Source) -> np.ndarray:
+    """int32 [n], the video that each record is a frame of; -1 for a picture that is of none.
+
+    Frames of one video follow each other in the order of the source. A source tells this by the
+    attribute `tracks`; one without it holds single pictures.
+    """
+    tracks = getattr(source, "tracks", None)
+    if tracks is None:
+        return np.full(len(source), MISSING_ID, np.int32)
+    return np.asarray(tracks, np.int32)
+
+
 def canonical_name(name: str) -> str:
     """Lower-case class name with synonyms folded (`Happiness` -> `happy`)."""
     name = name.strip().lower()

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipelines import caching, splits
 from data_pipelines.defaults import setting
-from data_pipelines.example import DataError, Source
+from data_pipelines.example import DataError, Source, tracks_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Subset:
         self.base, self.rows = base, np.asarray(rows, np.int64)
         self.labels = np.asarray(base.labels)[self.rows]
         self.groups = np.asarray(base.groups)[self.rows]
+        self.tracks = tracks_of(base)[self.rows]
         self.persons = np.asarray(base.persons)[self.rows].astype(str).tolist()
         for name in _OF_THE_WHOLE:
             if hasattr(base, name):

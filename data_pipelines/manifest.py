@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 PERSON_COLUMNS = ("person", "subject", "identity", "video", "group", "clip")
 GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
+VIDEO_COLUMNS = ("video", "clip")
 ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 SPLITS = {
@@ -64,6 +65,8 @@ class _Row(NamedTuple):
     box: np.ndarray | None
     person: str | None
     group: str | None
+    video: str | None
+    frame: float | None
     split: int
     attributes: tuple[str, ...]
 
@@ -84,6 +87,7 @@ class Table:
       box: float32 [n, 4] or None.
       persons: n names; the path itself where unknown.
       groups: int32 [n] video, clip or person.
+      tracks: int32 [n] video or clip, whose rows stand in the order of their frames.
       split: int8 [n] as given (-1 = not given) or None.
       attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
       bad: (row, path, reason) of the rows left out.
@@ -100,6 +104,7 @@ class Table:
     box: np.ndarray | None
     persons: list[str]
     groups: np.ndarray
+    tracks: np.ndarray
     split: np.ndarray | None
     attributes: np.ndarray | None
     attribute_names: tuple[str, ...]
@@ -200,9 +205,40 @@ def build_table(
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
+    good = _in_time(good)
     class_names, good, expression = _assign_classes(good, bad, classes, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
     return _columns(good, expression, bad, columns, class_names, name, root)
+
+
+def _in_time(rows: list[_Row]) -> list[_Row]:
+    """The rows with those of each video brought together and in the order of their frames.
+
+    Without frame numbers the order of the file is kept.
+    """
+    if all(r.frame is None for r in rows):
+        return rows
+    first: dict[tuple[str | None, str], int] = {}
+    for i, r in enumerate(rows):
+        if r.video:
+            first.setdefault((r.person, r.video), i)
+    keys = [
+        (first[r.person, r.video], r.frame or 0.0) if r.video else (i, 0.0)
+        for i, r in enumerate(rows)
+    ]
+    return [rows[i] for i in sorted(range(len(rows)), key=keys.__getitem__)]
+
+
+def _tracks(rows: list[_Row]) -> np.ndarray:
+    """Numbers of the videos, -1 where there is none. Persons may use one name for theirs."""
+    numbers: dict[tuple[str | None, str], int] = {}
+    return np.array(
+        [
+            numbers.setdefault((r.person, r.video), len(numbers)) if r.video else MISSING_ID
+            for r in rows
+        ],
+        np.int32,
+    )
 
 
 def _check_columns(columns: set[str], name: str) -> None:
@@ -224,6 +260,7 @@ def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) 
     split = str(row.get("split") or "").strip().lower()
     if split and split not in SPLITS:
         raise BadRow(f"unknown split {split!r}; known: train, validation, test")
+    video = _first(row, VIDEO_COLUMNS)
     parsed = _Row(
         number=number,
         path=path,
@@ -234,6 +271,8 @@ def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) 
         box=_box(row),
         person=_first(row, PERSON_COLUMNS),
         group=_first(row, GROUP_COLUMNS),
+        video=video,
+        frame=_number(row.get("frame"), "frame") if video else None,
         split=SPLITS.get(split, MISSING_ID),
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
     )
@@ -421,6 +460,7 @@ def _columns(
         box=stack([r.box for r in rows], (4,)),
         persons=[r.person or r.path for r in rows],
         groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
+        tracks=_tracks(rows),
         split=np.array([r.split for r in rows], np.int8) if "split" in columns else None,
         attributes=np.stack([codes for codes, _ in coded], 1) if names else None,
         attribute_names=names,

@@ -8,6 +8,7 @@ A manifest has one row a picture. Columns (`path` is needed, and at least one of
   landmarks                            68 (x, y) pairs: 136 numbers, or a JSON list
   box (or x0, y0, x1, y1)              the face: four numbers, or a JSON list
   person, video, group                 who and which clip (also: subject, identity, clip)
+  frame                                place in the video; without it, frames stand in order
   split                                train, validation or test
   gender, race, age, culture           attributes for audit
 
@@ -51,6 +52,7 @@ class TableSource:
         self.num_classes = len(table.class_names)
         self.labels = table.expression[rows]
         self.groups = table.groups[rows]
+        self.tracks = table.tracks[rows]
         self.persons = [table.persons[i] for i in rows]
         self.attribute_names = table.attribute_names
         self.attribute_values = table.attribute_values

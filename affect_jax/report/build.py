@@ -13,8 +13,8 @@ import numpy as np
 from affect_jax.errors import UserError
 from affect_jax.observe import METRICS_FILE, read_metrics, write_atomically
 from affect_jax.observe.tables import Results
+from affect_jax.report import classes, page, plots, predictions, style
 from affect_jax.report import faces as face_figures
-from affect_jax.report import page, plots, predictions, style
 
 FOLDER = "report"
 RESULTS_FILE = "results.md"
@@ -36,7 +36,8 @@ class Run(NamedTuple):
 
     Attributes:
         rows: of `metrics.jsonl`.
-        results: `plain` and, where there is one, `flip-averaged`: the test split's metrics.
+        results: `plain` and, where there are such, `flip-averaged` and `video-smoothed`: the test
+            split's metrics.
         final: the last test row.
         stored: the predictions (see `predictions.gather`).
         config: the run's configuration; empty if the workdir has none.
@@ -116,9 +117,10 @@ def read_run(workdir: str | os.PathLike) -> Run:
     if not (workdir / FOLDER / predictions.ARRAYS_FILE).exists():
         raise UserError(f"{workdir}: the test left no {FOLDER}/{predictions.ARRAYS_FILE}; {again}")
     results = {"plain": _metrics(final)}
+    beside = {"test_flip": "flip-averaged", "test_video": "video-smoothed"}
     for row in rows:
-        if row["split"] == "test_flip" and row["step"] == final["step"]:
-            results["flip-averaged"] = _metrics(row)
+        if row["split"] in beside and row["step"] == final["step"]:
+            results[beside[row["split"]]] = _metrics(row)
     return Run(
         rows=rows,
         results=results,
@@ -215,7 +217,7 @@ def _labels(run: Run) -> np.ndarray:
 
 
 def _confusion(run: Run) -> Any:
-    return plots.confusion_matrix(
+    return classes.confusion_matrix(
         _labels(run),
         run.stored["probabilities"].argmax(axis=1),
         run.stored["class_names"].tolist(),
@@ -224,7 +226,7 @@ def _confusion(run: Run) -> Any:
 
 
 def _reliability(run: Run) -> Any:
-    return plots.reliability_diagram(run.stored["probabilities"], _labels(run))
+    return classes.reliability_diagram(run.stored["probabilities"], _labels(run))
 
 
 def _circumplex(run: Run) -> Any:

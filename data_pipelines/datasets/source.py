@@ -27,6 +27,8 @@ from data_pipelines.example import (
 log = logging.getLogger(__name__)
 
 META_FILE = "affect.json"
+# What cards call a group whose records are frames of one video, a face each.
+_VIDEOS = ("clip", "recording", "face track")
 REJECTED_FILE = "rejected.csv"
 
 
@@ -112,6 +114,7 @@ class TfdsSource:
         self.num_classes = len(self.class_names)
         self.attribute_names = tuple(name for name, _ in meta["attributes"])
         self.attribute_values = tuple(tuple(values) for _, values in meta["attributes"])
+        self._is_video = meta["group"] in _VIDEOS
         self.has_persons = bool((self._person_ids >= 0).any())
         self.has = frozenset(
             [*meta["splits"][split]["has"], *(["attributes"] if self.attribute_names else [])]
@@ -159,6 +162,11 @@ class TfdsSource:
     def name(self, i: int) -> str:
         """Path of picture i in the user's copy; raises as reading the record does."""
         return self._read(int(self._rows[i]))["name"].bytes_list.value[0].decode()
+
+    @property
+    def tracks(self) -> np.ndarray:
+        """int32 [n], the group where that is a video (frames were written in order); else -1."""
+        return self.groups if self._is_video else np.full_like(self.groups, MISSING_ID)
 
     @property
     def persons(self) -> list[str]:

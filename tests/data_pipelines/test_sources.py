@@ -67,6 +67,27 @@ def test_jsonl_equals_csv(photos, tmp_path):
     assert one.has == two.has >= {"landmarks", "attributes"}
 
 
+def test_frames_of_a_video_stand_in_order(photos):
+    header = "path,expression,person,video,frame"
+    rows = [
+        ["0.jpg", "sad", "ann", "v", 10],
+        ["1.jpg", "sad", "bob", "v", 0],
+        ["2.jpg", "sad", "ann", "v", 9],
+        ["3.jpg", "sad", "ann", "", ""],
+        ["4.jpg", "sad", "bob", "v", 1],
+    ]
+    source = ManifestSource(photos(header, rows))
+    # Two persons may name their videos alike; a still belongs to none.
+    assert [source.path(i) for i in range(5)] == ["2.jpg", "0.jpg", "1.jpg", "4.jpg", "3.jpg"]
+    np.testing.assert_array_equal(source.tracks, [0, 0, 1, 1, -1])
+    assert source.describe(0).endswith("set.csv:4 (2.jpg)")
+    unnumbered = ManifestSource(photos("path,expression,clip", [[r[0], "sad", r[3]] for r in rows]))
+    np.testing.assert_array_equal(unnumbered.tracks, [0, 0, 0, -1, 0])
+    assert unnumbered.path(0) == "0.jpg"
+    with pytest.raises(TooManyBadRecords, match="frame 'x' is not a number"):
+        ManifestSource(photos(header, [["0.jpg", "sad", "ann", "v", "x"]]))
+
+
 @pytest.mark.parametrize("text", ["[0, 1, 2, 3]", "0;1;2;3", "0 1  2 3", "(0,1),(2,3)"])
 def test_boxes_in_many_spellings(photos, text):
     source = ManifestSource(photos("path,expression,box", [["0.jpg", "sad", text]]))

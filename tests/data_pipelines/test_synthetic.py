@@ -140,6 +140,18 @@ def test_frames_of_a_video_move_smoothly():
     assert np.abs(np.diff(images, axis=1)).mean() < np.abs(images[1:, 0] - images[:-1, 0]).mean()
 
 
+def test_frames_closer_in_time_differ_less():
+    def motion(frame_time):
+        source = SyntheticFaces(8, seed=3, frames_per_video=8, frame_time=frame_time)
+        marks = np.stack([source[i]["landmarks"] for i in range(8)])
+        return np.linalg.norm(np.diff(marks, axis=0), axis=-1).mean()
+
+    assert motion(0.05) < 0.3 * motion(0.35)
+    # The first frame is that of any other speed.
+    slow, fast = (SyntheticFaces(8, frames_per_video=8, frame_time=t)[0] for t in (0.05, 0.35))
+    np.testing.assert_array_equal(slow["image"], fast["image"])
+
+
 def test_valence_and_arousal_follow_the_category_and_the_intensity():
     source = SyntheticFaces(640, frames_per_video=1, image_size=32)
     valence, arousal = np.stack([source[i]["valence_arousal"] for i in range(320)]).T

@@ -100,7 +100,7 @@ def test_afew_va(tmp_path, nested):
     ]
     np.testing.assert_allclose(full.valence_arousal[:2], [[-1, 0.3], [-0.5, 0.3]])
     np.testing.assert_allclose(full[1]["landmarks"], trees.POINTS, rtol=1e-6)
-    assert full.groups.tolist() == [0, 0, 1, 1, 2, 2]
+    assert full.groups.tolist() == full.tracks.tolist() == [0, 0, 1, 1, 2, 2]
     # One actor in two spellings is one person; an unnamed one is a person of its own.
     assert full.persons == ["ann actor"] * 4 + ["clip 051"] * 2
     assert result.rejected["001/00002.png"] == "valence 11.0 is outside [-10, 10]"
@@ -146,7 +146,8 @@ def test_aff_wild2_expressions(tmp_path):
     assert train.labels.tolist() == [0, 7, 4]
     assert train[1]["image"] == trees.encoded(3)
     # Two persons of one video are two groups that are never parted.
-    assert train.groups.tolist() == [0, 0, 1] and set(train.persons) == {"1-30-1280x720"}
+    assert train.groups.tolist() == train.tracks.tolist() == [0, 0, 1]
+    assert set(train.persons) == {"1-30-1280x720"}
     assert result.source("validation").labels.tolist() == [6, 2]
     assert result.rejected == {
         "1-30-1280x720/00002.jpg": "expression -1: frame is not annotated",
