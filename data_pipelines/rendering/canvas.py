@@ -4,8 +4,6 @@ A picture has four channels: RGB, and the share of a pixel that belongs to the p
 background has 0), so that one stroke draws both. Layers with one channel take a number for colour.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
@@ -13,6 +11,7 @@ _SHIFT = 4
 _ONE = 1 << _SHIFT
 
 Colour = tuple[float, float, float]
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
 def shade(rgb: Colour, factor: float) -> Colour:
@@ -27,8 +26,9 @@ def mix(a: Colour, b: Colour, part: float) -> Colour:
     return (keep * a[0] + part * b[0], keep * a[1] + part * b[1], keep * a[2] + part * b[2])
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
-    return (points * _ONE).astype(np.int32)
+def _fixed(lines: np.ndarray) -> list[np.ndarray]:
+    fixed = (lines * _ONE).astype(np.int32)
+    return list(fixed) if fixed.ndim == 3 else [fixed]
 
 
 def _value(colour: Colour | float) -> tuple[float, ...] | float:
@@ -36,23 +36,19 @@ def _value(colour: Colour | float) -> tuple[float, ...] | float:
 
 
 def fill(image: np.ndarray, points: np.ndarray, colour: Colour | float) -> None:
-    """Fill the polygon [n, 2]."""
-    cv2.fillPoly(image, [_fixed(points)], _value(colour), cv2.LINE_AA, _SHIFT)
+    """Fill a polygon [n, 2], or several that do not overlap, [k, n, 2]."""
+    cv2.fillPoly(image, _fixed(points), _value(colour), cv2.LINE_AA, _SHIFT)
 
 
 def stroke(
     image: np.ndarray,
-    lines: np.ndarray | Sequence[np.ndarray],
+    lines: np.ndarray,
     colour: Colour | float,
     width: int = 1,
     closed: bool = False,
 ) -> None:
-    """Draw one line [n, 2], or several of one colour (a list, or an array [k, n, 2])."""
-    if isinstance(lines, list):
-        fixed = [_fixed(line) for line in lines]
-    else:
-        fixed = list(_fixed(lines)) if lines.ndim == 3 else [_fixed(lines)]
-    cv2.polylines(image, fixed, closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
+    """Draw a line [n, 2], or several [k, n, 2]."""
+    cv2.polylines(image, _fixed(lines), closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
 
 
 def disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: Colour | float) -> None:
@@ -66,17 +62,25 @@ def hull(points: np.ndarray) -> np.ndarray:
     return cv2.convexHull(points.astype(np.float32))[:, 0]
 
 
-def window(outline: np.ndarray, size: int) -> tuple[int, int, int, int] | None:
+def window(outline: np.ndarray, size: int) -> Box | None:
     """(x0, y0, x1, y1) of the part of the picture around an outline; None if hardly any is left."""
-    x0, y0 = np.maximum(outline.min(0).astype(int) - 2, 0).tolist()
-    x1, y1 = np.minimum(outline.max(0).astype(int) + 4, size).tolist()
+    x0, y0 = (max(int(low) - 2, 0) for low in outline.min(0).tolist())
+    x1, y1 = (min(int(high) + 4, size) for high in outline.max(0).tolist())
     return (x0, y0, x1, y1) if x1 - x0 > 3 and y1 - y0 > 3 else None
 
 
-def blend(area: np.ndarray, patch: np.ndarray, outline: np.ndarray) -> None:
-    """Put the patch into an area of the same shape, within an outline, with soft edges."""
-    mask = np.zeros(area.shape[:2], np.uint8)
-    fill(mask, outline, 255.0)
-    alpha = cv2.merge([mask] * 4)
-    inside = cv2.multiply(patch, alpha, scale=1 / 255)
-    cv2.add(cv2.multiply(area, cv2.bitwise_not(alpha), scale=1 / 255), inside, dst=area)
+def patch(box: Box, colour: Colour) -> np.ndarray:
+    """A picture of one colour for a part of the whole."""
+    x0, y0, x1, y1 = box
+    return np.full((y1 - y0, x1 - x0, 4), (*colour, 255), np.uint8)
+
+
+def blend(image: np.ndarray, patch: np.ndarray, box: Box, outline: np.ndarray) -> None:
+    """Put the patch (used up) into a part of the picture, within an outline, with soft edges."""
+    x0, y0, x1, y1 = box
+    area, alpha = image[y0:y1, x0:x1], np.zeros_like(patch)
+    fill(alpha, outline - (x0, y0), (255.0, 255.0, 255.0))
+    cv2.multiply(patch, alpha, patch, scale=1 / 255)
+    cv2.bitwise_not(alpha, alpha)
+    cv2.multiply(area, alpha, area, scale=1 / 255)
+    cv2.add(area, patch, area)

@@ -7,6 +7,7 @@ on the features that a picture shows.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -69,6 +70,31 @@ def surface(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     below = np.where(y > 5.0, 250.0, 118.0)
     inside = 1.0 - (x / 79.0) ** 2 - ((y - 5.0) / below) ** 2
     return -96.0 + 98.0 * np.sqrt(np.maximum(inside, 0.02))
+
+
+class Table:
+    """Arrays of one width, one below the other in `rows` [n, d], by name.
+
+    Args:
+      parts: arrays [..., d].
+    """
+
+    def __init__(self, parts: Mapping[str, np.ndarray]) -> None:
+        width = next(iter(parts.values())).shape[-1]
+        self.rows = np.concatenate([part.reshape(-1, width) for part in parts.values()])
+        self._places, start = [], 0
+        for name, part in parts.items():
+            stop = start + part.size // width
+            self._places.append((name, slice(start, stop), part.shape[:-1]))
+            start = stop
+
+    def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """By name, the rows of [n, k] (or of more) that belong to a part: views [..., k]."""
+        width = values.shape[-1]
+        return {
+            name: values[rows] if len(shape) == 1 else values[rows].reshape(*shape, width)
+            for name, rows, shape in self._places
+        }
 
 
 @dataclasses.dataclass(frozen=True)

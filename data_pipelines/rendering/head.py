@@ -4,7 +4,7 @@ import numpy as np
 
 from data_pipelines.rendering import canvas
 from data_pipelines.rendering.canvas import mix, shade
-from data_pipelines.rendering.geometry import Camera, spline
+from data_pipelines.rendering.geometry import spline
 from data_pipelines.rendering.identity import Person
 
 _SIDES = np.array([[[-1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0]]])
@@ -67,13 +67,14 @@ _FRINGE = np.array(
      (62, -29, -38)],
     float,
 )
-_BODY = np.array(
+BODY = np.array(
     [(-56, 168, -64), (-150, 200, -70), (-150, 330, -70), (150, 330, -70), (150, 200, -70),
      (56, 168, -64), (28, 186, -30), (0, 194, -22), (-28, 186, -30)],
     float,
 )
 # fmt: on
 _BROAD = ("long", "long_fringe")
+_SHADOW_DROP = np.repeat([3.0, 22.0], [11, 9])  # millimetres: upper and lower edge
 _POWER = np.stack([np.cos(_ROUND), np.sin(_ROUND)])
 
 
@@ -128,15 +129,16 @@ def paint_behind(
     soft: np.ndarray,
     person: Person,
     flat: dict[str, np.ndarray],
-    camera: Camera,
+    face: np.ndarray,
+    mm: float,
     u: list[float],
 ) -> None:
     """Everything up to the bare face: back hair, body, ears, skull and skin.
 
-    `u`: 3 uniform numbers for the colour of the clothes.
+    `face` is its outline; `u`: 3 uniform numbers for the colour of the clothes.
     """
-    p, mm = person, camera.scale
-    jaw, hairline = flat["jaw"], flat["hairline"]
+    p = person
+    jaw, hairline = flat["landmarks"][:17], flat["hairline"]
     cap = canvas.hull(flat["skull"])
     back = shade(p.hair, 0.62)
     if p.style in _BROAD:
@@ -145,20 +147,19 @@ def paint_behind(
         )
     if p.style == "bun":
         canvas.disc(image, flat["bun"][0], 27.0 * mm, shade(p.hair, 0.8))
-    body = camera.flatten(_BODY)
+    body = flat["body"]
     neck = np.concatenate([flat["neck"], body[5:], body[:1]])
     cloth = (30.0 + 180.0 * u[0], 30.0 + 180.0 * u[1], 30.0 + 180.0 * u[2])
     canvas.fill(image, neck, shade(p.skin, 0.80))
     canvas.fill(image, body, cloth)
     canvas.stroke(image, body[5:], shade(cloth, 0.7), max(1, round(2.5 * mm)))
     # The chin throws a shadow on the neck: the jaw once more, lower.
-    near, far = np.array([0.0, 3.0 * mm]), np.array([0.0, 22.0 * mm])
-    shadow = np.concatenate([jaw[3:14] + near, jaw[12:3:-1] + far])
+    shadow = np.concatenate([jaw[3:14], jaw[12:3:-1]])
+    shadow[:, 1] += _SHADOW_DROP * mm
     canvas.fill(soft, shadow / 2, 78)
     if p.style not in _BROAD:
-        for ear, inner in zip(flat["ears"], flat["inner_ears"], strict=True):
-            canvas.fill(image, ear, shade(p.skin, 0.92))
-            canvas.stroke(image, inner, shade(p.skin, 0.66))
+        canvas.fill(image, flat["ears"], shade(p.skin, 0.92))
+        canvas.stroke(image, flat["inner_ears"], shade(p.skin, 0.66))
     bald = p.style == "bald"
     canvas.fill(image, cap, p.skin if bald else mix(p.hair, p.skin, 0.25 * (p.style == "buzz")))
     if p.style == "curly":
@@ -168,20 +169,22 @@ def paint_behind(
     if "comb" in flat:
         canvas.stroke(image, flat["comb"][::2], shade(p.hair, 0.80))
         canvas.stroke(image, flat["comb"][1::2], mix(shade(p.hair, 1.12), (255, 250, 240), 0.03))
-    face = np.concatenate([spline(17, 2) @ jaw, (spline(11, 3) @ hairline)[::-1]])
-    inner = canvas.hull(np.concatenate([jaw, hairline[[1, 9]], flat["bones"]]))
+    inner = canvas.hull(np.concatenate([jaw, hairline[1:10:8], flat["bones"]]))
     canvas.fill(image, face, p.skin)
     canvas.fill(image, inner, p.skin)
 
 
 def paint_hair_in_front(
-    image: np.ndarray, detail: np.ndarray, person: Person, flat: dict[str, np.ndarray]
+    image: np.ndarray,
+    detail: np.ndarray,
+    person: Person,
+    flat: dict[str, np.ndarray],
+    top: np.ndarray,
 ) -> None:
-    """Fringe and long hair that hang over the face."""
+    """Fringe and long hair that hang over the face; `top` is the hairline."""
     hair = person.hair
     if "fringe" in flat:
         edge = (spline(6, 3) @ flat["fringe"])[::-1]
-        top = spline(11, 3) @ flat["hairline"]
         band = np.concatenate([top[5:-5] + 0.12 * (top[5:-5] - edge.mean(0)), edge])
         canvas.fill(image, band, hair)
         canvas.fill(detail, band, 128)
@@ -191,8 +194,8 @@ def paint_hair_in_front(
         canvas.stroke(image, strands[::2], shade(hair, 0.78))
         canvas.stroke(image, strands[1::2], shade(hair, 1.14))
     if "curtains" in flat:
-        for curtain in flat["curtains"]:
-            outline = spline(14, 2) @ curtain
+        outlines = spline(14, 2) @ flat["curtains"]
+        for outline in outlines:
             canvas.fill(image, outline, hair)
             canvas.fill(detail, outline, 128)
         canvas.stroke(image, flat["locks"][::2], shade(hair, 0.8))
@@ -213,7 +216,7 @@ def paint_obstacle(
     image: np.ndarray, flat: dict[str, np.ndarray], person: Person, mm: float, u: list[float]
 ) -> None:
     """A hand, a bar or a microphone over an edge of the face. `u`: 5 uniform numbers."""
-    jaw = flat["jaw"]
+    jaw = flat["landmarks"][:17]
     colour = (30.0 + 200.0 * u[1], 30.0 + 200.0 * u[2], 30.0 + 200.0 * u[3])
     side = jaw[3] if u[4] < 0.5 else jaw[13]
     inwards = (jaw[8] - side) / np.linalg.norm(jaw[8] - side)

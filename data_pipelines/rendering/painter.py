@@ -1,5 +1,7 @@
 """Draws one posed face: flat colours first, then light, then what shines."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -20,7 +22,6 @@ _FOREHEAD = np.array(
         )
     ]
 )
-_FEET = np.array([[(4.0, k, -3.0), (12.0, 3.5 * k, -9.0)] for k in (-1.6, 0.2, 2.0)])
 _BUNNY = np.array(
     [[(-10.0, y + 5.0, 4.0), (0.0, y, 13.0), (10.0, y + 5.0, 4.0)] for y in (1.0, 7.5, 14.0)]
 )
@@ -33,13 +34,80 @@ _WHITE: Colour = (222.0, 217.0, 212.0)
 _TEETH: Colour = (228.0, 222.0, 210.0)
 _GUMS: Colour = (48.0, 16.0, 18.0)
 _TONGUE: Colour = (136.0, 60.0, 62.0)
-_HOLE = np.array([(-3.2, -0.3), (0.0, -2.6), (3.2, -0.3), (0.0, 0.4)])
-_WING = np.array([(0.5, -8.5), (2.8, -3.5), (0.0, 0.8)])
-_CHIN_ARC = np.array([(-11.0, 3.0), (-6.0, -3.5), (0.0, -5.5), (6.0, -3.5), (11.0, 3.0)])
-_TAPER = np.array([[0.8], [1.0], [0.95], [0.75], [0.2]])
 _PARTED = 1.4  # lips further apart than this, in millimetres, show what is behind them
 _TEETH_ARC = 1.0 - np.abs(np.linspace(-1.0, 1.0, 17))[:, None] ** 5
-_RINGS = (([36, 37, 38, 39, 40, 41], -1.0), ([45, 44, 43, 42, 47, 46], 1.0))
+# From the outer corner over the upper lid to the inner corner and back.
+_RINGS = ([36, 37, 38, 39, 40, 41], [45, 44, 43, 42, 47, 46])
+_LIDS = 13  # points of an upper lid
+
+
+def _folds_by_landmarks() -> tuple[np.ndarray, np.ndarray]:
+    """Weights [n, 68] and offsets [n, 3]: smile lines [2, 3], then crow's feet [6, 2]."""
+    one, smile, feet = np.eye(68), [], []
+    for wing, corner, outer, sign in ((31, 48, 36, -1.0), (35, 54, 45, 1.0)):
+        start, end = np.array([sign * 3.0, -3.0, -2.0]), np.array([sign * 6.5, 1.0, -6.0])
+        bulge = 0.5 * (start + end) + (sign * 4.5, -3.0, 1.0)
+        middle = 0.5 * (one[wing] + one[corner])
+        smile += [(one[wing], start), (middle, bulge), (one[corner], end)]
+        for k in (-1.6, 0.2, 2.0):
+            feet += [
+                (one[outer], (sign * 4.0, k, -3.0)),
+                (one[outer], (sign * 12.0, 3.5 * k, -9.0)),
+            ]
+    weights, offsets = zip(*smile, *feet, strict=True)
+    return np.array(weights), np.array(offsets)
+
+
+def _curves() -> dict[str, np.ndarray]:
+    """Weights [..., 81] of the drawn curves: of 68 landmarks, the 11 points of the hairline, and a
+    millimetre to the right and down in the plane of the face, all in pixels."""
+    one = np.eye(81)
+    points, hairline, axes = one[:68], one[68:79], one[79:]
+    down = axes[1]
+
+    def curve(indices: list[int], per_segment: int = 4) -> np.ndarray:
+        return spline(len(indices), per_segment) @ points[indices]
+
+    def about(centre: np.ndarray, offsets: list[tuple[float, float]], sign: int = 1) -> np.ndarray:
+        return centre + np.array(offsets) * (sign, 1.0) @ axes
+
+    base, jaw = points[31:36], spline(17, 2) @ points[:17]
+    top, bottom = curve([48, 49, 50, 51, 52, 53, 54]), curve([54, 55, 56, 57, 58, 59, 48])
+    inner_top = curve([48, 60, 61, 62, 63, 64, 54], 3)
+    inner_bottom = curve([54, 64, 65, 66, 67, 60, 48], 3)
+    hole = [(-3.2, -0.3), (0.0, -2.6), (3.2, -0.3), (0.0, 0.4)]
+    wing = [(0.5, -8.5), (2.8, -3.5), (0.0, 0.8)]
+    chin = [(-11.0, 3.0), (-6.0, -3.5), (0.0, -5.5), (6.0, -3.5), (11.0, 3.0)]
+    rim = points[[59, 58, 57, 56, 55]]
+    beard = curve([48, 49, 50, 51, 52, 53, 54], 3)[1:-1] - 0.8 * down
+    under_nose = beard[14:1:-3] + 0.45 * (base[::-1] - beard[14:1:-3])
+    hair = spline(11, 3) @ hairline
+    return {
+        "face": np.concatenate([jaw, hair[::-1]]),
+        "hairline": hair,
+        "holes": np.stack([about(0.8 * base[k] + 0.2 * base[2], hole) for k in (1, 3)]),
+        "under_nose": np.concatenate([spline(5, 3) @ base, base[[4, 2, 0]] + 5.0 * down]),
+        "wings": np.stack([spline(3, 3) @ about(base[k], wing, s) for k, s in ((0, -1), (4, 1))]),
+        "moustache": np.concatenate([beard, under_nose]),
+        "upper_lip": np.concatenate([top, inner_top[::-1]]),
+        "lower_lip": np.concatenate([bottom, inner_bottom[::-1]]),
+        "parting": inner_top,
+        "opening": np.concatenate([inner_top, inner_bottom[1:-1]]),
+        "upper_edge": curve([60, 61, 62, 63, 64]),
+        "lower_edge": curve([60, 67, 66, 65, 64]),
+        "glint": 0.5 * (points[[67, 66, 65]] + rim[1:4]),
+        "under_lip": rim + 3.4 * down,
+        "chin": spline(5, 2) @ about(0.45 * points[57] + 0.55 * points[8], chin),
+        "eyes": np.stack(
+            [np.concatenate([curve(r[:4]), curve([*r[3:], r[0]])[1:]]) for r in _RINGS]
+        ),
+        "brows": np.stack([curve(r, 3) for r in ([21, 20, 19, 18, 17], [22, 23, 24, 25, 26])]),
+    }
+
+
+_FOLD_WEIGHTS, _FOLD_OFFSETS = _folds_by_landmarks()
+_CURVES = geometry.Table(_curves())
+_BROW_TAPER = spline(5, 3) @ [[0.8], [1.0], [0.95], [0.75], [0.2]]
 
 
 class Painter:
@@ -75,17 +143,22 @@ class Painter:
         self.axes = camera.rotation[:2, :2].T * camera.scale
         self.flat = self._project_all()
         self.landmarks = self.flat["landmarks"]
+        corners = np.concatenate([self.landmarks, self.flat["hairline"], self.axes])
+        self.curves = _CURVES.split(_CURVES.rows @ corners)
 
     def paint(self) -> np.ndarray:
         """The picture, uint8 [size, size, 3]."""
-        head.paint_behind(self.image, self.soft, self.person, self.flat, self.camera, self.u[2:5])
+        head.paint_behind(
+            self.image, self.soft, self.person, self.flat, self.curves["face"], self.mm, self.u[2:5]
+        )
         self._folds()
         self._nose()
         self._mouth()
-        for ring, sign in _RINGS:
-            self._eye(ring, sign)
+        self._eyes()
         self._brows()
-        head.paint_hair_in_front(self.image, self.detail, self.person, self.flat)
+        head.paint_hair_in_front(
+            self.image, self.detail, self.person, self.flat, self.curves["hairline"]
+        )
         self._light_up()
         self._shine()
         if self.person.glasses:
@@ -97,42 +170,18 @@ class Painter:
 
     def _project_all(self) -> dict[str, np.ndarray]:
         """All curves of the head in pixels; one projection for the lot."""
-        shapes = {"landmarks": self.points, **head.shapes(self.person), **self._fold_shapes()}
-        every = np.concatenate([s.reshape(-1, 3) for s in shapes.values()])
-        pixels = self.camera.project(every)
-        flat, start = {}, 0
-        for name, shape in shapes.items():
-            count = shape.size // 3
-            flat[name] = pixels[start : start + count].reshape(*shape.shape[:-1], 2)
-            start += count
-        flat["jaw"] = flat["landmarks"][:17]
-        return flat
-
-    def _curve(self, indices: list[int], per_segment: int = 4) -> np.ndarray:
-        """The smooth curve through some landmarks."""
-        return spline(len(indices), per_segment) @ self.landmarks[indices]
-
-    def _width(self, millimetres: float) -> int:
-        return max(1, round(millimetres * self.mm))
-
-    def _fold_shapes(self) -> dict[str, np.ndarray]:
-        """Lines that muscles and age draw into the skin, bones that shape its outline, irises."""
-        points, m, p = self.points, self.muscles, self.person
-        smile, feet = np.empty((2, 3, 3)), np.empty((2, 3, 2, 3))
-        for side, (wing, corner, outer) in enumerate(((31, 48, 36), (35, 54, 45))):
-            sign = 2.0 * side - 1.0
-            smile[side, 0] = points[wing] + (sign * 3.0, -3.0, -2.0)
-            smile[side, 2] = points[corner] + (sign * 6.5, 1.0, -6.0)
-            smile[side, 1] = 0.5 * (smile[side, 0] + smile[side, 2]) + (sign * 4.5, -3.0, 1.0)
-            feet[side] = points[outer] + _FEET * (sign, 1.0, 1.0)
+        m, camera = self.muscles, self.camera
+        folds = _FOLD_WEIGHTS @ self.points + _FOLD_OFFSETS
         look_x, look_y = 5.0 * (self.u[0] - 0.5), 0.6 + 3.0 * (self.u[1] - 0.5)
-        centre = (31.5 + p.eye_spacing) * p.head_width
+        centre = (31.5 + self.person.eye_spacing) * self.person.head_width
         lower = m.mean[4] + m.mean[9]
-        return {
-            "bones": _BONES * (p.head_width, 1.0, 1.0),
+        shapes = {
+            "landmarks": self.points,
+            "smile": folds[:6].reshape(2, 3, 3),
+            "feet": folds[6:].reshape(6, 2, 3),
+            # Lines that muscles and age draw into the skin.
             "forehead": _FOREHEAD - (0.0, 2.5 * (m.mean[1] + m.mean[2]), 0.0),
-            "smile": smile,
-            "feet": feet.reshape(6, 2, 3),
+            "bones": _BONES * (self.person.head_width, 1.0, 1.0),
             "irises": np.array([(s * centre + look_x, look_y, -2.0) for s in (-1.0, 1.0)]),
             "frown": np.array(
                 [
@@ -141,13 +190,22 @@ class Painter:
                 ]
             ),
             "bunny": _BUNNY,
+            **head.shapes(self.person),
         }
+        table = geometry.Table(shapes)
+        # The body does not turn with the head.
+        turned = np.concatenate([camera.turn(table.rows), head.BODY])
+        pixels = camera.flatten(turned)
+        return {**table.split(pixels), "body": pixels[-len(head.BODY) :]}
+
+    def _width(self, millimetres: float) -> int:
+        return max(1, round(millimetres * self.mm))
 
     def _folds(self) -> None:
         p, m, flat = self.person, self.muscles, self.flat
-        for side, half in enumerate((m.left, m.right)):
+        smile = spline(3, 4) @ flat["smile"]
+        for line, half in zip(smile, (m.left, m.right), strict=True):
             deep = 0.30 * p.wrinkles + 0.75 * max(half[12], 0.9 * half[10]) + 0.35 * half[9]
-            line = spline(3, 4) @ flat["smile"][side]
             canvas.stroke(self.detail, line, 128 - 50 * min(1.0, deep), self._width(1.3))
             canvas.stroke(self.soft, line[2:] / 2, 128 - 26 * min(1.0, deep), self._width(1.5))
         across = min(1.0, 0.35 * p.wrinkles + 0.45 * (m.mean[1] + m.mean[2]))
@@ -169,62 +227,52 @@ class Painter:
             canvas.stroke(self.detail, flat["feet"], 128 - 38 * min(1.0, crow))
 
     def _nose(self) -> None:
-        p, base = self.person, self.landmarks[31:36]
-        holes = [0.8 * base[near] + 0.2 * base[2] + _HOLE @ self.axes for near in (1, 3)]
-        canvas.fill(self.image, holes[0], shade(p.skin, 0.34))
-        canvas.fill(self.image, holes[1], shade(p.skin, 0.34))
-        under = np.concatenate([spline(5, 3) @ base, base[[4, 2, 0]] + 5.0 * self.axes[1]])
-        canvas.fill(self.soft, under / 2, 98)
-        wings = [
-            spline(3, 3) @ (base[k] + _WING * (s, 1.0) @ self.axes) for k, s in ((0, -1), (4, 1))
-        ]
-        canvas.stroke(self.detail, wings, 84, self._width(1.1))
+        p, curves = self.person, self.curves
+        canvas.fill(self.image, curves["holes"], shade(p.skin, 0.34))
+        canvas.fill(self.soft, curves["under_nose"] / 2, 98)
+        canvas.stroke(self.detail, curves["wings"], 84, self._width(1.1))
         if p.moustache > 0:
-            lip = self._curve([48, 49, 50, 51, 52, 53, 54], 3)[1:-1] - 0.8 * self.axes[1]
             hair = mix(p.skin, shade(p.hair, 0.8), 0.75 * p.moustache)
-            top = lip[14:1:-3] + 0.45 * (base[[4, 3, 2, 1, 0]] - lip[14:1:-3])
-            canvas.fill(self.image, np.concatenate([lip, top]), hair)
+            canvas.fill(self.image, curves["moustache"], hair)
 
     def _mouth(self) -> None:
-        m, lips, points = self.muscles, self.person.lip_colour, self.landmarks
-        top = self._curve([48, 49, 50, 51, 52, 53, 54])
-        bottom = self._curve([54, 55, 56, 57, 58, 59, 48])
-        inner_top = self._curve([48, 60, 61, 62, 63, 64, 54], 3)
-        inner_bottom = self._curve([54, 64, 65, 66, 67, 60, 48], 3)
-        canvas.fill(self.image, np.concatenate([top, inner_top[::-1]]), shade(lips, 0.84))
-        canvas.fill(self.image, np.concatenate([bottom, inner_bottom[::-1]]), lips)
-        gap = float(np.hypot(*(points[66] - points[62]))) / self.mm
+        m, lips, points, curves = self.muscles, self.person.lip_colour, self.landmarks, self.curves
+        canvas.fill(self.image, curves["upper_lip"], shade(lips, 0.84))
+        canvas.fill(self.image, curves["lower_lip"], lips)
+        gap = math.dist(points[66], points[62]) / self.mm
         if gap > _PARTED:
-            self._cavity(np.concatenate([inner_top, inner_bottom[1:-1]]), gap)
+            self._cavity(gap)
         else:
-            canvas.stroke(self.image, inner_top, shade(lips, 0.42), self._width(1.2))
-        rim = points[[59, 58, 57, 56, 55]]
-        glint = 0.5 * (points[[67, 66, 65]] + rim[1:4])
-        canvas.stroke(self.detail, glint, 142, self._width(1.5))
-        canvas.stroke(self.soft, (rim + 3.4 * self.axes[1]) / 2, 104, self._width(2.2))
-        for index, sign, half in ((48, -1.0, m.left), (54, 1.0, m.right)):
-            # A shadow at the corner, and the pit that a dimpler makes beside it.
+            canvas.stroke(self.image, curves["parting"], shade(lips, 0.42), self._width(1.2))
+        canvas.stroke(self.detail, curves["glint"], 142, self._width(1.5))
+        canvas.stroke(self.soft, curves["under_lip"] / 2, 104, self._width(2.2))
+        # A shadow at each corner, and the pit that a dimpler makes beside it.
+        halves = (m.left, m.right)
+        pits = np.array(
+            [
+                [(s * 0.5, -reach), (s * (1.5 + 2.0 * half[14]), -0.2), (s * 1.0, reach)]
+                for s, half, reach in zip(
+                    (-1.0, 1.0), halves, [1.5 + 5.0 * half[14] for half in halves], strict=True
+                )
+            ]
+        )
+        lines = spline(3, 3) @ (points[48:55:6, None] + pits @ self.axes)
+        for line, half in zip(lines, halves, strict=True):
             deep = min(1.0, 0.28 + 0.8 * half[14] + 0.25 * half[12])
-            reach = 1.5 + 5.0 * half[14]
-            pit = np.array([(0.5, -reach), (1.5 + 2.0 * half[14], -0.2), (1.0, reach)])
-            line = spline(3, 3) @ (points[index] + pit * (sign, 1.0) @ self.axes)
             canvas.stroke(self.detail, line, 128 - 64 * deep, self._width(1.5))
         if m.mean[17] > 0.25:  # the chin's pitted boss
-            arc = 0.45 * points[57] + 0.55 * points[8] + _CHIN_ARC @ self.axes
             deep = min(1.0, m.mean[17])
-            canvas.stroke(self.detail, spline(5, 2) @ arc, 128 - 40 * deep, self._width(1.2))
+            canvas.stroke(self.detail, curves["chin"], 128 - 40 * deep, self._width(1.2))
 
-    def _cavity(self, outline: np.ndarray, gap: float) -> None:
-        """Teeth, tongue and darkness between parted lips."""
+    def _cavity(self, gap: float) -> None:
+        """Teeth, tongue and darkness between parted lips, `gap` millimetres apart."""
+        outline = self.curves["opening"]
         box = canvas.window(outline, self.size)
         if box is None:
             return
-        x0, y0, x1, y1 = box
-        area = self.image[y0:y1, x0:x1]
-        patch = np.empty_like(area)
-        patch[:] = (*_GUMS, 255)
-        top = self._curve([60, 61, 62, 63, 64]) - (x0, y0)
-        bottom = self._curve([60, 67, 66, 65, 64]) - (x0, y0)
+        x0, y0, _, _ = box
+        patch = canvas.patch(box, _GUMS)
+        top, bottom = self.curves["upper_edge"] - (x0, y0), self.curves["lower_edge"] - (x0, y0)
         down = self.axes[1]
         if gap > 8:
             canvas.fill(
@@ -246,55 +294,52 @@ class Painter:
                 patch, 0.5 * (row + height * down + bottom - rise * down)[2:-2], shade(teeth, 0.4)
             )
         canvas.stroke(patch, top + 0.4 * down, shade(teeth, 0.55), self._width(1.2))
-        canvas.blend(area, patch, outline - (x0, y0))
+        canvas.blend(self.image, patch, box, outline)
 
-    def _eye(self, ring: list[int], sign: float) -> None:
-        p, mm, down = self.person, self.mm, self.axes[1]
-        half = self.muscles.left if sign < 0 else self.muscles.right
-        skin, side = p.skin, int(sign > 0)
-        upper, lower = self._curve(ring[:4]), self._curve([ring[3], ring[4], ring[5], ring[0]])
-        outline = np.concatenate([upper, lower[1:-1]])
-        box = canvas.window(outline, self.size)
+    def _eyes(self) -> None:
+        p, down, rings = self.person, self.axes[1], self.curves["eyes"]
+        halves = (self.muscles.left, self.muscles.right)
+        upper, lower = rings[:, :_LIDS], rings[:, _LIDS - 1 :]
+        # A raised lid folds away behind its crease, a lowered one shows more of itself.
+        lids = [max(0.8, 3.4 - 1.0 * p.hood - 2.2 * half[5] + 2.5 * half[43]) for half in halves]
+        crease = upper - np.multiply.outer(lids, down)[:, None]
+        lid_colour = mix(shade(p.skin, 0.84), (92.0, 70.0, 84.0), 0.3 * p.make_up)
+        canvas.fill(self.image, np.concatenate([upper, crease[:, ::-1]], axis=1), lid_colour)
+        canvas.stroke(self.detail, crease, 82, self._width(1.0))
+        for ring, iris in zip(rings[:, :-1], self.flat["irises"], strict=True):
+            self._eyeball(ring, iris)
+        lashes = mix(shade(p.skin, 0.2), (14.0, 10.0, 10.0), 0.5)
+        canvas.stroke(self.image, upper, lashes, self._width(1.4 + 0.8 * p.make_up))
+        canvas.stroke(self.image, lower, shade(p.skin, 0.58))
+        drops = [4.4 - 1.2 * half[6] - 0.8 * half[7] for half in halves]
+        bags = lower[:, 1:-1] + np.multiply.outer(drops, down)[:, None]
+        for bag, half in zip(bags, halves, strict=True):
+            deep = min(1.0, 0.25 + 0.5 * p.wrinkles + 0.7 * max(half[6], half[7]))
+            canvas.stroke(self.detail, bag, 128 - 40 * deep, self._width(1.0))
+
+    def _eyeball(self, ring: np.ndarray, iris: np.ndarray) -> None:
+        box = canvas.window(ring, self.size)
         if box is None:
             return
-        x0, y0, x1, y1 = box
-        # A raised lid folds away behind its crease, a lowered one shows more of itself.
-        lid = max(0.8, 3.4 - 1.0 * p.hood - 2.2 * half[5] + 2.5 * half[43])
-        crease = upper - lid * down
-        lid_colour = mix(shade(skin, 0.84), (92.0, 70.0, 84.0), 0.3 * p.make_up)
-        canvas.fill(self.image, np.concatenate([upper, crease[::-1]]), lid_colour)
-        canvas.stroke(self.detail, crease, 82, self._width(1.0))
-        area = self.image[y0:y1, x0:x1]
-        patch = np.empty_like(area)
-        patch[:] = (*_WHITE, 255)
-        iris = self.flat["irises"][side] - (x0, y0)
-        canvas.stroke(patch, upper - (x0, y0) + 0.5 * down, _LID_SHADOW, self._width(2.0))
+        x0, y0, _, _ = box
+        p, mm = self.person, self.mm
+        patch = canvas.patch(box, _WHITE)
+        shadow = ring[:_LIDS] + (0.5 * self.axes[1] - (x0, y0))
+        canvas.stroke(patch, shadow, _LID_SHADOW, self._width(2.0))
+        iris = iris - (x0, y0)
         canvas.disc(patch, iris, 6.3 * mm, shade(p.iris, 0.5))
         canvas.disc(patch, iris, 5.2 * mm, p.iris)
         canvas.disc(patch, iris, 2.6 * mm, (10.0, 8.0, 8.0))
-        canvas.blend(area, patch, outline - (x0, y0))
-        canvas.stroke(
-            self.image,
-            upper,
-            mix(shade(skin, 0.2), (14.0, 10.0, 10.0), 0.5),
-            self._width(1.4 + 0.8 * p.make_up),
-        )
-        canvas.stroke(self.image, lower, shade(skin, 0.58))
-        bag = lower[1:-1] + (4.4 - 1.2 * half[6] - 0.8 * half[7]) * down
-        deep = min(1.0, 0.25 + 0.5 * p.wrinkles + 0.7 * max(half[6], half[7]))
-        canvas.stroke(self.detail, bag, 128 - 40 * deep, self._width(1.0))
+        canvas.blend(self.image, patch, box, ring)
 
     def _brows(self) -> None:
-        p = self.person
+        p, middle = self.person, self.curves["brows"]
         hair = mix(p.brow_colour, p.skin, 0.12)
-        weights, half = spline(5, 3), _TAPER * (0.5 * p.brow_thickness) * self.axes[1]
-        strands = np.empty((2, 11, 2, 2))
-        for side, indices in enumerate(([21, 20, 19, 18, 17], [22, 23, 24, 25, 26])):
-            middle = self.landmarks[indices]
-            top, low = weights @ (middle - half), weights @ (middle + half)
-            canvas.fill(self.image, np.concatenate([top, low[::-1]]), hair)
-            strands[side, :, 0], strands[side, :, 1] = low[:-2], top[2:]
-        canvas.stroke(self.image, strands.reshape(22, 2, 2), shade(hair, 0.75))
+        half = _BROW_TAPER * (0.5 * p.brow_thickness * self.axes[1])
+        top, low = middle - half, middle + half
+        canvas.fill(self.image, np.concatenate([top, low[:, ::-1]], axis=1), hair)
+        strands = np.stack([low[:, :-2], top[:, 2:]], axis=2)
+        canvas.stroke(self.image, strands.reshape(-1, 2, 2), shade(hair, 0.75))
 
     def _light_up(self) -> None:
         """Multiply the flat colours by the light on the head and by the folds' shadows."""
@@ -302,20 +347,24 @@ class Painter:
             self.person, self.muscles, self.level, self.camera, self.light, self.size
         )
         soft = cv2.GaussianBlur(self.soft, (5, 5), 0)
-        bright = cv2.multiply(bright, cv2.merge([soft] * 3), scale=1 / 128)
+        cv2.multiply(bright, cv2.merge([soft] * 4), bright, scale=1 / 128)
         bright = cv2.resize(bright, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-        image, mask = cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB), self.image[..., 3]
+        bright = cv2.cvtColor(bright, cv2.COLOR_RGBA2RGB)
+        image, mask = (
+            cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB),
+            cv2.extractChannel(self.image, 3),
+        )
         folds = cv2.multiply(cv2.GaussianBlur(self.detail, (3, 3), 0), mask, scale=1 / 255)
-        bright = cv2.multiply(bright, cv2.merge([folds] * 3), scale=1 / 128)
+        cv2.multiply(bright, cv2.cvtColor(folds, cv2.COLOR_GRAY2RGB), bright, scale=1 / 128)
         # Outside the head the background keeps its own colours (128 = unchanged).
         rest = cv2.convertScaleAbs(mask, alpha=-128 / 255, beta=128)
-        bright = cv2.add(bright, cv2.merge([rest] * 3))
-        self.image = cv2.multiply(image, bright, scale=1 / 128)
+        cv2.add(bright, cv2.cvtColor(rest, cv2.COLOR_GRAY2RGB), bright)
+        self.image = cv2.multiply(image, bright, image, scale=1 / 128)
 
     def _shine(self) -> None:
         """Catchlights in open eyes, on the side of the light."""
         shift = np.array([2.0 * self.light.key[0], -1.8]) * self.mm
-        for iris, (ring, _) in zip(self.flat["irises"], _RINGS, strict=True):
+        for iris, ring in zip(self.flat["irises"], _RINGS, strict=True):
             lids = self.landmarks[ring]
             if lids[4, 1] - lids[1, 1] > 6.0 * self.mm:
                 canvas.disc(self.image, iris + shift, 1.0 * self.mm, (240.0, 240.0, 240.0))

@@ -6,6 +6,8 @@ head.
 """
 
 import dataclasses
+import functools
+import math
 
 import cv2
 import numpy as np
@@ -79,10 +81,10 @@ _BUMPS = (
     .astype(np.float32)
 )
 _COLUMNS = np.tile(np.arange(GRID, dtype=np.float32), (GRID, 1))
-_BEARD = _beard().astype(np.float32)[..., None]
+_BEARD = _beard().astype(np.float32)
 # Cheeks and the tip of the nose reflect less green and blue.
 _BLUSH = np.clip(_blob(44.0, 36.0, 13.0, 11.0) + 0.8 * _blob(0.0, 42.0, 10.0, 7.0), 0, 1)
-_BLUSHED = (1.0 - _BLUSH[..., None] * [0.0, 0.09, 0.07]).astype(np.float32)
+_BLUSHED = (1.0 - _BLUSH[..., None] * [0.0, 0.09, 0.07, 0.0]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +122,18 @@ def _sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def skin(
     person: Person, muscles: Muscles, level: Levels, camera: Camera, light: Light, size: int
 ) -> np.ndarray:
-    """Brightness of the head on a coarse picture, uint8 [size / 2, size / 2, 3]; 128 = albedo."""
+    """Brightness of the head on a coarse picture, uint8 [size / 2, size / 2, 4]; 128 = albedo.
+
+    The last channel means nothing: OpenCV moves four channels faster than three.
+    """
     height = _BASE + (_weights(person, muscles) @ _BUMPS).reshape(GRID, GRID)
     height = _sample(height, _COLUMNS, _own_rows(level))
     slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=1 / (8 * _DX))
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=1 / (8 * _DY))
-    lx, ly, lz = (camera.rotation.T @ light.key).tolist()
-    half = light.key + np.array([0.0, 0.0, 1.0])
-    hx, hy, hz = (camera.rotation.T @ (half / np.linalg.norm(half))).tolist()
+    x, y, z = light.key.tolist()
+    length = math.sqrt(x * x + y * y + (z + 1.0) * (z + 1.0))
+    towards = np.array([(x, y, z), (x / length, y / length, (z + 1.0) / length)])
+    (lx, ly, lz), (hx, hy, hz) = (towards @ camera.rotation).tolist()
     rim = slope_x * slope_x
     rim += slope_y * slope_y
     rim += 1.0
@@ -143,21 +149,20 @@ def skin(
     facing += 0.28
     cv2.max(facing, 0.0, facing)
     gloss = light.gloss * 130.0 / max(60.0, sum(person.skin) / 3)
-    mixing = np.array(
-        [
-            (light.strength * c, gloss * c, 0.40 * a, 0.60 * a)
-            for c, a in zip(light.colour, light.ambient, strict=True)
-        ],
-        np.float32,
-    )
+    mixing = np.zeros((4, 4), np.float32)
+    mixing[:3] = [
+        (light.strength * c, gloss * c, 0.40 * a, 0.60 * a)
+        for c, a in zip(light.colour, light.ambient, strict=True)
+    ]
     field = cv2.transform(cv2.merge([facing, gleam, rim]), mixing)
-    field = cv2.multiply(field, _BLUSHED)
+    cv2.multiply(field, _BLUSHED, field)
     if person.beard > 0:
         parts = [
             0.9 * person.beard * (1.0 - 0.6 * h / max(s, 40.0))
             for h, s in zip(person.hair, person.skin, strict=True)
         ]
-        field *= 1.0 - _BEARD * np.array(parts, np.float32)
+        kept = np.array([(-part, 1.0) for part in (*parts, 0.0)], np.float32)
+        cv2.multiply(field, cv2.transform(_BEARD, kept), field)
     field = cv2.convertScaleAbs(field, alpha=128)
     return _sample(field, *_face_coordinates(person, camera, height, size))
 
@@ -168,6 +173,13 @@ def _own_rows(level: Levels) -> np.ndarray:
     own = [-125.0, 0.0, level.nose, mouth, level.chin, level.chin + 26.0]
     rows = (np.interp(_Y, own, _CANONICAL_LEVELS) - _Y[0]) / _DY
     return np.repeat(rows.astype(np.float32)[:, None], GRID, axis=1)
+
+
+@functools.cache
+def _ticks(count: int, size: int) -> np.ndarray:
+    """Centres of `count` coarse pixels across the picture, in its pixels: float32 [count]."""
+    step = size / count
+    return (step * np.arange(count) + (step - 1) / 2).astype(np.float32)
 
 
 def _face_coordinates(
@@ -190,18 +202,19 @@ def _face_coordinates(
     shift_x = -slide_x * pz - b * py - float(_X[0]) / _DX
     shift_y = -slide_y * pz - d * py + (py - float(_Y[0])) / _DY
 
-    def rays(count: int) -> tuple[np.ndarray, ...]:
-        """Slope and start in x, slope and start in y, each [count, count]."""
-        step = size / count
-        ticks = (step * np.arange(count) + (step - 1) / 2).astype(np.float32)
-        qx = ((ticks - camera.centre[0]) / camera.scale)[None, :]
-        qy = ((ticks - camera.centre[1]) / camera.scale + geometry.LOOK_AT)[:, None]
-        return (
-            (near * a * qx + slide_x) + near * b * qy,
-            (far * a * qx + shift_x) + far * b * qy,
-            (near * c * qx + slide_y) + near * d * qy,
-            (far * c * qx + shift_y) + far * d * qy,
-        )
+    # Columns: slope and start in x, slope and start in y; rows: per millimetre, and at the axis.
+    along_x = np.array(
+        [(near * a, far * a, near * c, far * c), (slide_x, shift_x, slide_y, shift_y)], np.float32
+    )
+    along_y = np.array([near * b, far * b, near * d, far * d], np.float32)
+
+    def rays(count: int) -> np.ndarray:
+        """Slope and start in x, slope and start in y, float32 [4, count, count]."""
+        ticks = _ticks(count, size)
+        qx = (ticks - camera.centre[0]) / camera.scale
+        qy = (ticks - camera.centre[1]) / camera.scale + geometry.LOOK_AT
+        across = np.multiply.outer(along_x[0], qx) + along_x[1][:, None]
+        return across[:, None] + np.multiply.outer(along_y, qy)[..., None]
 
     slope_x, start_x, slope_y, start_y = rays(size // 4)
     depth = _sample(height, start_x - 10.0 * slope_x, start_y - 10.0 * slope_y)
