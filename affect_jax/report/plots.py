@@ -1,4 +1,4 @@
-"""Figures of numbers: training curves, confusion matrix, reliability diagram, landmark errors.
+"""Figures of numbers: training curves, landmark errors.
 
 Every function takes arrays, returns a matplotlib `Figure`, and is rendered by `style.png`. Missing
 labels (-1, NaN) are left out.
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BINS = 15  # As in the calibration error of Guo et al. 2017
 _FEW_POINTS = 30
 _CHOSEN = {"color": style.GREY, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
 # panel title -> (metric, label) of the lines in it
@@ -166,152 +165,6 @@ def _step_axis(axes: Axes, top: int) -> None:
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     axes.set_xlabel("training step")
-
-
-def confusion_matrix(
-    true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], min_count: int = 1
-) -> Figure:
-    """Counts and row shares of every pair of true and predicted class.
-
-    Args:
-        true: int [n] class ids, -1 where unlabelled.
-        predicted: int [n] class ids.
-        class_names: the N names.
-        min_count: classes with fewer images are left out of the balanced accuracy.
-
-    Raises:
-        ValueError: if no image has a label, or an id is not below N.
-    """
-    labelled = np.asarray(true) >= 0
-    true, predicted = np.asarray(true)[labelled], np.asarray(predicted)[labelled]
-    size = len(class_names)
-    if not true.size:
-        raise ValueError("confusion_matrix: no image has an expression label")
-    if max(true.max(), predicted.max()) >= size or predicted.min() < 0:
-        raise ValueError(f"confusion_matrix: class ids beyond the {size} class names")
-    counts = np.zeros((size, size), np.int64)
-    np.add.at(counts, (true, predicted), 1)
-    totals = counts.sum(axis=1)
-    shares = counts / np.maximum(totals, 1)[:, None]
-    with style.styled():
-        side = float(np.clip(0.62 * size + 1.9, 3.6, 13))
-        figure = style.new_figure(side + 1.3, side, "compressed")
-        axes = figure.subplots()
-        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
-        _matrix_cells(axes, counts, shares, totals)
-        axes.set_xticks(range(size), class_names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(
-            range(size), [f"{n}  ({t:,})" for n, t in zip(class_names, totals, strict=True)]
-        )
-        axes.tick_params(length=0, labelsize=8 if size <= 16 else 6.5)
-        axes.set_xticks(np.arange(-0.5, size), minor=True)
-        axes.set_yticks(np.arange(-0.5, size), minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
-        axes.tick_params(which="minor", length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true  (images)")
-        axes.set_title(_accuracies(counts, min_count))
-        bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=28, pad=0.02)
-        style.percent_axis(bar.ax.yaxis)
-        bar.set_label("share of the true class")
-        bar.outline.set_visible(False)
-    return figure
-
-
-def _accuracies(counts: np.ndarray, min_count: int) -> str:
-    totals = counts.sum(axis=1)
-    text = f"Accuracy {np.trace(counts) / totals.sum():.1%}"
-    counted = totals >= max(min_count, 1)
-    if counted.any():
-        text += f", balanced {(np.diag(counts)[counted] / totals[counted]).mean():.1%}"
-    if counted.any() and not counted.all():
-        text += f"\n(over the {counted.sum()} of {counted.size} classes with enough images)"
-    return text
-
-
-def _matrix_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray) -> None:
-    size = len(totals)
-    for row in range(size):
-        if totals[row] == 0:
-            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4")
-            axes.text((size - 1) / 2, row, "no images", ha="center", va="center", color=style.GREY)
-            continue
-        for column in range(size):
-            if counts[row, column] == 0 or (size > 16 and row != column):
-                continue
-            share = shares[row, column]
-            colour = "white" if share > 0.55 else style.INK
-            text = {"ha": "center", "color": colour}
-            if size > 16:
-                axes.text(column, row, f"{100 * share:.0f}", va="center", fontsize=6, **text)
-                continue
-            axes.text(column, row - 0.04, f"{share:.0%}", va="bottom", fontsize=8.5, **text)
-            axes.text(
-                column, row + 0.08, f"{counts[row, column]:,}", va="top", fontsize=6.5, **text
-            )
-
-
-def reliability_diagram(probabilities: np.ndarray, true: np.ndarray) -> Figure:
-    """How often the model is right when it says that it is x % sure.
-
-    Args:
-        probabilities: float [n, N].
-        true: int [n], -1 where unlabelled.
-
-    Raises:
-        ValueError: if no image has a label.
-    """
-    labelled = np.asarray(true) >= 0
-    probabilities = np.asarray(probabilities, np.float64)[labelled]
-    true = np.asarray(true)[labelled]
-    if not true.size:
-        raise ValueError("reliability_diagram: no image has an expression label")
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == true
-    # Bins closed above, so that a confidence of exactly 1 lies in the last one.
-    bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)
-    sure = np.bincount(bins, confidence, _BINS) / np.maximum(counts, 1)
-    accurate = np.bincount(bins, right, _BINS) / np.maximum(counts, 1)
-    error = float(np.sum(counts * np.abs(sure - accurate)) / counts.sum())
-    centres = (np.arange(_BINS) + 0.5) / _BINS
-    used = counts > 0
-    with style.styled():
-        figure = style.new_figure(4.4, 4.9)
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        width = 0.92 / _BINS
-        axes.bar(centres[used], accurate[used], width, color=style.BLUE, label="accuracy")
-        axes.bar(
-            centres[used],
-            (sure - accurate)[used],
-            width,
-            bottom=accurate[used],
-            color="none",
-            edgecolor=style.ORANGE,
-            hatch="/////",
-            linewidth=0.8,
-            label="gap to confidence",
-        )
-        axes.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-        axes.set_title(f"Calibration error (ECE) {error:.3f}")
-        style.percent_axis(axes.yaxis)
-        style.grid(axes, "y")
-        axes.legend(loc="upper left")
-        below.bar(centres, counts / counts.sum(), width, color=style.GREY)
-        below.axvline(confidence.mean(), color=style.ORANGE, linewidth=1.2)
-        below.axvline(right.mean(), color=style.BLUE, linewidth=1.2)
-        below.set(xlabel="confidence of the prediction", ylabel="images")
-        below.set_title(
-            f"mean confidence {confidence.mean():.1%} (orange), accuracy {right.mean():.1%} (blue)",
-            fontsize=7.5,
-            fontweight="normal",
-            pad=3,
-        )
-        style.percent_axis(below.yaxis)
-        style.percent_axis(below.xaxis)
-    return figure
 
 
 def landmark_error_curve(nme: np.ndarray, nme_box: np.ndarray | None = None) -> Figure:

@@ -63,3 +63,12 @@ def emofan(dataset: str) -> Results:
         }
         for model, numbers in _TABLES[dataset].items()
     }
+
+# Wasi et al. (ARBEx, 2023), Aff-Wild2 with 8 classes: clusters of the embeddings (figure 6), and
+# standard deviation of the class probabilities over 60 images (figure 5 and its text).
+ARBEX_CLUSTERS = {
+    "ARBEx": {"davies_bouldin": 1.969, "calinski_harabasz": 1227.8},
+    "POSTER++": {"davies_bouldin": 1.990, "calinski_harabasz": 1199.5},
+    "SCN": {"davies_bouldin": 2.534, "calinski_harabasz": 915.2},
+}
+ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}

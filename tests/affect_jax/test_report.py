@@ -13,6 +13,7 @@ from affect_jax.errors import UserError
 from affect_jax.metrics import ClassificationStatistics, LandmarkStatistics
 from affect_jax.observe import MetricWriter
 from affect_jax.report import (
+    classes,
     faces,
     page,
     plots,
@@ -133,7 +134,7 @@ def test_stored_errors_and_calibration_are_those_of_the_metrics(workdir):
     assert np.nanmean(stored["nme"]) == pytest.approx(metrics.compute()["nme"], rel=1e-6)
     expected = ClassificationStatistics(len(NAMES), NAMES)
     expected.update(outputs["logits"], outputs["expression"])
-    figure = plots.reliability_diagram(stored["probabilities"], stored["expression"])
+    figure = classes.reliability_diagram(stored["probabilities"], stored["expression"])
     title = figure.axes[0].get_title(loc="left")
     assert title == f"Calibration error (ECE) {expected.compute()['ece']:.3f}"
 
@@ -252,7 +253,7 @@ def test_a_figure_that_fails_leaves_the_old_one(workdir, monkeypatch):
     def fail(*_):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(plots, "confusion_matrix", fail)
+    monkeypatch.setattr(classes, "confusion_matrix", fail)
     with pytest.raises(RuntimeError):
         render(workdir)
     assert path.read_bytes() == before
@@ -279,7 +280,7 @@ def test_fetching_faces_skips_padding_and_stops_when_done():
 
 def test_confusion_matrix_counts():
     true, predicted = np.array([0, 0, 0, 1, -1]), np.array([0, 0, 1, 1, 0])
-    figure = plots.confusion_matrix(true, predicted, ["a", "b", "c"])
+    figure = classes.confusion_matrix(true, predicted, ["a", "b", "c"])
     axes = figure.axes[0]
     np.testing.assert_allclose(
         axes.images[0].get_array(), [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]]
@@ -293,7 +294,7 @@ def test_confusion_matrix_counts():
 
 def test_confusion_matrix_balances_over_the_classes_that_the_table_counts():
     true, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    figure = plots.confusion_matrix(true, predicted, ["a", "b", "c"], min_count=2)
+    figure = classes.confusion_matrix(true, predicted, ["a", "b", "c"], min_count=2)
     expected = ClassificationStatistics(3, min_count=2).update(np.eye(3)[predicted], true).compute()
     assert expected["balanced_accuracy"] == pytest.approx(2 / 3)
     title = figure.axes[0].get_title(loc="left")
@@ -340,9 +341,9 @@ def test_circumplex_of_one_and_of_many():
     "draw",
     [
         lambda: plots.training_curves([{"step": 1, "split": "train", "loss": None}]),
-        lambda: plots.confusion_matrix(np.array([-1]), np.array([0]), ["a"]),
-        lambda: plots.confusion_matrix(np.array([0]), np.array([2]), ["a"]),
-        lambda: plots.reliability_diagram(np.ones((1, 2)) / 2, np.array([-1])),
+        lambda: classes.confusion_matrix(np.array([-1]), np.array([0]), ["a"]),
+        lambda: classes.confusion_matrix(np.array([0]), np.array([2]), ["a"]),
+        lambda: classes.reliability_diagram(np.ones((1, 2)) / 2, np.array([-1])),
         lambda: plots.landmark_error_curve(np.array([np.nan])),
         lambda: faces.circumplex(np.full((1, 2), np.nan), np.zeros((1, 2))),
         lambda: faces.landmark_faces(np.zeros((0, 8, 8, 3), np.uint8)),
