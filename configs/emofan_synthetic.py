@@ -1,0 +1,37 @@
+"""EmoFAN on embedded synthetic faces, spoilt as photos are: to start from, or to try on photos.
+
+Trains: landmarks, expressions, valence and arousal at once, at the framing of photos that show one
+face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 15 minutes on 2 CPU cores.
+Score: on synthetic persons and on photos, see docs/synthetic.md.
+Command: python -m affect_jax.main --config configs/emofan_synthetic.py --workdir runs/emofan_synthetic
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config() -> ConfigDict:
+    """A larger quickstart for pictures that it has not been drawn for."""
+    config = quickstart.get_config()
+    config.num_steps = 2600
+    config.eval_every = 500
+    config.model.width = 48
+    config.landmark_stage.steps = 300
+    config.loss.label_smoothing = 0.05
+    config.optimizer.weight_decay = 1e-4
+
+    config.data.synthetic.num_train = 24000
+    config.data.crop_scale = 1.65
+    config.data.augment = "emofan"
+    augment = config.data.augment_overrides
+    augment.brightness = augment.contrast = augment.saturation = 0.4
+    augment.hue = 0.05
+    augment.grey = 0.4
+    augment.blur = 0.3
+    augment.blur_sigma = 1.5
+    augment.noise = 0.3
+    augment.jpeg = 0.3
+    augment.erase = 0.3
+    augment.erase_area = 0.15
+    return config
