@@ -3,7 +3,8 @@
 Trains: landmarks, expressions, valence and arousal at once, at the framing of photos that show one
 face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 15 minutes on 2 CPU cores.
 Score: on synthetic persons and on photos, see docs/synthetic.md.
-Command: python -m affect_jax.main --config configs/emofan_synthetic.py --workdir runs/emofan_synthetic
+Command: python -m affect_jax.main --config configs/emofan_synthetic.py \
+             --workdir runs/emofan_synthetic
 """
 
 from ml_collections import ConfigDict
