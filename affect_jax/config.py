@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import traceback
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +37,8 @@ _FREE = (
     "data.num_threads",
     "data.prefetch",
     "data.max_bad_fraction",
+    "sweep.",
+    "crossval.",
 )
 
 
@@ -51,7 +54,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def load_file(path: str | pathlib.Path) -> ml_collections.ConfigDict:
-    """Runs `get_config()` of a config file.
+    """Runs `get_config()` of a config file; errors as in `load_module`."""
+    return load_module(path).get_config()
+
+
+def load_module(path: str | pathlib.Path) -> types.ModuleType:
+    """A config file as a module.
 
     Raises:
       ConfigError: if there is no such file or it has no `get_config`.
@@ -71,7 +79,7 @@ def load_file(path: str | pathlib.Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{path} defines no get_config()")
-    return module.get_config()
+    return module
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

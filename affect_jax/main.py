@@ -15,7 +15,7 @@ from affect_jax.errors import UserError
 from data_pipelines.example import DataError
 
 FLAGS = flags.FLAGS
-MODES = ("train", "eval")
+MODES = ("train", "eval", "sweep", "crossval")
 
 config_flags.DEFINE_config_file("config", None, "Config file; fields as --config.a.b=value.")
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, report.")
@@ -65,11 +65,19 @@ def main(_: list[str]) -> int:
     from affect_jax import train
 
     try:
-        train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+        if FLAGS.mode == "train":
+            train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+            return 0
+        from affect_jax import crossval, sweep
+
+        if FLAGS.mode == "sweep":
+            failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
+        else:
+            failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
     except train.Stopped as stopped:
         log.info("%s", stopped)
         return stopped.exit_status
-    return 0
+    return int(failed > 0)
 
 
 def _checked_main(argv: list[str]) -> int:

@@ -31,7 +31,8 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
 _RECALL = "recall_"
 
 
-def _describe(name: str) -> tuple[str, str, bool | None]:
+def describe(name: str) -> tuple[str, str, bool | None]:
+    """A metric's group, its label, and whether higher is better (None: neither)."""
     if name in _METRICS:
         return _METRICS[name]
     if name.startswith(_RECALL):
@@ -129,14 +130,14 @@ def table_rows(
     columns = [*results.values(), *(references or {}).values()]
     group = None
     for name in ordered_metrics(results) if metrics is None else metrics:
-        if _describe(name)[0] != group:
-            group = _describe(name)[0]
+        if describe(name)[0] != group:
+            group = describe(name)[0]
             yield group, None
         yield _label(name, arrows), [_number(name, values.get(name)) for values in columns]
 
 
 def _label(name: str, arrows: bool, with_group: bool = False) -> str:
-    group, label, higher = _describe(name)
+    group, label, higher = describe(name)
     if with_group and group in ("Valence", "Arousal"):
         label = f"{group} {label}"
     arrow = {True: " ↑", False: " ↓", None: ""}[higher] if arrows else ""
@@ -146,7 +147,7 @@ def _label(name: str, arrows: bool, with_group: bool = False) -> str:
 def _number(name: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    if _describe(name)[2] is None and float(value).is_integer():
+    if describe(name)[2] is None and float(value).is_integer():
         return f"{int(value)}"
     digits = 4 if name in ("nme", "nme_box") else 3
     return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.4g}"

@@ -200,8 +200,12 @@ class EmoFANSystem(System):
         )
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
-        """Outputs that were trained: what the data have no labels for would be noise."""
+        """Outputs that were trained: what data have no labels for, or no loss, would be noise."""
         kept = super().predictions(outputs, image_size)
+        section = self.config.loss
+        untrained = () if section.categories else ("logits",)
+        untrained += ("valence", "arousal") if section.regression == "none" else ()
+        kept = {name: value for name, value in kept.items() if name not in untrained}
         # Heatmaps of a trunk that went on training without landmarks are attention, no landmarks.
         learnt_before = self.config.landmark_stage.steps or self.config.init_from
         kept_trunk = learnt_before and not self.config.model.get("train_trunk", True)

@@ -1,0 +1,251 @@
+"""Many runs in one process: the cells of a sweep, the folds of a cross-validation.
+
+Each is an ordinary run in a folder of its own. Finished ones are skipped, interrupted ones go on, a
+failing one is recorded and does not end the others. A lock on the folder lets several processes
+share the work; it goes with the process that holds it, however that ends.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import pathlib
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ml_collections
+
+from affect_jax import config as config_lib
+from affect_jax import observe, parallel, train
+from affect_jax.errors import UserError
+from data_pipelines import caching
+from data_pipelines.example import DataError
+
+log = logging.getLogger(__name__)
+
+ERROR_FILE = "error.txt"
+_RECORD_FILE = "cell.json"
+_LOCK_FILE = ".lock"
+_NOT_FIGURES = frozenset({"step", "split", "time", "final", "checkpoint"})
+DONE, FAILED, OPEN, ELSEWHERE = "done", "failed", "open", "elsewhere"
+
+Figures = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+      name: shown in the log.
+      config: of the run.
+      workdir: its folder.
+      needs: folders of runs that must be finished before this one.
+    """
+
+    name: str
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    needs: tuple[pathlib.Path, ...] = ()
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of a cell.
+
+    Attributes:
+      status: "done", "failed", "open" (not run to its end) or "elsewhere" (another process has it).
+      figures: name -> value of a finished cell: of the test split; `SPLIT/NAME` of other splits.
+      seconds: spent on it in all attempts that came to an end.
+      error: first line of what went wrong.
+    """
+
+    status: str
+    figures: Figures = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+
+def read_figures(workdir: pathlib.Path) -> Figures | None:
+    """Metrics of a finished run; None if it is not finished.
+
+    Test metrics have their own names. Those of other splits are `SPLIT/NAME`; of the validation
+    split they belong to the checkpoint that was tested.
+    """
+    if not (workdir / observe.METRICS_FILE).exists():
+        return None
+    rows = observe.read_metrics(workdir)
+    if not rows or not rows[-1].get("final"):
+        return None
+    final = rows[-1]
+    figures: Figures = {}
+    for row in rows:
+        at = final.get("checkpoint") if row["split"] == "validation" else final["step"]
+        if row is final or row["split"] in ("train", "epoch") or row["step"] != at:
+            continue
+        figures |= {f"{row['split']}/{k}": v for k, v in _numbers(row).items()}
+    return figures | _numbers(final)
+
+
+def _numbers(row: dict[str, Any]) -> Figures:
+    return {k: v for k, v in row.items() if k not in _NOT_FIGURES and v is not None}
+
+
+def outcome(cell: Cell) -> Outcome:
+    """What is known of a cell from its folder."""
+    record = _record(cell.workdir)
+    if (figures := _finished(cell)) is not None:
+        return Outcome(DONE, figures, record.get("seconds", 0.0))
+    error = cell.workdir / ERROR_FILE
+    if error.exists():
+        text = error.read_text(errors="replace").strip()
+        return Outcome(FAILED, {}, record.get("seconds", 0.0), text.splitlines()[0] if text else "")
+    return Outcome(OPEN, {}, record.get("seconds", 0.0))
+
+
+def _finished(cell: Cell) -> Figures | None:
+    """Figures of a cell that has been run to its end with the very config it has now."""
+    path = cell.workdir / config_lib.CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        recorded = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        return None  # the run itself says what is wrong with it
+    # A run of an earlier version lacks fields, which then had the values they have by default now.
+    now, then = (
+        config_lib.to_plain(config_lib.from_recorded(c))
+        for c in (config_lib.to_plain(cell.config), recorded)
+    )
+    if now != then:
+        return None
+    if cell.config.num_steps is not None and _last_step(cell.workdir) != cell.config.num_steps:
+        return None  # of a shorter run that is being made longer
+    return read_figures(cell.workdir)
+
+
+def _last_step(workdir: pathlib.Path) -> int | None:
+    if not (workdir / observe.METRICS_FILE).exists():
+        return None
+    rows = observe.read_metrics(workdir)
+    return rows[-1]["step"] if rows else None
+
+
+def _record(workdir: pathlib.Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, json.JSONDecodeError):
+        return json.loads((workdir / _RECORD_FILE).read_text())
+    return {}
+
+
+def train_cell(cell: Cell) -> None:
+    """Runs a cell as `--mode=train` would."""
+    train.train_and_evaluate(cell.config, cell.workdir)
+
+
+def run_all(
+    cells: Sequence[Cell],
+    *,
+    run: Callable[[Cell], None] = train_cell,
+    after: Callable[[], object] = lambda: None,
+    required: bool = False,
+) -> int:
+    """Runs the cells that are not finished, in order.
+
+    Args:
+      cells: in the order in which they are run.
+      run: runs one to its end, or raises.
+      after: called after each that was run, whatever became of it.
+      required: wait for cells that another process has, and let the first failure end all.
+
+    Returns:
+      The number of cells that failed.
+
+    Raises:
+      train.Stopped: after SIGINT or SIGTERM; the cell it came in has saved its state.
+      UserError: a required cell failed.
+    """
+    failed, spent = 0, []
+    waiting = [c for c in cells if not parallel.any_process(_finished(c) is not None)]
+    if len(waiting) < len(cells):
+        log.info("%d of %d are finished already", len(cells) - len(waiting), len(cells))
+    with caching.shared():
+        for number, cell in enumerate(waiting, start=1):
+            left = f", about {_left(spent, len(waiting) - number + 1)} left" if spent else ""
+            with _locked(cell.workdir, wait=required) as mine:
+                if not mine:
+                    log.info("%s: another process works on it", cell.name)
+                    continue
+                if parallel.any_process(_finished(cell) is not None):
+                    continue  # by another process, meanwhile
+                log.info("[%d of %d] %s%s", number, len(waiting), cell.name, left)
+                begin = time.monotonic()
+                error = _attempt(cell, run)
+                spent.append(time.monotonic() - begin)
+            if error:
+                failed += 1
+                log.error("%s failed: %s", cell.name, error.splitlines()[0])
+                if required:
+                    raise UserError(f"{cell.name} failed, and others need it: {error}")
+            after()
+    return failed
+
+
+def _left(spent: Sequence[float], cells: int) -> str:
+    return observe.duration(sum(spent) / len(spent) * cells)
+
+
+def _attempt(cell: Cell, run: Callable[[Cell], None]) -> str:
+    """Runs a cell; returns the message of what went wrong, empty if nothing."""
+    begin = time.monotonic()
+    message = trace = ""
+    try:
+        for needed in cell.needs:
+            if read_figures(needed) is None:
+                raise UserError(f"it needs the run in {needed}, which is not finished")
+        run(cell)
+    except train.Stopped:
+        _close(cell, begin, "")
+        raise
+    except (UserError, DataError) as error:
+        message = str(error) or type(error).__name__
+    except Exception as error:  # whatever it is, the other cells are none the worse for it
+        message = f"{type(error).__name__}: {error}"
+        trace = traceback.format_exc()
+    _close(cell, begin, f"{message}\n\n{trace}".strip())
+    return message
+
+
+def _close(cell: Cell, begin: float, error: str) -> None:
+    if not parallel.is_main_process():
+        return
+    cell.workdir.mkdir(parents=True, exist_ok=True)
+    seconds = _record(cell.workdir).get("seconds", 0.0) + time.monotonic() - begin
+    content = json.dumps({"name": cell.name, "seconds": round(seconds, 1)}) + "\n"
+    observe.write_atomically(cell.workdir / _RECORD_FILE, content.encode())
+    if error:
+        observe.write_atomically(cell.workdir / ERROR_FILE, f"{error}\n".encode())
+    else:
+        (cell.workdir / ERROR_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path, *, wait: bool) -> Iterator[bool]:
+    """Holds the folder's lock; yields False, without it, where another job has it."""
+    if not parallel.is_main_process():
+        yield not parallel.any_process(False)
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / _LOCK_FILE, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        if not mine and wait:
+            log.info("waiting for another process that works on %s", workdir)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            mine = True
+        yield not parallel.any_process(not mine)

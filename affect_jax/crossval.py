@@ -1,0 +1,299 @@
+"""Cross-validation: one run a fold, no person in two folds, and the pooled result.
+
+`docs/sweeps.md` describes the command and what comes out.
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from affect_jax import cells, observe, parallel, train
+from affect_jax import config as config_lib
+from affect_jax.config import ConfigError, nearest
+from affect_jax.errors import UserError
+from affect_jax.metrics import ClassificationStatistics, RegressionStatistics
+from affect_jax.report import classes, comparison, predictions, style
+from data_pipelines import caching, folds, sources
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ("accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
+_TINY = 1e-30  # a probability of 0 has no logarithm
+
+
+@dataclasses.dataclass
+class Result:
+    """What a cross-validation found.
+
+    Attributes:
+      figures: fold -> its test metrics, of finished folds.
+      pooled: metrics over the predictions of all finished folds together.
+      confusion: int64 [N, N], the sum over folds (rows are true classes); None without classes.
+      failed: number of folds that failed.
+    """
+
+    figures: dict[int, dict[str, float]]
+    pooled: dict[str, float]
+    confusion: np.ndarray | None
+    failed: int = 0
+
+
+def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, cells.Cell]:
+    """The run of every fold.
+
+    Raises:
+      ConfigError: the protocol is unknown.
+      DataError: the data cannot be cut into such folds.
+    """
+    section = config.crossval
+    protocols = tuple(p for p in folds.PROTOCOLS if p != "split")
+    if section.protocol not in protocols:
+        raise ConfigError(
+            f"config.crossval.protocol = {section.protocol!r}; "
+            + nearest(section.protocol, protocols)
+        )
+    base = ml_collections.ConfigDict(config.to_dict())
+    base.data.protocol = section.protocol
+    if section.protocol == "folds":
+        base.data.folds = section.folds
+    count = folds.count_folds(base.data)
+    with base.unlocked():
+        for key in ("sweep", "crossval"):
+            if key in base:
+                del base[key]
+    planned = {}
+    for fold in range(count):
+        own = ml_collections.ConfigDict(base.to_dict())
+        own.data.test_fold = fold
+        planned[fold] = cells.Cell(f"fold {fold}", own, workdir / "folds" / f"{fold}")
+    return planned
+
+
+def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
+    """Trains and tests every fold that is not finished, and writes the report.
+
+    Args:
+      config: of the runs; `config.crossval` says how the data are cut.
+      workdir: folder of the folds.
+
+    Raises:
+      UserError: if the data cannot be cut so, or a report cannot be made.
+      train.Stopped: after SIGINT or SIGTERM.
+    """
+    workdir = pathlib.Path(workdir).absolute()
+    config_lib.check(config)
+    with caching.shared():
+        planned = plan(config, workdir)
+        only = _only(config.crossval.only, len(planned))
+        if parallel.is_main_process():
+            workdir.mkdir(parents=True, exist_ok=True)
+            # A result of other folds must not be taken for this one's.
+            if not _same_config(config, workdir):
+                (workdir / observe.METRICS_FILE).unlink(missing_ok=True)
+            config_lib.claim_workdir(workdir, config)
+        parallel.barrier("crossval")
+        train.set_compilation_cache(config, workdir)
+        try:
+            failed = cells.run_all([planned[fold] for fold in only])
+        finally:
+            result = write_report(config, planned, workdir)
+        if parallel.is_main_process():
+            _write_folds(planned, workdir)
+            complete = len(result.figures) == len(planned)
+            if complete and not (workdir / observe.METRICS_FILE).exists():
+                _write_final(result, planned, workdir)
+    result.failed = failed
+    return result
+
+
+def _only(text: str, count: int) -> list[int]:
+    try:
+        chosen = [int(part) for part in str(text).split(",") if part.strip()]
+    except ValueError:
+        chosen = [-1]
+    if not all(0 <= fold < count for fold in chosen):
+        raise ConfigError(f"config.crossval.only = {text!r}; the folds are 0 to {count - 1}")
+    return chosen or list(range(count))
+
+
+def _same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+    path = workdir / config_lib.CONFIG_FILE
+    try:
+        return json.loads(path.read_text()) == config_lib.to_plain(config)
+    except (OSError, json.JSONDecodeError):
+        return False
+
+
+def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[str, float], Any]:
+    """Metrics over the stored predictions of several folds together, and the confusion matrix.
+
+    Args:
+      parts: of each fold what `report.predictions.load` gives.
+      min_count: see `ClassificationStatistics`.
+
+    Returns:
+      (name -> value, int64 [N, N] or None without classes).
+
+    Raises:
+      ConfigError: the folds have other classes than each other.
+    """
+    names = [tuple(p["class_names"].tolist()) for p in parts]
+    if len(set(names)) != 1:
+        raise ConfigError(f"the folds know different classes: {sorted(set(names))}")
+    figures: dict[str, float] = {}
+    confusion = None
+    if all("probabilities" in p for p in parts):
+        statistics = ClassificationStatistics(len(names[0]), names[0], min_count)
+        for p in parts:
+            logits = np.log(np.maximum(p["probabilities"].astype(np.float64), _TINY))
+            statistics.update(logits, p["expression"])
+        figures |= statistics.compute()
+        confusion = statistics.confusion
+    if all("valence_arousal_predicted" in p for p in parts):
+        regression = RegressionStatistics()
+        for p in parts:
+            regression.update(p["valence_arousal_predicted"], p["valence_arousal"])
+        figures |= regression.compute()
+    if all("nme" in p for p in parts):
+        errors = np.concatenate([p["nme"] for p in parts]).astype(np.float64)
+        if np.isfinite(errors).any():
+            figures["nme"] = float(errors[np.isfinite(errors)].mean())
+    return figures, confusion
+
+
+def write_report(
+    config: ml_collections.ConfigDict, planned: dict[int, cells.Cell], workdir: pathlib.Path
+) -> Result:
+    """Writes `workdir/report` from the folds that are finished."""
+    outcomes = {fold: cells.outcome(cell) for fold, cell in planned.items()}
+    figures = {fold: o.figures for fold, o in outcomes.items() if o.status == cells.DONE}
+    result = Result(figures, {}, None)
+    parts = {f: _predictions(planned[f]) for f in figures}
+    if parts:
+        result.pooled, result.confusion = pool(list(parts.values()), config.eval.min_count)
+    if not parallel.is_main_process():
+        return result
+    folder = workdir / comparison.FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = [c for c in _COLUMNS if any(c in f for f in figures.values())]
+    problems = [
+        f"fold {fold}: {o.status}" + (f": {o.error}" if o.error else "")
+        for fold, o in outcomes.items()
+        if o.status != cells.DONE
+    ]
+    head, body, lines = ["", *map(comparison.label, columns)], [], []
+    for fold, values in figures.items():
+        lines.append({"fold": fold, "seconds": outcomes[fold].seconds, **_tests(values)})
+        body.append([f"fold {fold}", *_cells(columns, values)])
+    if figures:
+        spreads = {
+            c: comparison.Spread.of([f[c] for f in figures.values() if c in f])
+            for c in {name for f in figures.values() for name in _tests(f)}
+        }
+        for name in ("mean", "sd"):
+            values = {c: getattr(s, name) for c, s in spreads.items()}
+            lines.append({"fold": name, **{c: values[c] for c in lines[0] if c in values}})
+            shown = {"mean": "mean of the folds", "sd": "standard deviation"}[name]
+            body.append([shown, *_cells(columns, values)])
+        lines.append({"fold": "pooled", **result.pooled})
+        body.append(["**pooled**", *_cells(columns, result.pooled)])
+        pictures = _write_pooled(result, parts, folder, config.eval.min_count)
+        title = f"{len(figures)} of {len(planned)} folds, no person in two"
+        page = comparison.page(
+            title, [("Test persons of each fold", head, body)], problems, pictures
+        )
+        observe.write_atomically(folder / "table.md", page.encode())
+        comparison.write_csv(folder / "table.csv", lines)
+        plain = [[cell.strip("*") for cell in line] for line in body]
+        print(f"\n{title}\n\n{comparison.fixed(head, plain)}\n", flush=True)
+    for problem in problems:
+        log.warning("%s", problem)
+    log.info("report: %s", folder)
+    return result
+
+
+def _predictions(cell: cells.Cell) -> dict[str, np.ndarray]:
+    try:
+        return predictions.load(cell.workdir / comparison.FOLDER)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{cell.name} was killed after its test, before it kept the predictions ({error}); "
+            f"remove {cell.workdir} and start again"
+        ) from None
+
+
+def _tests(figures: dict[str, float]) -> dict[str, float]:
+    return {k: v for k, v in figures.items() if "/" not in k}
+
+
+def _cells(columns: list[str], values: dict[str, float]) -> list[str]:
+    return [comparison.number(c, values.get(c, np.nan)) for c in columns]
+
+
+def _write_pooled(
+    result: Result,
+    parts: dict[int, dict[str, np.ndarray]],
+    folder: pathlib.Path,
+    min_count: int,
+) -> list[str]:
+    """Pooled predictions, confusion matrix and its picture; returns the pictures' names."""
+    lines = []
+    for fold, part in parts.items():
+        known = part["class_names"].tolist()
+        for i, source in enumerate(part["source"].tolist()):
+            line: dict[str, Any] = {"fold": fold, "source": source}
+            if "probabilities" in part:
+                label, guess = int(part["expression"][i]), int(part["probabilities"][i].argmax())
+                line["expression"] = known[label] if label >= 0 else ""
+                line["expression_predicted"] = known[guess]
+            if "valence_arousal_predicted" in part:
+                for d, name in enumerate(("valence", "arousal")):
+                    line[name] = float(part["valence_arousal"][i, d])
+                    line[f"{name}_predicted"] = float(part["valence_arousal_predicted"][i, d])
+            lines.append(line)
+    comparison.write_csv(folder / "predictions.csv", lines)
+    if result.confusion is None or not result.confusion.any():
+        return []
+    names = next(iter(parts.values()))["class_names"].tolist()
+    rows = [
+        {"true": name, **dict(zip(names, row, strict=True))}
+        for name, row in zip(names, result.confusion.tolist(), strict=True)
+    ]
+    comparison.write_csv(folder / "confusion.csv", rows)
+    true = np.concatenate([p["expression"] for p in parts.values()])
+    guess = np.concatenate([p["probabilities"].argmax(1) for p in parts.values()])
+    figure = classes.confusion_matrix(true, guess, names, min_count)
+    observe.write_atomically(folder / "confusion_matrix.png", style.png(figure))
+    return ["confusion_matrix.png"]
+
+
+def _write_folds(planned: dict[int, cells.Cell], workdir: pathlib.Path) -> None:
+    """`folds.csv`: the part that each person plays in each fold."""
+    lines = []
+    for fold, cell in planned.items():
+        for split, source in sources.make_sources(cell.config.data).items():
+            people, counts = np.unique(source.persons, return_counts=True)
+            lines += [
+                {"fold": fold, "split": split, "person": person, "pictures": int(n)}
+                for person, n in zip(people.tolist(), counts, strict=True)
+            ]
+    comparison.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
+
+
+def _write_final(result: Result, planned: dict[int, cells.Cell], workdir: pathlib.Path) -> None:
+    """The pooled result as the last row of `metrics.jsonl`, as a single run has it."""
+    with observe.MetricWriter(workdir) as writer:
+        step = max(observe.read_metrics(c.workdir)[-1]["step"] for c in planned.values())
+        for name in ("mean", "sd"):
+            spreads = {
+                c: comparison.Spread.of([f[c] for f in result.figures.values() if c in f])
+                for c in result.pooled
+            }
+            values = {c: getattr(s, name) for c, s in spreads.items() if s.n}
+            writer.write(step, f"fold_{name}", values)
+        writer.write(step, "test", result.pooled, final=True)

@@ -1,0 +1,416 @@
+"""Tables and pictures that compare rows of runs over seeds, and the statistics behind them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from affect_jax.observe import write_atomically
+from affect_jax.observe.tables import describe
+from affect_jax.report import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = "report"
+CONFIDENCE = 0.95
+
+Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
+Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
+
+
+class Spread(NamedTuple):
+    """A figure over several runs: mean, standard deviation (n - 1; NaN for one run), count."""
+
+    mean: float
+    sd: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of numbers, which must not be none; NaN where any is NaN."""
+        array = np.asarray(values, np.float64)
+        if array.size == 0:
+            return cls(math.nan, math.nan, 0)
+        sd = float(array.std(ddof=1)) if array.size > 1 else math.nan
+        return cls(float(array.mean()), sd, array.size)
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences, with the ends of its confidence interval (NaN for one pair)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(
+    a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
+) -> Difference:
+    """a - b over the keys (seeds) that both have, with Student's t interval of the mean.
+
+    Differences that are all equal have an interval of no width.
+    """
+    from scipy import stats  # slow to import
+
+    both = sorted(a.keys() & b.keys())
+    spread = Spread.of([a[k] - b[k] for k in both])
+    if spread.n < 2:
+        return Difference(spread.mean, math.nan, math.nan, spread.n)
+    half = stats.t.ppf((1 + confidence) / 2, spread.n - 1) * spread.sd / math.sqrt(spread.n)
+    return Difference(spread.mean, spread.mean - half, spread.mean + half, spread.n)
+
+
+class Comparison(NamedTuple):
+    """Everything a table of rows shows.
+
+    Attributes:
+      columns: metric names.
+      values: row -> column -> seed -> figure, rows in the order of the table.
+      spreads: row -> column -> `Spread`.
+      differences: row -> column -> `Difference` from the reference; empty without one.
+      reference: the row that others are compared with, or "".
+      paper: row -> column -> published number.
+      best: test figures of the first row, where rows are ranked by validation; else empty.
+      title, notes: above and below the table.
+      problems: lines on runs that are not in it.
+    """
+
+    columns: tuple[str, ...]
+    values: dict[str, dict[str, dict[int, float]]]
+    spreads: dict[str, dict[str, Spread]]
+    differences: dict[str, dict[str, Difference]]
+    reference: str
+    paper: Mapping[str, Mapping[str, float]]
+    best: dict[str, Spread]
+    title: str
+    notes: str
+    problems: tuple[str, ...]
+
+
+def compare(
+    runs: Runs,
+    columns: Sequence[str],
+    *,
+    reference: str = "",
+    paper: Mapping[str, Mapping[str, float]] | None = None,
+    rank_by: str = "",
+    rank_mode: str = "min",
+    title: str = "",
+    notes: str = "",
+    problems: Sequence[str] = (),
+) -> Comparison:
+    """Means, spreads and paired differences of rows.
+
+    Args:
+      runs: row -> seed -> metric -> figure, of finished runs.
+      columns: metrics to show.
+      reference: row from which differences are taken.
+      paper: row -> metric -> published number.
+      rank_by: sort rows by the mean of this metric, rows without it last. Test metrics are then
+        shown for the first row only.
+      rank_mode: "min" or "max".
+      title, notes, problems: see `Comparison`.
+    """
+    columns = tuple(columns)
+    order = list(runs)
+    best: dict[str, Spread] = {}
+    if rank_by:
+        sign = 1.0 if rank_mode == "min" else -1.0
+
+        def rank(row: str) -> tuple[bool, float]:
+            mean = Spread.of(list(_of_seeds(runs[row], rank_by).values())).mean
+            return math.isnan(mean), sign * mean
+
+        order = sorted(order, key=rank)
+        if rank_by not in columns:
+            columns = (rank_by, *columns)
+        if order and runs[order[0]]:
+            tested = [c for c in columns if "/" not in c]
+            tested = tested or [c.removeprefix("validation/") for c in columns]
+            best = {c: Spread.of(list(_of_seeds(runs[order[0]], c).values())) for c in tested}
+        columns = tuple(c for c in columns if "/" in c)
+    values = {row: {c: _of_seeds(runs[row], c) for c in columns} for row in order}
+    differences = {}
+    if reference:
+        differences = {
+            row: {c: paired_difference(values[row][c], values[reference][c]) for c in columns}
+            for row in order
+            if row != reference
+        }
+    return Comparison(
+        columns=columns,
+        values=values,
+        spreads={
+            r: {c: Spread.of(list(v.values())) for c, v in cs.items()} for r, cs in values.items()
+        },
+        differences=differences,
+        reference=reference,
+        paper=paper or {},
+        best=best,
+        title=title,
+        notes=notes,
+        problems=tuple(problems),
+    )
+
+
+def _of_seeds(by_seed: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
+    return {s: float(f[name]) for s, f in by_seed.items() if f.get(name) is not None}
+
+
+def label(column: str) -> str:
+    """A metric's name for a table's head, with its split where that is not test."""
+    split, _, name = column.rpartition("/")
+    group, text, higher = describe(name)
+    if group in ("Valence", "Arousal"):
+        text = f"{group.lower()} {text}"
+    arrow = {True: " ↑", False: " ↓", None: ""}[higher]
+    return f"{split.replace('_', ' ')} {text}{arrow}".strip()
+
+
+def number(column: str, value: float, sign: bool = False) -> str:
+    """A metric's value with its usual digits; a dash for NaN."""
+    if math.isnan(value):
+        return "-"
+    digits = 4 if column.rpartition("/")[2].startswith("nme") else 3
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _spread(column: str, spread: Spread) -> str:
+    if spread.n == 0:
+        return "-"
+    return number(column, spread.mean) + (f" ± {number(column, spread.sd)}" if spread.n > 1 else "")
+
+
+def _difference(column: str, difference: Difference) -> str:
+    if difference.n == 0:
+        return "-"
+    text = number(column, difference.mean, sign=True)
+    if difference.n > 1:
+        ends = (number(column, x, sign=True) for x in (difference.low, difference.high))
+        text += " [{}, {}]".format(*ends)
+    return f"{text} *" if difference.is_clear else text
+
+
+def _tables(compared: Comparison) -> list[Table]:
+    c = compared
+    with_paper = {col for col in c.columns if any(col in p for p in c.paper.values())}
+    head = ["", "runs"]
+    for column in c.columns:
+        head += [label(column)] + (["paper"] if column in with_paper else [])
+    body = []
+    for row, by_column in c.spreads.items():
+        line = [row, str(max((s.n for s in by_column.values()), default=0))]
+        for column in c.columns:
+            line.append(_spread(column, by_column[column]))
+            if column in with_paper:
+                line.append(number(column, c.paper.get(row, {}).get(column, math.nan)))
+        body.append(line)
+    tables = [("Mean ± standard deviation over seeds", head, body)]
+    if c.differences:
+        lines = [
+            [row, *(_difference(column, by_column[column]) for column in c.columns)]
+            for row, by_column in c.differences.items()
+        ]
+        heading = (
+            f"Paired difference from {c.reference}, with its {CONFIDENCE:.0%} interval "
+            "(* where it leaves 0 out)"
+        )
+        tables.append((heading, ["", *map(label, c.columns)], lines))
+    if c.best:
+        row = next(iter(c.spreads))
+        cells = [_spread(column, s) for column, s in c.best.items()]
+        tables.append((f"Test split, {row} alone", ["", *map(label, c.best)], [[row, *cells]]))
+    return tables
+
+
+def text(compared: Comparison) -> str:
+    """The tables in fixed width, for a terminal."""
+    parts = [compared.title] if compared.title else []
+    parts += [f"{heading}\n\n{fixed(head, body)}" for heading, head, body in _tables(compared)]
+    return "\n\n".join([*parts, *compared.problems])
+
+
+def fixed(head: list[str], body: list[list[str]]) -> str:
+    """A table in fixed width."""
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [head, *body]
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def page(
+    title: str, tables: Sequence[Table], problems: Sequence[str] = (), pictures: Sequence[str] = ()
+) -> str:
+    """Tables, what is missing from them and pictures (files beside it) as a Markdown document."""
+    parts = [f"# {title}"]
+    for heading, head, body in tables:
+        rule = "|---|" + "---:|" * (len(head) - 1)
+        lines = ["| " + " | ".join(line) + " |" for line in [head, *body]]
+        parts.append("\n".join([f"{heading}:", "", lines[0], rule, *lines[1:]]))
+    if problems:
+        parts.append("Not in the table:\n\n" + "\n".join(f"* {p}" for p in problems))
+    parts += [f"![{name}]({name})" for name in pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list[Path]:
+    """Writes `table.md`, `table.csv` and, with `pictures`, `rows.png` and `differences.png`.
+
+    Returns:
+      The files.
+    """
+    folder = Path(workdir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    if pictures:
+        for name, draw, there in (
+            (
+                "rows.png",
+                rows_figure,
+                any(s.n for r in compared.spreads.values() for s in r.values()),
+            ),
+            ("differences.png", differences_figure, _has_intervals(compared)),
+        ):
+            (folder / name).unlink(missing_ok=True)
+            if there:
+                write_atomically(folder / name, style.png(draw(compared)))
+    there = [p.name for p in (folder / "rows.png", folder / "differences.png") if p.exists()]
+    written += [folder / name for name in there]
+    table = folder / "table.md"
+    title = compared.title or "Comparison"
+    title += f"\n\n{compared.notes}" if compared.notes else ""
+    content = page(title, _tables(compared), compared.problems, there)
+    write_atomically(table, content.encode())
+    lines = []
+    for row, by_column in compared.spreads.items():
+        for column, spread in by_column.items():
+            line = {"row": row, "column": column, **spread._asdict()}
+            if row in compared.differences:
+                difference = compared.differences[row][column]
+                line |= {
+                    "difference": difference.mean,
+                    "low": difference.low,
+                    "high": difference.high,
+                    "pairs": difference.n,
+                }
+            line["paper"] = compared.paper.get(row, {}).get(column, math.nan)
+            lines.append(line)
+    return [*written, table, write_csv(folder / "table.csv", lines)]
+
+
+def write_cells(workdir: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes `cells.csv`, one line a run."""
+    return write_csv(Path(workdir) / FOLDER / "cells.csv", lines)
+
+
+def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes lines with all the columns that any of them has; NaN and absent values are empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _cell(v) for k, v in line.items()} for line in lines)
+    write_atomically(path, out.getvalue().encode())
+    return path
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value
+
+
+def _has_intervals(compared: Comparison) -> bool:
+    return any(d.n > 1 for r in compared.differences.values() for d in r.values())
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    across = min(columns, 3)
+    down = math.ceil(columns / across)
+    figure = style.new_figure(2.2 + 2.6 * across, down * (0.9 + 0.26 * rows))
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    axes = list(grid.ravel())
+    for unused in axes[columns:]:
+        unused.set_visible(False)
+    return figure, axes[:columns]
+
+
+def _name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    for ax in axes:
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_yticks(range(len(names)), names)
+        ax.tick_params(axis="y", length=0)
+        ax.margins(x=0.12)
+        style.grid(ax, "x")
+
+
+def rows_figure(compared: Comparison) -> Figure:
+    """Every run as a dot, the mean of its row as a bar, the paper's number as an open diamond."""
+    names = list(compared.values)
+    columns = [c for c in compared.columns if any(compared.spreads[r][c].n for r in names)]
+    with style.styled():
+        figure, panels = _panels(len(names), len(columns))
+        for ax, column in zip(panels, columns, strict=True):
+            for y, row in enumerate(names):
+                values = list(compared.values[row][column].values())
+                colour = style.ORANGE if row == compared.reference else style.BLUE
+                ax.plot(values, [y] * len(values), "o", color=colour, markersize=4, alpha=0.6)
+                if values:
+                    ax.plot([np.mean(values)] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
+                published = compared.paper.get(row, {}).get(column)
+                if published is not None:
+                    ax.plot(
+                        published, y, "D", color=style.GREY, markerfacecolor="none", markersize=5
+                    )
+            ax.set_title(label(column))
+        _name_rows(panels, names)
+        marks = "dots: runs, bars: means"
+        marks += ", diamonds: the paper, on its own data" if compared.paper else ""
+        figure.supxlabel(marks, fontsize=8, color=style.GREY)
+    return figure
+
+
+def differences_figure(compared: Comparison) -> Figure:
+    """Paired differences from the reference with their intervals; grey where 0 is inside."""
+    names = list(compared.differences)
+    columns = [c for c in compared.columns if any(compared.differences[r][c].n > 1 for r in names)]
+    with style.styled():
+        figure, panels = _panels(len(names), len(columns))
+        for ax, column in zip(panels, columns, strict=True):
+            ax.axvline(0, color=style.INK, linewidth=0.8)
+            for y, row in enumerate(names):
+                difference = compared.differences[row][column]
+                if difference.n < 2:
+                    continue
+                colour = style.BLUE if difference.is_clear else style.GREY
+                ax.plot([difference.low, difference.high], [y, y], color=colour)
+                ax.plot(difference.mean, y, "o", color=colour, markersize=5)
+            ax.set_title(label(column))
+        _name_rows(panels, names)
+        figure.supxlabel(
+            f"difference from {compared.reference}, {CONFIDENCE:.0%} interval over seeds",
+            fontsize=8,
+            color=style.GREY,
+        )
+    return figure

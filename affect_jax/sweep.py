@@ -1,0 +1,376 @@
+"""Sweeps: rows of changes times seeds, each cell a run, and a table of it all.
+
+`docs/sweeps.md` describes the file of a sweep and what comes out.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import logging
+import math
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from affect_jax import cells, parallel, train
+from affect_jax import config as config_lib
+from affect_jax.config import ConfigError, nearest
+from affect_jax.errors import UserError
+from affect_jax.report import comparison
+
+log = logging.getLogger(__name__)
+
+_STAGE = "stage:"
+_NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
+_COLUMNS = ("accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
+
+Changes = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What `get_sweep` of a sweep file returns, checked; `docs/sweeps.md` explains the fields."""
+
+    rows: Mapping[str, Changes] = dataclasses.field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    columns: tuple[str, ...] = ()
+    reference: str = ""
+    paper: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    shared: Changes = dataclasses.field(default_factory=dict)
+    stages: Mapping[str, Changes] = dataclasses.field(default_factory=dict)
+    random: Mapping[str, Any] | None = None
+    rank_by: str = ""
+    rank_mode: str = "min"
+    cell: str = "run"
+    title: str = ""
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.random is not None:
+            object.__setattr__(self, "rows", {**self.rows, **draw_rows(**self.random)})
+        if not self.rows:
+            raise ConfigError("the sweep has no rows")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"the sweep's seeds {self.seeds} are none or not distinct")
+        for name in (*self.rows, *self.stages):
+            if not _NAME.fullmatch(name) or name in (".", ".."):
+                raise ConfigError(f"{name!r} cannot be the name of a row: it names a folder")
+        for kind, names in (("reference", [self.reference]), ("paper", self.paper)):
+            for name in names:
+                if name and name not in self.rows:
+                    raise ConfigError(
+                        f"{kind}: there is no row {name!r}; {nearest(name, self.rows)}"
+                    )
+        if self.rank_by and not self.rank_by.startswith("validation/"):
+            raise ConfigError(
+                f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; after a "
+                "choice by the test split its figures would be none of unseen data"
+            )
+        for key, known in (("rank_mode", ("min", "max")), ("cell", ("run", "crossval"))):
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigError(f"{key} = {value!r}; {nearest(value, known)}")
+
+
+def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[str, Changes]:
+    """Rows `draw000`, `draw001` ... of a random search; draw i is a function of (seed, i) alone.
+
+    Args:
+      draws: how many.
+      ranges: config key -> ("uniform", low, high), ("log", low, high) or ("choice", a, b, ...).
+      seed: another seed gives other draws.
+
+    Raises:
+      ConfigError: a range is impossible.
+    """
+    if draws < 1:
+        raise ConfigError(f"random.draws = {draws}; it must be at least 1")
+    return {
+        f"draw{i:03d}": {key: _draw(key, span, seed, i) for key, span in ranges.items()}
+        for i in range(draws)
+    }
+
+
+def _draw(key: str, span: tuple, seed: int, draw: int) -> Any:
+    kind, *values = span
+    # A number of its own for every key: a new range leaves the draws of the others as they were.
+    digest = hashlib.sha256(f"{seed}/{draw}/{key}".encode()).digest()
+    u = int.from_bytes(digest[:8], "big") / 2**64
+    if kind == "choice" and values:
+        return values[int(u * len(values))]
+    if kind in ("uniform", "log") and len(values) == 2 and values[0] < values[1]:
+        low, high = values
+        if kind == "uniform":
+            return low + u * (high - low)
+        if low > 0:
+            return math.exp(math.log(low) + u * math.log(high / low))
+    raise ConfigError(
+        f'random.ranges: {key}: {span} is none of ("uniform", low, high), ("log", low, high) with '
+        'low above 0, ("choice", a, b, ...)'
+    )
+
+
+def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:
+    """The sweep of a config file, for the config with the command line's changes.
+
+    Raises:
+      ConfigError: if the file describes no sweep, or one that cannot work.
+    """
+    module = config_lib.load_module(path)
+    if not hasattr(module, "get_sweep"):
+        raise ConfigError(f"{path} defines no get_sweep(config); see docs/sweeps.md")
+    described = module.get_sweep(config)
+    known = [field.name for field in dataclasses.fields(Sweep)]
+    for key in described:
+        if key not in known:
+            raise ConfigError(f"{path}: get_sweep has no key {key!r}; {nearest(key, known)}")
+    return Sweep(**described)
+
+
+def apply_changes(
+    config: ml_collections.ConfigDict, changes: Changes, where: str
+) -> ml_collections.ConfigDict:
+    """A copy of a config with changes (dotted key -> value; a section's own key replaces it).
+
+    Raises:
+      ConfigError: a key does not exist (under `model.` any may), or a value is of another type.
+    """
+    config = ml_collections.ConfigDict(config.to_dict())
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = config
+        try:
+            for section in sections:
+                place = place[section]
+            known = name in place or (sections[:1] == ["model"])
+        except (KeyError, TypeError):
+            known = False
+        if not known:
+            keys = config_lib.flatten(config)
+            raise ConfigError(f"{where}: there is no field {key!r}; {nearest(key, keys)}")
+        try:
+            with place.unlocked():
+                if isinstance(value, Mapping):
+                    value = ml_collections.ConfigDict(dict(value))
+                    del place[name]
+                elif name in place and place[name] is None:
+                    del place[name]
+                place[name] = value
+        except TypeError as error:
+            raise ConfigError(f"{where}: {key} = {value!r}: {error}") from None
+    return config
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep: stages, and the cells by (row, seed)."""
+
+    stages: list[cells.Cell]
+    cells: dict[tuple[str, int], cells.Cell]
+
+
+def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Plan:
+    """Configs and folders of all runs, in the order in which they are run.
+
+    Raises:
+      ConfigError: a change cannot be made, or a stage is referred to that does not come before.
+    """
+    base = ml_collections.ConfigDict(config.to_dict())
+    with base.unlocked():
+        del base["sweep"]
+        if sweep.cell == "run" and "crossval" in base:
+            del base["crossval"]
+    folders: dict[str, pathlib.Path] = {}
+
+    def make(name: str, where: str, changes: Changes, folder: pathlib.Path) -> cells.Cell:
+        needs = []
+        placed = {}
+        for key, value in changes.items():
+            if isinstance(value, str) and value.startswith(_STAGE):
+                stage = value.removeprefix(_STAGE)
+                if stage not in folders:
+                    raise ConfigError(
+                        f"{where}: {key} = {value!r}, but before it there is no such stage; "
+                        + nearest(stage, folders)
+                    )
+                value = str(folders[stage])
+                needs.append(folders[stage])
+            placed[key] = value
+        made = apply_changes(base, placed, where)
+        config_lib.check(made)
+        return cells.Cell(name, made, folder, tuple(needs))
+
+    stages = []
+    for name, changes in sweep.stages.items():
+        stage = make(f"stage {name}", f"stages: {name}", changes, workdir / "stages" / name)
+        if sweep.cell == "crossval" and "crossval" in stage.config:
+            with stage.config.unlocked():
+                del stage.config["crossval"]
+        stages.append(stage)
+        folders[name] = stage.workdir
+    planned = {}
+    # Seed by seed: an interrupted sweep has whole pairs to compare.
+    for seed in sweep.seeds:
+        for row, changes in sweep.rows.items():
+            both = {**sweep.shared, **changes}
+            if "seed" in both:
+                raise ConfigError(f"rows: {row}: seed is set by the sweep's seeds")
+            folder = workdir / "cells" / row / f"seed{seed}"
+            whole = {**both, "seed": seed}
+            planned[row, seed] = make(f"{row}, seed {seed}", f"rows: {row}", whole, folder)
+    return Plan(stages, planned)
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, path: str | pathlib.Path
+) -> int:
+    """Runs what is not finished of a sweep and writes its report.
+
+    Args:
+      config: of the file, with the command line's changes.
+      workdir: folder of the sweep.
+      path: the sweep file.
+
+    Returns:
+      The number of cells that failed.
+
+    Raises:
+      ConfigError: the sweep cannot work; nothing has been trained then.
+      UserError: a stage failed.
+      train.Stopped: after SIGINT or SIGTERM.
+    """
+    sweep = load(path, config)
+    # Stages are referred to by their folders, which must not depend on where one stands.
+    workdir = pathlib.Path(workdir).absolute()
+    section = config.sweep
+    seeds = _numbers(section.seeds, "sweep.seeds")
+    sweep = dataclasses.replace(
+        sweep, random=None, seeds=tuple(dict.fromkeys((*sweep.seeds, *seeds)))
+    )
+    planned = plan(sweep, config, workdir)
+    chosen = {
+        (row, seed): cell
+        for (row, seed), cell in planned.cells.items()
+        if seed in (seeds or sweep.seeds) and row in choose(sweep.rows, section.rows)
+    }
+    if parallel.is_main_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+    train.set_compilation_cache(config, workdir)
+
+    failed = 0
+    try:
+        if not section.report_only:
+            needed = _needed_stages(planned.stages, chosen.values())
+            cells.run_all(needed, required=True)
+            failed = cells.run_all(
+                list(chosen.values()),
+                run=_runner(sweep),
+                after=lambda: write_report(sweep, planned, workdir, pictures=False),
+            )
+    finally:
+        compared = write_report(sweep, planned, workdir)
+    if parallel.is_main_process():
+        print(f"\n{comparison.text(compared)}\n", flush=True)
+        log.info("report: %s", workdir / comparison.FOLDER)
+    return failed
+
+
+def _runner(sweep: Sweep) -> Callable[[cells.Cell], None]:
+    if sweep.cell == "run":
+        return cells.train_cell
+    from affect_jax import crossval
+
+    def run_folds(cell: cells.Cell) -> None:
+        failed = crossval.cross_validate(cell.config, cell.workdir).failed
+        if failed:
+            raise UserError(f"{failed} folds failed; see the folders in {cell.workdir / 'folds'}")
+
+    return run_folds
+
+
+def _needed_stages(stages: list[cells.Cell], chosen: Iterable[cells.Cell]) -> list[cells.Cell]:
+    """The stages that the chosen cells, or needed later stages, refer to."""
+    wanted = {folder for cell in chosen for folder in cell.needs}
+    for stage in reversed(stages):
+        if stage.workdir in wanted:
+            wanted.update(stage.needs)
+    return [stage for stage in stages if stage.workdir in wanted]
+
+
+def choose(names: Iterable[str], patterns: str) -> list[str]:
+    """The names that a comma-separated list of names and patterns picks; all for an empty one.
+
+    Raises:
+      ConfigError: a pattern picks none.
+    """
+    names = list(names)
+    chosen: set[str] = set()
+    for pattern in filter(None, (p.strip() for p in patterns.split(","))):
+        picked = [n for n in names if n == pattern or fnmatch.fnmatchcase(n, pattern)]
+        if not picked:
+            raise ConfigError(f"config.sweep.rows: no row {pattern!r}; {nearest(pattern, names)}")
+        chosen.update(picked)
+    return [n for n in names if n in chosen or not patterns.strip()]
+
+
+def _numbers(text: str, key: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in str(text).split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"config.{key} = {text!r}; give numbers, as 0,1,2") from None
+
+
+def write_report(
+    sweep: Sweep, planned: Plan, workdir: pathlib.Path, *, pictures: bool = True
+) -> comparison.Comparison:
+    """Writes table, list of cells and pictures of what is finished into `workdir/report`."""
+    outcomes = {place: cells.outcome(cell) for place, cell in planned.cells.items()}
+    figures = {
+        row: {s: outcomes[row, s].figures for s in sweep.seeds if outcomes[row, s].figures}
+        for row in sweep.rows
+    }
+    measured = {name for by_seed in figures.values() for f in by_seed.values() for name in f}
+    columns = sweep.columns or tuple(c for c in _COLUMNS if c in measured)
+    problems = [
+        f"{planned.cells[place].name}: {o.status}" + (f": {o.error}" if o.error else "")
+        for place, o in outcomes.items()
+        if o.status not in (cells.DONE, cells.OPEN)
+    ]
+    not_run = sum(o.status == cells.OPEN for o in outcomes.values())
+    if not_run:
+        problems.append(f"{not_run} of {len(outcomes)} cells are not finished yet")
+    compared = comparison.compare(
+        figures,
+        columns,
+        reference=sweep.reference,
+        paper=sweep.paper,
+        rank_by=sweep.rank_by,
+        rank_mode=sweep.rank_mode,
+        title=sweep.title,
+        notes=sweep.notes,
+        problems=problems,
+    )
+    if parallel.is_main_process():
+        comparison.write(compared, workdir, pictures=pictures)
+        comparison.write_cells(
+            workdir,
+            [
+                {"row": row, "seed": seed, **_line(outcome)}
+                for (row, seed), outcome in outcomes.items()
+            ],
+        )
+    return compared
+
+
+def _line(outcome: cells.Outcome) -> dict[str, Any]:
+    seconds = np.nan if not outcome.seconds else round(outcome.seconds, 1)
+    return {
+        "status": outcome.status,
+        "seconds": seconds,
+        "error": outcome.error,
+        **outcome.figures,
+    }

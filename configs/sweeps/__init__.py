@@ -1,0 +1,1 @@
+"""Sweeps: configs with a `get_sweep`; see docs/sweeps.md."""

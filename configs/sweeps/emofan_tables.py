@@ -1,0 +1,103 @@
+"""EmoFAN's ablations (Tables 5 and 6 of the paper) on synthetic faces with 15 % wrong labels.
+
+Trains: one landmark trunk and one teacher, then ten rows with three seeds each on the frozen trunk;
+small networks at 64 px. Paper: Toisoul et al., 2021. Time: 40 minutes on one CPU core.
+Results: docs/emofan.md.
+Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/emofan_tables.py \
+             --workdir runs/emofan_tables
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import fan_synthetic, quickstart
+
+_COLUMNS = ("accuracy", "valence_rmse", "valence_ccc", "arousal_rmse", "arousal_ccc")
+# Accuracy, valence RMSE and CCC, arousal RMSE and CCC, on AffectNet.
+_PAPER = {
+    "ResNet-18 R": (None, 0.37, 0.69, 0.34, 0.60),
+    "ResNet-18 R+C": (0.59, 0.37, 0.70, 0.33, 0.62),
+    "R": (None, 0.38, 0.70, 0.34, 0.62),
+    "R+C": (0.60, 0.36, 0.71, 0.33, 0.64),
+    "R+C (MSE)": (0.59, 0.34, 0.68, 0.30, 0.59),
+    "R+C+S": (0.61, 0.34, 0.72, 0.31, 0.64),
+    "R+C+A": (0.60, 0.35, 0.72, 0.33, 0.64),
+    "R+C+A+D": (0.62, 0.34, 0.72, 0.31, 0.64),
+    "R+C+A+S": (0.60, 0.35, 0.72, 0.31, 0.64),
+    "R+C+A+S+D": (0.62, 0.33, 0.73, 0.30, 0.65),
+}
+_RESNET = {
+    "name": "resnet18",
+    "regression": True,
+    "width": 16,
+    "dtype": "float32",
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+}
+
+
+def get_config() -> ConfigDict:
+    """What all cells have in common."""
+    config = quickstart.get_config()
+    config.num_steps = 400
+    config.eval_every = 100
+    config.log_every = 50
+    config.landmark_stage.steps = 0
+    config.model.width = 32
+
+    config.data.synthetic.num_train = 8000
+    config.data.synthetic.num_validation = 512
+    config.data.synthetic.num_test = 1024
+    config.data.synthetic.symmetric_noise = 0.15
+    config.checkpoint.every = 100
+    config.checkpoint.keep = 1
+    return config
+
+
+def get_sweep(config: ConfigDict) -> dict[str, Any]:
+    """Rows: R regression, C categories, A attention, S shake-shake loss, D distillation."""
+    only, attention, shake = (
+        {"loss.categories": False},
+        {"model.attention": True},
+        {"loss.regression": "shake_shake"},
+    )
+    distilled = {"loss.teacher": "stage:teacher", "loss.distillation_weight": 0.5}
+    resnet = {"model": _RESNET, "init_from": ""}
+    fan = fan_synthetic.get_config().model.to_dict() | {
+        "width": config.model.width,
+        "depth": config.model.depth,
+        "stacks": config.model.stacks,
+    }
+    trunk = {"init_from": "stage:trunk"}
+    return {
+        "title": "EmoFAN's ablations on synthetic faces with 15 % wrong labels",
+        "notes": "The paper's numbers are those of AffectNet: only differences between rows can be "
+        "set beside each other, never the numbers.",
+        "seeds": (0, 1, 2),
+        "stages": {
+            "trunk": {"system": "fan", "model": fan, "num_steps": 500},
+            # A seed of its own, so that no student starts as its teacher did.
+            "teacher": {**trunk, "loss.regression": "ccc", "seed": 1000},
+        },
+        # The rows without S learn by the CCC loss, as in the paper.
+        "shared": {**trunk, "model.attention": False, "loss.regression": "ccc"},
+        "rows": {
+            "ResNet-18 R": resnet | only,
+            "ResNet-18 R+C": resnet,
+            "R": only,
+            "R+C": {},
+            "R+C (MSE)": {"loss.regression": "mse"},
+            "R+C+S": shake,
+            "R+C+A": attention,
+            "R+C+A+D": attention | distilled,
+            "R+C+A+S": attention | shake,
+            "R+C+A+S+D": attention | shake | distilled,
+        },
+        "columns": _COLUMNS,
+        "reference": "R+C",
+        "paper": {
+            row: {c: x for c, x in zip(_COLUMNS, numbers, strict=True) if x is not None}
+            for row, numbers in _PAPER.items()
+        },
+    }
