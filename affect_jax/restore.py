@@ -139,14 +139,27 @@ def load_teacher(path: str | pathlib.Path, mapper: Mapper, class_names: tuple[st
     return Teacher(blueprint, mapper.replicate({"params": params, "stats": stats}), mean, std)
 
 
-def initialise_from(model: nnx.Module, path: str, allow: tuple[str, ...], mapper: Mapper) -> None:
-    """Starts `model` from the best checkpoint of a workdir, or from a model directory.
+def initialise_from(
+    model: nnx.Module,
+    path: str,
+    allow: tuple[str, ...],
+    mapper: Mapper,
+    class_names: tuple[str, ...] = (),
+) -> None:
+    """Starts `model`, which is for `class_names`, from the best checkpoint of a workdir, from a
+    model directory, or from a released checkpoint.
 
     See `pretrained.init_from` for what may differ.
 
     Raises:
       UserError: if the weights do not fit.
     """
-    source = load_run(path, "best", mapper).model if is_workdir(path) else path
-    report = pretrained.init_from(model, source, allow=allow)
+    if is_workdir(path):
+        run = load_run(path, "best", mapper)
+        source, source_classes = run.model, run.class_names
+    else:
+        source, source_classes = path, ()
+    report = pretrained.init_from(
+        model, source, allow=allow, classes=class_names, source_classes=source_classes
+    )
     log.info("initialised from %s: %s", path, report)

@@ -5,7 +5,21 @@ a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B
 `heatmaps` [B, h, w, K] of the last stack, `stack_heatmaps` (all stacks), `embedding` [B, F].
 """
 
-from affect_jax.models import emofan, fan, resnet
+from affect_jax.models import arbex, emofan, fan, ir50, mobilefacenet, poster, resnet, vit
 from affect_jax.models.registry import create, entry, head_of, names, register
 
-__all__ = ["create", "emofan", "entry", "fan", "head_of", "names", "register", "resnet"]
+__all__ = [
+    "arbex",
+    "create",
+    "emofan",
+    "entry",
+    "fan",
+    "head_of",
+    "ir50",
+    "mobilefacenet",
+    "names",
+    "poster",
+    "register",
+    "resnet",
+    "vit",
+]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.emofan import split_outputs
+from affect_jax.models.excitation import Excitation
 from affect_jax.models.layers import (
     Layers,
     check_images,
@@ -82,7 +83,8 @@ class ResNet(nnx.Module):
     """A ResNet whose last layer gives class logits and, with `regression`, valence and arousal.
 
     `width` is the number of features of the first stage (64 in the published networks).
-    `n_expression=0` with `regression` leaves valence and arousal only. `reliability` puts a
+    `n_expression=0` with `regression` leaves valence and arousal only. `se` puts
+    squeeze and excitation between the pooled features and the last layer, `reliability` a
     `Reliability` of these settings behind the logits (`model.reliability`).
     """
 
@@ -94,6 +96,7 @@ class ResNet(nnx.Module):
         n_expression: int = 8,
         regression: bool = False,
         width: int = 64,
+        se: bool = False,
         reliability: Mapping[str, Any] | bool | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
@@ -121,6 +124,7 @@ class ResNet(nnx.Module):
                 blocks.append(block(in_features, features, 2 if stage and i == 0 else 1, make))
                 in_features = features * block.expansion
             self.stages.append(blocks)
+        self.se = Excitation(in_features, make) if se else None
         self.head = make.linear(in_features, n_expression + (2 if regression else 0))
         self.reliability = Reliability.of(reliability, in_features, n_expression, make)
 
@@ -129,8 +133,8 @@ class ResNet(nnx.Module):
 
         Returns `logits` [B, n_expression], with `regression` also `valence` and `arousal` [B];
         `layer1`, `layer2` ... the output of every stage [B, h, w, F]; `avgpool` [B, F], the
-        average of the last one, also under the name `embedding`; with `reliability` also what that
-        adds.
+        average of the last one; `embedding`, the same after squeeze and excitation; with
+        `reliability` also what that adds.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         check_images(images)
@@ -142,7 +146,10 @@ class ResNet(nnx.Module):
                 x = block(x)
             outputs[f"layer{number}"] = x.astype(self.output_dtype)
         x = global_average(feature_map(x))
-        outputs["avgpool"] = outputs["embedding"] = x.astype(self.output_dtype)
+        outputs["avgpool"] = x.astype(self.output_dtype)
+        if self.se is not None:
+            x = self.se(x)
+        outputs["embedding"] = x.astype(self.output_dtype)
         values = self.head(x)
         if self.regression:
             outputs |= split_outputs(values, self.n_expression, self.output_dtype)

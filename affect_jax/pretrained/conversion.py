@@ -5,9 +5,10 @@ and which of our modules each official module is. The layouts of the arrays foll
 of layer, and whatever has no counterpart on either side is an error.
 """
 
+import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flax import nnx
 
 from affect_jax import model_io, models
 from affect_jax.errors import UserError
-from affect_jax.pretrained import fan, resnet
+from affect_jax.pretrained import fan, poster, resnet, vit
 from affect_jax.pretrained.files import read_weights
 from affect_jax.pretrained.names import Released
 from affect_jax.train_state import take_apart
@@ -25,10 +26,13 @@ _OFFICIAL_LEAF = {
     "kernel": "weight",
     "bias": "bias",
     "scale": "weight",
+    "slope": "weight",
     "mean": "running_mean",
     "var": "running_var",
 }
-_RELEASES = {r.architecture: r for r in (*fan.RELEASES, *resnet.RELEASES)}
+_RELEASES = {
+    r.architecture: r for r in (*fan.RELEASES, *poster.RELEASES, *resnet.RELEASES, *vit.RELEASES)
+}
 
 
 def architectures() -> list[str]:
@@ -74,7 +78,7 @@ def convert(
         model,
         released.model,
         arguments,
-        released.preprocessing,
+        _preprocessing(released, arguments),
         released.class_names(arguments.get("n_expression", 0)),
         {
             "architecture": architecture,
@@ -95,6 +99,31 @@ def convert(
     return loaded
 
 
+def _preprocessing(released: Released, arguments: Mapping[str, Any]) -> model_io.Preprocessing:
+    """That of the release, at the size its position embeddings are made for, if it has such."""
+    size = arguments.get("image_size", released.preprocessing.image_size)
+    return dataclasses.replace(released.preprocessing, image_size=size)
+
+
+class NotOfThisKind(UserError):
+    """A state dict of another architecture altogether."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """A model made from an official state dict.
+
+    Attributes:
+      arguments: of the constructor.
+      model: in evaluation mode.
+      skipped: entries that were not used, each with the reason.
+    """
+
+    arguments: dict[str, Any]
+    model: nnx.Module
+    skipped: dict[str, str]
+
+
 def convert_state(
     released: Released, state: Mapping[str, np.ndarray], *, where: str = "the state dict"
 ) -> tuple[dict[str, Any], nnx.Module]:
@@ -103,25 +132,48 @@ def convert_state(
     Raises:
       UserError: listing what is missing, unexpected or of another shape, if anything is.
     """
+    converted = build_model(released, state, where=where)
+    return converted.arguments, converted.model
+
+
+def build_model(
+    released: Released,
+    state: Mapping[str, np.ndarray],
+    *,
+    where: str = "the state dict",
+    allow: Sequence[str] = (),
+) -> Converted:
+    """As `convert_state`; entries whose names begin with one of `allow` may be unknown.
+
+    Raises:
+      NotOfThisKind: if the shapes are not those of this architecture.
+      UserError: listing what is missing, unexpected or of another shape, if anything is.
+    """
     try:
+        state = released.prepare(state)
         arguments = released.infer(state)
         model = models.create(released.model, **arguments)
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
+        raise NotOfThisKind(
             f"{where} is no {released.architecture} checkpoint ({type(error).__name__}: {error}); "
             f"its {len(state)} entries begin with {', '.join(list(state)[:5])}"
         ) from error
     _, params, stats = take_apart(model)
     targets = {"params": params, "stats": stats}
-    places = _places(released.modules(arguments), targets)
+    places = _places(released.modules(arguments), targets, released.entries(arguments))
 
     arrays: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
-    unexpected, misshaped = [], []
+    unexpected, misshaped, skipped = [], [], {}
     for name, value in state.items():
         if name.endswith("num_batches_tracked"):
             continue  # counts training steps; nothing in evaluation or fine-tuning reads it
         if name not in places:
-            unexpected.append(f"{name} {value.shape}")
+            if name.startswith(released.unused):
+                skipped[name] = "the model has no use for it"
+            elif name.startswith(tuple(allow)):
+                skipped[name] = "unknown, and allowed to be"
+            else:
+                unexpected.append(f"{name} {value.shape}")
             continue
         part, path = places[name]
         value, wanted = _layout(value, path), targets[part][path].shape
@@ -135,17 +187,23 @@ def convert_state(
         if name not in state
     ]
     _report(released, arguments, where, missing, unexpected, misshaped)
-    return arguments, model_io.with_arrays(model, arrays)
+    return Converted(arguments, model_io.with_arrays(model, arrays), skipped)
 
 
 def _places(
-    modules: Mapping[str, str], targets: Mapping[str, Mapping[str, Any]]
+    modules: Mapping[str, str],
+    targets: Mapping[str, Mapping[str, Any]],
+    entries: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[str, str]]:
     """Official entry name -> (part, path) of every array of the model."""
     official = {ours: theirs for theirs, ours in modules.items()}
+    single = {ours: theirs for theirs, ours in (entries or {}).items()}
     places = {}
     for part, named in targets.items():
         for path in named:
+            if path in single:
+                places[single[path]] = (part, path)
+                continue
             module, leaf = path.rsplit("/", 1)
             places[f"{official[module]}.{_OFFICIAL_LEAF[leaf]}"] = (part, path)
     return places

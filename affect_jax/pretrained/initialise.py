@@ -1,18 +1,26 @@
-"""Starting a model from the weights of another one of ours."""
+"""Starting a model from the weights of another one of ours, or from a released checkpoint."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from affect_jax import model_io, models
 from affect_jax.errors import UserError
 from affect_jax.models.fan import FAN
+from affect_jax.models.vit import ViT, resize_positions
+from affect_jax.pretrained import conversion
+from affect_jax.pretrained.files import read_weights
 from affect_jax.train_state import take_apart
+from data_pipelines.example import canonical_name
 
 _SHOWN = 10
+# Parts that a released checkpoint of a backbone does not have.
+_NOT_RELEASED = ("se", "reliability")
 Arrays = Mapping[str, Mapping[str, Any]]
 
 
@@ -22,11 +30,13 @@ class InitReport:
 
     Attributes:
       loaded: paths that were taken over.
-      skipped: paths of the source that were not, each with the reason.
+      resized: those among them that were made to fit, each with how.
+      skipped: paths of the source that were not taken over, each with the reason.
       missing: paths of the model that keep their fresh values.
     """
 
     loaded: list[str] = dataclasses.field(default_factory=list)
+    resized: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
     missing: list[str] = dataclasses.field(default_factory=list)
 
@@ -35,43 +45,156 @@ class InitReport:
             f"{len(self.loaded)} arrays loaded, {len(self.skipped)} skipped, "
             f"{len(self.missing)} left at their initial values"
         ]
+        lines += [f"  resized {path}: {how}" for path, how in self.resized.items()]
         lines += [f"  skipped {path}: {reason}" for path, reason in self.skipped.items()]
+        fresh = [path for path in self.missing if path not in self.skipped]
+        lines += [f"  initial {path}" for path in fresh[:_SHOWN]]
+        if len(fresh) > _SHOWN:
+            lines.append(f"  ... and {len(fresh) - _SHOWN} more")
         return "\n".join(lines)
 
 
 def init_from(
-    model: nnx.Module, source: str | pathlib.Path | nnx.Module, *, allow: Sequence[str] = ()
+    model: nnx.Module,
+    source: str | pathlib.Path | nnx.Module,
+    *,
+    allow: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    source_classes: Sequence[str] = (),
 ) -> InitReport:
     """Takes over weights and BatchNorm statistics, writing into `model` in place.
 
     A source of the class of one of the model's parts, such as a FAN for the trunk of an EmoFAN,
-    fills that part, and the rest keeps its fresh values. Otherwise both must be of one class. A
-    last layer for another number of classes keeps its fresh values. Any other array without its
-    like on the other side is an error.
+    fills that part, and the rest keeps its fresh values. Otherwise both must be of one class. Any
+    array without its like on the other side is an error, but for these:
+
+    * A last layer for another number of classes keeps its fresh values. Where both label orders are
+      known, one for the same classes in another order is reordered, and one for other classes
+      keeps its fresh values. That of a file always does: its label order is not known.
+    * Position embeddings of a vision transformer are interpolated to the model's `image_size`.
+    * A file need not hold squeeze and excitation or reliability balancing.
 
     Args:
       model: to be initialised; it is not changed if this raises.
-      source: a model directory, or a model.
+      source: a model directory, a released checkpoint (.pth, .npz, .safetensors), or a model.
       allow: path prefixes such as "fan/stacks/1" where the two may differ, and "pool" to accept a
         landmark network trained with the other kind of pooling.
+      classes: of the model, position = class id; empty if unknown.
+      source_classes: of a source that is a model; a model directory knows its own.
 
     Raises:
       UserError: listing what does not fit, or if the source cannot be read.
     """
     where = "the given model" if isinstance(source, nnx.Module) else str(source)
+    report, optional = InitReport(), ()
     if not isinstance(source, nnx.Module):
-        source = model_io.load_model(source).model
+        if pathlib.Path(source).is_file():
+            converted, source_classes = _read_release(model, pathlib.Path(source), allow)
+            source, optional = converted.model, _NOT_RELEASED
+            report.skipped |= converted.skipped
+        else:
+            loaded = model_io.load_model(source)
+            source, source_classes = loaded.model, loaded.class_names
     root = _root(model, source, where)
-    _check_pools(model, source, root, where, allow)
+    where = _compare_trunks(model, source, root, where, allow)
     own, given = _arrays(model), _arrays(source)
+    head = models.head_of(model)
+    if head and not root:
+        _match_classes(given, head, classes, source_classes, report)
+    if isinstance(model, ViT) and not root:
+        _match_positions(model, source, given["params"], report)
     given = {
         part: {f"{root}{path}": x for path, x in named.items()} for part, named in given.items()
     }
-    merged, report = merge(
-        own, given, root=root, head=models.head_of(model), allow=allow, where=where
-    )
+    reported = (*report.skipped, *optional)
+    merged, found = merge(own, given, root=root, head=head, allow=(*allow, *reported), where=where)
+    report.loaded, report.missing = found.loaded, found.missing
+    report.skipped |= found.skipped
     nnx.update(model, nnx.state(model_io.with_arrays(model, merged), (nnx.Param, nnx.BatchStat)))
     return report
+
+
+def _read_release(
+    model: nnx.Module, path: pathlib.Path, allow: Sequence[str]
+) -> tuple[conversion.Converted, tuple[str, ...] | None]:
+    """The model in a released checkpoint, of the class of `model` or of one of its parts, and its
+    classes if the release has always the same ones.
+
+    Raises:
+      UserError: if the file cannot be read or holds something else.
+    """
+    kinds = (type(model), *(type(part) for part in vars(model).values()))
+    fitting = [
+        released
+        for released in map(conversion.release, conversion.architectures())
+        if models.entry(released.model).constructor in kinds
+    ]
+    if not fitting:
+        raise UserError(
+            f"{path}: no released checkpoints of a {type(model).__name__} are known; there are "
+            + ", ".join(conversion.architectures())
+        )
+    state = read_weights(path)
+    refused = []
+    for released in fitting:
+        try:
+            found = conversion.build_model(released, state, where=str(path), allow=allow)
+        except conversion.NotOfThisKind as error:
+            refused.append(str(error))
+            continue
+        return found, released.class_names(found.arguments.get("n_expression", 0)) or None
+    raise UserError("\n".join(refused))
+
+
+def _match_classes(
+    given: dict[str, dict[str, Any]],
+    head: str,
+    classes: Sequence[str],
+    source_classes: Sequence[str] | None,
+    report: InitReport,
+) -> None:
+    """Brings the source's last layer into the model's label order, or takes it out.
+
+    `source_classes` is None where nobody can know them: in a file from elsewhere.
+    """
+    per_class = [p for p in given["params"] if _under(p, (head, "reliability"))]
+    reason = "its classes are not known"
+    if source_classes is not None:
+        own = [canonical_name(name) for name in classes]
+        theirs = [canonical_name(name) for name in source_classes]
+        if own == theirs or not own or not theirs:
+            return
+        reason = f"made for {', '.join(source_classes)}"
+        if sorted(own) == sorted(theirs):
+            columns = [theirs.index(name) for name in own]
+            for path in [p for p in per_class if _under(p, (head,))]:
+                value = given["params"][path]
+                # Valence and arousal may follow the classes.
+                order = np.array([*columns, *range(len(own), value.shape[-1])])
+                given["params"][path] = value[..., order]
+                report.resized[path] = f"reordered, as {reason}"
+    for path in per_class:
+        if path not in report.resized:
+            del given["params"][path]
+            report.skipped[path] = reason
+
+
+def _match_positions(model: ViT, source: ViT, params: dict[str, Any], report: InitReport) -> None:
+    """Interpolates the position embeddings, and drops the class token if the model has none."""
+    own = model.pos_embed[...]
+    if params["pos_embed"].shape == own.shape:
+        return
+    positions = params["pos_embed"]
+    if source.prefix and not model.prefix:
+        report.skipped["cls_token"] = "the model pools its patches"
+        del params["cls_token"]
+        positions = positions[:, 1:]
+    if model.prefix and not source.prefix:
+        return  # nothing stands for the class token: merge reports it
+    side = math.isqrt(own.shape[1] - model.prefix)
+    resized = resize_positions(positions, (side, side), model.prefix)
+    report.resized["pos_embed"] = f"{params['pos_embed'].shape} to {resized.shape}"
+    params["pos_embed"] = resized
 
 
 def merge(
@@ -86,20 +209,21 @@ def merge(
     """`own` with the arrays of `given` that have the same path and shape, and a report.
 
     Both are `{"params": {path: array}, "stats": {path: array}}`. Paths outside of `root` may be
-    missing from `given`; those of `head` may have another shape; those that begin with a prefix in
-    `allow` may differ in any way.
+    missing from `given`; those of `head` may be missing or have another shape; those that begin
+    with a prefix in `allow` may differ in any way.
 
     Raises:
       UserError: listing all other differences.
     """
     report, problems, merged = InitReport(), [], {}
+    mine = (*allow, head) if head else allow
     for part, named in own.items():
         source = given.get(part, {})
         merged[part] = dict(named)
         for path, value in named.items():
             if path not in source:
                 report.missing.append(path)
-                if path.startswith(root) and not _under(path, allow):
+                if path.startswith(root) and not _under(path, mine):
                     problems.append(f"{path} {value.shape}: only in the model")
             elif source[path].shape == value.shape:
                 merged[part][path] = source[path]
@@ -108,7 +232,7 @@ def merge(
                 reason = f"{source[path].shape} in the source, {value.shape} in the model"
                 report.skipped[path] = reason
                 report.missing.append(path)
-                if not _under(path, (*allow, head) if head else allow):
+                if not _under(path, mine):
                     problems.append(f"{path}: {reason}")
         for path in source.keys() - named.keys():
             report.skipped[path] = "not in the model"
@@ -142,23 +266,41 @@ def _root(model: nnx.Module, source: nnx.Module, where: str) -> str:
     )
 
 
-def _check_pools(
+def _compare_trunks(
     model: nnx.Module, source: nnx.Module, root: str, where: str, allow: Sequence[str]
-) -> None:
-    """Pooling leaves no trace in the shapes, but the weights work with their own kind only."""
-    own, given = _pools(model), _pools(source)
-    for path, kind in given.items():
-        path = f"{root}{path}".rstrip("/")
-        if path in own and own[path] != kind and "pool" not in allow:
+) -> str:
+    """`where`, with what its landmark network was built with if the model's is another.
+
+    Raises:
+      UserError: one pools otherwise: that leaves no trace in the shapes, but the weights work with
+        their own kind only.
+    """
+    own, notes = _trunks(model), []
+    for path, theirs in _trunks(source).items():
+        ours = own.get(f"{root}{path}".rstrip("/"), theirs)
+        if ours["pool"] != theirs["pool"] and "pool" not in allow:
             raise UserError(
-                f"{where} was built with pool={kind!r}, the model with pool={own[path]!r}; build "
-                'the model like its source, or allow "pool" to go on all the same'
+                f"{where} was built with pool={theirs['pool']!r}, the model with "
+                f"pool={ours['pool']!r}; build the model like its source (config.model.pool), or "
+                'allow "pool" to go on all the same'
             )
+        notes += [
+            f"{name}={theirs[name]}, the model with {name}={ours[name]}"
+            for name in theirs
+            if ours[name] != theirs[name] and name != "pool"
+        ]
+    return f"{where} (built with {'; '.join(notes)})" if notes else where
 
 
-def _pools(model: nnx.Module) -> dict[str, str]:
+def _trunks(model: nnx.Module) -> dict[str, dict[str, Any]]:
+    """Settings of the landmark networks in a model, by path."""
     return {
-        "/".join(map(str, path)): module.pool
+        "/".join(map(str, path)): {
+            "width": module.width,
+            "depth": module.depth,
+            "stacks": len(module.stacks),
+            "pool": module.pool,
+        }
         for path, module in nnx.iter_modules(model)
         if isinstance(module, FAN)
     }

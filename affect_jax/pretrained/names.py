@@ -29,6 +29,10 @@ class Released:
       preprocessing: of the released network.
       licence: of the released weights, kept with the converted ones.
       class_names: names of that many classes, empty if the release has none.
+      entries: official name -> our path of arrays that are no module's weight or bias, such as
+        tokens and position tables; our layout must be theirs.
+      prepare: rewrites a state dict in the names and layouts that the tables are written in.
+      unused: beginnings of entries (after `prepare`) that files may hold and nobody needs.
     """
 
     architecture: str
@@ -38,3 +42,6 @@ class Released:
     preprocessing: Preprocessing
     licence: str
     class_names: Callable[[int], tuple[str, ...]] = lambda count: ()
+    entries: Callable[[Mapping[str, Any]], dict[str, str]] = lambda arguments: {}
+    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    unused: tuple[str, ...] = ()

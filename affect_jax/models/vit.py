@@ -1,0 +1,341 @@
+"""Vision transformers Ti, S, B and L with 16 x 16 patches, and squeeze and excitation on top.
+
+Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, equal to the published networks;
+Aouayeb et al., "Learning vision transformer with squeeze and excitation for facial expression
+recognition", 2021, for `se`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from affect_jax.models.emofan import split_outputs
+from affect_jax.models.excitation import Excitation
+from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
+from affect_jax.models.registry import register
+from affect_jax.models.reliability import Reliability
+from affect_jax.models.tap import feature_map
+
+PATCH = 16
+# The published networks'; PyTorch's own default is ten times larger.
+LAYER_NORM_EPSILON = 1e-6
+ATTENTIONS = ("auto", "xla", "cudnn")
+POOLS = ("token", "mean")
+
+_small_normal = normal(0.02)
+
+
+class Size(NamedTuple):
+    """Width, blocks and attention heads of a published size."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES = {
+    "ti": Size(192, 12, 3),
+    "s": Size(384, 12, 6),
+    "b": Size(768, 12, 12),
+    "l": Size(1024, 24, 16),
+}
+
+
+class Trace(NamedTuple):
+    """What went on inside: see `ViT.trace`."""
+
+    outputs: dict[str, jax.Array]
+    attention: tuple[jax.Array, ...]
+    tokens: tuple[jax.Array, ...]
+
+
+def resize_positions(positions: jax.Array, grid: tuple[int, int], prefix: int) -> jax.Array:
+    """Position embeddings [1, prefix + h * w, D] of a square grid for another grid (rows, columns).
+
+    Bicubic (Keys, a = -0.5) with half-pixel centres, and with antialiasing where the grid becomes
+    smaller: what timm does by default. The embeddings of the first `prefix` tokens stay.
+
+    Raises:
+      ValueError: if the source is no square grid.
+    """
+    side = math.isqrt(positions.shape[1] - prefix)
+    if side * side + prefix != positions.shape[1]:
+        raise ValueError(
+            f"{positions.shape[1] - prefix} position embeddings form no square grid of patches"
+        )
+    if (side, side) == tuple(grid):
+        return positions
+    kept, places = positions[:, :prefix], positions[:, prefix:]
+    wide = jnp.promote_types(jnp.float32, positions.dtype)
+    places = places.astype(wide).reshape(1, side, side, -1)
+    shape = (1, *grid, places.shape[-1])
+    places = jax.image.resize(places, shape, method="cubic", antialias=True)
+    places = places.reshape(1, -1, shape[-1]).astype(positions.dtype)
+    return jnp.concatenate([kept, places], axis=1)
+
+
+class Patches(nnx.Module):
+    """The 16 x 16 convolution of stride 16, as one matrix product: [B, H, W, 3] -> [B, h, w, D]."""
+
+    def __init__(self, width: int, make: Layers):
+        self.dtype = make.dtype
+        shape = (PATCH, PATCH, 3, width)
+        self.kernel = nnx.Param(lecun_normal(make.rngs.params(), shape, make.param_dtype))
+        self.bias = nnx.Param(jnp.zeros(width, make.param_dtype))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        batch, height, width, channels = images.shape
+        rows, columns = height // PATCH, width // PATCH
+        x = images.astype(self.dtype).reshape(batch, rows, PATCH, columns, PATCH, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
+        kernel = self.kernel[...].astype(self.dtype)
+        return x @ kernel.reshape(-1, kernel.shape[-1]) + self.bias[...].astype(self.dtype)
+
+
+class Attention(nnx.Module):
+    """Self-attention of all heads. Rows of the packed projection: (query, key, value), heads, dim.
+
+    `implementation` "auto" takes cuDNN's fused kernel for 16-bit types on a GPU, and XLA's
+    everywhere else.
+    """
+
+    def __init__(self, width: int, heads: int, implementation: str, make: Layers):
+        self.heads, self.implementation = heads, implementation
+        self.qkv = make.linear(width, 3 * width)
+        self.out = make.linear(width, width)
+
+    def __call__(self, x: jax.Array, weights: list[jax.Array] | None) -> jax.Array:
+        """[B, T, D] -> [B, T, D]; appends its attention [B, heads, T, T] to `weights` if given."""
+        batch, tokens, width = x.shape
+        packed = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = (packed[:, :, i] for i in range(3))
+        if weights is not None or x.dtype == jnp.float64:  # JAX's function computes in float32
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
+            shares = jax.nn.softmax(scores.astype(jnp.promote_types(jnp.float32, x.dtype)))
+            if weights is not None:
+                weights.append(shares)
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", shares.astype(v.dtype), v)
+        else:
+            chosen = self._implementation(x.dtype)
+            mixed = jax.nn.dot_product_attention(q, k, v, implementation=chosen)
+        return self.out(mixed.reshape(batch, tokens, width))
+
+    def _implementation(self, dtype: Any) -> str:
+        if self.implementation != "auto":
+            return self.implementation
+        fused = jnp.finfo(dtype).bits == 16 and jax.default_backend() == "gpu"
+        return "cudnn" if fused else "xla"
+
+
+class MLP(nnx.Module):
+    """Two dense layers with an exact GELU between."""
+
+    def __init__(self, width: int, dropout: float, make: Layers):
+        self.fc1 = make.linear(width, 4 * width)
+        self.fc2 = make.linear(4 * width, width)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        x = self.dropout(nnx.gelu(self.fc1(x), approximate=False), rngs=rngs)
+        return self.dropout(self.fc2(x), rngs=rngs)
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x)); either branch is left out at random for whole
+    examples in training, with probability `drop_path`.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        *,
+        dropout: float,
+        drop_path: float,
+        attention: str,
+        make: Layers,
+    ):
+        self.norm1 = _layer_norm(size.width, make)
+        self.attention = Attention(size.width, size.heads, attention, make)
+        self.norm2 = _layer_norm(size.width, make)
+        self.mlp = MLP(size.width, dropout, make)
+        self.dropout = nnx.Dropout(dropout)
+        self.drop_path = nnx.Dropout(drop_path, broadcast_dims=(1, 2))
+
+    def __call__(
+        self, x: jax.Array, rngs: nnx.Rngs | None, weights: list[jax.Array] | None = None
+    ) -> jax.Array:
+        attended = self.dropout(self.attention(self.norm1(x), weights), rngs=rngs)
+        x = x + self.drop_path(attended, rngs=rngs)
+        return x + self.drop_path(self.mlp(self.norm2(x), rngs), rngs=rngs)
+
+
+def _layer_norm(width: int, make: Layers) -> nnx.LayerNorm:
+    return nnx.LayerNorm(
+        width,
+        epsilon=LAYER_NORM_EPSILON,
+        dtype=make.dtype,
+        param_dtype=make.param_dtype,
+        use_fast_variance=False,
+        rngs=make.rngs,
+    )
+
+
+@register("vit_ti16", head="head", size="ti")
+@register("vit_s16", head="head", size="s")
+@register("vit_b16", head="head", size="b")
+@register("vit_l16", head="head", size="l")
+class ViT(nnx.Module):
+    """A vision transformer whose last layer gives class logits and, with `regression`, valence and
+    arousal.
+
+    Its position embeddings belong to pictures of `image_size`; for others they are interpolated, at
+    every call (`resize_positions`). `depth=0` is the published number of blocks. `pool="token"`
+    classifies the class token, `"mean"` the mean of the patches, without a class token. `se` puts
+    squeeze and excitation, reduction 4, between that and the last layer. `drop_path` is the rate of
+    the last block, growing linearly from 0 at the first. `remat` computes the blocks anew in the
+    backward pass instead of keeping their activations. `n_expression=0` without `regression` leaves
+    the embedding only. `reliability` puts a `Reliability` of these settings behind the logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: str,
+        n_expression: int = 8,
+        regression: bool = False,
+        se: bool = False,
+        image_size: int = 224,
+        depth: int = 0,
+        pool: str = "token",
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        attention: str = "auto",
+        remat: bool = False,
+        reliability: Mapping[str, Any] | bool | None = None,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        for name, value, known in (("pool", pool, POOLS), ("attention", attention, ATTENTIONS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if n_expression < 0 or depth < 0:
+            raise ValueError(
+                f"n_expression and depth must not be negative, got {n_expression}, {depth}"
+            )
+        if not (0 <= dropout < 1 and 0 <= drop_path < 1):
+            raise ValueError(
+                f"dropout and drop_path must lie in [0, 1), got {dropout}, {drop_path}"
+            )
+        make = Layers(rngs, dtype, param_dtype, axis_name)
+        shape = SIZES[size]
+        blocks = depth or shape.depth
+        self.n_expression, self.regression = n_expression, regression
+        self.pool, self.remat = pool, remat
+        self.dtype, self.output_dtype = make.dtype, make.output_dtype
+        self.prefix = 1 if pool == "token" else 0
+        side = _grid(image_size, image_size)[0]
+
+        self.patches = Patches(shape.width, make)
+        if self.prefix:
+            self.cls_token = nnx.Param(jnp.zeros((1, 1, shape.width), make.param_dtype))
+        positions = (1, self.prefix + side * side, shape.width)
+        self.pos_embed = nnx.Param(_small_normal(rngs.params(), positions, make.param_dtype))
+        self.dropout = nnx.Dropout(dropout)
+        self.blocks = nnx.List(
+            Block(
+                shape,
+                dropout=dropout,
+                drop_path=drop_path * i / max(blocks - 1, 1),
+                attention=attention,
+                make=make,
+            )
+            for i in range(blocks)
+        )
+        self.norm = _layer_norm(shape.width, make)
+        self.se = Excitation(shape.width, make) if se else None
+        outputs = n_expression + (2 if regression else 0)
+        self.head = make.linear(shape.width, outputs, init=_small_normal) if outputs else None
+        self.reliability = Reliability.of(reliability, shape.width, n_expression, make)
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+        """Outputs for normalised pictures [B, H, W, 3], sides multiples of 16.
+
+        Returns `logits` [B, n_expression], with `regression` also `valence` and `arousal` [B];
+        `embedding` [B, D], what the last layer sees. `rngs` gives the stream `dropout`, needed in
+        training mode if a rate is not 0. With `reliability` also what that adds.
+        """
+        return self._run(images, rngs, None, None)
+
+    def trace(self, images: jax.Array, *, attention: bool = True) -> Trace:
+        """The outputs with what lies behind them, for pictures and comparisons.
+
+        Returns:
+          `outputs` of a plain call; `attention`, after the softmax, [B, heads, T, T] of every
+          block, rows being the tokens that look (none if not asked for: fused kernels do not keep
+          it); `tokens` [B, T, D], the residual stream after every block. T = 1 + h * w with the
+          class token in front, or h * w with `pool="mean"`.
+        """
+        weights: list[jax.Array] | None = [] if attention else None
+        tokens: list[jax.Array] = []
+        outputs = self._run(images, None, weights, tokens)
+        return Trace(outputs, tuple(weights or ()), tuple(tokens))
+
+    def _run(
+        self,
+        images: jax.Array,
+        rngs: nnx.Rngs | None,
+        weights: list[jax.Array] | None,
+        tokens: list[jax.Array] | None,
+    ) -> dict[str, jax.Array]:
+        check_images(images)
+        grid = _grid(*images.shape[1:3])
+        x = self.dropout(self._embed(images, grid), rngs=rngs)
+        for number, block in enumerate(self.blocks):
+            if number == len(self.blocks) - 1:
+                x = feature_map(x, grid=grid, prefix=self.prefix)
+            if self.remat and weights is None:
+                x = _recomputed(block, x, rngs)
+            else:
+                x = block(x, rngs, weights)
+            if tokens is not None:
+                tokens.append(x.astype(self.output_dtype))
+        x = self.norm(x[:, 0]) if self.pool == "token" else jnp.mean(self.norm(x), axis=1)
+        if self.se is not None:
+            x = self.se(x)
+        outputs = self._outputs(x)
+        return self.reliability(outputs) if self.reliability else outputs
+
+    def _embed(self, images: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        x = self.patches(images)
+        batch, width = x.shape[0], x.shape[-1]
+        x = x.reshape(batch, -1, width)
+        if self.prefix:
+            token = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (batch, 1, width))
+            x = jnp.concatenate([token, x], axis=1)
+        return x + resize_positions(self.pos_embed[...], grid, self.prefix).astype(x.dtype)
+
+    def _outputs(self, x: jax.Array) -> dict[str, jax.Array]:
+        outputs = {"embedding": x.astype(self.output_dtype)}
+        if self.head is None:
+            return outputs
+        values = self.head(x)
+        if self.regression:
+            return outputs | split_outputs(values, self.n_expression, self.output_dtype)
+        return outputs | {"logits": values.astype(self.output_dtype)}
+
+
+@nnx.remat
+def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+    return block(x, rngs)
+
+
+def _grid(height: int, width: int) -> tuple[int, int]:
+    if height % PATCH or width % PATCH or not height or not width:
+        raise ValueError(f"the sides of a picture must be multiples of {PATCH}: {height} x {width}")
+    return height // PATCH, width // PATCH

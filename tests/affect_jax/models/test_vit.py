@@ -1,0 +1,203 @@
+"""Vision transformers: sizes, positions, squeeze and excitation, and what training draws."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from affect_jax import models
+from affect_jax.models.vit import resize_positions
+from affect_jax.train_state import take_apart
+
+# Of the published networks, with their 1000 classes.
+PARAMETERS = {
+    "vit_ti16": 5_717_416,
+    "vit_s16": 22_050_664,
+    "vit_b16": 86_567_656,
+    "vit_l16": 304_326_632,
+}
+KEY = jax.random.key(0)
+
+
+def create(**arguments):
+    return models.create(
+        "vit_ti16", **{"depth": 2, "n_expression": 5, "image_size": 32} | arguments
+    )
+
+
+def pictures(height=32, width=32, batch=2):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.standard_normal((batch, height, width, 3)), jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _call(graphdef, state, images):
+    return nnx.merge(graphdef, state, copy=True)(images)
+
+
+def call(model, images):
+    """In evaluation mode, compiled: faster than layer by layer."""
+    model.eval()
+    return _call(*nnx.split(model), images)
+
+
+def parameters(name, **arguments):
+    model = nnx.eval_shape(lambda: models.create(name, **arguments))
+    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    return sum(math.prod(x.shape) for x in leaves)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts_are_those_of_the_published_networks(name):
+    plain = parameters(name, n_expression=1000)
+    assert plain == PARAMETERS[name]
+    width = {"vit_ti16": 192, "vit_s16": 384, "vit_b16": 768, "vit_l16": 1024}[name]
+    hidden = width // 4
+    excitation = width * hidden + hidden + hidden * width + width
+    assert parameters(name, n_expression=1000, se=True) == plain + excitation
+
+
+def test_depth_can_be_chosen():
+    block = (PARAMETERS["vit_ti16"] - parameters("vit_ti16", n_expression=1000, depth=11)) * 1
+    fourteen = parameters("vit_ti16", n_expression=1000, depth=14)
+    assert fourteen == PARAMETERS["vit_ti16"] + 2 * block
+
+
+def test_outputs():
+    both = call(create(regression=True, se=True), pictures())
+    assert {k: v.shape for k, v in both.items()} == {
+        "logits": (2, 5),
+        "valence": (2,),
+        "arousal": (2,),
+        "embedding": (2, 192),
+    }
+    assert call(create(n_expression=0, pool="mean"), pictures()).keys() == {"embedding"}
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_pictures_of_another_size_see_resized_positions(pool):
+    model = create(pool=pool)
+    at_call = call(model, pictures(48, 48))["logits"]
+    _, params, stats = take_apart(model)
+    params["pos_embed"] = resize_positions(params["pos_embed"], (3, 3), model.prefix)
+    other = take_apart(create(pool=pool, image_size=48))[0].build(params, stats)
+    np.testing.assert_allclose(call(other, pictures(48, 48))["logits"], at_call, atol=1e-6)
+    assert call(model, pictures(32, 64))["logits"].shape == (2, 5)
+
+
+@pytest.mark.parametrize("grid", [(3, 3), (7, 5), (20, 14)])
+def test_positions_are_interpolated_as_pytorch_does(grid):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    positions = rng.standard_normal((1, 1 + 14 * 14, 8)).astype(np.float32)
+    places = torch.from_numpy(positions[:, 1:]).reshape(1, 14, 14, 8).permute(0, 3, 1, 2)
+    wanted = torch.nn.functional.interpolate(places, grid, mode="bicubic", antialias=True)
+    wanted = wanted.permute(0, 2, 3, 1).reshape(1, -1, 8).numpy()
+    resized = np.asarray(resize_positions(jnp.asarray(positions), grid, 1))
+    np.testing.assert_array_equal(resized[:, 0], positions[:, 0])
+    np.testing.assert_allclose(resized[:, 1:], wanted, atol=2e-5)
+
+
+def test_squeeze_and_excitation_is_equation_3():
+    model = create(se=True)
+    with_se = call(model, pictures())["embedding"]
+    reduce, expand = model.se.reduce, model.se.expand
+    model.se = None
+    token = np.asarray(call(model, pictures())["embedding"])
+    hidden = np.maximum(token @ reduce.kernel[...] + reduce.bias[...], 0)
+    gate = 1 / (1 + np.exp(-(hidden @ expand.kernel[...] + expand.bias[...])))
+    assert reduce.kernel.shape == (192, 48)
+    np.testing.assert_allclose(with_se, token * gate, atol=1e-5)
+
+
+def test_resnet_takes_squeeze_and_excitation_too():
+    model = models.create("resnet18", width=4, n_expression=3, se=True)
+    outputs = call(model, pictures())
+    np.testing.assert_allclose(
+        outputs["embedding"], model.se(outputs["avgpool"]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_attention_maps_come_with_the_same_outputs():
+    model = create(depth=2)
+    model.eval()
+    graphdef, state = nnx.split(model)
+    run = jax.jit(lambda state, x: nnx.merge(graphdef, state, copy=True).trace(x))
+    trace = run(state, pictures(48, 32))
+    assert [a.shape for a in trace.attention] == [(2, 3, 7, 7)] * 2
+    for shares in trace.attention:
+        np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-5)
+    assert [t.shape for t in trace.tokens] == [(2, 7, 192)] * 2
+    plain = call(model, pictures(48, 32))["logits"]
+    np.testing.assert_allclose(trace.outputs["logits"], plain, atol=1e-5)
+
+
+def gradient(model, key=KEY):
+    model.train()
+    blueprint, params, stats = take_apart(model)
+
+    @jax.jit
+    def loss(params, key):
+        outputs = blueprint.build(params, stats)(pictures(), rngs=nnx.Rngs(dropout=key))
+        return jnp.sum(outputs["logits"] ** 2)
+
+    return jax.jit(jax.grad(loss))(params, key)
+
+
+def test_rematerialisation_changes_neither_gradients_nor_draws():
+    kept, recomputed = (gradient(create(remat=remat, dropout=0.2)) for remat in (False, True))
+    for path, value in kept.items():
+        np.testing.assert_allclose(recomputed[path], value, rtol=1e-4, atol=1e-4, err_msg=path)
+
+
+def test_stochastic_depth_leaves_out_whole_branches_of_the_later_blocks():
+    model = create(depth=2, drop_path=0.9)
+    assert [block.drop_path.rate for block in model.blocks] == [0.0, 0.9]
+    model.train()
+    x = jax.random.normal(KEY, (64, 5, 192))
+    block = model.blocks[1]
+    block.norm2.scale[...] = block.norm2.bias[...] = jnp.zeros(192)
+    changed = jnp.any(block(x, nnx.Rngs(dropout=KEY)) != x, axis=2)
+    np.testing.assert_array_equal(changed.all(axis=1), changed.any(axis=1))
+    assert 0 < changed[:, 0].sum() < 20  # of 64, one in ten
+
+
+def test_bfloat16_computes_low_and_returns_float32():
+    model = create(dtype="bfloat16", se=True)
+    low = call(model, pictures())["logits"]
+    assert low.dtype == jnp.float32
+    _, params, _ = take_apart(model)
+    assert {x.dtype for x in params.values()} == {jnp.dtype("float32")}
+    high = call(create(se=True), pictures())["logits"]
+    np.testing.assert_allclose(low, high, atol=0.05 * float(jnp.abs(high).max()))
+    assert not np.array_equal(low, high)
+
+
+def test_reliability_follows_the_logits():
+    outputs = call(create(reliability=True, se=True), pictures())
+    np.testing.assert_allclose(jnp.exp(outputs["logits"]).sum(-1), 1, rtol=1e-4)
+    assert outputs["primary"].shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pool": "max"}, "pool must be one of token, mean"),
+        ({"attention": "flash"}, "attention must be one of auto, xla, cudnn"),
+        ({"image_size": 90}, "multiples of 16: 90 x 90"),
+        ({"drop_path": 1.0}, r"must lie in \[0, 1\)"),
+        ({"depth": -1}, "must not be negative"),
+    ],
+)
+def test_arguments_that_cannot_work(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        create(**arguments)
+
+
+def test_positions_that_form_no_square():
+    with pytest.raises(ValueError, match="197 position embeddings"):
+        resize_positions(jnp.zeros((1, 197, 4)), (3, 3), 0)
