@@ -7,6 +7,7 @@ Command: python -m affect_jax.main --config configs/resnet18_faces.py --workdir 
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import emofan_faces
 
@@ -21,6 +22,7 @@ def get_config() -> ConfigDict:
             name="resnet18",
             regression=True,
             width=64,
+            reliability=placeholder(object),
             dtype="float32",
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),

@@ -237,7 +237,7 @@ class Reliability(nnx.Module):
                 features, n_expression, attention_per_class, heads, make
             )
         if correction == "trust" and ramp_steps:
-            self.steps = nnx.BatchStat(jnp.zeros((), jnp.float32))
+            self.steps = nnx.BatchStat(jnp.zeros((), make.output_dtype))
 
     @classmethod
     def of(

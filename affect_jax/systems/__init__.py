@@ -14,6 +14,7 @@ from affect_jax.systems.fan import FANSystem
 __all__ = ["Phase", "System", "create", "for_source"]
 
 _SYSTEMS: dict[str, type[System]] = {
+    "arbex": ClassifierSystem,  # with model.reliability; see systems/arbex.py
     "classifier": ClassifierSystem,
     "emofan": EmoFANSystem,
     "fan": FANSystem,

@@ -1,0 +1,129 @@
+"""ARBEx: POSTER++ features, a classification head, and reliability balancing.
+
+Wasi et al., "ARBEx: Attentive feature extraction with reliability balancing for robust facial
+expression learning", 2023. Paper and official code differ in the head, and so there are two
+configurations: "arbex" is the paper's, "arbex_official" the code's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from affect_jax.models.layers import Layers
+from affect_jax.models.poster import TINY, Poster
+from affect_jax.models.registry import register
+from affect_jax.models.reliability import Reliability
+
+# The official script: one anchor a class, drawn here at the embedding's scale instead of 0.
+OFFICIAL_RELIABILITY = {
+    "normalise": False,
+    "anchors": 1,
+    "scope": "batch",
+    "heads": 1,
+    "correction": "trust",
+}
+
+
+class Head(nnx.Module):
+    """A classification head: hidden layers of linear, ReLU, BatchNorm, dropout; then linear.
+
+    The normalisation after the activation is the official order.
+    """
+
+    def __init__(
+        self, features: int, hidden: Sequence[int], outputs: int, dropout: float, make: Layers
+    ):
+        self.hidden, self.norms = nnx.List(), nnx.List()
+        for width in hidden:
+            self.hidden.append(make.linear(features, width))
+            self.norms.append(make.norm(width))
+            features = width
+        self.dropout = nnx.Dropout(dropout)
+        self.output = make.linear(features, outputs)
+
+    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Numbers [B, outputs] from embeddings [B, features]."""
+        for layer, norm in zip(self.hidden, self.norms, strict=True):
+            x = self.dropout(norm(nnx.relu(layer(x))), rngs=rngs)
+        return self.output(x)
+
+
+@register(
+    "arbex_official",
+    head="head/output",
+    preset={"reduction": 0, "hidden": (384, 192, 96), "reliability": OFFICIAL_RELIABILITY},
+)
+@register(
+    "arbex_tiny",
+    head="head/output",
+    preset={"reduction": 64, "hidden": (64,), "dropout": 0.2, "backbone": TINY},
+)
+@register("arbex", head="head/output")
+class ARBEx(nnx.Module):
+    """A `Poster` without a head (`model.backbone`), and what ARBEx puts behind it.
+
+    Args:
+      n_expression: classes.
+      reduction: features of the linear layer on the backbone's embedding; 0: there is none. What
+        it puts out is the embedding that head, anchors and attention see.
+      hidden, dropout: of the `Head`.
+      reliability: settings of the `Reliability`, True for its defaults; False: none.
+      backbone: keywords of the `Poster`, such as its sizes.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_expression: int = 8,
+        reduction: int = 128,
+        hidden: Sequence[int] = (64, 64),
+        dropout: float = 0.5,
+        reliability: Mapping[str, Any] | bool | None = True,
+        backbone: Mapping[str, Any] | None = None,
+        dtype: Any = jnp.float32,
+        param_dtype: Any = jnp.float32,
+        axis_name: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        if n_expression < 2 or reduction < 0 or not 0 <= dropout < 1:
+            raise ValueError(
+                "n_expression must be at least 2, reduction at least 0 and dropout in [0, 1), got "
+                f"{n_expression}, {reduction}, {dropout}"
+            )
+        make = Layers(rngs, dtype, param_dtype, axis_name)
+        self.output_dtype = make.output_dtype
+        shared = {
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "axis_name": axis_name,
+            "rngs": rngs,
+        }
+        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, **shared)
+        features = self.backbone.transformer.class_token.shape[-1]
+        self.reduce = make.linear(features, reduction) if reduction else None
+        features = reduction or features
+        self.head = Head(features, hidden, n_expression, dropout, make)
+        self.reliability = Reliability.of(reliability, features, n_expression, make)
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+        """Outputs for normalised pictures [B, H, W, 3].
+
+        Returns `logits` [B, n_expression] and `embedding` [B, D] with D = `reduction`, or that of
+        the backbone; with `reliability` also what that adds. While training, dropout and
+        stochastic depth draw from the `dropout` stream of `rngs`.
+        """
+        return self.from_features(self.backbone(images, rngs=rngs)["embedding"], rngs=rngs)
+
+    def from_features(
+        self, features: jax.Array, *, rngs: nnx.Rngs | None = None
+    ) -> dict[str, jax.Array]:
+        """The outputs of `__call__` from the backbone's embeddings [B, F]."""
+        embedding = features if self.reduce is None else self.reduce(features)
+        outputs = {
+            "embedding": embedding.astype(self.output_dtype),
+            "logits": self.head(embedding, rngs=rngs).astype(self.output_dtype),
+        }
+        return self.reliability(outputs) if self.reliability else outputs

@@ -1,0 +1,29 @@
+"""ARBEx on your own photos: a tiny one, from a CSV or JSONL manifest.
+
+Trains: expressions, from scratch; each epoch draws up to 512 photos of each person and of these 500
+of each class (`--config.data.sampling=shuffle` takes them as they come). Persons of the test split
+are in no other. Paper: Wasi et al., 2023. Time: about 10 minutes on 2 CPU cores for 1,300 photos.
+Command: python -m affect_jax.main --config configs/arbex_faces.py --workdir runs/arbex_faces \
+             --config.data.manifest=PATH.csv
+"""
+
+from ml_collections import ConfigDict
+
+from configs import arbex_synthetic
+
+
+def get_config() -> ConfigDict:
+    """`arbex_synthetic` with heavy augmentation and refinement, on a manifest."""
+    config = arbex_synthetic.get_config()
+    config.num_steps = 1000
+    config.optimizer.weight_decay = 1e-4
+
+    config.data.source = "manifest"
+    config.data.crop_scale = 0.0
+    config.data.augment = "arbex_heavy"
+    config.data.sampling = "refine"
+    config.data.refine.per_group = 512
+    config.data.refine.per_class = 500
+
+    config.checkpoint.best_metric = "balanced_accuracy"
+    return config

@@ -1,0 +1,20 @@
+"""ARBEx on JAFFE: the recipe of `arbex_rafdb` with these data.
+
+Trains: as there; meant for a GPU or more, and not trained here.
+Paper: Wasi et al., 2023, Table 5: accuracy 0.9667 on a hold-out of unknown protocol, no figure to
+set beside folds of unseen persons; for those add --mode=crossval to the second command.
+Commands: python -m data_pipelines.prepare --dataset jaffe --manual_dir FOLDER --data_dir DATA
+          python -m affect_jax.main --config configs/arbex_jaffe.py --workdir runs/arbex \\
+              --config.data.data_dir=DATA
+"""
+
+from ml_collections import ConfigDict
+
+from configs import arbex_rafdb
+
+
+def get_config() -> ConfigDict:
+    """`arbex_rafdb` on `jaffe`."""
+    config = arbex_rafdb.get_config()
+    config.data.dataset = "jaffe"
+    return config

@@ -1,0 +1,53 @@
+"""ARBEx on RAF-DB: the paper's recipe at full size.
+
+Trains: POSTER++ features (IR-50 and MobileFaceNet, best started from their released weights, see
+init_from), a linear layer to 128, a head of two hidden layers, 10 anchors a class and attention.
+Paper: Wasi et al., 2023, Table 5: accuracy 0.9247. Time: meant for a GPU or more. Score: not
+trained here.
+Commands: python -m data_pipelines.prepare --dataset raf_db --manual_dir FOLDER --data_dir DATA
+          python -m affect_jax.main --config configs/arbex_rafdb.py --workdir runs/arbex_rafdb \\
+              --config.data.data_dir=DATA
+The other data sets (arbex_affwild2, arbex_jaffe, arbex_ferplus, arbex_fergdb) differ in the data
+alone.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The recipe of the paper; what it leaves open is said in docs/arbex.md."""
+    config = base.get_config()
+    config.system = "arbex"
+    config.num_epochs = 1000.0
+    config.batch_size = 64
+
+    config.model = ConfigDict(
+        dict(
+            name="arbex",
+            reduction=128,
+            hidden=(64, 64),
+            dropout=0.5,
+            reliability=dict(anchors=10, delta=1.0, scope="example", correction="weighted"),
+            dtype="float32",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+    )
+    config.loss.label_smoothing = 0.11
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.schedule = "exponential"
+    config.optimizer.decay_factor = 0.995
+
+    config.data.source = "tfds"
+    config.data.dataset = "raf_db"
+    config.data.image_size = 224
+    config.data.augment = "arbex_heavy"
+    config.data.sampling = "refine"
+    config.data.refine.per_group = 512
+    config.data.refine.per_class = 500
+
+    config.checkpoint.best_metric = "accuracy"
+    config.checkpoint.best_mode = "max"
+    return config

@@ -1,0 +1,50 @@
+"""ARBEx on embedded synthetic faces: a tiny one, with wrong labels if asked for.
+
+Trains: a tiny POSTER++ with a linear layer, a head, anchors and attention, on 8 expressions.
+Paper: Wasi et al., 2023. Time: about 3 minutes on 2 CPU cores.
+Command: python -m affect_jax.main --config configs/arbex_synthetic.py --workdir runs/arbex \
+             --config.model.reliability.anchors=10 --config.data.synthetic.symmetric_noise=0.2
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The sizes are those of the model `arbex_tiny`."""
+    config = base.get_config()
+    config.system = "arbex"
+    config.batch_size = 32
+    config.num_steps = 800
+    config.log_every = 50
+    config.eval_every = 200
+
+    config.model = ConfigDict(
+        dict(
+            name="arbex_tiny",
+            reliability=dict(anchors=10, delta=1.0, scope="example", correction="weighted"),
+            dtype="float32",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+        )
+    )
+    config.loss.label_smoothing = 0.11
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.ema_decay = 0.99
+
+    config.data.source = "synthetic"
+    config.data.synthetic.num_train = 6000
+    config.data.synthetic.num_validation = 320
+    config.data.synthetic.num_test = 1024
+    config.data.synthetic.render_size = 96
+    config.data.synthetic.frames_per_video = 1
+    config.data.image_size = 64
+    config.data.crop_scale = 1.4
+    config.data.cache = "memory"
+    config.checkpoint.every = 200
+    config.checkpoint.best_metric = "accuracy"
+    config.checkpoint.best_mode = "max"
+    return config
