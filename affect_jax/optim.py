@@ -5,7 +5,7 @@ Parameters are any pytree of arrays; a parameter is named by its path, such as
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -30,10 +30,12 @@ def matches(patterns: Iterable[str], name: str) -> bool:
 
 def decays(name: str, parameter: jax.Array) -> bool:
     """Whether weight decay applies: to arrays of two or more axes, unless the last part of their
-    name has "bias" or "scale" in it. So not to biases, to the parameters of normalisation layers
-    (whatever their names), or to tables of position biases.
+    name has "bias" or "scale" in it, or is that of a class token or of position embeddings. So not
+    to biases, to the parameters of normalisation layers (whatever their names), or to tables of
+    position biases.
     """
-    return jnp.ndim(parameter) > 1 and not re.search("bias|scale", name.rsplit("/", 1)[-1])
+    spared = "bias|scale|cls_token|pos_embed"
+    return jnp.ndim(parameter) > 1 and not re.search(spared, name.rsplit("/", 1)[-1])
 
 
 def _decay_mask(params: Any) -> Any:
@@ -130,20 +132,29 @@ _OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
 
 
 def create_optimizer(
-    config: ml_collections.ConfigDict, total_steps: int, steps_per_epoch: int, params: Any
+    config: ml_collections.ConfigDict,
+    total_steps: int,
+    steps_per_epoch: int,
+    params: Any,
+    layers: Mapping[str, int] | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimizer and its learning-rate schedule.
 
     Gradients are clipped to the global norm `clip_norm` (0: not), over the trained parameters.
     Weight decay (see `decays`) is part of the gradient in adam and sgd, as in PyTorch, and apart
-    from it in adamw. Parameters that `freeze` matches get updates of zero and have no state.
+    from it in adamw. Parameters that `freeze` matches get updates of zero and have no state. With
+    `layer_decay` d below 1, whole updates (weight decay too) of layer n of N, the top one, are
+    multiplied by d ** (N - n), as in BEiT (Bao et al., ICLR 2022); the schedule is the top's.
 
     Args:
         config: `config.optimizer`: name, learning_rate, schedule, step_epochs, decay_factor,
             final_fraction, warmup_steps, warmup_epochs, b1, b2, eps, momentum, nesterov,
-            weight_decay, clip_norm, freeze.
+            weight_decay, clip_norm, layer_decay, freeze; sam_rho is the train step's (see
+            `sharpest`).
         total_steps: where a cosine ends.
         params: the parameters it will be used with (their names and shapes).
+        layers: layer of every parameter by name, see `models.depth.layer_numbers`; needed if
+            `layer_decay` is not 1.
     Raises:
         ConfigError: an unknown optimizer or schedule, or a value out of range.
     """
@@ -154,18 +165,26 @@ def create_optimizer(
     for field in ("b1", "b2", "momentum"):
         if not 0 <= config[field] < 1:
             raise ConfigError(f"config.optimizer.{field} = {config[field]}; it must be in [0, 1)")
-    for field in ("weight_decay", "clip_norm"):
+    for field in ("weight_decay", "clip_norm", "sam_rho"):
         if not config[field] >= 0:
             raise ConfigError(
                 f"config.optimizer.{field} = {config[field]}; it must not be negative"
             )
+    if not 0 < config.layer_decay <= 1:
+        raise ConfigError(
+            f"config.optimizer.layer_decay = {config.layer_decay}; it must be in (0, 1]"
+        )
     schedule = create_schedule(config, total_steps, steps_per_epoch)
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     decay = []
     if config.weight_decay:
         decay = [optax.add_decayed_weights(config.weight_decay, mask=_decay_mask)]
+    graded = [_scale_by_layer(config.layer_decay, layers)] if config.layer_decay != 1 else []
     optimizer = optax.chain(
-        *clip, *_OPTIMIZERS[config.name](config, decay), optax.scale_by_learning_rate(schedule)
+        *clip,
+        *_OPTIMIZERS[config.name](config, decay),
+        optax.scale_by_learning_rate(schedule),
+        *graded,
     )
     if config.freeze:
         labels = jax.tree_util.tree_map_with_path(
@@ -174,6 +193,29 @@ def create_optimizer(
         )
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
     return optimizer, schedule
+
+
+def _scale_by_layer(decay: float, layers: Mapping[str, int]) -> optax.GradientTransformation:
+    top = max(layers.values())
+
+    def scale(updates: Any, params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, u: u * decay ** (top - layers[path_name(path)]), updates
+        )
+
+    return optax.stateless(scale)
+
+
+def sharpest(params: Any, gradients: Any, rho: float) -> Any:
+    """Where, `rho` away from the parameters, the loss is about largest: params + rho g / |g|.
+
+    Sharpness-aware minimisation descends along the gradient of that point (Foret, Kleiner, Mobahi
+    and Neyshabur, "Sharpness-aware minimization for efficiently improving generalization",
+    ICLR 2021, eq. 2 and 3). `gradients` must be those of the global batch.
+    """
+    # A gradient of exactly 0 has no direction, and then there is nowhere to go.
+    step = rho / jnp.maximum(optax.tree.norm(gradients), 1e-12)
+    return jax.tree.map(lambda p, g: (p + step * g).astype(p.dtype), params, gradients)
 
 
 def ema_update(average: Any, params: Any, decay: float, step: Any) -> Any:

@@ -9,6 +9,7 @@ from flax import nnx
 
 from affect_jax import mixing, optim, parallel, restore
 from affect_jax.evaluate import normalise
+from affect_jax.models.depth import layer_numbers
 from affect_jax.parallel import AXIS
 from affect_jax.systems.base import Phase, System
 from affect_jax.train_state import Blueprint, current_stats, select, take_apart
@@ -55,8 +56,13 @@ def make_train_step(
             )
             return loss, (terms, current_stats(model))
 
-        (loss, (terms, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        gradient_of = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (terms, stats)), gradients = gradient_of(trained)
         gradients = jax.lax.pmean(gradients, AXIS)
+        if config.optimizer.sam_rho:
+            # The same examples and dropout once more; loss and statistics stay those of the first.
+            worse = optim.sharpest(trained, gradients, config.optimizer.sam_rho)
+            gradients = jax.lax.pmean(gradient_of(worse)[1], AXIS)
         updates, opt = optimizer.update(gradients, state["opt"], trained)
         params = {**fixed, **optax.apply_updates(trained, updates)}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
@@ -100,6 +106,7 @@ class Phases:
             total_steps=max((following or [self._total])[0] - phase.start, 1),
             steps_per_epoch=self._steps_per_epoch,
             params=self.trained(phase, params),
+            layers=layer_numbers(self._model),
         )
 
     def trained(self, phase: Phase, params: dict) -> dict:

@@ -99,6 +99,8 @@ def get_config() -> ConfigDict:
             nesterov=False,
             weight_decay=0.0,  # not applied to biases and normalisation parameters
             clip_norm=0.0,  # global norm of the gradient; 0: off
+            sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
+            layer_decay=1.0,  # learning rate of each block over that of the next one; 1: off
             freeze=(),  # path prefixes or regular expressions of parameters that stay as they are
         )
     )

@@ -225,6 +225,7 @@ def test_the_state_survives_a_checkpoint(tmp_path):
         ({"learning_rate": -1.0}, r"config\.optimizer\.learning_rate"),
         ({"learning_rate": float("nan")}, r"config\.optimizer\.learning_rate"),
         ({"weight_decay": -1.0}, r"config\.optimizer\.weight_decay"),
+        ({"sam_rho": -0.1}, r"config\.optimizer\.sam_rho"),
         ({"schedule": "step", "step_epochs": 0.0}, r"config\.optimizer\.step_epochs"),
     ],
 )
@@ -251,3 +252,32 @@ def test_ema_of_equal_weights_is_exact():
     params = {"w": jnp.asarray([0.1, 1e-30, 3e7])}
     average = optim.ema_update(params, params, 0.999, 7)
     np.testing.assert_array_equal(average["w"], params["w"])
+
+
+# -------------------------------------------------------------------------- sam
+
+
+def test_sam_descends_along_the_gradient_at_the_edge_of_its_ball():
+    """On a quadratic with gradient A x, the point and its gradient are known."""
+    a = np.array([[3.0, 1.0], [1.0, 0.5]])
+    x = np.array([0.3, -2.0])
+    with jax.enable_x64(True):
+        params = {"u": jnp.asarray(x[:1]), "v": jnp.asarray(x[1:])}
+
+        def loss(p):
+            z = jnp.concatenate([p["u"], p["v"]])
+            return z @ a @ z / 2
+
+        point = optim.sharpest(params, jax.grad(loss)(params), 0.1)
+        gradient = jax.grad(loss)(point)
+    expected = x + 0.1 * a @ x / np.linalg.norm(a @ x)
+    np.testing.assert_allclose(np.concatenate([point["u"], point["v"]]), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.concatenate([gradient["u"], gradient["v"]]), a @ expected, rtol=1e-12
+    )
+
+
+def test_sam_stays_where_the_gradient_is_zero():
+    params = {"w": jnp.asarray([1.0, -2.0])}
+    point = optim.sharpest(params, {"w": jnp.zeros(2)}, 0.05)
+    np.testing.assert_array_equal(point["w"], params["w"])

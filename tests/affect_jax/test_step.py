@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 
 from affect_jax import systems
+from affect_jax.models.layers import Layers, global_average
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.step import make_train_step
+from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.train_state import take_apart
 from tests.affect_jax import tiny
 
@@ -49,12 +51,14 @@ def make_system(**changes):
     )
 
 
-def one_step(mapper: Mapper, batch: dict, system) -> tuple[dict, dict]:
-    """One step of plain gradient descent: (new state, terms); its update is the gradient."""
+def one_step(mapper: Mapper, batch: dict, system, start: dict | None = None) -> tuple[dict, dict]:
+    """One step of plain gradient descent, from the model's parameters or from `start`: (new state,
+    terms); its update is the gradient."""
     model = system.create_model(nnx.Rngs(3), AXIS)
     phase = system.phases(10)[0]
     system.set_train_mode(model, phase)
     blueprint, params, stats = take_apart(model)
+    params = start or params
     optimizer = optax.sgd(1.0)
     step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
     state = {"step": np.int32(5), "params": params, "stats": stats, "opt": optimizer.init(params)}
@@ -106,6 +110,48 @@ def test_the_gradient_is_not_multiplied_by_the_device_count(batch):
         _, moved = one_step(mapper, batch, shifted)
     slope = (moved["loss"] - terms["loss"]) / 1e-6
     np.testing.assert_allclose(slope, np.linalg.norm(gradient), rtol=1e-3)
+
+
+class Pooled(nnx.Module):
+    """Convolution, BatchNorm, average, classes: compiled in a moment."""
+
+    def __init__(self, make: Layers):
+        self.conv, self.norm, self.head = make.conv(3, 6, 3, 4), make.norm(6), make.linear(6, 8)
+
+    def __call__(self, images, *, rngs=None):
+        return {"logits": self.head(global_average(nnx.relu(self.norm(self.conv(images)))))}
+
+
+class PooledSystem(ClassifierSystem):
+    def create_model(self, rngs, axis_name):
+        return Pooled(Layers(nnx.Rngs(0), "float64", "float64", axis_name))
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_sam_steps_along_the_gradient_of_the_moved_parameters(mapping, batch):
+    """Eight devices against the same done by hand with two plain steps on one; statistics and loss
+    are those of the first."""
+
+    def system(rho):
+        base = make_system(loss__regression="none", optimizer__sam_rho=rho)
+        return PooledSystem(base.config, base.class_names, base.has, base.class_counts)
+
+    one = Mapper(mapping, jax.devices()[:1])
+    with jax.enable_x64(True):
+        start = jax.device_get(take_apart(system(0.0).create_model(None, None))[1])
+        first, terms = one_step(one, batch, system(0.0))
+        gradient = {k: start[k] - first["params"][k] for k in start}
+        norm = np.sqrt(sum(np.sum(g**2) for g in gradient.values()))
+        moved = {k: start[k] + 0.3 * gradient[k] / norm for k in start}
+        second, _ = one_step(one, batch, system(0.0), moved)
+        got, got_terms = one_step(Mapper(mapping), batch, system(0.3))
+    assert not np.allclose(second["stats"]["norm/mean"], first["stats"]["norm/mean"], rtol=1e-6)
+    for name, value in start.items():
+        expected = value - (moved[name] - second["params"][name])
+        np.testing.assert_allclose(got["params"][name], expected, atol=1e-12, err_msg=name)
+    for name, value in first["stats"].items():
+        np.testing.assert_allclose(got["stats"][name], value, rtol=1e-9, err_msg=name)
+    np.testing.assert_allclose(got_terms["loss"], terms["loss"], rtol=1e-12)
 
 
 def test_steps_of_a_phase_compile_once(batch):
