@@ -33,9 +33,20 @@ def arrays(name):
 
 
 @functools.cache
+def _tensor(name, shape, kind, gain):
+    return weights.tensor(name, shape, kind, gain=gain)
+
+
+@functools.cache
 def state_dict(name):
     """The official entries, after a check that the generator still gives the recorded ones."""
-    state = weights.state_dict(manifest(name))
+    about = manifest(name)
+    # Entries of equal name are equal in all networks and drawn once.
+    state = {
+        e["name"]: _tensor(about["prefix"] + e["name"], tuple(e["shape"]), e["kind"], about["gain"])
+        for e in about["state_dict"]
+        if e["kind"] != "int"
+    }
     assert weights.digest(state.values()) == manifest(name)["state_sha256"]
     return state
 
@@ -61,13 +72,18 @@ def network_input(name, preprocessing):
 
 def build(architecture, name, dtype):
     """The model with the official weights, in evaluation mode; float64 under `precision`."""
+    _, model = pretrained.convert_state(conversion.release(architecture), state_dict(name))
+    _, params, _ = take_apart(model)
+    assert sum(x.size for x in params.values()) == manifest(name)["n_parameters_used"]
+    return model if dtype == "float32" else widen(model, architecture, name)
+
+
+def widen(model, architecture, name):
+    """The float64 model with the weights of `model`; under `precision`."""
     released = conversion.release(architecture)
-    arguments, model = pretrained.convert_state(released, state_dict(name))
+    arguments = released.infer(released.prepare(state_dict(name)))
     _, params, stats = take_apart(model)
-    assert sum(x.size for x in params.values()) == manifest(name)["n_parameters"]
-    if dtype == "float32":
-        return model
-    wide = models.create(released.model, **arguments, dtype=dtype, param_dtype=dtype)
+    wide = models.create(released.model, **arguments, dtype="float64", param_dtype="float64")
     return model_io.with_arrays(wide, {"params": params, "stats": stats})
 
 
