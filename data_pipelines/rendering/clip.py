@@ -101,10 +101,10 @@ def background(u: list[float], key: np.ndarray, size: int) -> np.ndarray:
     grey = 0.15 + 0.7 * u[24]
     tint = [grey + 0.25 * (u[25 + k] - 0.5) for k in range(3)]
     field = tint + (0.15 + 0.5 * u[28]) * (blobs[..., 3:] + 0.45 * blobs[..., :3])
-    field = np.minimum(np.maximum(235.0 * field + 10.0, 0.0), 255.0).astype(np.uint8)
-    field = np.dstack([field, np.zeros((5, 5), np.uint8)])
-    field = cv2.resize(field, (20, 20), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR)
+    coarse = np.zeros((5, 5, 4), np.uint8)
+    coarse[..., :3] = np.minimum(np.maximum(235.0 * field + 10.0, 0.0), 255.0)
+    coarse = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def sensor_numbers(u: list[float]) -> list[float]:

@@ -4,6 +4,7 @@ The combinations follow the published EMFACS-like prototypes (Ekman and Friesen,
 Martinez, PNAS 2014); the variants of one category and their strengths are ours.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -77,17 +78,22 @@ def activations(category: int, choice: float, side: int) -> tuple[np.ndarray, fl
     `choice` in (0, 1) picks the variant, `side` the stronger half of a one-sided expression.
     Returns float64 [units, 2] (image left, image right) and the variant's arousal offset.
     """
-    levels = np.zeros((len(ACTION_UNITS), 2))
     variants = PROTOTYPES[category]
     edges = itertools.accumulate(probability for probability, _, _ in variants)
-    chosen = sum(choice >= edge for edge in edges)
-    _, units, offset = variants[min(chosen, len(variants) - 1)]
-    for unit, level in units.items():
+    chosen = min(sum(choice >= edge for edge in edges), len(variants) - 1)
+    return _levels(category, chosen, side), variants[chosen][2]
+
+
+@functools.cache
+def _levels(category: int, variant: int, side: int) -> np.ndarray:
+    levels = np.zeros((len(ACTION_UNITS), 2))
+    for unit, level in PROTOTYPES[category][variant][1].items():
         levels[AU[unit]] = level
     if category == UNILATERAL:
         for unit in (10, 12, 14):
             levels[AU[unit], 1 - side] = 0.0
-    return levels, offset
+    levels.flags.writeable = False
+    return levels
 
 
 Units = dict[int, float]

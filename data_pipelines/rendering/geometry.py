@@ -28,6 +28,9 @@ _JAW = (  # from the ear to the chin, image right
     (17.0, 106.5, 2.0),
     (0.0, 109.0, 5.0),
 )
+# How far down the jaw and the chin a point lies.
+_AT_JAW = [min(1.0, max(0.0, (y - 17.0) / 55.0)) for _, y, _ in _JAW]
+_AT_CHIN = [min(1.0, max(0.0, (y - 88.0) / 18.0)) for _, y, _ in _JAW]
 _JAW_OPEN = (0.0, 0.0, 0.05, 0.2, 0.45, 0.75, 0.93, 1.0, 1.0)
 _BROW = (  # from the nose outwards
     (13.0, -22.5, 6.0),
@@ -285,8 +288,8 @@ def _jaw(person: Person, muscles: Muscles, level: Levels) -> Points:
     stretch = (level.chin - level.jaw_drop) / 109.0
     half = []
     for k, (x, y, z) in enumerate(_JAW):
-        wide = 1.0 + (person.jaw_width - 1.0) * min(1.0, max(0.0, (y - 17.0) / 55.0))
-        wide *= 1.0 + (person.chin_width - 1.0) * min(1.0, max(0.0, (y - 88.0) / 18.0))
+        wide = 1.0 + (person.jaw_width - 1.0) * _AT_JAW[k]
+        wide *= 1.0 + (person.chin_width - 1.0) * _AT_CHIN[k]
         drop = _JAW_OPEN[k] * level.jaw_drop - (2.5 * muscles.mean[17] if k >= 7 else 0.0)
         half.append(
             (x * person.head_width * wide, y * (stretch if y > 0 else 1.0) + drop, z - 0.35 * drop)

@@ -1,7 +1,7 @@
 """A person: everything about a synthetic face that no expression changes."""
 
 import bisect
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ _FRAMES = ((25, 25, 28), (90, 60, 35), (120, 120, 125), (60, 20, 30))
 HAIR_STYLES = ("bald", "buzz", "short", "side", "fringe", "long", "long_fringe", "curly", "bun")
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
+class Person(NamedTuple):
     """Traits of one person: lengths in millimetres, colours RGB 0 to 255, strengths in [0, 1]."""
 
     tone: float

@@ -338,7 +338,7 @@ class Painter:
         half = _BROW_TAPER * (0.5 * p.brow_thickness * self.axes[1])
         top, low = middle - half, middle + half
         canvas.fill(self.image, np.concatenate([top, low[:, ::-1]], axis=1), hair)
-        strands = np.stack([low[:, :-2], top[:, 2:]], axis=2)
+        strands = np.concatenate([low[:, :-2], top[:, 2:]], axis=2)
         canvas.stroke(self.image, strands.reshape(-1, 2, 2), shade(hair, 0.75))
 
     def _light_up(self) -> None:
