@@ -22,20 +22,24 @@ def make_train_step(
     phase: Phase,
     teacher: restore.Teacher | None = None,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """The per-replica step of one phase: (state, batch, teacher arrays) -> (state, terms).
+    """The per-replica step of one phase: (state, batch, teacher arrays[, seed]) -> (state, terms).
 
-    The loss and its gradient are those of the global batch, equal on all replicas.
+    The loss and its gradient are those of the global batch, equal on all replicas. The seed, by
+    default that of the config, is an argument so that runs which differ in it alone are one
+    compiled program.
     """
     config = system.config
     section = config.model
 
-    def step(state: dict, batch: dict, teacher_arrays: dict) -> tuple[dict, dict]:
-        step_key = jax.random.fold_in(jax.random.key(config.seed), state["step"])
+    def step(
+        state: dict, batch: dict, teacher_arrays: dict, seed: jax.Array | int = config.seed
+    ) -> tuple[dict, dict]:
+        step_key = jax.random.fold_in(jax.random.key(seed), state["step"])
         replica_key = jax.random.fold_in(step_key, jax.lax.axis_index(AXIS) + 1)
         if system.mixes(phase):
             # 0 is the one number that replica_key leaves free.
             mixing_key = jax.random.fold_in(step_key, 0)
-            batch = mixing.mix(batch, mixing_key, config.mixing, system.num_classes)
+            batch = mixing.mix(batch, mixing_key, config.mixing, system.num_classes, AXIS)
         images = normalise(batch["image"], section.mean, section.std)
         trained, fixed = select(state["params"], lambda path: system.trainable(path, phase))
         teacher_outputs = None

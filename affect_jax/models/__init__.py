@@ -6,7 +6,7 @@ a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B
 """
 
 from affect_jax.models import arbex, emofan, fan, ir50, mobilefacenet, poster, resnet, vit
-from affect_jax.models.registry import create, entry, head_of, names, register
+from affect_jax.models.registry import create, entry, head_of, names, register, takes
 
 __all__ = [
     "arbex",
@@ -21,5 +21,6 @@ __all__ = [
     "poster",
     "register",
     "resnet",
+    "takes",
     "vit",
 ]

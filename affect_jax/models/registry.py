@@ -59,6 +59,11 @@ def entry(name: str) -> Entry:
     return _REGISTRY[name]
 
 
+def takes(name: str, keyword: str) -> bool:
+    """Whether there is a model `name` and a caller may give it `keyword`."""
+    return name in _REGISTRY and keyword in _REGISTRY[name].keywords()
+
+
 def head_of(model: nnx.Module) -> str | None:
     """Path of the layer of `model` whose shape depends on the number of classes, if any."""
     heads = {e.head for e in _REGISTRY.values() if e.constructor is type(model)}

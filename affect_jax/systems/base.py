@@ -10,6 +10,7 @@ from flax import nnx
 
 from affect_jax import losses, models, optim
 from affect_jax.config import ConfigError, nearest
+from affect_jax.models.layers import BatchNorm
 from affect_jax.metrics_reliability import ReliabilityStatistics
 from affect_jax.models.reliability import DEFAULT_ANCHORS
 from affect_jax.train_state import take_apart
@@ -81,7 +82,10 @@ class System:
         section = self.config.model.to_dict()
         if section.get("reliability") is None:  # not every model can have it
             section.pop("reliability", None)
-        return {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
+        arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
+        if models.takes(self.config.model.name, "image_size"):
+            arguments.setdefault("image_size", self.config.data.image_size)
+        return arguments
 
     def create_model(self, rngs: nnx.Rngs, axis_name: str | None) -> nnx.Module:
         """The model with fresh parameters, in evaluation mode.
@@ -122,8 +126,15 @@ class System:
         return not optim.matches(self.config.optimizer.freeze, path)
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
-        """Puts the parts that train into training mode."""
+        """Puts the parts that train into training mode.
+
+        A BatchNorm whose parameters `optimizer.freeze` matches keeps its statistics too.
+        """
         model.train()
+        for path, module in nnx.iter_modules(model):
+            name = "/".join(map(str, (*path, "scale")))
+            if isinstance(module, BatchNorm) and optim.matches(self.config.optimizer.freeze, name):
+                module.eval()
 
     def mixes(self, phase: Phase) -> bool:
         """Whether `config.mixing` holds in `phase`; not where landmarks are all that is learnt."""

@@ -1,0 +1,48 @@
+"""How deep in a model each parameter lies, for learning rates that fall towards the input."""
+
+from collections.abc import Iterator
+
+from flax import nnx
+
+
+def layer_numbers(model: nnx.Module) -> dict[str, int]:
+    """Path -> number of its layer, from 0 at the input.
+
+    The blocks of a model, the members of its lists in the order in which they are made, are layers
+    1, 2 and so on. What is made before the first is layer 0 (stem, patches, tokens and positions),
+    what is made between two belongs to the second, and what follows the last is the one layer on
+    top (last norm, squeeze and excitation, head). Vision transformers get the numbers that BEiT's
+    recipe gives them.
+    """
+    numbers: dict[str, int] = {}
+    last, previous, waiting = 0, None, []
+    for path, block in _walk(model, ()):
+        if block is None:
+            waiting.append(path)
+            continue
+        if block != previous:
+            last, previous = last + 1, block
+        for between in waiting:
+            numbers[between] = last if last > 1 else 0
+        waiting = []
+        numbers[path] = last
+    for path in waiting:
+        numbers[path] = last + 1
+    return numbers
+
+
+def _walk(
+    node: nnx.Module, path: tuple[str, ...], block: tuple[str, ...] | None = None
+) -> Iterator[tuple[str, tuple[str, ...] | None]]:
+    """(path, path of the block it lies in) of every parameter, in the order of construction."""
+    if isinstance(node, nnx.List):
+        children = [(str(i), child) for i, child in enumerate(node)]
+    else:
+        children = list(vars(node).items())
+    for name, child in children:
+        own = (*path, name)
+        if isinstance(child, nnx.Param):
+            yield "/".join(own), block
+        elif isinstance(child, nnx.Module):
+            starts = isinstance(node, nnx.List) and not isinstance(child, nnx.List)
+            yield from _walk(child, own, own if starts and block is None else block)
