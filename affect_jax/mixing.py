@@ -4,10 +4,10 @@ Every example of a batch is blended with a partner: MixUp (Zhang et al., ICLR 20
 weighted mean of the two pictures, CutMix (Yun et al., ICCV 2019) pastes a box of the partner into
 the example; the labels become the mean with the same weights.
 
-Partners are examples of the same replica, by a random permutation, so nothing is sent between
-devices; which two examples meet therefore depends on the number of devices. One lambda, one kind
-and one box are drawn for the whole global batch: the key is that of the step, the same on all
-replicas.
+Partners are examples of the whole global batch, by a random permutation: every replica gathers the
+others' pictures (as uint8, 150 KB for one of 224 px) and takes its own part, so that the same
+examples meet on any number of devices. One lambda, one kind and one box are drawn for the whole
+global batch: the key is that of the step, the same on all replicas.
 
 Pixels are mixed before they are normalised. Normalisation is affine, so this is the same as mixing
 after it, and a student and a teacher with other means see the same picture.
@@ -24,13 +24,15 @@ from affect_jax import losses
 from affect_jax.config import ConfigError
 
 Batch = dict[str, jax.Array]
+# What an example takes from its partner.
+_MIXED_FIELDS = ("image", "expression", "expression_probs", "valence_arousal", "mask")
 
 
 class Recipe(NamedTuple):
     """How a batch is mixed.
 
     Attributes:
-      partner: int [B], whom each example is mixed with.
+      partner: int [B], the place of each example's partner among all that may be partners.
       keep: float32 [H, W] in [0, 1], the share of each pixel that stays the example's own.
       lam: float32 [], the weight of the example's own label.
     """
@@ -45,7 +47,7 @@ def check(section: ml_collections.ConfigDict, examples: int) -> bool:
 
     Args:
       section: `mixup_alpha`, `cutmix_alpha`, `switch` and `probability`, see `configs/base.py`.
-      examples: of one replica.
+      examples: of the global batch.
 
     Raises:
       ConfigError: for a value that cannot work, or a single example, which has no partner.
@@ -58,8 +60,8 @@ def check(section: ml_collections.ConfigDict, examples: int) -> bool:
     on = bool((section.mixup_alpha or section.cutmix_alpha) and section.probability)
     if on and examples < 2:
         raise ConfigError(
-            "config.mixing mixes the examples of one device, and config.batch_size gives each only "
-            "one; use a larger batch_size, or 0 for mixing.mixup_alpha and mixing.cutmix_alpha"
+            "config.mixing mixes the examples of a batch, and config.batch_size is 1; use a larger "
+            "one, or 0 for mixing.mixup_alpha and mixing.cutmix_alpha"
         )
     return on
 
@@ -101,42 +103,66 @@ def draw(
     return Recipe(partner, keep, jnp.where(cut, kept_share, lam))
 
 
-def combine(batch: Batch, recipe: Recipe, num_classes: int) -> Batch:
-    """Mixes a batch by a given recipe; arguments and result as `mix`."""
-    partner, lam = recipe.partner, recipe.lam
-    labels = batch["expression"]
-    if "expression_probs" in batch:
-        labels = losses.votes_or_labels(batch["expression_probs"], labels)
-    votes, known = losses.label_distribution(labels, num_classes)
+def combine(
+    batch: Batch,
+    recipe: Recipe,
+    num_classes: int,
+    everyone: Batch | None = None,
+    first: jax.Array | int = 0,
+) -> Batch:
+    """Mixes a batch by a given recipe; arguments and result as `mix`.
+
+    `everyone` holds the possible partners (default: the batch itself), in which example i of the
+    batch stands at place `first` + i.
+    """
+    lam = recipe.lam
+    partners = {
+        name: (everyone or batch)[name][recipe.partner] for name in _MIXED_FIELDS if name in batch
+    }
+    votes, known = _votes(batch, num_classes)
+    their_votes, theirs_known = _votes(partners, num_classes)
 
     # No label may be lost for want of the partner's.
-    va = batch["valence_arousal"]
-    same_va = jnp.all(jnp.isfinite(va) == jnp.isfinite(va[partner]), axis=1)
-    neither = ~known & ~known[partner]
-    mixed = (known & known[partner]) | (neither & same_va)
-    mixed &= (partner != jnp.arange(partner.size)) & (lam < 1)
+    va, their_va = batch["valence_arousal"], partners["valence_arousal"]
+    same_va = jnp.all(jnp.isfinite(va) == jnp.isfinite(their_va), axis=1)
+    neither = ~known & ~theirs_known
+    mixed = (known & theirs_known) | (neither & same_va)
+    mixed &= (recipe.partner != first + jnp.arange(recipe.partner.size)) & (lam < 1)
     if "mask" in batch:
-        mixed &= batch["mask"] & batch["mask"][partner]
+        mixed &= batch["mask"] & partners["mask"]
 
-    def blend(own: jax.Array, share: jax.Array) -> jax.Array:
+    def blend(own: jax.Array, theirs: jax.Array, share: jax.Array) -> jax.Array:
         # Chosen, not weighted by 1 and 0, where not mixed: 0 * NaN is NaN.
-        mean = share * own + (1 - share) * own[partner]
+        mean = share * own + (1 - share) * theirs
         return jnp.where(mixed.reshape(-1, *[1] * (own.ndim - 1)), mean, own)
 
-    votes = jnp.where(known[:, None], blend(votes, lam), jnp.nan)
+    own, theirs = (b["image"].astype(jnp.float32) for b in (batch, partners))
+    votes = jnp.where(known[:, None], blend(votes, their_votes, lam), jnp.nan)
     new = {
-        "image": blend(batch["image"].astype(jnp.float32), recipe.keep[:, :, None]),
+        "image": blend(own, theirs, recipe.keep[:, :, None]),
         "expression": jnp.where(mixed, -1, batch["expression"]),
         "expression_probs": votes,
-        "valence_arousal": blend(va, lam),
+        "valence_arousal": blend(va, their_va, lam),
     }
     if "landmarks" in batch:
         new["landmarks"] = jnp.where(mixed[:, None, None], jnp.nan, batch["landmarks"])
     return {**batch, **new}
 
 
+def _votes(batch: Batch, num_classes: int) -> tuple[jax.Array, jax.Array]:
+    """Distributions over the classes [B, N] and which examples have one, bool [B]."""
+    labels = batch["expression"]
+    if "expression_probs" in batch:
+        labels = losses.votes_or_labels(batch["expression_probs"], labels)
+    return losses.label_distribution(labels, num_classes)
+
+
 def mix(
-    batch: Batch, key: jax.Array, section: ml_collections.ConfigDict, num_classes: int
+    batch: Batch,
+    key: jax.Array,
+    section: ml_collections.ConfigDict,
+    num_classes: int,
+    axis_name: str | None = None,
 ) -> Batch:
     """A replica's batch with its examples mixed in pairs; the same object if mixing is off.
 
@@ -150,6 +176,7 @@ def mix(
       key: the same on all replicas.
       section: `config.mixing`.
       num_classes: N.
+      axis_name: axis over which the global batch is split; None: `batch` is all of it.
 
     Returns:
       The batch with `image` float32, still in [0, 255], and for every example `expression_probs`
@@ -160,7 +187,18 @@ def mix(
     Raises:
       ConfigError: see `check`.
     """
-    examples, height, width, _ = batch["image"].shape
+    own, height, width, _ = batch["image"].shape
+    examples = own if axis_name is None else own * jax.lax.axis_size(axis_name)
     if not check(section, examples):
         return batch
-    return combine(batch, draw(key, section, examples, height, width), num_classes)
+    recipe = draw(key, section, examples, height, width)
+    if axis_name is None:
+        return combine(batch, recipe, num_classes)
+    first = own * jax.lax.axis_index(axis_name)
+    recipe = recipe._replace(partner=jax.lax.dynamic_slice(recipe.partner, (first,), (own,)))
+    everyone = {
+        name: jax.lax.all_gather(batch[name], axis_name, tiled=True)
+        for name in _MIXED_FIELDS
+        if name in batch
+    }
+    return combine(batch, recipe, num_classes, everyone, first)

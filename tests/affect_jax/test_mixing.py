@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from affect_jax import config as config_lib
 from affect_jax import evaluate, mixing, observe, report, step, systems, train
 from affect_jax.losses import softmax_cross_entropy
-from affect_jax.parallel import MAPPINGS, Mapper
+from affect_jax.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.systems.emofan import EmoFANSystem
 from tests.affect_jax import tiny
 
@@ -215,7 +215,7 @@ def test_wrong_values_name_their_key(changes, message):
         mixing.mix(make_batch(), jax.random.key(0), section(**changes), N)
 
 
-def test_one_example_a_device_has_no_partner():
+def test_one_example_has_no_partner():
     with pytest.raises(config_lib.ConfigError, match=r"config\.batch_size"):
         mixing.check(section(mixup_alpha=0.2), 1)
     assert not mixing.check(section(), 1)
@@ -223,23 +223,22 @@ def test_one_example_a_device_has_no_partner():
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
 @pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
-def test_every_replica_uses_the_same_lambda_and_its_own_examples(mapping, kind):
+@pytest.mark.parametrize("each", [1, 4])
+def test_eight_devices_mix_the_global_batch_as_one_does(mapping, kind, each):
     mapper = Mapper(mapping)
     assert len(mapper.devices) == 8
-    # Pictures and expressions tell the examples of a replica and the replicas apart.
-    count = 8 * 4
-    image = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 8, 8, 3))
-    batch = make_batch(count, image=image, expression=np.tile(np.arange(4, dtype=np.int32), 8))
-    host = jax.device_get({k: batch[k] for k in ("image", "expression", "valence_arousal")})
-    settings = section(**{kind: 1.0})
-    step = mapper.map(lambda key, b: mixing.mix(b, key, settings, N), sharded_output=True)
-    rows = mapper.local_rows(step(jax.random.key(11), mapper.place(host)))
-    probs = rows["expression_probs"].reshape(8, 4, N)
-    np.testing.assert_array_equal(probs, np.broadcast_to(probs[:1], probs.shape))
-    assert 0 < probs[0].max(axis=1).min() < 1
-    local = rows["image"].reshape(8, 4, -1) - 4 * np.arange(8)[:, None, None]
-    assert (local >= -1e-4).all()
-    assert (local <= 3 + 1e-4).all()
+    batch = make_batch(8 * each)
+    batch["mask"] = batch["mask"].at[5].set(False)
+    batch["valence_arousal"] = batch["valence_arousal"].at[3].set(jnp.nan)
+    host = jax.device_get(batch)
+    settings, key = section(**{kind: 1.0}), jax.random.key(11)
+    step = mapper.map(lambda key, b: mixing.mix(b, key, settings, N, AXIS), sharded_output=True)
+    rows = mapper.local_rows(step(key, mapper.place(host)))
+    whole = jax.device_get(mixing.mix(batch, key, settings, N))
+    assert rows.keys() == whole.keys()
+    for name in whole:
+        np.testing.assert_allclose(rows[name], whole[name], atol=1e-5, err_msg=name)
+    assert (whole["expression"] < 0).sum() > 4 * each
 
 
 def test_a_landmark_phase_is_not_mixed():
