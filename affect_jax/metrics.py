@@ -257,8 +257,9 @@ class ClassificationStatistics:
         return self
 
     def compute(self) -> dict[str, float]:
-        """accuracy, balanced_accuracy (mean recall), f1_macro, nll, ece, classes_counted and
-        `recall_<name>` of every class that has examples; empty without a labelled example.
+        """accuracy, balanced_accuracy (mean recall), precision_macro, f1_macro, nll, ece,
+        classes_counted and `recall_<name>` of every class that has examples; empty without a
+        labelled example.
         """
         total = self._counts.sum()
         if total == 0:
@@ -276,6 +277,8 @@ class ClassificationStatistics:
         }
         if counted.any():
             figures["balanced_accuracy"] = recall[counted].mean()
+            # A class that is never predicted has a precision of 0.
+            figures["precision_macro"] = (hits / np.maximum(predicted, 1))[counted].mean()
             figures["f1_macro"] = f1[counted].mean()
         for c in np.flatnonzero(present):
             figures[f"recall_{self.class_names[c]}"] = recall[c]

@@ -11,6 +11,7 @@ Results = Mapping[str, Mapping[str, float | None]]
 _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "accuracy": ("Expression", "accuracy", True),
     "balanced_accuracy": ("Expression", "balanced accuracy", True),
+    "precision_macro": ("Expression", "macro precision", True),
     "f1_macro": ("Expression", "macro F1", True),
     "nll": ("Expression", "negative log-likelihood", False),
     "ece": ("Expression", "calibration error (ECE)", False),

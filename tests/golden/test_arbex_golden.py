@@ -214,7 +214,8 @@ def test_one_step_of_label_correction(dtype):
             loss = ce + outputs["trust"] * (mu + center)
             return loss, (outputs, {"ce": ce, "mu": mu, "center": center, "total": loss})
 
-        e = jnp.asarray(weights.small("arbex:balance_embedding", (6, 768)), dtype)
+        e = weights.small("arbex:balance_embedding", (6, 768)).astype(np.float32)
+        e = jnp.asarray(e, dtype)
         found = jax.value_and_grad(run, (0, 1), has_aux=True)(e, params)
         (_, (outputs, terms)), (by_embedding, by_param) = found
         gradients = {
