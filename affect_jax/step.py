@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 
@@ -123,4 +124,6 @@ class Phases:
         blueprint = take_apart(self._model)[0]
         self._model.eval()
         step = make_train_step(self._system, blueprint, optimizer, phase, self._teacher)
-        return self._mapper.map(step, donate_state=True)
+        mapped = self._mapper.map(step, donate_state=True)
+        seed = self._mapper.replicate(np.uint32(self._system.config.seed & 0xFFFFFFFF))
+        return lambda state, batch, teacher_arrays: mapped(state, batch, teacher_arrays, seed)

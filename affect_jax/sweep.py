@@ -180,6 +180,7 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
       ConfigError: a change cannot be made, or a stage is referred to that does not come before.
     """
     base = ml_collections.ConfigDict(config.to_dict())
+    base.report.pictures = config.sweep.pictures
     with base.unlocked():
         del base["sweep"]
         if sweep.cell == "run" and "crossval" in base:

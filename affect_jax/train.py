@@ -115,7 +115,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     mapper = parallel.Mapper(config.parallel.mapping)
     parallel.check_batch_size(config.batch_size)
     parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
-    mixing.check(config.mixing, config.batch_size // len(mapper.devices))
+    mixing.check(config.mixing, config.batch_size)
     sources = data_lib.make_sources(config)
     for split, source in sources.items():
         if not len(source):
@@ -422,6 +422,7 @@ class _Run:
                 source,
                 batches=batches,
                 face_count=self.config.report.faces,
+                draw=self.config.report.pictures,
             )
             log.info("report: %s", self.workdir / "report")
         return Result(state, evaluation.metrics, evaluation)

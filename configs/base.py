@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config.num_steps = placeholder(int)  # wins over num_epochs when set
     config.log_every = 20  # steps between training rows of metrics.jsonl
     config.eval_every = 0  # steps between validations; 0: once an epoch, and at the end
-    config.init_from = ""  # model directory or workdir whose weights to start from
+    # Weights to start from: model directory, workdir or released file; "A,B": one for each part.
+    config.init_from = ""
     config.init_allow = ()  # names (prefixes) that init_from may leave out or not use
 
     config.system = "emofan"  # which objective: see affect_jax/systems
@@ -211,6 +212,7 @@ def get_config() -> ConfigDict:
             rows="",  # names or patterns of the rows to run, "a,b*"; "": all
             seeds="",  # instead of the file's, "0,1"
             report_only=False,  # draw the table of what is there, train nothing
+            pictures=False,  # every cell draws its own report too, which takes seconds
         )
     )
     # --mode=crossval; see docs/sweeps.md.
@@ -221,7 +223,12 @@ def get_config() -> ConfigDict:
             only="",  # folds to run, "0,3"; "": all
         )
     )
-    config.report = ConfigDict(dict(faces=16))  # test faces drawn in the report
+    config.report = ConfigDict(
+        dict(
+            faces=16,  # test faces drawn in the report
+            pictures=True,  # False: they are left to `python -m affect_jax.report`
+        )
+    )
     config.compilation_cache = ""  # folder for compiled programs; "": workdir/.jax_cache; "off"
 
     return config

@@ -17,6 +17,7 @@ from affect_jax.report import classes, page, plots, predictions, style
 from affect_jax.report import faces as face_figures
 
 FOLDER = "report"
+PICTURES_FOLDER = f"{FOLDER}/pictures"  # Those of `report.pictures`
 RESULTS_FILE = "results.md"
 _REFERENCES_FILE = "references.json"
 _NOT_METRICS = frozenset({"step", "split", "time", "final", "checkpoint"})
@@ -60,6 +61,7 @@ def write_report(
     batches: Iterable[Mapping[str, np.ndarray]] | None = None,
     references: Results | None = None,
     face_count: int = 12,
+    draw: bool = True,
 ) -> list[Path]:
     """Stores the predictions of the test split and draws the report in `workdir/report`.
 
@@ -74,6 +76,7 @@ def write_report(
             without it no faces are shown.
         references: numbers of others (`published.emofan`) to be set beside the results.
         face_count: faces to show.
+        draw: draw it now; `render` does it later.
 
     Returns:
         The files written.
@@ -91,6 +94,8 @@ def write_report(
     predictions.save(folder, stored)
     content = json.dumps(references or {}, indent=1).encode()
     write_atomically(folder / _REFERENCES_FILE, content)
+    if not draw:
+        return [folder / predictions.ARRAYS_FILE, folder / predictions.TABLE_FILE]
     return render(workdir)
 
 
@@ -190,9 +195,23 @@ def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = No
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; give the name of an .html file")
     pictures = [path for path in render(workdir) if path.suffix == ".png"]
+    run = read_run(workdir)
+    further = _further_pictures(workdir, run)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, page.html(read_run(workdir), workdir, pictures).encode())
+    write_atomically(output, page.html(run, workdir, pictures, further).encode())
     return output
+
+
+def _further_pictures(workdir: Path, run: Run) -> list[tuple[Path, str, str]]:
+    """(file, title, caption) of what `report.pictures` drew of the tested checkpoint."""
+    found = []
+    for record in sorted((workdir / PICTURES_FOLDER).glob("*.json")):
+        facts, picture = _json(record), record.with_suffix(".png")
+        checkpoints = {model["checkpoint"] for model in list(facts["models"].values())[:1]}
+        if facts["split"] == "test" and checkpoints == {run.final.get("checkpoint")}:
+            if picture.exists():
+                found.append((picture, facts["title"], facts["caption"]))
+    return found
 
 
 def _has_expressions(run: Run) -> bool:
