@@ -242,11 +242,16 @@ class SyntheticFaces:
     def _record(self, index: int, labels: _Labels, row: int) -> dict[str, Any]:
         o = self.options
         person_id, video, true = (int(x[row]) for x in (labels.person, labels.video, labels.true))
-        person = identity.draw(self._fold(_PERSON, person_id))
-        u, n = hashing.draw(self._fold(_VIDEO, person_id, video), *clip.NUMBERS)
-        (grain_x, grain_y, *missing), jitter = hashing.draw(
-            self._fold(_FRAME, person_id, index), 4, 2
+        keys = [
+            self._fold(_PERSON, person_id),
+            self._fold(_VIDEO, person_id, video),
+            self._fold(_BACKGROUND, person_id, video),
+            self._fold(_FRAME, person_id, index),
+        ]
+        traits, (u, n), (blobs, _), ((grain_x, grain_y, *missing), jitter) = hashing.draw(
+            keys, [identity.NUMBERS, clip.NUMBERS, (clip.BLOBS, 0), (4, 2)]
         )
+        person = identity.describe(*traits)
         time = o.frame_time * (index % o.frames_per_video)
         shifted = o.domain == "b"
         size = max(self.image_size, _MIN_CANVAS)
@@ -259,7 +264,7 @@ class SyntheticFaces:
             geometry.landmarks(person, muscles),
             clip.camera(u, n, time, size, shifted),
             clip.light(u, n),
-            clip.background(u, self._fold(_BACKGROUND, person_id, video), size),
+            clip.background(u, blobs, size),
             scene,
             obstacle,
         )

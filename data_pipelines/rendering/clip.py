@@ -9,12 +9,13 @@ import math
 import cv2
 import numpy as np
 
-from data_pipelines.rendering import expressions, hashing
+from data_pipelines.rendering import expressions
 from data_pipelines.rendering.geometry import Camera
 from data_pipelines.rendering.identity import Person
 from data_pipelines.rendering.shading import Light
 
 NUMBERS = (48, 48)
+BLOBS = 100
 FRAME_TIME = 0.35
 _OBSTACLE_SHARE = 0.06
 _BLEND_SHARE = 0.15
@@ -95,12 +96,15 @@ def light(u: list[float], n: list[float]) -> Light:
     )
 
 
-def background(u: list[float], key: np.ndarray, size: int) -> np.ndarray:
-    """Something out of focus: uint8 [size, size, 4], the last channel 0."""
-    blobs = hashing.uniforms(key, 100)[0].reshape(5, 5, 4) - 0.5
+def background(u: list[float], blobs: list[float], size: int) -> np.ndarray:
+    """Something out of focus: uint8 [size, size, 4], the last channel 0.
+
+    `blobs`: `BLOBS` further uniform numbers.
+    """
+    colours = np.array(blobs).reshape(5, 5, 4) - 0.5
     grey = 0.15 + 0.7 * u[24]
     tint = [grey + 0.25 * (u[25 + k] - 0.5) for k in range(3)]
-    field = tint + (0.15 + 0.5 * u[28]) * (blobs[..., 3:] + 0.45 * blobs[..., :3])
+    field = tint + (0.15 + 0.5 * u[28]) * (colours[..., 3:] + 0.45 * colours[..., :3])
     coarse = np.zeros((5, 5, 4), np.uint8)
     coarse[..., :3] = np.minimum(np.maximum(235.0 * field + 10.0, 0.0), 255.0)
     coarse = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)

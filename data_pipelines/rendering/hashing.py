@@ -4,6 +4,8 @@ Library generators may change their streams between releases; this arithmetic ca
 labels drawn today are the labels of any later machine.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -54,8 +56,22 @@ def to_normals(u: np.ndarray) -> np.ndarray:
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
-def draw(key: np.ndarray, flat: int, bell: int, limit: float = 2.2) -> tuple[list, list]:
-    """Of one key: `flat` uniform numbers and `bell` (even) normal ones, cut at `limit`."""
-    u = uniforms(key, flat + bell)[0]
-    bells = np.minimum(np.maximum(to_normals(u[flat:]), -limit), limit)
-    return u[:flat].tolist(), bells.tolist()
+def draw(
+    keys: Sequence[np.ndarray], counts: Sequence[tuple[int, int]], limit: float = 2.2
+) -> list[tuple[list[float], list[float]]]:
+    """Of each key (uint64 [1]): as many uniform numbers, and normal ones cut at `limit`, as its
+    pair in `counts` says (normal: an even number)."""
+    u = uniforms(np.concatenate(keys), max(flat + bell for flat, bell in counts))
+    rows = list(zip(u, counts, strict=True))
+    # The radii of all normal numbers, then their angles: one transformation for the lot.
+    radii = [row[flat : flat + bell // 2] for row, (flat, bell) in rows]
+    angles = [row[flat + bell // 2 : flat + bell] for row, (flat, bell) in rows]
+    bells = to_normals(np.concatenate([*radii, *angles]))
+    bells = np.minimum(np.maximum(bells, -limit), limit).tolist()
+    drawn, start, middle = [], 0, len(bells) // 2
+    for row, (flat, bell) in rows:
+        stop = start + bell // 2
+        normal = bells[start:stop] + bells[middle + start : middle + stop]
+        drawn.append((row[:flat].tolist(), normal))
+        start = stop
+    return drawn

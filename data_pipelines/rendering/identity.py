@@ -15,6 +15,7 @@ ATTRIBUTE_VALUES = (
     ("no", "yes"),
 )
 
+NUMBERS = (24, 24)
 # Upper ends of the bands on the unit interval: the darker tones, the old and the people with
 # glasses are rarer on purpose, so that an audit by subgroup has something to find.
 _TONE_BANDS = (0.40, 0.70, 0.88)
@@ -125,7 +126,11 @@ def _style(u: float, masculine: bool, age: float) -> str:
 
 def draw(key: np.ndarray) -> Person:
     """The person of one key (uint64 [1])."""
-    u, n = hashing.draw(key, 24, 24)
+    return describe(*hashing.draw([key], [NUMBERS])[0])
+
+
+def describe(u: list[float], n: list[float]) -> Person:
+    """The person of these uniform and normal numbers (`NUMBERS` of each)."""
     # Each band takes an even part of its scale, however many people it holds.
     tone = _spread(u[0], (0.0, *_TONE_BANDS, 1.0), (0.0, 0.30, 0.55, 0.78, 1.0))
     age = _spread(u[1], (0.0, *_AGE_BANDS, 1.0), (0.0, 0.40, 0.72, 1.0))

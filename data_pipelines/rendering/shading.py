@@ -82,11 +82,10 @@ _BUMPS = (
 )
 # Arithmetic on denormal numbers is many times slower.
 _BUMPS[np.abs(_BUMPS) < 1e-20] = 0.0
-_COLUMNS = np.tile(np.arange(GRID, dtype=np.float32), (GRID, 1))
-_BEARD = _beard().astype(np.float32)
+_BEARD = cv2.merge([_beard().astype(np.float32)] * 3)
 # Cheeks and the tip of the nose reflect less green and blue.
 _BLUSH = np.clip(_blob(44.0, 36.0, 13.0, 11.0) + 0.8 * _blob(0.0, 42.0, 10.0, 7.0), 0, 1)
-_BLUSHED = (1.0 - _BLUSH[..., None] * [0.0, 0.09, 0.07, 0.0]).astype(np.float32)
+_BLUSHED = (1.0 - _BLUSH[..., None] * [0.0, 0.09, 0.07]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +125,10 @@ def skin(
 ) -> np.ndarray:
     """Brightness of the head on a coarse picture, uint8 [size / 2, size / 2, 4]; 128 = albedo.
 
-    The last channel means nothing: OpenCV moves four channels faster than three.
+    The last channel means nothing: OpenCV resamples four channels faster than three.
     """
     height = _BASE + (_weights(person, muscles) @ _BUMPS).reshape(GRID, GRID)
-    height = _sample(height, _COLUMNS, _own_rows(level))
+    height = _at_own_levels(height, level)
     slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=1 / (8 * _DX))
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=1 / (8 * _DY))
     x, y, z = light.key.tolist()
@@ -151,11 +150,13 @@ def skin(
     facing += 0.28
     cv2.max(facing, 0.0, facing)
     gloss = light.gloss * 130.0 / max(60.0, sum(person.skin) / 3)
-    mixing = np.zeros((4, 4), np.float32)
-    mixing[:3] = [
-        (light.strength * c, gloss * c, 0.40 * a, 0.60 * a)
-        for c, a in zip(light.colour, light.ambient, strict=True)
-    ]
+    mixing = np.array(
+        [
+            (light.strength * c, gloss * c, 0.40 * a, 0.60 * a)
+            for c, a in zip(light.colour, light.ambient, strict=True)
+        ],
+        np.float32,
+    )
     field = cv2.transform(cv2.merge([facing, gleam, rim]), mixing)
     cv2.multiply(field, _BLUSHED, field)
     if person.beard > 0:
@@ -163,25 +164,32 @@ def skin(
             0.9 * person.beard * (1.0 - 0.6 * h / max(s, 40.0))
             for h, s in zip(person.hair, person.skin, strict=True)
         ]
-        kept = np.array([(-part, 1.0) for part in (*parts, 0.0)], np.float32)
-        cv2.multiply(field, cv2.transform(_BEARD, kept), field)
-    field = cv2.convertScaleAbs(field, alpha=128)
+        kept = np.column_stack([np.diag(parts), [-1.0] * 3]).astype(np.float32)
+        cv2.multiply(field, cv2.transform(_BEARD, -kept), field)
+    field = cv2.cvtColor(cv2.convertScaleAbs(field, alpha=128), cv2.COLOR_RGB2RGBA)
     return _sample(field, *_face_coordinates(person, camera, height, size))
 
 
-def _own_rows(level: Levels) -> np.ndarray:
-    """Canonical row for each row of a face with these levels, float32 [GRID, GRID]."""
+def _at_own_levels(height: np.ndarray, level: Levels) -> np.ndarray:
+    """The canonical height field with its rows moved to the levels of a face."""
     mouth = level.mouth + 0.4 * level.jaw_drop
     own = [-125.0, 0.0, level.nose, mouth, level.chin, level.chin + 26.0]
     rows = (np.interp(_Y, own, _CANONICAL_LEVELS) - _Y[0]) / _DY
-    return np.repeat(rows.astype(np.float32)[:, None], GRID, axis=1)
+    above = np.minimum(rows.astype(int), GRID - 2)
+    part = (rows - above).astype(np.float32)[:, None]
+    upper, lower = height[above], height[above + 1]
+    lower -= upper
+    lower *= part
+    return cv2.add(upper, lower)
 
 
-@functools.cache
-def _ticks(count: int, size: int) -> np.ndarray:
-    """Centres of `count` coarse pixels across the picture, in its pixels: float32 [count]."""
+@functools.lru_cache(maxsize=16)
+def _pixels(count: int, size: int) -> np.ndarray:
+    """(1, x, y) of `count` by `count` coarse pixels, in pixels of the picture: float32 [3, n]."""
     step = size / count
-    return (step * np.arange(count) + (step - 1) / 2).astype(np.float32)
+    ticks = step * np.arange(count) + (step - 1) / 2
+    x, y = np.meshgrid(ticks, ticks)
+    return np.stack([np.ones_like(x), x, y]).reshape(3, -1).astype(np.float32)
 
 
 def _face_coordinates(
@@ -194,35 +202,32 @@ def _face_coordinates(
     """
     (r00, r01, r02), (r10, r11, r12), (_, _, r22) = camera.rotation.tolist()
     _, py, pz = geometry.PIVOT.tolist()
-    # (a, b, c, d): inverse of the rotation's upper left block, in grid steps.
+    # From pixels (1, x, y) to places on the grid: at the depth of the origin, without perspective.
     determinant = r00 * r11 - r01 * r10
     wide, tall = determinant * person.head_width * _DX, determinant * _DY
-    a, b, c, d = r11 / wide, -r01 / wide, -r10 / tall, r00 / tall
+    inverse = np.array([(r11 / wide, -r01 / wide), (-r10 / tall, r00 / tall)])
+    (centre_x, centre_y), scale = camera.centre, camera.scale
+    places = inverse @ [
+        (-centre_x / scale, 1.0 / scale, 0.0),
+        (geometry.LOOK_AT - centre_y / scale, 0.0, 1.0 / scale),
+    ]
     # Perspective: a ray's distance from the axis shrinks by near * depth + far.
     near, far = -r22 / camera.distance, 1.0 - (pz - r22 * pz) / camera.distance
-    slide_x, slide_y = -(a * r02 + b * r12), -(c * r02 + d * r12)
-    shift_x = -slide_x * pz - b * py - float(_X[0]) / _DX
-    shift_y = -slide_y * pz - d * py + (py - float(_Y[0])) / _DY
-
-    # Columns: slope and start in x, slope and start in y; rows: per millimetre, and at the axis.
-    along_x = np.array(
-        [(near * a, far * a, near * c, far * c), (slide_x, shift_x, slide_y, shift_y)], np.float32
-    )
-    along_y = np.array([near * b, far * b, near * d, far * d], np.float32)
+    slide = -(inverse @ (r02, r12))
+    slopes, starts = near * places, far * places
+    slopes[:, 0] += slide
+    starts[:, 0] += (0.0, py / _DY) - slide * pz - inverse[:, 1] * py - (_X[0] / _DX, _Y[0] / _DY)
+    planes = np.concatenate([slopes, starts]).astype(np.float32)
 
     def rays(count: int) -> np.ndarray:
-        """Slope and start in x, slope and start in y, float32 [4, count, count]."""
-        ticks = _ticks(count, size)
-        qx = (ticks - camera.centre[0]) / camera.scale
-        qy = (ticks - camera.centre[1]) / camera.scale + geometry.LOOK_AT
-        across = np.multiply.outer(along_x[0], qx) + along_x[1][:, None]
-        return across[:, None] + np.multiply.outer(along_y, qy)[..., None]
+        """Slope in x and y, start in x and y: float32 [4, count, count]."""
+        return (planes @ _pixels(count, size)).reshape(4, count, count)
 
-    slope_x, start_x, slope_y, start_y = rays(size // 4)
+    slope_x, slope_y, start_x, start_y = rays(size // 4)
     depth = _sample(height, start_x - 10.0 * slope_x, start_y - 10.0 * slope_y)
     for _ in range(2):
         found = _sample(height, depth * slope_x + start_x, depth * slope_y + start_y)
         depth = cv2.addWeighted(depth, 0.35, found, 0.65, 0.0)
-    slope_x, start_x, slope_y, start_y = rays(size // 2)
+    slope_x, slope_y, start_x, start_y = rays(size // 2)
     depth = cv2.resize(depth, start_x.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return depth * slope_x + start_x, depth * slope_y + start_y
