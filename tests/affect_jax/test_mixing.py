@@ -238,7 +238,7 @@ def test_eight_devices_mix_the_global_batch_as_one_does(mapping, kind, each):
     assert rows.keys() == whole.keys()
     for name in whole:
         np.testing.assert_allclose(rows[name], whole[name], atol=1e-5, err_msg=name)
-    assert (whole["expression"] < 0).sum() > 4 * each
+    assert (whole["expression"] < 0).sum() > each
 
 
 def test_a_landmark_phase_is_not_mixed():
