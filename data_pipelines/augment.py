@@ -5,8 +5,9 @@ Framing (crop, resize), rotation, scale, translation, random crop and mirror are
 mirror. Brightness, contrast, saturation, hue and grey are one 3x4 matrix. Every random choice is a
 pure function of (seed, epoch, index): a counter-based generator, no state.
 
-Contact sheet of a preset:
+Contact sheet of a preset, and of every preset into a folder:
   python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
+  python -m data_pipelines.augment --preset all --output sheets [IMAGE...]
 """
 
 import argparse
@@ -276,12 +277,12 @@ def contact_sheet(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: writes the contact sheet of a preset."""
+    """Command line: writes the contact sheets of one preset or of all."""
     from data_pipelines import decode
 
     parser = argparse.ArgumentParser("python -m data_pipelines.augment", description=__doc__)
-    parser.add_argument("--preset", required=True, choices=sorted(PRESETS))
-    parser.add_argument("--output", required=True, help="PNG file to write")
+    parser.add_argument("--preset", required=True, choices=[*sorted(PRESETS), "all"])
+    parser.add_argument("--output", required=True, help="PNG file; for all: a folder of them")
     parser.add_argument("--size", type=int, default=128, help="side of a cell in pixels")
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("images", nargs="*", help="default: four synthetic faces")
@@ -298,10 +299,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         faces = SyntheticFaces(64, image_size=256)
         pictures = [(faces[i]["image"], faces[i]["landmarks"]) for i in range(0, 64, 16)]
-    sheet = contact_sheet(pictures, PRESETS[options.preset], options.size, options.draws)
+    sheets = {options.preset: pathlib.Path(options.output)}
+    if options.preset == "all":
+        sheets = {name: pathlib.Path(options.output) / f"{name}.png" for name in sorted(PRESETS)}
     try:
-        _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-        pathlib.Path(options.output).write_bytes(png)
+        for name, path in sheets.items():
+            sheet = contact_sheet(pictures, PRESETS[name], options.size, options.draws)
+            _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+            if options.preset == "all":
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png)
+            print(path)
     except OSError as e:
         parser.error(f"cannot write {options.output} ({e.strerror})")
     return 0

@@ -200,6 +200,7 @@ def describe(name: str) -> str:
         lines.append(f"  split   {split}: {meaning}{f'; {sizes} pictures' if sizes else ''}")
     lines.append("  expected in --manual_dir:")
     lines += [f"    {line}" for line in card.expected.strip("\n").splitlines()]
+    lines.append(f"  layout  {card.checked}")
     lines.append(f"  apply   {card.apply}")
     return "\n".join(lines)
 

@@ -65,6 +65,7 @@ class Card:
       splits: the official splits and what they are.
       expected: the expected tree, drawn as text.
       apply: where the files come from and under which terms.
+      checked: what the layout was checked against.
       group: what `group` counts ("person", "clip", "film" ...); empty where nothing is known.
       person: what is kept together when a split is cut ("person", "actor", "video" ...).
       fields: label fields the set can hold.
@@ -83,6 +84,7 @@ class Card:
     fields: tuple[str, ...] = ("expression",)
     attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checked: str = "the authors' description and public loaders; no copy was at hand"
 
 
 @dataclasses.dataclass

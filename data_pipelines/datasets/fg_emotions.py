@@ -45,6 +45,8 @@ test/anxiety/*.jpg ... test/lust/*.jpg
 """,
         apply="from the authors (Liang et al., Fine-grained facial expression recognition in the "
         "wild, IEEE TIFS 2020)",
+        checked="NOT verified: no public description of the archive was found; this is the "
+        "plainest layout that fits the papers",
         roles={"train": "train", "test": "test"},
     )
     published: Mapping[str, Published] = {"": Published(examples={"train": 7245, "test": 3126})}

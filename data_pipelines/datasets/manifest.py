@@ -37,6 +37,7 @@ and the pictures it names                                         happy/*.jpg ..
 (--manual_dir may be the file itself)                             (or train/angry/*.jpg ...)
 """,
         apply="your own files",
+        checked="this project's own format",
         group="video or person",
         person="person",
         fields=("expression", "valence_arousal", "landmarks"),

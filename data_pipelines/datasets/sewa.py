@@ -3,8 +3,10 @@
 The database is one folder per recording, with `metadata.ini` (session, subject, demographics) and
 the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not print the
 names or columns of the annotation files, and they could not be checked against a copy, so they are
-recognised loosely: one file with "valence" and one with "arousal" in its name, .csv or .txt, a row
-per annotated moment. A column whose name has "frame" or "time" says when (frames count from 1, time
+recognised loosely: exactly one file with "valence" and one with "arousal" in its name, .csv or
+.txt, a row per annotated moment; a recording with several (the annotators' own beside the gold
+standard, say) is left out with their names as the reason, for which one is meant only its owner
+knows. A column whose name has "frame" or "time" says when (frames count from 1, time
 in seconds); without one, row i belongs to frame i. The other numeric columns are annotators and are
 averaged. Values must lie in [-1, 1].
 
@@ -61,6 +63,8 @@ RECORDING/                        one folder per recording
   *valence*.csv  *arousal*.csv    a row per annotated frame
 """,
         apply="https://db.sewaproject.eu/ (licence agreement)",
+        checked="NOT verified for the annotation files: names and columns are recognised loosely "
+        "(recordings, metadata.ini and videos as the project's page describes them)",
         group="recording",
         person="person",
         fields=("valence_arousal",),
@@ -83,15 +87,26 @@ RECORDING/                        one folder per recording
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return [f for f in subfolders(folder) if all(_note(f, word) for word in _WORDS)]
+    return [f for f in subfolders(folder) if all(_notes(f, word) for word in _WORDS)]
 
 
-def _note(folder: Path, word: str) -> Path | None:
-    """The annotation file of a word; one that names both would be averaged over both."""
+def _notes(folder: Path, word: str) -> list[Path]:
+    """The annotation files of a word; one that names both would be averaged over both."""
     others = [w for w in _WORDS if w != word]
     files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _NOTES)
     names = ((p, p.name.lower()) for p in files)
-    return next((p for p, n in names if word in n and not any(w in n for w in others)), None)
+    return [p for p, n in names if word in n and not any(w in n for w in others)]
+
+
+def _note(folder: Path, word: str) -> Path:
+    """The one annotation file of a word; `Reject` where there are several to choose from."""
+    files = _notes(folder, word)
+    if len(files) > 1:
+        listed = ", ".join(p.name for p in files)
+        raise Reject(
+            f"{len(files)} files could hold the {word} ({listed}); leave one in the folder"
+        )
+    return files[0]
 
 
 def _recording(folder: Path, step: int) -> Iterator[Record]:

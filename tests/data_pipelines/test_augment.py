@@ -323,3 +323,12 @@ def test_contact_sheet_command(tmp_path, capsys):
         with pytest.raises(SystemExit):
             augment.main(["--preset", "emofan", *wrong])
         assert "No such file" in capsys.readouterr().err
+
+
+def test_one_command_draws_the_sheets_of_all_presets(tmp_path, capsys):
+    arguments = ["--output", str(tmp_path / "sheets"), "--size", "16", "--draws", "2"]
+    assert augment.main(["--preset", "all", *arguments]) == 0
+    sheets = sorted((tmp_path / "sheets").iterdir())
+    assert [s.stem for s in sheets] == sorted(PRESETS)
+    assert capsys.readouterr().out.splitlines() == [str(s) for s in sheets]
+    assert {cv2.imread(str(s)).shape for s in sheets} == {(64, 48, 3)}

@@ -125,6 +125,15 @@ def test_sewa(tmp_path):
     assert len(everything.source("full")) == 12
 
 
+def test_sewa_does_not_choose_among_several_files(tmp_path):
+    root = trees.sewa(tmp_path / "in")
+    (root / "SEW1101" / "a_valence_gold.csv").write_text("0.5\n")
+    result = run(tmp_path, "sewa/every5", root)
+    assert result.names("full") == ["SEW1102/frame 1"]
+    assert result.rejected["SEW1101"].startswith("2 files could hold the valence (")
+    assert "a_valence_gold.csv" in result.rejected["SEW1101"]
+
+
 def test_sewa_takes_no_file_for_both_dimensions(tmp_path):
     root = trees.sewa(tmp_path / "in")
     for place in ("SEW1101", "SEW1102"):
