@@ -56,7 +56,10 @@ def test_differences_are_errors_unless_allowed_by_name(tmp_path):
     save(tmp_path / "fan", "fan", {**TRUNK, "stacks": 2, "pool": "max"})
     model = models.create("emofan", **EMOFAN)
     before = arrays(model)
-    with pytest.raises(UserError, match=r"fan/stacks/0/feature_bridge/bias .*: only in the source"):
+    message = (
+        r"built with stacks=2, the model with stacks=1.*(?s:.*)feature_bridge/bias .*: only in"
+    )
+    with pytest.raises(UserError, match=message):
         pretrained.init_from(model, tmp_path / "fan")
     for path, value in arrays(model).items():
         np.testing.assert_array_equal(value, before[path])
@@ -72,6 +75,30 @@ def test_the_pooling_of_the_trunk_must_agree():
     with pytest.raises(UserError, match="built with pool='avg', the model with pool='max'"):
         pretrained.init_from(model, source)
     assert pretrained.init_from(model, source, allow=["pool"]).loaded
+
+
+@pytest.mark.parametrize("setting", [{"width": 32}, {"depth": 2}, {"stacks": 2}])
+def test_another_size_of_the_trunk_is_named(setting):
+    name, value = next(iter(setting.items()))
+    source = models.create("fan", **TRUNK | setting, pool="max")
+    message = (
+        f"the given model \\(built with {name}={value}, the model with {name}={TRUNK[name]}\\)"
+    )
+    with pytest.raises(UserError, match=message):
+        pretrained.init_from(models.create("emofan", **EMOFAN), source)
+
+
+def test_the_trunk_gives_the_heatmaps_of_the_detector_it_came_from():
+    source = models.create("fan", **TRUNK, pool="max", seed=3)
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    source(images)  # moves the statistics
+    source.eval()
+    model = models.create("emofan", **EMOFAN)
+    pretrained.init_from(model, source)
+    model.eval()
+    wanted, got = source(images)["heatmaps"], model(images)["heatmaps"]
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(model.fan(images)["features"][-1], source(images)["features"][-1])
 
 
 def test_a_smaller_source_of_the_same_class_is_an_error():
