@@ -1,7 +1,7 @@
 """EmoFAN on embedded synthetic faces, spoilt as photos are: to start from, or to try on photos.
 
 Trains: landmarks, expressions, valence and arousal at once, at the framing of photos that show one
-face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 15 minutes on 2 CPU cores.
+face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 10 minutes on 2 CPU cores.
 Score: on synthetic persons and on photos, see docs/synthetic.md.
 Command: python -m affect_jax.main --config configs/emofan_synthetic.py \
              --workdir runs/emofan_synthetic
@@ -15,7 +15,7 @@ from configs import quickstart
 def get_config() -> ConfigDict:
     """A larger quickstart for pictures that it has not been drawn for."""
     config = quickstart.get_config()
-    config.num_steps = 2600
+    config.num_steps = 1700
     config.eval_every = 500
     config.model.width = 48
     config.landmark_stage.steps = 300
