@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     # that go on changing, and heatmaps stay landmarks only while they are supervised.
     config.landmark_stage.steps = 250
     config.landmark_stage.learning_rate = 2e-3
-    config.loss.heatmap_weight = 1000.0
+    config.loss.heatmap_weight = 300.0
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
