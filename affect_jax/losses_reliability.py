@@ -5,7 +5,8 @@ Wasi et al., "ARBEx", 2023, section 3.5, in three variants:
 * "paper": as printed. The anchor loss has no lower bound, with the centre loss neither: embedding
   and anchors can grow together.
 * "official": as the authors' code computes them; not bounded either.
-* "bounded": what the anchor loss wants ends at a margin. The default.
+* "bounded": what the anchor loss wants ends at a margin, and anchors stay within a radius. The
+  default.
 
 Distances come from `models.reliability.anchor_distances`. As all losses here, these are those of
 the global batch, equal on all replicas.
@@ -31,10 +32,14 @@ def check_variant(variant: str) -> None:
         )
 
 
-def anchor_loss(anchors: jax.Array, *, variant: str = "bounded", margin: float = 1.0) -> jax.Array:
+def anchor_loss(
+    anchors: jax.Array, *, variant: str = "bounded", margin: float = 1.0, radius: float = 2.0
+) -> jax.Array:
     """How near the anchors of different classes are to each other, a scalar.
 
-    "bounded": mean of max(0, margin - d / sqrt(D))^2 over pairs of anchors of different classes.
+    "bounded": mean of max(0, margin - d / sqrt(D))^2 over pairs of anchors of different classes,
+    and of max(0, |a| / sqrt(D) - radius)^2 over the anchors: the cross-entropy, too, drives them
+    outwards, those that are nobody's nearest above all.
     "paper": minus the mean squared distance over all pairs of anchors. "official": minus the sum
     of squared distances over ordered pairs of classes, between anchors of the same index, divided
     by sqrt(D) K^2.
@@ -44,6 +49,8 @@ def anchor_loss(anchors: jax.Array, *, variant: str = "bounded", margin: float =
         variant: one of `VARIANTS`.
         margin: distance wanted, in units of sqrt(D), which is the root mean square difference of
             the components; for "bounded" only.
+        radius: norm allowed, in the same units; for "bounded" only. A standardised embedding has
+            1 on average.
     """
     check_variant(variant)
     anchors = as_float(anchors)
@@ -56,7 +63,9 @@ def anchor_loss(anchors: jax.Array, *, variant: str = "bounded", margin: float =
         # The root has no gradient at 0; the small number gives it one of 0.
         distances = jnp.sqrt(jnp.where(different, squares, 1) + 1e-12)
         short = jnp.maximum(margin - distances, 0)
-        return jnp.sum(jnp.where(different, short * short, 0)) / max(int(different.sum()), 1)
+        hinge = jnp.sum(jnp.where(different, short * short, 0)) / max(int(different.sum()), 1)
+        norms = jnp.sqrt(jnp.mean(jnp.square(flat), axis=-1) + 1e-12)
+        return hinge + jnp.mean(jnp.square(jnp.maximum(norms - radius, 0)))
     if variant == "paper":
         # The mean over ordered pairs of n points is 2 / (n - 1) times their scatter.
         count = classes * per_class

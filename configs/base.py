@@ -67,7 +67,9 @@ def get_config() -> ConfigDict:
                 variant="bounded",  # bounded, paper, official
                 lambda_anchor=0.1,  # weight of the anchor loss beside the cross-entropy
                 lambda_center=0.1,  # weight of the centre loss
-                margin=1.0,  # bounded: distance of anchors over sqrt(length of the embedding)
+                # bounded: least distance of anchors and largest norm, over sqrt(embedding length)
+                margin=1.0,
+                radius=2.0,
             ),
         )
     )

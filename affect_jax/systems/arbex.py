@@ -33,7 +33,8 @@ def reliability_terms(
     Args:
         outputs: of a model with `Reliability`, in training mode.
         labels: int [B] or float [B, N], see `losses.label_distribution`.
-        config: fields of `loss.reliability`: variant, lambda_anchor, lambda_center, margin.
+        config: fields of `loss.reliability`: variant, lambda_anchor, lambda_center, margin,
+            radius.
         mask: bool [B], False for padding.
     """
     section = config.loss.reliability
@@ -43,7 +44,7 @@ def reliability_terms(
         return jax.numpy.zeros(()), terms
     anchors = outputs["anchors"]
     terms["anchor_loss"] = losses.anchor_loss(
-        anchors, variant=section.variant, margin=section.margin
+        anchors, variant=section.variant, margin=section.margin, radius=section.radius
     )
     terms["center_loss"] = losses.center_loss(
         outputs["anchor_distances"],
