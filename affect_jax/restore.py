@@ -147,19 +147,22 @@ def initialise_from(
     class_names: tuple[str, ...] = (),
 ) -> None:
     """Starts `model`, which is for `class_names`, from the best checkpoint of a workdir, from a
-    model directory, or from a released checkpoint.
+    model directory, or from a released checkpoint; from several, one after the other, for a model
+    whose parts have weights of their own ("ir50.pth,mobilefacenet.pth").
 
     See `pretrained.init_from` for what may differ.
 
     Raises:
       UserError: if the weights do not fit.
     """
-    if is_workdir(path):
-        run = load_run(path, "best", mapper)
-        source, source_classes = run.model, run.class_names
-    else:
-        source, source_classes = path, ()
-    report = pretrained.init_from(
-        model, source, allow=allow, classes=class_names, source_classes=source_classes
-    )
-    log.info("initialised from %s: %s", path, report)
+    several = [path] if pathlib.Path(path).exists() else path.split(",")
+    for one in (part.strip() for part in several):
+        if is_workdir(one):
+            run = load_run(one, "best", mapper)
+            source, source_classes = run.model, run.class_names
+        else:
+            source, source_classes = one, ()
+        report = pretrained.init_from(
+            model, source, allow=allow, classes=class_names, source_classes=source_classes
+        )
+        log.info("initialised from %s: %s", one, report)

@@ -102,7 +102,7 @@ class ARBEx(nnx.Module):
             "rngs": rngs,
         }
         self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, **shared)
-        features = self.backbone.transformer.class_token.shape[-1]
+        features = self.backbone.transformer.cls_token.shape[-1]
         self.reduce = make.linear(features, reduction) if reduction else None
         features = reduction or features
         self.head = Head(features, hidden, n_expression, dropout, make)

@@ -8,6 +8,7 @@ expression learning", 2023; equal to the released networks at the default settin
 import functools
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from affect_jax.models.ir50 import IR50
 from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
 from affect_jax.models.mobilefacenet import MobileFaceNet
 from affect_jax.models.registry import register
+from affect_jax.models.reliability import Reliability
 from affect_jax.models.tap import feature_map
 from affect_jax.models.vit import LAYER_NORM_EPSILON, MLP, Block, Size
 
@@ -165,8 +167,8 @@ class MultiScaleTransformer(nnx.Module):
         def embedding(shape):
             return nnx.Param(_small_normal(make.rngs.params(), shape, make.param_dtype))
 
-        self.class_token = embedding((1, 1, features))
-        self.position_embedding = embedding((1, 1 + len(dims) * tokens, features))
+        self.cls_token = embedding((1, 1, features))
+        self.pos_embed = embedding((1, 1 + len(dims) * tokens, features))
         size = Size(features, depth, heads)
         self.blocks = nnx.List(
             Block(size, dropout=0.0, drop_path=0.0, attention="auto", make=make)
@@ -181,10 +183,10 @@ class MultiScaleTransformer(nnx.Module):
             for conv in convs:
                 x = conv(x)
             tokens.append(x.reshape(len(x), -1, x.shape[-1]))
-        token = self.class_token[...].astype(x.dtype)
+        token = self.cls_token[...].astype(x.dtype)
         tokens.insert(0, jnp.broadcast_to(token, (len(x), 1, token.shape[-1])))
         x = jnp.concatenate(tokens, axis=1)
-        x = x + self.position_embedding[...].astype(x.dtype)
+        x = x + self.pos_embed[...].astype(x.dtype)
         for block in self.blocks:
             x = block(x, None)
         return self.gate(self.norm(x)[:, 0])
@@ -219,6 +221,7 @@ class Poster(nnx.Module):
         embedding: int = 768,
         vit_depth: int = 2,
         vit_heads: int = 8,
+        reliability: Mapping[str, Any] | bool | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,
@@ -234,6 +237,7 @@ class Poster(nnx.Module):
         layer_scale: where the factors of the cross-attention's branches start.
         drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
         embedding, vit_depth, vit_heads: of the transformer over all scales.
+        reliability: settings of a `Reliability` behind the logits; None: there is none.
 
         Raises:
           ValueError: for sizes that do not go together.
@@ -280,6 +284,7 @@ class Poster(nnx.Module):
         )
         outputs = n_expression + (2 if regression else 0)
         self.head = make.linear(embedding, outputs) if outputs else None
+        self.reliability = Reliability.of(reliability, embedding, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """Outputs for normalised pictures [B, H, W, 3] of any size.
@@ -287,7 +292,7 @@ class Poster(nnx.Module):
         While training, stochastic depth draws from the `dropout` stream of `rngs`.
 
         Returns `embedding` [B, embedding]; `logits` [B, n_expression] unless that is 0; with
-        `regression` also `valence` and `arousal` [B].
+        `regression` also `valence` and `arousal` [B]; with `reliability` also what that adds.
         """
         check_images(images)
         maps = []
@@ -309,8 +314,10 @@ class Poster(nnx.Module):
             return outputs
         values = self.head(embedding)
         if self.regression:
-            return outputs | split_outputs(values, self.n_expression, self.output_dtype)
-        return outputs | {"logits": values.astype(self.output_dtype)}
+            outputs |= split_outputs(values, self.n_expression, self.output_dtype)
+        else:
+            outputs["logits"] = values.astype(self.output_dtype)
+        return self.reliability(outputs) if self.reliability else outputs
 
 
 def _check_sizes(n_expression, input_size, dims, windows, heads) -> None:

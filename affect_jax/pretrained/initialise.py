@@ -65,8 +65,9 @@ def init_from(
     """Takes over weights and BatchNorm statistics, writing into `model` in place.
 
     A source of the class of one of the model's parts, such as a FAN for the trunk of an EmoFAN,
-    fills that part, and the rest keeps its fresh values. Otherwise both must be of one class. Any
-    array without its like on the other side is an error, but for these:
+    fills that part, without a last layer that the part does not have, and the rest keeps its
+    values. Otherwise both must be of one class. Any array without its like on the other side is an
+    error, but for these:
 
     * A last layer for another number of classes keeps its fresh values. Where both label orders are
       known, one for the same classes in another order is reordered, and one for other classes
@@ -103,6 +104,10 @@ def init_from(
         _match_classes(given, head, classes, source_classes, report)
     if isinstance(model, ViT) and not root:
         _match_positions(model, source, given["params"], report)
+    if root and (last := models.head_of(source)):
+        for path in [p for p in given["params"] if _under(p, (last,))]:
+            del given["params"][path]
+            report.skipped[f"{root}{path}"] = "the model has a last layer of its own"
     given = {
         part: {f"{root}{path}": x for path, x in named.items()} for part, named in given.items()
     }
@@ -123,7 +128,7 @@ def _read_release(
     Raises:
       UserError: if the file cannot be read or holds something else.
     """
-    kinds = (type(model), *(type(part) for part in vars(model).values()))
+    kinds = {type(part) for _, part in nnx.iter_modules(model)}
     fitting = [
         released
         for released in map(conversion.release, conversion.architectures())
@@ -257,9 +262,9 @@ def _under(path: str, prefixes: Sequence[str]) -> bool:
 def _root(model: nnx.Module, source: nnx.Module, where: str) -> str:
     if type(model) is type(source):
         return ""
-    for name, part in vars(model).items():
+    for path, part in nnx.iter_modules(model):
         if type(part) is type(source):
-            return f"{name}/"
+            return "".join(f"{name}/" for name in path)
     raise UserError(
         f"{where} is a {type(source).__name__}; it fits neither a {type(model).__name__} nor one "
         "of its parts"

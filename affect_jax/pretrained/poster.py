@@ -206,8 +206,8 @@ def poster_modules(scheme: Scheme, arguments: Arguments) -> dict[str, str]:
 def poster_entries(scheme: Scheme) -> dict[str, str]:
     """Names of tokens, tables and factors."""
     return _spread(scheme.entries) | {
-        f"{scheme.transformer}cls_token": "transformer/class_token",
-        f"{scheme.transformer}pos_embed": "transformer/position_embedding",
+        f"{scheme.transformer}cls_token": "transformer/cls_token",
+        f"{scheme.transformer}pos_embed": "transformer/pos_embed",
     }
 
 
@@ -224,6 +224,31 @@ def _image_stages(scheme: Scheme, state: State, at: str = "") -> tuple[int, ...]
 def _landmark_stages(scheme: Scheme, state: State, at: str = "") -> tuple[int, ...]:
     units = (scheme.landmark_parts[f"stages/{stage}/units"] for stage in _SCALES)
     return tuple(_count(rf"{re.escape(at + prefix)}\.(\d+)\.", state) for prefix in units)
+
+
+def _number_stages(state: State) -> dict[str, np.ndarray]:
+    """An IR-50 whose units are counted through ("body.7") with the stages of their widths.
+
+    Face recognisers are published so; their fourth stage becomes "body4", which nobody reads.
+    """
+    widths = {
+        int(match[1]): value.shape[0]
+        for name, value in state.items()
+        if (match := re.fullmatch(r"body\.(\d+)\.res_layer\.1\.weight", name))
+    }
+    stages = sorted(set(widths.values()))
+    first = {width: min(n for n, w in widths.items() if w == width) for width in stages}
+
+    def renamed(name: str) -> str:
+        match = re.match(r"body\.(\d+)\.", name)
+        if match is None or int(match[1]) not in widths:
+            return name
+        number = int(match[1])
+        width = widths[number]
+        rest = name.removeprefix(match[0])
+        return f"body{stages.index(width) + 1}.{number - first[width]}.{rest}"
+
+    return {renamed(name): value for name, value in state.items()}
 
 
 def _infer_image(state: State) -> dict[str, Any]:
@@ -286,7 +311,8 @@ RELEASES = (
         modules=lambda arguments: image_modules(POSTER, arguments["stage_sizes"]),
         preprocessing=_PREPROCESSING,
         licence=_LICENCE,
-        unused=("output_layer.",),
+        prepare=_number_stages,
+        unused=("output_layer.", "body4."),
     ),
     Released(
         architecture="mobilefacenet",

@@ -10,8 +10,8 @@ from flax import nnx
 
 from affect_jax import losses, models, optim
 from affect_jax.config import ConfigError, nearest
-from affect_jax.models.layers import BatchNorm
 from affect_jax.metrics_reliability import ReliabilityStatistics
+from affect_jax.models.layers import BatchNorm
 from affect_jax.models.reliability import DEFAULT_ANCHORS
 from affect_jax.train_state import take_apart
 

@@ -162,7 +162,7 @@ class EmoFANSystem(System):
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
         """A frozen trunk keeps its statistics too: it stays in evaluation mode."""
-        model.train()
+        super().set_train_mode(model, phase)
         if hasattr(model, "fan") and not self._trains_trunk(phase):
             model.fan.eval()
 
