@@ -1,0 +1,284 @@
+"""Many runs: what is run, skipped, recorded and compared; one sweep that is killed for real."""
+
+import csv
+import fcntl
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from affect_jax import cells, observe, sweep, train
+from affect_jax import config as config_lib
+from affect_jax import data as data_lib
+from affect_jax.config import ConfigError
+from affect_jax.errors import UserError
+from affect_jax.report import comparison
+from tests.affect_jax import fake_runs, tiny
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    """Runs are made up; (row's loss, seed) of each one started, in order."""
+    started = []
+
+    def run(config, workdir):
+        started.append((config.loss.regression, config.seed))
+        if config.loss.regression == "pcc":
+            raise RuntimeError("made to fail")
+        better = 0.1 if config.loss.regression == "mse" else 0.0
+        fake_runs.finish(config, workdir, 0.5 + better + 0.01 * config.seed)
+
+    monkeypatch.setattr(train, "train_and_evaluate", run)
+    return started
+
+
+def file_of(tmp_path, described: str) -> pathlib.Path:
+    """A sweep file with the tiny config and the given entries of `get_sweep`."""
+    path = tmp_path / "sweep.py"
+    path.write_text(
+        textwrap.dedent(f"""
+        from tests.affect_jax import tiny
+
+        def get_config():
+            return tiny.config(landmark_stage__steps=0)
+
+        def get_sweep(config):
+            return {{{described}}}
+        """)
+    )
+    return path
+
+
+def run(path, workdir, **changes) -> int:
+    config = config_lib.load_file(path)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return sweep.run(config, workdir, path)
+
+
+def read_csv(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+PLAIN = '"rows": {"R+C": {}, "MSE": {"loss.regression": "mse"}}, "reference": "R+C"'
+
+
+def test_every_row_is_trained_with_every_seed_and_compared(fakes, tmp_path, capsys):
+    path = file_of(tmp_path, PLAIN + ', "paper": {"MSE": {"accuracy": 0.59}}')
+    assert run(path, tmp_path / "w") == 0
+    assert fakes == [(loss, s) for s in (0, 1, 2) for loss in ("shake_shake", "mse")]
+    report = tmp_path / "w" / "report"
+    rows = {r["row"]: r for r in read_csv(report / "table.csv") if r["column"] == "accuracy"}
+    assert float(rows["R+C"]["mean"]) == pytest.approx(0.51)
+    assert float(rows["R+C"]["sd"]) == pytest.approx(0.01)
+    assert rows["R+C"]["n"] == "3" and rows["R+C"]["difference"] == ""
+    # The same seeds in both rows: the difference is exact, though each row scatters.
+    assert float(rows["MSE"]["difference"]) == pytest.approx(0.1)
+    assert float(rows["MSE"]["low"]) == pytest.approx(0.1)
+    assert rows["MSE"]["paper"] == "0.59"
+    page = (report / "table.md").read_text()
+    assert "0.610 ± 0.010" in page and "+0.100 [+0.100, +0.100] *" in page and "0.590" in page
+    assert (report / "rows.png").stat().st_size > 5000
+    assert (report / "differences.png").stat().st_size > 5000
+    assert len(read_csv(report / "cells.csv")) == 6
+    assert "+0.100" in capsys.readouterr().out
+
+
+def test_finished_cells_are_skipped_and_more_seeds_are_added(fakes, tmp_path):
+    path = file_of(tmp_path, PLAIN)
+    run(path, tmp_path / "w", sweep__rows="M*", sweep__seeds="0")
+    assert fakes == [("mse", 0)]
+    run(path, tmp_path / "w", sweep__seeds="0,7")
+    assert fakes[1:] == [("shake_shake", 0), ("shake_shake", 7), ("mse", 7)]
+    run(path, tmp_path / "w", sweep__report_only=True)
+    assert len(fakes) == 4
+    assert "4 of 6 cells are not finished" in (tmp_path / "w/report/table.md").read_text()
+
+
+def test_a_longer_run_is_gone_on_with(fakes, tmp_path):
+    path = file_of(tmp_path, PLAIN)
+    run(path, tmp_path / "w", sweep__seeds="0")
+    run(path, tmp_path / "w", sweep__seeds="0", num_steps=20)
+    assert len(fakes) == 4
+
+
+def test_a_failing_cell_is_recorded_and_does_not_end_the_others(fakes, tmp_path):
+    path = file_of(tmp_path, '"rows": {"bad": {"loss.regression": "pcc"}, "good": {}}')
+    assert run(path, tmp_path / "w") == 3
+    assert len(fakes) == 6
+    error = (tmp_path / "w/cells/bad/seed1/error.txt").read_text()
+    assert error.startswith("RuntimeError: made to fail") and "Traceback" in error
+    assert "bad, seed 1: failed: RuntimeError" in (tmp_path / "w/report/table.md").read_text()
+    status = [r["status"] for r in read_csv(tmp_path / "w/report/cells.csv")]
+    assert sorted(status) == ["done"] * 3 + ["failed"] * 3
+    assert run(path, tmp_path / "w") == 3  # failed ones alone are tried again
+    assert len(fakes) == 9
+
+
+def test_stages_come_first_and_rows_know_their_folders(fakes, tmp_path):
+    described = (
+        '"seeds": (3,), "stages": {"trunk": {"seed": 9}, "unused": {}}, '
+        '"shared": {"init_from": "stage:trunk"}, "rows": {"a": {}, "b": {"init_from": ""}}'
+    )
+    path = file_of(tmp_path, described)
+    assert run(path, tmp_path / "w", sweep__rows="b") == 0
+    assert fakes == [("shake_shake", 3)]  # no row that was asked for needs a stage
+    run(path, tmp_path / "w")
+    assert fakes[1:] == [("shake_shake", 9), ("shake_shake", 3)]
+    recorded = config_lib.read_workdir_config(tmp_path / "w/cells/a/seed3")
+    assert recorded.init_from == str(tmp_path / "w/stages/trunk")
+
+
+def test_a_failing_stage_ends_the_sweep(fakes, tmp_path):
+    described = (
+        '"stages": {"trunk": {"loss.regression": "pcc"}}, "rows": {"a": {"init_from": '
+        '"stage:trunk"}}'
+    )
+    with pytest.raises(UserError, match=r"stage trunk failed.*made to fail"):
+        run(file_of(tmp_path, described), tmp_path / "w")
+    assert len(fakes) == 1
+
+
+def test_a_cell_of_another_process_is_left_to_it(fakes, tmp_path):
+    path = file_of(tmp_path, PLAIN)
+    folder = tmp_path / "w/cells/MSE/seed0"
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run(path, tmp_path / "w", sweep__seeds="0") == 0
+    assert fakes == [("shake_shake", 0)]
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ('"rows": {}', "no rows"),
+        ('"rwos": {"a": {}}', "did you mean 'rows'"),
+        ('"rows": {"a": {"loss.regresion": "ccc"}}', "did you mean 'loss.regression'"),
+        ('"rows": {"a": {"batch_size": "many"}}', "batch_size"),
+        ('"rows": {"a": {"seed": 3}}', "seed is set by"),
+        ('"rows": {"a/b": {}}', "names a folder"),
+        ('"rows": {"a": {}}, "reference": "b"', "no row 'b'"),
+        ('"rows": {"a": {}}, "rank_by": "accuracy"', "unseen data"),
+        ('"rows": {"a": {"init_from": "stage:trunk"}}', "no such stage"),
+        ('"rows": {"a": {}}, "seeds": (0, 0)', "distinct"),
+        ('"random": {"draws": 2, "ranges": {"seed": ("log", 0, 1)}}', "low above 0"),
+    ],
+)
+def test_mistakes_end_before_anything_is_trained(described, message, fakes, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run(file_of(tmp_path, described), tmp_path / "w")
+    assert not fakes
+
+
+def test_random_search_is_ranked_by_validation(fakes, tmp_path):
+    described = (
+        '"seeds": (0,), "rank_by": "validation/loss", "columns": ("accuracy", "validation/loss"), '
+        '"random": {"draws": 4, "ranges": {"loss.regression": ("choice", "mse", "ccc")}}'
+    )
+    run(file_of(tmp_path, described), tmp_path / "w")
+    page = (tmp_path / "w/report/table.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("| draw")]
+    assert len(lines) == 5  # four in order of the validation loss, and the first one's test
+    losses = [float(line.split("|")[3]) for line in lines[:4]]
+    assert losses == sorted(losses) and losses[0] < losses[-1]
+    assert lines[4].split("|")[1] == lines[0].split("|")[1]
+    assert "accuracy" not in page.split("Test split")[0]
+
+
+def test_draws_are_functions_of_seed_and_number():
+    ranges = {"a": ("log", 1e-4, 1e-2), "b": ("uniform", 0.0, 0.999)}
+    few, many = (sweep.draw_rows(n, ranges) for n in (3, 400))
+    assert all(many[name] == changes for name, changes in few.items())
+    assert sweep.draw_rows(3, ranges, seed=1) != few
+    only = sweep.draw_rows(400, {"b": ranges["b"]})
+    assert [r["b"] for r in only.values()] == [r["b"] for r in many.values()]
+    logs = np.log10([r["a"] for r in many.values()])
+    assert -4 <= logs.min() < -3.9 and -2.1 < logs.max() <= -2
+    assert abs(logs.mean() + 3) < 0.1
+
+
+def test_cells_of_one_seed_see_the_same_pictures_in_the_same_order(tmp_path):
+    path = file_of(tmp_path, PLAIN)
+    config = config_lib.load_file(path)
+    planned = sweep.plan(sweep.load(path, config), config, tmp_path).cells
+    seen = {}
+    for place, cell in planned.items():
+        made = data_lib.make_sources(cell.config)
+        with data_lib.train_batches(cell.config, made["train"], 0) as batches:
+            seen[place] = [next(batches) for _ in range(2)]
+    for seed in (0, 1, 2):
+        for a, b in zip(seen["R+C", seed], seen["MSE", seed], strict=True):
+            np.testing.assert_array_equal(a["image"], b["image"])
+            np.testing.assert_array_equal(a["index"], b["index"])
+    assert (seen["R+C", 0][0]["index"] != seen["R+C", 1][0]["index"]).any()
+
+
+def test_statistics_of_known_numbers():
+    assert comparison.Spread.of([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
+    assert np.isnan(comparison.Spread.of([1.0]).sd)
+    a, b = {0: 0.62, 1: 0.60, 2: 0.64, 9: 0.1}, {0: 0.60, 1: 0.59, 2: 0.61}
+    found = comparison.paired_difference(a, b)
+    expected = stats.ttest_rel([0.62, 0.60, 0.64], [0.60, 0.59, 0.61]).confidence_interval(0.95)
+    assert found.mean == pytest.approx(0.02)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.n == 3 and not found.is_clear
+    assert comparison.paired_difference(a, b, confidence=0.5).is_clear
+
+
+def test_the_ready_sweeps_can_be_planned(tmp_path):
+    for name, cells_there in (("emofan_tables", 30), ("emofan_random", 20)):
+        path = tiny.ROOT / "configs" / "sweeps" / f"{name}.py"
+        config = config_lib.load_file(path)
+        planned = sweep.plan(sweep.load(path, config), config, tmp_path)
+        assert len(planned.cells) == cells_there
+        for cell in planned.cells.values():
+            assert set(cell.needs) <= {stage.workdir for stage in planned.stages}
+
+
+def test_a_killed_sweep_goes_on_in_the_cell_it_was_in(tmp_path):
+    """kill -9 in the second cell: the first is not run again, the second ends as if undisturbed."""
+    path = file_of(
+        tmp_path,
+        '"seeds": (0,), "rows": {"a": {}, "b": {"loss.regression": "mse"}}, "shared": '
+        '{"num_steps": 60, "eval_every": 60, "checkpoint.every": 5, "model": {"name": "resnet18", '
+        '"regression": True, "width": 2, "dtype": "float32", "mean": (0.0, 0.0, 0.0), "std": '
+        '(1.0, 1.0, 1.0)}, "loss.heatmap_weight": 0.0}',
+    )
+    workdir = tmp_path / "w"
+    second = workdir / "cells/b/seed0"
+    command = [sys.executable, "-m", "affect_jax.main", "--mode=sweep", "--config", str(path)]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    process = subprocess.Popen(
+        [*command, "--workdir", str(workdir)],
+        cwd=tiny.ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 500
+        while not any((second / "checkpoints").glob("[0-9]*")):
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert cells.read_figures(second) is None
+    first = (workdir / "cells/a/seed0/metrics.jsonl").read_bytes()
+    done = subprocess.run(
+        [*command, "--workdir", str(workdir)], cwd=tiny.ROOT, env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"1 of 2 are finished already" in done.stderr and b"resumed from step" in done.stderr
+    assert (workdir / "cells/a/seed0/metrics.jsonl").read_bytes() == first
+    steps = [r["step"] for r in observe.read_metrics(second) if r["split"] == "train"]
+    assert steps == list(range(1, 61))
+    assert len(read_csv(workdir / "report/cells.csv")) == 2
