@@ -208,9 +208,9 @@ def _further_pictures(workdir: Path, run: Run) -> list[tuple[Path, str, str]]:
     for record in sorted((workdir / PICTURES_FOLDER).glob("*.json")):
         facts, picture = _json(record), record.with_suffix(".png")
         checkpoints = {model["checkpoint"] for model in list(facts["models"].values())[:1]}
-        if facts["split"] == "test" and checkpoints == {run.final.get("checkpoint")}:
-            if picture.exists():
-                found.append((picture, facts["title"], facts["caption"]))
+        tested = facts["split"] == "test" and checkpoints == {run.final.get("checkpoint")}
+        if tested and picture.exists():
+            found.append((picture, facts["title"], facts["caption"]))
     return found
 
 

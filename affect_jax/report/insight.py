@@ -119,7 +119,7 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
     texts = []
     for place, (stage, values) in enumerate(stages.items()):
         at = np.arange(len(values)) + (place - (len(stages) - 1) / 2) * width
-        bars = axes.bar(at, values, width, color=_PART_COLOURS[stage])
+        axes.bar(at, values, width, color=_PART_COLOURS[stage])
         best = int(np.argmax(values))
         if label >= 0:
             right = best == label
@@ -127,7 +127,6 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
                 "✓" if right else "✗", (at[best], values[best]), ha="center", va="bottom",
                 fontsize=7, color=style.GREEN if right else style.ORANGE,
             )  # fmt: skip
-        del bars
         texts.append(f"{stage} {np.std(values):.3f}")
     if label >= 0:
         axes.axvspan(label - 0.5, label + 0.5, color=style.PALE, zorder=0)
@@ -142,7 +141,7 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
 
 def overlays(
     faces: Sequence[Face],
-    models: Mapping[str, tuple[np.ndarray, Sequence[tuple[str, bool | None]]]],
+    models: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[tuple[str, bool | None]]]],
     *,
     faces_in_row: int = 4,
 ) -> Figure:
@@ -150,8 +149,8 @@ def overlays(
 
     Args:
         faces: m faces.
-        models: name -> maps [m, h, w] in [0, 1], and of each face a line of text and whether the
-            prediction is right (None: not known).
+        models: name -> uint8 images [m, H, W, 3] as the model sees them, maps [m, h, w] in [0, 1],
+            and of each face a line of text and whether the prediction is right (None: not known).
         faces_in_row: how many, with one model; two models have half as many.
 
     Raises:
@@ -162,7 +161,9 @@ def overlays(
     across = min(len(faces), max(1, 2 * faces_in_row // each))
     down = math.ceil(len(faces) / across)
     with style.styled():
-        figure = style.new_figure(1.55 * each * across + 0.2, 1.95 * down + 0.3, "compressed")
+        figure = style.new_figure(
+            1.5 * each * across, (1.72 + 0.12 * len(models)) * down, "compressed"
+        )
         grid = figure.subplots(down, each * across, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
@@ -170,10 +171,12 @@ def overlays(
             row, column = divmod(number, across)
             own = grid[row, column * each : (column + 1) * each]
             _show(own[0], face.image)
-            own[0].set_title(face.source, fontsize=6.5, fontweight="normal", loc="center", pad=3)
-            for axes, (name, (maps, captions)) in zip(own[1:], models.items(), strict=True):
-                _show(axes, face.image)
-                grown = spread_over(maps[number : number + 1], *face.image.shape[:2])[0]
+            own[0].set_title(
+                f"example {face.index}", fontsize=6.5, fontweight="normal", loc="center", pad=3
+            )
+            for axes, (name, (images, maps, captions)) in zip(own[1:], models.items(), strict=True):
+                _show(axes, images[number])
+                grown = spread_over(maps[number : number + 1], *images.shape[1:3])[0]
                 axes.imshow(grown, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.55 * grown)
                 text, right = captions[number]
                 title = f"{name}\n{text}" if len(models) > 1 else text

@@ -104,8 +104,13 @@ def _facts(run: Run) -> dict[str, str]:
     return facts
 
 
-def html(run: Run, workdir: Path, pictures: Sequence[Path]) -> str:
-    """The report as one HTML page, pictures inside."""
+def html(
+    run: Run,
+    workdir: Path,
+    pictures: Sequence[Path],
+    further: Sequence[tuple[Path, str, str]] = (),
+) -> str:
+    """The report as one HTML page, pictures inside; `further` ones with title and caption."""
     name = _e(workdir.resolve().name)
     facts = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in _facts(run).items())
     figures = "".join(
@@ -113,7 +118,7 @@ def html(run: Run, workdir: Path, pictures: Sequence[Path]) -> str:
         f'<img alt="{_e(title)}" src="data:image/png;base64,'
         f'{base64.b64encode(path.read_bytes()).decode()}">'
         f"<figcaption>{_e(caption)}</figcaption></figure></section>"
-        for path, title, caption in _captioned(pictures)
+        for path, title, caption in [*_captioned(pictures), *further]
     )
     config = _e(json.dumps(run.config, indent=2, sort_keys=True)) if run.config else ""
     note = f'<p class="note">{_e(REFERENCE_NOTE)}</p>' if run.references else ""

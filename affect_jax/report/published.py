@@ -64,6 +64,7 @@ def emofan(dataset: str) -> Results:
         for model, numbers in _TABLES[dataset].items()
     }
 
+
 # Wasi et al. (ARBEx, 2023), Aff-Wild2 with 8 classes: clusters of the embeddings (figure 6), and
 # standard deviation of the class probabilities over 60 images (figure 5 and its text).
 ARBEX_CLUSTERS = {

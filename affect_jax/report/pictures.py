@@ -1,0 +1,159 @@
+"""Pictures of one or two finished models, each a PNG with its numbers as JSON beside it.
+
+`python -m affect_jax.report --workdir DIR --pictures calibration,embedding [--compare OTHER]`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affect_jax import restore
+from affect_jax.analysis.subject import Subject, open_subject, run_over
+from affect_jax.config import nearest
+from affect_jax.errors import UserError
+from affect_jax.observe import write_atomically
+from affect_jax.report import style
+from affect_jax.report.build import PICTURES_FOLDER
+from affect_jax.report.gallery import PICTURES, Choices, Picture, View
+from affect_jax.report.predictions import choose_faces
+
+_FITTED_ON = "validation"
+
+
+def write_pictures(
+    path: str | os.PathLike,
+    names: Sequence[str],
+    *,
+    compare: str | os.PathLike | None = None,
+    output: str | os.PathLike | None = None,
+    split: str = "test",
+    checkpoint: str = "best",
+    faces: int = 8,
+    indices: Sequence[int] = (),
+    points: int = 2500,
+) -> list[Path]:
+    """Draws pictures of a model; all are drawn before the first file is written.
+
+    Args:
+        path: folder of a finished run, or a model directory exported from one.
+        names: keys of `PICTURES`.
+        compare: another such folder, to be shown beside it.
+        output: folder for the files; default `report/pictures` in the run's folder.
+        split: whose examples.
+        checkpoint: of a run: "best", "latest" or a step.
+        faces: how many faces are shown, spread evenly over the classes whatever was predicted.
+        indices: shows these examples instead.
+        points: most points of an embedding.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: if a picture cannot be drawn of this model, saying why.
+    """
+    for name in names:
+        if name not in PICTURES:
+            raise UserError(f"--pictures {name}: {nearest(name, PICTURES)}")
+    chosen = [PICTURES[name] for name in names]
+    if split == _FITTED_ON and any(picture.fits for picture in chosen):
+        raise UserError(
+            "temperatures are fitted on the validation split, which cannot measure them too; use "
+            "--split test"
+        )
+    folder = _folder(path, output)
+    subjects = [open_subject(p, checkpoint=checkpoint) for p in (path, compare) if p is not None]
+    shown = Choices(split, _faces(subjects, split, faces, indices), points)
+    views = [
+        _view(s, name, chosen, shown) for s, name in zip(subjects, _names(subjects), strict=True)
+    ]
+    stem = "" if split == "test" else f"_{split}"
+    stem += f"_beside_{views[1].name}" if compare is not None else ""
+    files: dict[Path, bytes] = {}
+    for name, picture in zip(names, chosen, strict=True):
+        drawn = picture.draw(views, shown)
+        record = {
+            "title": picture.title,
+            "caption": drawn.caption,
+            "split": split,
+            "models": {v.name: {"checkpoint": v.subject.checkpoint} for v in views},
+            "numbers": drawn.numbers,
+        }
+        files[folder / f"{name}{stem}.png"] = style.png(drawn.figure)
+        files[folder / f"{name}{stem}.json"] = (
+            json.dumps(_plain(record), indent=1) + "\n"
+        ).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        write_atomically(file, content)
+    return list(files)
+
+
+def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
+    if output is not None:
+        if Path(output).exists() and not Path(output).is_dir():
+            raise UserError(f"--output {output} is a file; name a folder for the pictures")
+        return Path(output)
+    if Path(path).is_dir() and not restore.is_workdir(path):
+        raise UserError(f"{path} is no run; name a folder for the pictures with --output")
+    return Path(path) / PICTURES_FOLDER
+
+
+def _names(subjects: Sequence[Subject]) -> list[str]:
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):  # as in seeds of one run: a/seed0, b/seed0
+        names = [f"{s.path.resolve().parent.name}-{s.name}" for s in subjects]
+    return names if len(set(names)) == len(names) else ["first", "second"]
+
+
+def _faces(
+    subjects: Sequence[Subject], split: str, count: int, indices: Sequence[int]
+) -> tuple[int, ...]:
+    labels = [np.asarray(subject.source(split).labels) for subject in subjects]
+    if not all(np.array_equal(labels[0], other) for other in labels):
+        raise UserError(
+            f"the {split} splits of {subjects[0].path} and {subjects[1].path} differ; only models "
+            "of the same data can be set side by side"
+        )
+    if subjects[0].class_names != subjects[-1].class_names:
+        raise UserError(f"{subjects[0].path} and {subjects[1].path} know different classes")
+    for index in indices:
+        if not 0 <= index < len(labels[0]):
+            raise UserError(f"--indices {index}: the {split} split has {len(labels[0])} examples")
+    if indices:
+        return tuple(indices)
+    return tuple(choose_faces({"index": np.arange(len(labels[0])), "expression": labels[0]}, count))
+
+
+def _view(subject: Subject, name: str, chosen: Sequence[Picture], shown: Choices) -> View:
+    outputs = sorted({output for picture in chosen for output in picture.outputs})
+    flip = any(picture.flip for picture in chosen)
+    passed = run_over(subject, shown.split, outputs=outputs, flip=flip, faces=shown.faces)
+    fitted = None
+    if any(picture.fits for picture in chosen):
+        fitted = run_over(subject, _FITTED_ON, outputs=("primary",), flip=True)
+        if not (fitted["expression"] >= 0).any():
+            raise UserError(f"the validation split of {subject.path} has no expression labels")
+    if not (passed["expression"] >= 0).any():
+        raise UserError(f"the {shown.split} split of {subject.path} has no expression labels")
+    return View(name, subject, passed, fitted)
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able, arrays as lists; numbers that are none become null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if np.isfinite(value) else None
+    return value
