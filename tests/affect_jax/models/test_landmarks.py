@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from affect_jax import models
 from affect_jax.models.landmarks import (
     crop_window,
     decode_heatmaps,
@@ -13,16 +15,54 @@ from affect_jax.models.landmarks import (
 )
 
 
+render = jax.jit(lambda landmarks, sigma: render_heatmaps(landmarks, 32, sigma, image_size=128))
+decode_compiled = jax.jit(decode_heatmaps, static_argnums=1)
+
+
 @given(st.lists(st.tuples(st.floats(8, 119), st.floats(8, 119)), min_size=3, max_size=3))
 @settings(max_examples=30, deadline=None)
 def test_decoding_finds_what_was_rendered_within_half_a_cell(points):
     landmarks = np.array([points], np.float32)
-    heatmaps, mask = render_heatmaps(landmarks, 32, 1.5, image_size=128)
-    found, scores = decode_heatmaps(heatmaps)
+    heatmaps, mask = render(landmarks, 1.5)
+    found, scores = decode_compiled(heatmaps, "quarter")
     assert mask.all()
     assert np.all(scores > 0.8)
     error = np.abs(grid_to_pixels(found, 32, 128) - landmarks)
     assert error.max() <= 2.01  # half of a cell of four pixels
+
+
+@given(st.tuples(st.floats(8, 119), st.floats(8, 119)), st.sampled_from([0.8, 1.0, 1.5]))
+@settings(max_examples=20, deadline=None)
+def test_a_parabola_finds_the_top_of_a_gaussian_exactly_and_a_centroid_nearly(point, sigma):
+    landmarks = np.array([[point]], np.float32)
+    heatmaps, _ = render(landmarks, sigma)
+    for decode, limit in (("parabola", 0.02), ("centroid", 0.2 * 4)):
+        found, _ = decode_compiled(heatmaps, decode)
+        assert np.abs(grid_to_pixels(found, 32, 128) - landmarks).max() < limit
+
+
+@pytest.mark.parametrize("decode", ["quarter", "parabola", "centroid"])
+def test_any_map_gives_a_point_near_its_maximum(decode):
+    maps = np.random.default_rng(0).normal(size=(3, 6, 7, 40)).astype(np.float32)
+    maps[0, ..., :5] -= 10  # nowhere positive
+    maps[1, ..., :5] = 0  # flat
+    maps[2, 0, 0], maps[2, 5, 6, 7:] = 5, 6  # corners
+    points, scores = (np.asarray(x) for x in decode_compiled(maps, decode))
+    rows, columns = np.unravel_index(maps.reshape(3, 42, 40).argmax(1), (6, 7))
+    reach = {"quarter": 0.25, "parabola": 0.5, "centroid": 2.0}[decode]
+    assert np.isfinite(points).all()
+    assert np.abs(points[..., 0] - columns - 0.5).max() <= reach
+    assert np.abs(points[..., 1] - rows - 0.5).max() <= reach
+    np.testing.assert_array_equal(scores, maps.max((1, 2)))
+    if decode != "centroid":
+        np.testing.assert_array_equal(points[2, 7], [6.5, 5.5])
+
+
+def test_an_unknown_way_of_decoding_is_refused():
+    with pytest.raises(ValueError, match="'quarter', 'parabola', 'centroid', got 'peak'"):
+        decode_heatmaps(np.zeros((1, 4, 4, 1), np.float32), "peak")
+    with pytest.raises(ValueError, match="decode must be one of"):
+        models.create("fan", width=16, depth=1, stacks=1, decode="peak")
 
 
 def test_heatmaps_are_gaussians_of_height_one_around_cell_centres():
