@@ -14,7 +14,6 @@ from affect_jax.models.landmarks import (
     render_heatmaps,
 )
 
-
 render = jax.jit(lambda landmarks, sigma: render_heatmaps(landmarks, 32, sigma, image_size=128))
 decode_compiled = jax.jit(decode_heatmaps, static_argnums=1)
 
