@@ -12,12 +12,30 @@ from affect_jax.errors import UserError
 from affect_jax.pretrained import conversion, files
 from affect_jax.train_state import take_apart
 
+POSTER = {"input_size": 16, "image_width": 4, "image_stages": (1, 2, 1), "landmark_width": 2,
+          "landmark_stages": (1, 0, 2), "dims": (2, 4, 8), "windows": (4, 2, 1),
+          "heads": (1, 2, 2), "embedding": 16, "vit_depth": 2}  # fmt: skip
+VIT = {"image_size": 32, "depth": 1}
 SMALL = {
+    "arbex": {**POSTER, "n_expression": 0},
     "emonet": {"width": 16, "depth": 1, "stacks": 2, "landmarks": 5, "emotion_blocks": 1,
                "n_expression": 5},
     "fan": {"width": 16, "depth": 1, "stacks": 2, "landmarks": 5},
+    "ir50": {"width": 4, "stage_sizes": (1, 2, 1)},
+    "mobilefacenet": {"width": 4, "stage_sizes": (1, 0, 2)},
+    "poster_v2": {**POSTER, "n_expression": 7},
     "resnet18": {"width": 4, "n_expression": 7},
+    "vit_b16": VIT,
+    "vit_l16": VIT,
+    "vit_s16": VIT,
+    "vit_ti16": VIT,
+    "vit_ti16": {"depth": 2, "n_expression": 7, "image_size": 32},
 }  # fmt: skip
+
+
+def places_of(released, arguments, params, stats):
+    targets = {"params": params, "stats": stats}
+    return conversion._places(released.modules(arguments), targets, released.entries(arguments))
 
 
 def official_state(architecture, **arguments):
@@ -26,7 +44,9 @@ def official_state(architecture, **arguments):
     arguments = {**SMALL[architecture], **arguments}
     model = models.create(released.model, **arguments)
     _, params, stats = take_apart(model)
-    places = conversion._places(released.modules(arguments), {"params": params, "stats": stats})
+    places = conversion._places(
+        released.modules(arguments), {"params": params, "stats": stats}, released.entries(arguments)
+    )
     generator = np.random.default_rng(0)
     state = {}
     for name, (part, path) in places.items():
@@ -45,14 +65,16 @@ def emonet():
     return official_state("emonet")
 
 
-@pytest.mark.parametrize("architecture", pretrained.architectures())
+@pytest.mark.parametrize("architecture", SMALL)
 def test_every_array_arrives_in_its_place(architecture):
     state = official_state(architecture)
     released = conversion.release(architecture)
     arguments, model = pretrained.convert_state(released, state)
     assert arguments.items() >= SMALL[architecture].items()
     _, params, stats = take_apart(model)
-    places = conversion._places(released.modules(arguments), {"params": params, "stats": stats})
+    places = conversion._places(
+        released.modules(arguments), {"params": params, "stats": stats}, released.entries(arguments)
+    )
     assert len(places) == len(params) + len(stats)
     for name, (part, path) in places.items():
         value = np.asarray((params if part == "params" else stats)[path])
@@ -69,6 +91,40 @@ def test_attention_classes_and_sizes_are_read_off_the_shapes():
         "attention": False, "emotion_blocks": 2, "pool": "max",
     }  # fmt: skip
     assert conversion.release("fan").infer(official_state("fan"))["pool"] == "avg"
+
+
+def test_what_official_networks_never_use_is_skipped():
+    dead = {"ir50": ("output_layer.3.weight",), "mobilefacenet": ("output_layer.linear.weight",)}
+    for scheme, index in (
+        ("VIT", "attn2.relative_position_index"),
+        ("vit", "attns.1.index_relative"),
+    ):
+        architecture = {"VIT": "poster_v2", "vit": "arbex"}[scheme]
+        dead[architecture] = (index, f"{scheme}.CON1.weight", f"{scheme}.blocks.1.conv.bias")
+    for architecture, names in dead.items():
+        state = official_state(architecture) | {name: np.zeros(2, np.float32) for name in names}
+        converted = conversion.build_model(conversion.release(architecture), state)
+        assert converted.skipped.keys() == set(names)
+
+
+def test_units_counted_through_are_given_to_their_stages():
+    """As recognisers with an IR-50 are published, with a fourth stage."""
+    state = official_state("ir50")
+    flat, number = {}, {}
+    for name, value in state.items():
+        stage, _, rest = name.partition(".")
+        if stage.startswith("body"):
+            unit, _, rest = rest.partition(".")
+            name = f"body.{number.setdefault((stage, unit), len(number))}.{rest}"
+        flat[name] = value
+    flat["body.4.res_layer.1.weight"] = np.zeros((32, 16, 3, 3), np.float32)
+    assert len(number) == 4
+    converted = conversion.build_model(conversion.release("ir50"), flat)
+    assert converted.arguments["stage_sizes"] == (1, 2, 1)
+    assert converted.skipped.keys() == {"body4.0.res_layer.1.weight"}
+    _, model = pretrained.convert_state(conversion.release("ir50"), state)
+    for path, value in take_apart(model)[1].items():
+        np.testing.assert_array_equal(take_apart(converted.model)[1][path], value)
 
 
 def test_differences_are_listed_by_kind_and_counted(emonet):
@@ -217,7 +273,7 @@ def test_a_failed_conversion_leaves_nothing_behind(tmp_path, emonet, capsys):
 
 def test_an_unknown_architecture_is_answered_with_those_there_are(tmp_path, capsys):
     assert run("vgg", tmp_path / "w.npz", tmp_path / "out") == 1
-    assert "no converter for 'vgg'; available now: emonet, fan, resnet18" in capsys.readouterr().err
+    assert "no converter for 'vgg'; available now: arbex, emonet, fan, " in capsys.readouterr().err
 
 
 def test_importing_the_package_stays_light():
