@@ -125,7 +125,7 @@ def get_config() -> ConfigDict:
                 version=1,  # of the renderer's appearance and labels
                 frames_per_video=4,
                 videos_per_person=4,
-                frame_time=0.35,  # between frames; expressions and heads sway in 3 to 10 units
+                frame_time=0.35,  # between frames; expressions and heads sway once in 1.3 to 5
                 imbalance=1.0,  # most over least frequent class
                 symmetric_noise=0.0,  # training labels replaced by any other class
                 confusable_noise=0.0,  # ... by the class they are mistaken for

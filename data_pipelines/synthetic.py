@@ -41,7 +41,7 @@ class Options:
     Attributes:
       frames_per_video: consecutive indices that form one video.
       videos_per_person: consecutive videos of one person.
-      frame_time: time between frames; an expression's intensity swings once in 2.7 to 8 units, a
+      frame_time: time between frames; an expression's intensity swings once in 1.3 to 4 units, a
         head sways once in 1.7 to 5.
       imbalance: ratio of the most to the least frequent class; 1 is balanced. Frequencies fall
         geometrically in the order neutral, happy, sad, surprise, fear, disgust, anger, contempt.
