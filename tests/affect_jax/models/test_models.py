@@ -11,18 +11,56 @@ from affect_jax.train_state import take_apart
 
 # The counts of the published networks, where a name and its defaults are one.
 PARAMETERS = {
+    ("arbex", ()): 43_872_654,
+    ("arbex_backbone", ()): 43_748_558,
+    ("arbex_official", ()): 44_163_310,
+    ("arbex_tiny", ()): 1_303_462,
     ("emofan", ()): 13_963_410,
     ("fan", ()): 23_820_176,
+    ("ir50", ()): 17_611_968,
+    ("mobilefacenet", ()): 911_232,
+    ("poster_v2", ()): 43_753_941,
+    ("poster_v2", (("n_expression", 8),)): 43_754_710,
+    ("poster_v2_tiny", ()): 1_285_253,
     ("resnet18", (("n_expression", 7),)): 11_180_103,
     ("resnet34", (("n_expression", 1000),)): 21_797_672,
     ("resnet50", (("n_expression", 1000),)): 25_557_032,
+    ("vit_ti16", (("n_expression", 1000),)): 5_717_416,
+    ("vit_s16", (("n_expression", 1000),)): 22_050_664,
+    ("vit_b16", (("n_expression", 1000),)): 86_567_656,
+    ("vit_l16", (("n_expression", 1000),)): 304_326_632,
 }
+POSTER = {
+    "input_size": 16,
+    "image_width": 4,
+    "image_stages": (1, 1, 1),
+    "landmark_width": 4,
+    "landmark_stages": (1, 1, 1),
+    "dims": (4, 8, 8),
+    "windows": (4, 2, 1),
+    "heads": (1, 2, 2),
+    "embedding": 16,
+    "vit_depth": 1,
+}
+VIT = {"image_size": 32, "depth": 1}
 SMALL = {
+    "arbex": {"backbone": POSTER},
+    "arbex_backbone": POSTER,
+    "arbex_official": {"backbone": POSTER},
+    "arbex_tiny": {"backbone": POSTER},
     "emofan": {"width": 16, "depth": 1, "stacks": 2, "emotion_blocks": 1, "landmarks": 5},
     "fan": {"width": 16, "depth": 1, "stacks": 2, "landmarks": 5},
+    "ir50": {"width": 4, "stage_sizes": (1, 1, 1), "input_size": 16},
+    "mobilefacenet": {"width": 4, "stage_sizes": (1, 0, 1), "input_size": 16},
+    "poster_v2": POSTER,
+    "poster_v2_tiny": POSTER,
     "resnet18": {"width": 4},
     "resnet34": {"width": 4},
     "resnet50": {"width": 4},
+    "vit_ti16": VIT,
+    "vit_s16": VIT,
+    "vit_b16": VIT,
+    "vit_l16": VIT,
 }
 
 

@@ -15,7 +15,6 @@ from affect_jax.train_state import take_apart
 POSTER = {"input_size": 16, "image_width": 4, "image_stages": (1, 2, 1), "landmark_width": 2,
           "landmark_stages": (1, 0, 2), "dims": (2, 4, 8), "windows": (4, 2, 1),
           "heads": (1, 2, 2), "embedding": 16, "vit_depth": 2}  # fmt: skip
-VIT = {"image_size": 32, "depth": 1}
 SMALL = {
     "arbex": {**POSTER, "n_expression": 0},
     "emonet": {"width": 16, "depth": 1, "stacks": 2, "landmarks": 5, "emotion_blocks": 1,
@@ -25,17 +24,8 @@ SMALL = {
     "mobilefacenet": {"width": 4, "stage_sizes": (1, 0, 2)},
     "poster_v2": {**POSTER, "n_expression": 7},
     "resnet18": {"width": 4, "n_expression": 7},
-    "vit_b16": VIT,
-    "vit_l16": VIT,
-    "vit_s16": VIT,
-    "vit_ti16": VIT,
     "vit_ti16": {"depth": 2, "n_expression": 7, "image_size": 32},
 }  # fmt: skip
-
-
-def places_of(released, arguments, params, stats):
-    targets = {"params": params, "stats": stats}
-    return conversion._places(released.modules(arguments), targets, released.entries(arguments))
 
 
 def official_state(architecture, **arguments):
