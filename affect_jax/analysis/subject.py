@@ -132,41 +132,49 @@ def open_subject(
     return Subject(path, model, preprocessing, tuple(names), config, step)
 
 
-def run_over(
-    subject: Subject,
-    split: str,
-    *,
-    outputs: Sequence[str] = (),
-    flip: bool = False,
-    faces: Sequence[int] = (),
-) -> dict[str, Any]:
-    """One pass over a split.
+def predictor(subject: Subject, outputs: Sequence[str] = (), *, flip: bool = False) -> Callable:
+    """What `run_over` runs: uint8 pictures [B, H, W, 3] -> `logits` [B, N] and more.
 
     Args:
-      subject: the model and its data.
-      split: `test`, `validation` or `train`.
+      subject: the model.
       outputs: names of further outputs wanted, kept where the model has them.
-      flip: also the logits of the mirror images.
-      faces: indices of pictures to keep.
+      flip: also the logits of the mirror images, as `mirrored_logits`.
 
     Returns:
-      Per example, ordered by index: `index` [n], `expression` [n] (-1: no label), `logits` [n, N],
-      those of `outputs` that the model has, `mirrored_logits` [n, N] with `flip`; and `faces`,
-      a dict from index to uint8 picture.
-
-    Raises:
-      UserError: if the split has no readable picture, or the model gives no logits.
+      A function, compiled when it is first called; it raises UserError if there are no logits.
     """
     wanted = ("logits", *outputs)
 
     def forward(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
         given = model(images)
+        if "logits" not in given:
+            raise UserError(f"the model in {subject.path} gives no class logits")
         kept = {name: given[name] for name in wanted if name in given}
-        if flip and "logits" in given:
+        if flip:
             kept["mirrored_logits"] = model(images[:, :, ::-1])["logits"]
         return kept
 
-    step = subject.compiled(forward)
+    return subject.compiled(forward)
+
+
+def run_over(
+    subject: Subject, step: Callable, split: str, faces: Sequence[int] = ()
+) -> dict[str, Any]:
+    """One pass over a split.
+
+    Args:
+      subject: the model and its data.
+      step: a `predictor` of it.
+      split: `test`, `validation` or `train`.
+      faces: indices of pictures to keep.
+
+    Returns:
+      Per example, ordered by index: `index` [n], `expression` [n] (-1: no label) and what `step`
+      gives; and `faces`, a dict from index to uint8 picture.
+
+    Raises:
+      UserError: if the split has no readable picture.
+    """
     source = subject.source(split)
     parts: dict[str, list[np.ndarray]] = {}
     pictures: dict[int, np.ndarray] = {}
@@ -174,10 +182,11 @@ def run_over(
     with subject.batches(source) as batches:
         for batch in batches:
             mask = np.asarray(batch["mask"])
-            given = step(batch["image"])
-            if "logits" not in given:
-                raise UserError(f"the model in {subject.path} gives no class logits")
-            rows = {**given, "index": batch["index"], "expression": batch["expression"]}
+            rows = {
+                **step(batch["image"]),
+                "index": batch["index"],
+                "expression": batch["expression"],
+            }
             for name, values in rows.items():
                 parts.setdefault(name, []).append(np.asarray(values)[mask])
             for row in np.flatnonzero(mask):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _PART_COLOURS = {"primary": style.AMBER, "corrected": style.SKY, "final": style.BLUE}
 
+_SMALL = {"fontsize": 6.5, "fontweight": "normal", "loc": "center", "pad": 3}
+
 
 class Face(NamedTuple):
     """A face to show: uint8 `image` [H, W, 3], its `label` (-1: none) and where it comes from."""
@@ -161,9 +163,8 @@ def overlays(
     across = min(len(faces), max(1, 2 * faces_in_row // each))
     down = math.ceil(len(faces) / across)
     with style.styled():
-        figure = style.new_figure(
-            1.5 * each * across, (1.72 + 0.12 * len(models)) * down, "compressed"
-        )
+        height = 1.72 + 0.12 * len(models)
+        figure = style.new_figure(1.5 * each * across, height * down, "compressed")
         grid = figure.subplots(down, each * across, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
@@ -171,9 +172,7 @@ def overlays(
             row, column = divmod(number, across)
             own = grid[row, column * each : (column + 1) * each]
             _show(own[0], face.image)
-            own[0].set_title(
-                f"example {face.index}", fontsize=6.5, fontweight="normal", loc="center", pad=3
-            )
+            own[0].set_title(f"example {face.index}", **_SMALL)
             for axes, (name, (images, maps, captions)) in zip(own[1:], models.items(), strict=True):
                 _show(axes, images[number])
                 grown = spread_over(maps[number : number + 1], *images.shape[1:3])[0]
@@ -181,9 +180,7 @@ def overlays(
                 text, right = captions[number]
                 title = f"{name}\n{text}" if len(models) > 1 else text
                 colour = style.ORANGE if right is False else style.INK
-                axes.set_title(
-                    title, fontsize=6.5, fontweight="normal", loc="center", pad=3, color=colour
-                )
+                axes.set_title(title, color=colour, **_SMALL)
     return figure
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from affect_jax import restore
-from affect_jax.analysis.subject import Subject, open_subject, run_over
+from affect_jax.analysis.subject import Subject, open_subject, predictor, run_over
 from affect_jax.config import nearest
 from affect_jax.errors import UserError
 from affect_jax.observe import write_atomically
@@ -67,11 +67,11 @@ def write_pictures(
             "--split test"
         )
     folder = _folder(path, output)
-    subjects = [open_subject(p, checkpoint=checkpoint) for p in (path, compare) if p is not None]
+    paths = [path] if compare is None else [path, compare]
+    subjects = [open_subject(each, checkpoint=checkpoint) for each in paths]
     shown = Choices(split, _faces(subjects, split, faces, indices), points)
-    views = [
-        _view(s, name, chosen, shown) for s, name in zip(subjects, _names(subjects), strict=True)
-    ]
+    named = zip(subjects, _names(subjects), strict=True)
+    views = [_view(subject, name, chosen, shown) for subject, name in named]
     stem = "" if split == "test" else f"_{split}"
     stem += f"_beside_{views[1].name}" if compare is not None else ""
     files: dict[Path, bytes] = {}
@@ -133,10 +133,11 @@ def _faces(
 def _view(subject: Subject, name: str, chosen: Sequence[Picture], shown: Choices) -> View:
     outputs = sorted({output for picture in chosen for output in picture.outputs})
     flip = any(picture.flip for picture in chosen)
-    passed = run_over(subject, shown.split, outputs=outputs, flip=flip, faces=shown.faces)
+    step = predictor(subject, outputs, flip=flip)
+    passed = run_over(subject, step, shown.split, shown.faces)
     fitted = None
     if any(picture.fits for picture in chosen):
-        fitted = run_over(subject, _FITTED_ON, outputs=("primary",), flip=True)
+        fitted = run_over(subject, step, _FITTED_ON)
         if not (fitted["expression"] >= 0).any():
             raise UserError(f"the validation split of {subject.path} has no expression labels")
     if not (passed["expression"] >= 0).any():

@@ -22,17 +22,19 @@ def config():
     return tiny.config(data__synthetic__num_validation=24, data__synthetic__num_test=24)
 
 
-def save(folder, config, **arguments):
-    names = sources.make_sources(config.data)["test"].class_names
-    arguments = {"n_expression": len(names), "width": 4, **arguments}
-    model = models.create("resnet18", **arguments)
+def save(folder, config, name="vit_ti16", **arguments):
+    classes = sources.make_sources(config.data)["test"].class_names
+    arguments = {"n_expression": len(classes), **arguments}
+    if name == "vit_ti16":
+        arguments = {"depth": 1, "image_size": config.data.image_size, **arguments}
+    model = models.create(name, **arguments)
     model_io.save_model(
         folder,
-        "resnet18",
+        name,
         arguments,
         model,
         preprocessing=model_io.Preprocessing(config.data.image_size),
-        class_names=names,
+        class_names=classes,
         provenance={"workdir_config": config_lib.to_plain(config), "step": 7},
     )
     return folder
@@ -45,14 +47,14 @@ def balanced(tmp_path_factory, config):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, config):
-    return save(tmp_path_factory.mktemp("b") / "plain", config)
+    return save(tmp_path_factory.mktemp("b") / "plain", config, se=True)
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory, balanced, plain):
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("pictures") / "new"
-    names = ["calibration", "embedding", "correction", "cam", "confusion"]
+    names = ["calibration", "embedding", "correction", "cam", "attention", "confusion"]
     written = write_pictures(balanced, names, compare=plain, output=folder, faces=3, points=20)
     assert {p.name for p in written} == {p.name for p in folder.iterdir()}
     assert {p.stem for p in written} == {f"{name}_beside_plain" for name in names}
@@ -66,7 +68,8 @@ def drawn(tmp_path_factory, balanced, plain):
 @pytest.fixture(scope="module")
 def passed(balanced):
     opened = subject.open_subject(balanced)
-    return subject.run_over(opened, "test", outputs=("primary", "corrected"), flip=True)
+    step = subject.predictor(opened, ("primary", "corrected"), flip=True)
+    return subject.run_over(opened, step, "test")
 
 
 def test_every_picture_names_its_models_and_split(drawn):
@@ -111,22 +114,24 @@ def test_correction_counts_what_changes(drawn, passed):
 
 
 def test_maps_and_confusions(drawn, passed):
-    shown = drawn["cam"]["numbers"]
-    assert len(shown["faces"]) == 3 and set(shown["models"]) == {"balanced", "plain"}
-    for face in shown["models"]["balanced"]:
-        values = np.array(face["map"])
-        assert values.shape == (1, 1)  # 32 pixels, of which ResNet leaves one place
-        assert values.min() >= 0 and values.max() <= 1
+    for name in ("cam", "attention"):
+        shown = drawn[name]["numbers"]
+        assert len(shown["faces"]) == 3 and set(shown["models"]) == {"balanced", "plain"}
+        for face, own in zip(shown["faces"], shown["models"]["balanced"], strict=True):
+            values = np.array(own["map"])
+            assert values.shape == (2, 2)  # 32 pixels in patches of 16
+            assert values.min() >= 0 and values.max() in (0, 1)
+            probabilities = subject.distributions(passed)["final"][face["index"]]
+            assert own["probability"] == pytest.approx(probabilities.max(), rel=1e-3)
     assert np.sum(drawn["confusion"]["numbers"]["counts"]["balanced"]) == 24
     places = drawn["embedding"]["numbers"]["models"]["plain"]["shown"]["place"]
     assert np.shape(places) == (20, 2)
 
 
-def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, balanced, tmp_path):
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, tmp_path):
     output = tmp_path / "out"
     for names, changes, message in (
-        (["calibration", "correction"], {}, "no reliability balancing"),
-        (["cam", "attention"], {}, "no attention"),
+        (["confusion", "correction"], {}, "no reliability balancing"),
         (["camm"], {}, "did you mean 'cam'"),
         (["calibration"], {"split": "validation"}, "fitted on the validation split"),
         (["cam"], {"split": "tset"}, "did you mean 'test'"),
@@ -136,6 +141,12 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, balan
         with pytest.raises(UserError, match=message):
             write_pictures(plain, names, **{"output": output, "faces": 2, **changes})
         assert not output.exists()
+
+
+def test_networks_without_attention_are_told_of_class_activation(config, tmp_path):
+    save(tmp_path / "resnet", config, "resnet18", width=4)
+    with pytest.raises(UserError, match="ResNet has no attention"):
+        write_pictures(tmp_path / "resnet", ["attention"], output=tmp_path / "out", faces=1)
 
 
 def test_models_of_other_data_are_not_set_side_by_side(balanced, config, tmp_path):
