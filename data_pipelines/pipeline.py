@@ -241,7 +241,7 @@ class Pipeline:
         self._logged_epoch = epoch
         examples, records = self._class_counts(epoch)
         listed = (
-            f"{name} {n}" + (f" (of {records[name]} pictures)" if records[name] < n else "")
+            f"{name} {n}" + (f" ({records[name]} different)" if records[name] < n else "")
             for name, n in examples.items()
         )
         log.info("epoch %d (%s): %s", epoch, self._plan.sampling, ", ".join(listed))

@@ -395,7 +395,7 @@ def test_class_counts_tell_repetition(caplog):
     options = {"sampling": "refine", "refine_options": {"per_class": 16}, "batch_size": 12}
     pipeline = pipe(Listed(PICTURES), **options)
     take(pipeline, 1)
-    twice = "a 16 (of 8 pictures), b 16 (of 8 pictures), c 16 (of 8 pictures)"
+    twice = "a 16 (8 different), b 16 (8 different), c 16 (8 different)"
     assert [r.message for r in caplog.records] == [f"epoch 0 (refine): {twice}"]
     # 48 examples an epoch are 4 batches.
     starting = [pipeline.epoch_starting(step) for step in range(9)]
