@@ -26,8 +26,8 @@ def class_activation(
     log-probabilities as `logits`, these are the score.
 
     Args:
-        forward: images -> outputs with `logits` [B, N]; the model in it must show its feature map
-            (`models.tap.feature_map`).
+        forward: a model, or a function of one: images -> outputs with `logits` [B, N]. It must show
+            its feature map (`models.tap.feature_map`).
         images: [B, H, W, 3], the network's input.
         classes: int [B]; default: the predicted ones.
 
@@ -38,9 +38,18 @@ def class_activation(
     Raises:
         UserError: if the model shows no feature map.
     """
+    if isinstance(forward, nnx.Module):
+        # Put together anew inside every transformation: a module from outside cannot recompute
+        # its blocks (`remat`) in there.
+        parts = nnx.split(forward)
+
+        def call(x: jax.Array) -> dict[str, Any]:
+            return nnx.merge(*parts, copy=True)(x)
+    else:
+        call = forward
     with Tap() as survey:
         # A function of its own: JAX would not trace again what it has traced without the tap.
-        jax.eval_shape(lambda x: forward(x), images)
+        jax.eval_shape(lambda x: call(x), images)
     if not survey.maps:
         raise UserError(
             "this model shows no feature map to draw class activations on; pass its last one "
@@ -51,7 +60,7 @@ def class_activation(
 
     def score(shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         with Tap(shift, at) as tap:
-            logits = forward(images)["logits"]
+            logits = call(images)["logits"]
         chosen = jnp.argmax(logits, axis=-1) if classes is None else classes
         own = jnp.take_along_axis(logits, chosen[:, None], axis=-1)
         return own.sum(), (tap.maps[at].values, logits)

@@ -2,10 +2,12 @@
 
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from affect_jax import models
 from affect_jax.analysis import saliency
 from affect_jax.errors import UserError
 from affect_jax.models.tap import feature_map
@@ -114,3 +116,24 @@ def test_maps_are_enlarged_within_bounds():
     assert grown.min() >= 0 and grown.max() <= 1
     assert np.unravel_index(grown[0].argmax(), (16, 12)) <= (4, 11)
     assert grown[0, 2, 9] > 0.8 and grown[0, 13, 2] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size", "grid"),
+    [
+        ("resnet18", {"width": 4}, 64, (2, 2)),
+        ("emofan", {"width": 16, "depth": 1, "stacks": 1, "emotion_blocks": 2}, 64, (8, 8)),
+        ("vit_ti16", {"depth": 2, "image_size": 64, "remat": True}, 64, (4, 4)),
+        ("poster_v2_tiny", {}, 64, None),
+    ],
+)
+def test_every_backbone_shows_a_map(name, arguments, size, grid):
+    model = models.create(name, n_expression=5, **arguments)
+    model.eval()
+    maps, logits = jax.eval_shape(
+        lambda x: saliency.class_activation(model, x),
+        jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32),
+    )
+    assert logits.shape == (2, 5)
+    assert maps.shape[0] == 2 and maps.shape[1] == maps.shape[2] > 1
+    assert grid is None or maps.shape[1:] == grid
