@@ -1,21 +1,17 @@
 """Rows of a manifest or a folder tree to checked columns.
 
-Every row is checked before training: its file, its numbers, its class. A row that cannot be used
-is counted, named in the log with its reason and left out.
+Every row is checked before training: its file and its numbers (`manifest_rows`), then its class. A
+row that cannot be used is counted, named in the log with its reason and left out.
 """
 
-import csv
 import dataclasses
-import json
 import logging
 import math
-import os
 import pathlib
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -29,46 +25,19 @@ from data_pipelines.example import (
     known_names,
     resolve_classes,
 )
-from data_pipelines.persons import TEST, TRAIN, VALIDATION
+from data_pipelines.manifest_rows import (
+    ATTRIBUTE_COLUMNS,
+    BadRow,
+    Row,
+    is_id,
+    parse_row,
+)
 
 log = logging.getLogger(__name__)
 
-PERSON_COLUMNS = ("person", "subject", "identity", "video", "group", "clip")
-GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
-VIDEO_COLUMNS = ("video", "clip")
-ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
-BOX_COLUMNS = ("x0", "y0", "x1", "y1")
-SPLITS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
 AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
-MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 NAMED_BAD_ROWS = 20  # lines in the log
 _MOSTLY_KNOWN = 0.9
-
-
-class BadRow(Exception):
-    """A row cannot be used; the message is the reason."""
-
-
-class _Row(NamedTuple):
-    """One row, checked on its own; `expression` is still as written (None = unknown)."""
-
-    number: int
-    path: str
-    expression: str | None
-    valence: float
-    arousal: float
-    landmarks: np.ndarray | None
-    box: np.ndarray | None
-    person: str | None
-    group: str | None
-    video: str | None
-    frame: float | None
-    split: int
-    attributes: tuple[str, ...]
 
 
 @dataclasses.dataclass
@@ -113,63 +82,6 @@ class Table:
     has_persons: bool
 
 
-def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
-
-    Column names are stripped and lower-cased. A line that is no JSON object comes as `BadRow`.
-
-    Raises:
-      DataError: the file is missing, is no text, or has no header.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise DataError(f"data.manifest: there is no file {path}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-                yield from _json_rows(file)
-            else:
-                yield from _csv_rows(file, path)
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8 text ({e}); save it as UTF-8") from e
-    except csv.Error as e:
-        raise DataError(f"{path} is no readable CSV ({e})") from e
-
-
-def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as e:
-            yield number, BadRow(f"no JSON ({e.msg} at column {e.colno})")
-            continue
-        if isinstance(row, dict):
-            yield number, {str(k).strip().lower(): v for k, v in row.items()}
-        else:
-            yield number, BadRow("not a JSON object; each line must be one")
-
-
-def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    header = file.readline()
-    if not header.strip():
-        raise DataError(f"{path} is empty; a manifest starts with a header such as path,expression")
-    delimiter = max(",;\t", key=header.count)
-    names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
-    if "path" not in names:
-        raise DataError(f"{path} has no column `path`; its columns are {', '.join(names)}")
-    reader = csv.reader(file, delimiter=delimiter)
-    for cells in reader:
-        number = reader.line_num + 1
-        if not cells:
-            continue
-        if len(cells) > len(names):
-            yield number, BadRow(f"{len(cells)} cells where the header has {len(names)}")
-            continue
-        yield number, dict(zip(names, cells, strict=False))
-
-
 def build_table(
     rows: Iterable[tuple[int, dict[str, Any] | BadRow]],
     *,
@@ -190,7 +102,7 @@ def build_table(
       DataError: no rows, a column that is missing, or none left to use.
       TooManyBadRecords: more unusable rows than that.
     """
-    good: list[_Row] = []
+    good: list[Row] = []
     bad: list[tuple[int, str, str]] = []
     columns: set[str] = set()
     for number, row in rows:
@@ -199,7 +111,7 @@ def build_table(
             if isinstance(row, BadRow):
                 raise row
             columns.update(row)
-            good.append(_parse_row(number, path, row, root))
+            good.append(parse_row(number, path, row, root))
         except BadRow as e:
             bad.append((number, path, str(e)))
     if not good and not bad:
@@ -211,7 +123,7 @@ def build_table(
     return _columns(good, expression, bad, columns, class_names, name, root)
 
 
-def _in_time(rows: list[_Row]) -> list[_Row]:
+def _in_time(rows: list[Row]) -> list[Row]:
     """The rows with those of each video brought together and in the order of their frames.
 
     Without frame numbers the order of the file is kept.
@@ -229,7 +141,7 @@ def _in_time(rows: list[_Row]) -> list[_Row]:
     return [rows[i] for i in sorted(range(len(rows)), key=keys.__getitem__)]
 
 
-def _tracks(rows: list[_Row]) -> np.ndarray:
+def _tracks(rows: list[Row]) -> np.ndarray:
     """Numbers of the videos, -1 where there is none. Persons may use one name for theirs."""
     numbers: dict[tuple[str | None, str], int] = {}
     return np.array(
@@ -254,115 +166,17 @@ def _check_columns(columns: set[str], name: str) -> None:
         )
 
 
-def _parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -> _Row:
-    if not path:
-        raise BadRow("the path is empty")
-    split = str(row.get("split") or "").strip().lower()
-    if split and split not in SPLITS:
-        raise BadRow(f"unknown split {split!r}; known: train, validation, test")
-    video = _first(row, VIDEO_COLUMNS)
-    parsed = _Row(
-        number=number,
-        path=path,
-        expression=_token(row.get("expression")),
-        valence=_affect(row, "valence"),
-        arousal=_affect(row, "arousal"),
-        landmarks=_numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
-        box=_box(row),
-        person=_first(row, PERSON_COLUMNS),
-        group=_first(row, GROUP_COLUMNS),
-        video=video,
-        frame=_number(row.get("frame"), "frame") if video else None,
-        split=SPLITS.get(split, MISSING_ID),
-        attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
-    )
-    try:
-        size = os.stat(os.path.join(root, path)).st_size
-    except (OSError, ValueError) as e:
-        raise BadRow(f"missing file ({getattr(e, 'strerror', None) or e})") from e
-    if size == 0:
-        raise BadRow("zero bytes")
-    return parsed
-
-
-def _text(value: Any) -> str:
-    # Interned: millions of frames repeat a few names.
-    return "" if value is None else sys.intern(str(value).strip())
-
-
-def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    for name in names:
-        if text := _text(row.get(name)):
-            return text
-    return None
-
-
-def _token(value: Any) -> str | None:
-    """An expression cell as text; None where it is unknown."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = _text(value)
-    return None if text in ("", "-1") else text
-
-
-def _number(value: Any, what: str) -> float | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise BadRow(f"{what} {value!r} is not a number") from None
-    if not math.isfinite(number):
-        raise BadRow(f"{what} is {value}; leave the cell empty where it is unknown")
-    return number
-
-
-def _affect(row: dict[str, Any], what: str) -> float:
-    number = _number(row.get(what), what)
-    if number is None or number == MISSING_VA:
-        return math.nan
-    if not -1 <= number <= 1:
-        raise BadRow(f"{what} {number:g} is outside [-1, 1]")
-    return number
-
-
-def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    # Plain numbers, JSON lists and Python's print of one differ only in separators.
-    cells = [c for c in re.split(r"[\s,;()\[\]'\"]+", str(value)) if c]
-    if not cells:
-        return None
-    if len(cells) != count:
-        raise BadRow(f"{what} holds {len(cells)} numbers instead of {count}")
-    return np.array([_number(c, what) for c in cells], np.float32)
-
-
-def _box(row: dict[str, Any]) -> np.ndarray | None:
-    value = row.get("box")
-    if value is None and any(row.get(c) not in (None, "") for c in BOX_COLUMNS):
-        value = [row.get(c) for c in BOX_COLUMNS]
-    box = _numbers(value, 4, "box")
-    if box is not None and (box[2] <= box[0] or box[3] <= box[1]):
-        raise BadRow(f"box {box.tolist()} has no area; it is x0, y0, x1, y1")
-    return box
-
-
-def _is_id(token: str) -> bool:
-    return re.fullmatch(r"[+-]?\d+(\.0*)?", token) is not None
-
-
 def _class_names(tokens: Counter, classes: str | tuple[str, ...]) -> tuple[str, ...]:
     """The configured names, or those inferred from how often each label was written."""
     if classes:
         return resolve_classes(classes)
-    ids = Counter({t: n for t, n in tokens.items() if _is_id(t)})
+    ids = Counter({t: n for t, n in tokens.items() if is_id(t)})
     if ids.total() > tokens.total() / 2:
         distinct = {int(float(t)) for t in ids}
         # An id far beyond the number of ids seen is a slip of the pen, not a class.
         top = max((i for i in distinct if 0 <= i <= 2 * len(distinct)), default=-1)
         return tuple(str(i) for i in range(top + 1))
-    names = Counter({t: n for t, n in tokens.items() if not _is_id(t)})
+    names = Counter({t: n for t, n in tokens.items() if not is_id(t)})
     known = {t: n for t, n in names.items() if canonical_name(t) in known_names()}
     # Nearly all rows name basic expressions: then the rest are misspelt, not classes of their own.
     if known and sum(known.values()) >= _MOSTLY_KNOWN * names.total():
@@ -374,18 +188,18 @@ def _class_names(tokens: Counter, classes: str | tuple[str, ...]) -> tuple[str, 
 
 
 def _assign_classes(
-    rows: list[_Row],
+    rows: list[Row],
     bad: list[tuple[int, str, str]],
     classes: str | tuple[str, ...],
     name: str,
-) -> tuple[tuple[str, ...], list[_Row], np.ndarray]:
+) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
     """Class names, the rows whose class is known (or missing), and their class ids."""
     tokens = Counter(r.expression for r in rows if r.expression is not None)
     class_names = _class_names(tokens, classes)
     known = {canonical_name(n): i for i, n in enumerate(class_names)}
     ids: dict[str | None, int] = {None: MISSING_ID}
     for token in tokens:
-        number = int(float(token)) if _is_id(token) else -1
+        number = int(float(token)) if is_id(token) else -1
         if canonical_name(token) in known:
             ids[token] = known[canonical_name(token)]
         elif 0 <= number < len(class_names):
@@ -396,7 +210,7 @@ def _assign_classes(
             kept.append(row)
             expression.append(ids[row.expression])
         else:
-            what = "class id" if _is_id(row.expression) else "unknown class name"
+            what = "class id" if is_id(row.expression) else "unknown class name"
             listed = ", ".join(class_names) or "none"
             reason = f"{what} {row.expression!r}; the classes are {listed}"
             bad.append((row.number, row.path, reason))
@@ -425,7 +239,7 @@ def _report_bad(
 
 
 def _columns(
-    rows: list[_Row],
+    rows: list[Row],
     expression: np.ndarray,
     bad: list[tuple[int, str, str]],
     columns: set[str],

@@ -153,7 +153,7 @@ def compare(meta: Mapping[str, Any], published: Any) -> list[str]:
 
     Args:
       meta: content of `affect.json`.
-      published: a `datasets.base.Published`.
+      published: a `datasets.card.Published`.
     """
     lines = []
     where = meta["dataset"] + (f" ({meta['release']})" if meta["release"] else "")

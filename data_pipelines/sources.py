@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import caching, cleaning, exclusion, manifest, persons
+from data_pipelines import caching, cleaning, exclusion, manifest, manifest_rows, persons
 from data_pipelines.decode import IMAGE_SUFFIXES
 from data_pipelines.defaults import setting
 from data_pipelines.example import DataError, Source, empty_labels
@@ -139,7 +139,7 @@ def manifest_table(
         raise DataError("data.manifest is empty: give the path of a CSV or JSONL file")
     path = pathlib.Path(path).expanduser()
     return manifest.build_table(
-        manifest.read_rows(path),
+        manifest_rows.read_rows(path),
         name=str(path),
         root=path.parent,
         classes=_as_classes(classes),
@@ -177,7 +177,7 @@ def _as_classes(classes: str | Sequence[str]) -> str | tuple[str, ...]:
 
 def _folder_rows(folder: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
     tops = _folders(folder)
-    with_splits = bool(tops) and all(t.lower() in manifest.SPLITS for t in tops)
+    with_splits = bool(tops) and all(t.lower() in manifest_rows.SPLITS for t in tops)
     for top in tops if with_splits else [""]:
         for name in _folders(folder / top):
             yield from _class_rows(folder, pathlib.PurePath(top) / name, name, top)

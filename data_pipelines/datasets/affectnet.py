@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets.base import Card, FaceBuilder, Published, Record, Reject, unit_value
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Published, Record, Reject, unit_value
 from data_pipelines.datasets.layout import find_root, first_existing
 from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Config, Published, Record
 from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
 from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
 

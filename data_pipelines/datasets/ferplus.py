@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets.base import Card, Config, FaceBuilder, Record
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Config, Record
 from data_pipelines.datasets.fer2013 import FILES, USAGES, picture, rows
 from data_pipelines.datasets.layout import find_root, first_existing
 from data_pipelines.example import LABEL_ORDERS, MISSING_ID

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.datasets.base import Card, FaceBuilder, Published, Record
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
 
 HIERARCHY = {

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.datasets.base import Card, FaceBuilder, Published, Record
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import find_root, pictures
 from data_pipelines.example import LABEL_ORDERS
 

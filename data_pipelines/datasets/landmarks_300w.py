@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record, Reject
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Config, Published, Record, Reject
 from data_pipelines.datasets.layout import find_root, first_existing, pictures
 from data_pipelines.example import NUM_LANDMARKS
 

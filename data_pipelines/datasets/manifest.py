@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import sources
-from data_pipelines.datasets.base import Card, Config, FaceBuilder, Record
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Config, Record
 from data_pipelines.datasets.layout import layout_error
 from data_pipelines.example import DataError
 from data_pipelines.persons import SPLIT_NAMES, follow_persons

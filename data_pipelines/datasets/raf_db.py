@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.datasets.base import Card, Config, FaceBuilder, Published, Record
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Config, Published, Record
 from data_pipelines.datasets.layout import find_root
 from data_pipelines.example import LABEL_ORDERS, MISSING_ID
 

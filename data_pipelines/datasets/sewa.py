@@ -26,15 +26,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_pipelines.datasets.base import (
-    Card,
-    Config,
-    FaceBuilder,
-    Published,
-    Record,
-    Reject,
-    unit_value,
-)
+from data_pipelines.datasets.base import FaceBuilder
+from data_pipelines.datasets.card import Card, Config, Published, Record, Reject, unit_value
 from data_pipelines.datasets.layout import find_root, pictures, subfolders
 
 _JPEG_QUALITY = 95

@@ -15,7 +15,7 @@ import official_trees as trees
 import pytest
 
 from data_pipelines import datasets, prepare
-from data_pipelines.datasets.base import Published
+from data_pipelines.datasets.card import Published
 from data_pipelines.datasets.source import find_prepared, load_source
 from data_pipelines.example import DataError
 

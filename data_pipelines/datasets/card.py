@@ -1,0 +1,110 @@
+"""What a builder says: of its data set (`Card`, `Published`, `Config`), of a picture (`Record`)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipelines.example import MISSING_ID
+
+
+class Reject(ValueError):
+    """A record that is left out; the message is the reason that goes to `rejected.csv`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Figures that the authors, or papers on the data set, give; for comparison with what was read.
+
+    Attributes:
+      examples: pictures of each split.
+      per_class: pictures of each class, in label order, of some splits.
+      groups: what `Card.person` counts, in some splits.
+    """
+
+    examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    per_class: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What `prepare --dataset list` prints of a data set.
+
+    Attributes:
+      title: name as printed.
+      class_names: label order; empty where there are no categories.
+      splits: the official splits and what they are.
+      expected: the expected tree, drawn as text.
+      apply: where the files come from and under which terms.
+      checked: what the layout was checked against.
+      group: what `group` counts ("person", "clip", "film" ...); empty where nothing is known.
+      person: what is kept together when a split is cut ("person", "actor", "video" ...).
+      fields: label fields the set can hold.
+      attributes: names of the subgroups and the names of their values.
+      roles: which split serves as "train" and "test" in the usual protocol. Sets without official
+        splits have one split, "full" (TFDS keeps "all" for itself), and are cut by person.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, str]
+    expected: str
+    apply: str
+    group: str = ""
+    person: str = ""
+    fields: tuple[str, ...] = ("expression",)
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    checked: str = "the authors' description and public loaders; no copy was at hand"
+
+
+@dataclasses.dataclass
+class Record:
+    """One picture on its way into a data set.
+
+    Attributes:
+      name: path relative to the data set's folder, or file and row; ends up in messages.
+      image: where the encoded picture lies, its bytes, or a function that gives them.
+      expression: class id or -1.
+      valence, arousal: in [-1, 1] or NaN.
+      landmarks: [68, 2] pixels, or None.
+      box: (x0, y0, x1, y1) pixels, or None.
+      group: name of the video, clip or person; empty where unknown.
+      person: what must not stand in two splits; empty = the group.
+      attributes: one id per attribute of the card, -1 unknown.
+      probs: votes as a distribution, or None.
+      reject: reason for leaving the record out, where the labels alone decide.
+    """
+
+    name: str
+    image: Path | bytes | Callable[[], bytes] = b""
+    expression: int = MISSING_ID
+    valence: float = np.nan
+    arousal: float = np.nan
+    landmarks: np.ndarray | None = None
+    box: tuple[float, float, float, float] | None = None
+    group: str = ""
+    person: str = ""
+    attributes: tuple[int, ...] = ()
+    probs: np.ndarray | None = None
+    reject: str = ""
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+    """A variant of a data set, such as another task or label rule."""
+
+
+def unit_value(text: Any, what: str, *, scale: float = 1.0) -> float:
+    """A valence or arousal divided by `scale`; `Reject` where it is no number in [-1, 1]."""
+    try:
+        value = float(text) / scale
+    except (TypeError, ValueError):
+        raise Reject(f"{what} {text!r} is not a number") from None
+    if not -1 <= value <= 1:
+        raise Reject(f"{what} {text} is outside [{-scale:g}, {scale:g}]")
+    return value
