@@ -292,7 +292,8 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     if loaded.class_names and tuple(source.class_names) != loaded.class_names:
         raise config_lib.ConfigError(
             f"the model knows the classes {loaded.class_names}, the data have "
-            f"{tuple(source.class_names)}; set config.data.classes to map them"
+            f"{tuple(source.class_names)}; to map them by name, add "
+            f"--config.data.classes={','.join(loaded.class_names)}"
         )
     _check_same_split(config, config_lib.read_workdir_config(workdir))
     # What the model was not trained for, it is not measured by.

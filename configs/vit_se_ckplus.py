@@ -1,0 +1,29 @@
+"""ViT-B/16 with squeeze and excitation on CK+: stage 2, 10 folds of unseen persons.
+
+Trains: 7 expressions, from the weights of `vit_se_fer2013`. Anger, disgust,
+fear, happy, sadness, surprise and, from onset frames, neutral.
+Paper: Aouayeb et al., 2021; what it leaves open is in docs/vit_se.md.
+Time: meant for a GPU or more. Score: not trained here.
+Commands: python -m data_pipelines.prepare --dataset ck_plus --manual_dir FOLDER --data_dir DATA
+          python -m affect_jax.main --mode=crossval --config configs/vit_se_ckplus.py \\
+              --workdir runs/vit_se_ckplus --config.data.data_dir=DATA \\
+              --config.init_from=runs/vit_se_stage1
+"""
+
+from ml_collections import ConfigDict
+
+from configs import vit_se_fer2013
+
+
+def get_config() -> ConfigDict:
+    """`vit_se_fer2013` on `ck_plus`."""
+    config = vit_se_fer2013.get_config()
+    config.data.dataset = "ck_plus"
+    config.batch_size = 32
+    config.num_epochs = 30.0
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_epochs = 3.0
+    config.loss.class_weights = "none"
+    config.data.crop = "auto"
+    config.crossval.folds = 10
+    return config

@@ -1,0 +1,28 @@
+"""ViT-Ti/16 with squeeze and excitation on your own photos, from scratch.
+
+Trains: expressions at 96 px, as `resnet18_faces` and `emofan_faces` do; transformers want weights
+from a large data set (--config.init_from) or many more photos, and this run shows how much.
+Paper: Aouayeb et al., 2021. Time: 10 minutes on one CPU core.
+Command: python -m affect_jax.main --config configs/vit_se_faces.py --workdir runs/vit_se_faces \\
+             --config.data.manifest=PATH.csv
+"""
+
+from ml_collections import ConfigDict
+
+from configs import emofan_faces, vit_se_synthetic
+
+
+def get_config() -> ConfigDict:
+    """The model of 12 blocks; data, splits and measures of `emofan_faces`."""
+    config = emofan_faces.get_config()
+    small = vit_se_synthetic.get_config()
+    config.system = small.system
+    config.model = small.model
+    config.model.depth = 12
+    config.model.drop_path = 0.1
+    config.optimizer = small.optimizer
+    config.optimizer.learning_rate = 5e-4
+    config.landmark_stage.steps = 0
+    config.num_steps = 450
+    config.log_every = 50
+    return config

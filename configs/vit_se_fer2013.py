@@ -1,0 +1,67 @@
+"""ViT-B/16 with squeeze and excitation on FER-2013: stage 1 of two, from ImageNet weights of yours.
+
+Trains: 7 expressions on 48-pixel grey pictures, enlarged to 224. Stage 2 (vit_se_ckplus,
+vit_se_jaffe, vit_se_rafdb, vit_se_sfew) starts from this run.
+Paper: Aouayeb et al., 2021; learning rates and lengths are this project's, see docs/vit_se.md.
+Time: meant for a GPU or more. Score: not trained here.
+Commands: python -m data_pipelines.prepare --dataset fer2013 --manual_dir FOLDER --data_dir DATA
+          python -m affect_jax.main --config configs/vit_se_fer2013.py \\
+              --workdir runs/vit_se_stage1 --config.data.data_dir=DATA \\
+              --config.init_from=WEIGHTS.npz
+WEIGHTS is a file of the original JAX, timm or Hugging Face names.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """The recipe that all stages share."""
+    config = base.get_config()
+    config.system = "classifier"
+    config.batch_size = 64
+    config.num_epochs = 10.0
+
+    config.model = ConfigDict(
+        dict(
+            name="vit_b16",  # vit_ti16, vit_s16, vit_l16
+            se=True,  # squeeze and excitation on the class token
+            depth=0,  # blocks; 0: the published number, 12
+            pool="token",  # token, mean
+            regression=False,  # valence and arousal too
+            drop_path=0.1,  # stochastic depth: rate of the last block
+            dropout=0.0,
+            remat=False,  # recompute blocks in the backward pass: less memory, more time
+            attention="auto",  # auto (cuDNN for 16-bit types on a GPU), xla, cudnn
+            reliability=placeholder(object),
+            dtype="bfloat16",
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        )
+    )
+    config.loss.label_smoothing = 0.1
+    config.loss.class_weights = "sqrt_balanced"
+    config.mixing.mixup_alpha = 0.2
+    config.mixing.cutmix_alpha = 1.0
+    config.mixing.probability = 0.5
+
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.layer_decay = 0.75
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 1.0
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 1.0
+    config.ema_decay = 0.999
+
+    config.data.source = "tfds"
+    config.data.dataset = "fer2013"
+    config.data.image_size = 224
+    config.data.augment = "vit"
+    config.data.crop = "whole"
+
+    config.checkpoint.best_metric = "accuracy"
+    config.checkpoint.best_mode = "max"
+    return config

@@ -1,0 +1,29 @@
+"""ViT-B/16 with squeeze and excitation on JAFFE: stage 2, 10 folds of unseen persons.
+
+Trains: 7 expressions, from the weights of `vit_se_fer2013`. JAFFE has ten
+persons, so that a fold is one of them.
+Paper: Aouayeb et al., 2021; what it leaves open is in docs/vit_se.md.
+Time: meant for a GPU or more. Score: not trained here.
+Commands: python -m data_pipelines.prepare --dataset jaffe --manual_dir FOLDER --data_dir DATA
+          python -m affect_jax.main --mode=crossval --config configs/vit_se_jaffe.py \\
+              --workdir runs/vit_se_jaffe --config.data.data_dir=DATA \\
+              --config.init_from=runs/vit_se_stage1
+"""
+
+from ml_collections import ConfigDict
+
+from configs import vit_se_fer2013
+
+
+def get_config() -> ConfigDict:
+    """`vit_se_fer2013` on `jaffe`."""
+    config = vit_se_fer2013.get_config()
+    config.data.dataset = "jaffe"
+    config.batch_size = 32
+    config.num_epochs = 30.0
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.warmup_epochs = 3.0
+    config.loss.class_weights = "none"
+    config.data.crop = "auto"
+    config.crossval.folds = 10
+    return config
