@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUITES = ("input", "synthetic")
+SUITES = ("input", "synthetic", "train")
 
 
 def main(arguments: list[str] | None = None) -> int:

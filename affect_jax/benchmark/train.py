@@ -1,0 +1,194 @@
+"""`python -m affect_jax.benchmark train`: training steps on this machine's devices.
+
+The step of a run (forward, backward, optimizer, moving average) on a batch that lies on the devices
+already. Model FLOPs utilisation is the work of the network, three times that of a forward pass,
+over what the same devices reach in large matrix products of the same type. With --peer, timm's
+network in PyTorch (torch.compile, bf16 autocast) takes turns with ours; that needs `timm` and
+`torch`.
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from affect_jax import config as config_lib
+from affect_jax import step as step_lib
+from affect_jax import systems
+from affect_jax.benchmark import flops, peer, rows
+from affect_jax.errors import UserError
+from affect_jax.parallel import AXIS, Mapper, check_batch_size
+from affect_jax.train_state import take_apart
+
+SUITE = "train"
+_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+_CLASSES = tuple(f"class {i}" for i in range(7))
+_HAS = frozenset({"expression", "valence_arousal", "landmarks"})
+# Forward, and twice as much for the gradients of inputs and weights.
+_PASSES = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the suite; see `--help`."""
+    parser = argparse.ArgumentParser("python -m affect_jax.benchmark train", description=__doc__)
+    parser.add_argument("--system", default="vit_se_fer2013", help="name of a file in configs/")
+    parser.add_argument("--model", default="", help="another model of the same kind, as vit_ti16")
+    parser.add_argument("--batch_size", type=int, default=0, help="default: the config's")
+    parser.add_argument("--image_size", type=int, default=0, help="default: the config's")
+    parser.add_argument("--dtype", default="", help="default: the config's")
+    parser.add_argument("--steps", type=int, default=20, help="steps per measurement")
+    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--matmul_size", type=int, default=0, help="default: 8192 on a GPU or TPU")
+    parser.add_argument("--peer", action="store_true", help="measure timm in PyTorch as well")
+    parser.add_argument("--json", help="write the rows to this file")
+    options = parser.parse_args(arguments)
+    try:
+        results = measure(options)
+    except UserError as error:
+        print(f"affect_jax: {error}", file=sys.stderr)
+        return 2
+    print(rows.table(results))
+    if options.json:
+        rows.save(results, options.json)
+    return 0
+
+
+def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
+    """The config of `--system` with the other options in it.
+
+    Raises:
+      UserError: if there is none of that name, or its batch does not fit the devices.
+    """
+    config = config_lib.load_file(_CONFIGS / f"{options.system}.py")
+    config.model.name = options.model or config.model.name
+    config.model.dtype = options.dtype or config.model.dtype
+    config.batch_size = options.batch_size or config.batch_size
+    config.data.image_size = options.image_size or config.data.image_size
+    config.num_steps = 1000
+    check_batch_size(config.batch_size)
+    return config
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows: images a second, utilisation, the matrix rate, and the peer's images a second."""
+    config = settings(options)
+    theirs = f"timm, torch {peer.version()}" if options.peer else None
+    dtype = jnp.dtype(config.model.dtype)
+    devices = jax.devices()
+    size = options.matmul_size or (1024 if devices[0].platform == "cpu" else 8192)
+    case = f"{config.model.name} {config.data.image_size} px, {dtype.name}, {config.batch_size}"
+    operations = _PASSES * forward_flops(config)
+    cases = {"ours": training(config, options.steps), "matmul": matmul(dtype, size)}
+    if theirs:
+        cases[theirs] = peer.training(
+            config.model.name,
+            image_size=config.data.image_size,
+            batch_size=config.batch_size,
+            classes=len(_CLASSES),
+            low_precision=dtype.itemsize == 2,
+            steps=options.steps,
+        )
+    figures = rows.in_turn(cases, options.repeats)
+    ours, peak = figures["ours"], figures["matmul"]
+    share = [x * operations / (p * len(devices)) for x, p in zip(ours, peak, strict=True)]
+    about = f"{devices[0].device_kind} x {len(devices)}"
+    found = [
+        rows.row(
+            SUITE,
+            case,
+            "images_per_second",
+            ours,
+            "images/s",
+            baseline=theirs,
+            baseline_figures=figures[theirs] if theirs else None,
+        ),
+        rows.row(SUITE, case, "model_flops_utilisation", share, "of the matrix rate"),
+        rows.row(SUITE, about, f"matmul_{dtype.name}", [p / 1e12 for p in peak], "TFLOP/s"),
+        rows.row(SUITE, case, "model_gflops_per_image", [operations / 1e9], "GFLOP"),
+    ]
+    if theirs:
+        found.append(rows.row(SUITE, theirs, "images_per_second", figures[theirs], "images/s"))
+    return found
+
+
+def forward_flops(config: ml_collections.ConfigDict) -> int:
+    """Operations of a forward pass for one picture."""
+    counted = config.copy_and_resolve_references()
+    counted.model.dtype = "float32"  # fused attention cannot be looked into
+    system = _system(counted)
+    model = nnx.eval_shape(lambda: system.create_model(nnx.Rngs(0), None))
+    graphdef, state = nnx.split(model)
+    side = counted.data.image_size
+    picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return flops.count(lambda s, x: nnx.merge(graphdef, s)(x), state, picture)
+
+
+def _system(config: ml_collections.ConfigDict) -> systems.System:
+    return systems.create(
+        config, class_names=_CLASSES, has=_HAS, class_counts=tuple(1 for _ in _CLASSES)
+    )
+
+
+def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
+    """A function that trains `steps` steps of the last phase and returns images a second."""
+    system, mapper = _system(config), Mapper(config.parallel.mapping)
+    model = system.create_model(nnx.Rngs(config.seed), AXIS)
+    phases = step_lib.Phases(system, model, mapper, config.num_steps, 100, None)
+    phase = phases.all[-1]
+    _, params, stats = take_apart(model)
+    optimizer, _ = phases.optimizer(phase, params)
+    state = {"step": jnp.zeros((), jnp.int32), "params": params, "stats": stats}
+    if config.ema_decay:
+        state["ema"] = {"params": params, "stats": stats}
+    state["opt"] = optimizer.init(phases.trained(phase, params))
+    held = [mapper.replicate(state)]
+    train_step = phases.compiled(phase, optimizer)
+    batch = mapper.place(_batch(config))
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            held[0], terms = train_step(held[0], batch, {})
+        jax.block_until_ready(terms)
+        return steps * config.batch_size / (time.perf_counter() - start)
+
+    run()  # compiles
+    return run
+
+
+def _batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    count, side = config.batch_size, config.data.image_size
+    return {
+        "image": rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+        "expression": rng.integers(0, len(_CLASSES), count).astype(np.int32),
+        "valence_arousal": rng.uniform(-1, 1, (count, 2)).astype(np.float32),
+        "landmarks": rng.uniform(0, side, (count, 68, 2)).astype(np.float32),
+        "mask": np.ones(count, bool),
+    }
+
+
+def matmul(dtype: Any, size: int) -> Callable[[], float]:
+    """A function that returns the FLOP/s of one device in square products of that size."""
+    a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(a, a))
+    repeats = max(1, round(2e9 / size**3)) if a.devices().pop().platform == "cpu" else 20
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            last = product(a, a)
+        jax.block_until_ready(last)
+        return repeats * 2 * size**3 / (time.perf_counter() - start)
+
+    run()
+    return run
