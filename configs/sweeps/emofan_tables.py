@@ -1,7 +1,8 @@
 """EmoFAN's ablations (Tables 5 and 6 of the paper) on synthetic faces with 15 % wrong labels.
 
 Trains: one landmark trunk and one teacher, then ten rows with three seeds each on the frozen trunk;
-small networks at 64 px. Paper: Toisoul et al., 2021. Time: 40 minutes on one CPU core.
+small networks at 64 px. Paper: Toisoul et al., 2021. Time: an hour on one CPU core; started
+twice, half of it on two.
 Results: docs/emofan.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/emofan_tables.py \
              --workdir runs/emofan_tables
@@ -40,7 +41,7 @@ _RESNET = {
 def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = quickstart.get_config()
-    config.num_steps = 220
+    config.num_steps = 350
     config.eval_every = 100_000  # at the end alone
     config.log_every = 20
     config.landmark_stage.steps = 0
