@@ -32,13 +32,13 @@ _small_normal = normal(0.02)
 # Sizes that train on a CPU; `input_size` suits pictures of 64 pixels and more.
 TINY = {
     "input_size": 64,
-    "image_width": 16,
-    "image_stages": (1, 2, 2),
-    "landmark_width": 16,
-    "landmark_stages": (1, 1, 1),
-    "dims": (32, 64, 96),
+    "image_width": 12,
+    "image_stages": (1, 1, 1),
+    "landmark_width": 12,
+    "landmark_stages": (0, 0, 0),
+    "dims": (24, 48, 96),
     "windows": (8, 8, 4),
-    "embedding": 128,
+    "embedding": 96,
     "vit_heads": 4,
     "layer_scale": 0.1,
 }
