@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from affect_jax import systems
+from affect_jax import model_io, models, systems
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
@@ -152,3 +152,19 @@ def test_metrics_are_known_before_training():
     names = [part.compute() for part in make_system("resnet18", True).extra_metrics(1)]
     assert names == [{}]
     assert make_system("resnet18", None).extra_metrics(1) == []
+
+
+def test_a_model_directory_keeps_the_settings(tmp_path):
+    arguments = {"n_expression": 4, "width": 4, "reliability": {"anchors": 2, "scope": "batch"}}
+    model = models.create("resnet18", **arguments)
+    model_io.save_model(
+        tmp_path / "model",
+        "resnet18",
+        arguments,
+        model,
+        preprocessing=model_io.Preprocessing(image_size=32),
+    )
+    loaded = model_io.load_model(tmp_path / "model")
+    assert loaded.arguments == arguments
+    anchors = loaded.model.reliability.anchors[...]
+    np.testing.assert_array_equal(anchors, model.reliability.anchors[...])
