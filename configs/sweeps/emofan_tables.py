@@ -41,11 +41,14 @@ _RESNET = {
 def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = quickstart.get_config()
-    config.num_steps = 350
+    config.num_steps = 400
     config.eval_every = 100_000  # at the end alone
     config.log_every = 20
     config.landmark_stage.steps = 0
     config.model.width = 32
+    # As in the paper: the trunk learns landmarks, and stays as it is under the emotion branch.
+    config.model.train_trunk = False
+    config.loss.heatmap_weight = 0.0
 
     config.optimizer.warmup_steps = 20
 
@@ -54,7 +57,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic.num_test = 1024
     config.data.synthetic.symmetric_noise = 0.15
     config.eval.flip = False
-    config.checkpoint.every = 110
+    config.checkpoint.every = 200
     config.checkpoint.keep = 1
     return config
 
