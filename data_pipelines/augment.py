@@ -95,9 +95,9 @@ class Draws:
         self.flip = (self._u["flip"] < p.flip).tolist()
         self.colour = self._colour_matrices(span)
         if self.colour is not None:
-            # Rows add up to the same gain: a grey pixel stays grey.
-            gain = self.colour[:, :1, :3].sum(2, keepdims=True)
-            self._grey = np.concatenate([gain, self.colour[:, :1, 3:]], 2)
+            # Rows add up to the same gain: a grey pixel stays grey, and one table does for it.
+            levels = self.colour[:, 0, :3].sum(1)[:, None] * np.arange(256) + self.colour[:, 0, 3:]
+            self._grey_table = levels.round().clip(0, 255).astype(np.uint8)
 
     def _colour_matrices(self, span: dict[str, np.ndarray]) -> np.ndarray | None:
         """float32 [n, 3, 4] on RGB levels, or None where colours stay."""
@@ -145,7 +145,7 @@ class Draws:
         if image.ndim == 2:
             plane = cv2.warpAffine(image, matrix, shape)
             if self.colour is not None:
-                cv2.transform(plane, self._grey[k], dst=plane)
+                cv2.LUT(plane, self._grey_table[k], dst=plane)
             self._degrade(k, plane)
             cv2.cvtColor(plane, cv2.COLOR_GRAY2RGB, dst=out)
         else:

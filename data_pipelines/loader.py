@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import augment, buffers, caching, decode, framing, refine
+from data_pipelines import augment, caching, decode, framing, refine
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -55,7 +55,6 @@ class Loader:
     cache_bytes: int = 0
 
     def __post_init__(self):
-        self._buffers = buffers.Buffers()
         self._cache = None
         if self.cache_bytes:
             # Records, and so labels, are kept with the pictures: a cache belongs to its source.
@@ -84,7 +83,6 @@ class Loader:
                 mask[k] = self._fill(batch, k, int(records[k]), draws, bad)
             else:
                 records[k] = self._fill_or_replace(batch, k, records[k], epochs, places, draws, bad)
-        batch["image"][~mask] = 0
         batch["mask"] = mask
         batch["index"] = np.where(records < len(self.source), records, MISSING_ID)
         batch[BAD] = bad
@@ -93,7 +91,7 @@ class Loader:
     def _empty(self, n: int) -> dict[str, np.ndarray]:
         size, has = self.image_size, self.source.has
         batch = {
-            "image": self._buffers.take((n, size, size, 3)),
+            "image": np.zeros((n, size, size, 3), np.uint8),
             "expression": np.full(n, MISSING_ID, np.int32),
             "valence_arousal": np.full((n, 2), np.nan, np.float32),
             "landmarks": np.full((n, NUM_LANDMARKS, 2), np.nan, np.float32),
