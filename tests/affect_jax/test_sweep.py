@@ -243,39 +243,67 @@ def test_the_ready_sweeps_can_be_planned(tmp_path):
             assert set(cell.needs) <= {stage.workdir for stage in planned.stages}
 
 
-def test_a_killed_sweep_goes_on_in_the_cell_it_was_in(tmp_path):
-    """kill -9 in the second cell: the first is not run again, the second ends as if undisturbed."""
-    path = file_of(
-        tmp_path,
-        '"seeds": (0,), "rows": {"a": {}, "b": {"loss.regression": "mse"}}, "shared": '
-        '{"num_steps": 60, "eval_every": 60, "checkpoint.every": 5, "model": {"name": "resnet18", '
-        '"regression": True, "width": 2, "dtype": "float32", "mean": (0.0, 0.0, 0.0), "std": '
-        '(1.0, 1.0, 1.0)}, "loss.heatmap_weight": 0.0}',
-    )
-    workdir = tmp_path / "w"
-    second = workdir / "cells/b/seed0"
-    command = [sys.executable, "-m", "affect_jax.main", "--mode=sweep", "--config", str(path)]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    process = subprocess.Popen(
-        [*command, "--workdir", str(workdir)],
-        cwd=tiny.ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-    )
+KILLED = """
+import sys, time
+from affect_jax import config, sweep, train
+from tests.affect_jax import fake_runs
+
+def run(cell, workdir):
+    if cell.loss.regression == "mse":
+        time.sleep(300)
+    fake_runs.finish(cell, workdir, 0.5)
+
+train.train_and_evaluate = run
+sweep.run(config.load_file(sys.argv[1]), sys.argv[2], sys.argv[1])
+"""
+
+
+def kill_when(process, ready) -> None:
+    """kill -9 as soon as `ready()`."""
     try:
-        deadline = time.monotonic() + 500
-        while not any((second / "checkpoints").glob("[0-9]*")):
+        deadline = time.monotonic() + 900
+        while not ready():
             assert process.poll() is None, process.stderr.read().decode()
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
+
+
+def test_a_killed_sweep_leaves_nothing_locked_and_skips_what_was_finished(fakes, tmp_path):
+    path = file_of(tmp_path, PLAIN + ', "seeds": (0,)')
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path), str(tmp_path / "w")],
+        cwd=tiny.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    second = tmp_path / "w/cells/MSE/seed0"
+    kill_when(process, lambda: (second / ".lock").exists())
+    assert cells.read_figures(second) is None
+    assert run(path, tmp_path / "w") == 0
+    assert fakes == [("mse", 0)]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_in_the_cell_it_was_in(tmp_path):
+    """With real runs: the first is not touched, the second goes on from its checkpoint."""
+    path = file_of(
+        tmp_path,
+        '"seeds": (0,), "rows": {"a": {}, "b": {"loss.regression": "mse"}}, "shared": '
+        '{"num_steps": 60, "eval_every": 60, "checkpoint.every": 5}',
+    )
+    workdir = tmp_path / "w"
+    second = workdir / "cells/b/seed0"
+    command = [sys.executable, "-m", "affect_jax.main", "--mode=sweep", "--config", str(path)]
+    command += ["--workdir", str(workdir)]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    process = subprocess.Popen(command, cwd=tiny.ROOT, env=environment, stderr=subprocess.PIPE)
+    kill_when(process, lambda: any((second / "checkpoints").glob("[0-9]*")))
     assert cells.read_figures(second) is None
     first = (workdir / "cells/a/seed0/metrics.jsonl").read_bytes()
-    done = subprocess.run(
-        [*command, "--workdir", str(workdir)], cwd=tiny.ROOT, env=environment, capture_output=True
-    )
+    done = subprocess.run(command, cwd=tiny.ROOT, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert b"1 of 2 are finished already" in done.stderr and b"resumed from step" in done.stderr
     assert (workdir / "cells/a/seed0/metrics.jsonl").read_bytes() == first
