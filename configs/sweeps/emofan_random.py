@@ -16,9 +16,9 @@ from configs import fan_synthetic, quickstart
 
 
 def get_config() -> ConfigDict:
-    """The quickstart without its landmark stage."""
+    """The quickstart without its landmark stage, which is a stage of the sweep."""
     config = quickstart.get_config()
-    config.num_steps = 900
+    config.num_steps = 1050
     config.landmark_stage.steps = 0
     config.optimizer.name = "adam"
     config.checkpoint.keep = 1
@@ -35,7 +35,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     return {
         "title": "Random search for EmoFAN's optimizer",
         "seeds": (0,),
-        "stages": {"trunk": {"system": "fan", "model": fan, "num_steps": 400}},
+        "stages": {"trunk": {"system": "fan", "model": fan, "num_steps": 250}},
         "shared": {"init_from": "stage:trunk"},
         "random": {
             "draws": 20,
