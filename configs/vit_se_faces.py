@@ -13,16 +13,17 @@ from configs import emofan_faces, vit_se_synthetic
 
 
 def get_config() -> ConfigDict:
-    """The model of 12 blocks; data, splits and measures of `emofan_faces`."""
+    """Four blocks; data, splits and measures of `emofan_faces`, but for the moving of faces."""
     config = emofan_faces.get_config()
     small = vit_se_synthetic.get_config()
     config.system = small.system
     config.model = small.model
-    config.model.depth = 12
-    config.model.drop_path = 0.1
+    config.model.depth = 4
     config.optimizer = small.optimizer
     config.optimizer.learning_rate = 5e-4
     config.landmark_stage.steps = 0
-    config.num_steps = 450
+    config.num_steps = 700
     config.log_every = 50
+    config.data.augment = "none"
+    config.data.augment_overrides.flip = 0.5
     return config

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from affect_jax import models
-from affect_jax.models.vit import resize_positions
+from affect_jax.models.vit import resize_positions, wave_positions
 from affect_jax.train_state import take_apart
 
 # Of the published networks, with their 1000 classes.
@@ -100,6 +100,16 @@ def test_positions_are_interpolated_as_pytorch_does(grid):
     resized = np.asarray(resize_positions(jnp.asarray(positions), grid, 1))
     np.testing.assert_array_equal(resized[:, 0], positions[:, 0])
     np.testing.assert_allclose(resized[:, 1:], wanted, atol=2e-5)
+
+
+def test_positions_start_as_waves_along_rows_and_columns():
+    waves = np.asarray(wave_positions(5, 8)).reshape(5, 5, 4, 2)
+    np.testing.assert_allclose(waves[:, 3, 0, 0], np.sin(3.0), rtol=1e-6)
+    np.testing.assert_allclose(waves[3, :, 3, 0], np.cos(3.0), rtol=1e-6)
+    np.testing.assert_allclose(waves[4, 2, :, 1], [2e-4, 1, 4e-4, 1], rtol=1e-5)
+    start = np.asarray(create(image_size=80).pos_embed[...])
+    assert not start[:, 0].any()  # the class token's
+    np.testing.assert_array_equal(start[:, 1:], wave_positions(5, 192))
 
 
 def test_squeeze_and_excitation_is_equation_3():
