@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from affect_jax import model_io, models, pretrained
+from affect_jax import model_io, models, pretrained, restore
 from affect_jax.errors import UserError
 from affect_jax.train_state import take_apart
 
@@ -111,3 +111,35 @@ def test_a_smaller_source_of_the_same_class_is_an_error():
 def test_unrelated_models_are_refused():
     with pytest.raises(UserError, match="is a FAN; it fits neither a ResNet nor one of its parts"):
         pretrained.init_from(models.create("resnet18", width=4), models.create("fan", **TRUNK))
+
+
+POSTER = {"input_size": 16, "image_width": 4, "image_stages": (1, 1, 1), "landmark_width": 2,
+          "landmark_stages": (0, 0, 0), "dims": (2, 4, 8), "windows": (4, 2, 1),
+          "heads": (1, 2, 2), "embedding": 16, "vit_depth": 1}  # fmt: skip
+
+
+def test_parts_at_any_depth_start_from_models_of_their_own(tmp_path):
+    sizes = {"width": 4, "stage_sizes": (1, 1, 1), "input_size": 16}
+    image = save(tmp_path / "image", "ir50", sizes)
+    sizes = {"width": 2, "stage_sizes": (0, 0, 0), "input_size": 16}
+    landmark = save(tmp_path / "landmark", "mobilefacenet", sizes)
+    model = models.create("arbex", backbone=POSTER)
+    fresh = arrays(model)
+    paths = f"{tmp_path / 'image'}, {tmp_path / 'landmark'}"
+    restore.initialise_from(model, paths, (), mapper=None)
+    for path, value in arrays(model).items():
+        wanted = fresh[path]
+        for part, source in (("image_net", image), ("landmark_net", landmark)):
+            key = path.replace(f"backbone/{part}/", "")
+            wanted = source[key] if key != path else wanted
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_a_classifier_gives_its_features_and_keeps_its_last_layer():
+    source = models.create("poster_v2", **POSTER, n_expression=5, seed=1)
+    model = models.create("arbex", backbone=POSTER)
+    report = pretrained.init_from(model, source)
+    assert set(report.skipped) == {"backbone/head/kernel", "backbone/head/bias"}
+    given = arrays(source)
+    for path, value in arrays(model.backbone).items():
+        np.testing.assert_array_equal(value, given[path])
