@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.model.depth = 3
     config.model.stacks = 2
     config.model.emotion_blocks = 3
-    config.model.decode = "parabola"
+    config.model.decode = "centroid"
     config.model.train_trunk = False
 
     config.optimizer.learning_rate = 2e-3

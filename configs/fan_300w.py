@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             depth=4,
             stacks=4,
             pool="avg",  # the trunk of EmoFAN has "max"
-            decode="parabola",
+            decode="centroid",
             dtype="bfloat16",
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),

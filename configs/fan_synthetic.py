@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.system = "fan"
     config.batch_size = 32
-    config.num_steps = 1000
+    config.num_steps = 600
     config.log_every = 20
-    config.eval_every = 200
+    config.eval_every = 150
     config.model = ConfigDict(
         dict(
             name="fan",
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
             depth=3,
             stacks=2,
             pool="max",  # as the trunk of EmoFAN; the stand-alone FAN of the paper has "avg"
-            decode="parabola",
+            decode="centroid",
             dtype="float32",
             mean=(0.0, 0.0, 0.0),
             std=(1.0, 1.0, 1.0),

@@ -16,7 +16,7 @@ REFERENCE_SIZE = 200.0  # pixels of a face of scale 1, in the FAN detector
 CROP_SIZE = 256  # pixels of the detector's input
 BOX_TO_SCALE = 195.0
 LIFT = 0.12  # part of the box height by which the window is moved up
-_REACH = 2  # cells around the maximum that its centroid takes in
+_REACH = 3  # cells around the maximum that its centroid takes in
 _LEAST = 1e-3  # of the maximum; what is below counts as this
 
 
@@ -31,7 +31,7 @@ def decode_heatmaps(heatmaps: jax.Array, decode: str = "quarter") -> tuple[jax.A
       parabola: in each axis to the top of the parabola through the logarithms of the maximum and
         its two neighbours, which is exact for a Gaussian (distribution-aware decoding, Zhang et
         al., CVPR 2020, without its smoothing and mixed derivative), by at most half a cell;
-      centroid: to the centre of mass of what is positive in the 5 x 5 cells around it.
+      centroid: to the centre of mass of what is positive in the 7 x 7 cells around it.
 
     Raises:
       ValueError: for another `decode`.

@@ -78,7 +78,7 @@ def test_an_exported_detector_predicts_landmarks_alone(model):
     frame = predictor.predict(np.zeros((2, 40, 40, 3), np.uint8))
     assert list(frame.columns) == ["index", *(f"{c}{k}" for k in range(68) for c in "xy"), "error"]
     assert predictor.loaded.class_names == ()
-    assert predictor.loaded.arguments["decode"] == "parabola"
+    assert predictor.loaded.arguments["decode"] == "centroid"
     assert predictor.loaded.preprocessing.crop_scale == 1.4
 
 
