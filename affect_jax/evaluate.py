@@ -262,7 +262,7 @@ def _check_same_split(
     data, then = config.data, recorded.data
     if any(data[k] != then[k] for k in ("source", "manifest", "folder", "dataset", "data_dir")):
         return
-    for key in ("folds", "test_fold", "split_seed", "validation_fraction"):
+    for key in ("protocol", "folds", "test_fold", "split_seed", "validation_fraction"):
         if data[key] != then[key]:
             raise config_lib.ConfigError(
                 f"config.data.{key} = {data[key]}, but the run was trained with {then[key]}: "
