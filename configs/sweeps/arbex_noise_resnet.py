@@ -1,7 +1,7 @@
 """Does balancing help against 20 % wrong labels? On a narrow ResNet-18, in minutes.
 
-Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px: without the part,
-with attention alone (K0), and with ten anchors a class (K10); three seeds a row. Paper: Wasi et al.,
+Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px, three seeds a row:
+without the part, with attention alone (K0), with ten anchors a class (K10). Paper: Wasi et al.,
 2023, Table 2 (on ARBEx; `arbex_noise` is that). Time: about 1 minute a cell on 2 CPU cores.
 Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise_resnet.py \
