@@ -41,7 +41,7 @@ _RESNET = {
 def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = quickstart.get_config()
-    config.num_steps = 400
+    config.num_steps = 250
     config.eval_every = 100_000  # at the end alone
     config.log_every = 20
     config.landmark_stage.steps = 0
@@ -85,7 +85,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         "stages": {
             "trunk": {"system": "fan", "model": fan, "num_steps": 400},
             # A seed of its own, so that no student starts as its teacher did.
-            "teacher": {**trunk, "loss.regression": "ccc", "seed": 1000},
+            "teacher": {**trunk, "loss.regression": "ccc", "seed": 1000, "num_steps": 400},
         },
         # The rows without S learn by the CCC loss, as in the paper.
         "shared": {**trunk, "model.attention": False, "loss.regression": "ccc"},
