@@ -154,10 +154,11 @@ def apply_changes(
             raise ConfigError(f"{where}: there is no field {key!r}; {nearest(key, keys)}")
         try:
             with place.unlocked():
-                if isinstance(value, Mapping):
+                section = isinstance(value, Mapping)
+                if section:
                     value = ml_collections.ConfigDict(dict(value))
-                    del place[name]
-                elif name in place and place[name] is None:
+                # A section replaces what was there, and None says nothing about a type.
+                if name in place and (section or place[name] is None):
                     del place[name]
                 place[name] = value
         except TypeError as error:
