@@ -11,6 +11,7 @@ Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_no
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import arbex_synthetic
 from configs.sweeps.arbex_anchors import NOTE
@@ -37,6 +38,7 @@ def get_config() -> ConfigDict:
         dict(
             name="resnet18",
             width=16,
+            reliability=placeholder(object),
             dtype="float32",
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
