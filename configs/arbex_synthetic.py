@@ -42,6 +42,11 @@ def get_config() -> ConfigDict:
     config.data.synthetic.render_size = 96
     config.data.synthetic.frames_per_video = 1
     config.data.image_size = 64
+    # A few thousand pictures teach no transformer to follow a face that moves.
+    config.data.augment = "none"
+    config.data.augment_overrides.flip = 0.5
+    config.data.augment_overrides.brightness = 0.2
+    config.data.augment_overrides.contrast = 0.2
     config.data.crop_scale = 1.4
     config.data.cache = "memory"
     config.checkpoint.every = 200
