@@ -9,7 +9,7 @@ Command: python -m affect_jax.main --config configs/arbex_faces.py --workdir run
 
 from ml_collections import ConfigDict
 
-from configs import arbex_synthetic
+from configs import arbex_synthetic, base
 
 
 def get_config() -> ConfigDict:
@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.data.source = "manifest"
     config.data.crop_scale = 0.0
     config.data.augment = "arbex_heavy"
+    config.data.augment_overrides = base.get_config().data.augment_overrides
     config.data.sampling = "refine"
     config.data.refine.per_group = 512
     config.data.refine.per_class = 500

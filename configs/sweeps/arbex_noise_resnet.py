@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
         )
     )
     config.optimizer.learning_rate = 2e-3
+    config.data.augment = "emofan"
     config.data.image_size = 48
     config.data.synthetic.num_train = 2000
     config.data.synthetic.render_size = 64
