@@ -2,7 +2,7 @@
 
 Trains: expressions at 96 px, as `resnet18_faces` and `emofan_faces` do; transformers want weights
 from a large data set (--config.init_from) or many more photos, and this run shows how much.
-Paper: Aouayeb et al., 2021. Time: 10 minutes on one CPU core.
+Paper: Aouayeb et al., 2021. Time: 10 minutes on one CPU core (estimated).
 Command: python -m affect_jax.main --config configs/vit_se_faces.py --workdir runs/vit_se_faces \\
              --config.data.manifest=PATH.csv
 """

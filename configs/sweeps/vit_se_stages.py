@@ -3,7 +3,7 @@
 Trains: ViT-Ti/16 of 2 blocks at 96 px on 213 faces of 10 persons (as many as JAFFE has), five
 folds of unseen persons, with and without squeeze and excitation, from scratch and from stage 1:
 many faces of other persons, seen by another camera.
-Paper: Aouayeb et al., 2021. Time: 30 minutes on one CPU core. Results: docs/vit_se.md.
+Paper: Aouayeb et al., 2021. Time: 30 minutes on one CPU core (estimated).
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/vit_se_stages.py \\
              --workdir runs/vit_se_stages
 """
