@@ -1,8 +1,7 @@
 """ViT-Ti with squeeze and excitation on embedded synthetic faces, from scratch in minutes.
 
-Trains: 8 expressions at 96 px with a small ViT-Ti/16, the objective and schedule of the fine-tuning
-recipes. Paper: Aouayeb et al., 2021. Time: about 4 minutes on 2 idle CPU cores (estimated). Score: not
-measured yet.
+Trains: 8 expressions at 96 px with a ViT-Ti/16 of two blocks. Paper: Aouayeb et al., 2021.
+Time: about 4 minutes on 2 idle CPU cores (estimated). Score: not measured yet.
 Command: python -m affect_jax.main --config configs/vit_se_synthetic.py --workdir runs/vit_se
 
 The two stages of the paper, first many faces of one camera, then 213 of another, cut into folds by
