@@ -1,8 +1,8 @@
 """EmoFAN's ablations (Tables 5 and 6 of the paper) on synthetic faces with 15 % wrong labels.
 
-Trains: one landmark trunk and one teacher, then eleven rows with three seeds, most on the frozen trunk;
-small networks at 64 px. Paper: Toisoul et al., 2021. Time: an hour on one CPU core; started
-twice, half of it on two.
+Trains: one landmark trunk and one teacher, then eleven rows with three seeds each, most of them on
+the frozen trunk; small networks at 64 px. Paper: Toisoul et al., 2021. Time: an hour on one CPU
+core; started twice, half of it on two.
 Results: docs/emofan.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/emofan_tables.py \
              --workdir runs/emofan_tables
