@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.eval_every = 500
     config.model.width = 48
     config.landmark_stage.steps = 300
+    config.loss.heatmap_weight = 1000.0
     config.loss.label_smoothing = 0.05
     config.optimizer.weight_decay = 1e-4
 
