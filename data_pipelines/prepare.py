@@ -14,7 +14,6 @@ import argparse
 import collections
 import contextlib
 import csv
-import fcntl
 import functools
 import io
 import json
@@ -30,7 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_pipelines import datasets
+from data_pipelines import datasets, locks
 from data_pipelines.example import FOREHEAD, NUM_LANDMARKS, DataError
 
 _SHOWN_REASONS = 8
@@ -85,10 +84,10 @@ def run(builder: Any) -> bool:
     target = Path(builder.data_dir)
     if (target / "affect.json").is_file():
         return False
+    # Looking for the layout costs nothing and fails before anything is written.
+    builder.locate(builder.manual_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _only_run(target.parent / ".lock"):
-        # Looking for the layout costs nothing and fails before anything is written.
-        builder.locate(builder.manual_dir)
         _remove_leftovers(target)
         with tempfile.TemporaryDirectory() as downloads, _quiet_tfds():
             builder.download_and_prepare(download_dir=downloads)
@@ -133,10 +132,8 @@ def _quiet_tfds() -> Iterator[None]:
 def _only_run(lock: Path) -> Iterator[None]:
     """Holds a lock that the system releases when the process dies, however it dies."""
     with open(lock, "w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another run is preparing this data set ({lock} is held)") from None
+        if not locks.take(f):
+            raise DataError(f"another run is preparing this data set ({lock} is held)")
         yield
 
 

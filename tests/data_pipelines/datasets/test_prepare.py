@@ -58,6 +58,7 @@ def test_wrong_folder_shows_expected_and_found(name, tmp_path, capsys):
     for line in datasets.builder_class(name).card.expected.strip().splitlines():
         assert line.rstrip() in text
     assert "photos/" in text and "beach.txt" in text and str(wrong) in text
+    assert not (tmp_path / "out").exists()
     assert not list((tmp_path / "out").glob("**/*.json"))
 
 
