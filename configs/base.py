@@ -66,7 +66,7 @@ def get_config() -> ConfigDict:
             reliability=dict(
                 variant="bounded",  # bounded, paper, official
                 lambda_anchor=0.1,  # weight of the anchor loss beside the cross-entropy
-                lambda_center=0.1,  # weight of the centre loss
+                lambda_center=1.0,  # weight of the centre loss
                 # bounded: least distance of anchors and largest norm, over sqrt(embedding length)
                 margin=1.0,
                 radius=2.0,

@@ -61,7 +61,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
             "bounded": {
                 "loss.reliability.variant": "bounded",
                 "loss.reliability.lambda_anchor": 0.1,
-                "loss.reliability.lambda_center": 0.1,
+                "loss.reliability.lambda_center": 1.0,
             },
         },
         "columns": _COLUMNS,
