@@ -29,6 +29,12 @@ class _LogFormatter(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+def _is_default(handler: logging.Handler) -> bool:
+    """Whether `logging.basicConfig()` made it, as absl does when it is given a message."""
+    made = type(handler) is logging.StreamHandler and handler.formatter is not None
+    return made and handler.formatter._fmt == logging.BASIC_FORMAT
+
+
 def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:
     """One format for every log line (`14:03:59 text`), the libraries' chatter left out.
 
@@ -41,7 +47,7 @@ def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     absl_handler = absl.logging.get_absl_handler()
     for handler in list(root.handlers):
-        if isinstance(handler, _LogHandler) or handler is absl_handler:
+        if isinstance(handler, _LogHandler) or handler is absl_handler or _is_default(handler):
             root.removeHandler(handler)
     handler = _LogHandler()
     handler.setFormatter(_LogFormatter())

@@ -1,6 +1,8 @@
 """Baselines: predictors that look at hardly anything."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -63,3 +65,9 @@ def test_no_run_is_an_error_of_one_line(what, tmp_path, caplog):
         folder.mkdir()
     assert baseline.main(["--workdir", str(folder)]) == 2
     assert "no workdir of a run" in caplog.text
+
+
+def test_the_error_is_said_once(tmp_path):
+    command = [sys.executable, "-m", "affect_jax.baseline", "--workdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("no workdir of a run") == 1
