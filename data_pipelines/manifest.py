@@ -117,19 +117,26 @@ def build_table(
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
-    good = _in_time(good)
+    good = _in_time(good, bad)
     class_names, good, expression = _assign_classes(good, bad, classes, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
     return _columns(good, expression, bad, columns, class_names, name, root)
 
 
-def _in_time(rows: list[Row]) -> list[Row]:
+def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
     """The rows with those of each video brought together and in the order of their frames.
 
-    Without frame numbers the order of the file is kept.
+    A video without frame numbers keeps the order of the file; where others of a video have one, a
+    row without goes to `bad`.
     """
-    if all(r.frame is None for r in rows):
+    numbered = {(r.person, r.video) for r in rows if r.frame is not None}
+    if not numbered:
         return rows
+    lost = [r for r in rows if r.frame is None and r.video and (r.person, r.video) in numbered]
+    reason = "no frame number, which other rows of the same video have"
+    bad += [(r.number, r.path, reason) for r in lost]
+    left_out = {r.number for r in lost}
+    rows = [r for r in rows if r.number not in left_out]
     first: dict[tuple[str | None, str], int] = {}
     for i, r in enumerate(rows):
         if r.video:

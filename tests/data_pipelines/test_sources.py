@@ -84,6 +84,11 @@ def test_frames_of_a_video_stand_in_order(photos):
     unnumbered = ManifestSource(photos("path,expression,clip", [[r[0], "sad", r[3]] for r in rows]))
     np.testing.assert_array_equal(unnumbered.tracks, [0, 0, 0, -1, 0])
     assert unnumbered.path(0) == "0.jpg"
+    lost = [[*rows[0][:4], ""], *rows[1:]]
+    left = ManifestSource(photos(header, lost), max_bad_fraction=0.5)
+    assert [left.path(i) for i in range(4)] == ["1.jpg", "4.jpg", "2.jpg", "3.jpg"]
+    with pytest.raises(TooManyBadRecords, match=r"0\.jpg: no frame number, which other rows"):
+        ManifestSource(photos(header, lost), max_bad_fraction=0.0)
     with pytest.raises(TooManyBadRecords, match="frame 'x' is not a number"):
         ManifestSource(photos(header, [["0.jpg", "sad", "ann", "v", "x"]]))
 
