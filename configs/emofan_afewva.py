@@ -29,6 +29,6 @@ def get_config() -> ConfigDict:
     config.data.image_size = 256
     config.crossval.protocol = "folds"
     config.crossval.folds = 5
-    # Frames of one clip look alike: a few of each per epoch do.
+    # Of the actors that are not tested.
     config.data.validation_fraction = 0.1
     return config
