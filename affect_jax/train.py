@@ -34,6 +34,8 @@ from affect_jax.train_state import take_apart
 
 log = logging.getLogger(__name__)
 
+PREDICTIONS = "report/predictions.npz"
+
 
 class Stopped(Exception):
     """The run was asked to stop, has saved its state and can be resumed."""
@@ -96,12 +98,15 @@ def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int
     return int(total)
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
+def train_and_evaluate(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, show_test: bool = True
+) -> Result:
     """Trains, selects the best checkpoint on the validation persons, reads the test split once.
 
     Args:
       config: see `configs/base.py`.
       workdir: folder of the run; an interrupted run in it is resumed.
+      show_test: print the test figures, which are written in any case.
 
     Returns:
       The selected state and its test metrics.
@@ -138,12 +143,16 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
             best_mode=config.checkpoint.best_mode,
         )
         stack.callback(checkpointer.close)
-        return _Run(config, workdir, mapper, sources, system, checkpointer).run()
+        run = _Run(config, workdir, mapper, sources, system, checkpointer, show_test)
+        return run.run()
 
 
 def _is_finished(workdir: pathlib.Path, total: int) -> bool:
-    """True if the run in `workdir` has been to its end, `total` steps, and was tested there."""
-    if not (workdir / observe.METRICS_FILE).exists():
+    """True if the run in `workdir` has been to its end, `total` steps, and was tested there.
+
+    A run without its predictions is not: it is tested again.
+    """
+    if not all((workdir / name).exists() for name in (observe.METRICS_FILE, PREDICTIONS)):
         return False
     rows = observe.read_metrics(workdir)
     return bool(rows) and bool(rows[-1].get("final")) and rows[-1]["step"] == total
@@ -167,7 +176,9 @@ class _Run:
         sources: dict[str, Any],
         system: System,
         checkpointer: Checkpointer,
+        show_test: bool,
     ):
+        self.show = show if show_test else lambda *_: None
         self.config, self.workdir, self.mapper = config, workdir, mapper
         self.sources, self.system, self.checkpointer = sources, system, checkpointer
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
@@ -262,7 +273,9 @@ class _Run:
         about = ("step", "split", "time", "final", "checkpoint")
         metrics = {k: v for k, v in final.items() if k not in about}
         if self.is_main:
-            show(Evaluation(metrics), f"test split, checkpoint of step {final['checkpoint']}")
+            self.show(Evaluation(metrics), f"test split, checkpoint of step {final['checkpoint']}")
+            if self.config.report.pictures and not self._has_report():
+                self._draw_report()
         return Result(self._restore_best(state)[1], metrics)
 
     def _restore_best(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -407,22 +420,35 @@ class _Run:
         source = self.sources["test"]
         batches = self.open_pipelines.enter_context(data_lib.eval_batches(self.config, source))
         evaluation = evaluator.run(state, batches, keep_predictions=True, tracks=self.tracks)
-        if evaluation.flip is not None:
-            writer.write(self.total, "test_flip", evaluation.flip)
-        if evaluation.video is not None:
-            writer.write(self.total, "test_video", evaluation.video)
-        writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
-        show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")
         if self.is_main:
             from affect_jax import report
 
+            # Before the last row: a run that has it has its predictions too.
             report.write_report(
                 self.workdir,
                 evaluation.predictions,
                 source,
                 batches=batches,
                 face_count=self.config.report.faces,
-                draw=self.config.report.pictures,
+                draw=False,
             )
-            log.info("report: %s", self.workdir / "report")
+        if evaluation.flip is not None:
+            writer.write(self.total, "test_flip", evaluation.flip)
+        if evaluation.video is not None:
+            writer.write(self.total, "test_video", evaluation.video)
+        writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
+        self.show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")
+        if self.is_main and self.config.report.pictures:
+            self._draw_report()
         return Result(state, evaluation.metrics, evaluation)
+
+    def _has_report(self) -> bool:
+        from affect_jax import report
+
+        return (self.workdir / report.FOLDER / report.RESULTS_FILE).exists()
+
+    def _draw_report(self) -> None:
+        from affect_jax import report
+
+        report.render(self.workdir)
+        log.info("report: %s", self.workdir / report.FOLDER)

@@ -3,6 +3,6 @@
 matplotlib is imported only when a picture is drawn.
 """
 
-from affect_jax.report.build import render, write_html, write_report
+from affect_jax.report.build import FOLDER, RESULTS_FILE, render, write_html, write_report
 
-__all__ = ["render", "write_html", "write_report"]
+__all__ = ["FOLDER", "RESULTS_FILE", "render", "write_html", "write_report"]

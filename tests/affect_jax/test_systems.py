@@ -73,6 +73,11 @@ def test_a_run_is_not_evaluated_on_another_cut_of_its_own_data():
         evaluate._check_same_split(
             tiny.config(data__source="manifest", data__manifest="a.csv", data__test_fold=2), then
         )
+    fold = tiny.config(data__protocol="folds", data__folds=4, data__test_fold=1)
+    for protocol in ("split", "leave_one_out"):
+        now = tiny.config(data__protocol=protocol, data__folds=4, data__test_fold=1)
+        with pytest.raises(ConfigError, match=rf"data\.protocol = {protocol}, but.*with folds"):
+            evaluate._check_same_split(now, fold)
     other = tiny.config(data__source="manifest", data__manifest="b.csv", data__test_fold=2)
     evaluate._check_same_split(other, then)
 

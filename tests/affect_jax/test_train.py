@@ -1,13 +1,15 @@
 """The loop as a user meets it: one call trains, tests and reports; mistakes end before training."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 import affect_jax
-from affect_jax import evaluate, export, observe, restore, train
+from affect_jax import config as config_lib
+from affect_jax import evaluate, export, observe, report, restore, train
 from affect_jax.checkpoint import CheckpointMismatch
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
@@ -86,6 +88,40 @@ def test_eval_mode_mistakes(finished, tmp_path):
         evaluate.evaluate_workdir(tiny.config(model__width=32), workdir)
     with pytest.raises(UserError, match="no workdir"):
         evaluate.evaluate_workdir(tiny.config(), tmp_path)
+
+
+def test_a_fold_is_evaluated_only_as_the_fold_it_was(finished, tmp_path):
+    fold = {"data__folds": 4, "data__test_fold": 1}
+    config_lib.claim_workdir(tmp_path, tiny.config(data__protocol="folds", **fold))
+    shutil.copytree(finished[0] / "checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=r"data\.protocol = split.*with folds.*would be tested"):
+        evaluate.evaluate_workdir(tiny.config(**fold), tmp_path)
+
+
+def test_a_finished_run_that_lost_its_report_has_it_again(finished, tmp_path, monkeypatch, capsys):
+    workdir, result = finished
+    for path in ("checkpoints", "report"):
+        shutil.copytree(workdir / path, tmp_path / path)
+    for path in ("config.json", "metrics.jsonl"):
+        shutil.copy(workdir / path, tmp_path / path)
+    config = config_lib.read_workdir_config(workdir)
+    (tmp_path / "report/results.md").unlink()
+    train.train_and_evaluate(config, tmp_path, show_test=False)
+    assert (tmp_path / "report/results.md").exists()
+    assert "test split" not in capsys.readouterr().out
+    # Killed between its test and its predictions, as earlier versions could be: tested again.
+    before = (tmp_path / "report/predictions.csv").read_bytes()
+    shutil.rmtree(tmp_path / "report")
+    monkeypatch.setattr(train._Run, "train", None)
+    again = train.train_and_evaluate(config, tmp_path)
+    assert again.metrics == result.metrics
+    assert (tmp_path / "report/predictions.csv").read_bytes() == before
+    # The last row comes after the predictions.
+    shutil.rmtree(tmp_path / "report")
+    monkeypatch.setattr(report, "write_report", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.train_and_evaluate(config, tmp_path)
+    assert not [r for r in observe.read_metrics(tmp_path) if r.get("final")]
 
 
 def test_metrics_do_not_depend_on_batch_size_devices_or_mapping(finished):
@@ -198,8 +234,6 @@ def test_impossible_configs_end_with_a_message(changes, message, tmp_path):
 
 def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
     workdir, _ = finished
-    import shutil
-
     shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(CheckpointMismatch, match=r"checkpoint .* configured model"):
         train.train_and_evaluate(tiny.config(model__width=32), tmp_path)
