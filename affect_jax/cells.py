@@ -7,13 +7,14 @@ share the work; it goes with the process that holds it, however that ends.
 
 import contextlib
 import dataclasses
-import fcntl
+import hashlib
 import json
 import logging
+import math
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,7 +22,8 @@ import ml_collections
 from affect_jax import config as config_lib
 from affect_jax import observe, parallel, train
 from affect_jax.errors import UserError
-from data_pipelines import caching
+from configs import base
+from data_pipelines import caching, locks
 from data_pipelines.example import DataError
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,8 @@ _RECORD_FILE = "cell.json"
 _LOCK_FILE = ".lock"
 _NOT_FIGURES = frozenset({"step", "split", "time", "final", "checkpoint"})
 DONE, FAILED, OPEN, ELSEWHERE = "done", "failed", "open", "elsewhere"
+# Fields that may change on the way, but say how far a run goes and what it chooses from.
+_TELLING = ("num_steps", "num_epochs", "eval_every")
 
 Figures = dict[str, float]
 
@@ -43,13 +47,15 @@ class Cell:
       name: shown in the log.
       config: of the run.
       workdir: its folder.
-      needs: folders of runs that must be finished before this one.
+      needs: folders of runs that must be finished before this one, its stages.
+      files: without these in its folder it is not finished.
     """
 
     name: str
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
     needs: tuple[pathlib.Path, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -96,14 +102,87 @@ def _numbers(row: dict[str, Any]) -> Figures:
 
 def outcome(cell: Cell) -> Outcome:
     """What is known of a cell from its folder."""
-    record = _record(cell.workdir)
+    seconds = _record(cell.workdir).get("seconds", 0.0)
+    if message := stale(cell):
+        return Outcome(FAILED, {}, seconds, message)
     if (figures := _finished(cell)) is not None:
-        return Outcome(DONE, figures, record.get("seconds", 0.0))
+        return Outcome(DONE, figures, seconds)
+    if locks.is_held(cell.workdir / _LOCK_FILE):
+        return Outcome(ELSEWHERE, {}, seconds, "another process works on it")
     error = cell.workdir / ERROR_FILE
     if error.exists():
         text = error.read_text(errors="replace").strip()
-        return Outcome(FAILED, {}, record.get("seconds", 0.0), text.splitlines()[0] if text else "")
-    return Outcome(OPEN, {}, record.get("seconds", 0.0))
+        return Outcome(FAILED, {}, seconds, text.splitlines()[0] if text else "")
+    return Outcome(OPEN, {}, seconds)
+
+
+def digest(config: ml_collections.ConfigDict) -> str:
+    """A short name of what a run learns; the same in later versions, whose new fields are idle."""
+    default = config_lib.flatten(config_lib.to_plain(base.get_config()))
+    fields = {
+        key: value
+        for key, value in config_lib.flatten(config_lib.to_plain(config)).items()
+        if (key in _TELLING or not config_lib.is_free(key))
+        and (key.startswith("model.") or key not in default or default[key] != value)
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stage_states(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]] | None:
+    """Of each stage, by its folder's name: what it is now; None if one is not finished."""
+    states = {}
+    for folder in folders:
+        if read_figures(folder) is None:
+            return None
+        states[folder.name] = {
+            "step": _last_step(folder),
+            "config": digest(config_lib.read_workdir_config(folder)),
+            "stages": _record(folder).get("stages", {}),
+        }
+    return states
+
+
+def stale(cell: Cell, planned: Mapping[str, str] | None = None) -> str:
+    """What is wrong with a cell that began from a stage which is another one now; else "".
+
+    Args:
+      cell: what is in its folder is judged; one of an earlier version, which kept no record of its
+        stages, passes.
+      planned: name -> `digest` of the stages as they will be, for a look ahead; by default they are
+        taken as they are, and one that is not finished passes.
+    """
+    then = _record(cell.workdir).get("stages")
+    if then is None or not _has_results(cell.workdir):
+        return ""
+    if planned is not None:
+        changed = _changed(then, planned)
+    else:
+        now = _stage_states(cell.needs)
+        changed = [] if now is None else [n for n in now if now[n] != then.get(n)]
+    if not changed:
+        return ""
+    return (
+        f"{cell.workdir} was trained from another stage {' and '.join(changed)} than there is now; "
+        "move the folder away or remove it, and start again"
+    )
+
+
+def _changed(stages: Mapping[str, Any], planned: Mapping[str, str]) -> list[str]:
+    """Recorded stages, and stages of theirs, that are planned otherwise."""
+    names = []
+    for name, state in stages.items():
+        if planned.get(name, state["config"]) != state["config"]:
+            names.append(name)
+        names += _changed(state["stages"], planned)
+    return list(dict.fromkeys(names))
+
+
+def _has_results(workdir: pathlib.Path) -> bool:
+    return (
+        any((workdir / "checkpoints").glob("[0-9]*"))
+        or any((workdir / "folds").glob("*"))
+        or read_figures(workdir) is not None
+    )
 
 
 def _finished(cell: Cell) -> Figures | None:
@@ -120,11 +199,28 @@ def _finished(cell: Cell) -> Figures | None:
         config_lib.to_plain(config_lib.from_recorded(c))
         for c in (config_lib.to_plain(cell.config), recorded)
     )
-    if now != then:
+    if now != then or stale(cell):
         return None
-    if cell.config.num_steps is not None and _last_step(cell.workdir) != cell.config.num_steps:
+    planned = _planned_steps(cell)
+    if planned is not None and _last_step(cell.workdir) != planned:
         return None  # of a shorter run that is being made longer
+    if not all((cell.workdir / name).exists() for name in cell.files):
+        return None
     return read_figures(cell.workdir)
+
+
+def _planned_steps(cell: Cell) -> int | None:
+    """Steps of a whole run; None if nothing tells how many an epoch has."""
+    if cell.config.num_steps is not None:
+        return cell.config.num_steps
+    rows = []
+    if (cell.workdir / observe.METRICS_FILE).exists():
+        rows = [r for r in observe.read_metrics(cell.workdir) if r["split"] == "train"]
+    epochs = [(r["step"], r["epoch"]) for r in rows if r.get("epoch")]
+    if not epochs:
+        return None
+    step, epoch = epochs[-1]
+    return math.ceil(cell.config.num_epochs * round(step / epoch))
 
 
 def _last_step(workdir: pathlib.Path) -> int | None:
@@ -140,9 +236,18 @@ def _record(workdir: pathlib.Path) -> dict[str, Any]:
     return {}
 
 
-def train_cell(cell: Cell) -> None:
-    """Runs a cell as `--mode=train` would."""
-    train.train_and_evaluate(cell.config, cell.workdir)
+def train_cell(cell: Cell, *, show_test: bool = True) -> None:
+    """Runs a cell as `--mode=train` would; without `show_test` its test figures are not printed."""
+    train.train_and_evaluate(cell.config, cell.workdir, show_test=show_test)
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+    """Around a report that is written because something failed, which it must not hide."""
+    try:
+        yield
+    except Exception as error:
+        log.error("nor could the report be written: %s", error)
 
 
 def run_all(
@@ -205,6 +310,9 @@ def _attempt(cell: Cell, run: Callable[[Cell], None]) -> str:
         for needed in cell.needs:
             if read_figures(needed) is None:
                 raise UserError(f"it needs the run in {needed}, which is not finished")
+        if parallel.any_process(bool(another := stale(cell))):
+            raise UserError(another or "it was trained from another stage; see the main process")
+        _record_stages(cell)
         run(cell)
     except train.Stopped:
         _close(cell, begin, "")
@@ -223,12 +331,23 @@ def _close(cell: Cell, begin: float, error: str) -> None:
         return
     cell.workdir.mkdir(parents=True, exist_ok=True)
     seconds = _record(cell.workdir).get("seconds", 0.0) + time.monotonic() - begin
-    content = json.dumps({"name": cell.name, "seconds": round(seconds, 1)}) + "\n"
-    observe.write_atomically(cell.workdir / _RECORD_FILE, content.encode())
+    _update_record(cell, seconds=round(seconds, 1))
     if error:
         observe.write_atomically(cell.workdir / ERROR_FILE, f"{error}\n".encode())
     else:
         (cell.workdir / ERROR_FILE).unlink(missing_ok=True)
+
+
+def _record_stages(cell: Cell) -> None:
+    """Notes what the stages of a cell are, unless it has begun: from others, perhaps."""
+    if parallel.is_main_process() and cell.needs and not _has_results(cell.workdir):
+        _update_record(cell, stages=_stage_states(cell.needs))
+
+
+def _update_record(cell: Cell, **values: Any) -> None:
+    cell.workdir.mkdir(parents=True, exist_ok=True)
+    content = json.dumps({**_record(cell.workdir), "name": cell.name, **values}) + "\n"
+    observe.write_atomically(cell.workdir / _RECORD_FILE, content.encode())
 
 
 @contextlib.contextmanager
@@ -239,13 +358,11 @@ def _locked(workdir: pathlib.Path, *, wait: bool) -> Iterator[bool]:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / _LOCK_FILE, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except BlockingIOError:
-            mine = False
+        mine = locks.take(file)
+        if not mine:
+            time.sleep(0.1)  # it may be one that only looks whether it is held
+            mine = locks.take(file)
         if not mine and wait:
             log.info("waiting for another process that works on %s", workdir)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            mine = True
+            mine = locks.take(file, wait=True)
         yield not parallel.any_process(not mine)

@@ -174,7 +174,7 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         wanted = flatten(plain)
         lines = []
         for key in sorted(recorded.keys() | wanted.keys()):
-            if any(key == free or (free[-1] == "." and key.startswith(free)) for free in _FREE):
+            if is_free(key):
                 continue
             old, new = recorded.get(key, "(absent)"), wanted.get(key, "(absent)")
             if old != new:
@@ -186,6 +186,11 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
                 "Use a new --workdir, or the values it was started with."
             )
     observe.write_atomically(path, (json.dumps(plain, indent=2) + "\n").encode())
+
+
+def is_free(key: str) -> bool:
+    """Whether a field may change when a run is gone on with."""
+    return any(key == free or (free[-1] == "." and key.startswith(free)) for free in _FREE)
 
 
 def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:

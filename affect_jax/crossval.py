@@ -15,8 +15,11 @@ import numpy as np
 from affect_jax import cells, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError, nearest
-from affect_jax.errors import UserError
-from affect_jax.metrics import ClassificationStatistics, RegressionStatistics
+from affect_jax.metrics import (
+    ClassificationStatistics,
+    LandmarkStatistics,
+    RegressionStatistics,
+)
 from affect_jax.report import classes, comparison, predictions, style
 from data_pipelines import caching, folds, sources
 
@@ -70,7 +73,9 @@ def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, 
     for fold in range(count):
         own = ml_collections.ConfigDict(base.to_dict())
         own.data.test_fold = fold
-        planned[fold] = cells.Cell(f"fold {fold}", own, workdir / "folds" / f"{fold}")
+        planned[fold] = cells.Cell(
+            f"fold {fold}", own, workdir / "folds" / f"{fold}", files=(train.PREDICTIONS,)
+        )
     return planned
 
 
@@ -100,8 +105,11 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
         train.set_compilation_cache(config, workdir)
         try:
             failed = cells.run_all([planned[fold] for fold in only])
-        finally:
-            result = write_report(config, planned, workdir)
+        except BaseException:
+            with cells.reporting():
+                write_report(config, planned, workdir)
+            raise
+        result = write_report(config, planned, workdir)
         if parallel.is_main_process():
             _write_folds(planned, workdir)
             complete = len(result.figures) == len(planned)
@@ -159,10 +167,11 @@ def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[s
         for p in parts:
             regression.update(p["valence_arousal_predicted"], p["valence_arousal"])
         figures |= regression.compute()
-    if all("nme" in p for p in parts):
-        errors = np.concatenate([p["nme"] for p in parts]).astype(np.float64)
-        if np.isfinite(errors).any():
-            figures["nme"] = float(errors[np.isfinite(errors)].mean())
+    if all(name in p for p in parts for name in LandmarkStatistics.FIGURES):
+        landmarks = LandmarkStatistics()
+        for p in parts:
+            landmarks.add({n: predictions.landmark_errors_of(p, n) for n in landmarks.FIGURES})
+        figures |= landmarks.compute()
     return figures, confusion
 
 
@@ -173,7 +182,7 @@ def write_report(
     outcomes = {fold: cells.outcome(cell) for fold, cell in planned.items()}
     figures = {fold: o.figures for fold, o in outcomes.items() if o.status == cells.DONE}
     result = Result(figures, {}, None)
-    parts = {f: _predictions(planned[f]) for f in figures}
+    parts = {f: predictions.load(planned[f].workdir / comparison.FOLDER) for f in figures}
     if parts:
         result.pooled, result.confusion = pool(list(parts.values()), config.eval.min_count)
     if not parallel.is_main_process():
@@ -217,16 +226,6 @@ def write_report(
     return result
 
 
-def _predictions(cell: cells.Cell) -> dict[str, np.ndarray]:
-    try:
-        return predictions.load(cell.workdir / comparison.FOLDER)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{cell.name} was killed after its test, before it kept the predictions ({error}); "
-            f"remove {cell.workdir} and start again"
-        ) from None
-
-
 def _tests(figures: dict[str, float]) -> dict[str, float]:
     return {k: v for k, v in figures.items() if "/" not in k}
 
@@ -248,9 +247,11 @@ def _write_pooled(
         for i, source in enumerate(part["source"].tolist()):
             line: dict[str, Any] = {"fold": fold, "source": source}
             if "probabilities" in part:
-                label, guess = int(part["expression"][i]), int(part["probabilities"][i].argmax())
+                label, guess = int(part["expression"][i]), part["probabilities"][i]
                 line["expression"] = known[label] if label >= 0 else ""
-                line["expression_predicted"] = known[guess]
+                line["expression_predicted"] = (
+                    known[int(guess.argmax())] if np.isfinite(guess).all() else ""
+                )
             if "valence_arousal_predicted" in part:
                 for d, name in enumerate(("valence", "arousal")):
                     line[name] = float(part["valence_arousal"][i, d])
@@ -266,8 +267,9 @@ def _write_pooled(
     ]
     comparison.write_csv(folder / "confusion.csv", rows)
     true = np.concatenate([p["expression"] for p in parts.values()])
-    guess = np.concatenate([p["probabilities"].argmax(1) for p in parts.values()])
-    figure = classes.confusion_matrix(true, guess, names, min_count)
+    probabilities = np.concatenate([p["probabilities"] for p in parts.values()])
+    true = np.where(np.isfinite(probabilities).all(1), true, -1)
+    figure = classes.confusion_matrix(true, probabilities.argmax(1), names, min_count)
     observe.write_atomically(folder / "confusion_matrix.png", style.png(figure))
     return ["confusion_matrix.png"]
 

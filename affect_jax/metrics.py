@@ -355,8 +355,12 @@ class LandmarkStatistics:
     ) -> Self:
         """Adds predictions and targets [B, 68, 2] in the same pixels; mask bool [B]."""
         keep = _unmasked(mask, len(targets))
-        normalised = landmark_errors(np.asarray(predictions)[keep], np.asarray(targets)[keep])
-        for i, (figure, errors) in enumerate(normalised.items()):
+        return self.add(landmark_errors(np.asarray(predictions)[keep], np.asarray(targets)[keep]))
+
+    def add(self, normalised: dict[str, np.ndarray]) -> Self:
+        """Adds errors [B] by figure, as `landmark_errors` gives them."""
+        for i, figure in enumerate(self.FIGURES):
+            errors = np.asarray(normalised[figure], np.float64)
             errors = errors[~np.isneginf(errors)]
             limit = NME_LIMITS[figure]
             # The area under one example's curve, a step at its error.

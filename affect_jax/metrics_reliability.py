@@ -6,9 +6,30 @@ from typing import Self
 
 import numpy as np
 
-from affect_jax.metrics import ClassificationStatistics
+from affect_jax.metrics import ClassificationStatistics, MetricSet
 
 _PRIMARY = ("accuracy", "balanced_accuracy", "f1_macro", "nll", "ece")
+
+
+def known_names() -> set[str]:
+    """Names of all figures that an evaluation can give, but for `recall_<class>`."""
+    has = ("expression", "valence_arousal", "landmarks")
+    every = MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)])
+    outputs = {
+        "logits": np.zeros((4, 2)),
+        "primary": np.full((4, 2), 0.5),
+        "nearest_anchor": np.zeros(4, int),
+        "valence": np.zeros(4),
+        "arousal": np.zeros(4),
+        "landmarks": np.zeros((4, 68, 2)),
+    }
+    labels = {
+        "expression": np.arange(4) % 2,
+        "valence_arousal": np.zeros((4, 2)),
+        "landmarks": np.arange(4 * 136.0).reshape(4, 68, 2),
+    }
+    figures = every.update(outputs, labels).compute()
+    return {"loss", *(name for name in figures if not name.startswith("recall_"))}
 
 
 class ReliabilityStatistics:

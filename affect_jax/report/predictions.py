@@ -37,7 +37,8 @@ def gather(
     Returns:
         `index`, `source`, `class_names` and, where there are such outputs, `expression`,
         `probabilities`, `valence_arousal`, `valence_arousal_predicted`, `nme`, `nme_box` (see
-        `metrics.landmark_errors`); of the faces: `face_row` (row in the other arrays),
+        `metrics.landmark_errors`, but NaN where there is none and infinite where the prediction is
+        no number); of the faces: `face_row` (row in the other arrays),
         `face_image`, `face_landmarks`, `face_landmarks_predicted`.
     """
     index = np.asarray(outputs["index"], np.int64)
@@ -59,7 +60,9 @@ def gather(
     landmarks = outputs.get("landmarks") if "true_landmarks" in outputs else None
     if landmarks is not None:
         for name, errors in landmark_errors(landmarks, outputs["true_landmarks"]).items():
-            stored[name] = np.where(np.isfinite(errors), errors, np.nan).astype(np.float32)
+            stored[name] = np.select(
+                [np.isneginf(errors), np.isnan(errors)], [np.nan, np.inf], errors
+            ).astype(np.float32)
     rows = {int(i): row for row, i in enumerate(index)}
     shown = [i for i in faces or {} if i in rows]
     if shown:
@@ -148,6 +151,12 @@ def load(folder: Path) -> dict[str, np.ndarray]:
     """Reads what `save` wrote."""
     with np.load(folder / ARRAYS_FILE, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def landmark_errors_of(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A stored `nme` or `nme_box`, float64 [n], as `metrics.landmark_errors` gives it."""
+    errors = np.asarray(stored[name], np.float64)
+    return np.select([np.isnan(errors), np.isinf(errors)], [-np.inf, np.nan], errors)
 
 
 def not_finite(stored: Mapping[str, np.ndarray]) -> int:

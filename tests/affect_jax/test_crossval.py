@@ -8,7 +8,11 @@ import pytest
 from affect_jax import config as config_lib
 from affect_jax import crossval, observe, sweep, train
 from affect_jax.config import ConfigError
-from affect_jax.metrics import ClassificationStatistics, RegressionStatistics
+from affect_jax.metrics import (
+    ClassificationStatistics,
+    LandmarkStatistics,
+    RegressionStatistics,
+)
 from affect_jax.report import predictions
 from data_pipelines import sources
 from data_pipelines.example import DataError
@@ -26,7 +30,7 @@ def fakes(monkeypatch):
     """Runs are made up; (test fold) of each one started, and what they predicted."""
     started = {}
 
-    def run(config, workdir):
+    def run(config, workdir, show_test=True):
         fold = config.data.test_fold
         started[fold] = started.get(fold, 0) + 1
         if config.loss.regression == "pcc" and fold == 1:
@@ -145,6 +149,31 @@ def test_folds_are_resumed_and_failures_recorded(fakes, tmp_path):
     assert result.failed == 1 and sorted(result.figures) == [0, 2, 3]
     assert "made to fail" in (tmp_path / "report/table.md").read_text()
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_fold_that_lost_its_predictions_is_tested_again(fakes, tmp_path):
+    crossval.cross_validate(config(), tmp_path)
+    (tmp_path / "folds/2/report/predictions.npz").unlink()
+    (tmp_path / "report/table.md").unlink()
+    result = crossval.cross_validate(config(crossval__only="0"), tmp_path)
+    assert sorted(result.figures) == [0, 1, 3]
+    assert "fold 2: open" in (tmp_path / "report/table.md").read_text()
+    crossval.cross_validate(config(), tmp_path)
+    assert fakes == {0: 1, 1: 1, 2: 2, 3: 1}
+
+
+def test_predictions_that_are_no_numbers_are_not_dropped():
+    true = np.random.default_rng(0).uniform(0, 32, (4, 68, 2)).astype(np.float32)
+    guess = true + 1
+    true[0] = np.nan  # no label: left out
+    outputs = {"index": np.arange(4), "landmarks": guess, "true_landmarks": true}
+    part = predictions.gather(outputs, fake_runs.CLASSES, list("abcd"))
+    figures, _ = crossval.pool([part, part])
+    expected = LandmarkStatistics().update(guess, true).compute()
+    assert figures == pytest.approx(expected) and figures["nme_box"] > 0
+    guess[2, 5] = np.nan
+    bad = predictions.gather(outputs, fake_runs.CLASSES, list("abcd"))
+    assert np.isnan(crossval.pool([part, bad])[0]["nme"])
 
 
 def test_a_sweep_can_be_of_cross_validations(fakes, tmp_path):
