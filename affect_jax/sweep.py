@@ -5,6 +5,7 @@
 
 import dataclasses
 import fnmatch
+import functools
 import hashlib
 import logging
 import math
@@ -16,7 +17,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from affect_jax import cells, parallel, train
+from affect_jax import cells, metrics_reliability, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError, nearest
 from affect_jax.errors import UserError
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _STAGE = "stage:"
 _NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
+_SPLITS = ("", "validation", "test_flip", "test_video", "fold_mean", "fold_sd")
 _COLUMNS = ("accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
 
 Changes = Mapping[str, Any]
@@ -39,6 +41,7 @@ class Sweep:
     seeds: tuple[int, ...] = (0, 1, 2)
     columns: tuple[str, ...] = ()
     reference: str = ""
+    contrasts: tuple[tuple[str, str], ...] = ()
     paper: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     shared: Changes = dataclasses.field(default_factory=dict)
     stages: Mapping[str, Changes] = dataclasses.field(default_factory=dict)
@@ -59,12 +62,25 @@ class Sweep:
         for name in (*self.rows, *self.stages):
             if not _NAME.fullmatch(name) or name in (".", ".."):
                 raise ConfigError(f"{name!r} cannot be the name of a row: it names a folder")
-        for kind, names in (("reference", [self.reference]), ("paper", self.paper)):
+        contrasted = [row for pair in self.contrasts for row in pair]
+        for kind, names in (
+            ("reference", [self.reference]),
+            ("contrasts", contrasted),
+            ("paper", self.paper),
+        ):
             for name in names:
                 if name and name not in self.rows:
                     raise ConfigError(
                         f"{kind}: there is no row {name!r}; {nearest(name, self.rows)}"
                     )
+        shown = [("rank_by", [self.rank_by] if self.rank_by else [])]
+        shown += [("columns", self.columns)]
+        shown += [(f"paper: {row}", figures) for row, figures in self.paper.items()]
+        for where, names in shown:
+            for name in names:
+                _check_metric(name, where)
+        if self.rank_by and self.cell == "crossval":
+            raise ConfigError("rank_by: the folds of a cross-validation have no validation figures")
         if self.rank_by and not self.rank_by.startswith("validation/"):
             raise ConfigError(
                 f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; after a "
@@ -74,6 +90,15 @@ class Sweep:
             value = getattr(self, key)
             if value not in known:
                 raise ConfigError(f"{key} = {value!r}; {nearest(value, known)}")
+
+
+def _check_metric(column: str, where: str) -> None:
+    """Refuses the name of a figure that no run ever measures."""
+    split, _, name = column.rpartition("/")
+    known = metrics_reliability.known_names()
+    if split not in _SPLITS or (name not in known and not name.startswith("recall_")):
+        names = [f"{s}/{n}".lstrip("/") for s in _SPLITS for n in known]
+        raise ConfigError(f"{where}: nothing is called {column!r}; {nearest(column, names)}")
 
 
 def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[str, Changes]:
@@ -242,7 +267,7 @@ def run(
 
     Raises:
       ConfigError: the sweep cannot work; nothing has been trained then.
-      UserError: a stage failed.
+      UserError: a stage failed, or cells were trained from a stage that is another one now.
       train.Stopped: after SIGINT or SIGTERM.
     """
     sweep = load(path, config)
@@ -267,23 +292,38 @@ def run(
     try:
         if not section.report_only:
             needed = _needed_stages(planned.stages, chosen.values())
+            _check_stages(planned, needed)
             cells.run_all(needed, required=True)
             failed = cells.run_all(
                 list(chosen.values()),
                 run=_runner(sweep),
                 after=lambda: write_report(sweep, planned, workdir, pictures=False),
             )
-    finally:
-        compared = write_report(sweep, planned, workdir)
+    except BaseException:
+        with cells.reporting():
+            write_report(sweep, planned, workdir)
+        raise
+    compared = write_report(sweep, planned, workdir)
     if parallel.is_main_process():
         print(f"\n{comparison.text(compared)}\n", flush=True)
         log.info("report: %s", workdir / comparison.FOLDER)
     return failed
 
 
+def _check_stages(planned: Plan, needed: list[cells.Cell]) -> None:
+    """Refuses to train stages otherwise under cells that began from them as they were."""
+    digests = {stage.workdir.name: cells.digest(stage.config) for stage in needed}
+    found = [cells.stale(cell, digests) for cell in (*planned.stages, *planned.cells.values())]
+    if found := list(filter(None, found)):
+        more = f"\n... {len(found)} in all" * (len(found) > 5)
+        raise UserError("\n".join(found[:5]) + more)
+
+
 def _runner(sweep: Sweep) -> Callable[[cells.Cell], None]:
+    # Where rows are chosen by validation, nobody is to see how the others did in the test.
+    show_test = not sweep.rank_by
     if sweep.cell == "run":
-        return cells.train_cell
+        return functools.partial(cells.train_cell, show_test=show_test)
     from affect_jax import crossval
 
     def run_folds(cell: cells.Cell) -> None:
@@ -345,10 +385,18 @@ def write_report(
     not_run = sum(o.status == cells.OPEN for o in outcomes.values())
     if not_run:
         problems.append(f"{not_run} of {len(outcomes)} cells are not finished yet")
+    if measured:
+        asked = dict.fromkeys((sweep.rank_by, *columns))
+        problems += [
+            f"no finished cell has measured {c!r}; {nearest(c, measured)}"
+            for c in asked
+            if c and c not in measured
+        ]
     compared = comparison.compare(
         figures,
         columns,
         reference=sweep.reference,
+        contrasts=sweep.contrasts,
         paper=sweep.paper,
         rank_by=sweep.rank_by,
         rank_mode=sweep.rank_mode,
@@ -361,18 +409,22 @@ def write_report(
         comparison.write_cells(
             workdir,
             [
-                {"row": row, "seed": seed, **_line(outcome)}
+                {"row": row, "seed": seed, **_line(outcome, validation_only=bool(sweep.rank_by))}
                 for (row, seed), outcome in outcomes.items()
             ],
         )
     return compared
 
 
-def _line(outcome: cells.Outcome) -> dict[str, Any]:
+def _line(outcome: cells.Outcome, *, validation_only: bool) -> dict[str, Any]:
     seconds = np.nan if not outcome.seconds else round(outcome.seconds, 1)
     return {
         "status": outcome.status,
         "seconds": seconds,
         "error": outcome.error,
-        **outcome.figures,
+        **{
+            name: value
+            for name, value in outcome.figures.items()
+            if name.startswith("validation/") or not validation_only
+        },
     }

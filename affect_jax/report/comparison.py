@@ -53,8 +53,9 @@ class Difference(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves 0 out; one without width, up to rounding, tells nothing."""
+        wide = self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
+        return wide and (self.low > 0 or self.high < 0)
 
 
 def paired_difference(
@@ -82,6 +83,7 @@ class Comparison(NamedTuple):
       values: row -> column -> seed -> figure, rows in the order of the table.
       spreads: row -> column -> `Spread`.
       differences: row -> column -> `Difference` from the reference; empty without one.
+      contrasts: "row a - row b" -> column -> `Difference`.
       reference: the row that others are compared with, or "".
       paper: row -> column -> published number.
       best: test figures of the first row, where rows are ranked by validation; else empty.
@@ -93,6 +95,7 @@ class Comparison(NamedTuple):
     values: dict[str, dict[str, dict[int, float]]]
     spreads: dict[str, dict[str, Spread]]
     differences: dict[str, dict[str, Difference]]
+    contrasts: dict[str, dict[str, Difference]]
     reference: str
     paper: Mapping[str, Mapping[str, float]]
     best: dict[str, Spread]
@@ -106,6 +109,7 @@ def compare(
     columns: Sequence[str],
     *,
     reference: str = "",
+    contrasts: Sequence[tuple[str, str]] = (),
     paper: Mapping[str, Mapping[str, float]] | None = None,
     rank_by: str = "",
     rank_mode: str = "min",
@@ -119,6 +123,7 @@ def compare(
       runs: row -> seed -> metric -> figure, of finished runs.
       columns: metrics to show.
       reference: row from which differences are taken.
+      contrasts: pairs of rows whose difference, first - second, is shown beside those.
       paper: row -> metric -> published number.
       rank_by: sort rows by the mean of this metric, rows without it last. Test metrics are then
         shown for the first row only.
@@ -138,11 +143,11 @@ def compare(
         order = sorted(order, key=rank)
         if rank_by not in columns:
             columns = (rank_by, *columns)
-        if order and runs[order[0]]:
-            tested = [c for c in columns if "/" not in c]
+        if order and not rank(order[0])[0]:
+            tested = [c for c in columns if not c.startswith("validation/")]
             tested = tested or [c.removeprefix("validation/") for c in columns]
             best = {c: Spread.of(list(_of_seeds(runs[order[0]], c).values())) for c in tested}
-        columns = tuple(c for c in columns if "/" in c)
+        columns = tuple(c for c in columns if c.startswith("validation/"))
     values = {row: {c: _of_seeds(runs[row], c) for c in columns} for row in order}
     differences = {}
     if reference:
@@ -158,6 +163,10 @@ def compare(
             r: {c: Spread.of(list(v.values())) for c, v in cs.items()} for r, cs in values.items()
         },
         differences=differences,
+        contrasts={
+            f"{a} - {b}": {c: paired_difference(values[a][c], values[b][c]) for c in columns}
+            for a, b in contrasts
+        },
         reference=reference,
         paper=paper or {},
         best=best,
@@ -220,16 +229,17 @@ def _tables(compared: Comparison) -> list[Table]:
                 line.append(number(column, c.paper.get(row, {}).get(column, math.nan)))
         body.append(line)
     tables = [("Mean ± standard deviation over seeds", head, body)]
-    if c.differences:
-        lines = [
-            [row, *(_difference(column, by_column[column]) for column in c.columns)]
-            for row, by_column in c.differences.items()
-        ]
-        heading = (
-            f"Paired difference from {c.reference}, with its {CONFIDENCE:.0%} interval "
-            "(* where it leaves 0 out)"
-        )
-        tables.append((heading, ["", *map(label, c.columns)], lines))
+    for name, differences in (
+        (f"Paired difference from {c.reference}", c.differences),
+        ("Paired difference of two rows", c.contrasts),
+    ):
+        if differences:
+            lines = [
+                [row, *(_difference(column, by_column[column]) for column in c.columns)]
+                for row, by_column in differences.items()
+            ]
+            heading = f"{name}, with its {CONFIDENCE:.0%} interval (* where it leaves 0 out)"
+            tables.append((heading, ["", *map(label, c.columns)], lines))
     if c.best:
         row = next(iter(c.spreads))
         cells = [_spread(column, s) for column, s in c.best.items()]
@@ -306,16 +316,22 @@ def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list
         for column, spread in by_column.items():
             line = {"row": row, "column": column, **spread._asdict()}
             if row in compared.differences:
-                difference = compared.differences[row][column]
-                line |= {
-                    "difference": difference.mean,
-                    "low": difference.low,
-                    "high": difference.high,
-                    "pairs": difference.n,
-                }
+                line |= _columns_of(compared.differences[row][column])
             line["paper"] = compared.paper.get(row, {}).get(column, math.nan)
             lines.append(line)
+    for row, by_column in compared.contrasts.items():
+        for column, difference in by_column.items():
+            lines.append({"row": row, "column": column, **_columns_of(difference)})
     return [*written, table, write_csv(folder / "table.csv", lines)]
+
+
+def _columns_of(difference: Difference) -> dict[str, float]:
+    return {
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "pairs": difference.n,
+    }
 
 
 def write_cells(workdir: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
@@ -357,7 +373,10 @@ def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(axis="y", length=0)

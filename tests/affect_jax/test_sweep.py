@@ -1,9 +1,12 @@
 """Many runs: what is run, skipped, recorded and compared; one sweep that is killed for real."""
 
 import csv
+import errno
 import fcntl
+import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +31,7 @@ def fakes(monkeypatch):
     """Runs are made up; (row's loss, seed) of each one started, in order."""
     started = []
 
-    def run(config, workdir):
+    def run(config, workdir, show_test=True):
         started.append((config.loss.regression, config.seed))
         if config.loss.regression == "pcc":
             raise RuntimeError("made to fail")
@@ -71,7 +74,8 @@ PLAIN = '"rows": {"R+C": {}, "MSE": {"loss.regression": "mse"}}, "reference": "R
 
 
 def test_every_row_is_trained_with_every_seed_and_compared(fakes, tmp_path, capsys):
-    path = file_of(tmp_path, PLAIN + ', "paper": {"MSE": {"accuracy": 0.59}}')
+    more = ', "paper": {"MSE": {"accuracy": 0.59}}, "contrasts": (("R+C", "MSE"),)'
+    path = file_of(tmp_path, PLAIN + more)
     assert run(path, tmp_path / "w") == 0
     assert fakes == [(loss, s) for s in (0, 1, 2) for loss in ("shake_shake", "mse")]
     report = tmp_path / "w" / "report"
@@ -83,8 +87,9 @@ def test_every_row_is_trained_with_every_seed_and_compared(fakes, tmp_path, caps
     assert float(rows["MSE"]["difference"]) == pytest.approx(0.1)
     assert float(rows["MSE"]["low"]) == pytest.approx(0.1)
     assert rows["MSE"]["paper"] == "0.59"
+    assert float(rows["R+C - MSE"]["difference"]) == pytest.approx(-0.1)
     page = (report / "table.md").read_text()
-    assert "0.610 ± 0.010" in page and "+0.100 [+0.100, +0.100] *" in page and "0.590" in page
+    assert "0.610 ± 0.010" in page and "+0.100 [+0.100, +0.100] |" in page and "0.590" in page
     assert (report / "rows.png").stat().st_size > 5000
     assert (report / "differences.png").stat().st_size > 5000
     assert len(read_csv(report / "cells.csv")) == 6
@@ -136,6 +141,97 @@ def test_stages_come_first_and_rows_know_their_folders(fakes, tmp_path):
     assert recorded.init_from == str(tmp_path / "w/stages/trunk")
 
 
+STAGED = (
+    '"seeds": (0,), "stages": {{"trunk": {{"seed": 9, "num_steps": {}}}}}, '
+    '"shared": {{"init_from": "stage:trunk"}}, "rows": {{"a": {{}}, "b": {{}}}}'
+)
+
+
+def test_cells_of_a_stage_that_is_another_one_now_are_refused(fakes, tmp_path):
+    workdir = tmp_path / "w"
+    assert run(file_of(tmp_path, STAGED.format(8)), workdir, sweep__rows="a") == 0
+    assert len(fakes) == 2
+    state = json.loads((workdir / "cells/a/seed0/cell.json").read_text())["stages"]["trunk"]
+    assert state["step"] == 8 and state["config"]
+    with pytest.raises(UserError, match=r"cells/a/seed0 was trained from another stage trunk"):
+        run(file_of(tmp_path, STAGED.format(16)), workdir)
+    assert len(fakes) == 2  # the old stage is still there
+    assert run(file_of(tmp_path, STAGED.format(8)), workdir) == 0
+    assert len(fakes) == 3
+
+    # The stage is trained on by other means: the cells from the old one are in no table.
+    config = config_lib.read_workdir_config(workdir / "stages/trunk")
+    config.num_steps = 16
+    fake_runs.finish(config, workdir / "stages/trunk", 0.5)
+    longer = file_of(tmp_path, STAGED.format(16))
+    run(longer, workdir, sweep__report_only=True)
+    status = [r["status"] for r in read_csv(workdir / "report/cells.csv")]
+    assert status == ["failed", "failed"]
+    assert "another stage trunk" in (workdir / "report/table.md").read_text()
+    (workdir / "cells/a").rename(workdir / "set_aside")
+    (workdir / "cells/b").rename(workdir / "set_aside_too")
+    assert run(longer, workdir) == 0
+    assert len(fakes) == 5
+
+
+def test_cells_without_a_record_of_their_stages_stay_finished(fakes, tmp_path):
+    path = file_of(tmp_path, STAGED.format(8))
+    run(path, tmp_path / "w")
+    for cell in (tmp_path / "w/cells").glob("*/seed0/cell.json"):
+        cell.write_text('{"name": "a, seed 0", "seconds": 2.5}\n')
+    assert run(path, tmp_path / "w", log_every=3) == 0
+    assert len(fakes) == 3 + 3  # a field that is idle: every run looks for itself what is left
+    run(path, tmp_path / "w", log_every=3)
+    assert len(fakes) == 6
+
+
+def test_a_run_made_longer_by_epochs_is_not_finished(tmp_path):
+    config = tiny.config(num_steps=None, num_epochs=2.0)
+    config_lib.claim_workdir(tmp_path, config)
+    with observe.MetricWriter(tmp_path) as writer:
+        writer.write(8, "train", {"loss": 1.0, "epoch": 2.0})
+        writer.write(8, "test", {"checkpoint": 8, "accuracy": 0.5}, final=True)
+    assert cells.outcome(cells.Cell("a", config, tmp_path)).status == cells.DONE
+    longer = tiny.config(num_steps=None, num_epochs=3.0)
+    config_lib.claim_workdir(tmp_path, longer)  # and killed before anything else
+    assert cells.outcome(cells.Cell("a", longer, tmp_path)).status == cells.OPEN
+
+
+def test_file_systems_without_locks_are_told(fakes, tmp_path, monkeypatch, caplog):
+    def none(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert run(file_of(tmp_path, PLAIN), tmp_path / "w", sweep__seeds="0") == 0
+    assert len(fakes) == 2 and "keeps no locks" in caplog.text
+
+
+def test_a_report_that_fails_hides_no_other_error(fakes, tmp_path, monkeypatch, caplog):
+    def stop(*_, **__):
+        raise train.Stopped(3, signal.SIGTERM)
+
+    monkeypatch.setattr(train, "train_and_evaluate", stop)
+    monkeypatch.setattr(comparison, "write", lambda *_, **__: 1 / 0)
+    with pytest.raises(train.Stopped):
+        run(file_of(tmp_path, PLAIN), tmp_path / "w")
+    assert "nor could the report be written" in caplog.text
+
+
+def test_a_figure_that_no_cell_measures_ranks_nothing(fakes, tmp_path):
+    described = '"seeds": (0,), "rank_by": "validation/nme", "rows": {"a": {}, "b": {}}'
+    run(file_of(tmp_path, described), tmp_path / "w")
+    page = (tmp_path / "w/report/table.md").read_text()
+    assert "no finished cell has measured 'validation/nme'" in page and "alone" not in page
+
+
+def test_the_manual_names_rows_that_there_are(tmp_path):
+    manual = (tiny.ROOT / "docs/sweeps.md").read_text()
+    path = tiny.ROOT / "configs/sweeps/emofan_tables.py"
+    rows = sweep.load(path, config_lib.load_file(path)).rows
+    patterns = re.findall(r'--config\.sweep\.rows="([^"]+)"', manual)
+    assert patterns and all(len(sweep.choose(rows, p)) > 1 for p in patterns)
+
+
 def test_a_failing_stage_ends_the_sweep(fakes, tmp_path):
     described = (
         '"stages": {"trunk": {"loss.regression": "pcc"}}, "rows": {"a": {"init_from": '
@@ -154,6 +250,11 @@ def test_a_cell_of_another_process_is_left_to_it(fakes, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert run(path, tmp_path / "w", sweep__seeds="0") == 0
     assert fakes == [("shake_shake", 0)]
+    status = {r["row"]: r["status"] for r in read_csv(tmp_path / "w/report/cells.csv")[:2]}
+    assert status == {"R+C": "done", "MSE": "elsewhere"}
+    assert "MSE, seed 0: elsewhere" in (tmp_path / "w/report/table.md").read_text()
+    run(path, tmp_path / "w", sweep__report_only=True)
+    assert "elsewhere" not in (tmp_path / "w/report/table.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -167,6 +268,9 @@ def test_a_cell_of_another_process_is_left_to_it(fakes, tmp_path):
         ('"rows": {"a/b": {}}', "names a folder"),
         ('"rows": {"a": {}}, "reference": "b"', "no row 'b'"),
         ('"rows": {"a": {}}, "rank_by": "accuracy"', "unseen data"),
+        ('"rows": {"a": {}}, "rank_by": "validation/los"', "did you mean 'validation/loss'"),
+        ('"rows": {"a": {}}, "columns": ("acuracy",)', "did you mean 'accuracy'"),
+        ('"rows": {"a": {}}, "rank_by": "validation/loss", "cell": "crossval"', "no validation"),
         ('"rows": {"a": {"init_from": "stage:trunk"}}', "no such stage"),
         ('"rows": {"a": {}}, "seeds": (0, 0)', "distinct"),
         ('"random": {"draws": 2, "ranges": {"seed": ("log", 0, 1)}}', "low above 0"),
@@ -178,9 +282,16 @@ def test_mistakes_end_before_anything_is_trained(described, message, fakes, tmp_
     assert not fakes
 
 
-def test_random_search_is_ranked_by_validation(fakes, tmp_path):
+def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
+    shown, made_up = [], train.train_and_evaluate
+    monkeypatch.setattr(
+        train,
+        "train_and_evaluate",
+        lambda config, workdir, show_test=True: shown.append(show_test) or made_up(config, workdir),
+    )
     described = (
-        '"seeds": (0,), "rank_by": "validation/loss", "columns": ("accuracy", "validation/loss"), '
+        '"seeds": (0,), "rank_by": "validation/loss", '
+        '"columns": ("accuracy", "validation/loss", "test_flip/accuracy"), '
         '"random": {"draws": 4, "ranges": {"loss.regression": ("choice", "mse", "ccc")}}'
     )
     run(file_of(tmp_path, described), tmp_path / "w")
@@ -191,6 +302,10 @@ def test_random_search_is_ranked_by_validation(fakes, tmp_path):
     assert losses == sorted(losses) and losses[0] < losses[-1]
     assert lines[4].split("|")[1] == lines[0].split("|")[1]
     assert "accuracy" not in page.split("Test split")[0]
+    columns = read_csv(tmp_path / "w/report/cells.csv")[0].keys()
+    assert "validation/loss" in columns
+    assert not [c for c in columns if c == "accuracy" or c.startswith("test")]
+    assert shown == [False] * 4
 
 
 def test_draws_are_functions_of_seed_and_number():
@@ -252,7 +367,7 @@ import sys, time
 from affect_jax import config, sweep, train
 from tests.affect_jax import fake_runs
 
-def run(cell, workdir):
+def run(cell, workdir, show_test=True):
     if cell.loss.regression == "mse":
         time.sleep(300)
     fake_runs.finish(cell, workdir, 0.5)
