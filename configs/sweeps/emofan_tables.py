@@ -106,6 +106,17 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         },
         "columns": _COLUMNS,
         "reference": "R+C",
+        "contrasts": (
+            ("R+C", "R"),
+            ("ResNet-18 R+C", "ResNet-18 R"),
+            ("R+C+A", "R+C"),
+            ("R+C+A+D", "R+C+A"),
+            ("R+C+A+S", "R+C+A"),
+            ("R+C+A+S+D", "R+C+A"),
+            ("R+C+S", "R+C (MSE)"),
+            ("R+C+A trained trunk", "R+C+A"),
+            ("R+C+A trained trunk", "ResNet-18 R+C"),
+        ),
         "paper": {
             row: {c: x for c, x in zip(_COLUMNS, numbers, strict=True) if x is not None}
             for row, numbers in _PAPER.items()
