@@ -139,4 +139,4 @@ def test_a_converted_file_gives_the_outputs_of_emonet(tmp_path):
     for official, ours in OUTPUTS.items():
         golden.assert_recorded("emonet8", official, outputs[ours], "float32")
     assert predictor.loaded.class_names[6:] == ("anger", "contempt")
-    assert pretrained.architectures() == ["emonet", "fan", "resnet18"]
+    assert "emonet" in pretrained.architectures()
