@@ -143,6 +143,7 @@ class Evaluator:
         outputs = {
             "logits": np.zeros((rows, system.num_classes)),
             "primary": np.ones((rows, system.num_classes)),
+            "corrected": np.ones((rows, system.num_classes)),
             "nearest_anchor": np.zeros(rows, int),
             "valence": np.zeros(rows),
             "arousal": np.zeros(rows),

@@ -18,6 +18,7 @@ def known_names() -> set[str]:
     outputs = {
         "logits": np.zeros((4, 2)),
         "primary": np.full((4, 2), 0.5),
+        "corrected": np.full((4, 2), 0.5),
         "nearest_anchor": np.zeros(4, int),
         "valence": np.zeros(4),
         "arousal": np.zeros(4),
@@ -44,16 +45,17 @@ class ReliabilityStatistics:
     def __init__(self, num_classes: int, anchors: int, min_count: int = 1):
         self._primary = ClassificationStatistics(num_classes, None, min_count)
         # Examples, changed ones; labelled ones, made right, made wrong; sum of squared deviations
-        # of the primary and of the final probabilities from 1 / N.
-        self._sums = np.zeros(7)
+        # of the primary and of the final probabilities from 1 / N; confidences of the primary and
+        # of the correction's distribution, labelled ones that the latter alone has right.
+        self._sums = np.zeros(10)
         self._wins = np.zeros(num_classes * anchors)
 
     def update(self, outputs: dict[str, np.ndarray], batch: dict[str, np.ndarray]) -> Self:
         """Adds a batch.
 
         Args:
-            outputs: `primary` [B, N], `logits` [B, N] (of the final distribution) and
-                `nearest_anchor` int [B], counted over all classes; without `primary` nothing
+            outputs: `primary` and `corrected` [B, N], `logits` [B, N] (of the final distribution)
+                and `nearest_anchor` int [B], counted over all classes; without `primary` nothing
                 is added.
             batch: `expression` int [B] (-1: no label), `mask` bool [B].
         """
@@ -61,7 +63,7 @@ class ReliabilityStatistics:
             return self
         labels = np.asarray(batch["expression"])
         mask = np.asarray(batch.get("mask", np.ones(len(labels), bool)), bool)
-        primary = np.asarray(outputs["primary"], np.float64)
+        primary, corrected = (np.asarray(outputs[k], np.float64) for k in ("primary", "corrected"))
         with np.errstate(divide="ignore"):
             log_primary = np.maximum(np.log(primary), -1e4)
         self._primary.update(log_primary, labels, mask)
@@ -72,6 +74,7 @@ class ReliabilityStatistics:
         known = mask & (labels >= 0)
         right, now_right = before == labels, after == labels
         spread = [np.square(p - 1 / p.shape[1])[mask].sum() for p in (primary, final)]
+        confidences = [_confidence(p)[mask].sum() for p in (primary, corrected)]
         self._sums += [
             mask.sum(),
             (mask & (before != after)).sum(),
@@ -79,6 +82,8 @@ class ReliabilityStatistics:
             (known & ~right & now_right).sum(),
             (known & right & ~now_right).sum(),
             *spread,
+            *confidences,
+            (known & (corrected.argmax(1) == labels)).sum(),
         ]
         if self._wins.size and "nearest_anchor" in outputs:
             np.add.at(self._wins, np.asarray(outputs["nearest_anchor"])[mask].astype(int), 1)
@@ -96,19 +101,25 @@ class ReliabilityStatistics:
 
         `accuracy_primary`, `balanced_accuracy_primary`, `f1_macro_primary`, `nll_primary` and
         `ece_primary`: scores of the uncorrected distribution;
+        `accuracy_corrected`: of the correction's distribution by itself, before it is blended in;
+        `confidence_primary`, `confidence_corrected`: means over the examples;
         `correction_changed`: share of the examples whose class the correction changes;
         `correction_better`, `correction_worse`: shares of the labelled examples that it makes
         right, and wrong;
         `spread_primary`, `spread_final`: standard deviation of the probabilities around 1 / N;
         with anchors `anchors_never_win`: share of the anchors that are the nearest one of nobody.
         """
-        examples, changed, labelled, better, worse, *spread = map(float, self._sums)
+        examples, changed, labelled, better, worse, *others = map(float, self._sums)
+        spread, (sure_before, sure_beside, right_beside) = others[:2], others[2:]
         if not examples:
             return {}
         scores = self._primary.compute()
         figures = {f"{name}_primary": scores[name] for name in _PRIMARY if name in scores}
+        figures["confidence_primary"] = sure_before / examples
+        figures["confidence_corrected"] = sure_beside / examples
         figures["correction_changed"] = changed / examples
         if labelled:
+            figures["accuracy_corrected"] = right_beside / labelled
             figures["correction_better"] = better / labelled
             figures["correction_worse"] = worse / labelled
         numbers = examples * self._primary.num_classes
@@ -124,7 +135,15 @@ class ReliabilityStatistics:
 
     def load_state(self, state: np.ndarray) -> Self:
         """Takes over what `state` returned."""
-        end = 7 + self._wins.size
-        self._sums, self._wins = np.array(state[:7]), np.array(state[7:end])
+        start = self._sums.size
+        end = start + self._wins.size
+        self._sums, self._wins = np.array(state[:start]), np.array(state[start:end])
         self._primary.load_state(state[end:])
         return self
+
+
+def _confidence(probabilities: np.ndarray) -> np.ndarray:
+    """C(q) of distributions [B, N], as `models.reliability.confidence` has it."""
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    entropy = -np.sum(probabilities * logs, axis=1)
+    return np.maximum(1 - entropy / np.log(probabilities.shape[1]), 0)

@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     """`arbex_synthetic` with heavy augmentation and refinement, on a manifest."""
     config = arbex_synthetic.get_config()
     config.num_steps = 1000
+    config.eval_every = 125
+    config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 1e-4
 
     config.data.source = "manifest"
@@ -26,5 +28,6 @@ def get_config() -> ConfigDict:
     config.data.refine.per_group = 512
     config.data.refine.per_class = 500
 
+    config.checkpoint.every = 125
     config.checkpoint.best_metric = "balanced_accuracy"
     return config

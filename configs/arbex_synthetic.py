@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.num_steps = 400
     config.log_every = 50
-    config.eval_every = 100
+    config.eval_every = 200
 
     config.model = ConfigDict(
         dict(
@@ -30,26 +30,26 @@ def get_config() -> ConfigDict:
         )
     )
     config.loss.label_smoothing = 0.11
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 50
-    config.ema_decay = 0.99
+    config.ema_decay = 0.98
 
     config.data.source = "synthetic"
     config.data.synthetic.num_train = 6000
     config.data.synthetic.num_validation = 320
     config.data.synthetic.num_test = 1024
-    config.data.synthetic.render_size = 96
+    config.data.synthetic.render_size = 64
     config.data.synthetic.frames_per_video = 1
-    config.data.image_size = 64
+    config.data.image_size = 32
     # A few thousand pictures teach no transformer to follow a face that moves.
     config.data.augment = "none"
     config.data.augment_overrides.flip = 0.5
     config.data.augment_overrides.brightness = 0.2
     config.data.augment_overrides.contrast = 0.2
-    config.data.crop_scale = 1.4
+    config.data.crop_scale = 1.2
     config.data.cache = "memory"
-    config.checkpoint.every = 100
+    config.checkpoint.every = 200
     config.checkpoint.best_metric = "accuracy"
     config.checkpoint.best_mode = "max"
     return config

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUITES = ("input", "synthetic", "train")
+SUITES = ("cost", "input", "synthetic", "train")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -123,7 +123,7 @@ def forward_flops(config: ml_collections.ConfigDict) -> int:
     """Operations of a forward pass for one picture."""
     counted = config.copy_and_resolve_references()
     counted.model.dtype = "float32"  # fused attention cannot be looked into
-    system = _system(counted)
+    system = system_of(counted)
     model = nnx.eval_shape(lambda: system.create_model(nnx.Rngs(0), None))
     graphdef, state = nnx.split(model)
     side = counted.data.image_size
@@ -131,7 +131,7 @@ def forward_flops(config: ml_collections.ConfigDict) -> int:
     return flops.count(lambda s, x: nnx.merge(graphdef, s)(x), state, picture)
 
 
-def _system(config: ml_collections.ConfigDict) -> systems.System:
+def system_of(config: ml_collections.ConfigDict) -> systems.System:
     return systems.create(
         config, class_names=_CLASSES, has=_HAS, class_counts=tuple(1 for _ in _CLASSES)
     )
@@ -139,7 +139,7 @@ def _system(config: ml_collections.ConfigDict) -> systems.System:
 
 def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
     """A function that trains `steps` steps of the last phase and returns images a second."""
-    system, mapper = _system(config), Mapper(config.parallel.mapping)
+    system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100, None)
     phase = phases.all[-1]
@@ -151,7 +151,7 @@ def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], floa
     state["opt"] = optimizer.init(phases.trained(phase, params))
     held = [mapper.replicate(state)]
     train_step = phases.compiled(phase, optimizer)
-    batch = mapper.place(_batch(config))
+    batch = mapper.place(random_batch(config))
 
     def run() -> float:
         start = time.perf_counter()
@@ -164,7 +164,7 @@ def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], floa
     return run
 
 
-def _batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     count, side = config.batch_size, config.data.image_size
     return {

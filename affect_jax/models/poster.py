@@ -24,23 +24,26 @@ from affect_jax.models.mobilefacenet import MobileFaceNet
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
 from affect_jax.models.tap import feature_map
-from affect_jax.models.vit import LAYER_NORM_EPSILON, MLP, Block, Size
+from affect_jax.models.vit import LAYER_NORM_EPSILON, MLP, Block, Size, wave_positions
 
 _WINDOW_EPSILON = 1e-5  # of the LayerNorms outside of the transformer
 _small_normal = normal(0.02)
+POSITIONS = ("normal", "waves")
 
-# Sizes that train on a CPU; `input_size` suits pictures of 64 pixels and more.
+# Sizes that train on a CPU, and what lets a few thousand pictures do; for 32 pixels and more.
 TINY = {
-    "input_size": 64,
-    "image_width": 12,
+    "input_size": 32,
+    "image_width": 16,
     "image_stages": (1, 1, 1),
-    "landmark_width": 12,
+    "landmark_width": 16,
     "landmark_stages": (0, 0, 0),
-    "dims": (24, 48, 96),
-    "windows": (8, 8, 4),
-    "embedding": 96,
+    "dims": (32, 64, 128),
+    "windows": (8, 4, 2),
+    "embedding": 128,
     "vit_heads": 4,
     "layer_scale": 0.1,
+    "drop_path": 0.0,
+    "positions": "waves",
 }
 
 
@@ -150,6 +153,7 @@ class MultiScaleTransformer(nnx.Module):
         depth: int,
         heads: int,
         make: Layers,
+        positions: str,
     ):
         # The larger maps are halved, once or twice, to the size of the smallest.
         self.embed = nnx.List()
@@ -169,6 +173,10 @@ class MultiScaleTransformer(nnx.Module):
 
         self.cls_token = embedding((1, 1, features))
         self.pos_embed = embedding((1, 1 + len(dims) * tokens, features))
+        if positions == "waves":
+            waves = jnp.tile(wave_positions(math.isqrt(tokens), features), (1, len(dims), 1))
+            waves = jnp.pad(waves, ((0, 0), (1, 0), (0, 0)))
+            self.pos_embed[...] = self.pos_embed[...] + waves.astype(make.param_dtype)
         size = Size(features, depth, heads)
         self.blocks = nnx.List(
             Block(size, dropout=0.0, drop_path=0.0, attention="auto", make=make)
@@ -221,6 +229,7 @@ class Poster(nnx.Module):
         embedding: int = 768,
         vit_depth: int = 2,
         vit_heads: int = 8,
+        positions: str = "normal",
         reliability: Mapping[str, Any] | bool | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
@@ -237,12 +246,20 @@ class Poster(nnx.Module):
         layer_scale: where the factors of the cross-attention's branches start.
         drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
         embedding, vit_depth, vit_heads: of the transformer over all scales.
+        positions: how the embeddings of its tokens' places begin: "normal", small as in the
+          released networks, which drown in features that are not trained yet, or "waves", sines
+          and cosines of row and column added to that.
         reliability: settings of a `Reliability` behind the logits; None: there is none.
 
         Raises:
           ValueError: for sizes that do not go together.
         """
         _check_sizes(n_expression, input_size, dims, windows, heads)
+        if positions not in POSITIONS or (positions == "waves" and embedding % 4):
+            raise ValueError(
+                f"positions must be one of {', '.join(POSITIONS)}, the latter with an embedding "
+                f"that is a multiple of 4; got {positions!r} and {embedding}"
+            )
         make = Layers(rngs, dtype, param_dtype, axis_name)
         shared = {
             "input_size": input_size,
@@ -280,7 +297,7 @@ class Poster(nnx.Module):
                 )
             )
         self.transformer = MultiScaleTransformer(
-            dims, (input_size // 16) ** 2, embedding, vit_depth, vit_heads, make
+            dims, (input_size // 16) ** 2, embedding, vit_depth, vit_heads, make, positions
         )
         outputs = n_expression + (2 if regression else 0)
         self.head = make.linear(embedding, outputs) if outputs else None

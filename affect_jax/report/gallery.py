@@ -173,8 +173,12 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     rows = _rows(views[0], shown)
     for view in views:
         stages = distributions(view.passed)
-        models[view.name] = {k: v[rows] for k, v in stages.items()}
-        deviations = {k: float(v.std()) for k, v in stages.items()}
+        shares = stages
+        if "primary" in stages:
+            # What the paper calls corrected is what is predicted, not the part blended into it.
+            shares = {"primary": stages["primary"], "corrected": stages["final"]}
+        models[view.name] = {k: v[rows] for k, v in shares.items()}
+        deviations = {k: float(v.std()) for k, v in shares.items()}
         numbers[view.name] = {"deviation": deviations, "faces": models[view.name]}
         lines.append(
             f"{view.name}: " + ", ".join(f"{k} {v:.4f}" for k, v in deviations.items()) + "."
@@ -182,7 +186,8 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
         if "primary" in stages:
             numbers[view.name] |= _changes(stages, view.passed["expression"])
     caption = (
-        "Class distributions of the primary head, of the correction, and of both together (final). "
+        "Class distributions of faces: primary, that of the head alone, and corrected, that after "
+        "reliability balancing, which is the prediction. "
         "Standard deviations of the probabilities over the whole split: "
         + " ".join(lines)
         + " The ARBEx paper prints primary .1316 and corrected .0881 for 60 images of 8 classes."

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PART_COLOURS = {"primary": style.AMBER, "corrected": style.SKY, "final": style.BLUE}
+_PART_COLOURS = {"primary": style.AMBER, "corrected": style.BLUE, "final": style.SKY}
+_PART_NAMES = {
+    "primary": "primary (head alone)",
+    "corrected": "corrected (prediction)",
+    "final": "prediction",
+}
 
 _SMALL = {"fontsize": 6.5, "fontweight": "normal", "loc": "center", "pad": 3}
 
@@ -77,11 +82,12 @@ def corrections(
     models: Mapping[str, Mapping[str, np.ndarray]],
     class_names: Sequence[str],
 ) -> Figure:
-    """Class distributions of faces before, after and beside their correction.
+    """Class distributions of faces before and after their correction.
 
     Args:
         faces: m faces.
-        models: name -> of each stage (`primary`, `corrected`, `final`) the distribution [m, N].
+        models: name -> of each stage the distribution [m, N]: `primary` and `corrected` of a
+            model with reliability balancing, `final` of one without.
         class_names: the N names.
 
     Raises:
@@ -110,7 +116,7 @@ def corrections(
         shown = dict.fromkeys(stage for stages in models.values() for stage in stages)
         from matplotlib.patches import Patch
 
-        handles = [Patch(color=_PART_COLOURS[stage], label=stage) for stage in shown]
+        handles = [Patch(color=_PART_COLOURS[stage], label=_PART_NAMES[stage]) for stage in shown]
         handles.append(Patch(color=style.PALE, label="true class"))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure

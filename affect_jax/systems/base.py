@@ -163,7 +163,7 @@ class System:
         """Per-example arrays that metrics and the report use: logits, valence, arousal,
         landmarks (pixels of the input); of a model with reliability balancing what
         `metrics_reliability` takes."""
-        names = ("logits", "primary") if "expression" in self.has else ()
+        names = ("logits", "primary", "corrected") if "expression" in self.has else ()
         if "valence_arousal" in self.has:
             names += ("valence", "arousal")
         kept = {k: outputs[k] for k in names if k in outputs}

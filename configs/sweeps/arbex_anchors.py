@@ -12,7 +12,20 @@ from ml_collections import ConfigDict
 
 from configs import arbex_synthetic
 
-COLUMNS = ("accuracy", "f1_macro", "ece", "nll", "accuracy_primary", "ece_primary")
+COLUMNS = (
+    "accuracy",
+    "f1_macro",
+    "ece",
+    "nll",
+    "accuracy_primary",
+    "accuracy_corrected",
+    "ece_primary",
+    "confidence_primary",
+    "confidence_corrected",
+    "correction_better",
+    "correction_worse",
+    "anchors_never_win",
+)
 NOTE = (
     "The paper's numbers are those of Aff-Wild2 at full size: only differences between rows can be "
     "set beside each other, never the numbers."

@@ -39,6 +39,6 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
             },
             "trust": {correction: "trust", "model.reliability.ramp_steps": config.num_steps},
         },
-        "columns": (*arbex_anchors.COLUMNS, "correction_better", "correction_worse"),
+        "columns": arbex_anchors.COLUMNS,
         "reference": "bare",
     }

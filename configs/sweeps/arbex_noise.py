@@ -1,10 +1,12 @@
 """ARBEx, Table 2: wrong training labels and anchors, on synthetic faces.
 
 Trains: the tiny ARBEx of `arbex_synthetic` with a share of the training labels replaced by another
-class, three seeds a row. Paper: Wasi et al., 2023. Time: about 3 minutes a cell on 2 CPU cores.
-`--config.sweep.rows="n20*"` is the comparison of 20 % noise alone.
+class, three seeds a row; "bare" is the network without balancing, which the paper does not show,
+"detached" has no gradient through confidences.
+Paper: Wasi et al., 2023. Time: about 3 minutes a cell on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise.py \
-             --workdir runs/arbex_noise
+             --workdir runs/arbex_noise --config.sweep.rows="n20 bare,n20 K0,n20 K10"
+Without `--config.sweep.rows` it is the whole table.
 """
 
 from typing import Any
@@ -33,15 +35,28 @@ def get_config() -> ConfigDict:
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
     """Rows: noise in percent and anchors per class."""
-    cells = {f"n{n} K{k}": (n, k, a) for n, row in _PAPER.items() for k, a in row.items()}
+    rows, paper, contrasts = {}, {}, []
+    for noise, by_anchors in _PAPER.items():
+        wrong = {"data.synthetic.symmetric_noise": noise / 100}
+        rows[f"n{noise} bare"] = wrong | {"model.reliability": None}
+        for anchors, accuracy in by_anchors.items():
+            name = f"n{noise} K{anchors}"
+            rows[name] = wrong | {"model.reliability.anchors": anchors}
+            paper[name] = {"accuracy": accuracy / 100}
+        rows[f"n{noise} K10 detached"] = rows[f"n{noise} K10"] | {
+            "model.reliability.detach_confidence": True
+        }
+        contrasts += [
+            (f"n{noise} K10", f"n{noise} K0"),
+            (f"n{noise} K10", f"n{noise} bare"),
+            (f"n{noise} K0", f"n{noise} bare"),
+        ]
     return {
         "title": "ARBEx: label noise and anchors, synthetic faces",
         "notes": NOTE,
         "seeds": (0, 1, 2),
-        "rows": {
-            name: {"data.synthetic.symmetric_noise": n / 100, "model.reliability.anchors": k}
-            for name, (n, k, _) in cells.items()
-        },
+        "rows": rows,
         "columns": COLUMNS,
-        "paper": {name: {"accuracy": a / 100} for name, (_, _, a) in cells.items()},
+        "contrasts": tuple(contrasts),
+        "paper": paper,
     }

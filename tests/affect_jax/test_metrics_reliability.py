@@ -4,13 +4,15 @@ import numpy as np
 
 from affect_jax.metrics import ClassificationStatistics, MetricSet
 from affect_jax.metrics_reliability import ReliabilityStatistics
+from affect_jax.models.reliability import confidence
 
 
 def predictions(rows=40, classes=3, seed=0):
     rng = np.random.default_rng(seed)
-    primary, final = rng.dirichlet(np.ones(classes), (2, rows))
+    primary, corrected, final = rng.dirichlet(np.ones(classes), (3, rows))
     outputs = {
         "primary": primary,
+        "corrected": corrected,
         "logits": np.log(final),
         "nearest_anchor": rng.integers(0, 4, rows),
     }
@@ -38,6 +40,10 @@ def test_figures():
     final = ClassificationStatistics(3).update(outputs["logits"], labels, keep).compute()
     gain = got["correction_better"] - got["correction_worse"]
     np.testing.assert_allclose(final["accuracy"] - got["accuracy_primary"], gain, atol=1e-12)
+    assert got["accuracy_corrected"] == np.mean((outputs["corrected"].argmax(1) == labels)[known])
+    for name in ("primary", "corrected"):
+        expected = confidence(np.log(outputs[name][keep])).mean()
+        np.testing.assert_allclose(got[f"confidence_{name}"], expected, rtol=1e-5)
     np.testing.assert_allclose(got["spread_primary"], outputs["primary"][keep].std(), atol=1e-12)
 
 

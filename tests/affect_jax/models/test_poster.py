@@ -66,16 +66,28 @@ def test_prelu_has_a_slope_for_every_feature():
 @pytest.mark.parametrize("shape", [(8, 8), (9, 6)])
 def test_depthwise_is_the_grouped_convolution(stride, shape):
     conv = DepthwiseConv(5, stride, layers())
-    x = normal(2, *shape, 5)
-    expected = jax.lax.conv_general_dilated(
-        x,
-        conv.kernel[...],
-        (stride, stride),
-        ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=5,
-    )
-    np.testing.assert_allclose(conv(x), expected, atol=1e-5)
+    blueprint, params, stats = take_apart(conv)
+    x, kernel = normal(2, *shape, 5), params["kernel"]
+
+    def ours(x, kernel):
+        return blueprint.build({"kernel": kernel}, stats)(x)
+
+    def grouped(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=5,
+        )
+
+    got, gradients = jax.vjp(ours, x, kernel)
+    expected, expected_gradients = jax.vjp(grouped, x, kernel)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    direction = normal(*got.shape)
+    for one, other in zip(gradients(direction), expected_gradients(direction), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_relative_positions_count_query_minus_key_row_by_row():
@@ -174,6 +186,8 @@ def test_outputs_with_and_without_classes_regression_and_reliability():
         ({"heads": (1, 3, 2)}, "8 features cannot be divided among 3 heads"),
         ({"n_expression": -1}, "n_expression must be at least 0"),
         ({"image_stages": (1, 1)}, "three numbers"),
+        ({"positions": "random"}, "positions must be one of normal, waves"),
+        ({"positions": "waves", "embedding": 18, "vit_heads": 2}, "multiple of 4; got"),
     ],
 )
 def test_sizes_that_do_not_go_together(changes, message):
@@ -199,8 +213,18 @@ def test_every_parameter_of_a_small_one_is_trained():
         assert np.any(leaf[...]), path
 
 
+def test_waves_tell_the_places_of_every_scale_apart():
+    model = models.create("poster_v2", **SMALL, positions="waves")
+    token, *scales = jnp.split(model.transformer.pos_embed[0], [1, 5, 9])
+    assert np.abs(token).max() < 0.2
+    for places in scales:  # 2 x 2 of them, each half as many numbers for the row and the column
+        np.testing.assert_allclose(places, scales[0], atol=0.2)
+        distances = np.linalg.norm(places[:, None] - places, axis=-1)
+        assert distances[~np.eye(4, dtype=bool)].min() > 0.5
+
+
 def test_the_tiny_preset_is_tiny_and_may_be_changed():
     model = models.create("poster_v2_tiny", dims=(16, 32, 64))
-    assert sum(x.size for x in take_apart(model)[1].values()) < 0.8e6
+    assert sum(x.size for x in take_apart(model)[1].values()) < 1.2e6
     assert model.fusions[0].norm.scale.shape == (16,)
     assert model.image_net.input_size == TINY["input_size"]

@@ -1,0 +1,126 @@
+"""`python -m affect_jax.benchmark cost`: what reliability balancing adds to a training step.
+
+The step of a run (forward, backward, optimizer) with and without `model.reliability` takes turns on
+a batch that lies on the devices already. Beside its time stand the operations that XLA counts in
+forward and backward pass, element-wise work included, and the parameters of the parts that run.
+"""
+
+import argparse
+import collections
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+from flax import nnx
+
+from affect_jax.benchmark import rows, train
+from affect_jax.errors import UserError
+from affect_jax.evaluate import normalise
+from affect_jax.train_state import take_apart
+
+SUITE = "cost"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the suite; see `--help`."""
+    parser = argparse.ArgumentParser("python -m affect_jax.benchmark cost", description=__doc__)
+    parser.add_argument("--system", default="arbex_rafdb", help="name of a file in configs/")
+    parser.add_argument("--model", default="", help="another model of the same kind")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--image_size", type=int, default=0, help="default: the config's")
+    parser.add_argument("--dtype", default="", help="default: the config's")
+    parser.add_argument("--steps", type=int, default=1, help="steps per measurement")
+    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--json", help="write the rows to this file")
+    options = parser.parse_args(arguments)
+    try:
+        results = measure(options)
+    except UserError as error:
+        print(f"affect_jax: {error}", file=sys.stderr)
+        return 2
+    print(rows.table(results))
+    if options.json:
+        rows.save(results, options.json)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows: milliseconds and operations of a step, with and without; parameters of each part.
+
+    Raises:
+      UserError: if the options do not fit, or the config has no balancing to leave out.
+    """
+    config = train.settings(options)
+    if not config.model.get("reliability"):
+        raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")
+    bare = config.copy_and_resolve_references()
+    with bare.unlocked():
+        bare.model.reliability = None
+    configs = {"bare": bare, "balanced": config}
+
+    def milliseconds(run):
+        return lambda: 1000 * config.batch_size / run()
+
+    cases = {name: milliseconds(train.training(c, options.steps)) for name, c in configs.items()}
+    figures = rows.in_turn(cases, options.repeats)
+    about = f"{config.model.name} {config.data.image_size} px, {config.batch_size}"
+    found = []
+    for metric, unit, values in (
+        ("step", "ms", figures),
+        ("step_operations", "GFLOP", {k: [operations(c) / 1e9] for k, c in configs.items()}),
+    ):
+        for name, own in values.items():
+            found.append(
+                rows.row(
+                    SUITE, f"{about}, {name}", metric, own, unit, lower_is_better=True,
+                    baseline="bare" if name != "bare" else None,
+                    baseline_figures=values["bare"] if name != "bare" else None,
+                )
+            )  # fmt: skip
+    for part, count in parameters(config).items():
+        found.append(rows.row(SUITE, part, "parameters", [count], "numbers"))
+    return found
+
+
+def operations(config: ml_collections.ConfigDict) -> float:
+    """Operations of loss and gradient of one batch, as XLA counts them before it optimises."""
+    system, phase, model = _training_model(config)
+    blueprint, params, stats = take_apart(model)
+    section = config.model
+
+    def gradient(params, stats, batch):
+        def loss(params):
+            images = normalise(batch["image"], section.mean, section.std)
+            outputs = system.forward(
+                blueprint.build(params, stats), images, phase, nnx.Rngs(dropout=0)
+            )
+            return system.loss(
+                outputs, batch, key=jax.random.key(0), axis_name=None, phase=phase, teacher=None
+            )[0]
+
+        return jax.grad(loss)(params)
+
+    lowered = jax.jit(gradient).lower(params, stats, train.random_batch(config))
+    return lowered.cost_analysis()["flops"]
+
+
+def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
+    """Numbers to train, by part: members of the model, those of its `backbone` apart; and all."""
+    counts: collections.Counter[str] = collections.Counter()
+    for path, array in take_apart(_training_model(config)[2])[1].items():
+        names = path.split("/")
+        counts["/".join(names[: 2 if names[0] == "backbone" else 1])] += array.size
+    return {**counts, "all": counts.total()}
+
+
+def _training_model(config: ml_collections.ConfigDict):
+    system = train.system_of(config)
+    phase = system.phases(config.num_steps)[-1]
+    model = system.create_model(nnx.Rngs(config.seed), None)
+    system.set_train_mode(model, phase)
+    return system, phase, model
+
+
+if __name__ == "__main__":
+    sys.exit(main())
