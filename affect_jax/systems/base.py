@@ -80,8 +80,10 @@ class System:
     def model_arguments(self) -> dict[str, Any]:
         """Constructor arguments of the model, JSON-able."""
         section = self.config.model.to_dict()
-        if section.get("reliability") is None:  # not every model can have it
-            section.pop("reliability", None)
+        if not models.takes(self.config.model.name, "reliability") and not section.get(
+            "reliability"
+        ):
+            section.pop("reliability", None)  # not every model can have it
         arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
         if models.takes(self.config.model.name, "image_size"):
             arguments.setdefault("image_size", self.config.data.image_size)

@@ -154,6 +154,16 @@ def test_metrics_are_known_before_training():
     assert make_system("resnet18", None).extra_metrics(1) == []
 
 
+def test_without_balancing_there_is_none():
+    """Though the model by itself would have it."""
+    config = base.get_config()
+    config.system = "arbex"
+    config.model = ConfigDict({**PLAIN, "name": "arbex_tiny", "reliability": None})
+    labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
+    arguments = systems.create(config, **labels).model_arguments()
+    assert arguments["reliability"] is None
+
+
 def test_a_model_directory_keeps_the_settings(tmp_path):
     arguments = {"n_expression": 4, "width": 4, "reliability": {"anchors": 2, "scope": "batch"}}
     model = models.create("resnet18", **arguments)
