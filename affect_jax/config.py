@@ -1,7 +1,6 @@
 """Loading, overriding, checking and comparing configurations."""
 
 import copy
-import difflib
 import importlib.util
 import json
 import math
@@ -14,7 +13,7 @@ from typing import Any
 import ml_collections
 
 from affect_jax import observe
-from affect_jax.errors import UserError
+from affect_jax.errors import UserError, nearest
 from configs import base
 
 CONFIG_FILE = "config.json"
@@ -44,13 +43,6 @@ _FREE = (
 
 class ConfigError(UserError):
     """A configuration that cannot work; the message names the key and what to do."""
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """A phrase naming the choice closest to `name`, or listing all choices."""
-    choices = sorted(choices)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(choices)}"
 
 
 def load_file(path: str | pathlib.Path) -> ml_collections.ConfigDict:

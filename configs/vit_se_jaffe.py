@@ -12,18 +12,11 @@ Commands: python -m data_pipelines.prepare --dataset jaffe --manual_dir FOLDER -
 
 from ml_collections import ConfigDict
 
-from configs import vit_se_fer2013
+from configs import vit_se_ckplus
 
 
 def get_config() -> ConfigDict:
-    """`vit_se_fer2013` on `jaffe`."""
-    config = vit_se_fer2013.get_config()
+    """`vit_se_ckplus` on `jaffe`."""
+    config = vit_se_ckplus.get_config()
     config.data.dataset = "jaffe"
-    config.batch_size = 32
-    config.num_epochs = 30.0
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.warmup_epochs = 3.0
-    config.loss.class_weights = "none"
-    config.data.crop = "auto"
-    config.crossval.folds = 10
     return config

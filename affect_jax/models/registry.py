@@ -1,12 +1,13 @@
 """Models by name."""
 
 import dataclasses
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import nnx
+
+from affect_jax.errors import nearest
 
 _REGISTRY: dict[str, "Entry"] = {}
 
@@ -55,7 +56,7 @@ def names() -> list[str]:
 def entry(name: str) -> Entry:
     """The registration of `name`; ValueError naming the nearest name if there is none."""
     if name not in _REGISTRY:
-        raise ValueError(f"no model is named {name!r}{_nearest(name, names())}")
+        raise ValueError(f"no model is named {name!r}; {nearest(name, names())}")
     return _REGISTRY[name]
 
 
@@ -81,14 +82,7 @@ def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: 
     found = entry(name)
     for keyword in kwargs:
         if keyword not in found.keywords():
-            nearest = _nearest(keyword, found.keywords())
-            raise TypeError(f"model {name!r} has no keyword {keyword!r}{nearest}")
+            hint = nearest(keyword, found.keywords())
+            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
     rngs = nnx.Rngs(seed) if rngs is None else rngs
     return found.constructor(**found.fixed, **{**found.preset, **kwargs}, rngs=rngs)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
-    suggestion = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{suggestion} (known: {', '.join(known)})"
