@@ -1,17 +1,23 @@
 """`python -m affect_jax.benchmark cost`: what reliability balancing adds to a training step.
 
 The step of a run (forward, backward, optimizer) with and without `model.reliability` takes turns on
-a batch that lies on the devices already. Beside its time stand the operations that XLA counts in
-forward and backward pass, element-wise work included, and the parameters of the parts that run.
+a batch that lies on the devices already, and so does the part by itself: its correction, all losses
+and their gradients, from given embeddings and logits. Beside the times stand the operations that
+XLA counts in forward and backward pass, element-wise work included, and the parameters of the parts
+that run. A full-size step on a CPU takes most of a minute and longer to compile: `--repeats 0` only
+counts, `--only_alone` times nothing but the part.
 """
 
 import argparse
 import collections
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from flax import nnx
 
 from affect_jax.benchmark import rows, train
@@ -32,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="", help="default: the config's")
     parser.add_argument("--steps", type=int, default=1, help="steps per measurement")
     parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--only_alone", action="store_true", help="time no whole step")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
     try:
@@ -62,7 +69,11 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     def milliseconds(run):
         return lambda: 1000 * config.batch_size / run()
 
-    cases = {name: milliseconds(train.training(c, options.steps)) for name, c in configs.items()}
+    cases: dict[str, Callable[[], float]] = {}
+    if options.repeats:
+        if not options.only_alone:
+            cases = {k: milliseconds(train.training(c, options.steps)) for k, c in configs.items()}
+        cases["balancing alone"] = alone(config)
     figures = rows.in_turn(cases, options.repeats)
     about = f"{config.model.name} {config.data.image_size} px, {config.batch_size}"
     found = []
@@ -71,11 +82,11 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         ("step_operations", "GFLOP", {k: [operations(c) / 1e9] for k, c in configs.items()}),
     ):
         for name, own in values.items():
+            against = values.get("bare") if name == "balanced" else None
             found.append(
                 rows.row(
                     SUITE, f"{about}, {name}", metric, own, unit, lower_is_better=True,
-                    baseline="bare" if name != "bare" else None,
-                    baseline_figures=values["bare"] if name != "bare" else None,
+                    baseline="bare" if against else None, baseline_figures=against,
                 )
             )  # fmt: skip
     for part, count in parameters(config).items():
@@ -103,6 +114,38 @@ def operations(config: ml_collections.ConfigDict) -> float:
 
     lowered = jax.jit(gradient).lower(params, stats, train.random_batch(config))
     return lowered.cost_analysis()["flops"]
+
+
+def alone(config: ml_collections.ConfigDict) -> Callable[[], float]:
+    """A function that runs the part once, forward and backward, and returns milliseconds."""
+    system, phase, model = _training_model(config)
+    blueprint, params, stats = take_apart(model.reliability)
+    batch = train.random_batch(config)
+    model.eval()
+    found = jax.eval_shape(model, batch["image"].astype(np.float32))
+    rng = np.random.default_rng(0)
+    given = {
+        name: rng.standard_normal(found[name].shape).astype(np.float32)
+        for name in ("embedding", "logits")
+    }
+
+    @jax.jit
+    def gradient(params, given):
+        def loss(params, given):
+            return system.loss(
+                blueprint.build(params, stats)(given), batch, key=jax.random.key(0),
+                axis_name=None, phase=phase, teacher=None,
+            )[0]  # fmt: skip
+
+        return jax.grad(loss, argnums=(0, 1))(params, given)
+
+    def run() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(gradient(params, given))
+        return 1000 * (time.perf_counter() - start)
+
+    run()  # compiles
+    return run
 
 
 def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
