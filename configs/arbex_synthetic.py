@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = base.get_config()
     config.system = "arbex"
     config.batch_size = 32
-    config.num_steps = 400
+    config.num_steps = 800
     config.log_every = 50
     config.eval_every = 200
 
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.ema_decay = 0.98
 
     config.data.source = "synthetic"
-    config.data.synthetic.num_train = 6000
+    config.data.synthetic.num_train = 10000
     config.data.synthetic.num_validation = 320
     config.data.synthetic.num_test = 1024
     config.data.synthetic.render_size = 64

@@ -38,6 +38,8 @@ _PAPER_GAIN = {1: 1.82, 2: 2.03, 3: 2.11, 4: 2.19, 5: 2.24, 6: 2.26, 8: 2.29, 10
 def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = arbex_synthetic.get_config()
+    config.num_steps = 400
+    config.data.synthetic.num_train = 6000
     config.data.synthetic.symmetric_noise = 0.2
     config.checkpoint.keep = 1
     return config

@@ -19,9 +19,9 @@ def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = arbex_faces.get_config()
     config.init_allow = ("reliability",)
-    config.num_steps = 200
-    config.eval_every = 100
-    config.checkpoint.every = 100
+    config.num_steps = 150
+    config.eval_every = 75
+    config.checkpoint.every = 75
     config.checkpoint.keep = 1
     return config
 

@@ -29,6 +29,8 @@ _PAPER = {
 def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = arbex_synthetic.get_config()
+    config.num_steps = 400
+    config.data.synthetic.num_train = 6000
     config.checkpoint.keep = 1
     return config
 
