@@ -1,8 +1,9 @@
-"""ViT-Ti/16 with squeeze and excitation on your own photos, from scratch.
+"""ViT-Ti/16 with squeeze and excitation on your own photos, from scratch or from stage 1.
 
-Trains: expressions at 96 px, as `resnet18_faces` and `emofan_faces` do; transformers want weights
-from a large data set (--config.init_from) or many more photos, and this run shows how much.
-Paper: Aouayeb et al., 2021. Time: 10 minutes on one CPU core (estimated).
+Trains: expressions at 96 px with 4 of the 12 blocks, on the split and with the measures of
+`resnet18_faces` and `emofan_faces`. Transformers want weights from a large data set
+(--config.init_from), or many more photos, and this run shows how much. Paper: Aouayeb et al., 2021.
+Time and score: TBD
 Command: python -m affect_jax.main --config configs/vit_se_faces.py --workdir runs/vit_se_faces \\
              --config.data.manifest=PATH.csv
 """
@@ -13,17 +14,18 @@ from configs import emofan_faces, vit_se_synthetic
 
 
 def get_config() -> ConfigDict:
-    """Four blocks; data, splits and measures of `emofan_faces`, but for the moving of faces."""
+    """Data, splits and measures of `emofan_faces`, but for the moving of faces."""
     config = emofan_faces.get_config()
     small = vit_se_synthetic.get_config()
     config.system = small.system
     config.model = small.model
-    config.model.depth = 4
     config.optimizer = small.optimizer
     config.optimizer.learning_rate = 5e-4
     config.landmark_stage.steps = 0
-    config.num_steps = 700
+    config.batch_size = small.batch_size
+    config.num_steps = 600
     config.log_every = 50
+    config.eval_every = 150
     config.data.augment = "none"
     config.data.augment_overrides.flip = 0.5
     return config

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from configs import vit_se_synthetic
 
 _STAGE_2 = {
-    "num_steps": 80,
-    "eval_every": 40,
-    "checkpoint.every": 80,
+    "num_steps": 50,
+    "eval_every": 25,
+    "checkpoint.every": 50,
     "checkpoint.keep": 1,
     "optimizer.learning_rate": 3e-4,
     "optimizer.warmup_steps": 10,
