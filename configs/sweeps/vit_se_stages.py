@@ -24,7 +24,7 @@ _STAGE_2 = {
     "optimizer.warmup_steps": 10,
     "data.synthetic.seed": 1,
     "data.synthetic.num_train": 213,
-    "data.synthetic.videos_per_person": 21,
+    "data.synthetic.videos_per_person": 22,
 }
 
 
