@@ -13,13 +13,14 @@ import collections
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 from flax import nnx
 
+from affect_jax import systems
 from affect_jax.benchmark import rows, train
 from affect_jax.errors import UserError
 from affect_jax.evaluate import normalise
@@ -65,6 +66,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with bare.unlocked():
         bare.model.reliability = None
     configs = {"bare": bare, "balanced": config}
+    built = {name: Built.of(c) for name, c in configs.items()}
 
     def milliseconds(run):
         return lambda: 1000 * config.batch_size / run()
@@ -73,13 +75,13 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     if options.repeats:
         if not options.only_alone:
             cases = {k: milliseconds(train.training(c, options.steps)) for k, c in configs.items()}
-        cases["balancing alone"] = alone(config)
+        cases["balancing alone"] = alone(built["balanced"])
     figures = rows.in_turn(cases, options.repeats)
     about = f"{config.model.name} {config.data.image_size} px, {config.batch_size}"
     found = []
     for metric, unit, values in (
         ("step", "ms", figures),
-        ("step_operations", "GFLOP", {k: [operations(c) / 1e9] for k, c in configs.items()}),
+        ("step_operations", "GFLOP", {k: [operations(b) / 1e9] for k, b in built.items()}),
     ):
         for name, own in values.items():
             against = values.get("bare") if name == "balanced" else None
@@ -89,40 +91,58 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                     baseline="bare" if against else None, baseline_figures=against,
                 )
             )  # fmt: skip
-    for part, count in parameters(config).items():
+    for part, count in parameters(built["balanced"].model).items():
         found.append(rows.row(SUITE, part, "parameters", [count], "numbers"))
     return found
 
 
-def operations(config: ml_collections.ConfigDict) -> float:
+class Built(NamedTuple):
+    """A config's model in training mode, and what else its loss takes."""
+
+    config: ml_collections.ConfigDict
+    system: systems.System
+    phase: systems.base.Phase
+    model: nnx.Module
+
+    @classmethod
+    def of(cls, config: ml_collections.ConfigDict) -> "Built":
+        system = train.system_of(config)
+        phase = system.phases(config.num_steps)[-1]
+        model = system.create_model(nnx.Rngs(config.seed), None)
+        system.set_train_mode(model, phase)
+        return cls(config, system, phase, model)
+
+    def loss(self, outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+        return self.system.loss(
+            outputs, batch, key=jax.random.key(0), axis_name=None, phase=self.phase, teacher=None
+        )[0]
+
+
+def operations(built: Built) -> float:
     """Operations of loss and gradient of one batch, as XLA counts them before it optimises."""
-    system, phase, model = _training_model(config)
-    blueprint, params, stats = take_apart(model)
-    section = config.model
+    blueprint, params, stats = take_apart(built.model)
+    section = built.config.model
 
     def gradient(params, stats, batch):
         def loss(params):
             images = normalise(batch["image"], section.mean, section.std)
-            outputs = system.forward(
-                blueprint.build(params, stats), images, phase, nnx.Rngs(dropout=0)
-            )
-            return system.loss(
-                outputs, batch, key=jax.random.key(0), axis_name=None, phase=phase, teacher=None
-            )[0]
+            model = blueprint.build(params, stats)
+            outputs = built.system.forward(model, images, built.phase, nnx.Rngs(dropout=0))
+            return built.loss(outputs, batch)
 
         return jax.grad(loss)(params)
 
-    lowered = jax.jit(gradient).lower(params, stats, train.random_batch(config))
+    lowered = jax.jit(gradient).lower(params, stats, train.random_batch(built.config))
     return lowered.cost_analysis()["flops"]
 
 
-def alone(config: ml_collections.ConfigDict) -> Callable[[], float]:
+def alone(built: Built) -> Callable[[], float]:
     """A function that runs the part once, forward and backward, and returns milliseconds."""
-    system, phase, model = _training_model(config)
-    blueprint, params, stats = take_apart(model.reliability)
-    batch = train.random_batch(config)
-    model.eval()
-    found = jax.eval_shape(model, batch["image"].astype(np.float32))
+    blueprint, params, stats = take_apart(built.model.reliability)
+    batch = train.random_batch(built.config)
+    built.model.eval()
+    found = jax.eval_shape(built.model, batch["image"].astype(np.float32))
+    built.system.set_train_mode(built.model, built.phase)
     rng = np.random.default_rng(0)
     given = {
         name: rng.standard_normal(found[name].shape).astype(np.float32)
@@ -132,10 +152,7 @@ def alone(config: ml_collections.ConfigDict) -> Callable[[], float]:
     @jax.jit
     def gradient(params, given):
         def loss(params, given):
-            return system.loss(
-                blueprint.build(params, stats)(given), batch, key=jax.random.key(0),
-                axis_name=None, phase=phase, teacher=None,
-            )[0]  # fmt: skip
+            return built.loss(blueprint.build(params, stats)(given), batch)
 
         return jax.grad(loss, argnums=(0, 1))(params, given)
 
@@ -148,21 +165,13 @@ def alone(config: ml_collections.ConfigDict) -> Callable[[], float]:
     return run
 
 
-def parameters(config: ml_collections.ConfigDict) -> dict[str, int]:
+def parameters(model: nnx.Module) -> dict[str, int]:
     """Numbers to train, by part: members of the model, those of its `backbone` apart; and all."""
     counts: collections.Counter[str] = collections.Counter()
-    for path, array in take_apart(_training_model(config)[2])[1].items():
+    for path, array in take_apart(model)[1].items():
         names = path.split("/")
         counts["/".join(names[: 2 if names[0] == "backbone" else 1])] += array.size
     return {**counts, "all": counts.total()}
-
-
-def _training_model(config: ml_collections.ConfigDict):
-    system = train.system_of(config)
-    phase = system.phases(config.num_steps)[-1]
-    model = system.create_model(nnx.Rngs(config.seed), None)
-    system.set_train_mode(model, phase)
-    return system, phase, model
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from configs import arbex_synthetic
 
 @pytest.fixture
 def small(monkeypatch):
-    """A narrow ResNet-18 with balancing instead of the config that is named; nothing is timed."""
+    """A ViT of one block with balancing instead of the config that is named, and times made up."""
     config = arbex_synthetic.get_config()
     reliability = config.model.reliability
     with config.unlocked():
-        config.model = {"name": "resnet18", "width": 4, "dtype": "float32", "mean": (0.5,) * 3}
+        config.model = {"name": "vit_ti16", "depth": 1, "dtype": "float32", "mean": (0.5,) * 3}
         config.model.update(std=(0.5,) * 3, reliability=reliability)
         config.num_steps, config.batch_size, config.data.image_size = 10, 8, 32
     monkeypatch.setattr(train, "settings", lambda options: config)
@@ -42,7 +42,7 @@ def test_the_rows(small, tmp_path, capsys):
     model = train.system_of(small).create_model(nnx.Rngs(0), None)
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
     assert counts.pop("all") == sum(counts.values()) == sum(sizes)
-    assert counts["reliability"] > 7 * 10 * 32  # anchors of 32 numbers, ten a class
+    assert counts["reliability"] > 7 * 10 * 192  # anchors of 192 numbers, ten a class
 
 
 def test_a_config_without_balancing_is_refused(small, capsys):
