@@ -21,6 +21,10 @@ from affect_jax.errors import UserError
 
 _SHOWN = 8
 
+# Orbax lets the replicas of an array write a part each, cut out by a program that is compiled for
+# every shape and device. Parts below 4 MB are not worth that.
+_MIN_PART_BYTES = 4 << 20
+
 # Parts of a train state that are needed to use the model.
 MODEL_PARTS = ("params", "stats", "ema")
 
@@ -94,6 +98,11 @@ class Checkpointer:
             value = metrics.get(best_metric)
             return -np.inf if value is None or not np.isfinite(value) else sign * value
 
+        ocp.type_handlers.register_type_handler(
+            jax.Array,
+            ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_PART_BYTES),
+            override=True,
+        )
         self.best_metric = best_metric
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(

@@ -45,7 +45,8 @@ def config(**changes: object) -> ml_collections.ConfigDict:
 def start(workdir: pathlib.Path, *flags: str, **changes: object) -> subprocess.Popen:
     """The same run as a process of its own, on one device unless the environment says otherwise."""
     values = {**OVERRIDES, **_dotted(changes)}
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     return subprocess.Popen(
         [sys.executable, "-m", "affect_jax.main", "--config", "configs/quickstart.py"]
         + ["--workdir", str(workdir), *flags]
