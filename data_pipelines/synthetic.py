@@ -156,6 +156,10 @@ class SyntheticFaces:
         _known(knobs, [field.name for field in dataclasses.fields(Options)])
         self.size, self.seed, self.image_size = int(size), int(seed), int(image_size)
         self.split, self.version, self.options = split, version, Options(**knobs)
+        self._streams = [
+            hashing.extend(0, self.seed, version, stream)
+            for stream in (_PERSON, _VIDEO, _BACKGROUND, _FRAME)
+        ]
 
     def __len__(self) -> int:
         return self.size
@@ -242,11 +246,12 @@ class SyntheticFaces:
     def _record(self, index: int, labels: _Labels, row: int) -> dict[str, Any]:
         o = self.options
         person_id, video, true = (int(x[row]) for x in (labels.person, labels.video, labels.true))
+        person_key, video_key, background_key, frame_key = self._streams
         keys = [
-            self._fold(_PERSON, person_id),
-            self._fold(_VIDEO, person_id, video),
-            self._fold(_BACKGROUND, person_id, video),
-            self._fold(_FRAME, person_id, index),
+            hashing.extend(person_key, person_id),
+            hashing.extend(video_key, person_id, video),
+            hashing.extend(background_key, person_id, video),
+            hashing.extend(frame_key, person_id, index),
         ]
         traits, (u, n), (blobs, _), ((grain_x, grain_y, *missing), jitter) = hashing.draw(
             keys, [identity.NUMBERS, clip.NUMBERS, (clip.BLOBS, 0), (4, 2)]
@@ -276,7 +281,8 @@ class SyntheticFaces:
             image = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
             landmarks = (landmarks + 0.5) * (self.image_size / size) - 0.5
         landmarks = landmarks.astype(np.float32)
-        (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
+        x, y = landmarks.T.tolist()
+        x0, y0, x1, y1 = min(x), min(y), max(x), max(y)
         if missing[0] < o.missing_valence_arousal:
             valence_arousal = np.full(2, np.nan, np.float32)
         if missing[1] < o.missing_landmarks:

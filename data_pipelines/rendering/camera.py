@@ -62,10 +62,9 @@ def expose(image: np.ndarray, sensor: Sensor, grain_x: float, grain_y: float) ->
     if sensor.blur > 0.05:
         image = cv2.GaussianBlur(image, (0, 0), sensor.blur * size / 128)
     if sensor.offset or sensor.gains != (1.0, 1.0, 1.0):
-        matrix = np.zeros((3, 4), np.float32)
-        matrix[[0, 1, 2], [0, 1, 2]] = sensor.gains
-        matrix[:, 3] = sensor.offset
-        image = cv2.transform(image, matrix)
+        (red, green, blue), offset = sensor.gains, sensor.offset
+        matrix = [(red, 0, 0, offset), (0, green, 0, offset), (0, 0, blue, offset)]
+        image = cv2.transform(image, np.array(matrix, np.float32))
     if sensor.noise > 0:
         tile = _noise_tile()
         if size > 256:

@@ -2,7 +2,11 @@
 
 A picture has four channels: RGB, and the share of a pixel that belongs to the person (the
 background has 0), so that one stroke draws both. Layers with one channel take a number for colour.
+Points are in pixels (float), or already in sixteenths of a pixel (int32, from `fixed`): it costs no
+more to convert all curves of a picture at once than to convert one.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -26,9 +30,16 @@ def mix(a: Colour, b: Colour, part: float) -> Colour:
     return (keep * a[0] + part * b[0], keep * a[1] + part * b[1], keep * a[2] + part * b[2])
 
 
-def _fixed(lines: np.ndarray) -> list[np.ndarray]:
-    fixed = (lines * _ONE).astype(np.int32)
-    return list(fixed) if fixed.ndim == 3 else [fixed]
+def fixed(points: np.ndarray) -> np.ndarray:
+    """Sixteenths of a pixel, int32."""
+    return (points * _ONE).astype(np.int32)
+
+
+def _lines(points: np.ndarray) -> Sequence[np.ndarray]:
+    """Curves, int32 [n, 2], of one curve or several."""
+    if points.dtype != np.int32:
+        points = fixed(points)
+    return points if points.ndim == 3 else [points]
 
 
 def _value(colour: Colour | float) -> tuple[float, ...] | float:
@@ -37,7 +48,7 @@ def _value(colour: Colour | float) -> tuple[float, ...] | float:
 
 def fill(image: np.ndarray, points: np.ndarray, colour: Colour | float) -> None:
     """Fill a polygon [n, 2], or several that do not overlap, [k, n, 2]."""
-    cv2.fillPoly(image, _fixed(points), _value(colour), cv2.LINE_AA, _SHIFT)
+    cv2.fillPoly(image, _lines(points), _value(colour), cv2.LINE_AA, _SHIFT)
 
 
 def stroke(
@@ -48,12 +59,12 @@ def stroke(
     closed: bool = False,
 ) -> None:
     """Draw a line [n, 2], or several [k, n, 2]."""
-    cv2.polylines(image, _fixed(lines), closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(image, _lines(lines), closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
 
 
-def disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: Colour | float) -> None:
+def disc(image: np.ndarray, x: float, y: float, radius: float, colour: Colour | float) -> None:
     """Fill a circle."""
-    at = (int(centre[0] * _ONE), int(centre[1] * _ONE))
+    at = (int(x * _ONE), int(y * _ONE))
     cv2.circle(image, at, max(1, int(radius * _ONE)), _value(colour), -1, cv2.LINE_AA, _SHIFT)
 
 
@@ -63,23 +74,38 @@ def hull(points: np.ndarray) -> np.ndarray:
 
 
 def window(outline: np.ndarray, size: int) -> Box | None:
-    """(x0, y0, x1, y1) of the part of the picture around an outline; None if hardly any is left."""
-    x0, y0 = (max(int(low) - 2, 0) for low in outline.min(0).tolist())
-    x1, y1 = (min(int(high) + 4, size) for high in outline.max(0).tolist())
+    """(x0, y0, x1, y1) of the part of the picture around outlines (int32 [..., 2] from `fixed`).
+
+    None if hardly any is left.
+    """
+    x, y, width, height = cv2.boundingRect(outline.reshape(-1, 2))
+    x0, y0 = max(x // _ONE - 2, 0), max(y // _ONE - 2, 0)
+    x1 = min((x + width - 1) // _ONE + 4, size)
+    y1 = min((y + height - 1) // _ONE + 4, size)
     return (x0, y0, x1, y1) if x1 - x0 > 3 and y1 - y0 > 3 else None
 
 
 def patch(box: Box, colour: Colour) -> np.ndarray:
     """A picture of one colour for a part of the whole."""
     x0, y0, x1, y1 = box
-    return np.full((y1 - y0, x1 - x0, 4), (*colour, 255), np.uint8)
+    image = np.empty((y1 - y0, x1 - x0, 4), np.uint8)
+    cv2.rectangle(image, (0, 0), (x1 - x0, y1 - y0), _value(colour), cv2.FILLED)
+    return image
+
+
+def within(points: np.ndarray, box: Box) -> np.ndarray:
+    """Points from `fixed`, seen from a part of the picture."""
+    return points - np.array([box[0] * _ONE, box[1] * _ONE], np.int32)
 
 
 def blend(image: np.ndarray, patch: np.ndarray, box: Box, outline: np.ndarray) -> None:
-    """Put the patch (used up) into a part of the picture, within an outline, with soft edges."""
+    """Put the patch (used up) into a part of the picture, within outlines, with soft edges.
+
+    Outlines are seen from the part, as patches are (`within`).
+    """
     x0, y0, x1, y1 = box
-    area, alpha = image[y0:y1, x0:x1], np.zeros_like(patch)
-    fill(alpha, outline - (x0, y0), (255.0, 255.0, 255.0))
+    area, alpha = image[y0:y1, x0:x1], np.zeros(patch.shape, np.uint8)
+    fill(alpha, outline, (255.0, 255.0, 255.0))
     cv2.multiply(patch, alpha, patch, scale=1 / 255)
     cv2.bitwise_not(alpha, alpha)
     cv2.multiply(area, alpha, area, scale=1 / 255)

@@ -19,6 +19,8 @@ BLOBS = 100
 FRAME_TIME = 0.35
 _OBSTACLE_SHARE = 0.06
 _BLEND_SHARE = 0.15
+# A blob is brighter or darker (its last number), and a little coloured (the others).
+_BLOB_COLOURS = np.array([(0.45, 0, 0, 0), (0, 0.45, 0, 0), (0, 0, 0.45, 0), (1, 1, 1, 0)])
 _UNITS = len(expressions.ACTION_UNITS)
 
 
@@ -43,9 +45,9 @@ def expression(
     strength = _clip(0.62 + 0.38 * u[0] + 0.13 * swing, 0.45, 1.1) * person.expressiveness
     side = int(u[4] < 0.5)
     full, offset = expressions.activations(category, u[3], side)
-    numbers = np.array(n[: 2 * _UNITS])[:, None]
-    au = full * (1.0 + 0.14 * numbers[:_UNITS]) * (person.asymmetry * strength)
-    au += np.maximum(0.0, (0.05 + 0.015 * swing) * numbers[_UNITS:])
+    habits = np.array(n[: 2 * _UNITS])[:, None]
+    au = full * (1.0 + 0.14 * habits[:_UNITS]) * (person.asymmetry * strength)
+    au += np.maximum(0.0, (0.05 + 0.015 * swing) * habits[_UNITS:])
     valence, arousal = (strength * x for x in expressions.circumplex(category, offset))
     if u[5] < _BLEND_SHARE:
         second = int(u[6] * len(expressions.CLASS_NAMES))
@@ -101,12 +103,10 @@ def background(u: list[float], blobs: list[float], size: int) -> np.ndarray:
 
     `blobs`: `BLOBS` further uniform numbers.
     """
-    colours = np.array(blobs).reshape(5, 5, 4) - 0.5
-    grey = 0.15 + 0.7 * u[24]
-    tint = [grey + 0.25 * (u[25 + k] - 0.5) for k in range(3)]
-    field = tint + (0.15 + 0.5 * u[28]) * (colours[..., 3:] + 0.45 * colours[..., :3])
-    coarse = np.zeros((5, 5, 4), np.uint8)
-    coarse[..., :3] = np.minimum(np.maximum(235.0 * field + 10.0, 0.0), 255.0)
+    grey, contrast = 0.15 + 0.7 * u[24], 235.0 * (0.15 + 0.5 * u[28])
+    tint = [235.0 * (grey + 0.25 * (u[25 + k] - 0.5)) + 10.0 for k in range(3)]
+    field = (np.array(blobs).reshape(25, 4) - 0.5) @ (contrast * _BLOB_COLOURS) + [*tint, 0.0]
+    coarse = np.minimum(np.maximum(field, 0.0), 255.0).astype(np.uint8).reshape(5, 5, 4)
     coarse = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
 

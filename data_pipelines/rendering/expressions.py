@@ -4,6 +4,7 @@ The combinations follow the published EMFACS-like prototypes (Ekman and Friesen,
 Martinez, PNAS 2014); the variants of one category and their strengths are ours.
 """
 
+import bisect
 import functools
 import itertools
 
@@ -51,6 +52,11 @@ PROTOTYPES = (
         (0.2, {12: 1.05, 14: 1.1, 43: 0.2}, -0.05),
     ),
 )
+# Where on the unit interval each variant but the last ends.
+_EDGES = [
+    list(itertools.accumulate(probability for probability, _, _ in variants[:-1]))
+    for variants in PROTOTYPES
+]
 UNILATERAL = CLASS_NAMES.index("contempt")
 
 # Valence and arousal of each category at full intensity (after Russell's circumplex, 1980).
@@ -78,10 +84,8 @@ def activations(category: int, choice: float, side: int) -> tuple[np.ndarray, fl
     `choice` in (0, 1) picks the variant, `side` the stronger half of a one-sided expression.
     Returns float64 [units, 2] (image left, image right) and the variant's arousal offset.
     """
-    variants = PROTOTYPES[category]
-    edges = itertools.accumulate(probability for probability, _, _ in variants)
-    chosen = min(sum(choice >= edge for edge in edges), len(variants) - 1)
-    return _levels(category, chosen, side), variants[chosen][2]
+    chosen = bisect.bisect(_EDGES[category], choice)
+    return _levels(category, chosen, side), PROTOTYPES[category][chosen][2]
 
 
 @functools.cache
@@ -107,4 +111,5 @@ class Muscles:
         left, right = levels.T.tolist()
         self.left: Units = dict(zip(ACTION_UNITS, left, strict=True))
         self.right: Units = dict(zip(ACTION_UNITS, right, strict=True))
-        self.mean: Units = {k: 0.5 * (self.left[k] + self.right[k]) for k in ACTION_UNITS}
+        mean = [0.5 * (a + b) for a, b in zip(left, right, strict=True)]
+        self.mean: Units = dict(zip(ACTION_UNITS, mean, strict=True))

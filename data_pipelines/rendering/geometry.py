@@ -7,7 +7,9 @@ on the features that a picture shows.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,29 +77,41 @@ def surface(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return -96.0 + 98.0 * np.sqrt(np.maximum(inside, 0.02))
 
 
-class Table:
-    """Arrays of one width, one below the other in `rows` [n, d], by name.
+Places = dict[str, tuple[slice, tuple[int, ...] | None]]
 
-    Args:
-      parts: arrays [..., d].
+
+def places(parts: Mapping[str, np.ndarray], start: int = 0) -> Places:
+    """Where named arrays lie when stacked (`stack`): rows from `start` on, and a shape [k, n, -1].
+
+    The shape of an array [n, d] is None: its rows have it already.
     """
+    found = {}
+    for name, part in parts.items():
+        stop = start + part.size // part.shape[-1]
+        found[name] = (slice(start, stop), None if part.ndim == 2 else (*part.shape[:-1], -1))
+        start = stop
+    return found
 
-    def __init__(self, parts: Mapping[str, np.ndarray]) -> None:
-        width = next(iter(parts.values())).shape[-1]
-        self.rows = np.concatenate([part.reshape(-1, width) for part in parts.values()])
-        self._places, start = [], 0
-        for name, part in parts.items():
-            stop = start + part.size // width
-            self._places.append((name, slice(start, stop), part.shape[:-1]))
-            start = stop
 
-    def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """By name, the rows of [n, k] (or of more) that belong to a part: views [..., k]."""
-        width = values.shape[-1]
-        return {
-            name: values[rows] if len(shape) == 1 else values[rows].reshape(*shape, width)
-            for name, rows, shape in self._places
-        }
+def stack(parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Arrays [..., d], one below the other: [n, d]."""
+    return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts.values()])
+
+
+class Rows:
+    """The rows of an array [n, d] by the names of the parts that they belong to."""
+
+    def __init__(self, places: Places, values: np.ndarray) -> None:
+        self._places, self._values = places, values
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A part: a view [..., d]."""
+        rows, shape = self._places[name]
+        part = self._values[rows]
+        return part if shape is None else part.reshape(shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +201,7 @@ def _nose(person: Person, muscles: Muscles, nose: float) -> Points:
     return [*bridge, tip, *base]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Lips:
+class _Lips(NamedTuple):
     """One half of the mouth: the edges of the lips from the middle (t = 0) to the corner (1)."""
 
     corner_x: float
@@ -254,11 +267,12 @@ def _half_lips(person: Person, muscles: Muscles, m: Units, level: Levels) -> _Li
 
 def _mouth(person: Person, muscles: Muscles, level: Levels) -> Points:
     """20 points in iBUG order (48 to 67)."""
-    points: list[tuple[float, float, float]] = [(0.0, 0.0, 0.0)] * 20
+    points: Points = [(0.0, 0.0, 0.0)] * 20
     middles = []
+    front = 12.0 - 0.25 * muscles.mean[26]
 
     def place(index: int, x: float, y: float, back: float = 0.0) -> None:
-        points[index] = (x, y, 12.0 - back - 0.016 * x * x - 0.25 * muscles.mean[26])
+        points[index] = (x, y, front - back - 0.016 * x * x)
 
     for sign, m, outer, inner in (
         (-1.0, muscles.left, (0, 1, 2, 10, 11), (12, 13, 19)),
@@ -329,23 +343,27 @@ class Camera:
 
     @functools.cached_property
     def rotation(self) -> np.ndarray:
-        cy, sy = np.cos(self.yaw), np.sin(self.yaw)
-        cp, sp = np.cos(self.pitch), np.sin(self.pitch)
-        cr, sr = np.cos(self.roll), np.sin(self.roll)
-        about_y = np.array([[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]])
-        about_x = np.array([[1.0, 0.0, 0.0], [0.0, cp, -sp], [0.0, sp, cp]])
-        about_z = np.array([[cr, -sr, 0.0], [sr, cr, 0.0], [0.0, 0.0, 1.0]])
-        return about_z @ about_x @ about_y
+        """About y (yaw), then x (pitch), then z (roll)."""
+        cy, sy = math.cos(self.yaw), math.sin(self.yaw)
+        cp, sp = math.cos(self.pitch), math.sin(self.pitch)
+        cr, sr = math.cos(self.roll), math.sin(self.roll)
+        return np.array(
+            [
+                (cr * cy - sr * sp * sy, -sr * cp, cr * sy + sr * sp * cy),
+                (sr * cy + cr * sp * sy, cr * cp, sr * sy - cr * sp * cy),
+                (-cp * sy, sp, cp * cy),
+            ]
+        )
 
     def turn(self, points: np.ndarray) -> np.ndarray:
-        """Face coordinates [..., 3] to camera coordinates (still millimetres)."""
-        return (points - PIVOT) @ self.rotation.T + PIVOT
+        """Face coordinates [3, n] to camera coordinates (still millimetres)."""
+        return self.rotation @ (points - PIVOT[:, None]) + PIVOT[:, None]
 
     def flatten(self, turned: np.ndarray) -> np.ndarray:
-        """Camera coordinates [..., 3] to pixels [..., 2]."""
-        zoom = self.scale * self.distance / (self.distance - turned[..., 2:])
-        return turned[..., :2] * zoom + (self.centre - np.array([0.0, LOOK_AT]) * self.scale)
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Face coordinates [..., 3] to pixels [..., 2]."""
-        return self.flatten(self.turn(points))
+        """Camera coordinates [3, n] to pixels [2, n]."""
+        zoom = (self.scale * self.distance) / (self.distance - turned[2])
+        x, y = self.centre
+        flat = turned[:2] * zoom
+        flat[0] += x
+        flat[1] += y - LOOK_AT * self.scale
+        return flat

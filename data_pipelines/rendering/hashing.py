@@ -4,12 +4,16 @@ Library generators may change their streams between releases; this arithmetic ca
 labels drawn today are the labels of any later machine.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
+# The same numbers as arrays' elements: NumPy converts a plain int anew each time.
+_U64_GOLDEN, _U64_MIX_1, _U64_MIX_2 = (np.uint64(x) for x in (_GOLDEN, _MIX_1, _MIX_2))
+_U64_30, _U64_27, _U64_31, _U64_11 = (np.uint64(x) for x in (30, 27, 31, 11))
 
 
 def _mix_int(x: int) -> int:
@@ -21,9 +25,19 @@ def _mix_int(x: int) -> int:
 
 def _mix(x: np.ndarray) -> np.ndarray:
     """The same on a uint64 array."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(_MIX_1)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(_MIX_2)
-    return x ^ (x >> np.uint64(31))
+    x = x ^ (x >> _U64_30)
+    x *= _U64_MIX_1
+    x ^= x >> _U64_27
+    x *= _U64_MIX_2
+    x ^= x >> _U64_31
+    return x
+
+
+def extend(key: int, *parts: int) -> int:
+    """Hash further integers into a key."""
+    for part in parts:
+        key = _mix_int((key * _MIX_1 + part + _GOLDEN) & _MASK)
+    return key
 
 
 def fold(*parts: int | np.ndarray) -> np.ndarray:
@@ -31,21 +45,25 @@ def fold(*parts: int | np.ndarray) -> np.ndarray:
     key: int | np.ndarray = 0
     for part in parts:
         if isinstance(key, int) and not isinstance(part, np.ndarray):
-            key = _mix_int((key * _MIX_1 + int(part) + _GOLDEN) & _MASK)
+            key = extend(key, int(part))
             continue
         key = np.atleast_1d(np.asarray(key, np.uint64))
         part = np.atleast_1d(np.asarray(part)).astype(np.uint64)
-        key = _mix(key * np.uint64(_MIX_1) + part + np.uint64(_GOLDEN))
+        key = _mix(key * _U64_MIX_1 + part + _U64_GOLDEN)
     return np.array([key], np.uint64) if isinstance(key, int) else key
 
 
-_COUNTERS = np.arange(1, 513, dtype=np.uint64) * np.uint64(_GOLDEN)
+_COUNTERS = np.arange(1, 513, dtype=np.uint64) * _U64_GOLDEN
+
+
+def _to_uniforms(bits: np.ndarray) -> np.ndarray:
+    """float64 in (0, 1) from the counters of a key."""
+    return ((_mix(bits) >> _U64_11).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
     """float64 [n, count], uniform in (0, 1), never exactly 0 or 1; count is at most 512."""
-    bits = _mix(keys[:, None] + _COUNTERS[:count]) >> np.uint64(11)
-    return (bits.astype(np.float64) + 0.5) * 2.0**-53
+    return _to_uniforms(keys[:, None] + _COUNTERS[:count])
 
 
 def to_normals(u: np.ndarray) -> np.ndarray:
@@ -56,22 +74,32 @@ def to_normals(u: np.ndarray) -> np.ndarray:
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
+@functools.lru_cache(maxsize=16)
+def _layout(counts: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Which key and which counter makes each number of `draw`, and how many make normal ones:
+    first the radii of all normal numbers, then their angles, then the uniform numbers."""
+    radii = [(k, flat + i) for k, (flat, bell) in enumerate(counts) for i in range(bell // 2)]
+    angles = [
+        (k, flat + i) for k, (flat, bell) in enumerate(counts) for i in range(bell // 2, bell)
+    ]
+    rest = [(k, i) for k, (flat, _) in enumerate(counts) for i in range(flat)]
+    keys, places = np.array([*radii, *angles, *rest]).T
+    return keys, _COUNTERS[places], 2 * len(radii)
+
+
 def draw(
-    keys: Sequence[np.ndarray], counts: Sequence[tuple[int, int]], limit: float = 2.2
+    keys: Sequence[int], counts: Sequence[tuple[int, int]], limit: float = 2.2
 ) -> list[tuple[list[float], list[float]]]:
-    """Of each key (uint64 [1]): as many uniform numbers, and normal ones cut at `limit`, as its
-    pair in `counts` says (normal: an even number)."""
-    u = uniforms(np.concatenate(keys), max(flat + bell for flat, bell in counts))
-    rows = list(zip(u, counts, strict=True))
-    # The radii of all normal numbers, then their angles: one transformation for the lot.
-    radii = [row[flat : flat + bell // 2] for row, (flat, bell) in rows]
-    angles = [row[flat + bell // 2 : flat + bell] for row, (flat, bell) in rows]
-    bells = to_normals(np.concatenate([*radii, *angles]))
-    bells = np.minimum(np.maximum(bells, -limit), limit).tolist()
-    drawn, start, middle = [], 0, len(bells) // 2
-    for row, (flat, bell) in rows:
-        stop = start + bell // 2
-        normal = bells[start:stop] + bells[middle + start : middle + stop]
-        drawn.append((row[:flat].tolist(), normal))
-        start = stop
+    """Of each key as many uniform numbers, and normal ones cut at `limit`, as its pair in `counts`
+    says (normal: an even number)."""
+    which, counters, bells = _layout(tuple(counts))
+    u = _to_uniforms(np.array(keys, np.uint64)[which] + counters)
+    normal = np.minimum(np.maximum(to_normals(u[:bells]), -limit), limit).tolist()
+    uniform = u[bells:].tolist()
+    drawn, start, first, middle = [], 0, 0, bells // 2
+    for flat, bell in counts:
+        half = bell // 2
+        pair = normal[first : first + half] + normal[middle + first : middle + first + half]
+        drawn.append((uniform[start : start + flat], pair))
+        start, first = start + flat, first + half
     return drawn

@@ -126,7 +126,7 @@ def _style(u: float, masculine: bool, age: float) -> str:
 
 def draw(key: np.ndarray) -> Person:
     """The person of one key (uint64 [1])."""
-    return describe(*hashing.draw([key], [NUMBERS])[0])
+    return describe(*hashing.draw(key.tolist(), [NUMBERS])[0])
 
 
 def describe(u: list[float], n: list[float]) -> Person:

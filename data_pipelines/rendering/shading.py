@@ -22,14 +22,24 @@ _X = np.linspace(-92.0, 92.0, GRID)
 _Y = np.linspace(-125.0, 135.0, GRID)
 _DX, _DY = float(_X[1] - _X[0]), float(_Y[1] - _Y[0])
 _GX, _GY = np.meshgrid(_X, _Y)
+_INDEX = np.arange(GRID, dtype=np.float32)
 # Heights of the features on the canonical face; those of a person are mapped to them.
 _CANONICAL_LEVELS = np.array([-125.0, 0.0, 50.0, 71.0, 109.0, 135.0])
 
 
-def _blob(x: float, y: float, sx: float, sy: float, side: int = 0) -> np.ndarray:
-    """Gaussian bump at (x, y); `side` -1 or 1 draws one of a pair, 0 both."""
+def _profile(at: np.ndarray, centre: float, spread: float) -> np.ndarray:
+    return np.exp(-0.5 * ((at - centre) / spread) ** 2)
+
+
+def _pair(x: float, spread: float, side: int = 0) -> np.ndarray:
+    """Profile across of a bump at x and its mirror image; `side` -1 or 1: of one alone."""
     signs = (1,) if x == 0 else (-1, 1) if side == 0 else (side,)
-    return sum(np.exp(-0.5 * (((_GX - s * x) / sx) ** 2 + ((_GY - y) / sy) ** 2)) for s in signs)
+    return sum(_profile(_X, sign * x, spread) for sign in signs)
+
+
+def _blob(x: float, y: float, sx: float, sy: float) -> np.ndarray:
+    """Gaussian bump at (x, y) and its mirror image."""
+    return np.outer(_profile(_Y, y, sy), _pair(x, sx))
 
 
 def _ridge() -> np.ndarray:
@@ -65,27 +75,26 @@ _BASE = (
     - 3.5 * _blob(0.0, 87.0, 14.0, 4.0)
     + 7.0 * _blob(0.0, 103.0, 15.0, 9.0)  # chin
 ).astype(np.float32)
+_NOSE = _ridge().astype(np.float32)
+# What muscles raise or lower by `_weights`, as arguments of `_blob`.
 _BUMPS = (
-    np.stack(
-        [
-            _ridge(),
-            *(_blob(36.0, 30.0, 12.0, 8.0, s) for s in (-1, 1)),  # raised cheek
-            *(_blob(31.0, 52.0, 7.0, 12.0, s) for s in (-1, 1)),  # pouch beside the nasolabial fold
-            *(_blob(28.0, 68.0, 5.0, 8.0, s) for s in (-1, 1)),  # corner of the mouth drawn in
-            _blob(8.0, -20.0, 4.5, 8.0),  # frown
-            _blob(0.0, 98.0, 13.0, 7.0),  # chin boss
-            _blob(9.0, 20.0, 6.0, 9.0),  # wrinkled nose
-        ]
-    )
-    .reshape(10, -1)
-    .astype(np.float32)
+    *((36.0, 30.0, 12.0, 8.0, s) for s in (-1, 1)),  # raised cheek
+    *((31.0, 52.0, 7.0, 12.0, s) for s in (-1, 1)),  # pouch beside the nasolabial fold
+    *((28.0, 68.0, 5.0, 8.0, s) for s in (-1, 1)),  # corner of the mouth drawn in
+    (8.0, -20.0, 4.5, 8.0, 0),  # frown
+    (0.0, 98.0, 13.0, 7.0, 0),  # chin boss
+    (9.0, 20.0, 6.0, 9.0, 0),  # wrinkled nose
 )
+# A blob is a profile down [rows, bumps] times a profile across [bumps, columns].
+_DOWN = np.stack([_profile(_Y, y, sy) for _, y, _, sy, _ in _BUMPS], axis=1).astype(np.float32)
+_ACROSS = np.stack([_pair(x, sx, side) for x, _, sx, _, side in _BUMPS]).astype(np.float32)
 # Arithmetic on denormal numbers is many times slower.
-_BUMPS[np.abs(_BUMPS) < 1e-20] = 0.0
-_BEARD = cv2.merge([_beard().astype(np.float32)] * 3)
+for _field, _least in ((_NOSE, 1e-20), (_DOWN, 1e-10), (_ACROSS, 1e-10)):
+    _field[np.abs(_field) < _least] = 0.0
+_BEARD = _beard().astype(np.float32)
 # Cheeks and the tip of the nose reflect less green and blue.
 _BLUSH = np.clip(_blob(44.0, 36.0, 13.0, 11.0) + 0.8 * _blob(0.0, 42.0, 10.0, 7.0), 0, 1)
-_BLUSHED = (1.0 - _BLUSH[..., None] * [0.0, 0.09, 0.07]).astype(np.float32)
+_BLUSHED = (1.0 - _BLUSH.reshape(-1, 1) * [0.0, 0.09, 0.07, 0.0]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +113,6 @@ def _weights(person: Person, muscles: Muscles) -> np.ndarray:
     halves, mean = (muscles.left, muscles.right), muscles.mean
     return np.array(
         [
-            person.nose_height,
             *(6.5 * m[6] + 4.0 * m[12] + person.cheek for m in halves),
             *(4.0 * m[12] + 4.5 * m[10] + 3.0 * m[9] + 1.5 * person.wrinkles for m in halves),
             *(-6.0 * m[14] - 1.5 * m[12] for m in halves),
@@ -116,7 +124,9 @@ def _weights(person: Person, muscles: Muscles) -> np.ndarray:
     )
 
 
-def _sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values of a field at places [2, n, n] (x, then y); beyond its edge those of the edge."""
+    x, y = places
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -127,60 +137,81 @@ def skin(
 
     The last channel means nothing: OpenCV resamples four channels faster than three.
     """
-    height = _BASE + (_weights(person, muscles) @ _BUMPS).reshape(GRID, GRID)
-    height = _at_own_levels(height, level)
-    slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=1 / (8 * _DX))
-    slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=1 / (8 * _DY))
-    x, y, z = light.key.tolist()
-    length = math.sqrt(x * x + y * y + (z + 1.0) * (z + 1.0))
-    towards = np.array([(x, y, z), (x / length, y / length, (z + 1.0) / length)])
-    (lx, ly, lz), (hx, hy, hz) = (towards @ camera.rotation).tolist()
-    rim = slope_x * slope_x
-    rim += slope_y * slope_y
+    height = _NOSE * person.nose_height
+    height += _BASE
+    height += (_DOWN * _weights(person, muscles)) @ _ACROSS
+    height = _to_own_levels(level) @ height
+    slopes = np.empty((3, GRID, GRID), np.float32)
+    slopes[2] = 1.0
+    # Sobel's operators.
+    edged = cv2.copyMakeBorder(height, 1, 1, 1, 1, cv2.BORDER_REFLECT_101)
+    across, down = edged[:, 2:] - edged[:, :-2], edged[2:] - edged[:-2]
+    across *= 1 / (8 * _DX)
+    down *= 1 / (8 * _DY)
+    np.add(across[:-2], across[2:], out=slopes[0])
+    np.add(down[:, :-2], down[:, 2:], out=slopes[1])
+    slopes[0] += 2.0 * across[1:-1]
+    slopes[1] += 2.0 * down[:, 1:-1]
+    # Diffuse light, gleam, light from around, and what there is everywhere.
+    lights = np.empty((4, GRID, GRID), np.float32)
+    lights[3] = 1.0
+    diffuse, gleam, rim, _ = lights
+    np.matmul(_facing(camera, light), slopes.reshape(3, -1), out=lights[:2].reshape(2, -1))
+    np.multiply(slopes[:2], slopes[:2], out=slopes[:2])
+    np.add(slopes[0], slopes[1], out=rim)
     rim += 1.0
     cv2.pow(rim, -0.5, rim)
-    facing = lz - lx * slope_x - ly * slope_y
-    facing *= rim
-    gleam = hz - hx * slope_x - hy * slope_y
-    gleam *= rim
-    cv2.max(gleam, 0.01, gleam)  # above 0: nothing gleams less, and no number gets denormal
-    cv2.pow(gleam, 16, gleam)
+    lights[:2] *= rim
     # Wrapped diffuse light: skin scatters, so its shadows begin late and are soft.
-    facing *= 0.72
-    facing += 0.28
-    cv2.max(facing, 0.0, facing)
+    diffuse *= 0.72
+    diffuse += 0.28
+    np.maximum(diffuse, 0.0, out=diffuse)
+    np.maximum(gleam, 0.01, out=gleam)  # nothing gleams less: no number gets denormal
+    cv2.pow(gleam, 16, gleam)
     gloss = light.gloss * 130.0 / max(60.0, sum(person.skin) / 3)
     mixing = np.array(
         [
             (light.strength * c, gloss * c, 0.40 * a, 0.60 * a)
-            for c, a in zip(light.colour, light.ambient, strict=True)
+            for c, a in zip((*light.colour, 0.0), (*light.ambient, 0.0), strict=True)
         ],
         np.float32,
     )
-    field = cv2.transform(cv2.merge([facing, gleam, rim]), mixing)
-    cv2.multiply(field, _BLUSHED, field)
+    field = lights.reshape(4, -1).T @ mixing.T
+    field *= _BLUSHED
+    field = field.reshape(GRID, GRID, 4)
     if person.beard > 0:
-        parts = [
-            0.9 * person.beard * (1.0 - 0.6 * h / max(s, 40.0))
-            for h, s in zip(person.hair, person.skin, strict=True)
+        kept = [
+            (-0.9 * person.beard * (1.0 - 0.6 * h / max(s, 40.0)), 1.0)
+            for h, s in zip((*person.hair, 0.0), (*person.skin, 0.0), strict=True)
         ]
-        kept = np.column_stack([np.diag(parts), [-1.0] * 3]).astype(np.float32)
-        cv2.multiply(field, cv2.transform(_BEARD, -kept), field)
-    field = cv2.cvtColor(cv2.convertScaleAbs(field, alpha=128), cv2.COLOR_RGB2RGBA)
-    return _sample(field, *_face_coordinates(person, camera, height, size))
+        cv2.multiply(field, cv2.transform(_BEARD, np.array(kept, np.float32)), field)
+    field = cv2.convertScaleAbs(field, alpha=128)
+    # OpenCV samples much faster what lies inside: keep places there, with one more row and column.
+    places = _face_coordinates(person, camera, height, size)
+    np.maximum(places, 0.0, out=places)
+    np.minimum(places, GRID - 1.0, out=places)
+    return _sample(cv2.copyMakeBorder(field, 0, 1, 0, 1, cv2.BORDER_REPLICATE), places)
 
 
-def _at_own_levels(height: np.ndarray, level: Levels) -> np.ndarray:
-    """The canonical height field with its rows moved to the levels of a face."""
+def _facing(camera: Camera, light: Light) -> np.ndarray:
+    """Weights [2, 3] of the slopes in x and y and of one: how far the skin faces the light, and the
+    direction halfway between light and camera."""
+    x, y, z = light.key.tolist()
+    length = math.sqrt(x * x + y * y + (z + 1.0) * (z + 1.0))
+    towards = np.array([(x, y, z), (x / length, y / length, (z + 1.0) / length)])
+    return (towards @ camera.rotation * (-1.0, -1.0, 1.0)).astype(np.float32)
+
+
+def _to_own_levels(level: Levels) -> np.ndarray:
+    """Matrix [rows, rows] that moves the rows of the canonical height field to a face's levels."""
     mouth = level.mouth + 0.4 * level.jaw_drop
     own = [-125.0, 0.0, level.nose, mouth, level.chin, level.chin + 26.0]
     rows = (np.interp(_Y, own, _CANONICAL_LEVELS) - _Y[0]) / _DY
-    above = np.minimum(rows.astype(int), GRID - 2)
-    part = (rows - above).astype(np.float32)[:, None]
-    upper, lower = height[above], height[above + 1]
-    lower -= upper
-    lower *= part
-    return cv2.add(upper, lower)
+    # Between two rows linearly: weights fall to 0 at a distance of one row.
+    weights = rows.astype(np.float32)[:, None] - _INDEX
+    np.abs(weights, out=weights)
+    np.subtract(1.0, weights, out=weights)
+    return np.maximum(weights, 0.0, out=weights)
 
 
 @functools.lru_cache(maxsize=16)
@@ -192,42 +223,44 @@ def _pixels(count: int, size: int) -> np.ndarray:
     return np.stack([np.ones_like(x), x, y]).reshape(3, -1).astype(np.float32)
 
 
-def _face_coordinates(
-    person: Person, camera: Camera, height: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of the coarse picture lie on the grid of the height field.
+def _face_coordinates(person: Person, camera: Camera, height: np.ndarray, size: int) -> np.ndarray:
+    """Where the pixels of the coarse picture lie on the grid of the height field: [2, n, n].
 
     A pixel's ray meets the face at grid place `depth * slope + start` in x and in y, if the skin
     there has that depth; so look the depth up at the place, and again at the place it gives.
     """
     (r00, r01, r02), (r10, r11, r12), (_, _, r22) = camera.rotation.tolist()
     _, py, pz = geometry.PIVOT.tolist()
-    # From pixels (1, x, y) to places on the grid: at the depth of the origin, without perspective.
-    determinant = r00 * r11 - r01 * r10
-    wide, tall = determinant * person.head_width * _DX, determinant * _DY
-    inverse = np.array([(r11 / wide, -r01 / wide), (-r10 / tall, r00 / tall)])
     (centre_x, centre_y), scale = camera.centre, camera.scale
-    places = inverse @ [
-        (-centre_x / scale, 1.0 / scale, 0.0),
-        (geometry.LOOK_AT - centre_y / scale, 0.0, 1.0 / scale),
-    ]
     # Perspective: a ray's distance from the axis shrinks by near * depth + far.
     near, far = -r22 / camera.distance, 1.0 - (pz - r22 * pz) / camera.distance
-    slide = -(inverse @ (r02, r12))
-    slopes, starts = near * places, far * places
-    slopes[:, 0] += slide
-    starts[:, 0] += (0.0, py / _DY) - slide * pz - inverse[:, 1] * py - (_X[0] / _DX, _Y[0] / _DY)
-    planes = np.concatenate([slopes, starts]).astype(np.float32)
+    determinant = r00 * r11 - r01 * r10
+    wide, tall = determinant * person.head_width * _DX, determinant * _DY
+    slopes, starts = [], []
+    for to_x, to_y, origin in (
+        (r11 / wide, -r01 / wide, _X[0] / _DX),
+        (-r10 / tall, r00 / tall, (_Y[0] - py) / _DY),
+    ):
+        # From pixels (1, x, y) to the grid: at the depth of the origin, without perspective.
+        fixed = to_y * geometry.LOOK_AT - (to_x * centre_x + to_y * centre_y) / scale
+        per_x, per_y = to_x / scale, to_y / scale
+        slide = -(to_x * r02 + to_y * r12)
+        slopes.append((near * fixed + slide, near * per_x, near * per_y))
+        starts.append((far * fixed - slide * pz - to_y * py - origin, far * per_x, far * per_y))
+    planes = np.array(slopes + starts, np.float32)
 
-    def rays(count: int) -> np.ndarray:
-        """Slope in x and y, start in x and y: float32 [4, count, count]."""
-        return (planes @ _pixels(count, size)).reshape(4, count, count)
+    def rays(count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes and starts of x and y: float32 [2, count, count] each."""
+        found = (planes @ _pixels(count, size)).reshape(4, count, count)
+        return found[:2], found[2:]
 
-    slope_x, slope_y, start_x, start_y = rays(size // 4)
-    depth = _sample(height, start_x - 10.0 * slope_x, start_y - 10.0 * slope_y)
+    slope, start = rays(size // 4)
+    depth = _sample(height, start - 10.0 * slope)
     for _ in range(2):
-        found = _sample(height, depth * slope_x + start_x, depth * slope_y + start_y)
+        found = _sample(height, depth * slope + start)
         depth = cv2.addWeighted(depth, 0.35, found, 0.65, 0.0)
-    slope_x, slope_y, start_x, start_y = rays(size // 2)
-    depth = cv2.resize(depth, start_x.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return depth * slope_x + start_x, depth * slope_y + start_y
+    slope, start = rays(size // 2)
+    depth = cv2.resize(depth, slope.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    slope *= depth
+    slope += start
+    return slope
