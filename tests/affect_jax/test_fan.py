@@ -21,7 +21,7 @@ from data_pipelines.datasets.source import load_source
 from data_pipelines.synthetic import SyntheticFaces
 from tests.affect_jax import tiny
 
-TRUNK = {"model.width": 16, "model.depth": 1, "model.stacks": 2}
+TRUNK = {"model.width": 16, "model.depth": 1, "model.stacks": 1}
 DATA = {k: v for k, v in tiny.OVERRIDES.items() if k.startswith("data.")}
 
 
@@ -127,7 +127,6 @@ def test_an_emofan_starts_from_the_run_and_keeps_its_trunk(finished, tmp_path, c
         landmark_stage__steps=0,
         loss__heatmap_weight=0.0,
         eval__flip=False,
-        model__stacks=2,
         model__train_trunk=False,
         init_from=str(workdir),
         eval__video=True,
@@ -153,8 +152,8 @@ def test_an_emofan_starts_from_the_run_and_keeps_its_trunk(finished, tmp_path, c
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__stacks": 1}, "built with stacks=2, the model with stacks=1"),
-        ({"model__stacks": 2, "model__pool": "avg"}, r"pool='max'.*config\.model\.pool"),
+        ({"model__stacks": 2}, "built with stacks=1, the model with stacks=2"),
+        ({"model__pool": "avg"}, r"pool='max'.*config\.model\.pool"),
     ],
 )
 def test_a_trunk_that_does_not_fit_is_refused(finished, tmp_path, changes, message):

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from affect_jax import config as config_lib
-from affect_jax import evaluate, mixing, observe, report, step, systems, train
+from affect_jax import evaluate, mixing, observe, step, systems, train
 from affect_jax.losses import softmax_cross_entropy
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.systems.emofan import EmoFANSystem
@@ -267,11 +267,10 @@ def test_tiny_run_trains_on_mixed_batches(tmp_path, monkeypatch):
 
     monkeypatch.setattr(step, "normalise", seen_normalise)
     monkeypatch.setattr(EmoFANSystem, "loss", seen_loss)
-    config = tiny.config(
+    config = tiny.one_block(
         report__pictures=False,
         num_steps=1,
         eval_every=1,
-        landmark_stage__steps=0,
         mixing__mixup_alpha=0.2,
         mixing__cutmix_alpha=1.0,
     )

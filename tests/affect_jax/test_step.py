@@ -11,6 +11,7 @@ from affect_jax.models.layers import Layers, global_average
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.step import make_train_step
 from affect_jax.systems.classifier import ClassifierSystem
+from affect_jax.systems.emofan import EmoFANSystem
 from affect_jax.train_state import take_apart
 from tests.affect_jax import tiny
 
@@ -66,14 +67,20 @@ def one_step(mapper: Mapper, batch: dict, system, start: dict | None = None) -> 
     return jax.device_get(new), jax.device_get(terms)
 
 
+@pytest.fixture(scope="module")
+def by_one(batch):
+    """One step of the small EmoFAN on one device, in float64."""
+    with jax.enable_x64(True):
+        return one_step(Mapper("pmap", jax.devices()[:1]), batch, make_system())
+
+
 @pytest.mark.parametrize("mapping", MAPPINGS)
-def test_eight_devices_equal_one(mapping, batch):
+def test_eight_devices_equal_one(mapping, batch, by_one):
     """Loss, gradient and BatchNorm statistics, in float64: BatchNorm, CCC, PCC, shake-shake,
     masks and heatmaps all see the global batch."""
+    one, one_terms = by_one
     with jax.enable_x64(True):
-        system = make_system()
-        one, one_terms = one_step(Mapper(mapping, jax.devices()[:1]), batch, system)
-        eight, eight_terms = one_step(Mapper(mapping), batch, system)
+        eight, eight_terms = one_step(Mapper(mapping), batch, make_system())
     assert one["params"]["fan/stem_conv/kernel"].dtype == np.float64
     assert one_terms.keys() == eight_terms.keys()
     for name, value in one_terms.items():
@@ -87,44 +94,42 @@ def test_eight_devices_equal_one(mapping, batch):
             )
 
 
-def test_the_gradient_is_not_multiplied_by_the_device_count(batch):
-    """Guards the comparison above: a factor of 8 in either count would be seen against a finite
-    difference of the loss."""
-    with jax.enable_x64(True):
-        system = make_system(loss__regression="ccc")
-        mapper = Mapper("shard_map")
-        new, terms = one_step(mapper, batch, system)
-        name = "emotion/output/kernel"
-        model = system.create_model(nnx.Rngs(3), AXIS)
-        old = take_apart(model)[1]
-        gradient = np.asarray(old[name]) - new["params"][name]
-        direction = gradient / np.linalg.norm(gradient)
-
-        class Shifted(type(system)):
-            def create_model(self, rngs, axis_name):
-                model = super().create_model(rngs, axis_name)
-                model.emotion.output.kernel[...] += 1e-6 * direction
-                return model
-
-        shifted = Shifted(system.config, system.class_names, system.has, system.class_counts)
-        _, moved = one_step(mapper, batch, shifted)
-    slope = (moved["loss"] - terms["loss"]) / 1e-6
-    np.testing.assert_allclose(slope, np.linalg.norm(gradient), rtol=1e-3)
-
-
 class Pooled(nnx.Module):
-    """Convolution, BatchNorm, average, classes: compiled in a moment."""
+    """Convolution, BatchNorm, average, classes and circumplex: compiled in a moment."""
 
     def __init__(self, make: Layers):
-        self.conv, self.norm, self.head = make.conv(3, 6, 3, 4), make.norm(6), make.linear(6, 8)
+        self.conv, self.norm, self.head = make.conv(3, 6, 3, 4), make.norm(6), make.linear(6, 10)
 
     def __call__(self, images, *, rngs=None):
-        return {"logits": self.head(global_average(nnx.relu(self.norm(self.conv(images)))))}
+        out = self.head(global_average(nnx.relu(self.norm(self.conv(images)))))
+        return {"logits": out[:, :8], "valence": out[:, 8], "arousal": out[:, 9]}
 
 
 class PooledSystem(ClassifierSystem):
     def create_model(self, rngs, axis_name):
         return Pooled(Layers(nnx.Rngs(0), "float64", "float64", axis_name))
+
+
+class PooledEmoFAN(EmoFANSystem):
+    create_model = PooledSystem.create_model
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_the_gradient_is_not_multiplied_by_the_device_count(mapping, batch):
+    """Guards the comparison above: a factor of 8 in either count would be seen against a finite
+    difference of the loss."""
+    base = make_system(loss__regression="ccc", loss__heatmap_weight=0.0)
+    system = PooledEmoFAN(base.config, base.class_names, base.has, base.class_counts)
+    mapper, name = Mapper(mapping), "head/kernel"
+    with jax.enable_x64(True):
+        start = jax.device_get(take_apart(system.create_model(None, None))[1])
+        new, terms = one_step(mapper, batch, system, start)
+        gradient = start[name] - new["params"][name]
+        direction = gradient / np.linalg.norm(gradient)
+        shifted = {**start, name: start[name] + 1e-6 * direction}
+        _, moved = one_step(mapper, batch, system, shifted)
+    slope = (moved["loss"] - terms["loss"]) / 1e-6
+    np.testing.assert_allclose(slope, np.linalg.norm(gradient), rtol=1e-3)
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
@@ -157,27 +162,24 @@ def test_sam_steps_along_the_gradient_of_the_moved_parameters(mapping, batch):
 def test_steps_of_a_phase_compile_once(batch):
     traces = []
 
-    class Counting(type(make_system())):
+    class Counting(PooledSystem):
         def loss(self, *args, **kwargs):
             traces.append(1)
             return super().loss(*args, **kwargs)
 
-    base = make_system()
-    base.config.model.dtype = base.config.model.param_dtype = "float32"
+    base = make_system(loss__regression="none")
     system = Counting(base.config, base.class_names, base.has, base.class_counts)
-    mapper = Mapper("pmap", jax.devices()[:2])
-    model = system.create_model(nnx.Rngs(0), AXIS)
-    phase = system.phases(10)[0]
-    system.set_train_mode(model, phase)
-    blueprint, params, stats = take_apart(model)
-    optimizer = optax.adam(1e-3)
-    step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
-    state = mapper.replicate(
-        {"step": np.int32(0), "params": params, "stats": stats, "opt": optimizer.init(params)}
-    )
-    counts = []
-    for _ in range(3):
-        state, _ = step(state, mapper.place({k: v[:16] for k, v in batch.items()}), {})
-        counts.append(len(traces))
+    mapper, counts = Mapper("pmap", jax.devices()[:2]), []
+    with jax.enable_x64(True):
+        phase = system.phases(10)[0]
+        blueprint, params, stats = take_apart(system.create_model(None, AXIS))
+        optimizer = optax.adam(1e-3)
+        step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
+        state = mapper.replicate(
+            {"step": np.int32(0), "params": params, "stats": stats, "opt": optimizer.init(params)}
+        )
+        for _ in range(3):
+            state, _ = step(state, mapper.place({k: v[:16] for k, v in batch.items()}), {})
+            counts.append(len(traces))
     assert counts[0] == counts[2]
     assert int(jax.device_get(state["step"])) == 3

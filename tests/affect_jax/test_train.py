@@ -182,7 +182,9 @@ def test_workdir_serves_as_teacher_and_as_start(finished, tmp_path):
 
 
 def test_resnet_is_a_baseline_in_the_same_loop(tmp_path):
-    config = tiny.config(num_steps=1, landmark_stage__steps=0, loss__heatmap_weight=0.0)
+    config = tiny.config(
+        num_steps=1, landmark_stage__steps=0, loss__heatmap_weight=0.0, eval__flip=False
+    )
     config.model = {
         "name": "resnet18",
         "width": 8,
@@ -197,7 +199,7 @@ def test_resnet_is_a_baseline_in_the_same_loop(tmp_path):
 
 
 def test_diverging_run_stops_and_names_the_step(tmp_path):
-    config = tiny.config(optimizer__learning_rate=1e30, optimizer__name="sgd", num_steps=8)
+    config = tiny.one_block(optimizer__learning_rate=1e30, optimizer__name="sgd", num_steps=8)
     with pytest.raises(train.Diverged, match=r"step \d+.*learning_rate"):
         train.train_and_evaluate(config, tmp_path)
 

@@ -35,6 +35,7 @@ OVERRIDES = {
 }
 
 
+# A network that compiles in a moment, for what does not depend on the network.
 def config(**changes: object) -> ml_collections.ConfigDict:
     """The quickstart, shrunk; `changes` are dotted keys with `__` for the dots."""
     tiny = config_lib.load_file(ROOT / "configs" / "quickstart.py")
@@ -42,13 +43,32 @@ def config(**changes: object) -> ml_collections.ConfigDict:
     return tiny
 
 
-def start(workdir: pathlib.Path, *flags: str, **changes: object) -> subprocess.Popen:
-    """The same run as a process of its own, on one device unless the environment says otherwise."""
-    values = {**OVERRIDES, **_dotted(changes)}
-    flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    environment = {**os.environ, "XLA_FLAGS": flags}
+def one_block(**changes: object) -> ml_collections.ConfigDict:
+    """The same with a transformer of one block, which compiles in a moment, for what does not
+    depend on the network; no landmarks."""
+    tiny = config(landmark_stage__steps=0, loss__heatmap_weight=0.0, **changes)
+    tiny.model = ml_collections.ConfigDict(
+        {
+            "name": "vit_ti16",
+            "depth": 1,
+            "regression": True,
+            "dtype": "float32",
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.2, 0.2, 0.2),
+        }
+    )
+    return tiny
+
+
+def start(
+    workdir: pathlib.Path, *flags: str, file: str = "", **changes: object
+) -> subprocess.Popen:
+    """A run of `config`, or of a file, as a process of its own on one device."""
+    values = {**({} if file else OVERRIDES), **_dotted(changes)}
+    xla = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+    environment = {**os.environ, "XLA_FLAGS": xla}
     return subprocess.Popen(
-        [sys.executable, "-m", "affect_jax.main", "--config", "configs/quickstart.py"]
+        [sys.executable, "-m", "affect_jax.main", "--config", file or "configs/quickstart.py"]
         + ["--workdir", str(workdir), *flags]
         + [f"--config.{key}={value}" for key, value in values.items()],
         cwd=ROOT,

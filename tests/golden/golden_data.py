@@ -8,6 +8,7 @@ import pathlib
 
 import jax
 import numpy as np
+import pytest
 
 from affect_jax import model_io, models, pretrained
 from affect_jax.pretrained import conversion
@@ -15,6 +16,8 @@ from affect_jax.train_state import take_apart
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "golden"
 DTYPES = ("float32", "float64")
+# float64 shows that the computation is the same one; float32 as well where it is cheap or told.
+MAINLY_DOUBLE = (pytest.param("float32", marks=pytest.mark.slow), "float64")
 
 _spec = importlib.util.spec_from_file_location("golden_weights", FOLDER / "weights.py")
 weights = importlib.util.module_from_spec(_spec)

@@ -28,8 +28,15 @@ def trunk_outputs(model, images):
     return run(*nnx.split(model.fan), images)
 
 
-@pytest.mark.parametrize("dtype", golden.DTYPES)
-@pytest.mark.parametrize("name", ["emonet8", "emonet5", "emonet8_noattention"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("emonet8", "float32"),
+        ("emonet8", "float64"),
+        ("emonet5", "float64"),
+        ("emonet8_noattention", "float64"),
+    ],
+)
 def test_outputs_are_those_of_emonet(name, dtype):
     with golden.precision(dtype):
         model = golden.build("emonet", name, dtype)
@@ -39,7 +46,7 @@ def test_outputs_are_those_of_emonet(name, dtype):
         golden.assert_recorded(name, official, outputs[ours], dtype)
 
 
-@pytest.fixture(scope="module", params=golden.DTYPES)
+@pytest.fixture(scope="module", params=golden.MAINLY_DOUBLE)
 def training_step(request):
     """Outputs, running statistics and gradients with the trunk frozen, as recorded."""
     dtype = request.param
