@@ -1,7 +1,7 @@
 """ARBEx, Table 1: how many anchors a class, on synthetic faces with 20 % wrong labels.
 
 Trains: the tiny ARBEx of `arbex_synthetic`, three seeds a row. Paper: Wasi et al., 2023. Time:
-about 3 minutes a cell on 2 CPU cores; `--config.sweep.rows=K0,K10` for the two that matter most.
+about 3 minutes a cell on one CPU core; `--config.sweep.rows=K0,K10` for the two that matter most.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_anchors.py \
              --workdir runs/arbex_anchors
 """

@@ -2,7 +2,7 @@
 
 Trains: the tiny ARBEx of `arbex_synthetic` with 20 % wrong labels, three seeds a row. "bare" is the
 network without the part and its losses. Of every row `accuracy_primary` and `ece_primary` are those
-before the correction. Time: about 3 minutes a cell on 2 CPU cores. Paper: Wasi et al., 2023, which
+before the correction. Time: about 3 minutes a cell on one CPU core. Paper: Wasi et al., 2023, which
 has no such table.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_correction.py \
              --workdir runs/arbex_correction

@@ -3,7 +3,7 @@
 Trains: the tiny ARBEx of `arbex_synthetic` with 20 % wrong labels, three seeds a row, with the
 losses as printed (`variant="paper"`, unbounded, for those are what the table is about) and, in the
 last row, bounded. `metrics.jsonl` of a cell has the curves of Fig. 7. Paper: Wasi et al., 2023.
-Time: about 3 minutes a cell on 2 CPU cores.
+Time: about 3 minutes a cell on one CPU core.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_losses.py \
              --workdir runs/arbex_losses
 """

@@ -1,7 +1,7 @@
 """ARBEx, Table 3: label smoothing and anchors, on synthetic faces with 20 % wrong labels.
 
 Trains: the tiny ARBEx of `arbex_synthetic`, three seeds a row. Paper: Wasi et al., 2023.
-Time: about 3 minutes a cell on 2 CPU cores.
+Time: about 3 minutes a cell on one CPU core.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_smoothing.py \
              --workdir runs/arbex_smoothing
 """
