@@ -7,6 +7,8 @@ latest N are kept, and the best by a named validation metric.
 """
 
 import contextlib
+import functools
+import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -61,6 +63,19 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, {k: v for k, v in state.items() if k not in MODEL_PARTS}
 
 
+@functools.cache
+def _write_small_arrays_whole() -> None:
+    logging.disable(logging.WARNING)  # Orbax warns of the override that this is
+    try:
+        ocp.type_handlers.register_type_handler(
+            jax.Array,
+            ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_PART_BYTES),
+            override=True,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
@@ -98,11 +113,7 @@ class Checkpointer:
             value = metrics.get(best_metric)
             return -np.inf if value is None or not np.isfinite(value) else sign * value
 
-        ocp.type_handlers.register_type_handler(
-            jax.Array,
-            ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_PART_BYTES),
-            override=True,
-        )
+        _write_small_arrays_whole()
         self.best_metric = best_metric
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(
