@@ -1,16 +1,19 @@
 """`python -m affect_jax.benchmark synthetic`: how fast the embedded faces are drawn on one core."""
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 
 import cv2
 
 from affect_jax.benchmark import rows
-from data_pipelines.synthetic import SyntheticFaces
+from data_pipelines.synthetic import SyntheticFaces, render
 
 SUITE = "synthetic"
 _SIZES = (96, 128, 256)
+# Decoding one JPEG again and again tells a slow machine from slow code: see `drawing`.
+_YARDSTICK, _YARDSTICK_SIZE, _YARDSTICK_QUALITY = "decoding a 512 px JPEG", 512, 90
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,13 +35,30 @@ def main(arguments: list[str] | None = None) -> int:
 def drawing(count: int, repeats: int) -> list[dict]:
     """Pictures a second of one thread, by size and camera; each its own person and video.
 
-    The processor time of the thread is counted, which leaves out what other programs do.
+    The processor time of the thread is counted, which leaves out what other programs do, but not
+    that a shared machine is slower at one time than at another. So each figure is also given as a
+    multiple of how many JPEGs of a fixed size OpenCV decodes a second, measured in turn with it.
     """
     cv2.setNumThreads(1)
     cases = {f"{size} px": _measure(count, image_size=size) for size in _SIZES}
     cases["128 px, second camera"] = _measure(count, image_size=128, domain="b")
-    figures = rows.in_turn(cases, repeats)
-    return [rows.row(SUITE, case, "images_per_second", figures[case], "images/s") for case in cases]
+    figures = rows.in_turn({**cases, _YARDSTICK: _measure_yardstick(count)}, repeats)
+    yardstick = figures[_YARDSTICK]
+    return [
+        rows.row(SUITE, _YARDSTICK, "images_per_second", yardstick, "images/s"),
+        *(
+            rows.row(
+                SUITE,
+                case,
+                "images_per_second",
+                figures[case],
+                "images/s",
+                baseline=_YARDSTICK,
+                baseline_figures=yardstick,
+            )
+            for case in cases
+        ),
+    ]
 
 
 def _measure(count: int, **options: object) -> Callable[[], float]:
@@ -46,10 +66,17 @@ def _measure(count: int, **options: object) -> Callable[[], float]:
     faces = SyntheticFaces(count, frames_per_video=1, videos_per_person=1, **options)
     faces[0]  # labels of the whole source, drawn once
 
-    def measure() -> float:
-        start = time.thread_time()
-        for i in range(count):
-            faces[i]
-        return count / (time.thread_time() - start)
+    return functools.partial(_rate, faces.__getitem__, count)
 
-    return measure
+
+def _measure_yardstick(count: int) -> Callable[[], float]:
+    face = render(0, 0, image_size=_YARDSTICK_SIZE)["image"]
+    _, data = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, _YARDSTICK_QUALITY])
+    return functools.partial(_rate, lambda _: cv2.imdecode(data, cv2.IMREAD_COLOR), count)
+
+
+def _rate(make: Callable[[int], object], count: int) -> float:
+    start = time.thread_time()
+    for i in range(count):
+        make(i)
+    return count / (time.thread_time() - start)

@@ -103,7 +103,7 @@ _BONES = np.array(
 )
 _FROWN_DROP = np.array([4.0, 1.0, 4.0, 1.0])
 # From the outer corner over the upper lid to the inner corner and back.
-RINGS = ([36, 37, 38, 39, 40, 41], [45, 44, 43, 42, 47, 46])
+_RINGS = ([36, 37, 38, 39, 40, 41], [45, 44, 43, 42, 47, 46])
 LIDS = 13  # points of an upper lid
 
 
@@ -171,7 +171,7 @@ def _curves() -> list[dict[str, np.ndarray]]:
     hair = spline(11, 3) @ hairline
     smile = spline(3, 4) @ fold[:6].reshape(2, 3, -1)
     forehead = spline(5, 2) @ of["forehead"]
-    eyes = np.stack([np.concatenate([curve(r[:4]), curve([*r[3:], r[0]])[1:]]) for r in RINGS])
+    eyes = np.stack([np.concatenate([curve(r[:4]), curve([*r[3:], r[0]])[1:]]) for r in _RINGS])
     upper, lower = eyes[:, :LIDS], eyes[:, LIDS - 1 :]
     crease = upper - np.stack([of["lid_left"], of["lid_right"]])
     brows = np.stack([curve(r, 3) for r in ([21, 20, 19, 18, 17], [22, 23, 24, 25, 26])])
