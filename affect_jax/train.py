@@ -338,6 +338,10 @@ class _Run:
                     if stopping:
                         self.checkpointer.wait()
                         raise Stopped(done, stop.received or signal.SIGTERM)
+            # One that came during the last validation: in a sweep other runs would follow.
+            if self._stop_requested(stop, self.total):
+                self.checkpointer.wait()
+                raise Stopped(self.total, stop.received or signal.SIGTERM)
         return state
 
     def _stream(self, synthetic: bool, step: int) -> Iterator[tuple[dict, dict]]:

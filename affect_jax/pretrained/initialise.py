@@ -89,6 +89,8 @@ def init_from(
     where = "the given model" if isinstance(source, nnx.Module) else str(source)
     report, optional = InitReport(), ()
     if not isinstance(source, nnx.Module):
+        if not pathlib.Path(source).exists():
+            raise UserError(f"{source} does not exist; there is nothing to start from")
         if pathlib.Path(source).is_file():
             converted, source_classes = _read_release(model, pathlib.Path(source), allow)
             source, optional = converted.model, _NOT_RELEASED

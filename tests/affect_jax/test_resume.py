@@ -1,5 +1,6 @@
 """Interrupted runs: killed at random steps, stopped politely, spread over processes."""
 
+import os
 import random
 import signal
 import socket
@@ -8,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from affect_jax import observe, train
+from affect_jax import observe, step, train
 from tests.affect_jax import tiny
 
 STEPS = 14
@@ -125,3 +126,15 @@ def test_two_processes_train_like_one(mapping, tmp_path):
                 np.testing.assert_allclose(two[name], one[name], rtol=1e-3, err_msg=name)
     predictions = (tmp_path / "two" / "report" / "predictions.csv").read_text()
     assert len(predictions.splitlines()) == 41
+
+
+def test_a_signal_during_the_last_validation_is_not_lost(monkeypatch, tmp_path):
+    def validate(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": 0.0}
+
+    terms = {"loss": 0.0, "gradient_norm": 0.0}
+    monkeypatch.setattr(train._Run, "_validate", validate)
+    monkeypatch.setattr(step.Phases, "compiled", lambda *_: lambda state, *_: (state, terms))
+    with pytest.raises(train.Stopped, match="step 1"):
+        train.train_and_evaluate(tiny.config(num_steps=1), tmp_path)

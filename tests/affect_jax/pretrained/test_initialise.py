@@ -108,6 +108,11 @@ def test_a_smaller_source_of_the_same_class_is_an_error():
         pretrained.init_from(model, source)
 
 
+def test_a_source_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        pretrained.init_from(models.create("fan", **TRUNK), tmp_path / "weights.npz")
+
+
 def test_unrelated_models_are_refused():
     with pytest.raises(UserError, match="is a FAN; it fits neither a ResNet nor one of its parts"):
         pretrained.init_from(models.create("resnet18", width=4), models.create("fan", **TRUNK))
