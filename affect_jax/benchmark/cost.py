@@ -5,7 +5,8 @@ a batch that lies on the devices already, and so does the part by itself: its co
 and their gradients, from given embeddings and logits. Beside the times stand the operations that
 XLA counts in forward and backward pass, element-wise work included, and the parameters of the parts
 that run. A full-size step on a CPU takes most of a minute and longer to compile: `--repeats 0` only
-counts, `--only_alone` times nothing but the part.
+counts, `--only_alone` times nothing but the part and sets it against the shortest time that the
+operations of a bare step can take, at the rate of large float32 matrix products.
 """
 
 import argparse
@@ -76,13 +77,13 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         if not options.only_alone:
             cases = {k: milliseconds(train.training(c, options.steps)) for k, c in configs.items()}
         cases["balancing alone"] = alone(built["balanced"])
+        cases["matmul"] = train.matmul(np.float32, 1024)
     figures = rows.in_turn(cases, options.repeats)
+    rates = figures.pop("matmul", [])
     about = f"{config.model.name} {config.data.image_size} px, {config.batch_size}"
     found = []
-    for metric, unit, values in (
-        ("step", "ms", figures),
-        ("step_operations", "GFLOP", {k: [operations(b) / 1e9] for k, b in built.items()}),
-    ):
+    counts = {k: [operations(b) / 1e9] for k, b in built.items()}
+    for metric, unit, values in (("step", "ms", figures), ("step_operations", "GFLOP", counts)):
         for name, own in values.items():
             against = values.get("bare") if name == "balanced" else None
             found.append(
@@ -91,6 +92,14 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                     baseline="bare" if against else None, baseline_figures=against,
                 )
             )  # fmt: skip
+    added = [counts["balanced"][0] - counts["bare"][0]]
+    found.append(rows.row(SUITE, f"{about}, balancing", "step_operations", added, "GFLOP"))
+    if rates:
+        # No bare step is faster than its operations at the rate of large matrix products.
+        least = [counts["bare"][0] / (rate / 1e9) * 1000 for rate in rates]
+        shares = [own / ms for own, ms in zip(figures["balancing alone"], least, strict=True)]
+        found.append(rows.row(SUITE, f"{about}, bare", "step_at_matrix_rate", least, "ms"))
+        found.append(rows.row(SUITE, f"{about}, balancing", "share_at_most", shares, "of a step"))
     for part, count in parameters(built["balanced"].model).items():
         found.append(rows.row(SUITE, part, "parameters", [count], "numbers"))
     return found

@@ -25,6 +25,7 @@ def small(monkeypatch):
     monkeypatch.setattr(
         train, "training", lambda c, steps: lambda: 100 if c.model.reliability is None else 80
     )
+    monkeypatch.setattr(train, "matmul", lambda dtype, size: lambda: 2e9)  # FLOP/s
     return config
 
 
@@ -36,8 +37,10 @@ def test_the_rows(small, tmp_path, capsys):
     assert [row["value"] for row in steps[:2]] == [80, 100]  # 8 pictures at 100, at 80 a second
     assert steps[2]["case"].endswith("balancing alone") and 0 < steps[2]["value"] < 1000
     assert steps[1]["ratio"] == pytest.approx(0.8) and steps[2]["ratio"] is None
-    bare, balanced = (row["value"] for row in rows if row["metric"] == "step_operations")
-    assert bare < balanced < 2 * bare
+    bare, balanced, added = (row["value"] for row in rows if row["metric"] == "step_operations")
+    assert bare < balanced < 2 * bare and added == pytest.approx(balanced - bare)
+    measured = {row["metric"]: row["value"] for row in rows}
+    assert measured["share_at_most"] > 0 and measured["step_at_matrix_rate"] == 500 * bare
     counts = {row["case"]: row["value"] for row in rows if row["metric"] == "parameters"}
     model = train.system_of(small).create_model(nnx.Rngs(0), None)
     sizes = [np.size(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
