@@ -3,8 +3,8 @@
 Trains: 8 expressions at 96 px on grey, tightly cut faces of about 48 px, as FER-2013 has them, with
 4 of the 12 blocks. Paper: Aouayeb et al., 2021.
 Time: 8 minutes of one idle CPU core (estimated). Score on 640 test persons, without squeeze and
-excitation, as stage 1 of the sweep below (commit 7b19612): accuracy 0.338, macro F1 0.321; chance is
-0.125. Validation accuracy was 0.24, 0.29, 0.33, 0.33 after 8,000, 16,000, 24,000 and 32,000 pictures.
+excitation, as stage 1 of the sweep below (commit 7b19612): accuracy 0.338, macro F1 0.321; chance
+is 0.125. Validation accuracy: 0.24, 0.29, 0.33, 0.33 after 8, 16, 24 and 32 thousand pictures.
 Command: python -m affect_jax.main --config configs/vit_se_synthetic.py --workdir runs/vit_se
 
 The two stages of the paper, first many faces, then 213 of other persons, cut into folds by person,
