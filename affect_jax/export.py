@@ -31,6 +31,7 @@ def export(
     model_io.check_writable(output)
     run = restore.load_run(workdir, checkpoint, Mapper())
     section = run.config.model
+    crop_scale, margin = _framing(run.config.data)
     model_io.save_model(
         output,
         section.name,
@@ -41,7 +42,8 @@ def export(
             mean=tuple(section.mean),
             std=tuple(section.std),
             fit="cover",  # as photos without a face box were framed in training
-            crop_scale=_crop_scale(run.config.data),
+            crop_scale=crop_scale,
+            margin=margin,
         ),
         class_names=run.class_names,
         provenance={
@@ -53,11 +55,13 @@ def export(
     return run.step
 
 
-def _crop_scale(data: ml_collections.ConfigDict) -> float:
-    """Side of the training crop over that of the landmarks' box; 0 if it did not follow them."""
-    if data.crop not in ("auto", "landmarks"):
-        return 0.0
-    return float(data.crop_scale or params.resolve(data.augment, data.augment_overrides).box_scale)
+def _framing(data: ml_collections.ConfigDict) -> tuple[float, float]:
+    """What evaluation showed of a face or a picture: the side of its square over that of the
+    landmarks' box (0 if it did not follow them), and the margin left out around it."""
+    preset = params.resolve(data.augment, data.augment_overrides)
+    follows = data.crop in ("auto", "landmarks")
+    scale = (data.crop_scale or preset.box_scale) / (1 + preset.margin) if follows else 0.0
+    return float(scale), float(preset.margin)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,7 +36,8 @@ class Preprocessing:
 
     The picture is resized to `image_size` on both sides, divided by `scale`, and then
     (x - mean) / std is taken per channel. `fit` says how a picture that is no square gets there:
-    "stretch" scales its sides apart, "cover" takes the largest square in its middle.
+    "stretch" scales its sides apart, "cover" takes the largest square in its middle, or with a
+    `margin` a square in the middle whose sides are 1 / (1 + margin) of that.
     `crop_scale` is the side of the square that training cut around a face's landmarks, over the
     mean side of the box around them; 0: the model expects another frame, or it is not known.
     """
@@ -47,6 +48,7 @@ class Preprocessing:
     scale: float = 255.0
     fit: str = "stretch"
     crop_scale: float = 0.0
+    margin: float = 0.0
 
     def __post_init__(self):
         if self.fit not in ("stretch", "cover"):
@@ -58,10 +60,10 @@ class Preprocessing:
                 "preprocessing needs 3 means and 3 positive deviations, got "
                 f"{self.mean}, {self.std}"
             )
-        if self.image_size < 1 or not self.scale > 0 or not self.crop_scale >= 0:
+        if self.image_size < 1 or not self.scale > 0 or min(self.crop_scale, self.margin) < 0:
             raise UserError(
-                "preprocessing needs a positive image_size and scale, and no negative crop_scale, "
-                f"got {self.image_size}, {self.scale}, {self.crop_scale}"
+                "preprocessing needs a positive image_size and scale, and no negative crop_scale "
+                f"or margin, got {self.image_size}, {self.scale}, {self.crop_scale}, {self.margin}"
             )
 
     def normalise(self, images: Any, dtype: Any = jnp.float32) -> Any:

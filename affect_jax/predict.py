@@ -166,9 +166,9 @@ class Predictor:
             return row, None
 
     def _resize(self, picture: np.ndarray) -> np.ndarray:
-        size = self.loaded.preprocessing.image_size
+        size, margin = self.loaded.preprocessing.image_size, self.loaded.preprocessing.margin
         if self.loaded.preprocessing.fit == "cover":
-            top, left, side = _middle_square(picture.shape[:2])
+            top, left, side = _middle_square(picture.shape[:2], margin)
             picture = picture[top : top + side, left : left + side]
             # As the training pipeline does: halved by averaging before the last, bilinear step.
             halvings = max(side // size, 1).bit_length() - 1
@@ -199,7 +199,7 @@ class Predictor:
         the model saw of it."""
         origin, extent = np.zeros(2), np.asarray(shape[::-1])
         if self.loaded.preprocessing.fit == "cover":
-            top, left, side = _middle_square(shape)
+            top, left, side = _middle_square(shape, self.loaded.preprocessing.margin)
             origin, extent = np.array([left, top]), np.array([side, side])
         columns = {}
         # The first pixel's centre is 0 in pixels, and half a pixel from the corner.
@@ -226,10 +226,11 @@ def _trained_outputs(loaded: model_io.LoadedModel) -> tuple[str, ...]:
     return tuple(name for label in by_label if label in labels for name in by_label[label])
 
 
-def _middle_square(shape: tuple[int, int]) -> tuple[int, int, int]:
-    """(top, left, side) of the largest square in the middle of a picture (height, width)."""
+def _middle_square(shape: tuple[int, int], margin: float) -> tuple[int, int, int]:
+    """(top, left, side) of the largest square in the middle of a picture (height, width), less the
+    margin around it."""
     height, width = shape
-    side = min(height, width)
+    side = max(1, round(min(height, width) / (1 + margin)))
     return (height - side) // 2, (width - side) // 2, side
 
 

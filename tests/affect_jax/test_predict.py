@@ -9,16 +9,21 @@ from affect_jax.errors import UserError
 from affect_jax.model_io import LoadedModel, Preprocessing
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
 from affect_jax.predict import Predictor
+from data_pipelines import params
+from data_pipelines.augment import augment
+from data_pipelines.synthetic import SyntheticFaces
 
 TRUNK = {"width": 16, "depth": 1, "stacks": 2, "landmarks": 3}
 NAMES = ("calm", "glad", "cross")
 MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
 
 
-def predictor(name, arguments, class_names=NAMES, fit="stretch", provenance=None, **options):
+def predictor(
+    name, arguments, class_names=NAMES, fit="stretch", margin=0.0, provenance=None, **options
+):
     model = models.create(name, **arguments)
     model.eval()
-    preprocessing = Preprocessing(image_size=16, mean=MEAN, std=STD, fit=fit)
+    preprocessing = Preprocessing(image_size=16, mean=MEAN, std=STD, fit=fit, margin=margin)
     loaded = LoadedModel(model, name, arguments, preprocessing, class_names, provenance or {})
     return Predictor(loaded, **options)
 
@@ -138,14 +143,30 @@ def test_a_landmark_model_gives_landmarks_in_pixels_of_the_picture(fan):
 
 def test_the_middle_square_is_taken_where_training_took_it():
     picture = np.random.default_rng(1).integers(0, 256, (48, 32, 3), np.uint8)
-    model = predictor("fan", TRUNK, (), fit="cover")
-    square = model.predict(picture[8:40])
-    whole = model.predict(picture)
-    for k in range(3):
-        np.testing.assert_allclose(whole[f"x{k}"], square[f"x{k}"], atol=1e-4)
-        np.testing.assert_allclose(whole[f"y{k}"], square[f"y{k}"] + 8, atol=1e-4)
+    plain = predictor("fan", TRUNK, (), fit="cover")
+    inside = predictor("fan", TRUNK, (), fit="cover", margin=0.28)  # 32 / 1.28 = 25
+    for model, x, y, side in ((plain, 0, 8, 32), (inside, 3, 11, 25)):
+        square = plain.predict(picture[y : y + side, x : x + side])
+        whole = model.predict(picture)
+        for k in range(3):
+            np.testing.assert_allclose(whole[f"x{k}"], square[f"x{k}"] + x, atol=1e-4)
+            np.testing.assert_allclose(whole[f"y{k}"], square[f"y{k}"] + y, atol=1e-4)
     with pytest.raises(UserError, match="fit is 'crop'"):
         Preprocessing(image_size=16, fit="crop")
+
+
+def test_a_picture_is_framed_as_evaluation_frames_it():
+    # Blurred, so that only the place matters and not how pixels are averaged.
+    picture = cv2.GaussianBlur(SyntheticFaces(1, image_size=96)[0]["image"], (0, 0), 6)
+    preset = params.resolve("none", {"margin": 0.28}).framing_only()
+    evaluated, _ = augment(picture, params=preset, size=16)
+    served = predictor("fan", TRUNK, (), fit="cover", margin=0.28)._resize(picture)
+    without = predictor("fan", TRUNK, (), fit="cover")._resize(picture)
+
+    def distance(other):
+        return np.abs(other.astype(int) - evaluated).mean()
+
+    assert distance(served) < 3 < distance(without)
 
 
 def test_heads_without_labels_in_training_are_not_shown(pictures):
