@@ -2,7 +2,7 @@
 
 Trains: expressions, from scratch; each epoch draws up to 512 photos of each person and of these 500
 of each class (`--config.data.sampling=shuffle` takes them as they come). Persons of the test split
-are in no other. Paper: Wasi et al., 2023. Time: about 10 minutes on 2 CPU cores for 1,300 photos.
+are in no other. Paper: Wasi et al., 2023. Time: about 6 minutes of one CPU core (estimated).
 Command: python -m affect_jax.main --config configs/arbex_faces.py --workdir runs/arbex_faces \
              --config.data.manifest=PATH.csv
 """

@@ -2,7 +2,7 @@
 
 Trains: the tiny ARBEx of `arbex_faces`, three seeds a row, all from one network that has learnt
 clean synthetic faces without balancing (the stage "synthetic"), as the paper starts from trained
-backbones. Persons of the test split are in no other. Paper: Wasi et al., 2023. Time: 5 minutes for
+backbones. Persons of the test split are in no other. Paper: Wasi et al., 2023. Time: 6 minutes for
 the stage, then about 1 minute a cell on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_faces.py \
              --workdir runs/arbex_faces --config.data.manifest=PATH.csv
