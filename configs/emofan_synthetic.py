@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4
 
     config.data.synthetic.num_train = 24000
+    quickstart.cut_tightly(config.data)
     config.data.crop_scale = 1.65
     config.data.augment = "emofan"
     augment = config.data.augment_overrides

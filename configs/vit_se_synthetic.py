@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.ema_decay = 0.99
 
     config.data = quickstart.get_config().data
+    quickstart.cut_tightly(config.data)
     config.data.image_size = 96
     config.data.synthetic.num_train = 8000
     config.data.augment_overrides.grey = 0.5
