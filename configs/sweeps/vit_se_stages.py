@@ -4,8 +4,8 @@ Trains: ViT-Ti/16 of 4 blocks at 96 px on 213 faces of 10 persons (as many as JA
 folds of unseen persons, with and without squeeze and excitation, from scratch and from stage 1:
 8,000 faces of other persons. Stage 1 is trained once, without squeeze and excitation, which starts
 fresh in stage 2.
-Paper: Aouayeb et al., 2021. Time: 20 minutes of one idle CPU core (estimated). Score of stage 1: see
-`vit_se_synthetic`; the rows have not been measured yet.
+Paper: Aouayeb et al., 2021. Time: 20 minutes of one idle CPU core (estimated). Score of stage 1:
+see `vit_se_synthetic`; the rows have not been measured yet.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/vit_se_stages.py \\
              --workdir runs/vit_se_stages
 """
