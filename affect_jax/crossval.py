@@ -200,12 +200,7 @@ def write_report(
         lines.append({"fold": fold, "seconds": outcomes[fold].seconds, **_tests(values)})
         body.append([f"fold {fold}", *_cells(columns, values)])
     if figures:
-        spreads = {
-            c: comparison.Spread.of([f[c] for f in figures.values() if c in f])
-            for c in {name for f in figures.values() for name in _tests(f)}
-        }
-        for name in ("mean", "sd"):
-            values = {c: getattr(s, name) for c, s in spreads.items()}
+        for name, values in _over_folds(figures).items():
             lines.append({"fold": name, **{c: values[c] for c in lines[0] if c in values}})
             shown = {"mean": "mean of the folds", "sd": "standard deviation"}[name]
             body.append([shown, *_cells(columns, values)])
@@ -224,6 +219,14 @@ def write_report(
         log.warning("%s", problem)
     log.info("report: %s", folder)
     return result
+
+
+def _over_folds(figures: dict[int, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """`mean` and `sd` of the figures that every fold has: a score that few folds have, for want of
+    classes with enough test pictures, is no score of the others."""
+    common = set.intersection(*(set(_tests(f)) for f in figures.values()))
+    spreads = {c: comparison.Spread.of([f[c] for f in figures.values()]) for c in common}
+    return {name: {c: getattr(s, name) for c, s in spreads.items()} for name in ("mean", "sd")}
 
 
 def _tests(figures: dict[str, float]) -> dict[str, float]:
@@ -291,11 +294,7 @@ def _write_final(result: Result, planned: dict[int, cells.Cell], workdir: pathli
     """The pooled result as the last row of `metrics.jsonl`, as a single run has it."""
     with observe.MetricWriter(workdir) as writer:
         step = max(observe.read_metrics(c.workdir)[-1]["step"] for c in planned.values())
-        for name in ("mean", "sd"):
-            spreads = {
-                c: comparison.Spread.of([f[c] for f in result.figures.values() if c in f])
-                for c in result.pooled
-            }
-            values = {c: getattr(s, name) for c, s in spreads.items() if s.n}
-            writer.write(step, f"fold_{name}", values)
+        for name, values in _over_folds(result.figures).items():
+            kept = {c: values[c] for c in result.pooled if c in values}
+            writer.write(step, f"fold_{name}", kept)
         writer.write(step, "test", result.pooled, final=True)

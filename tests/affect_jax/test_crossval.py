@@ -191,3 +191,10 @@ def test_a_sweep_can_be_of_cross_validations(fakes, tmp_path):
     pooled = observe.read_metrics(tmp_path / "w/cells/a/seed0")[-1]["accuracy"]
     line = next(r for r in read_csv(tmp_path / "w/report/table.csv") if r["column"] == "accuracy")
     assert float(line["mean"]) == pytest.approx(pooled, rel=1e-4)
+
+
+def test_scores_that_few_folds_have_get_no_mean():
+    folds = {0: {"accuracy": 0.4, "f1_macro": 0.3, "recall/sad": 1.0}, 1: {"accuracy": 0.6}}
+    over = crossval._over_folds(folds)
+    assert over["mean"] == {"accuracy": pytest.approx(0.5)}
+    assert over["sd"] == {"accuracy": pytest.approx(0.02**0.5)}
