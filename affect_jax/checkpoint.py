@@ -7,8 +7,6 @@ latest N are kept, and the best by a named validation metric.
 """
 
 import contextlib
-import functools
-import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -22,10 +20,6 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from affect_jax.errors import UserError
 
 _SHOWN = 8
-
-# Orbax lets the replicas of an array write a part each, cut out by a program that is compiled for
-# every shape and device. Parts below 4 MB are not worth that.
-_MIN_PART_BYTES = 4 << 20
 
 # Parts of a train state that are needed to use the model.
 MODEL_PARTS = ("params", "stats", "ema")
@@ -63,17 +57,20 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, {k: v for k, v in state.items() if k not in MODEL_PARTS}
 
 
-@functools.cache
-def _write_small_arrays_whole() -> None:
-    logging.disable(logging.WARNING)  # Orbax warns of the override that this is
-    try:
-        ocp.type_handlers.register_type_handler(
-            jax.Array,
-            ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_MIN_PART_BYTES),
-            override=True,
-        )
-    finally:
-        logging.disable(logging.NOTSET)
+def _one_copy(tree: Any) -> Any:
+    """Replicated arrays as their copy on one device: otherwise Orbax lets every device write a
+    part, cut out by a program that is compiled for each shape and device.
+
+    Processes that save together need the global arrays.
+    """
+    if jax.process_count() > 1:
+        return tree
+
+    def one(x: Any) -> Any:
+        replicated = isinstance(x, jax.Array) and x.is_fully_replicated
+        return x.addressable_data(0) if replicated else x
+
+    return jax.tree.map(one, tree)
 
 
 def _abstract(tree: Any) -> Any:
@@ -113,7 +110,6 @@ class Checkpointer:
             value = metrics.get(best_metric)
             return -np.inf if value is None or not np.isfinite(value) else sign * value
 
-        _write_small_arrays_whole()
         self.best_metric = best_metric
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(
@@ -155,7 +151,7 @@ class Checkpointer:
         """
         if step in self._manager.all_steps():
             return
-        model, training = _split(state)
+        model, training = _split(_one_copy(state))
         with self._explained():
             self._manager.save(
                 step,

@@ -8,8 +8,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import ml_collections
-
 from affect_jax import config as config_lib
 from affect_jax import model_io, observe, restore
 from affect_jax.errors import UserError
@@ -31,19 +29,22 @@ def export(
     model_io.check_writable(output)
     run = restore.load_run(workdir, checkpoint, Mapper())
     section = run.config.model
-    crop_scale, margin = _framing(run.config.data)
+    data = run.config.data
+    preset = params.resolve(data.augment, data.augment_overrides)
+    follows = data.crop in ("auto", "landmarks")  # the landmarks
     model_io.save_model(
         output,
         section.name,
         run.system.model_arguments(),
         run.model,
         preprocessing=model_io.Preprocessing(
-            image_size=run.config.data.image_size,
+            image_size=data.image_size,
             mean=tuple(section.mean),
             std=tuple(section.std),
-            fit="cover",  # as photos without a face box were framed in training
-            crop_scale=crop_scale,
-            margin=margin,
+            # As photos without a face box were framed in training.
+            fit=preset.fit,
+            margin=preset.margin,
+            crop_scale=float(data.crop_scale or preset.box_scale) if follows else 0.0,
         ),
         class_names=run.class_names,
         provenance={
@@ -53,15 +54,6 @@ def export(
         },
     )
     return run.step
-
-
-def _framing(data: ml_collections.ConfigDict) -> tuple[float, float]:
-    """What evaluation showed of a face or a picture: the side of its square over that of the
-    landmarks' box (0 if it did not follow them), and the margin left out around it."""
-    preset = params.resolve(data.augment, data.augment_overrides)
-    follows = data.crop in ("auto", "landmarks")
-    scale = (data.crop_scale or preset.box_scale) / (1 + preset.margin) if follows else 0.0
-    return float(scale), float(preset.margin)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

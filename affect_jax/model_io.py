@@ -36,8 +36,8 @@ class Preprocessing:
 
     The picture is resized to `image_size` on both sides, divided by `scale`, and then
     (x - mean) / std is taken per channel. `fit` says how a picture that is no square gets there:
-    "stretch" scales its sides apart, "cover" takes the largest square in its middle, or with a
-    `margin` a square in the middle whose sides are 1 / (1 + margin) of that.
+    "stretch" scales its sides apart, "cover" takes the largest square in its middle, "contain" the
+    whole on black. With a `margin` only the middle 1 / (1 + margin) of the sides of that is seen.
     `crop_scale` is the side of the square that training cut around a face's landmarks, over the
     mean side of the box around them; 0: the model expects another frame, or it is not known.
     """
@@ -51,8 +51,10 @@ class Preprocessing:
     margin: float = 0.0
 
     def __post_init__(self):
-        if self.fit not in ("stretch", "cover"):
-            raise UserError(f'preprocessing.fit is {self.fit!r}; use "stretch" or "cover"')
+        if self.fit not in ("stretch", "cover", "contain"):
+            raise UserError(
+                f'preprocessing.fit is {self.fit!r}; use "stretch", "cover" or "contain"'
+            )
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):

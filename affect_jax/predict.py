@@ -14,8 +14,11 @@ from flax import nnx
 from affect_jax import model_io
 from affect_jax.errors import UserError
 from affect_jax.models.landmarks import decode_heatmaps
+from data_pipelines.augment import augment
 from data_pipelines.decode import decode, shrink_by
 from data_pipelines.example import DecodeError
+from data_pipelines.framing import frame_of
+from data_pipelines.params import Params
 
 if TYPE_CHECKING:
     import pandas
@@ -53,6 +56,8 @@ class Predictor:
             raise UserError(f"batch_size = {batch_size}; at least 1 is needed")
         self.loaded = loaded
         self.batch_size = batch_size
+        seen = loaded.preprocessing
+        self._framing = Params(fit=seen.fit, margin=seen.margin, random_crop=False)
         graphdef, self._state = nnx.split(loaded.model)
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self._float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
@@ -166,16 +171,15 @@ class Predictor:
             return row, None
 
     def _resize(self, picture: np.ndarray) -> np.ndarray:
-        size, margin = self.loaded.preprocessing.image_size, self.loaded.preprocessing.margin
-        if self.loaded.preprocessing.fit == "cover":
-            top, left, side = _middle_square(picture.shape[:2], margin)
-            picture = picture[top : top + side, left : left + side]
-            # As the training pipeline does: halved by averaging before the last, bilinear step.
-            halvings = max(side // size, 1).bit_length() - 1
-            picture = shrink_by(picture, min(1 << halvings, 8))
-        if picture.shape[:2] == (size, size):
+        size, margin = self.loaded.preprocessing.image_size, self._framing.margin
+        if picture.shape[:2] == (size, size) and not margin:
             return picture
-        return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+        if self._framing.fit == "stretch" and not margin:
+            return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
+        # As the pipeline does: halved by averaging, then one warp.
+        times = int(min(picture.shape[:2]) / (size * (1 + margin)))
+        picture = shrink_by(picture, min(1 << max(times, 1).bit_length() - 1, 8))
+        return augment(picture, params=self._framing, size=size)[0]
 
     def _run(
         self,
@@ -197,10 +201,9 @@ class Predictor:
     def _landmark_columns(self, points: np.ndarray, shape: tuple[int, int]) -> dict[str, float]:
         """x0, y0, x1 ... in pixels of a picture of `shape`, from points [K, 2] in parts of what
         the model saw of it."""
-        origin, extent = np.zeros(2), np.asarray(shape[::-1])
-        if self.loaded.preprocessing.fit == "cover":
-            top, left, side = _middle_square(shape, self.loaded.preprocessing.margin)
-            origin, extent = np.array([left, top]), np.array([side, side])
+        frame = frame_of(*shape, None, None, self._framing)
+        extent = np.array([frame.width, frame.height]) / (1 + self._framing.margin)
+        origin = np.array([frame.x, frame.y]) - extent / 2
         columns = {}
         # The first pixel's centre is 0 in pixels, and half a pixel from the corner.
         for k, (x, y) in enumerate(origin + points * extent - 0.5):
@@ -224,14 +227,6 @@ def _trained_outputs(loaded: model_io.LoadedModel) -> tuple[str, ...]:
     by_label = {"expression": ("logits",), "valence_arousal": ("valence", "arousal")}
     labels = loaded.provenance.get("trained_for", by_label)
     return tuple(name for label in by_label if label in labels for name in by_label[label])
-
-
-def _middle_square(shape: tuple[int, int], margin: float) -> tuple[int, int, int]:
-    """(top, left, side) of the largest square in the middle of a picture (height, width), less the
-    margin around it."""
-    height, width = shape
-    side = max(1, round(min(height, width) / (1 + margin)))
-    return (height - side) // 2, (width - side) // 2, side
 
 
 def _each(images: Picture | Iterable[Picture]) -> Iterator[Picture]:

@@ -339,7 +339,7 @@ class _Run:
                         self.checkpointer.wait()
                         raise Stopped(done, stop.received or signal.SIGTERM)
             # One that came during the last validation: in a sweep other runs would follow.
-            if self._stop_requested(stop, self.total):
+            if parallel.any_process(stop.received is not None):
                 self.checkpointer.wait()
                 raise Stopped(self.total, stop.received or signal.SIGTERM)
         return state

@@ -331,7 +331,13 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
         grid = np.asarray(decode_heatmaps(heatmaps, decode)[0])
         return grid / np.array(heatmaps.shape[2:0:-1], np.float32)
 
-    crop_scale = predictor.loaded.preprocessing.crop_scale
+    seen = predictor.loaded.preprocessing
+    if not seen.crop_scale and "workdir_config" in predictor.loaded.provenance:
+        raise DataError(
+            f"--landmarks: {model} was trained on whole pictures, not on faces cut out by their "
+            "box; train one with data.crop=auto, as configs/fan_synthetic.py does"
+        )
+    crop_scale = seen.crop_scale / (1 + seen.margin)
     return functools.partial(find_landmarks, points, size=size, crop_scale=crop_scale)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from affect_jax import observe, step, train
-from tests.affect_jax import tiny
+from tests.affect_jax import small_resnet, tiny
 
 STEPS = 14
 CHANGES = {
@@ -102,8 +102,11 @@ def test_two_processes_train_like_one(mapping, tmp_path):
         "optimizer__name": "sgd",
         "optimizer__momentum": 0.0,
         "parallel__mapping": mapping,
+        "eval__flip": False,
     }
-    train.train_and_evaluate(tiny.one_block(**changes), tmp_path / "one")
+    config = small_resnet.get_config()
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    train.train_and_evaluate(config, tmp_path / "one")
     port = free_port()
     processes = [
         tiny.start(
@@ -111,7 +114,7 @@ def test_two_processes_train_like_one(mapping, tmp_path):
             f"--coordinator=127.0.0.1:{port}",
             "--num_processes=2",
             f"--process_id={rank}",
-            file="tests/affect_jax/one_block.py",
+            file="tests/affect_jax/small_resnet.py",
             **changes,
         )
         for rank in range(2)

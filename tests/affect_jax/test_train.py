@@ -13,6 +13,7 @@ from affect_jax import evaluate, export, observe, report, restore, train
 from affect_jax.checkpoint import CheckpointMismatch
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
+from data_pipelines import prepare
 from data_pipelines.example import DataError
 from tests.affect_jax import tiny
 
@@ -145,6 +146,10 @@ def test_exported_model_gives_the_same_outputs(finished, tmp_path):
     workdir, result = finished
     assert export.main(["--workdir", str(workdir), "--output", str(tmp_path / "model")]) == 0
     predictor = affect_jax.load(tmp_path / "model")
+    seen = predictor.loaded.preprocessing
+    assert (seen.fit, seen.margin, seen.crop_scale) == ("cover", 0.28, 0.0)
+    with pytest.raises(DataError, match="trained on whole pictures"):
+        prepare.load_landmarker(str(tmp_path / "model"))
     source = train.data_lib.make_sources(tiny.config())["test"]
     with train.data_lib.eval_batches(tiny.config(), source) as batches:
         batch = next(iter(batches))

@@ -35,7 +35,6 @@ OVERRIDES = {
 }
 
 
-# A network that compiles in a moment, for what does not depend on the network.
 def config(**changes: object) -> ml_collections.ConfigDict:
     """The quickstart, shrunk; `changes` are dotted keys with `__` for the dots."""
     tiny = config_lib.load_file(ROOT / "configs" / "quickstart.py")
