@@ -20,3 +20,10 @@ from hypothesis import settings  # noqa: E402  (after the environment is set)
 # The first example of a property may compile; a busy machine is no failure.
 settings.register_profile("affect_jax", deadline=None, derandomize=True)
 settings.load_profile("affect_jax")
+
+# Files that take longest come first: a worker that begins one at the end keeps the other waiting.
+_LONG = ("test_resume.py", "test_train.py", "test_fan.py", "test_emofan_golden.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _LONG)

@@ -64,6 +64,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow  # the recorded networks of tests/golden have theirs checked in any case
 def test_parameter_counts_of_every_model():
     assert {name for name, _ in PARAMETERS} == set(models.names())
     for (name, arguments), count in PARAMETERS.items():
