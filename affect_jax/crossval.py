@@ -14,7 +14,8 @@ import numpy as np
 
 from affect_jax import cells, observe, parallel, train
 from affect_jax import config as config_lib
-from affect_jax.config import ConfigError, nearest
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 from affect_jax.metrics import (
     ClassificationStatistics,
     LandmarkStatistics,

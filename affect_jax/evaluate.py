@@ -18,7 +18,8 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import observe, restore, smoothing, systems
+from affect_jax import metrics_reliability, observe, restore, smoothing, systems
+from affect_jax.errors import nearest
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
 from affect_jax.systems.base import System
@@ -137,24 +138,9 @@ class Evaluator:
 
     def metric_names(self) -> set[str]:
         """Names that `run` will measure, known before any picture is read."""
-        system = self._system
         # Enough examples of every class for each figure to exist.
-        rows = max(system.num_classes, 1) * max(self._min_count, 2)
-        outputs = {
-            "logits": np.zeros((rows, system.num_classes)),
-            "primary": np.ones((rows, system.num_classes)),
-            "corrected": np.ones((rows, system.num_classes)),
-            "nearest_anchor": np.zeros(rows, int),
-            "valence": np.zeros(rows),
-            "arousal": np.zeros(rows),
-            "landmarks": np.zeros((rows, 68, 2)),
-        }
-        labels = {
-            "expression": (np.arange(rows) % max(system.num_classes, 1)).astype(np.int32),
-            "valence_arousal": np.zeros((rows, 2)),
-            "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
-        }
-        return {"loss", *self._new_metrics().update(outputs, labels).compute()}
+        count = max(self._min_count, 2)
+        return metrics_reliability.names_of(self._new_metrics(), self._system.num_classes, count)
 
     def run(
         self,
@@ -286,9 +272,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     sources = data_lib.make_sources(config)
     split = config.eval.split
     if split not in sources:
-        raise config_lib.ConfigError(
-            f"config.eval.split = {split!r}; " + config_lib.nearest(split, sources)
-        )
+        raise config_lib.ConfigError(f"config.eval.split = {split!r}; " + nearest(split, sources))
     source = sources[split]
     if loaded.class_names and tuple(source.class_names) != loaded.class_names:
         raise config_lib.ConfigError(

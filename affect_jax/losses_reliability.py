@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from affect_jax.config import ConfigError, nearest
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 from affect_jax.losses import as_float, global_sum, label_distribution, masked_mean
 
 VARIANTS = ("bounded", "paper", "official")

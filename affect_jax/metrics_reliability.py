@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Self
 
 import numpy as np
@@ -11,26 +12,33 @@ from affect_jax.metrics import ClassificationStatistics, MetricSet
 _PRIMARY = ("accuracy", "balanced_accuracy", "f1_macro", "nll", "ece")
 
 
-def known_names() -> set[str]:
+def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
+    """Names of all figures that empty `metrics` give, once they have seen `count` examples of each
+    class, and of the loss."""
+    rows = max(num_classes, 1) * count
+    outputs = {
+        "logits": np.zeros((rows, num_classes)),
+        "primary": np.ones((rows, num_classes)),
+        "corrected": np.ones((rows, num_classes)),
+        "nearest_anchor": np.zeros(rows, int),
+        "valence": np.zeros(rows),
+        "arousal": np.zeros(rows),
+        "landmarks": np.zeros((rows, 68, 2)),
+    }
+    labels = {
+        "expression": (np.arange(rows) % max(num_classes, 1)).astype(np.int32),
+        "valence_arousal": np.zeros((rows, 2)),
+        "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
+    }
+    return {"loss", *metrics.update(outputs, labels).compute()}
+
+
+@functools.cache
+def known_names() -> frozenset[str]:
     """Names of all figures that an evaluation can give, but for `recall_<class>`."""
     has = ("expression", "valence_arousal", "landmarks")
     every = MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)])
-    outputs = {
-        "logits": np.zeros((4, 2)),
-        "primary": np.full((4, 2), 0.5),
-        "corrected": np.full((4, 2), 0.5),
-        "nearest_anchor": np.zeros(4, int),
-        "valence": np.zeros(4),
-        "arousal": np.zeros(4),
-        "landmarks": np.zeros((4, 68, 2)),
-    }
-    labels = {
-        "expression": np.arange(4) % 2,
-        "valence_arousal": np.zeros((4, 2)),
-        "landmarks": np.arange(4 * 136.0).reshape(4, 68, 2),
-    }
-    figures = every.update(outputs, labels).compute()
-    return {"loss", *(name for name in figures if not name.startswith("recall_"))}
+    return frozenset(n for n in names_of(every, 2, 2) if not n.startswith("recall_"))
 
 
 class ReliabilityStatistics:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from affect_jax.config import ConfigError, nearest
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 
 Schedule = Callable[[Any], jax.Array]
 

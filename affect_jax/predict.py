@@ -17,7 +17,7 @@ from affect_jax.models.landmarks import decode_heatmaps
 from data_pipelines.augment import augment
 from data_pipelines.decode import decode, shrink_by
 from data_pipelines.example import DecodeError
-from data_pipelines.framing import frame_of
+from data_pipelines.framing import frame_of, halving
 from data_pipelines.params import Params
 
 if TYPE_CHECKING:
@@ -177,8 +177,8 @@ class Predictor:
         if self._framing.fit == "stretch" and not margin:
             return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
         # As the pipeline does: halved by averaging, then one warp.
-        times = int(min(picture.shape[:2]) / (size * (1 + margin)))
-        picture = shrink_by(picture, min(1 << max(times, 1).bit_length() - 1, 8))
+        frame = frame_of(*picture.shape[:2], None, None, self._framing)
+        picture = shrink_by(picture, halving(frame, size * (1 + margin)))
         return augment(picture, params=self._framing, size=size)[0]
 
     def _run(

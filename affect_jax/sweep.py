@@ -19,8 +19,8 @@ import numpy as np
 
 from affect_jax import cells, metrics_reliability, parallel, train
 from affect_jax import config as config_lib
-from affect_jax.config import ConfigError, nearest
-from affect_jax.errors import UserError
+from affect_jax.config import ConfigError
+from affect_jax.errors import UserError, nearest
 from affect_jax.report import comparison
 
 log = logging.getLogger(__name__)

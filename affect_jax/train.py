@@ -26,7 +26,7 @@ from affect_jax import data as data_lib
 from affect_jax import mixing, observe, parallel, restore, systems
 from affect_jax import step as step_lib
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
-from affect_jax.errors import UserError
+from affect_jax.errors import UserError, nearest
 from affect_jax.evaluate import Evaluation, Evaluator, show, tracks_to_smooth
 from affect_jax.parallel import AXIS
 from affect_jax.systems.base import System
@@ -201,7 +201,7 @@ class _Run:
         if best not in self.evaluator.metric_names():
             raise config_lib.ConfigError(
                 f"config.checkpoint.best_metric = {best!r} is not measured on these data; "
-                + config_lib.nearest(best, self.evaluator.metric_names())
+                + nearest(best, self.evaluator.metric_names())
             )
         self.tracks = tracks_to_smooth(config, sources["test"])
         self.is_main = parallel.is_main_process()

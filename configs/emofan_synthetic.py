@@ -14,7 +14,7 @@ from configs import quickstart
 
 def get_config() -> ConfigDict:
     """A larger quickstart for pictures that it has not been drawn for."""
-    config = quickstart.get_config()
+    config = quickstart.small()
     config.num_steps = 1700
     config.eval_every = 500
     config.model.width = 48
@@ -24,7 +24,6 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 1e-4
 
     config.data.synthetic.num_train = 24000
-    quickstart.cut_tightly(config.data)
     config.data.crop_scale = 1.65
     config.data.augment = "emofan"
     augment = config.data.augment_overrides

@@ -39,8 +39,7 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 1.0
     config.ema_decay = 0.99
 
-    config.data = quickstart.get_config().data
-    quickstart.cut_tightly(config.data)
+    config.data = quickstart.small().data
     config.data.image_size = 96
     config.data.synthetic.num_train = 8000
     config.data.augment_overrides.grey = 0.5

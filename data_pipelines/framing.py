@@ -71,6 +71,17 @@ def frame_of(
     return Frame(width / 2, height / 2, side, side)
 
 
+def halving(frame: Frame, target: float) -> int:
+    """By how much a picture may be shrunk before its frame is taken: 1, 2, 4 or 8.
+
+    Args:
+      frame: on the picture as it is.
+      target: pixels of output that the frame's side fills.
+    """
+    times = int(min(frame.width, frame.height) / target)
+    return 1 if times < 2 else min(1 << times.bit_length() - 1, 8)
+
+
 def cut_to_reach(
     image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
 ) -> tuple[np.ndarray, np.ndarray | None, Frame]:

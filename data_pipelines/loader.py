@@ -157,9 +157,7 @@ class Loader:
             )
 
         def shrink(height: int, width: int) -> int:
-            frame = frame_of(height, width)
-            times = int(min(frame.width, frame.height) / target)
-            return 1 if times < 2 else min(1 << times.bit_length() - 1, 8)
+            return framing.halving(frame_of(height, width), target)
 
         if isinstance(image, bytes):
             image, k = decode.decode_shrunk(image, shrink, max_pixels=self.max_pixels, grey=True)

@@ -16,7 +16,7 @@ from affect_jax import config as config_lib
 from affect_jax import data as data_lib
 from affect_jax import model_io, restore
 from affect_jax.analysis.calibration import log_softmax
-from affect_jax.errors import UserError
+from affect_jax.errors import UserError, nearest
 from affect_jax.parallel import Mapper
 from data_pipelines import pipeline
 
@@ -57,7 +57,7 @@ class Subject:
         """
         sources = data_lib.make_sources(self.config)
         if split not in sources:
-            raise UserError(f"--split {split}: {config_lib.nearest(split, sources)}")
+            raise UserError(f"--split {split}: {nearest(split, sources)}")
         source = sources[split]
         if tuple(source.class_names) != self.class_names:
             raise UserError(
@@ -127,7 +127,7 @@ def open_subject(
         )
     for key, value in (data or {}).items():
         if key not in config.data:
-            raise UserError(f"config.data.{key}: {config_lib.nearest(key, config.data)}")
+            raise UserError(f"config.data.{key}: {nearest(key, config.data)}")
         config.data[key] = value
     return Subject(path, model, preprocessing, tuple(names), config, step)
 

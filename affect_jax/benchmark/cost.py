@@ -11,6 +11,7 @@ operations of a bare step can take, at the rate of large float32 matrix products
 
 import argparse
 import collections
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -43,15 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only_alone", action="store_true", help="time no whole step")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
-    try:
-        results = measure(options)
-    except UserError as error:
-        print(f"affect_jax: {error}", file=sys.stderr)
-        return 2
-    print(rows.table(results))
-    if options.json:
-        rows.save(results, options.json)
-    return 0
+    return rows.run(functools.partial(measure, options), options.json)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -122,6 +115,7 @@ class Built(NamedTuple):
         return cls(config, system, phase, model)
 
     def loss(self, outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+        """The objective, a scalar, of a model's outputs and the batch's labels."""
         return self.system.loss(
             outputs, batch, key=jax.random.key(0), axis_name=None, phase=self.phase, teacher=None
         )[0]

@@ -65,16 +65,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=len(_cores()), help="0: no processes")
     parser.add_argument("--memory_images", type=int, default=50_000)
     options = parser.parse_args(arguments)
+    return rows.run(functools.partial(measure, options), options.json)
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of all parts."""
     data = load(options.images, options.count)
     results = one_core(data, options.repeats)
     results += delivery(data, options.repeats, options.workers)
     if options.memory_images:
         results += memory(data, options.memory_images)
-    results += plan(options.repeats)
-    print(rows.table(results))
-    if options.json:
-        rows.save(results, options.json)
-    return 0
+    return results + plan(options.repeats)
 
 
 def load(folder: str | None, count: int) -> list[bytes]:
@@ -126,22 +127,6 @@ def _loader(data: list[bytes], preset: str = PRESET, **options: Any) -> Loader:
     )
 
 
-def _rate(case: str, figures: dict[str, list[float]], *baselines: str) -> list[dict[str, Any]]:
-    """Rows of images/s of a case, one for each baseline (or one without)."""
-    return [
-        rows.row(
-            SUITE,
-            case,
-            "images_per_second",
-            figures[case],
-            "images/s",
-            baseline=baseline,
-            baseline_figures=figures.get(baseline),
-        )
-        for baseline in baselines or (None,)
-    ]
-
-
 def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
     """Our path, the reference path and decoding alone, on one core."""
     cv2.setNumThreads(1)
@@ -178,9 +163,9 @@ def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
         f"{PRESET}, kept in memory": loop(cached),
     }
     figures = rows.in_turn(cases, repeats)
-    results = [
-        line for case in cases for line in _rate(case, figures, *_peers(case, peer, decoding))
-    ]
+    results = []
+    for case in cases:
+        results += rows.rates(SUITE, case, figures, *_peers(case, peer, decoding))
     for line in results:
         line["case"] = f"one core, {IMAGE_SIZE} px: {line['case']}"
     return results
@@ -222,10 +207,10 @@ def delivery(data: list[bytes], repeats: int, workers: int) -> list[dict[str, An
     for name, setting in settings.items():
         cases[name] = functools.partial(delivered, *setting)
     figures = rows.in_turn(cases, repeats)
-    results = _rate("plain loop, 1 core", figures)
-    results += _rate("1 thread, 1 core", figures, "plain loop, 1 core")
+    results = rows.rates(SUITE, "plain loop, 1 core", figures)
+    results += rows.rates(SUITE, "1 thread, 1 core", figures, "plain loop, 1 core")
     for name in list(settings)[1:]:
-        results += _rate(name, figures, "plain loop, 1 core", "1 thread, 1 core")
+        results += rows.rates(SUITE, name, figures, "plain loop, 1 core", "1 thread, 1 core")
     for line in results:
         line["case"] = f"delivered: {line['case']}"
     return results

@@ -3,8 +3,11 @@
 import json
 import pathlib
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from affect_jax.errors import UserError
 
 REPEATS = 7
 
@@ -59,6 +62,37 @@ def row(
         "min": min(figures),
         "max": max(figures),
     }
+
+
+def rates(
+    suite: str, case: str, figures: Mapping[str, Sequence[float]], *baselines: str
+) -> list[dict[str, Any]]:
+    """Rows of images/s of a case of `figures`, one for each baseline (or one without)."""
+    return [
+        row(
+            suite,
+            case,
+            "images_per_second",
+            figures[case],
+            "images/s",
+            baseline=baseline,
+            baseline_figures=figures.get(baseline),
+        )
+        for baseline in baselines or (None,)
+    ]
+
+
+def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | None) -> int:
+    """Measures, prints the table, writes the rows where asked for; returns the exit status."""
+    try:
+        results = measure()
+    except UserError as error:
+        print(f"affect_jax: {error}", file=sys.stderr)
+        return 2
+    print(table(results))
+    if json_path:
+        save(results, json_path)
+    return 0
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -25,11 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=400, help="pictures per measurement")
     parser.add_argument("--repeats", type=int, default=rows.REPEATS)
     options = parser.parse_args(arguments)
-    results = drawing(options.count, options.repeats)
-    print(rows.table(results))
-    if options.json:
-        rows.save(results, options.json)
-    return 0
+    measure = functools.partial(drawing, options.count, options.repeats)
+    return rows.run(measure, options.json)
 
 
 def drawing(count: int, repeats: int) -> list[dict]:
@@ -43,22 +40,10 @@ def drawing(count: int, repeats: int) -> list[dict]:
     cases = {f"{size} px": _measure(count, image_size=size) for size in _SIZES}
     cases["128 px, second camera"] = _measure(count, image_size=128, domain="b")
     figures = rows.in_turn({**cases, _YARDSTICK: _measure_yardstick(count)}, repeats)
-    yardstick = figures[_YARDSTICK]
-    return [
-        rows.row(SUITE, _YARDSTICK, "images_per_second", yardstick, "images/s"),
-        *(
-            rows.row(
-                SUITE,
-                case,
-                "images_per_second",
-                figures[case],
-                "images/s",
-                baseline=_YARDSTICK,
-                baseline_figures=yardstick,
-            )
-            for case in cases
-        ),
-    ]
+    found = rows.rates(SUITE, _YARDSTICK, figures)
+    for case in cases:
+        found += rows.rates(SUITE, case, figures, _YARDSTICK)
+    return found
 
 
 def _measure(count: int, **options: object) -> Callable[[], float]:

@@ -8,8 +8,8 @@ network in PyTorch (torch.compile, bf16 autocast) takes turns with ours; that ne
 """
 
 import argparse
+import functools
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,6 @@ from affect_jax import config as config_lib
 from affect_jax import step as step_lib
 from affect_jax import systems
 from affect_jax.benchmark import flops, peer, rows
-from affect_jax.errors import UserError
 from affect_jax.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.train_state import take_apart
 
@@ -50,15 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peer", action="store_true", help="measure timm in PyTorch as well")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
-    try:
-        results = measure(options)
-    except UserError as error:
-        print(f"affect_jax: {error}", file=sys.stderr)
-        return 2
-    print(rows.table(results))
-    if options.json:
-        rows.save(results, options.json)
-    return 0
+    return rows.run(functools.partial(measure, options), options.json)
 
 
 def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
@@ -132,6 +123,7 @@ def forward_flops(config: ml_collections.ConfigDict) -> int:
 
 
 def system_of(config: ml_collections.ConfigDict) -> systems.System:
+    """The system of a config, for labels of every kind."""
     return systems.create(
         config, class_names=_CLASSES, has=_HAS, class_counts=tuple(1 for _ in _CLASSES)
     )
@@ -165,6 +157,9 @@ def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], floa
 
 
 def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+    """A batch of B noise pictures of side S and labels: `image` uint8 [B, S, S, 3], `expression`
+    int32 [B], `valence_arousal` float32 [B, 2] in [-1, 1], `landmarks` float32 [B, 68, 2] pixels,
+    `mask` bool [B]."""
     rng = np.random.default_rng(0)
     count, side = config.batch_size, config.data.image_size
     return {

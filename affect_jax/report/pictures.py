@@ -15,8 +15,7 @@ import numpy as np
 
 from affect_jax import restore
 from affect_jax.analysis.subject import Subject, open_subject, predictor, run_over
-from affect_jax.config import nearest
-from affect_jax.errors import UserError
+from affect_jax.errors import UserError, nearest
 from affect_jax.observe import write_atomically
 from affect_jax.report import style
 from affect_jax.report.build import PICTURES_FOLDER

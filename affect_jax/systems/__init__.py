@@ -5,7 +5,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from affect_jax.config import ConfigError, nearest
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 from affect_jax.systems.base import Phase, System
 from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem

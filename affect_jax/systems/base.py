@@ -9,7 +9,8 @@ import ml_collections
 from flax import nnx
 
 from affect_jax import losses, models, optim
-from affect_jax.config import ConfigError, nearest
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 from affect_jax.metrics_reliability import ReliabilityStatistics
 from affect_jax.models.layers import BatchNorm
 from affect_jax.models.reliability import DEFAULT_ANCHORS

@@ -13,7 +13,8 @@ import ml_collections
 from flax import nnx
 
 from affect_jax import losses
-from affect_jax.config import ConfigError, nearest
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 from affect_jax.systems.arbex import reliability_terms
 from affect_jax.systems.base import Phase, System, need_outputs
 from affect_jax.systems.fan import landmark_loss, landmarks_of

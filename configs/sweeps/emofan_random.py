@@ -17,8 +17,7 @@ from configs import fan_synthetic, quickstart
 
 def get_config() -> ConfigDict:
     """The quickstart without its landmark stage, which is a stage of the sweep."""
-    config = quickstart.get_config()
-    quickstart.cut_tightly(config.data)
+    config = quickstart.small()
     config.num_steps = 1050
     config.landmark_stage.steps = 0
     config.optimizer.name = "adam"

@@ -40,8 +40,7 @@ _RESNET = {
 
 def get_config() -> ConfigDict:
     """What all cells have in common."""
-    config = quickstart.get_config()
-    quickstart.cut_tightly(config.data)
+    config = quickstart.small()
     config.num_steps = 250
     config.eval_every = 100_000  # at the end alone
     config.log_every = 20
