@@ -136,6 +136,8 @@ def save_model(
     """
     directory = pathlib.Path(directory).absolute()
     check_writable(directory)
+    # With the name's preset as it is today: a later one must not change what was saved.
+    arguments = {**models.entry(name).preset, **arguments}
     arguments = {k: _jsonable(v) for k, v in arguments.items() if k != "axis_name"}
     if isinstance(state, nnx.Module):
         _, params, stats = take_apart(state)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from affect_jax import model_io, models
 from affect_jax.errors import UserError
 from affect_jax.model_io import Preprocessing
+from affect_jax.models import registry
 from affect_jax.train_state import take_apart
 
 ARGUMENTS = {"width": 4, "n_expression": 3}
@@ -68,6 +70,15 @@ def test_flat_arrays_are_saved_as_well_and_checked(model, tmp_path):
             tmp_path / "n", "resnet18", {"width": 4}, state, preprocessing=PREPROCESSING
         )
     assert not (tmp_path / "n").exists()
+
+
+def test_a_later_preset_of_the_name_changes_no_saved_model(model, tmp_path, monkeypatch):
+    small = dataclasses.replace(models.entry("resnet18"), preset=ARGUMENTS)
+    monkeypatch.setitem(registry._REGISTRY, "small", small)
+    model_io.save_model(tmp_path / "model", "small", {}, model, preprocessing=PREPROCESSING)
+    later = dataclasses.replace(small, preset={"width": 8})
+    monkeypatch.setitem(registry._REGISTRY, "small", later)
+    assert model_io.load_model(tmp_path / "model").arguments == ARGUMENTS
 
 
 def test_an_interrupted_save_leaves_the_old_model(copy, model, monkeypatch):
