@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
             name="resnet18",
             regression=True,
             width=64,
+            se=False,
             reliability=placeholder(object),
             dtype="float32",
             mean=(0.0, 0.0, 0.0),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from affect_jax.models.excitation import Excitation
 from affect_jax.models.fan import FAN, ConvBlock
 from affect_jax.models.layers import Layers, check_images, global_average, lecun_normal, max_pool
 from affect_jax.models.registry import register
@@ -31,9 +32,12 @@ def split_outputs(values: jax.Array, n_expression: int, dtype: Any) -> dict[str,
 class EmotionBranch(nnx.Module):
     """From the trunk's features to an embedding, and from that to n_expression + 2 numbers."""
 
-    def __init__(self, in_features: int, width: int, blocks: int, n_outputs: int, make: Layers):
+    def __init__(
+        self, in_features: int, width: int, blocks: int, n_outputs: int, se: bool, make: Layers
+    ):
         self.project = make.conv(in_features, width, 1, bias=True, init=lecun_normal)
         self.blocks = nnx.List(ConvBlock(width, width, make) for _ in range(blocks))
+        self.se = Excitation(width, make) if se else None
         self.hidden = make.linear(width, width // 2)
         self.norm = make.norm(width // 2)
         self.output = make.linear(width // 2, n_outputs)
@@ -45,6 +49,8 @@ class EmotionBranch(nnx.Module):
         # The published network averages its last 4 x 4 pixels; averaging all that are left is the
         # same at 256 x 256 and fits any other size.
         embedding = global_average(x)
+        if self.se is not None:
+            embedding = self.se(embedding)
         return embedding, self.output(nnx.relu(self.norm(self.hidden(embedding))))
 
 
@@ -55,8 +61,9 @@ class EmoFAN(nnx.Module):
     With `attention` the features of the stacks are multiplied by the sum of the last heatmaps;
     without it the heatmaps are concatenated to the features. `emotion_blocks` halvings follow the
     trunk's quarter-size maps, so pictures need at least 4 * 2**max(depth, emotion_blocks) pixels.
-    `n_expression=0` leaves valence and arousal only. `reliability` puts a `Reliability` of these
-    settings behind the logits (`model.reliability`).
+    `n_expression=0` leaves valence and arousal only. `se` puts squeeze and excitation on the pooled
+    features of the branch. `reliability` puts a `Reliability` of these settings behind the logits
+    (`model.reliability`).
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class EmoFAN(nnx.Module):
         landmarks: int = 68,
         pool: str = "max",
         decode: str = "quarter",
+        se: bool = False,
         reliability: Mapping[str, Any] | bool | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
@@ -100,7 +108,7 @@ class EmoFAN(nnx.Module):
             rngs=rngs,
         )
         in_features = width * (1 + stacks) + (0 if attention else landmarks)
-        self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, make)
+        self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, se, make)
         self.reliability = Reliability.of(reliability, width, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, Any]:

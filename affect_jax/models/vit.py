@@ -142,8 +142,11 @@ class Attention(nnx.Module):
         return self.out(mixed.reshape(-1, width)).reshape(x.shape)
 
     def _fused(self, dtype: Any) -> bool:
-        able = jnp.finfo(dtype).bits == 16 and jax.default_backend() == "gpu"
-        return self.implementation == "cudnn" or (self.implementation == "auto" and able)
+        return self.implementation != "xla" and _cudnn_serves(dtype)
+
+
+def _cudnn_serves(dtype: Any) -> bool:
+    return jnp.finfo(dtype).bits == 16 and jax.default_backend() == "gpu"
 
 
 class MLP(nnx.Module):
@@ -231,6 +234,11 @@ class ViT(nnx.Module):
         for name, value, known in (("pool", pool, POOLS), ("attention", attention, ATTENTIONS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if attention == "cudnn" and not _cudnn_serves(dtype):
+            raise ValueError(
+                "attention='cudnn' needs a GPU and a 16-bit dtype, and there is "
+                f"{jax.default_backend()} and {jnp.dtype(dtype).name}; use 'auto' or 'xla'"
+            )
         if n_expression < 0 or depth < 0:
             raise ValueError(
                 f"n_expression and depth must not be negative, got {n_expression}, {depth}"

@@ -99,6 +99,11 @@ def convert(
     return loaded
 
 
+def is_converted(loaded: model_io.LoadedModel) -> bool:
+    """Whether a model directory was written by `convert` and has not been trained since."""
+    return "source_sha256" in loaded.provenance
+
+
 def _preprocessing(released: Released, arguments: Mapping[str, Any]) -> model_io.Preprocessing:
     """That of the release, at the size its position embeddings are made for, if it has such."""
     size = arguments.get("image_size", released.preprocessing.image_size)
@@ -106,7 +111,14 @@ def _preprocessing(released: Released, arguments: Mapping[str, Any]) -> model_io
 
 
 class NotOfThisKind(UserError):
-    """A state dict of another architecture altogether."""
+    """A state dict of another architecture altogether; `reason` is what is wrong with it."""
+
+    def __init__(self, where: str, kind: str, reason: str, entries: Sequence[str]):
+        self.reason = reason
+        super().__init__(
+            f"{where} is no {kind} checkpoint ({reason}); "
+            f"its {len(entries)} entries begin with {', '.join(entries[:5])}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +166,8 @@ def build_model(
         arguments = released.infer(state)
         model = models.create(released.model, **arguments)
     except (KeyError, IndexError, ValueError) as error:
-        raise NotOfThisKind(
-            f"{where} is no {released.architecture} checkpoint ({type(error).__name__}: {error}); "
-            f"its {len(state)} entries begin with {', '.join(list(state)[:5])}"
-        ) from error
+        reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise NotOfThisKind(where, released.architecture, reason, list(state)) from error
     _, params, stats = take_apart(model)
     targets = {"params": params, "stats": stats}
     places = _places(released.modules(arguments), targets, released.entries(arguments))
@@ -170,16 +180,17 @@ def build_model(
         if name not in places:
             if name.startswith(released.unused):
                 skipped[name] = "the model has no use for it"
-            elif name.startswith(tuple(allow)):
+            elif any(_begins(name, prefix) for prefix in allow):
                 skipped[name] = "unknown, and allowed to be"
             else:
                 unexpected.append(f"{name} {value.shape}")
             continue
         part, path = places[name]
-        value, wanted = _layout(value, path), targets[part][path].shape
-        if value.shape == wanted:
-            arrays[part][path] = value
+        wanted = targets[part][path].shape
+        if _layout(value, path).shape == wanted:
+            arrays[part][path] = _layout(value, path)
         else:
+            wanted = _official_shape(wanted, path)
             misshaped.append(f"{name}: {value.shape}, the model has {wanted}")
     missing = [
         f"{name} {targets[p][path].shape}"
@@ -207,6 +218,19 @@ def _places(
             module, leaf = path.rsplit("/", 1)
             places[f"{official[module]}.{_OFFICIAL_LEAF[leaf]}"] = (part, path)
     return places
+
+
+def _begins(name: str, prefix: str) -> bool:
+    """Whether `prefix` is an entry's name or the module that it belongs to."""
+    parts, wanted = (n.rstrip("/").replace(".", "/").split("/") for n in (name, prefix))
+    return parts[: len(wanted)] == wanted
+
+
+def _official_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
+    """The shape in PyTorch's layout of an array of ours: the inverse of `_layout`."""
+    if not path.endswith("/kernel"):
+        return shape
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
 def _layout(value: np.ndarray, path: str) -> np.ndarray:

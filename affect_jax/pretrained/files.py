@@ -1,6 +1,7 @@
 """Reading state dicts: {entry name: array} from .pth, .npz and .safetensors files."""
 
 import pathlib
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,7 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    _check_zip(path)
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
@@ -69,7 +71,20 @@ def _reader_torch():
         import torch
     except ImportError as error:
         raise _missing("PyTorch") from error
-    return lambda path: torch.load(path, map_location="cpu", weights_only=True)
+
+    def read(path: pathlib.Path) -> Any:
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":  # those of PyTorch before 1.6 are no archives
+                _check_zip(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    return read
+
+
+def _check_zip(path: pathlib.Path) -> None:
+    # Said here, as NumPy and PyTorch advise on other things: pickles, invalid arguments.
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no whole zip archive")
 
 
 def _missing(package: str) -> ImportError:

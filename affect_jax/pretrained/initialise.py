@@ -11,8 +11,9 @@ from flax import nnx
 
 from affect_jax import model_io, models
 from affect_jax.errors import UserError
+from affect_jax.models.emofan import EmoFAN
 from affect_jax.models.fan import FAN
-from affect_jax.models.vit import ViT, resize_positions
+from affect_jax.models.vit import SIZES, ViT, resize_positions
 from affect_jax.pretrained import conversion
 from affect_jax.pretrained.files import read_weights
 from affect_jax.train_state import take_apart
@@ -20,7 +21,7 @@ from data_pipelines.example import canonical_name
 
 _SHOWN = 10
 # Parts that a released checkpoint of a backbone does not have.
-_NOT_RELEASED = ("se", "reliability")
+_NOT_RELEASED = ("se", "emotion/se", "reliability")
 Arrays = Mapping[str, Mapping[str, Any]]
 
 
@@ -71,9 +72,11 @@ def init_from(
 
     * A last layer for another number of classes keeps its fresh values. Where both label orders are
       known, one for the same classes in another order is reordered, and one for other classes
-      keeps its fresh values. That of a file always does: its label order is not known.
+      keeps its fresh values. That of a file always does: its label order is not known. What of it
+      gives valence and arousal is taken over whatever the classes are.
     * Position embeddings of a vision transformer are interpolated to the model's `image_size`.
-    * A file need not hold squeeze and excitation or reliability balancing.
+    * A file, or a model directory converted from one, need not hold squeeze and excitation or
+      reliability balancing.
 
     Args:
       model: to be initialised; it is not changed if this raises.
@@ -98,12 +101,18 @@ def init_from(
         else:
             loaded = model_io.load_model(source)
             source, source_classes = loaded.model, loaded.class_names
+            if conversion.is_converted(loaded):
+                optional = _NOT_RELEASED
+                source_classes = source_classes or None
     root = _root(model, source, where)
     where = _compare_trunks(model, source, root, where, allow)
     own, given = _arrays(model), _arrays(source)
     head = models.head_of(model)
+    if isinstance(model, ViT) and not root:
+        _compare_widths(model, source, where)
     if head and not root:
-        _match_classes(given, head, classes, source_classes, report)
+        fresh = own["params"] if _regresses(model) and _regresses(source) else {}
+        _match_classes(given, fresh, head, classes, source_classes, report)
     if isinstance(model, ViT) and not root:
         _match_positions(model, source, given["params"], report)
     if root and (last := models.head_of(source)):
@@ -142,36 +151,58 @@ def _read_release(
             + ", ".join(conversion.architectures())
         )
     state = read_weights(path)
-    refused = []
+    refused: dict[str, list[str]] = {}
     for released in fitting:
         try:
             found = conversion.build_model(released, state, where=str(path), allow=allow)
         except conversion.NotOfThisKind as error:
-            refused.append(str(error))
+            refused.setdefault(error.reason, []).append(released.architecture)
             continue
         return found, released.class_names(found.arguments.get("n_expression", 0)) or None
-    raise UserError("\n".join(refused))
+    kinds = " or ".join(name for names in refused.values() for name in names)
+    reasons = [f"{', '.join(names)}: {reason}" for reason, names in refused.items()]
+    reason = next(iter(refused)) if len(refused) == 1 else "; ".join(reasons)
+    raise conversion.NotOfThisKind(str(path), kinds, reason, list(state))
+
+
+def _regresses(model: nnx.Module) -> bool:
+    """Whether the last two outputs of the last layer are valence and arousal."""
+    return isinstance(model, EmoFAN) or getattr(model, "regression", False)
+
+
+def _compare_widths(model: ViT, source: ViT, where: str) -> None:
+    """Raises UserError if the two are of different size: no array would fit."""
+    ours, theirs = (m.pos_embed.shape[-1] for m in (model, source))
+    if ours != theirs:
+        names = {size.width: f"vit_{name}16" for name, size in SIZES.items()}
+        raise UserError(
+            f"{where} is a {names[theirs]} ({theirs} features), the model a {names[ours]} "
+            f"({ours}); set config.model.name to {names[theirs]!r} or take other weights"
+        )
 
 
 def _match_classes(
     given: dict[str, dict[str, Any]],
+    fresh: Mapping[str, Any],
     head: str,
     classes: Sequence[str],
     source_classes: Sequence[str] | None,
     report: InitReport,
 ) -> None:
-    """Brings the source's last layer into the model's label order, or takes it out.
+    """Brings the source's last layer into the model's label order, or takes out its classes.
 
-    `source_classes` is None where nobody can know them: in a file from elsewhere.
+    `source_classes` is None where nobody can know them: in a file from elsewhere. `fresh` holds the
+    model's own arrays if valence and arousal follow the classes in both models.
     """
     per_class = [p for p in given["params"] if _under(p, (head, "reliability"))]
     reason = "its classes are not known"
     if source_classes is not None:
         own = [canonical_name(name) for name in classes]
         theirs = [canonical_name(name) for name in source_classes]
-        if own == theirs or not own or not theirs:
+        resized = any(given["params"][p].shape != fresh[p].shape for p in per_class if p in fresh)
+        if own == theirs or not (resized or (own and theirs)):
             return
-        reason = f"made for {', '.join(source_classes)}"
+        reason = f"made for {', '.join(source_classes) or 'no classes'}"
         if sorted(own) == sorted(theirs):
             columns = [theirs.index(name) for name in own]
             for path in [p for p in per_class if _under(p, (head,))]:
@@ -181,8 +212,13 @@ def _match_classes(
                 given["params"][path] = value[..., order]
                 report.resized[path] = f"reordered, as {reason}"
     for path in per_class:
-        if path not in report.resized:
-            del given["params"][path]
+        if path in report.resized:
+            continue
+        value = given["params"].pop(path)
+        if path in fresh and _under(path, (head,)):
+            given["params"][path] = np.concatenate([fresh[path][..., :-2], value[..., -2:]], -1)
+            report.resized[path] = f"valence and arousal alone: {reason}"
+        else:
             report.skipped[path] = reason
 
 

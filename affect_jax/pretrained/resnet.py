@@ -22,6 +22,8 @@ _BLOCK = {
 
 
 def _infer(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if "layer1.0.conv3.weight" in state or "layer1.2.conv1.weight" in state:
+        raise ValueError("it is a deeper ResNet: only ResNet-18 can be read")
     return {"n_expression": state["fc.weight"].shape[0], "width": state["conv1.weight"].shape[0]}
 
 

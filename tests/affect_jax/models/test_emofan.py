@@ -68,6 +68,15 @@ def test_no_classes_leave_valence_and_arousal():
     assert shapes["arousal"].shape == (2,)
 
 
+def test_squeeze_and_excitation_weighs_the_pooled_features():
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    model = models.create("emofan", **TINY, se=True)
+    model.eval()
+    gated = model(images)["embedding"]
+    excitation, model.emotion.se = model.emotion.se, None
+    np.testing.assert_allclose(gated, excitation(model(images)["embedding"]), rtol=1e-5, atol=1e-6)
+
+
 def test_a_frozen_trunk_keeps_its_statistics_while_the_branch_trains():
     model = models.create("emofan", **TINY)
     model.train()

@@ -222,6 +222,7 @@ def test_reliability_follows_the_logits():
         ({"image_size": 90}, "multiples of 16: 90 x 90"),
         ({"drop_path": 1.0}, r"must lie in \[0, 1\)"),
         ({"depth": -1}, "must not be negative"),
+        ({"attention": "cudnn"}, "needs a GPU and a 16-bit dtype"),
     ],
 )
 def test_arguments_that_cannot_work(arguments, message):

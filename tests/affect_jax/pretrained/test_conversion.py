@@ -132,7 +132,10 @@ def test_differences_are_listed_by_kind_and_counted(emonet):
     )
     assert "21 unexpected:\n  emo_fc_2.9.bias (3,)" in message
     assert "... and 11 more" in message
-    assert "1 of another shape:\n  conv3.conv1.weight: (5, 5, 8, 4), the model has" in message
+    assert (
+        "1 of another shape:\n  conv3.conv1.weight: (4, 8, 5, 5), the model has (4, 8, 3, 3)"
+        in message
+    )
 
 
 @pytest.mark.parametrize("architecture", pretrained.architectures())
@@ -140,6 +143,16 @@ def test_a_foreign_state_dict_is_refused(architecture):
     state = {"layers.0.weight": np.zeros((3, 3), np.float32)}
     with pytest.raises(UserError, match=f"is no {architecture} checkpoint.*layers.0.weight"):
         pretrained.convert_state(conversion.release(architecture), state)
+
+
+def test_a_deeper_resnet_is_named():
+    state = {
+        "conv1.weight": np.zeros((64, 3, 7, 7), np.float32),
+        "layer1.0.conv3.weight": np.zeros((256, 64, 1, 1), np.float32),
+        "fc.weight": np.zeros((1000, 2048), np.float32),
+    }
+    with pytest.raises(UserError, match="only ResNet-18 can be read"):
+        pretrained.convert_state(conversion.release("resnet18"), state)
 
 
 def save(path, state, wrap=None):
@@ -189,8 +202,10 @@ def test_a_truncated_file_is_a_clear_error(tmp_path, emonet, name, part):
     save(tmp_path / name, emonet)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(len(content) * part)])
-    with pytest.raises(UserError, match=f"{name} cannot be read as a .* weights file"):
+    with pytest.raises(UserError, match=f"{name} cannot be read as a .* weights file") as raised:
         files.read_weights(tmp_path / name)
+    if part and not name.endswith("safetensors"):
+        assert str(raised.value).endswith("it is no whole zip archive")
 
 
 def test_other_unreadable_sources(tmp_path):

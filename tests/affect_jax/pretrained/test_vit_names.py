@@ -266,8 +266,64 @@ def test_heads_of_models_with_known_classes_follow_the_labels():
     before = arrays(fresh)["head/kernel"]
     others = ("anger", "happy", "fear")
     report = pretrained.init_from(fresh, one, classes=others, source_classes=names)
-    np.testing.assert_array_equal(arrays(fresh)["head/kernel"], before)
+    after = arrays(fresh)["head/kernel"]
+    np.testing.assert_array_equal(after[:, :3], before[:, :3])
+    np.testing.assert_array_equal(after[:, 3:], head[:, 3:])
+    assert report.resized["head/kernel"] == "valence and arousal alone: made for anger, happy, sad"
+
+    bare = models.create("vit_ti16", depth=1, n_expression=3, image_size=32)
+    report = pretrained.init_from(bare, one, classes=others, source_classes=names)
     assert report.skipped["head/kernel"] == "made for anger, happy, sad"
+
+
+def test_valence_and_arousal_survive_a_change_of_classes():
+    arguments = {"width": 16, "depth": 1, "stacks": 1, "emotion_blocks": 1}
+    one = models.create("emofan", **arguments, n_expression=8, seed=3)
+    none = models.create("emofan", **arguments, n_expression=0)
+    report = pretrained.init_from(none, one, source_classes=tuple("abcdefgh"))
+    head = arrays(one)["emotion/output/kernel"]
+    np.testing.assert_array_equal(arrays(none)["emotion/output/kernel"], head[:, 8:])
+    assert "emotion/output/bias" in report.resized
+    assert not report.skipped
+
+
+def test_a_converted_directory_is_no_more_trusted_than_its_file(tmp_path):
+    path = checkpoint(tmp_path, "jax.npz")
+    pretrained.convert("vit_ti16", path, tmp_path / "model")
+    reports = []
+    for where in (path, tmp_path / "model"):
+        model = models.create("vit_ti16", **ARGUMENTS, se=True)
+        before = arrays(model)["head/kernel"]
+        names = tuple("abcdefghij")[: before.shape[1]]
+        reports.append(pretrained.init_from(model, where, classes=names))
+        np.testing.assert_array_equal(arrays(model)["head/kernel"], before)
+    assert reports[0] == reports[1]
+    assert reports[1].skipped["head/kernel"] == "its classes are not known"
+
+
+def test_another_size_is_named_before_its_arrays(tmp_path):
+    model = models.create("vit_s16", depth=1, image_size=32)
+    message = r"is a vit_ti16 \(192 features\), the model a vit_s16 \(384\); set config.model.name"
+    with pytest.raises(UserError, match=message):
+        pretrained.init_from(model, checkpoint(tmp_path, "jax.npz"))
+
+
+def test_a_foreign_file_is_one_line(tmp_path):
+    path = write(tmp_path / "foreign.npz", {"fc.weight": np.zeros((2, 2), np.float32)})
+    with pytest.raises(UserError) as raised:
+        pretrained.init_from(models.create("vit_ti16", **ARGUMENTS), path)
+    assert str(raised.value) == (
+        f"{path} is no vit_b16 or vit_l16 or vit_s16 or vit_ti16 checkpoint "
+        "(there is no 'patch_embed.proj.weight'); its 1 entries begin with fc.weight"
+    )
+
+
+def test_an_allowed_name_ends_where_the_entry_s_does(tmp_path):
+    state = original(arrays(source())) | {"second/kernel": np.zeros((4, 4), np.float32)}
+    path = write(tmp_path / "old.npz", state)
+    model = models.create("vit_ti16", **ARGUMENTS)
+    with pytest.raises(UserError, match=r"1 unexpected:\n  second/kernel"):
+        pretrained.init_from(model, path, allow=("se",))
 
 
 def test_the_size_of_converted_pictures_is_that_of_the_positions(tmp_path):
