@@ -1,8 +1,9 @@
 """Many runs in one process: the cells of a sweep, the folds of a cross-validation.
 
 Each is an ordinary run in a folder of its own. Finished ones are skipped, interrupted ones go on, a
-failing one is recorded and does not end the others. A lock on the folder lets several processes
-share the work; it goes with the process that holds it, however that ends.
+failing one is recorded and does not end the others, unless the mistake is one that all would make.
+A lock on the folder lets several processes share the work; it goes with the process that holds it,
+however that ends.
 """
 
 import contextlib
@@ -66,7 +67,7 @@ class Outcome:
       status: "done", "failed", "open" (not run to its end) or "elsewhere" (another process has it).
       figures: name -> value of a finished cell: of the test split; `SPLIT/NAME` of other splits.
       seconds: spent on it in all attempts that came to an end.
-      error: first line of what went wrong.
+      error: what went wrong in one line, which names the file of a longer message.
     """
 
     status: str
@@ -112,7 +113,8 @@ def outcome(cell: Cell) -> Outcome:
     error = cell.workdir / ERROR_FILE
     if error.exists():
         text = error.read_text(errors="replace").strip()
-        return Outcome(FAILED, {}, seconds, text.splitlines()[0] if text else "")
+        first, *rest = text.splitlines() or [""]
+        return Outcome(FAILED, {}, seconds, f"{first} ... (all of it: {error})" if rest else first)
     return Outcome(OPEN, {}, seconds)
 
 
@@ -259,6 +261,11 @@ def run_all(
 ) -> int:
     """Runs the cells that are not finished, in order.
 
+    A mistake in the config or in the weights to start from is the same in all of them: as long as
+    no cell has trained, a UserError of one ends all, so that it is not told once for every cell.
+    Data (a DataError) may be bad in one fold alone, and a program error or a loss that is no number
+    may come of one row: these are recorded.
+
     Args:
       cells: in the order in which they are run.
       run: runs one to its end, or raises.
@@ -270,7 +277,7 @@ def run_all(
 
     Raises:
       train.Stopped: after SIGINT or SIGTERM; the cell it came in has saved its state.
-      UserError: a required cell failed.
+      UserError: a required cell failed, or one by a mistake before any had trained.
     """
     failed, spent = 0, []
     waiting = [c for c in cells if not parallel.any_process(_finished(c) is not None)]
@@ -289,23 +296,43 @@ def run_all(
                 begin = time.monotonic()
                 error = _attempt(cell, run)
                 spent.append(time.monotonic() - begin)
-            if error:
+            if error is not None:
                 failed += 1
-                log.error("%s failed: %s", cell.name, error.splitlines()[0])
                 if required:
-                    raise UserError(f"{cell.name} failed, and others need it: {error}")
+                    raise UserError(f"{cell.name} failed, and others need it: {_told(error)}")
+                if _is_mistake(error) and not any(_has_trained(c.workdir) for c in cells):
+                    raise UserError(f"{cell.name} failed before any was trained: {_told(error)}")
+                log.error("%s failed: %s", cell.name, _told(error))
             after()
     return failed
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, UserError | DataError):
+        return str(error) or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _is_mistake(error: Exception) -> bool:
+    return isinstance(error, UserError) and not isinstance(error, train.Diverged)
+
+
+def _has_trained(workdir: pathlib.Path) -> bool:
+    """Whether a run, or a fold of it, has done a step that it keeps."""
+    return any(
+        any((folder / "checkpoints").glob("[0-9]*")) or _last_step(folder) is not None
+        for folder in (workdir, *(workdir / "folds").glob("*"))
+    )
 
 
 def _left(spent: Sequence[float], cells: int) -> str:
     return observe.duration(sum(spent) / len(spent) * cells)
 
 
-def _attempt(cell: Cell, run: Callable[[Cell], None]) -> str:
-    """Runs a cell; returns the message of what went wrong, empty if nothing."""
+def _attempt(cell: Cell, run: Callable[[Cell], None]) -> Exception | None:
+    """Runs a cell; returns what went wrong, None if nothing."""
     begin = time.monotonic()
-    message = trace = ""
+    failure, written = None, ""
     try:
         for needed in cell.needs:
             if read_figures(needed) is None:
@@ -318,12 +345,11 @@ def _attempt(cell: Cell, run: Callable[[Cell], None]) -> str:
         _close(cell, begin, "")
         raise
     except (UserError, DataError) as error:
-        message = str(error) or type(error).__name__
+        failure, written = error, _told(error)
     except Exception as error:  # whatever it is, the other cells are none the worse for it
-        message = f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()
-    _close(cell, begin, f"{message}\n\n{trace}".strip())
-    return message
+        failure, written = error, f"{_told(error)}\n\n{traceback.format_exc()}"
+    _close(cell, begin, written)
+    return failure
 
 
 def _close(cell: Cell, begin: float, error: str) -> None:
@@ -333,7 +359,7 @@ def _close(cell: Cell, begin: float, error: str) -> None:
     seconds = _record(cell.workdir).get("seconds", 0.0) + time.monotonic() - begin
     _update_record(cell, seconds=round(seconds, 1))
     if error:
-        observe.write_atomically(cell.workdir / ERROR_FILE, f"{error}\n".encode())
+        observe.write_atomically(cell.workdir / ERROR_FILE, f"{error.strip()}\n".encode())
     else:
         (cell.workdir / ERROR_FILE).unlink(missing_ok=True)
 

@@ -18,6 +18,9 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from affect_jax.errors import UserError
+from affect_jax.observe import quiet_orbax
+
+quiet_orbax()
 
 _SHOWN = 8
 

@@ -39,6 +39,10 @@ _FREE = (
     "sweep.",
     "crossval.",
 )
+# What a cross-validation cuts its folds by: free in other runs, which have none.
+_CUT = ("crossval.protocol", "crossval.folds")
+# A run that began, and one that was tested, perhaps without its checkpoints by now.
+_RESULTS = ("checkpoints/[0-9]*", "report/predictions.npz")
 
 
 class ConfigError(UserError):
@@ -88,30 +92,56 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 def check_overrides(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> None:
     """Checks the keys of `--config.a.b=value` arguments before they are parsed.
 
+    A section whose field has the type `object` may be given as a whole, None among others.
+
     Raises:
-      ConfigError: for a key that does not exist, naming the nearest one that does.
+      ConfigError: for a key that does not exist, naming the nearest one that does; for a section as
+        a whole that may not be, or one beside a field of its own.
     """
     known = flatten(config)
     sections = {
         key.rsplit(".", depth)[0] for key in known for depth in range(1, key.count(".") + 1)
     }
-    for argument in arguments:
-        name = argument.lstrip("-").split("=", 1)[0]
-        if not argument.startswith("-") or not name.startswith("config."):
-            continue
-        key = name.removeprefix("config.")
-        if key in sections:
+    given = [
+        argument.lstrip("-").split("=", 1)[0].removeprefix("config.")
+        for argument in arguments
+        if argument.startswith("-") and argument.lstrip("-").startswith("config.")
+    ]
+    for key in given:
+        if key in sections and not _is_switchable(config, key):
             raise ConfigError(
                 f"--config.{key} is a section; set one of its fields: "
                 + ", ".join(sorted(k for k in known if k.startswith(key + ".")))
             )
-        if key not in known:
-            by_last = {k.rsplit(".", 1)[-1]: k for k in known}
-            last = key.rsplit(".", 1)[-1]
-            hint = nearest(key, known)
-            if last in by_last:
-                hint = f"did you mean {by_last[last]!r}?"
-            raise ConfigError(f"--config.{key}: there is no such field; {hint}")
+        parents = [key.rsplit(".", depth)[0] for depth in range(1, key.count(".") + 1)]
+        for parent in parents:
+            if parent in given:
+                raise ConfigError(
+                    f"--config.{key} and --config.{parent}: give the fields or the whole, not both"
+                )
+        if key in known or key in sections:
+            continue
+        for parent in parents:
+            if parent in known and _is_switchable(config, parent):
+                field = key.removeprefix(parent + ".")
+                raise ConfigError(
+                    f"--config.{key}: config.{parent} is {known[parent]!r} here and has no fields; "
+                    f"give its settings as --config.{parent}=\"{{'{field}': VALUE}}\""
+                )
+        by_last = {k.rsplit(".", 1)[-1]: k for k in known}
+        last = key.rsplit(".", 1)[-1]
+        hint = nearest(key, known)
+        if last in by_last:
+            hint = f"did you mean {by_last[last]!r}?"
+        raise ConfigError(f"--config.{key}: there is no such field; {hint}")
+
+
+def _is_switchable(config: ml_collections.ConfigDict, key: str) -> bool:
+    """Whether the field may hold None, a truth value or a section, as `model.reliability` may."""
+    *sections, name = key.split(".")
+    for section in sections:
+        config = config[section]
+    return config.get_type(name) is object
 
 
 def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -151,33 +181,69 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Records `config` in `workdir/config.json`, or checks it against the one recorded there.
+    """Records `config` in `workdir/config.json`, unless the folder is another config's.
 
-    A workdir without checkpoints has nothing to lose: its config is replaced.
+    Raises:
+      ConfigError: as `check_workdir`.
+    """
+    check_workdir(workdir, config)
+    content = json.dumps(to_plain(config), indent=2) + "\n"
+    observe.write_atomically(workdir / CONFIG_FILE, content.encode())
+
+
+def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Checks `config` against the one recorded in `workdir`; writes nothing.
+
+    A folder without checkpoints, its own or those of folds, has nothing to lose and passes.
 
     Raises:
       ConfigError: if the folder belongs to a run of another config, naming what differs, or holds
         a config that cannot be read.
     """
-    plain = to_plain(config)
-    path = workdir / CONFIG_FILE
-    if path.exists() and any((workdir / "checkpoints").glob("[0-9]*")):
-        recorded = flatten(to_plain(read_workdir_config(workdir)))
-        wanted = flatten(plain)
-        lines = []
-        for key in sorted(recorded.keys() | wanted.keys()):
-            if is_free(key):
-                continue
-            old, new = recorded.get(key, "(absent)"), wanted.get(key, "(absent)")
-            if old != new:
-                lines.append(f"  {key}: there {old!r}, now {new!r}")
-        if lines:
-            shown = "\n".join(lines[:10]) + (f"\n  ... {len(lines)} in all" * (len(lines) > 10))
-            raise ConfigError(
-                f"{workdir} holds a run of another config:\n{shown}\n"
-                "Use a new --workdir, or the values it was started with."
-            )
-    observe.write_atomically(path, (json.dumps(plain, indent=2) + "\n").encode())
+    folds = any(any(workdir.glob(f"folds/*/{name}")) for name in _RESULTS)
+    holds_run = folds or any(workdir.glob(_RESULTS[0]))
+    if not holds_run or not (workdir / CONFIG_FILE).exists():
+        return
+    recorded = flatten(to_plain(read_workdir_config(workdir)))
+    wanted = flatten(to_plain(config))
+    lines = []
+    for key in sorted(recorded.keys() | wanted.keys()):
+        # Results of other folds are none of these.
+        if is_free(key) and not (folds and key in _CUT):
+            continue
+        old, new = recorded.get(key, "(absent)"), wanted.get(key, "(absent)")
+        if key not in recorded and key.startswith("model."):
+            old = _without_field(recorded, key.removeprefix("model."))
+        if old != new:
+            lines.append(f"  {key}: there {old!r}, now {new!r}")
+    if lines:
+        shown = "\n".join(lines[:10]) + (f"\n  ... {len(lines)} in all" * (len(lines) > 10))
+        raise ConfigError(
+            f"{workdir} holds a run of another config:\n{shown}\n"
+            "Use a new --workdir, or the values it was started with."
+        )
+
+
+def _without_field(recorded: dict[str, Any], field: str) -> Any:
+    """What the model of a recorded config took for an argument that the config does not hold.
+
+    Configs come to list arguments that were left to the constructor when a run began.
+    """
+    from affect_jax import models  # here, for it takes seconds and few need it
+    from affect_jax.models.reliability import SETTINGS
+
+    part, _, rest = field.partition(".")
+    name = recorded["model.name"]
+    value: Any = "(absent)"
+    if part == "reliability" and rest in SETTINGS:
+        if any(key.startswith("model.reliability.") for key in recorded):
+            value = SETTINGS[rest]
+    elif part == "backbone" and rest and models.takes(name, "backbone"):
+        preset = models.default(name, "backbone") or {}
+        value = preset.get(rest, models.default("poster_v2", rest))
+    elif models.takes(name, field):
+        value = models.default(name, field)
+    return json.loads(json.dumps(value, default=repr))
 
 
 def is_free(key: str) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from affect_jax import cells, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
-from affect_jax.errors import nearest
+from affect_jax.errors import UserError, nearest
 from affect_jax.metrics import (
     ClassificationStatistics,
     LandmarkStatistics,
@@ -88,7 +88,8 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
       workdir: folder of the folds.
 
     Raises:
-      UserError: if the data cannot be cut so, or a report cannot be made.
+      UserError: if the data cannot be cut so, the folder holds folds of another config, a report
+        cannot be made, or a fold fails by a mistake that all have in common (`cells.run_all`).
       train.Stopped: after SIGINT or SIGTERM.
     """
     workdir = pathlib.Path(workdir).absolute()
@@ -97,8 +98,9 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
         planned = plan(config, workdir)
         only = _only(config.crossval.only, len(planned))
         if parallel.is_main_process():
+            config_lib.check_workdir(workdir, config)
             workdir.mkdir(parents=True, exist_ok=True)
-            # A result of other folds must not be taken for this one's.
+            # The result of another config must not be taken for this one's.
             if not _same_config(config, workdir):
                 (workdir / observe.METRICS_FILE).unlink(missing_ok=True)
             config_lib.claim_workdir(workdir, config)
@@ -106,6 +108,8 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
         train.set_compilation_cache(config, workdir)
         try:
             failed = cells.run_all([planned[fold] for fold in only])
+        except UserError:
+            raise  # before anything was trained: there is nothing to report
         except BaseException:
             with cells.reporting():
                 write_report(config, planned, workdir)
@@ -194,8 +198,10 @@ def write_report(
     problems = [
         f"fold {fold}: {o.status}" + (f": {o.error}" if o.error else "")
         for fold, o in outcomes.items()
-        if o.status != cells.DONE
+        if o.status not in (cells.DONE, cells.OPEN)
     ]
+    if not_run := [fold for fold, o in outcomes.items() if o.status == cells.OPEN]:
+        problems.append(f"{len(not_run)} of {len(planned)} folds are not finished yet")
     head, body, lines = ["", *map(comparison.label, columns)], [], []
     for fold, values in figures.items():
         lines.append({"fold": fold, "seconds": outcomes[fold].seconds, **_tests(values)})

@@ -22,9 +22,10 @@ from affect_jax import metrics_reliability, observe, restore, smoothing, systems
 from affect_jax.errors import nearest
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
+from affect_jax.report import evaluations
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
-from data_pipelines.example import tracks_of
+from data_pipelines.example import same_classes, tracks_of
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,11 @@ def make_eval_step(
     """The per-replica evaluation step: (state, batch) -> per-example arrays.
 
     Returns a function whose outputs are those of `System.predictions`; with `flip`, valence and
-    arousal of the mirrored image are there too, as `mirrored_valence` and `mirrored_arousal`.
+    arousal of the mirrored image are there too, as `mirrored_valence` and `mirrored_arousal`, and
+    with `config.eval.calibrate` its `mirrored_logits`.
     """
     section = system.config.model
+    twice = ("valence", "arousal", *(("logits",) if system.config.eval.calibrate else ()))
 
     def predict(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
         outputs = model(normalise(images, section.mean, section.std))
@@ -56,10 +59,10 @@ def make_eval_step(
         arrays = state.get("ema", state)
         model = blueprint.build(arrays["params"], arrays["stats"])
         outputs = predict(model, batch["image"])
-        if flip and "valence" in outputs:
+        again = [name for name in twice if flip and name in outputs]
+        if again:
             mirrored = predict(model, batch["image"][:, :, ::-1])
-            outputs["mirrored_valence"] = mirrored["valence"]
-            outputs["mirrored_arousal"] = mirrored["arousal"]
+            outputs |= {f"mirrored_{name}": mirrored[name] for name in again}
         return outputs
 
     return step
@@ -247,7 +250,7 @@ def _check_same_split(
 ) -> None:
     """Refuses to cut the data of a run otherwise than it did: test persons would be known ones."""
     data, then = config.data, recorded.data
-    if any(data[k] != then[k] for k in ("source", "manifest", "folder", "dataset", "data_dir")):
+    if evaluations.place_of(data) != evaluations.place_of(then):
         return
     for key in ("protocol", "folds", "test_fold", "split_seed", "validation_fraction"):
         if data[key] != then[key]:
@@ -261,7 +264,8 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     """Evaluates a checkpoint of a run on one split, as `--mode=eval` does.
 
     `config.eval.split` and `config.eval.checkpoint` say what; the model must be that of the
-    workdir, the data may be others.
+    workdir, the data may be others. The figures are added to `eval.jsonl`; predictions and
+    confusion matrix go to a folder of their own in `report/evaluations`.
 
     Raises:
       UserError: if there is no such run, checkpoint or split, or the classes do not match.
@@ -274,7 +278,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     if split not in sources:
         raise config_lib.ConfigError(f"config.eval.split = {split!r}; " + nearest(split, sources))
     source = sources[split]
-    if loaded.class_names and tuple(source.class_names) != loaded.class_names:
+    if loaded.class_names and not same_classes(source.class_names, loaded.class_names):
         raise config_lib.ConfigError(
             f"the model knows the classes {loaded.class_names}, the data have "
             f"{tuple(source.class_names)}; to map them by name, add "
@@ -299,12 +303,21 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         result = evaluator.run(
             loaded.state, batches, keep_predictions=True, tracks=tracks_to_smooth(config, source)
         )
-    show(result, f"{split}, checkpoint {loaded.step} of {workdir}")
+    place = evaluations.place_of(config.data)
+    show(
+        result,
+        f"{split} split of {' '.join(place.values())}, checkpoint {loaded.step} of {workdir}",
+    )
     if is_main_process():
+        folder = evaluations.write(
+            workdir, config, loaded.step, result.predictions, source, loaded.class_names
+        )
+        about = {**place, "report": str(folder.relative_to(workdir))}
         with observe.MetricWriter(workdir, append=True) as writer:
-            writer.write(loaded.step, split, result.metrics)
-            if result.flip is not None:
-                writer.write(loaded.step, f"{split}_flip", result.flip)
-            if result.video is not None:
-                writer.write(loaded.step, f"{split}_video", result.video)
+            for suffix in ("", "_flip", "_video"):
+                metrics = getattr(result, suffix[1:] or "metrics")
+                if metrics is not None:
+                    values = {"checkpoint": loaded.step, **metrics}
+                    writer.write(loaded.step, f"{split}{suffix}", values, about=about)
+        log.info("predictions and confusion matrix: %s", folder)
     return result

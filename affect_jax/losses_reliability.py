@@ -51,14 +51,17 @@ def anchor_loss(
         margin: distance wanted, in units of sqrt(D), which is the root mean square difference of
             the components; for "bounded" only.
         radius: norm allowed, in the same units; for "bounded" only. A standardised embedding has
-            1 on average.
+            1 on average, before the trained scale and bias of its standardisation.
+
+    Raises:
+        ConfigError: for an unknown variant.
     """
     check_variant(variant)
     anchors = as_float(anchors)
     classes, per_class, features = anchors.shape
     if variant == "bounded":
         flat = anchors.reshape(-1, features)
-        squares = jnp.mean(jnp.square(flat[:, None] - flat), axis=-1)
+        squares = _mean_squared_differences(flat)
         owner = np.repeat(np.arange(classes), per_class)
         different = owner[:, None] != owner
         # The root has no gradient at 0; the small number gives it one of 0.
@@ -76,6 +79,14 @@ def anchor_loss(
     centred = anchors - jnp.mean(anchors, axis=0)
     scale = math.sqrt(features) * per_class**2
     return -2 * classes * jnp.sum(jnp.square(centred)) / scale
+
+
+def _mean_squared_differences(points: jax.Array) -> jax.Array:
+    """[n, n] from [n, D], in the memory of the result: differences would take D times that."""
+    centred = points - jnp.mean(points, axis=0)  # less is lost where |a|^2 + |b|^2 - 2ab cancels
+    products = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.diagonal(products)
+    return jnp.maximum(squares[:, None] + squares - 2 * products, 0) / points.shape[1]
 
 
 def center_loss(
@@ -98,10 +109,18 @@ def center_loss(
         distances: float [B, N, K] of embeddings to anchors.
         labels: int [B] or float [B, N], see `losses.label_distribution`.
         features: D, the length of an embedding.
-        confidence: float [B], for "official".
+        confidence: float [B] of the primary distribution; used by "official" only, which needs it.
+        variant: one of `VARIANTS`.
         mask: bool [B], False for padding.
+        axis_name: mapped axis of the replicas that share the batch; None: there is one.
+
+    Raises:
+        ConfigError: for an unknown variant.
+        ValueError: for "official" without confidence.
     """
     check_variant(variant)
+    if variant == "official" and confidence is None:
+        raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
     distances = as_float(distances)
     targets, valid = label_distribution(labels, distances.shape[1])
     valid = valid if mask is None else valid & mask
@@ -127,14 +146,17 @@ def reliability_report(
 
     `confidence_primary` and `confidence_corrected` (means); `correction_changed`: share of the
     examples whose predicted class differs from the primary one; `correction_better` and
-    `correction_worse`: shares of the labelled examples that became right or wrong by it; with
-    anchors `anchor_norm` and `anchor_norm_max`, and `anchors_never_win`: share of the anchors that
-    are the nearest one of no example of the batch.
+    `correction_worse`: shares of the labelled examples that became right or wrong by it;
+    `embedding_norm`: mean norm of the embedding as it is compared, behind the standardisation with
+    its trained scale and bias, through which it can grow as the anchors do; with anchors
+    `anchor_norm` and `anchor_norm_max`, and `anchors_never_win`: share of the anchors that are the
+    nearest one of no example of the batch.
 
     Args:
         outputs: of a model with `Reliability`, in training mode.
         labels: int [B] or float [B, N].
         mask: bool [B], False for padding.
+        axis_name: mapped axis of the replicas that share the batch; None: there is one.
     """
     outputs = jax.lax.stop_gradient(outputs)
     targets, valid = label_distribution(labels, outputs["primary"].shape[1])
@@ -147,7 +169,7 @@ def reliability_report(
         "correction_better": masked_mean(~right_before & right_after, mask & valid, axis_name),
         "correction_worse": masked_mean(right_before & ~right_after, mask & valid, axis_name),
     }
-    for name in ("confidence_primary", "confidence_corrected"):
+    for name in ("confidence_primary", "confidence_corrected", "embedding_norm"):
         report[name] = masked_mean(outputs[name], mask, axis_name)
     if "anchors" in outputs:
         norms = jnp.sqrt(jnp.sum(jnp.square(outputs["anchors"]), axis=-1))

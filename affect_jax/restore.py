@@ -15,6 +15,7 @@ from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
+from data_pipelines.example import same_classes
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def load_teacher(path: str | pathlib.Path, mapper: Mapper, class_names: tuple[st
         loaded = model_io.load_model(path)
         model, names = loaded.model, loaded.class_names
         mean, std = tuple(loaded.preprocessing.mean), tuple(loaded.preprocessing.std)
-    if names and names != class_names:
+    if names and not same_classes(names, class_names):
         raise UserError(
             f"config.loss.teacher = {str(path)!r} knows the classes {names}, "
             f"the data have {class_names}"

@@ -11,13 +11,13 @@ import logging
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from affect_jax import cells, metrics_reliability, parallel, train
+from affect_jax import cells, metrics_reliability, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 _STAGE = "stage:"
 _NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
-_SPLITS = ("", "validation", "test_flip", "test_video", "fold_mean", "fold_sd")
+_CALIBRATED = ("test_temperature", "test_mirror")
+_SPLITS = ("", "validation", "test_flip", "test_video", *_CALIBRATED, "fold_mean", "fold_sd")
 _COLUMNS = ("accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
 
 Changes = Mapping[str, Any]
@@ -49,6 +50,8 @@ class Sweep:
     rank_by: str = ""
     rank_mode: str = "min"
     cell: str = "run"
+    grid: Mapping[str, Any] | None = None
+    curves: tuple[str, ...] = ()
     title: str = ""
     notes: str = ""
 
@@ -67,6 +70,7 @@ class Sweep:
             ("reference", [self.reference]),
             ("contrasts", contrasted),
             ("paper", self.paper),
+            ("grid", [r for line in (self.grid or {}).get("lines", {}).values() for r in line]),
         ):
             for name in names:
                 if name and name not in self.rows:
@@ -74,7 +78,8 @@ class Sweep:
                         f"{kind}: there is no row {name!r}; {nearest(name, self.rows)}"
                     )
         shown = [("rank_by", [self.rank_by] if self.rank_by else [])]
-        shown += [("columns", self.columns)]
+        shown += [("columns", self.columns), ("curves", self.curves)]
+        shown += [("grid", [self.grid["column"]] if self.grid else [])]
         shown += [(f"paper: {row}", figures) for row, figures in self.paper.items()]
         for where, names in shown:
             for name in names:
@@ -96,6 +101,8 @@ def _check_metric(column: str, where: str) -> None:
     """Refuses the name of a figure that no run ever measures."""
     split, _, name = column.rpartition("/")
     known = metrics_reliability.known_names()
+    if split in _CALIBRATED:
+        known = known | {"temperature", "confidence"}
     if split not in _SPLITS or (name not in known and not name.startswith("recall_")):
         names = [f"{s}/{n}".lstrip("/") for s in _SPLITS for n in known]
         raise ConfigError(f"{where}: nothing is called {column!r}; {nearest(column, names)}")
@@ -182,8 +189,10 @@ def apply_changes(
                 section = isinstance(value, Mapping)
                 if section:
                     value = ml_collections.ConfigDict(dict(value))
-                # A section replaces what was there, and None says nothing about a type.
-                if name in place and (section or place[name] is None):
+                # A section replaces what was there, a part of a model may be True, for its
+                # defaults, and None says nothing about a type.
+                part = sections == ["model"] and isinstance(value, bool)
+                if name in place and (section or part or place[name] is None):
                     del place[name]
                 place[name] = value
         except TypeError as error:
@@ -266,8 +275,10 @@ def run(
       The number of cells that failed.
 
     Raises:
-      ConfigError: the sweep cannot work; nothing has been trained then.
-      UserError: a stage failed, or cells were trained from a stage that is another one now.
+      ConfigError: the sweep cannot work, or the folder holds cells of another config; nothing has
+        been trained then.
+      UserError: a stage failed, cells were trained from a stage that is another one now, or a cell
+        fails by a mistake that all have in common (`cells.run_all`).
       train.Stopped: after SIGINT or SIGTERM.
     """
     sweep = load(path, config)
@@ -284,6 +295,8 @@ def run(
         for (row, seed), cell in planned.cells.items()
         if seed in (seeds or sweep.seeds) and row in choose(sweep.rows, section.rows)
     }
+    if not section.report_only:
+        _check_configs(planned, chosen.values())
     if parallel.is_main_process():
         workdir.mkdir(parents=True, exist_ok=True)
     train.set_compilation_cache(config, workdir)
@@ -297,17 +310,24 @@ def run(
             failed = cells.run_all(
                 list(chosen.values()),
                 run=_runner(sweep),
-                after=lambda: write_report(sweep, planned, workdir, pictures=False),
+                after=lambda: write_report(sweep, planned, chosen, workdir, pictures=False),
             )
     except BaseException:
         with cells.reporting():
-            write_report(sweep, planned, workdir)
+            write_report(sweep, planned, chosen, workdir)
         raise
-    compared = write_report(sweep, planned, workdir)
+    compared = write_report(sweep, planned, chosen, workdir)
     if parallel.is_main_process():
         print(f"\n{comparison.text(compared)}\n", flush=True)
         log.info("report: %s", workdir / comparison.FOLDER)
     return failed
+
+
+def _check_configs(planned: Plan, chosen: Iterable[cells.Cell]) -> None:
+    """Refuses a folder of another sweep before its table is replaced and every cell fails."""
+    # Of all rows, since all are in the table.
+    for cell in (*_needed_stages(planned.stages, chosen), *planned.cells.values()):
+        config_lib.check_workdir(cell.workdir, cell.config)
 
 
 def _check_stages(planned: Plan, needed: list[cells.Cell]) -> None:
@@ -367,9 +387,17 @@ def _numbers(text: str, key: str) -> tuple[int, ...]:
 
 
 def write_report(
-    sweep: Sweep, planned: Plan, workdir: pathlib.Path, *, pictures: bool = True
+    sweep: Sweep,
+    planned: Plan,
+    chosen: Container[tuple[str, int]],
+    workdir: pathlib.Path,
+    *,
+    pictures: bool = True,
 ) -> comparison.Comparison:
-    """Writes table, list of cells and pictures of what is finished into `workdir/report`."""
+    """Writes table, list of cells and pictures of what is finished into `workdir/report`.
+
+    Of the cells that are not, only the `chosen` ones (row, seed) are said to be missing.
+    """
     outcomes = {place: cells.outcome(cell) for place, cell in planned.cells.items()}
     figures = {
         row: {s: outcomes[row, s].figures for s in sweep.seeds if outcomes[row, s].figures}
@@ -382,9 +410,10 @@ def write_report(
         for place, o in outcomes.items()
         if o.status not in (cells.DONE, cells.OPEN)
     ]
-    not_run = sum(o.status == cells.OPEN for o in outcomes.values())
-    if not_run:
-        problems.append(f"{not_run} of {len(outcomes)} cells are not finished yet")
+    missing = sum(o.status == cells.OPEN for place, o in outcomes.items() if place in chosen)
+    if missing:
+        asked = sum(place in chosen for place in outcomes)
+        problems.append(f"{missing} of {asked} cells are not finished yet")
     if measured:
         asked = dict.fromkeys((sweep.rank_by, *columns))
         problems += [
@@ -403,6 +432,15 @@ def write_report(
         title=sweep.title,
         notes=sweep.notes,
         problems=problems,
+        grid=sweep.grid,
+        curves={
+            name: {
+                row: {s: _curve(planned.cells[row, s], name) for s in by_seed}
+                for row, by_seed in figures.items()
+                if by_seed
+            }
+            for name in sweep.curves
+        },
     )
     if parallel.is_main_process():
         comparison.write(compared, workdir, pictures=pictures)
@@ -414,6 +452,12 @@ def write_report(
             ],
         )
     return compared
+
+
+def _curve(cell: cells.Cell, name: str) -> dict[int, float]:
+    """Step -> a validation figure of a finished run."""
+    rows = observe.read_metrics(cell.workdir)
+    return {r["step"]: r[name] for r in rows if r["split"] == "validation" and name in r}
 
 
 def _line(outcome: cells.Outcome, *, validation_only: bool) -> dict[str, Any]:

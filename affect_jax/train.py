@@ -25,6 +25,7 @@ from affect_jax import config as config_lib
 from affect_jax import data as data_lib
 from affect_jax import mixing, observe, parallel, restore, systems
 from affect_jax import step as step_lib
+from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluate import Evaluation, Evaluator, show, tracks_to_smooth
@@ -440,6 +441,12 @@ class _Run:
             writer.write(self.total, "test_flip", evaluation.flip)
         if evaluation.video is not None:
             writer.write(self.total, "test_video", evaluation.video)
+        if self.config.eval.calibrate and "logits" in evaluation.predictions:
+            validation = data_lib.eval_batches(self.config, self.sources["validation"])
+            batches = self.open_pipelines.enter_context(validation)
+            fitted = evaluator.run(state, batches, keep_predictions=True).predictions
+            for split, figures in calibration.baselines(fitted, evaluation.predictions).items():
+                writer.write(self.total, split, figures)
         writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
         self.show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")
         if self.is_main and self.config.report.pictures:

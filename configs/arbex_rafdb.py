@@ -1,14 +1,18 @@
 """ARBEx on RAF-DB: the paper's recipe at full size.
 
-Trains: POSTER++ features (IR-50 and MobileFaceNet, best started from their released weights, see
-init_from), a linear layer to 128, a head of two hidden layers, 10 anchors a class and attention.
+Trains: POSTER++ features (IR-50 and MobileFaceNet, which the paper starts from released weights and
+freezes), a linear layer to 128, a head of two hidden layers, 10 anchors a class and attention.
 Paper: Wasi et al., 2023, Table 5: accuracy 0.9247. Time: meant for a GPU or more. Score: not
 trained here.
 Commands: python -m data_pipelines.prepare --dataset raf_db --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/arbex_rafdb.py --workdir runs/arbex_rafdb \\
-              --config.data.data_dir=DATA
+              --config.data.data_dir=DATA \\
+              --config.init_from=ir50.pth,mobilefacenet_model_best.pth.tar \\
+              --config.optimizer.freeze="('backbone/image_net/','backbone/landmark_net/')"
+Files or folders of weights that you bring, as in `poster_v2_rafdb`. Without init_from leave out the
+freezing too: both networks would stay as random as they began.
 The other data sets (arbex_affwild2, arbex_jaffe, arbex_ferplus, arbex_fergdb) differ in the data
-alone.
+alone; `arbex_official_rafdb` is the model of the authors' code.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +33,8 @@ def get_config() -> ConfigDict:
             reduction=128,
             hidden=(64, 64),
             dropout=0.5,
-            reliability=dict(anchors=10, delta=1.0, scope="example", correction="weighted"),
+            reliability=base.reliability(),
+            backbone=base.poster(),
             dtype="float32",
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),

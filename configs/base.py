@@ -4,7 +4,9 @@ This file is no experiment of its own. Override any value on the command line as
 `--config.section.field=value`.
 """
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 
@@ -33,8 +35,9 @@ def get_config() -> ConfigDict:
             emotion_blocks=4,  # ConvBlock + pooling pairs of the emotion branch
             attention=True,  # multiply features by the summed heatmaps
             decode="quarter",  # landmarks off heatmaps: quarter, parabola, centroid
-            # Reliability balancing: True, or its settings as dict(anchors=10, ...); see
-            # affect_jax/models/reliability.py. Its losses are those of loss.reliability.
+            se=False,  # squeeze and excitation on the pooled features
+            # Reliability balancing: None (off), True (the defaults of `reliability` below), or
+            # settings as dict(anchors=4), the rest as there. Its losses: loss.reliability.
             reliability=placeholder(object),
             train_trunk=True,  # False: the landmark trunk stays as it is, statistics too
             dtype="float32",  # compute type; parameters, statistics and losses are float32
@@ -191,6 +194,9 @@ def get_config() -> ConfigDict:
         dict(
             batch_size=0,  # 0: as in training
             flip=True,  # test: also report flip-averaged valence and arousal
+            # After training: classes flip-averaged (with flip) and with a temperature that the
+            # validation persons choose, what any correction of predictions has to beat.
+            calibrate=False,
             video=False,  # test: also average each frame's outputs with those of the last four
             min_count=10,  # classes with fewer true examples are left out of macro scores
             split="test",  # --mode=eval: which split
@@ -221,7 +227,7 @@ def get_config() -> ConfigDict:
     config.crossval = ConfigDict(
         dict(
             protocol="folds",  # folds, leave_one_out
-            folds=5,  # person-independent, as even as persons allow; data.split_seed draws them
+            folds=5,  # person-independent, about even in size and classes, drawn by data.split_seed
             only="",  # folds to run, "0,3"; "": all
         )
     )
@@ -234,3 +240,53 @@ def get_config() -> ConfigDict:
     config.compilation_cache = ""  # folder for compiled programs; "": workdir/.jax_cache; "off"
 
     return config
+
+
+def reliability(**changes: Any) -> FieldReference:
+    """A `model.reliability` with every setting, for configs that are about them.
+
+    Each is a field of its own, `--config.model.reliability.anchors=4`. As a whole it can be None
+    (off), True or a dict of settings; these begin from the defaults here, not from `changes`.
+    """
+    settings = ConfigDict(
+        dict(
+            normalise=True,  # standardise the embedding first
+            anchors=10,  # per class; 0: only the attentive correction
+            anchor_scale=1.0,  # standard deviation of their components at the start
+            delta=1.0,  # temperature of the distances
+            scope="example",  # attention within an embedding, or across the "batch"
+            tokens=8,  # pieces of an embedding that attend to each other; with "example"
+            heads=4,  # of the attention
+            attention_per_class=1,  # outputs of the attention; with "batch"
+            correction="weighted",  # weighted (= both), geometric, attentive, off, trust
+            ramp_steps=0,  # of "trust"; 0: the length of the run, if num_steps is set
+            temperature=1.0,  # of the primary logits
+            epsilon=1e-4,  # of the confidence weights
+            detach_confidence=False,  # no gradient through confidences
+        )
+    )
+    settings.update(changes)
+    return FieldReference(settings, field_type=object)
+
+
+def poster(**changes: Any) -> dict[str, Any]:
+    """Every size of a POSTER++, those of the released networks but for `changes`."""
+    return (
+        dict(
+            input_size=112,  # what both networks see; a multiple of 16
+            image_width=64,
+            image_stages=(3, 4, 14),
+            landmark_width=64,
+            landmark_stages=(4, 6, 2),
+            dims=(64, 128, 256),  # of the cross-attention at 1/4, 1/8 and 1/16 of input_size
+            windows=(28, 14, 7),
+            heads=(2, 4, 8),
+            layer_scale=1e-5,  # where the factors of the cross-attention start
+            drop_path=0.25,  # stochastic depth of the third scale
+            embedding=768,
+            vit_depth=2,
+            vit_heads=8,
+            positions="normal",  # of the transformer's tokens at the start: normal, waves
+        )
+        | changes
+    )

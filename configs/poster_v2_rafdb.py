@@ -14,6 +14,7 @@ Without init_from the landmark network would stay as random as it began: then tr
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from configs import base
 
@@ -29,19 +30,8 @@ def get_config() -> ConfigDict:
         dict(
             name="poster_v2",
             regression=False,
-            input_size=112,  # what both networks see; a multiple of 16
-            image_width=64,
-            image_stages=(3, 4, 14),
-            landmark_width=64,
-            landmark_stages=(4, 6, 2),
-            dims=(64, 128, 256),  # of the cross-attention at 1/4, 1/8 and 1/16 of input_size
-            windows=(28, 14, 7),
-            heads=(2, 4, 8),
-            embedding=768,
-            vit_depth=2,
-            vit_heads=8,
-            layer_scale=1e-5,  # where the factors of the cross-attention start
-            drop_path=0.25,  # stochastic depth of the third scale
+            **base.poster(),
+            reliability=placeholder(object),  # balancing: True, or settings as dict(anchors=4)
             dtype="float32",
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),

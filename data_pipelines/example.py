@@ -18,6 +18,7 @@ it lies on disk; an example is that picture cropped and warped to the training s
 Pixel coordinates count centres: the top left pixel is (0, 0) and a mirror maps x to W - 1 - x.
 """
 
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -156,6 +157,11 @@ def canonical_name(name: str) -> str:
     """Lower-case class name with synonyms folded (`Happiness` -> `happy`)."""
     name = name.strip().lower()
     return _ALIASES.get(name, name)
+
+
+def same_classes(names: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether two lists name the same classes in the same order, in whatever spelling."""
+    return [*map(canonical_name, names)] == [*map(canonical_name, others)]
 
 
 def resolve_classes(classes: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:

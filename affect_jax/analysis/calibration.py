@@ -6,6 +6,7 @@ neural networks", ICML 2017.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -142,6 +143,32 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, steps: int = 100) ->
             break
         inverse = following
     return Temperature(1 / inverse, False)
+
+
+def baselines(
+    fitted: Mapping[str, np.ndarray], tested: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """What any correction of predictions has to beat, measured on `tested`.
+
+    Args:
+        fitted: `logits` [n, N] and `expression` int [n] (-1: unlabelled) of the validation split.
+        tested: the same of the test split; and perhaps `mirrored_logits`, of the mirror images.
+
+    Returns:
+        `scores` by name: `test_temperature`, with the `temperature` fitted on `fitted`, and
+        `test_mirror`, averaged with the mirror image, if there are mirrored logits.
+
+    Raises:
+        ValueError: if either has no label.
+    """
+    labels = tested["expression"]
+    found = fit_temperature(fitted["logits"], fitted["expression"]).value
+    scaled = np.asarray(tested["logits"], np.float64) / found
+    figures = {"test_temperature": {"temperature": found, **scores(scaled, labels)}}
+    if "mirrored_logits" in tested:
+        both = average(tested["logits"], tested["mirrored_logits"])
+        figures["test_mirror"] = scores(both, labels)
+    return figures
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

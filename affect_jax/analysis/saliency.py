@@ -29,7 +29,7 @@ def class_activation(
         forward: a model, or a function of one: images -> outputs with `logits` [B, N]. It must show
             its feature map (`models.tap.feature_map`).
         images: [B, H, W, 3], the network's input.
-        classes: int [B]; default: the predicted ones.
+        classes: int [B]; where it is negative, and by default, the predicted ones.
 
     Returns:
         (maps [B, h, w], each divided by its maximum, zero where nothing speaks for the class;
@@ -61,7 +61,9 @@ def class_activation(
     def score(shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         with Tap(shift, at) as tap:
             logits = call(images)["logits"]
-        chosen = jnp.argmax(logits, axis=-1) if classes is None else classes
+        chosen = jnp.argmax(logits, axis=-1)
+        if classes is not None:
+            chosen = jnp.where(classes < 0, chosen, classes)
         own = jnp.take_along_axis(logits, chosen[:, None], axis=-1)
         return own.sum(), (tap.maps[at].values, logits)
 

@@ -19,6 +19,7 @@ from affect_jax.analysis.calibration import log_softmax
 from affect_jax.errors import UserError, nearest
 from affect_jax.parallel import Mapper
 from data_pipelines import pipeline
+from data_pipelines.example import same_classes
 
 BATCH_SIZE = 64
 _PROBABILITIES = ("primary", "corrected")
@@ -44,11 +45,6 @@ class Subject:
     config: ml_collections.ConfigDict
     checkpoint: int
 
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.resolve().name
-
     def source(self, split: str) -> Any:
         """The examples of a split.
 
@@ -59,7 +55,7 @@ class Subject:
         if split not in sources:
             raise UserError(f"--split {split}: {nearest(split, sources)}")
         source = sources[split]
-        if tuple(source.class_names) != self.class_names:
+        if not same_classes(source.class_names, self.class_names):
             raise UserError(
                 f"the model in {self.path} knows the classes {self.class_names}, the data have "
                 f"{tuple(source.class_names)}"
@@ -72,19 +68,19 @@ class Subject:
             self.config.data, source, train=False, batch_size=BATCH_SIZE, seed=self.config.seed
         )
 
-    def compiled(self, function: Callable[[nnx.Module, jax.Array], Any]) -> Callable:
-        """`function(model, images)`, compiled, as a function of uint8 pictures [B, H, W, 3].
+    def compiled(self, function: Callable[..., Any]) -> Callable:
+        """`function(model, images, *more)`, compiled, as one of uint8 pictures [B, H, W, 3], *more.
 
-        In it `images` are the network's input.
+        In it `images` are the network's input, and `more` are arrays.
         """
         graphdef, state = nnx.split(self.model)
 
         @jax.jit
-        def run(state: nnx.State, pictures: jax.Array) -> Any:
+        def run(state: nnx.State, pictures: jax.Array, *more: jax.Array) -> Any:
             model = nnx.merge(graphdef, state, copy=True)
-            return function(model, self.preprocessing.normalise(pictures))
+            return function(model, self.preprocessing.normalise(pictures), *more)
 
-        return lambda pictures: jax.device_get(run(state, pictures))
+        return lambda *arrays: jax.device_get(run(state, *arrays))
 
 
 def open_subject(

@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
       UserError: if the options do not fit, or the config has no balancing to leave out.
     """
     config = train.settings(options)
-    if not config.model.get("reliability"):
+    if train.system_of(config).balancing is None:
         raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")
     bare = config.copy_and_resolve_references()
     with bare.unlocked():

@@ -6,11 +6,12 @@ a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B
 """
 
 from affect_jax.models import arbex, emofan, fan, ir50, mobilefacenet, poster, resnet, vit
-from affect_jax.models.registry import create, entry, head_of, names, register, takes
+from affect_jax.models.registry import create, default, entry, head_of, names, register, takes
 
 __all__ = [
     "arbex",
     "create",
+    "default",
     "emofan",
     "entry",
     "fan",

@@ -70,8 +70,13 @@ class ARBEx(nnx.Module):
       reduction: features of the linear layer on the backbone's embedding; 0: there is none. What
         it puts out is the embedding that head, anchors and attention see.
       hidden, dropout: of the `Head`.
-      reliability: settings of the `Reliability`, True for its defaults; False: none.
+      reliability: settings of the `Reliability`, True for its defaults; None or False: none. These
+        replace all those of "arbex_official", which hold where the keyword is not given.
       backbone: keywords of the `Poster`, such as its sizes.
+
+    Raises:
+      ValueError: for values out of range, and as `Poster` and `Reliability`.
+      TypeError: for a keyword that the `Poster` does not have.
     """
 
     def __init__(
@@ -114,13 +119,11 @@ class ARBEx(nnx.Module):
         Returns `logits` [B, n_expression] and `embedding` [B, D] with D = `reduction`, or that of
         the backbone; with `reliability` also what that adds. While training, dropout and
         stochastic depth draw from the `dropout` stream of `rngs`.
-        """
-        return self.from_features(self.backbone(images, rngs=rngs)["embedding"], rngs=rngs)
 
-    def from_features(
-        self, features: jax.Array, *, rngs: nnx.Rngs | None = None
-    ) -> dict[str, jax.Array]:
-        """The outputs of `__call__` from the backbone's embeddings [B, F]."""
+        Raises:
+          ValueError: if the pictures are not [B, H, W, 3].
+        """
+        features = self.backbone(images, rngs=rngs)["embedding"]
         embedding = features if self.reduce is None else self.reduce(features)
         outputs = {
             "embedding": embedding.astype(self.output_dtype),

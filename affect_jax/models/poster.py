@@ -249,7 +249,8 @@ class Poster(nnx.Module):
         positions: how the embeddings of its tokens' places begin: "normal", small as in the
           released networks, which drown in features that are not trained yet, or "waves", sines
           and cosines of row and column added to that.
-        reliability: settings of a `Reliability` behind the logits; None: there is none.
+        reliability: settings of a `Reliability` behind the logits, True for its defaults; None or
+          False: there is none.
 
         Raises:
           ValueError: for sizes that do not go together.
@@ -310,6 +311,9 @@ class Poster(nnx.Module):
 
         Returns `embedding` [B, embedding]; `logits` [B, n_expression] unless that is 0; with
         `regression` also `valence` and `arousal` [B]; with `reliability` also what that adds.
+
+        Raises:
+          ValueError: if the pictures are not [B, H, W, 3].
         """
         check_images(images)
         maps = []

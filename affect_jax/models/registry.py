@@ -65,6 +65,16 @@ def takes(name: str, keyword: str) -> bool:
     return name in _REGISTRY and keyword in _REGISTRY[name].keywords()
 
 
+def default(name: str, keyword: str) -> Any:
+    """What the model `name` takes where `keyword` is not given; None without such a keyword."""
+    if not takes(name, keyword):
+        return None
+    found = _REGISTRY[name]
+    if keyword in found.preset:
+        return found.preset[keyword]
+    return inspect.signature(found.constructor.__init__).parameters[keyword].default
+
+
 def head_of(model: nnx.Module) -> str | None:
     """Path of the layer of `model` whose shape depends on the number of classes, if any."""
     heads = {e.head for e in _REGISTRY.values() if e.constructor is type(model)}

@@ -6,7 +6,9 @@ classifier. Everything is computed from log-probabilities, in float32 or wider.
 """
 
 import dataclasses
+import inspect
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +17,20 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from affect_jax.errors import nearest
 from affect_jax.models.layers import Layers, normal
 
 SCOPES = ("example", "batch")
-DEFAULT_ANCHORS = 10  # per class; 8 to 10 are best in the paper
 CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
 
 # Under the root of a distance, whose gradient would be NaN at 0; below float32's rounding.
 _DISTANCE_EPSILON = 1e-12
+# No component of a real embedding is larger. Squares of distances, and the products of three
+# components in the gradients of attention, then stay finite in float32.
+_LARGEST = 1e9
+# What goes into a softmax is cut here, far beyond what it can tell apart. XLA may compute that anew
+# beside its maximum, and where the two round differently by 90 and more the result is NaN.
+_LARGEST_LOGIT = 1e6
 # Stands for log 0, so that weights of 0 do not make NaN of it. Any finite logit is above it.
 _LOG_ZERO = -1e4
 
@@ -44,10 +52,14 @@ def anchor_distances(embedding: jax.Array, anchors: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(difference), axis=-1) + _DISTANCE_EPSILON)
 
 
+def _cut(logits: jax.Array) -> jax.Array:
+    return jnp.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)
+
+
 def geometric_correction(distances: jax.Array, delta: float) -> jax.Array:
     """log t_g [B, N]: softmax of -distance / delta over all anchors, summed within the classes."""
     batch, classes, anchors = distances.shape
-    similarity = jax.nn.log_softmax(-distances.reshape(batch, -1) / delta)
+    similarity = jax.nn.log_softmax(_cut(-distances.reshape(batch, -1) / delta))
     return jax.nn.logsumexp(similarity.reshape(batch, classes, anchors), axis=-1)
 
 
@@ -80,17 +92,23 @@ class TokenAttention(nnx.Module):
         """log t_a [B, N] of embeddings [B, D]."""
         rest = self.tokens * self.width - embedding.shape[1]
         pieces = jnp.pad(embedding, ((0, 0), (0, rest)))
-        pieces = pieces.reshape(-1, self.tokens, self.width) + self.positions[...]
+        positions = self.positions[...].astype(embedding.dtype)
+        pieces = pieces.reshape(-1, self.tokens, self.width) + positions
         q, k, v = self.query(pieces), self.key(pieces), self.value(pieces)
         attended = _attend(q, k, v, self.heads)
-        return jax.nn.log_softmax(self.out(attended.reshape(attended.shape[0], -1)))
+        return jax.nn.log_softmax(_cut(self.out(attended.reshape(attended.shape[0], -1))))
 
 
 class BatchAttention(nnx.Module):
-    """Self-attention between the examples of the global batch, as the official code has it.
+    """Self-attention between the examples of the batch, as the official code has it.
 
     What is predicted for a picture depends on the others of its batch, padding included; this is
-    for comparison with that code. Outputs are [B, N * per_class], summed within the classes.
+    for comparison with that code. In training mode the batch is that of all replicas, in
+    evaluation mode what the caller gives. Outputs are [B, N * per_class], summed within the
+    classes.
+
+    Raises:
+      ValueError: if the heads do not divide the outputs.
     """
 
     def __init__(
@@ -108,14 +126,15 @@ class BatchAttention(nnx.Module):
                 f"(classes * attention_per_class), got {heads}"
             )
         self.n_outputs, self.heads, self.axis_name = n_outputs, heads, make.axis_name
+        self.deterministic = False  # switched by `model.train()` and `model.eval()`
         self.query, self.key, self.value = (make.linear(features, width) for _ in range(3))
         self.in_proj = make.linear(width, 3 * width)
         self.out = make.linear(width, width)
 
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """log t_a [B, N] of embeddings [B, D]."""
-        kernels = jnp.split(self.in_proj.kernel[...], 3, axis=1)
-        biases = jnp.split(self.in_proj.bias[...], 3)
+        kernels = jnp.split(self.in_proj.kernel[...].astype(embedding.dtype), 3, axis=1)
+        biases = jnp.split(self.in_proj.bias[...].astype(embedding.dtype), 3)
         first = (self.query, self.key, self.value)
         q, k, v = (
             layer(embedding) @ kernel + bias
@@ -123,16 +142,13 @@ class BatchAttention(nnx.Module):
         )
         k, v = self._of_all_replicas(k), self._of_all_replicas(v)
         mixed = self.out(_attend(q[None], k[None], v[None], self.heads)[0])
-        log_probs = jax.nn.log_softmax(mixed).reshape(len(embedding), self.n_outputs, -1)
+        log_probs = jax.nn.log_softmax(_cut(mixed)).reshape(len(embedding), self.n_outputs, -1)
         return jax.nn.logsumexp(log_probs, axis=-1)
 
     def _of_all_replicas(self, x: jax.Array) -> jax.Array:
-        if self.axis_name is None:
+        if self.axis_name is None or self.deterministic:
             return x
-        try:
-            return lax.all_gather(x, self.axis_name, tiled=True)
-        except NameError:  # outside of the mapping there is no such axis: this batch is all
-            return x
+        return lax.all_gather(x, self.axis_name, tiled=True)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
@@ -143,7 +159,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
 
     q, k, v = split(q), split(k), split(v)
     scores = jnp.einsum("sqhf,skhf->shqk", q * q.shape[-1] ** -0.5, k)
-    attended = jnp.einsum("shqk,skhf->sqhf", jax.nn.softmax(scores), v)
+    attended = jnp.einsum("shqk,skhf->sqhf", jax.nn.softmax(_cut(scores)), v)
     return attended.reshape(*attended.shape[:2], -1)
 
 
@@ -152,32 +168,36 @@ class Reliability(nnx.Module):
 
     With the primary distribution l = softmax(logits / temperature), anchors give t_g and attention
     gives t_a; t is their average, weighted by their confidences, and the final distribution L that
-    of l and t. A weight is (c_1 + epsilon) / (c_1 + c_2 + 2 epsilon), smooth where both are unsure.
+    of l and t. A weight is (c_1 + epsilon) / (c_1 + c_2 + 2 epsilon), smooth where both are unsure;
+    one half where that is 0 / 0. Components of an embedding are cut at 1e9 in size.
 
     Args:
       features, n_expression: sizes of embedding and logits.
       normalise: standardise every component of the embedding over the batch (BatchNorm) before it
         is compared; not in the paper, but backbones differ a hundredfold in the scale of their
-        embeddings, and anchors are to be drawn at that scale.
+        embeddings, and anchors are to be drawn at that scale. It has a trained scale and bias, so
+        that only at the start is a component's standard deviation 1: see `embedding_norm`.
       anchors: anchors per class K; 0: none, t = t_a.
       anchor_scale: standard deviation of the anchors' components at the start. (All at zero, as
         in the official code, they tie and never part.)
       delta: temperature of the distances, in units of the compared embedding.
       scope: "example": attention within an embedding (`TokenAttention`); "batch": across the batch
         (`BatchAttention`).
-      tokens, heads: of the attention; tokens with scope "example" only.
+      tokens, heads: of the attention; tokens, at most `features`, with scope "example" only.
       attention_per_class: attention outputs per class, with scope "batch" only.
       correction: "weighted" or "both": as above. "geometric", "attentive": t is that one alone.
         "off": L = l. "trust": the official blend, L = (1 - r) l + r (c_l l + (1 - c_l) t), where r
         rises from 0 to 1 in `ramp_steps` training steps.
-      ramp_steps: of "trust"; 0: r is 1 from the start.
+      ramp_steps: of "trust"; 0: r is 1 from the start. (In a config 0 is the length of the run,
+        which `systems.base` puts in.)
       temperature: divides the primary logits.
       epsilon: of the confidence weights.
       detach_confidence: no gradient through confidences.
       make: factory of layers, with random streams, parameter dtype and replica axis of the model.
 
     Raises:
-      ValueError: for values that make no sense together.
+      ValueError: for values of the wrong type or out of range, and for those that make no sense
+        together.
     """
 
     def __init__(
@@ -186,7 +206,7 @@ class Reliability(nnx.Module):
         n_expression: int,
         *,
         normalise: bool = True,
-        anchors: int = DEFAULT_ANCHORS,
+        anchors: int = 10,  # 8 to 10 are best in the paper
         anchor_scale: float = 1.0,
         delta: float = 1.0,
         scope: str = "example",
@@ -202,24 +222,26 @@ class Reliability(nnx.Module):
     ):
         if n_expression < 2:
             raise ValueError(f"reliability needs at least 2 classes, the model has {n_expression}")
-        if scope not in SCOPES:
-            raise ValueError(f"reliability.scope is one of {', '.join(SCOPES)}, not {scope!r}")
-        if correction not in CORRECTIONS:
+        for name, choice, choices in (
+            ("scope", scope, SCOPES),
+            ("correction", correction, CORRECTIONS),
+        ):
+            if choice not in choices:
+                raise ValueError(
+                    f"reliability.{name} = {choice!r}; {nearest(str(choice), choices)}"
+                )
+        _check_switches(normalise=normalise, detach_confidence=detach_confidence)
+        _check_counts(0, anchors=anchors, ramp_steps=ramp_steps)
+        _check_counts(1, tokens=tokens, heads=heads, attention_per_class=attention_per_class)
+        _check_numbers(delta=delta, temperature=temperature, anchor_scale=anchor_scale)
+        _check_numbers(or_zero=True, epsilon=epsilon)
+        if scope == "example" and tokens > features:
             raise ValueError(
-                f"reliability.correction is one of {', '.join(CORRECTIONS)}, not {correction!r}"
-            )
-        if anchors < 0 or min(tokens, heads, attention_per_class) < 1 or ramp_steps < 0:
-            raise ValueError(
-                "reliability: anchors and ramp_steps must not be negative, tokens, heads and "
-                "attention_per_class at least 1"
+                f"reliability.tokens = {tokens}: an embedding of {features} numbers cannot be cut "
+                "into as many pieces"
             )
         if correction == "geometric" and not anchors:
             raise ValueError('reliability.correction = "geometric" needs anchors, there are 0')
-        if not min(delta, temperature, anchor_scale) > 0 or epsilon < 0:
-            raise ValueError(
-                "reliability: delta, temperature and anchor_scale must be positive, "
-                "epsilon not negative"
-            )
         make = dataclasses.replace(make, dtype=make.output_dtype)
         self.delta, self.temperature, self.epsilon = delta, temperature, epsilon
         self.correction, self.detach_confidence = correction, detach_confidence
@@ -247,13 +269,13 @@ class Reliability(nnx.Module):
         n_expression: int,
         make: Layers,
     ) -> "Reliability | None":
-        """The part that a model's `reliability` keyword asks for: None or False none, True the
-        default one, a mapping one with these keywords.
+        """The part that a model's `reliability` keyword asks for; None: none, see `settings_of`.
+
+        Raises:
+          ValueError: as `settings_of` and the constructor.
         """
-        if settings is None or settings is False:
-            return None
-        chosen = {} if settings is True else dict(settings)
-        return cls(features, n_expression, **chosen, make=make)
+        chosen = settings_of(settings)
+        return None if chosen is None else cls(features, n_expression, **chosen, make=make)
 
     def __call__(
         self, outputs: Mapping[str, Any], *, rngs: nnx.Rngs | None = None
@@ -262,17 +284,21 @@ class Reliability(nnx.Module):
 
         `logits` become log L [B, N]. New are the distributions `primary` (l) and `corrected` (t)
         [B, N] and their confidences `confidence_primary` and `confidence_corrected` [B]; with
-        anchors `anchor_distances` [B, N, K]; and in training mode what the losses need beside
-        them: `anchors` [N, K, D] and, for "trust", the ramp `trust` [].
+        anchors `anchor_distances` [B, N, K]; and in training mode what losses and logs need beside
+        them: `embedding_norm` [B] of the embedding as it is compared, `anchors` [N, K, D] and, for
+        "trust", the ramp `trust` [].
         """
         del rngs  # nothing is drawn; part of the signature all models share
         wide = jnp.promote_types(jnp.float32, outputs["logits"].dtype)
         embedding = outputs["embedding"].astype(wide)
         if self.norm is not None:
             embedding = self.norm(embedding)
+        embedding = jnp.clip(embedding, -_LARGEST, _LARGEST)
         logits = outputs["logits"].astype(wide) / self.temperature
-        primary = jnp.maximum(jax.nn.log_softmax(logits), _LOG_ZERO)
+        primary = jnp.maximum(jax.nn.log_softmax(_cut(logits)), _LOG_ZERO)
         new: dict[str, Any] = {}
+        if not self.deterministic:
+            new["embedding_norm"] = jnp.linalg.norm(lax.stop_gradient(embedding), axis=1)
         geometric = None
         if self.n_anchors:
             anchors = self.anchors[...].astype(wide)
@@ -318,7 +344,10 @@ class Reliability(nnx.Module):
     def _share(self, first: jax.Array, second: jax.Array) -> jax.Array:
         """Weight [B] of the first of two distributions with these confidences."""
         first, second = self._weighing(first), self._weighing(second)
-        return (first + self.epsilon) / (first + second + 2 * self.epsilon)
+        total = first + second + 2 * self.epsilon
+        # With epsilon = 0 and two uniform distributions it would be 0 / 0, also in the gradient.
+        share = (first + self.epsilon) / jnp.where(total > 0, total, 1)
+        return jnp.where(total > 0, share, 0.5)
 
     def _ramp(self) -> jax.Array:
         """How far "trust" has been ramped in; counts training steps."""
@@ -328,3 +357,57 @@ class Reliability(nnx.Module):
         if not self.deterministic:
             self.steps[...] = self.steps[...] + 1
         return ramp
+
+
+_NOT_SETTINGS = ("self", "features", "n_expression", "make")
+SETTINGS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Reliability.__init__).parameters.items()
+    if name not in _NOT_SETTINGS
+}
+
+
+def settings_of(given: Mapping[str, Any] | bool | None) -> dict[str, Any] | None:
+    """Keywords of the `Reliability` that `given` asks for, None if for none.
+
+    None and False are none, True and an empty mapping the defaults, `SETTINGS`; what a mapping
+    leaves out has its default too. Whoever has to know whether a model is balanced asks here.
+
+    Raises:
+      ValueError: for anything else, and for settings that do not exist.
+    """
+    if given is None or given is False:
+        return None
+    if given is True:
+        return {}
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"reliability = {given!r}: give None, True, or settings as {{'anchors': 4}}"
+        )
+    for name in given:
+        if name not in SETTINGS:
+            raise ValueError(f"reliability has no setting {name!r}; {nearest(str(name), SETTINGS)}")
+    return dict(given)
+
+
+def _check_switches(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"reliability.{name} = {value!r}; it is True or False")
+
+
+def _check_counts(least: int, **values: Any) -> None:
+    for name, value in values.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise ValueError(
+                f"reliability.{name} = {value!r}; it must be a whole number of at least {least}"
+            )
+
+
+def _check_numbers(or_zero: bool = False, **values: Any) -> None:
+    for name, value in values.items():
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+            kind = "0 or a positive number" if or_zero else "a positive number"
+            raise ValueError(f"reliability.{name} = {value!r}; it must be {kind}")

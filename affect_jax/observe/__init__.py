@@ -4,17 +4,25 @@ Nothing here knows about devices or models; the training loop hands over numbers
 several processes only the main one (`is_main`) writes or shows anything.
 """
 
-from affect_jax.observe.logs import setup_logging
+from affect_jax.observe.logs import quiet_orbax, setup_logging
 from affect_jax.observe.progress import Progress, Throughput, duration
-from affect_jax.observe.rows import METRICS_FILE, MetricWriter, read_metrics, write_atomically
+from affect_jax.observe.rows import (
+    EVALUATIONS_FILE,
+    METRICS_FILE,
+    MetricWriter,
+    read_metrics,
+    write_atomically,
+)
 from affect_jax.observe.tables import results_table
 
 __all__ = [
+    "EVALUATIONS_FILE",
     "METRICS_FILE",
     "MetricWriter",
     "Progress",
     "Throughput",
     "duration",
+    "quiet_orbax",
     "read_metrics",
     "results_table",
     "setup_logging",

@@ -35,6 +35,23 @@ def _is_default(handler: logging.Handler) -> bool:
     return made and handler.formatter._fmt == logging.BASIC_FORMAT
 
 
+# What Orbax warns of whenever a checkpoint is only read, and nobody can mend.
+_ORBAX_CHATTER = (
+    "CheckpointManagerOptions.read_only=True, setting ",
+    "Given directory is read only=",
+    "Type handler registry type ",
+)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_ORBAX_CHATTER)
+
+
+def quiet_orbax() -> None:
+    """Drops the warnings of reading a checkpoint, in commands that set up no logging as well."""
+    logging.getLogger("absl").addFilter(_matters)  # the same one is added once
+
+
 def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:
     """One format for every log line (`14:03:59 text`), the libraries' chatter left out.
 

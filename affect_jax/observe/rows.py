@@ -141,7 +141,13 @@ class MetricWriter:
         write_atomically(self._path, "".join(_line(row) for row in kept).encode())
 
     def write(
-        self, step: int, split: str, values: Mapping[str, Any], *, final: bool = False
+        self,
+        step: int,
+        split: str,
+        values: Mapping[str, Any],
+        *,
+        final: bool = False,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         """Adds one row.
 
@@ -151,18 +157,20 @@ class MetricWriter:
                 `epoch` (what the sampler draws of each class).
             values: metric name -> Python, NumPy or JAX scalar. NaN and infinities become null.
             final: marks the last row of a finished run.
+            about: field -> text that says what was measured.
 
         Raises:
-            ValueError: if a metric's name is one of the row's own fields.
+            ValueError: if a metric's name is one of the row's own fields, or of `about`.
             TypeError: if a value is not one real number.
             OSError: if the row cannot be written, for instance because the disk is full.
         """
-        if clash := _RESERVED.intersection(values):
+        about = about or {}
+        if clash := (_RESERVED | about.keys()).intersection(values):
             raise ValueError(f"metric names {sorted(clash)} are taken by the row's own fields")
         if self._file is None:
             return
         numbers = {name: to_number(name, value) for name, value in values.items()}
-        row = {"step": int(step), "split": split, "time": round(time.time(), 3), **numbers}
+        row = {"step": int(step), "split": split, "time": round(time.time(), 3), **about, **numbers}
         if final:
             row["final"] = True
         with _explained(self._path):

@@ -27,6 +27,15 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "nme_box": ("Landmarks", "error / box size", False),
     "nme_box_auc": ("Landmarks", "area under its curve to 7 %", True),
     "nme_box_failures": ("Landmarks", "share beyond 7 %", False),
+    "accuracy_primary": ("Reliability balancing", "accuracy before", True),
+    "ece_primary": ("Reliability balancing", "ECE before", False),
+    "accuracy_corrected": ("Reliability balancing", "accuracy of the correction", True),
+    "confidence_primary": ("Reliability balancing", "confidence before", None),
+    "confidence_corrected": ("Reliability balancing", "confidence of the correction", None),
+    "correction_better": ("Reliability balancing", "share made right", True),
+    "correction_worse": ("Reliability balancing", "share made wrong", False),
+    "anchors_never_win": ("Reliability balancing", "anchors that never win", None),
+    "temperature": ("Expression", "temperature", None),
     "loss": ("Objective", "loss", False),
 }
 _RECALL = "recall_"

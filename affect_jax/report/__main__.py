@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     group.add_argument(
         "--pictures",
         metavar="NAMES",
-        help="comma-separated: calibration, embedding, correction, cam, attention, confusion",
+        help="comma-separated: calibration, embedding, correction, cam (class activation of the "
+        "predicted class), cam_true (of the true one), attention, confusion",
     )
     group.add_argument("--compare", metavar="DIR", help="a second model, shown beside it")
     group.add_argument("--split", default="test", help="test, validation or train")

@@ -215,7 +215,7 @@ def _further_pictures(workdir: Path, run: Run) -> list[tuple[Path, str, str]]:
 
 
 def _has_expressions(run: Run) -> bool:
-    return "probabilities" in run.stored and bool((_labels(run) >= 0).any())
+    return classes.has_labels(run.stored)
 
 
 def _has_pairs(run: Run) -> bool:
@@ -229,23 +229,15 @@ def _has_landmark_errors(run: Run) -> bool:
     return "nme" in run.stored and bool(np.isfinite(run.stored["nme"]).any())
 
 
-def _labels(run: Run) -> np.ndarray:
-    """Expression labels, -1 also where the prediction is no number."""
-    finite = np.isfinite(run.stored["probabilities"]).all(axis=1)
-    return np.where(finite, run.stored["expression"], -1)
-
-
 def _confusion(run: Run) -> Any:
-    return classes.confusion_matrix(
-        _labels(run),
-        run.stored["probabilities"].argmax(axis=1),
-        run.stored["class_names"].tolist(),
-        run.config.get("eval", {}).get("min_count", 1),
-    )
+    min_count = run.config.get("eval", {}).get("min_count", 1)
+    return classes.stored_confusion_matrix(run.stored, min_count)
 
 
 def _reliability(run: Run) -> Any:
-    return classes.reliability_diagram(run.stored["probabilities"], _labels(run))
+    return classes.reliability_diagram(
+        run.stored["probabilities"], classes.stored_labels(run.stored)
+    )
 
 
 def _circumplex(run: Run) -> Any:

@@ -6,7 +6,7 @@ labels (-1) are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +34,23 @@ def confusion_matrix(
         ValueError: if no image has a label, or an id is not below N.
     """
     return confusion_matrices([("", true, predicted)], class_names, min_count)
+
+
+def stored_labels(stored: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Labels of stored predictions (`predictions.gather`), -1 also where one is no number."""
+    finite = np.isfinite(stored["probabilities"]).all(axis=1)
+    return np.where(finite, stored["expression"], -1)
+
+
+def has_labels(stored: Mapping[str, np.ndarray]) -> bool:
+    """Whether stored predictions hold a class with its label."""
+    return "probabilities" in stored and bool((stored_labels(stored) >= 0).any())
+
+
+def stored_confusion_matrix(stored: Mapping[str, np.ndarray], min_count: int = 1) -> Figure:
+    """`confusion_matrix` of stored predictions; it needs `has_labels`."""
+    predicted, names = stored["probabilities"].argmax(axis=1), stored["class_names"].tolist()
+    return confusion_matrix(stored_labels(stored), predicted, names, min_count)
 
 
 def confusion_matrices(

@@ -75,6 +75,22 @@ def paired_difference(
     return Difference(spread.mean, spread.mean - half, spread.mean + half, spread.n)
 
 
+class Grid(NamedTuple):
+    """Rows of a sweep laid out as a paper's table.
+
+    Attributes:
+      column: the metric.
+      corner: what lines and columns are.
+      across: heads of the columns.
+      lines: head of a line -> its rows, one a column.
+    """
+
+    column: str
+    corner: str
+    across: Sequence[str]
+    lines: Mapping[str, Sequence[str]]
+
+
 class Comparison(NamedTuple):
     """Everything a table of rows shows.
 
@@ -89,6 +105,8 @@ class Comparison(NamedTuple):
       best: test figures of the first row, where rows are ranked by validation; else empty.
       title, notes: above and below the table.
       problems: lines on runs that are not in it.
+      grid: another table, of some rows, or None.
+      curves: metric -> row -> seed -> step -> validation figure.
     """
 
     columns: tuple[str, ...]
@@ -102,6 +120,8 @@ class Comparison(NamedTuple):
     title: str
     notes: str
     problems: tuple[str, ...]
+    grid: Grid | None
+    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]]
 
 
 def compare(
@@ -116,6 +136,8 @@ def compare(
     title: str = "",
     notes: str = "",
     problems: Sequence[str] = (),
+    grid: Mapping[str, Any] | None = None,
+    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]] | None = None,
 ) -> Comparison:
     """Means, spreads and paired differences of rows.
 
@@ -128,7 +150,8 @@ def compare(
       rank_by: sort rows by the mean of this metric, rows without it last. Test metrics are then
         shown for the first row only.
       rank_mode: "min" or "max".
-      title, notes, problems: see `Comparison`.
+      title, notes, problems, curves: see `Comparison`.
+      grid: fields of a `Grid`.
     """
     columns = tuple(columns)
     order = list(runs)
@@ -173,6 +196,8 @@ def compare(
         title=title,
         notes=notes,
         problems=tuple(problems),
+        grid=Grid(**grid) if grid else None,
+        curves=curves or {},
     )
 
 
@@ -222,13 +247,18 @@ def _tables(compared: Comparison) -> list[Table]:
         head += [label(column)] + (["paper"] if column in with_paper else [])
     body = []
     for row, by_column in c.spreads.items():
-        line = [row, str(max((s.n for s in by_column.values()), default=0))]
+        runs = max((s.n for s in by_column.values()), default=0)
+        if not runs:
+            continue
+        line = [row, str(runs)]
         for column in c.columns:
             line.append(_spread(column, by_column[column]))
             if column in with_paper:
                 line.append(number(column, c.paper.get(row, {}).get(column, math.nan)))
         body.append(line)
     tables = [("Mean ± standard deviation over seeds", head, body)]
+    if c.grid:
+        tables.append(_grid(c, c.grid))
     for name, differences in (
         (f"Paired difference from {c.reference}", c.differences),
         ("Paired difference of two rows", c.contrasts),
@@ -237,6 +267,7 @@ def _tables(compared: Comparison) -> list[Table]:
             lines = [
                 [row, *(_difference(column, by_column[column]) for column in c.columns)]
                 for row, by_column in differences.items()
+                if any(d.n for d in by_column.values())
             ]
             heading = f"{name}, with its {CONFIDENCE:.0%} interval (* where it leaves 0 out)"
             tables.append((heading, ["", *map(label, c.columns)], lines))
@@ -245,6 +276,20 @@ def _tables(compared: Comparison) -> list[Table]:
         cells = [_spread(column, s) for column, s in c.best.items()]
         tables.append((f"Test split, {row} alone", ["", *map(label, c.best)], [[row, *cells]]))
     return tables
+
+
+def _grid(compared: Comparison, grid: Grid) -> Table:
+    """Means of some rows, with the paper's numbers in brackets."""
+
+    def cell(row: str) -> str:
+        values = compared.values[row].get(grid.column, {})
+        published = compared.paper.get(row, {}).get(grid.column, math.nan)
+        shown = _spread(grid.column, Spread.of(list(values.values())))
+        return shown if math.isnan(published) else f"{shown} ({number(grid.column, published)})"
+
+    body = [[head, *map(cell, rows)] for head, rows in grid.lines.items()]
+    brackets = ", the paper's number in brackets" if compared.paper else ""
+    return f"{label(grid.column)}{brackets}", [grid.corner, *grid.across], body
 
 
 def text(compared: Comparison) -> str:
@@ -284,7 +329,8 @@ def page(
 
 
 def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list[Path]:
-    """Writes `table.md`, `table.csv` and, with `pictures`, `rows.png` and `differences.png`.
+    """Writes `table.md`, `table.csv` and, with `pictures`, `rows.png`, `differences.png` and
+    `curves.png`, as far as there is something to draw.
 
     Returns:
       The files.
@@ -300,11 +346,12 @@ def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list
                 any(s.n for r in compared.spreads.values() for s in r.values()),
             ),
             ("differences.png", differences_figure, _has_intervals(compared)),
+            ("curves.png", curves_figure, bool(compared.curves)),
         ):
             (folder / name).unlink(missing_ok=True)
             if there:
                 write_atomically(folder / name, style.png(draw(compared)))
-    there = [p.name for p in (folder / "rows.png", folder / "differences.png") if p.exists()]
+    there = [n for n in ("rows.png", "differences.png", "curves.png") if (folder / n).exists()]
     written += [folder / name for name in there]
     table = folder / "table.md"
     title = compared.title or "Comparison"
@@ -432,4 +479,23 @@ def differences_figure(compared: Comparison) -> Figure:
             fontsize=8,
             color=style.GREY,
         )
+    return figure
+
+
+def curves_figure(compared: Comparison) -> Figure:
+    """Validation figures over training: a line for the mean of each row's runs."""
+    with style.styled():
+        figure = style.new_figure(2.0 + 3.6 * len(compared.curves), 3.4)
+        panels = figure.subplots(1, len(compared.curves), squeeze=False)[0]
+        for ax, (name, rows) in zip(panels, compared.curves.items(), strict=True):
+            for i, (row, by_seed) in enumerate(rows.items()):
+                steps = sorted(set.intersection(*(set(curve) for curve in by_seed.values())))
+                means = [np.mean([curve[step] for curve in by_seed.values()]) for step in steps]
+                # Ten colours, then the same dashed.
+                line = {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"}
+                ax.plot(steps, means, label=row, **line)
+            ax.set_title(f"validation {label(name)}")
+            ax.set_xlabel("step")
+            style.grid(ax, "y")
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     return figure

@@ -229,13 +229,16 @@ def _shown_faces(view: View, shown: Choices) -> list[insight.Face]:
     ]
 
 
-def _overlay(maps_of: Callable[[View, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Callable:
+Maps = Callable[[View, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def _overlay(maps_of: Maps) -> Callable:
     def draw(views: Sequence[View], shown: Choices) -> Drawn:
         models, numbers = {}, {}
         faces = _shown_faces(views[0], shown)
         for view in views:
             images = np.stack(list(view.passed["faces"].values()))
-            maps, logits = maps_of(view, images)
+            maps, logits = maps_of(view, images, np.array([face.label for face in faces]))
             probabilities = np.exp(calibration.log_softmax(logits))
             names, guess = view.subject.class_names, probabilities.argmax(axis=1)
             captions = []
@@ -255,11 +258,19 @@ def _overlay(maps_of: Callable[[View, np.ndarray], tuple[np.ndarray, np.ndarray]
     return draw
 
 
-def _class_activation(view: View, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _predicted_class(
+    view: View, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     return view.subject.compiled(saliency.class_activation)(images)
 
 
-def _rollout(view: View, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _true_class(
+    view: View, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return view.subject.compiled(saliency.class_activation)(images, labels)
+
+
+def _rollout(view: View, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     found = view.subject.compiled(saliency.attention_of)(images)
     grid = (int(found["grid"][0]), int(found["grid"][1]))
     return saliency.rollout(found["attention"], grid, int(found["prefix"])), found["logits"]
@@ -278,9 +289,18 @@ PICTURES: dict[str, Picture] = {
     "cam": Picture(
         "Class activation",
         _captioned(
-            _overlay(_class_activation),
-            "Where the score of the predicted class comes from (Grad-CAM on the last feature map), "
-            "each map scaled to its own maximum.",
+            _overlay(_predicted_class),
+            "Where the score of the class that each model predicts comes from (Grad-CAM on the "
+            "last feature map), each map scaled to its own maximum.",
+        ),
+    ),
+    "cam_true": Picture(
+        "Class activation of the true class",
+        _captioned(
+            _overlay(_true_class),
+            "Where the score of the true class comes from, whatever is predicted (Grad-CAM on the "
+            "last feature map; of a face without a label, the predicted class), each map scaled to "
+            "its own maximum.",
         ),
     ),
     "attention": Picture(

@@ -21,6 +21,7 @@ from affect_jax.report import style
 from affect_jax.report.build import PICTURES_FOLDER
 from affect_jax.report.gallery import PICTURES, Choices, Picture, View
 from affect_jax.report.predictions import choose_faces
+from data_pipelines.example import same_classes
 
 _FITTED_ON = "validation"
 
@@ -67,10 +68,10 @@ def write_pictures(
         )
     folder = _folder(path, output)
     paths = [path] if compare is None else [path, compare]
+    named = _names([Path(each) for each in paths])
     subjects = [open_subject(each, checkpoint=checkpoint) for each in paths]
     shown = Choices(split, _faces(subjects, split, faces, indices), points)
-    named = zip(subjects, _names(subjects), strict=True)
-    views = [_view(subject, name, chosen, shown) for subject, name in named]
+    views = [_view(s, name, chosen, shown) for s, name in zip(subjects, named, strict=True)]
     stem = "" if split == "test" else f"_{split}"
     stem += f"_beside_{views[1].name}" if compare is not None else ""
     files: dict[Path, bytes] = {}
@@ -80,7 +81,7 @@ def write_pictures(
             "title": picture.title,
             "caption": drawn.caption,
             "split": split,
-            "models": {v.name: {"checkpoint": v.subject.checkpoint} for v in views},
+            "models": {v.name: _facts(v.subject) for v in views},
             "numbers": drawn.numbers,
         }
         files[folder / f"{name}{stem}.png"] = style.png(drawn.figure)
@@ -103,11 +104,27 @@ def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
     return Path(path) / PICTURES_FOLDER
 
 
-def _names(subjects: Sequence[Subject]) -> list[str]:
-    names = [subject.name for subject in subjects]
-    if len(set(names)) < len(names):  # as in seeds of one run: a/seed0, b/seed0
-        names = [f"{s.path.resolve().parent.name}-{s.name}" for s in subjects]
-    return names if len(set(names)) == len(names) else ["first", "second"]
+def _facts(subject: Subject) -> dict[str, Any]:
+    return {"path": str(subject.path.resolve()), "checkpoint": subject.checkpoint}
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What two paths do not have in common, neither in front nor behind: `a` and `b` of a/seed0
+    and b/seed0; the folder's name of a single one.
+
+    Another second folder makes another name, so that its pictures replace none.
+    """
+    if len(paths) < 2:
+        return [path.resolve().name for path in paths]
+    parts = [list(path.resolve().parts) for path in paths]
+    if parts[0] == parts[1]:
+        raise UserError(f"--compare {paths[1]} is the model itself; name another one")
+    for end in (0, -1):
+        # One part stays of each, also where one folder lies in the other.
+        while min(map(len, parts)) > 1 and parts[0][end] == parts[1][end]:
+            for own in parts:
+                own.pop(end)
+    return ["-".join(own) for own in parts]
 
 
 def _faces(
@@ -119,7 +136,7 @@ def _faces(
             f"the {split} splits of {subjects[0].path} and {subjects[1].path} differ; only models "
             "of the same data can be set side by side"
         )
-    if subjects[0].class_names != subjects[-1].class_names:
+    if not same_classes(subjects[0].class_names, subjects[-1].class_names):
         raise UserError(f"{subjects[0].path} and {subjects[1].path} know different classes")
     for index in indices:
         if not 0 <= index < len(labels[0]):

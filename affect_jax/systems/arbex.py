@@ -9,12 +9,32 @@ the system "arbex" is "classifier", and EmoFAN, ViT or a ResNet get all of it by
 `config.model.reliability`.
 """
 
+import math
+import numbers
+
 import jax
 import ml_collections
 
 from affect_jax import losses_reliability as losses
+from affect_jax.config import ConfigError
 
 Terms = dict[str, jax.Array]
+
+
+def check_loss(section: ml_collections.ConfigDict) -> None:
+    """Checks the fields of `loss.reliability`.
+
+    Raises:
+        ConfigError: an unknown variant, or a number that is negative or none.
+    """
+    losses.check_variant(section.variant)
+    for name in ("lambda_anchor", "lambda_center", "margin", "radius"):
+        value = section[name]
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
+            raise ConfigError(
+                f"config.loss.reliability.{name} = {value!r}; it must be 0 or a positive number"
+            )
 
 
 def reliability_terms(
@@ -36,9 +56,9 @@ def reliability_terms(
         config: fields of `loss.reliability`: variant, lambda_anchor, lambda_center, margin,
             radius.
         mask: bool [B], False for padding.
+        axis_name: mapped axis of the replicas that share the batch; None: there is one.
     """
     section = config.loss.reliability
-    losses.check_variant(section.variant)
     terms = losses.reliability_report(outputs, labels, mask=mask, axis_name=axis_name)
     if "anchors" not in outputs:  # K = 0
         return jax.numpy.zeros(()), terms

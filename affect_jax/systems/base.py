@@ -1,6 +1,7 @@
 """What the training loop needs to know of a published system."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import jax
@@ -9,12 +10,15 @@ import ml_collections
 from flax import nnx
 
 from affect_jax import losses, models, optim
-from affect_jax.config import ConfigError
+from affect_jax.config import ConfigError, flatten
 from affect_jax.errors import nearest
 from affect_jax.metrics_reliability import ReliabilityStatistics
 from affect_jax.models.layers import BatchNorm
-from affect_jax.models.reliability import DEFAULT_ANCHORS
+from affect_jax.models.reliability import SETTINGS, settings_of
+from affect_jax.systems.arbex import check_loss
 from affect_jax.train_state import take_apart
+
+log = logging.getLogger(__name__)
 
 # Fields of config.model that are not constructor arguments.
 _NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std")
@@ -62,6 +66,13 @@ class System:
       class_names: expression classes of the data, in the order of their ids.
       has: label fields that the data has ("expression", "valence_arousal", "landmarks").
       class_counts: training examples of each class, for class weights.
+
+    Attributes:
+      balancing: settings of the model's `Reliability` where they are not its defaults; None if the
+        model has no such part.
+
+    Raises:
+      ConfigError: for settings that cannot work.
     """
 
     def __init__(
@@ -76,16 +87,45 @@ class System:
         self.num_classes = len(class_names)
         self.has = has
         self.class_counts = class_counts
+        if not 0 <= config.loss.label_smoothing < 1:
+            raise ConfigError(
+                f"config.loss.label_smoothing = {config.loss.label_smoothing}: it is the share of "
+                "a label that goes to all classes alike, at least 0 and below 1"
+            )
         self.class_weights = losses.parse_class_weights(config.loss.class_weights, class_counts)
+        check_loss(config.loss.reliability)
+        self.balancing = self._balancing()
+
+    def _balancing(self) -> dict[str, Any] | None:
+        """The settings of `config.model.reliability`, or of the model itself without that field."""
+        section = self.config.model.to_dict()
+        if "reliability" in section:
+            given = section["reliability"]
+        else:
+            given = models.default(self.config.model.name, "reliability")
+        try:
+            settings = settings_of(given)
+        except ValueError as error:
+            raise ConfigError(f"config.model.{error}") from None
+        if settings and settings.get("correction") == "trust" and not settings.get("ramp_steps"):
+            if not self.config.num_steps:
+                raise ConfigError(
+                    'config.model.reliability.correction = "trust" is ramped in over the run where '
+                    "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
+                )
+            settings["ramp_steps"] = self.config.num_steps
+        return settings
 
     def model_arguments(self) -> dict[str, Any]:
         """Constructor arguments of the model, JSON-able."""
         section = self.config.model.to_dict()
-        if not models.takes(self.config.model.name, "reliability") and not section.get(
-            "reliability"
-        ):
-            section.pop("reliability", None)  # not every model can have it
+        for part in ("se", "reliability"):  # not every model can have them
+            off = section.get(part) in (None, False)
+            if off and not models.takes(self.config.model.name, part):
+                section.pop(part, None)
         arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
+        if self.balancing is not None:
+            arguments["reliability"] = self.balancing
         if models.takes(self.config.model.name, "image_size"):
             arguments.setdefault("image_size", self.config.data.image_size)
         return arguments
@@ -97,6 +137,7 @@ class System:
           ConfigError: if config.model does not describe a model.
         """
         arguments = self.model_arguments()
+        self._tell_departures(arguments)
         size = self.config.data.image_size
         try:
             arguments["dtype"] = jnp.dtype(arguments["dtype"])
@@ -110,6 +151,18 @@ class System:
             raise ConfigError(f"config.model (with data.image_size = {size}): {error}") from None
         self._check_freeze(model)
         return model
+
+    def _tell_departures(self, arguments: dict[str, Any]) -> None:
+        """Names what the config sets otherwise than the model's name stands for."""
+        name, given = self.config.model.name, flatten(arguments)
+        preset = flatten(models.entry(name).preset) if name in models.names() else {}
+        departures = [
+            f"{key} = {given[key]!r}, not {value!r}"
+            for key, value in preset.items()
+            if key in given and _as_tuple(given[key]) != _as_tuple(value)
+        ]
+        if departures:
+            log.info("config.model is not all of %s: %s", name, "; ".join(departures))
 
     def _check_freeze(self, model: nnx.Module) -> None:
         paths = list(take_apart(model)[1])
@@ -177,9 +230,12 @@ class System:
 
     def extra_metrics(self, min_count: int) -> list[Any]:
         """Fresh accumulators beside those that the labels of the data ask for."""
-        balancing = self.config.model.get("reliability")
-        if not balancing or "expression" not in self.has:
+        if self.balancing is None or "expression" not in self.has:
             return []
-        settings = {} if balancing is True else balancing
-        anchors = settings.get("anchors", DEFAULT_ANCHORS)
+        anchors = (SETTINGS | self.balancing)["anchors"]
         return [ReliabilityStatistics(self.num_classes, anchors, min_count)]
+
+
+def _as_tuple(value: Any) -> Any:
+    """A tuple in place of a list, which it is in a config that was read from a file."""
+    return tuple(value) if isinstance(value, list) else value

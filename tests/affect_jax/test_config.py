@@ -1,5 +1,6 @@
 """Configurations: overrides, misspelt keys, and workdirs that belong to another run."""
 
+import inspect
 import json
 import pathlib
 import re
@@ -7,9 +8,14 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from affect_jax import config as config_lib
-from configs import base
+from affect_jax import models
+from affect_jax.models.poster import Poster
+from affect_jax.models.reliability import SETTINGS
+from configs import arbex_official_rafdb, arbex_rafdb, arbex_synthetic, base, poster_v2_rafdb
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
@@ -48,6 +54,98 @@ def test_section_instead_of_field_lists_its_fields():
 def test_right_keys_and_other_flags_pass():
     arguments = ["--config.model.width=64", "--config=x.py", "--workdir", "d", "config.no=1"]
     config_lib.check_overrides(base.get_config(), arguments)
+
+
+def parsed(monkeypatch, name, *arguments):
+    """config.model of a config file with these arguments of the command line."""
+    argv = ["prog", *arguments]
+    monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks
+    config = config_lib.load_file(ROOT / "configs" / f"{name}.py")
+    config_lib.check_overrides(config, argv)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values)
+    values(argv)
+    return values.config.model
+
+
+@pytest.mark.parametrize("name", ["arbex_synthetic", "arbex_rafdb", "poster_v2_rafdb"])
+@pytest.mark.parametrize("value", [None, False, True, {"anchors": 4}])
+def test_balancing_is_switched_by_one_argument(monkeypatch, name, value):
+    model = parsed(monkeypatch, name, f"--config.model.reliability={value}")
+    assert model.reliability == value
+
+
+def test_every_setting_of_arbex_is_an_argument(monkeypatch):
+    model = parsed(
+        monkeypatch,
+        "arbex_synthetic",
+        "--config.model.reliability.detach_confidence=True",
+        "--config.model.reliability.ramp_steps=7",
+        "--config.model.reduction=32",
+        "--config.model.backbone.dims=(16,32,64)",
+    )
+    assert model.reliability.detach_confidence is True and model.reliability.ramp_steps == 7
+    assert model.reliability.anchors == 10
+    assert model.reduction == 32 and model.backbone.dims == (16, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("arbex_synthetic", ["reliability.anchor=4"], "did you mean 'model.reliability.anchors'"),
+        ("arbex_synthetic", ["reliability=None", "reliability.anchors=4"], "not both"),
+        ("arbex_synthetic", ["backbone=None"], "is a section"),
+        ("poster_v2_rafdb", ["reliability.anchors=4"], "reliability=\"{'anchors': VALUE}\""),
+    ],
+)
+def test_arguments_about_balancing_that_cannot_work(monkeypatch, name, arguments, message):
+    with pytest.raises(config_lib.ConfigError, match=message):
+        parsed(monkeypatch, name, *(f"--config.model.{argument}" for argument in arguments))
+
+
+def defaults(constructor, leave_out):
+    parameters = inspect.signature(constructor.__init__).parameters
+    common = {"self", "rngs", "dtype", "param_dtype", "axis_name", "n_expression", *leave_out}
+    return {name: p.default for name, p in parameters.items() if name not in common}
+
+
+def test_configs_list_all_arguments_of_arbex_with_their_defaults():
+    """Of the part and of the backbone; of the model what its name stands for."""
+    assert base.reliability().get().to_dict() == SETTINGS
+    assert base.poster() == defaults(Poster, {"regression", "reliability"})
+    for file in (arbex_rafdb, arbex_synthetic, arbex_official_rafdb):
+        config = file.get_config()
+        found = models.entry(config.model.name)
+        wanted = defaults(found.constructor, ()) | found.preset
+        given = {k: v for k, v in config.model.to_dict().items() if k in wanted}
+        settings = wanted["reliability"]
+        wanted["reliability"] = SETTINGS | ({} if settings is True else settings)
+        wanted["backbone"] = base.poster() | (wanted["backbone"] or {})
+        assert given == wanted, file.__name__
+    section = poster_v2_rafdb.get_config().model.to_dict()
+    wanted = base.poster() | {"regression": False, "reliability": None}
+    assert {k: v for k, v in section.items() if k in wanted} == wanted
+
+
+def test_a_run_from_before_configs_listed_all_arguments_still_fits(tmp_path):
+    config = arbex_synthetic.get_config()
+    config_lib.claim_workdir(tmp_path, config)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    model = recorded["model"]
+    for name in ("reduction", "hidden", "dropout", "backbone"):
+        del model[name]
+    model["reliability"] = {"anchors": 10, "delta": 1.0}
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    config_lib.check_workdir(tmp_path, config)
+    config.model.reliability.heads = 2
+    config.model.backbone.embedding = 64
+    expected = r"backbone.embedding: there 128, now 64\n.*reliability.heads: there 4, now 2"
+    with pytest.raises(config_lib.ConfigError, match=expected):
+        config_lib.check_workdir(tmp_path, config)
+    config.model.reliability = None
+    with pytest.raises(config_lib.ConfigError, match=r"model.reliability: there .*, now None"):
+        config_lib.check_workdir(tmp_path, config)
 
 
 def test_missing_file_names_the_nearest(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from affect_jax import config as config_lib
 from affect_jax import crossval, observe, sweep, train
 from affect_jax.config import ConfigError
+from affect_jax.errors import UserError
 from affect_jax.metrics import (
     ClassificationStatistics,
     LandmarkStatistics,
@@ -67,10 +68,13 @@ def test_no_person_is_in_two_folds_or_on_two_sides(protocol, tmp_path):
 
 def test_folds_are_even_and_hold_the_pictures_they_name():
     section = config().data
-    section.protocol, section.folds, section.test_fold = "folds", 4, 2
-    made = sources.make_sources(section)
-    assert 8 <= len(made["test"]) <= 24
-    test = made["test"]
+    section.protocol, section.folds = "folds", 4
+    sizes = []
+    for section.test_fold in range(4):
+        test = sources.make_sources(section)["test"]
+        sizes.append(len(test))
+    # Sixteen, but for the classes of one person, who has four.
+    assert sum(sizes) == 64 and min(sizes) >= 12 and max(sizes) <= 20
     assert test[3]["expression"] == test.labels[3]
     assert test.describe(3) == test.base.describe(int(test.rows[3]))
 
@@ -151,13 +155,87 @@ def test_folds_are_resumed_and_failures_recorded(fakes, tmp_path):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"folds": 3}, "crossval.folds: there 4, now 3"),
+        ({"crossval__protocol": "leave_one_out"}, "crossval.protocol: there 'folds'"),
+        ({"init_from": "elsewhere"}, "init_from: there '', now 'elsewhere'"),
+    ],
+)
+def test_folds_of_another_config_are_refused_and_kept(changes, key, fakes, tmp_path):
+    crossval.cross_validate(config(), tmp_path)
+    files = [p for p in tmp_path.rglob("*") if p.is_file()]
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
+    assert {"metrics.jsonl", "config.json", "folds.csv"} <= {p.name for p in before}
+    with pytest.raises(ConfigError, match=f"(?s)holds a run of another config:.*{key}"):
+        crossval.cross_validate(config(**changes), tmp_path)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in before} == before
+    assert sum(fakes.values()) == 4
+
+
+def test_folds_are_gone_on_with_by_part_and_longer(fakes, tmp_path):
+    crossval.cross_validate(config(crossval__only="1"), tmp_path)
+    crossval.cross_validate(config(crossval__only="2"), tmp_path)
+    assert fakes == {1: 1, 2: 1}
+    assert sorted(crossval.cross_validate(config(num_steps=20), tmp_path).figures) == [0, 1, 2, 3]
+    assert fakes == {0: 1, 1: 2, 2: 2, 3: 1}
+
+
+def failing(monkeypatch, errors):
+    """Runs that raise what `errors` has for their fold; the folds started, in order."""
+    started = []
+
+    def run(config, workdir, show_test=True):
+        fold = config.data.test_fold
+        started.append(fold)
+        if fold in errors:
+            raise errors[fold]
+        fake_runs.finish(config, workdir, 0.5, seed=fold)
+
+    monkeypatch.setattr(train, "train_and_evaluate", run)
+    return started
+
+
+MISTAKE = UserError("init_from does not fit:\n  missing: head/kernel")
+
+
+def test_a_mistake_of_all_folds_ends_the_first(monkeypatch, tmp_path, caplog):
+    started = failing(monkeypatch, dict.fromkeys(range(4), MISTAKE))
+    with pytest.raises(UserError, match=r"(?s)fold 0 failed before.*missing: head/kernel"):
+        crossval.cross_validate(config(), tmp_path)
+    assert started == [0]
+    assert "missing" not in caplog.text  # the command says it once
+    # Put right, it goes on in the same folder.
+    started = failing(monkeypatch, {})
+    crossval.cross_validate(config(init_from="better"), tmp_path)
+    assert started == [0, 1, 2, 3]
+
+
+def test_a_mistake_is_recorded_once_folds_have_trained(monkeypatch, tmp_path, caplog):
+    started = failing(monkeypatch, {1: MISTAKE})
+    assert crossval.cross_validate(config(), tmp_path).failed == 1
+    assert started == [0, 1, 2, 3]
+    assert caplog.text.count("missing: head/kernel") == 1
+    line = f"fold 1: failed: init_from does not fit: ... (all of it: {tmp_path}/folds/1/error.txt)"
+    assert line in (tmp_path / "report/table.md").read_text()
+    assert (tmp_path / "folds/1/error.txt").read_text() == f"{MISTAKE}\n"
+
+
+@pytest.mark.parametrize("error", [DataError("bad picture"), train.Diverged("step 3"), OSError()])
+def test_what_may_be_wrong_with_one_fold_ends_no_other(error, monkeypatch, tmp_path):
+    started = failing(monkeypatch, {0: error})
+    assert crossval.cross_validate(config(), tmp_path).failed == 1
+    assert started == [0, 1, 2, 3]
+
+
 def test_a_fold_that_lost_its_predictions_is_tested_again(fakes, tmp_path):
     crossval.cross_validate(config(), tmp_path)
     (tmp_path / "folds/2/report/predictions.npz").unlink()
     (tmp_path / "report/table.md").unlink()
     result = crossval.cross_validate(config(crossval__only="0"), tmp_path)
     assert sorted(result.figures) == [0, 1, 3]
-    assert "fold 2: open" in (tmp_path / "report/table.md").read_text()
+    assert "1 of 4 folds are not finished yet" in (tmp_path / "report/table.md").read_text()
     crossval.cross_validate(config(), tmp_path)
     assert fakes == {0: 1, 1: 1, 2: 2, 3: 1}
 

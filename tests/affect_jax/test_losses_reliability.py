@@ -55,6 +55,31 @@ def test_bounded_anchor_loss_is_a_hinge_between_classes():
     assert np.isfinite(gradient).all()
 
 
+def test_the_hinge_is_exact_far_from_the_origin_too():
+    """Against differences in float64; |a|^2 + |b|^2 - 2ab alone would lose all its digits."""
+    rng = np.random.default_rng(0)
+    anchors = (100 + rng.normal(0, 0.3, (8, 10, 128))).astype(np.float32)
+
+    def loss(anchors):
+        return losses.anchor_loss(anchors, margin=1.0, radius=1e3)
+
+    def by_differences(anchors):
+        flat = anchors.reshape(-1, 128)
+        squares = jnp.mean(jnp.square(flat[:, None] - flat), axis=-1)
+        different = np.repeat(np.arange(8), 10)[:, None] != np.repeat(np.arange(8), 10)
+        short = jnp.maximum(1 - jnp.sqrt(jnp.where(different, squares, 1)), 0)
+        return jnp.sum(jnp.where(different, short**2, 0)) / different.sum()
+
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(anchors))
+    with jax.enable_x64(True):
+        wanted, direction = jax.value_and_grad(by_differences)(jnp.asarray(anchors, jnp.float64))
+    wanted, gradient, direction = (np.asarray(x) for x in (wanted, gradient, direction))
+    assert wanted > 0.2
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    scale = np.abs(direction).max()
+    np.testing.assert_allclose(gradient / scale, direction / scale, atol=1e-4)
+
+
 @pytest.mark.parametrize("variant", losses.VARIANTS)
 def test_center_loss_takes_the_nearest_anchor_of_the_true_class(variant):
     anchors, embedding, labels = arrays()
@@ -100,6 +125,13 @@ def test_the_first_of_equal_anchors_gets_the_gradient():
     )(jnp.zeros((N, K, D)))
     np.testing.assert_allclose(gradient[0, 0], -2, rtol=1e-5)
     assert not gradient[0, 1].any() and not gradient[1:].any()
+
+
+def test_the_official_center_loss_needs_confidences():
+    anchors, embedding, labels = arrays()
+    distances = anchor_distances(embedding, anchors)
+    with pytest.raises(ValueError, match="weighs by confidence; none is given"):
+        losses.center_loss(distances, labels, D, variant="official")
 
 
 def test_an_unknown_variant_is_named():
@@ -183,14 +215,16 @@ def anchor_norms(variant: str, steps: int = 20_000, every: int = 200) -> np.ndar
     return np.asarray(run((params, optimizer.init(params))))
 
 
-def test_bounded_keeps_the_anchors_where_the_paper_does_not():
-    bounded, paper = anchor_norms("bounded"), anchor_norms("paper")
+def test_bounded_keeps_the_anchors_where_paper_and_code_do_not():
+    bounded = anchor_norms("bounded")
     assert np.isfinite(bounded).all()
     assert bounded.max() < 3 * bounded[0]
     assert abs(bounded[-1] / bounded[len(bounded) // 2] - 1) < 0.1
-    # The paper's grow without an end.
-    assert paper[-1] > 10 * bounded.max()
-    assert paper[-1] > 1.5 * paper[len(paper) // 2]
+    # The others grow without an end.
+    for variant in ("paper", "official"):
+        norms = anchor_norms(variant)
+        assert norms[-1] > 10 * bounded.max(), variant
+        assert norms[-1] > 1.5 * norms[len(norms) // 2], variant
 
 
 def draw(path: str) -> None:

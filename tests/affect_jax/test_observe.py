@@ -21,6 +21,7 @@ from affect_jax.observe import (
     Progress,
     Throughput,
     duration,
+    quiet_orbax,
     read_metrics,
     results_table,
     setup_logging,
@@ -148,12 +149,15 @@ def test_evaluations_beside_a_run_leave_its_rows_alone(tmp_path):
     with MetricWriter(tmp_path) as run:
         run.write(1, "train", {"loss": 1.0})
         with MetricWriter(tmp_path, append=True) as beside:
-            beside.write(1, "test", {"loss": 3.0})
+            beside.write(1, "test", {"loss": 3.0}, about={"dataset": "sfew"})
         run.write(2, "test", {"loss": 2.0}, final=True)
     with MetricWriter(tmp_path, append=True) as beside:
         beside.write(2, "test", {"loss": 4.0})
     assert [row["loss"] for row in read_metrics(tmp_path)] == [1.0, 2.0]
-    assert [row["loss"] for row in read_metrics(tmp_path / "eval.jsonl")] == [3.0, 4.0]
+    rows = read_metrics(tmp_path / "eval.jsonl")
+    assert [(row["loss"], row.get("dataset")) for row in rows] == [(3.0, "sfew"), (4.0, None)]
+    with MetricWriter(tmp_path, append=True) as beside, pytest.raises(ValueError, match="'loss'"):
+        beside.write(3, "test", {"loss": 5.0}, about={"loss": "ccc"})
 
 
 def test_a_run_that_goes_on_drops_the_test_rows_of_its_former_end(tmp_path):
@@ -320,6 +324,10 @@ def test_logs_are_one_format_without_chatter(capsys):
         logging.getLogger(name).info("chatter")
     absl.logging.info("chatter")
     absl.logging.warning("matters")
+    quiet_orbax()
+    absl.logging.warning("CheckpointManagerOptions.read_only=True, setting create=False.")
+    absl.logging.warning("Given directory is read only=%s", "runs/a")
+    absl.logging.warning('Type handler registry type "%s" overriding %s', "jax.Array", "Array")
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == [
         "epoch 3", "warning: bad record", "warning: matters",

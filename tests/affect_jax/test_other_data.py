@@ -1,14 +1,17 @@
 """A model trained on one data set and tested on another, whose classes come in another order."""
 
 import csv
+import json
+import pathlib
 
 import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
-from affect_jax import data, evaluate, train
+from affect_jax import data, evaluate, observe, train
 from affect_jax.config import ConfigError
+from affect_jax.report import predictions
 from data_pipelines.example import TooManyBadRecords
 from tests.affect_jax import tiny
 
@@ -88,3 +91,58 @@ def test_labels_are_mapped_by_name_and_unknown_classes_left_out(trained):
     guesses = result.predictions["logits"].argmax(1)
     accuracy = np.mean(guesses == result.predictions["expression"])
     assert result.metrics["accuracy"] == pytest.approx(accuracy)
+
+
+def test_what_was_measured_is_recorded_with_its_predictions(trained, monkeypatch, capsys):
+    config, workdir = trained
+    mapped = config.copy_and_resolve_references()
+    # The model's classes in the spelling of others.
+    mapped.data.classes = "Anger,disgusted,Happiness"
+    mapped.data.max_bad_fraction = 0.25
+    away = pathlib.Path(config.data.manifest)
+    (workdir / observe.EVALUATIONS_FILE).unlink(missing_ok=True)
+    evaluate.evaluate_workdir(mapped, workdir)
+    assert f"test split of manifest {away}, checkpoint 1 of" in capsys.readouterr().out
+    monkeypatch.chdir(away.parent)
+    mapped.data.manifest = "./faces.csv"  # the same, written otherwise
+    evaluate.evaluate_workdir(mapped, workdir)
+    mapped.data.manifest = str(away.parents[1] / "home/faces.csv")
+    evaluate.evaluate_workdir(mapped, workdir)
+
+    rows = observe.read_metrics(workdir / observe.EVALUATIONS_FILE)
+    assert [row["source"] for row in rows] == ["manifest"] * 3
+    assert [row["manifest"] for row in rows] == [str(away), str(away), mapped.data.manifest]
+    assert [row["checkpoint"] for row in rows] == [1, 1, 1]
+    assert rows[0]["report"] == rows[1]["report"] != rows[2]["report"]
+    folder = workdir / rows[0]["report"]
+    names = {"predictions.npz", "predictions.csv", "confusion_matrix.png", "evaluation.json"}
+    assert {p.name for p in folder.iterdir()} == names
+    assert len([p for p in folder.parent.iterdir() if p.name.startswith(".")]) == 0
+    stored = predictions.load(folder)
+    assert tuple(stored["class_names"]) == HOME and sorted(stored["expression"]) == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+    ]
+    right = stored["probabilities"].argmax(1) == stored["expression"]
+    assert rows[0]["accuracy"] == pytest.approx(right.mean())
+    with open(folder / "predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {row["expression"] for row in table} == set(HOME)
+    assert json.loads((folder / "evaluation.json").read_text())["manifest"] == str(away)
+
+
+def test_the_same_data_under_another_path_are_cut_as_they_were(trained):
+    config, _ = trained
+    then = config.copy_and_resolve_references()
+    then.data.update({"protocol": "folds", "manifest": "faces.csv"})
+    now = config.copy_and_resolve_references()
+    for manifest in ("./faces.csv", str(pathlib.Path("faces.csv").absolute())):
+        now.data.manifest = manifest
+        with pytest.raises(ConfigError, match=r"data\.protocol = split.*would be tested"):
+            evaluate._check_same_split(now, then)
+    now.data.manifest = "other/faces.csv"
+    evaluate._check_same_split(now, then)

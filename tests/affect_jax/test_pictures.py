@@ -1,6 +1,7 @@
 """Pictures of exported models: what is drawn, the numbers beside it, and what is refused."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 
 from affect_jax import config as config_lib
 from affect_jax import model_io, models
-from affect_jax.analysis import subject
+from affect_jax.analysis import saliency, subject
 from affect_jax.errors import UserError
-from affect_jax.report import build, insight, style
+from affect_jax.report import build, insight, pictures, style
 from affect_jax.report.__main__ import main
+from affect_jax.report.gallery import PICTURES
 from affect_jax.report.pictures import write_pictures
 from data_pipelines import sources
 from tests.affect_jax import tiny
@@ -42,24 +44,25 @@ def save(folder, config, name="vit_ti16", **arguments):
 
 @pytest.fixture(scope="module")
 def balanced(tmp_path_factory, config):
-    return save(tmp_path_factory.mktemp("a") / "balanced", config, reliability={"anchors": 2})
+    folder = tmp_path_factory.getbasetemp() / "balanced"
+    return save(folder, config, reliability={"anchors": 2})
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, config):
-    return save(tmp_path_factory.mktemp("b") / "plain", config, se=True)
+    return save(tmp_path_factory.getbasetemp() / "plain", config, se=True)
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory, balanced, plain):
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("pictures") / "new"
-    names = ["calibration", "embedding", "correction", "cam", "attention", "confusion"]
+    names = list(PICTURES)
     written = write_pictures(balanced, names, compare=plain, output=folder, faces=3, points=20)
     assert {p.name for p in written} == {p.name for p in folder.iterdir()}
     assert {p.stem for p in written} == {f"{name}_beside_plain" for name in names}
     return {
-        path.stem.split("_")[0]: json.loads(path.read_text())
+        path.stem.removesuffix("_beside_plain"): json.loads(path.read_text())
         for path in written
         if path.suffix == ".json"
     }
@@ -72,10 +75,47 @@ def passed(balanced):
     return subject.run_over(opened, step, "test")
 
 
-def test_every_picture_names_its_models_and_split(drawn):
+def test_every_picture_names_its_models_and_split(drawn, balanced, plain):
+    models_of = {p.name: {"path": str(p), "checkpoint": 7} for p in (balanced, plain)}
     for record in drawn.values():
         assert record["title"] and record["caption"] and record["split"] == "test"
-        assert record["models"] == {"balanced": {"checkpoint": 7}, "plain": {"checkpoint": 7}}
+        assert record["models"] == models_of
+
+
+def test_models_are_named_by_what_their_paths_do_not_share():
+    def names(*paths):
+        return pictures._names([pathlib.Path(p) for p in paths])
+
+    assert names("/w/a/0") == ["0"]
+    assert names("/w/a", "/w/b") == ["a", "b"]
+    cell = "/w/cells/{}/seed0/folds/{}"
+    rows = "stage 1 + ViT + SE", "stage 1 + ViT", "ViT"
+    assert names(*(cell.format(row, 0) for row in rows[:2])) == list(rows[:2])
+    assert names(cell.format(rows[0], 0), cell.format(rows[0], 1)) == ["0", "1"]
+    # Of other rows and other folds: no two second models have one name.
+    others = [cell.format(row, fold) for row in rows for fold in range(3)]
+    mine, others = others[0], others[1:]
+    assert len({names(mine, other)[1] for other in others}) == len(others)
+    assert names("/w/run", "/w/run/model") == ["run", "run-model"]
+    with pytest.raises(UserError, match="the model itself"):
+        names("/w/a", "/w/b/../a")
+
+
+def test_class_activation_of_the_true_class(drawn, plain):
+    opened = subject.open_subject(plain)
+    shown, predicted = drawn["cam_true"]["numbers"], drawn["cam"]["numbers"]
+    labels = np.array([face["label"] for face in shown["faces"]])
+    kept = subject.run_over(
+        opened, subject.predictor(opened), "test", [face["index"] for face in shown["faces"]]
+    )
+    images = np.stack(list(kept["faces"].values()))
+    maps, logits = opened.compiled(saliency.class_activation)(images, labels)
+    own = [face["map"] for face in shown["models"]["plain"]]
+    np.testing.assert_allclose(own, maps, atol=1e-3)
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    assert wrong.size  # the model has learnt nothing, so that there is something to compare
+    for face in wrong:
+        assert own[face] != predicted["models"]["plain"][face]["map"]
 
 
 def test_a_pass_gives_every_example_once(passed, balanced, config):
@@ -116,7 +156,7 @@ def test_correction_counts_what_changes(drawn, passed):
 
 
 def test_maps_and_confusions(drawn, passed):
-    for name in ("cam", "attention"):
+    for name in ("cam", "cam_true", "attention"):
         shown = drawn[name]["numbers"]
         assert len(shown["faces"]) == 3 and set(shown["models"]) == {"balanced", "plain"}
         for face, own in zip(shown["faces"], shown["models"]["balanced"], strict=True):

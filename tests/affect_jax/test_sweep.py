@@ -96,6 +96,36 @@ def test_every_row_is_trained_with_every_seed_and_compared(fakes, tmp_path, caps
     assert "+0.100" in capsys.readouterr().out
 
 
+def test_a_grid_and_curves_as_in_a_paper(fakes, tmp_path):
+    more = (
+        ', "paper": {"MSE": {"accuracy": 0.59}}, "curves": ("accuracy",), "grid": {"column": '
+        '"accuracy", "corner": "loss", "across": ["a", "b"], "lines": {"line": ["R+C", "MSE"]}}'
+    )
+    assert run(file_of(tmp_path, PLAIN + more), tmp_path / "w", sweep__seeds="0") == 0
+    page = (tmp_path / "w/report/table.md").read_text()
+    assert "| loss | a | b |" in page
+    assert "| line | 0.500 | 0.600 (0.590) |" in page
+    assert (tmp_path / "w/report/curves.png").stat().st_size > 5000
+    assert "![curves.png](curves.png)" in page
+
+
+def test_a_curve_is_the_mean_of_the_runs_over_steps():
+    curves = {"accuracy": {"row": {0: {4: 0.2, 8: 0.4}, 1: {4: 0.4, 8: 0.8, 12: 0.9}}}}
+    compared = comparison.compare({"row": {}}, ("accuracy",), curves=curves)
+    figure = comparison.curves_figure(compared)
+    (line,) = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_xydata(), [[4, 0.3], [8, 0.6]])
+
+
+def test_what_was_not_asked_for_is_not_missing(fakes, tmp_path, capsys):
+    path = file_of(tmp_path, PLAIN)
+    assert run(path, tmp_path / "w", sweep__rows="MSE", sweep__seeds="0,1") == 0
+    page = (tmp_path / "w/report/table.md").read_text()
+    assert "not finished" not in page
+    assert "| MSE | 2 |" in page
+    assert "| R+C |" not in page
+
+
 def test_finished_cells_are_skipped_and_more_seeds_are_added(fakes, tmp_path):
     path = file_of(tmp_path, PLAIN)
     run(path, tmp_path / "w", sweep__rows="M*", sweep__seeds="0")
@@ -125,6 +155,44 @@ def test_a_failing_cell_is_recorded_and_does_not_end_the_others(fakes, tmp_path)
     assert sorted(status) == ["done"] * 3 + ["failed"] * 3
     assert run(path, tmp_path / "w") == 3  # failed ones alone are tried again
     assert len(fakes) == 9
+
+
+def test_cells_of_another_config_are_refused_before_anything_is_written(fakes, tmp_path):
+    path, workdir = file_of(tmp_path, PLAIN), tmp_path / "w"
+    run(path, workdir, sweep__seeds="0")
+    for cell in workdir.glob("cells/*/seed0"):  # as a run leaves them
+        (cell / "checkpoints/8").mkdir(parents=True)
+    table = (workdir / "report/table.md").read_bytes()
+    for part in ({}, {"sweep__seeds": "1"}, {"sweep__rows": "MSE"}):
+        message = r"(?s)R\+C/seed0 holds a run of another config:.*batch_size: there 16, now 8"
+        with pytest.raises(ConfigError, match=message):
+            run(path, workdir, batch_size=8, **part)
+    assert (workdir / "report/table.md").read_bytes() == table
+    assert len(fakes) == 2 and not (workdir / "cells/MSE/seed1").exists()
+    run(path, workdir, sweep__seeds="0,1", log_every=3)
+    assert len(fakes) == 6
+
+
+def test_a_stage_of_another_config_is_refused(fakes, tmp_path):
+    workdir = tmp_path / "w"
+    run(file_of(tmp_path, STAGED.format(8)), workdir, sweep__rows="a")
+    (workdir / "stages/trunk/checkpoints/8").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"(?s)stages/trunk holds a run.*seed: there 9, now 10"):
+        run(file_of(tmp_path, STAGED.format(8).replace("9", "10")), workdir)
+    assert len(fakes) == 2
+
+
+def test_a_mistake_of_the_first_cell_ends_the_sweep(tmp_path, monkeypatch):
+    started = []
+
+    def mistaken(config, workdir, show_test=True):
+        started.append(workdir)
+        raise UserError("no weights there")
+
+    monkeypatch.setattr(train, "train_and_evaluate", mistaken)
+    with pytest.raises(UserError, match=r"R\+C, seed 0 failed before.*no weights there"):
+        run(file_of(tmp_path, PLAIN), tmp_path / "w")
+    assert len(started) == 1
 
 
 def test_stages_come_first_and_rows_know_their_folders(fakes, tmp_path):
@@ -430,3 +498,13 @@ def test_a_killed_sweep_goes_on_in_the_cell_it_was_in(tmp_path):
     steps = [r["step"] for r in observe.read_metrics(second) if r["split"] == "train"]
     assert steps == list(range(1, 61))
     assert len(read_csv(workdir / "report/cells.csv")) == 2
+
+
+def test_a_part_of_a_model_is_replaced_as_a_whole():
+    config = config_lib.load_file(tiny.ROOT / "configs/arbex_synthetic.py")
+    for value in (True, None, {"anchors": 3}):
+        changed = sweep.apply_changes(config, {"model.reliability": value}, "rows: row")
+        got = changed.model.reliability
+        assert (got.to_dict() if isinstance(value, dict) else got) == value
+    with pytest.raises(ConfigError, match="rows: row: data = 3"):
+        sweep.apply_changes(config, {"data": 3}, "rows: row")

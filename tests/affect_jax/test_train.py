@@ -186,6 +186,16 @@ def test_workdir_serves_as_teacher_and_as_start(finished, tmp_path):
         train.train_and_evaluate(tiny.config(init_from=str(tmp_path)), tmp_path / "x")
 
 
+def test_what_a_correction_has_to_beat_is_measured_on_request(tmp_path):
+    config = tiny.one_block(num_steps=2, eval__calibrate=True, report__pictures=False)
+    result = train.train_and_evaluate(config, tmp_path)
+    rows = {r["split"]: r for r in observe.read_metrics(tmp_path)}
+    assert 0.05 <= rows["test_temperature"]["temperature"] <= 20
+    assert rows["test_temperature"]["accuracy"] == pytest.approx(result.metrics["accuracy"])
+    assert {"accuracy", "nll", "ece"} <= rows["test_mirror"].keys()
+    assert rows["test_mirror"]["nll"] != result.metrics["nll"]
+
+
 def test_resnet_is_a_baseline_in_the_same_loop(tmp_path):
     config = tiny.config(
         num_steps=1, landmark_stage__steps=0, loss__heatmap_weight=0.0, eval__flip=False
@@ -224,6 +234,7 @@ def test_diverging_run_stops_and_names_the_step(tmp_path):
         ({"loss__regression": "ccd"}, "loss.regression"),
         ({"loss__class_weights": "heavy"}, "class_weights"),
         ({"loss__distillation_weight": 0.5}, "teacher"),
+        ({"loss__label_smoothing": 1.0}, "label_smoothing = 1.0"),
         ({"parallel__mapping": "vmap"}, "pmap"),
         ({"checkpoint__best_mode": "up"}, "best_mode"),
         ({"checkpoint__best_metric": "acuracy"}, "accuracy"),

@@ -98,3 +98,25 @@ def test_without_labels_there_is_nothing_to_measure():
     for function in (calibration.fit_temperature, calibration.scores, calibration.reliability_bins):
         with pytest.raises(ValueError, match="no row"):
             function(np.ones((2, 3)), np.array([-1, -1]))
+
+
+def test_baselines_are_those_of_the_tested_split():
+    rng = np.random.default_rng(5)
+    splits = []
+    for n in (400, 300):
+        labels = rng.integers(0, 3, n)
+        # Sure of itself beyond reason: right in the mean, twice as steep as it should be.
+        logits = 2.0 * (np.eye(3)[labels] + rng.normal(size=(n, 3)))
+        splits.append({"logits": logits, "expression": labels})
+    fitted, tested = splits
+    tested["mirrored_logits"] = tested["logits"][:, ::-1]
+    found = calibration.baselines(fitted, tested)
+    temperature = calibration.fit_temperature(fitted["logits"], fitted["expression"]).value
+    assert found["test_temperature"]["temperature"] == temperature > 1.5
+    plain = calibration.scores(tested["logits"], tested["expression"])
+    assert found["test_temperature"]["accuracy"] == plain["accuracy"]
+    assert found["test_temperature"]["nll"] < plain["nll"]
+    averaged = calibration.average(tested["logits"], tested["mirrored_logits"])
+    assert found["test_mirror"] == calibration.scores(averaged, tested["expression"])
+    del tested["mirrored_logits"]
+    assert set(calibration.baselines(fitted, tested)) == {"test_temperature"}

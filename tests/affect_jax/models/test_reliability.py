@@ -1,5 +1,7 @@
 """Reliability balancing: distributions, invariances, extreme inputs, training state."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,11 @@ from affect_jax.models.reliability import (
     CORRECTIONS,
     Reliability,
     TokenAttention,
+    anchor_distances,
     blend,
     confidence,
     geometric_correction,
+    settings_of,
 )
 from affect_jax.train_state import take_apart
 
@@ -225,36 +229,136 @@ def test_trust_is_ramped_in_by_training_steps():
     np.testing.assert_allclose(jnp.exp(outputs["logits"]), expected, atol=1e-5)
 
 
-def test_detached_confidences_get_no_gradient():
-    """Where both distributions are equal but for their confidences' gradients."""
+@pytest.mark.parametrize("correction", ["weighted", "trust"])
+def test_detached_confidences_get_no_gradient(correction):
+    """The gradient is that of the blend with its weights put in as constants."""
+    balancing = part(correction=correction, detach_confidence=True)
+    blueprint, params, stats = take_apart(balancing)
+    given_ = inputs(scale=2.0)
+    found = run(balancing, given_)
+    geometric = run(part(correction="geometric"), given_)
+    epsilon = 1e-4
+    c_g = geometric["confidence_corrected"] + epsilon
+    c_a = run(part(correction="attentive"), given_)["confidence_corrected"] + epsilon
+    c_l, c_t = found["confidence_primary"], found["confidence_corrected"]
+    of_primary = c_l if correction == "trust" else (c_l + epsilon) / (c_l + c_t + 2 * epsilon)
 
-    def gradient(detach):
-        blueprint, params, stats = take_apart(part(detach_confidence=detach))
-        return jax.jit(
-            jax.grad(
-                lambda logits: blueprint.build(params, stats)(
-                    {"embedding": inputs()["embedding"], "logits": logits}
-                )["logits"][:, 0].sum()
-            )
-        )(inputs(scale=2.0)["logits"])
+    def final(model, embedding, logits):
+        distances = anchor_distances(model.norm(embedding), model.anchors[...])
+        t_g = jnp.exp(geometric_correction(distances, 1.0))
+        t_a = jnp.exp(model.attention(model.norm(embedding)))
+        t = (c_g[:, None] * t_g + c_a[:, None] * t_a) / (c_g + c_a)[:, None]
+        primary = jax.nn.softmax(logits)
+        return jnp.log(of_primary[:, None] * primary + (1 - of_primary[:, None]) * t)
 
-    assert np.abs(gradient(True) - gradient(False)).max() > 1e-4
+    def gradient(function):
+        def loss(embedding, logits):
+            return function(blueprint.build(params, stats), embedding, logits)[:, 0].sum()
+
+        return jax.jit(jax.grad(loss, (0, 1)))(given_["embedding"], given_["logits"])
+
+    def ours(model, embedding, logits):
+        return model({"embedding": embedding, "logits": logits})["logits"]
+
+    for mine, expected in zip(gradient(ours), gradient(final), strict=True):
+        np.testing.assert_allclose(mine, expected, atol=2e-5)
+    blueprint, params, stats = take_apart(part(correction=correction))
+    assert np.abs(gradient(ours)[1] - gradient(final)[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("scope", ["example", "batch"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_enormous_embeddings_are_survived(dtype, scope):
+    """Of bfloat16, whose largest number is 3e38, with parameters of that type too."""
+    make = Layers(nnx.Rngs(0), dtype, dtype)
+    balancing = Reliability(
+        FEATURES, CLASSES, anchors=3, normalise=False, scope=scope, epsilon=0.0, make=make
+    )
+    blueprint, params, stats = take_apart(balancing)
+    assert all(value.dtype == dtype for value in params.values())
+    given_ = {name: array.astype(dtype) for name, array in inputs().items()}
+    given_["embedding"] = given_["embedding"].at[0].multiply(1e30).at[1].set(3e38)
+    given_["logits"] = given_["logits"].at[1].multiply(1e30)
+
+    def loss(params, given_):
+        outputs = blueprint.build(params, stats)(given_)
+        return jnp.mean(outputs["logits"]) + jnp.mean(outputs["anchor_distances"] ** 2), outputs
+
+    gradients, outputs = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, given_)
+    for name, array in outputs.items():
+        assert np.isfinite(array.astype(jnp.float32)).all(), name
+        assert name == "embedding" or array.dtype == jnp.float32
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert gradient.dtype == dtype and np.isfinite(gradient.astype(jnp.float32)).all(), path
+    ordinary = run(balancing, {k: v[2:] for k, v in given_.items()})
+    if scope == "example":  # the others are as they would be without them
+        np.testing.assert_allclose(outputs["logits"][2:], ordinary["logits"], atol=1e-5)
+
+
+def test_without_epsilon_two_uniform_distributions_share_alike():
+    balancing = part(epsilon=0.0, correction="geometric")
+    balancing.anchors[...] = jnp.zeros_like(balancing.anchors[...])
+    blueprint, params, stats = take_apart(balancing)
+    given_ = {**inputs(), "logits": jnp.zeros((BATCH, CLASSES))}
+
+    def loss(params, given_):
+        outputs = blueprint.build(params, stats)(given_)
+        return outputs["logits"][:, 0].sum(), outputs
+
+    gradients, outputs = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, given_)
+    assert not outputs["confidence_primary"].any()
+    assert not outputs["confidence_corrected"].any()
+    np.testing.assert_allclose(jnp.exp(outputs["logits"]), 1 / CLASSES, rtol=1e-6)
+    assert all(np.isfinite(gradient).all() for gradient in jax.tree.leaves(gradients))
+
+
+def test_the_norm_of_the_compared_embedding():
+    """Behind the standardisation with its scale, in training mode."""
+    balancing = part()
+    balancing.train()
+    balancing.norm.scale[...] = jnp.full(FEATURES, 3.0)
+    norms = run(balancing, inputs(batch=64))["embedding_norm"]
+    np.testing.assert_allclose(np.mean(norms**2), 9 * FEATURES, rtol=1e-3)
+    balancing.eval()
+    assert "embedding_norm" not in run(balancing, inputs())
+
+
+def test_attention_across_the_batch_wants_its_axis_while_training():
+    """A wrong name is no reason to attend within each replica."""
+    make = Layers(nnx.Rngs(0), axis_name="data")
+    balancing = Reliability(FEATURES, CLASSES, scope="batch", normalise=False, make=make)
+    balancing.eval()
+    assert run(balancing, inputs())["logits"].shape == (BATCH, CLASSES)
+    balancing.train()
+    with pytest.raises(NameError, match="data"):
+        balancing(inputs())
 
 
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"scope": "global"}, "reliability.scope is one of example, batch"),
-        ({"correction": "none"}, "reliability.correction is one of"),
+        ({"scope": "examples"}, "reliability.scope = 'examples'; did you mean 'example'"),
+        ({"correction": "geometrc"}, "correction = 'geometrc'; did you mean 'geometric'"),
+        ({"correction": None}, "reliability.correction = None; there are: attentive, both"),
         ({"anchors": 0, "correction": "geometric"}, "needs anchors"),
         ({"scope": "batch", "heads": 3}, "heads must divide 4"),
-        ({"delta": 0.0}, "must be positive"),
-        ({"anchors": -1}, "must not be negative"),
+        ({"tokens": 64}, "tokens = 64: an embedding of 10 numbers"),
+        ({"anchors": -1}, "anchors = -1; it must be a whole number of at least 0"),
+        ({"anchors": 2.5}, "anchors = 2.5; it must be a whole number"),
+        ({"anchors": True}, "anchors = True; it must be a whole number"),
+        ({"heads": 0}, "heads = 0; it must be a whole number of at least 1"),
+        ({"delta": 0.0}, "delta = 0.0; it must be a positive number"),
+        ({"delta": float("inf")}, "delta = inf; it must be a positive number"),
+        ({"temperature": "1"}, "temperature = '1'; it must be a positive number"),
+        ({"anchor_scale": True}, "anchor_scale = True; it must be a positive number"),
+        ({"epsilon": float("nan")}, "epsilon = nan; it must be 0 or a positive number"),
+        ({"normalise": "no"}, "normalise = 'no'; it is True or False"),
     ],
 )
 def test_settings_that_make_no_sense(settings_, message):
     with pytest.raises(ValueError, match=message):
         part(**settings_)
+    part(tokens=64, scope="batch")  # where there are no tokens
 
 
 def test_keyword_of_the_models():
@@ -263,5 +367,13 @@ def test_keyword_of_the_models():
     assert Reliability.of(False, FEATURES, CLASSES, make) is None
     assert Reliability.of(True, FEATURES, CLASSES, make).n_anchors == 10
     assert Reliability.of({"anchors": 2}, FEATURES, CLASSES, make).n_anchors == 2
+    assert Reliability.of({}, FEATURES, CLASSES, make).n_anchors == 10
+    assert (settings_of(None), settings_of(False)) == (None, None)
+    assert (settings_of(True), settings_of({})) == ({}, {})
+    for given_ in ("yes", 5, ["anchors"]):
+        with pytest.raises(ValueError, match=re.escape(f"reliability = {given_!r}: give None")):
+            Reliability.of(given_, FEATURES, CLASSES, make)
+    with pytest.raises(ValueError, match="no setting 'anchor'; did you mean 'anchors'"):
+        Reliability.of({"anchor": 4}, FEATURES, CLASSES, make)
     with pytest.raises(ValueError, match="at least 2 classes"):
         Reliability.of(True, FEATURES, 0, make)

@@ -1,5 +1,8 @@
 """Reliability balancing in training: on every kind of backbone, on eight devices as on one."""
 
+import ast
+import pathlib
+
 import jax
 import numpy as np
 import optax
@@ -7,14 +10,21 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from affect_jax import model_io, models, systems
+from affect_jax import config as config_lib
+from affect_jax import model_io, models, optim, sweep, systems
+from affect_jax.config import ConfigError
+from affect_jax.models.arbex import OFFICIAL_RELIABILITY
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.step import make_train_step
 from affect_jax.train_state import take_apart
-from configs import base
+from configs import arbex_official_rafdb, arbex_rafdb, base
 
+ROOT = pathlib.Path(__file__).parents[3]
+SMALL = {"input_size": 16, "image_width": 4, "image_stages": (1, 1, 1), "landmark_width": 4,
+         "landmark_stages": (1, 1, 1), "dims": (4, 8, 8), "windows": (4, 2, 1),
+         "heads": (1, 2, 2), "embedding": 16, "vit_depth": 1}  # fmt: skip
 PLAIN = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "dtype": "float32"}
 EMOFAN = dict(name="emofan", width=16, depth=1, stacks=1, emotion_blocks=1, train_trunk=True)
 BACKBONES = {
@@ -28,6 +38,7 @@ TERMS = {
     "anchor_norm",
     "anchor_norm_max",
     "anchors_never_win",
+    "embedding_norm",
     "confidence_primary",
     "confidence_corrected",
     "correction_changed",
@@ -148,20 +159,137 @@ def test_losses_follow_their_weights(monkeypatch):
     np.testing.assert_allclose(terms["loss"], expected, rtol=1e-5)
 
 
-def test_metrics_are_known_before_training():
-    names = [part.compute() for part in make_system("resnet18", True).extra_metrics(1)]
-    assert names == [{}]
-    assert make_system("resnet18", None).extra_metrics(1) == []
-
-
-def test_without_balancing_there_is_none():
-    """Though the model by itself would have it."""
+def make_arbex(name="arbex_tiny", **changes):
+    """A system with `model.reliability` only if it is among the changes."""
     config = base.get_config()
     config.system = "arbex"
-    config.model = ConfigDict({**PLAIN, "name": "arbex_tiny", "reliability": None})
+    config.model = ConfigDict({**PLAIN, "name": name})
+    config.data.image_size = 32
+    for key, value in changes.items():
+        *sections, field = key.split("__")
+        place = config
+        for section in sections:
+            place = place[section]
+        place[field] = value
     labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
-    arguments = systems.create(config, **labels).model_arguments()
-    assert arguments["reliability"] is None
+    return systems.create(config, **labels)
+
+
+@pytest.mark.parametrize("reliability", [True, {}, {"anchors": 2}])
+def test_metrics_are_known_before_training(reliability):
+    system = make_system("resnet18", reliability)
+    assert [part.compute() for part in system.extra_metrics(1)] == [{}]
+    assert system.create_model(nnx.Rngs(0), None).reliability is not None
+
+
+@pytest.mark.parametrize("reliability", [None, False])
+def test_without_balancing_there_is_none(reliability):
+    """Though the model by itself would have it."""
+    assert make_system("resnet18", reliability).extra_metrics(1) == []
+    system = make_arbex(model__reliability=reliability)
+    assert system.balancing is None and system.extra_metrics(1) == []
+    assert system.create_model(nnx.Rngs(0), None).reliability is None
+
+
+def test_a_model_that_is_balanced_by_itself_is_measured_so():
+    system = make_arbex()
+    assert system.create_model(nnx.Rngs(0), None).reliability.n_anchors == 10
+    assert len(system.extra_metrics(1)) == 1
+    official = make_arbex("arbex_official", num_steps=9)
+    assert official.balancing == {**OFFICIAL_RELIABILITY, "ramp_steps": 9}
+    (statistics,) = official.extra_metrics(1)
+    assert statistics.state().size == make_arbex().extra_metrics(1)[0].state().size - 4 * 9
+
+
+@pytest.mark.parametrize("reliability", [{}, True, {"anchors": 4}])
+def test_a_model_that_cannot_be_balanced_says_so(reliability):
+    system = make_arbex("ir50", model__reliability=reliability)
+    with pytest.raises(ConfigError, match="model 'ir50' has no keyword 'reliability'"):
+        system.create_model(nnx.Rngs(0), None)
+
+
+def test_trust_is_ramped_in_over_the_run():
+    trust = ConfigDict({"correction": "trust"})
+    assert make_arbex(model__reliability=trust, num_steps=7).balancing["ramp_steps"] == 7
+    own = ConfigDict({"correction": "trust", "ramp_steps": 3})
+    assert make_arbex(model__reliability=own, num_steps=7).balancing["ramp_steps"] == 3
+    with pytest.raises(ConfigError, match=r"set config\.num_steps to its length, or ramp"):
+        make_arbex(model__reliability=trust)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__reliability": "yes"}, "config.model.reliability = 'yes': give None, True"),
+        ({"model__reliability": 5}, "config.model.reliability = 5: give None, True"),
+        (
+            {"model__reliability": {"anchor": 4}},
+            "config.model.reliability has no setting 'anchor'; did you mean 'anchors'",
+        ),
+        ({"loss__reliability__variant": "papers"}, "variant = 'papers'; did you mean 'paper'"),
+        ({"loss__reliability__margin": float("nan")}, "reliability.margin = nan; it must be 0 or"),
+        ({"loss__reliability__radius": -1.0}, "reliability.radius = -1.0; it must be 0 or"),
+        ({"loss__reliability__lambda_anchor": -0.1}, "reliability.lambda_anchor = -0.1; it must"),
+        ({"loss__reliability__lambda_center": float("inf")}, "lambda_center = inf; it must be 0"),
+    ],
+)
+def test_settings_are_checked_when_the_system_is_made(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_arbex(**changes)
+
+
+def test_a_name_whose_preset_the_config_replaces_is_told(caplog):
+    config = arbex_official_rafdb.get_config()
+    config.data.image_size = 32
+    config.model.backbone = base.poster(**SMALL)
+    labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
+    with caplog.at_level("INFO"):
+        systems.create(config, **labels).create_model(nnx.Rngs(0), None)
+        assert "is not all of" not in caplog.text
+        config.model.hidden = (4, 4)
+        config.model.reliability.anchors = 3
+        systems.create(config, **labels).create_model(nnx.Rngs(0), None)
+    told = "not all of arbex_official: hidden = (4, 4), not (384, 192, 96); reliability.anchors = 3"
+    assert told in caplog.text
+
+
+def test_the_official_configuration_is_ramped_in_over_its_run():
+    config = arbex_official_rafdb.get_config()
+    assert config.loss.reliability.variant == "official"
+    system = systems.create(
+        config, class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4
+    )
+    assert system.balancing["correction"] == "trust"
+    assert system.balancing["ramp_steps"] == config.num_steps == 54_688
+
+
+def test_what_arbex_rafdb_says_to_freeze_are_the_two_networks():
+    command = arbex_rafdb.__doc__.split("optimizer.freeze=")[1].splitlines()[0]
+    prefixes = ast.literal_eval(command.strip('"'))
+    model = models.create("arbex", backbone=base.poster(**SMALL))
+    params = take_apart(model)[1]
+    frozen = {path for path in params if optim.matches(prefixes, path)}
+    assert frozen == {
+        path
+        for path in params
+        if path.startswith(("backbone/image_net/", "backbone/landmark_net/"))
+    }
+    for net in ("image_net", "landmark_net"):
+        assert any(net in path for path in frozen)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/sweeps").glob("arbex_*.py")))
+def test_every_cell_of_the_sweeps_can_be_made(path):
+    config = config_lib.load_file(path)
+    labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
+    described = sweep.load(path, config)
+    for name, changes in {**described.stages, **described.rows}.items():
+        cell = sweep.apply_changes(config, changes, name)
+        system = systems.create(cell, **labels)
+        bare = changes.get("model.reliability", 0) is None or name == "none"
+        assert (system.balancing is None) == bare, name
+        if "model.reliability.anchors" in changes:
+            assert system.balancing["anchors"] == changes["model.reliability.anchors"]
 
 
 def test_a_model_directory_keeps_the_settings(tmp_path):

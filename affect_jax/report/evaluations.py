@@ -1,0 +1,99 @@
+"""What `--mode=eval` leaves beside its figures: a folder for each data set, split and step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from affect_jax import config as config_lib
+from affect_jax.observe import write_atomically
+from affect_jax.report import classes, predictions, style
+from affect_jax.report.build import FOLDER, Source
+
+EVALUATIONS_FOLDER = f"{FOLDER}/evaluations"
+_FIELDS = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
+
+
+def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
+    """Which data a `config.data` names: its source and the fields that matter to it.
+
+    Paths are absolute, so that two ways of writing one make no difference.
+    """
+    place = {"source": data.source}
+    for key in _FIELDS.get(data.source, ()):
+        path = key != "dataset" and data[key]
+        place[key] = str(Path(data[key]).expanduser().resolve()) if path else data[key]
+    return place
+
+
+def write(
+    workdir: str | os.PathLike,
+    config: ml_collections.ConfigDict,
+    step: int,
+    outputs: Mapping[str, np.ndarray],
+    source: Source,
+    class_names: Sequence[str],
+) -> Path:
+    """Stores the predictions of an evaluation and draws its confusion matrix.
+
+    The folder appears whole and replaces that of the same evaluation: `predictions.npz` and
+    `predictions.csv` as those of the test, `confusion_matrix.png` where there are classes, and
+    `evaluation.json`, which says what was measured.
+
+    Args:
+        workdir: of the run.
+        config: with the data that were evaluated.
+        step: of the checkpoint.
+        outputs: per-example labels and predictions, in the form that `predictions.gather` reads.
+        source: what the examples come from.
+        class_names: the model's.
+
+    Returns:
+        The folder.
+    """
+    names = [source.describe(int(i)) for i in outputs["index"]]
+    stored = predictions.gather(outputs, class_names, names)
+    plain = config_lib.to_plain(config)
+    record = {
+        **place_of(config.data),
+        "split": config.eval.split,
+        "checkpoint": step,
+        "data": plain["data"],
+    }
+    folder = Path(workdir) / EVALUATIONS_FOLDER / _name(config, step)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        predictions.save(partial, stored)
+        if classes.has_labels(stored):
+            picture = style.png(classes.stored_confusion_matrix(stored, config.eval.min_count))
+            write_atomically(partial / "confusion_matrix.png", picture)
+        content = json.dumps(record, indent=1) + "\n"
+        write_atomically(partial / "evaluation.json", content.encode())
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _name(config: ml_collections.ConfigDict, step: int) -> str:
+    """A folder name that no other data, split, crop or step has."""
+    place = place_of(config.data)
+    data = {
+        key: value
+        for key, value in config_lib.flatten(config_lib.to_plain(config)).items()
+        if key.startswith("data.") and not config_lib.is_free(key)
+    }
+    data |= {f"data.{key}": value for key, value in place.items()}
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:6]
+    named = place.get("dataset", "").replace("/", "-")
+    named = named or Path(place.get(config.data.source, config.data.source)).stem
+    return f"{named}_{config.eval.split}_step{step}_{digest}"
