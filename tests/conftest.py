@@ -22,6 +22,7 @@ settings.register_profile("affect_jax", deadline=None, derandomize=True)
 settings.load_profile("affect_jax")
 
 # Files that take longest come first: a worker that begins one at the end keeps the other waiting.
+# (xdist would begin with the files of most tests: hence --no-loadscope-reorder.)
 _LONG = ("test_resume.py", "test_train.py", "test_fan.py", "test_emofan_golden.py")
 
 
