@@ -3,7 +3,7 @@
 Trains: the tiny ARBEx of `arbex_faces`, three seeds a row, all from one network that has learnt
 clean synthetic faces without balancing (the stage "synthetic"), as the paper starts from trained
 backbones. Persons of the test split are in no other. Paper: Wasi et al., 2023. Time: 6 minutes for
-the stage, then about 1 minute a cell on one CPU core. Results: docs/arbex.md.
+the stage, then about 3 minutes a cell on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_faces.py \
              --workdir runs/arbex_faces --config.data.manifest=PATH.csv
 """
@@ -19,9 +19,10 @@ def get_config() -> ConfigDict:
     """What all cells have in common."""
     config = arbex_faces.get_config()
     config.init_allow = ("reliability",)
-    config.num_steps = 150
-    config.eval_every = 75
-    config.checkpoint.every = 75
+    config.num_steps = 450
+    config.eval_every = 225
+    config.eval.calibrate = True
+    config.checkpoint.every = 225
     config.checkpoint.keep = 1
     return config
 
@@ -50,6 +51,9 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
             "balanced_accuracy",
             "f1_macro",
             "ece",
+            "test_temperature/ece",
+            "test_mirror/accuracy",
+            "test_mirror/ece",
             "accuracy",
             "accuracy_primary",
             "ece_primary",

@@ -1,0 +1,40 @@
+"""What stands in the way of balancing: one setting changed at a time, with 20 % wrong labels.
+
+Trains: `arbex_tiny` as in the 20 % rows of `arbex_noise`, three seeds a row. Rows: K = 10 as it is,
+with distances read more sharply (delta 0.3) or more softly (3), without the centre loss that binds
+each face to the nearest anchor, with detached confidences, and with one anchor a class.
+Paper: Wasi et al., 2023 (no such table). Time: about 6 minutes a cell on one CPU core.
+Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_controls.py \
+             --workdir runs/arbex_controls
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.sweeps import arbex_anchors
+
+
+def get_config() -> ConfigDict:
+    """What all cells have in common."""
+    return arbex_anchors.get_config()
+
+
+def get_sweep(config: ConfigDict) -> dict[str, Any]:
+    """Rows: what is changed."""
+    rows = {
+        "K10": {},
+        "K10 delta 0.3": {"model.reliability.delta": 0.3},
+        "K10 delta 3": {"model.reliability.delta": 3.0},
+        "K10 no centre loss": {"loss.reliability.lambda_center": 0.0},
+        "K10 detached": {"model.reliability.detach_confidence": True},
+        "K1": {"model.reliability.anchors": 1},
+    }
+    return {
+        "title": "ARBEx: one setting changed at a time, 20 % wrong labels, synthetic faces",
+        "notes": arbex_anchors.NOTE,
+        "seeds": (0, 1, 2),
+        "rows": rows,
+        "columns": arbex_anchors.COLUMNS,
+        "reference": "K10",
+    }
