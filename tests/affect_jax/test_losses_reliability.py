@@ -175,7 +175,8 @@ def test_eight_devices_give_the_loss_and_the_gradient_of_one(variant, mapping):
                 )
             )(anchors, embedding, labels)
     for mine, theirs in zip(eight, one, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+        # Where terms cancel, what is left of gradients around 1e-2 is rounding.
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-16)
 
 
 def anchor_norms(variant: str, steps: int = 20_000, every: int = 200) -> np.ndarray:
