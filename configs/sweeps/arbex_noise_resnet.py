@@ -62,7 +62,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         "notes": NOTE,
         "seeds": (0, 1, 2),
         "rows": {
-            "none": {"system": "classifier"},
+            "none": {},
             "K0": {"model.reliability": {"anchors": 0}},
             "K10": {"model.reliability": {"anchors": 10}},
         },
