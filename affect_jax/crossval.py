@@ -97,8 +97,8 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
     with caching.shared():
         planned = plan(config, workdir)
         only = _only(config.crossval.only, len(planned))
+        config_lib.check_workdir(workdir, config)  # on every process: all end, or none
         if parallel.is_main_process():
-            config_lib.check_workdir(workdir, config)
             workdir.mkdir(parents=True, exist_ok=True)
             # The result of another config must not be taken for this one's.
             if not _same_config(config, workdir):

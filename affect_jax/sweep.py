@@ -65,6 +65,12 @@ class Sweep:
         for name in (*self.rows, *self.stages):
             if not _NAME.fullmatch(name) or name in (".", ".."):
                 raise ConfigError(f"{name!r} cannot be the name of a row: it names a folder")
+        if self.grid is not None:
+            _check_grid(self.grid)
+        if self.curves and self.cell == "crossval":
+            raise ConfigError("curves: the folds of a cross-validation have no curve of their own")
+        if self.grid and self.rank_by and not self.grid["column"].startswith("validation/"):
+            raise ConfigError("grid: rows that are ranked show validation/... columns alone")
         contrasted = [row for pair in self.contrasts for row in pair]
         for kind, names in (
             ("reference", [self.reference]),
@@ -95,6 +101,17 @@ class Sweep:
             value = getattr(self, key)
             if value not in known:
                 raise ConfigError(f"{key} = {value!r}; {nearest(value, known)}")
+
+
+def _check_grid(grid: Mapping[str, Any]) -> None:
+    keys = ("column", "corner", "across", "lines")
+    if set(grid) != set(keys):
+        raise ConfigError(f"grid has the keys {', '.join(grid)}; it needs {', '.join(keys)}")
+    for name, rows in grid["lines"].items():
+        if len(rows) != len(grid["across"]):
+            raise ConfigError(
+                f"grid: line {name!r} has {len(rows)} rows for {len(grid['across'])} columns"
+            )
 
 
 def _check_metric(column: str, where: str) -> None:
@@ -415,7 +432,8 @@ def write_report(
         asked = sum(place in chosen for place in outcomes)
         problems.append(f"{missing} of {asked} cells are not finished yet")
     if measured:
-        asked = dict.fromkeys((sweep.rank_by, *columns))
+        grid = [sweep.grid["column"]] if sweep.grid else []
+        asked = dict.fromkeys((sweep.rank_by, *columns, *grid))
         problems += [
             f"no finished cell has measured {c!r}; {nearest(c, measured)}"
             for c in asked
@@ -457,7 +475,9 @@ def write_report(
 def _curve(cell: cells.Cell, name: str) -> dict[int, float]:
     """Step -> a validation figure of a finished run."""
     rows = observe.read_metrics(cell.workdir)
-    return {r["step"]: r[name] for r in rows if r["split"] == "validation" and name in r}
+    return {
+        r["step"]: r[name] for r in rows if r["split"] == "validation" and r.get(name) is not None
+    }
 
 
 def _line(outcome: cells.Outcome, *, validation_only: bool) -> dict[str, Any]:

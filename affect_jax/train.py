@@ -445,7 +445,12 @@ class _Run:
             validation = data_lib.eval_batches(self.config, self.sources["validation"])
             batches = self.open_pipelines.enter_context(validation)
             fitted = evaluator.run(state, batches, keep_predictions=True).predictions
-            for split, figures in calibration.baselines(fitted, evaluation.predictions).items():
+            try:
+                found = calibration.baselines(fitted, evaluation.predictions)
+            except ValueError as error:  # a split without labels must not cost the test
+                log.warning("config.eval.calibrate: %s", error)
+                found = {}
+            for split, figures in found.items():
                 writer.write(self.total, split, figures)
         writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
         self.show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")

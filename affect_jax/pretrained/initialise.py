@@ -215,7 +215,8 @@ def _match_classes(
         if path in report.resized:
             continue
         value = given["params"].pop(path)
-        if path in fresh and _under(path, (head,)):
+        fits = path in fresh and value.shape[:-1] == fresh[path].shape[:-1]
+        if fits and _under(path, (head,)):
             given["params"][path] = np.concatenate([fresh[path][..., :-2], value[..., -2:]], -1)
             report.resized[path] = f"valence and arousal alone: {reason}"
         else:

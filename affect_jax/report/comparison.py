@@ -83,12 +83,14 @@ class Grid(NamedTuple):
       corner: what lines and columns are.
       across: heads of the columns.
       lines: head of a line -> its rows, one a column.
+      figures: row -> seed -> figure.
     """
 
     column: str
     corner: str
     across: Sequence[str]
     lines: Mapping[str, Sequence[str]]
+    figures: Mapping[str, Mapping[int, float]]
 
 
 class Comparison(NamedTuple):
@@ -151,7 +153,7 @@ def compare(
         shown for the first row only.
       rank_mode: "min" or "max".
       title, notes, problems, curves: see `Comparison`.
-      grid: fields of a `Grid`.
+      grid: `column`, `corner`, `across` and `lines` of a `Grid`.
     """
     columns = tuple(columns)
     order = list(runs)
@@ -196,8 +198,14 @@ def compare(
         title=title,
         notes=notes,
         problems=tuple(problems),
-        grid=Grid(**grid) if grid else None,
-        curves=curves or {},
+        grid=Grid(**grid, figures={r: _of_seeds(runs[r], grid["column"]) for r in runs})
+        if grid
+        else None,
+        curves={
+            name: {row: by_seed for row, by_seed in rows.items() if any(by_seed.values())}
+            for name, rows in (curves or {}).items()
+            if any(any(by_seed.values()) for by_seed in rows.values())
+        },
     )
 
 
@@ -282,7 +290,7 @@ def _grid(compared: Comparison, grid: Grid) -> Table:
     """Means of some rows, with the paper's numbers in brackets."""
 
     def cell(row: str) -> str:
-        values = compared.values[row].get(grid.column, {})
+        values = grid.figures[row]
         published = compared.paper.get(row, {}).get(grid.column, math.nan)
         shown = _spread(grid.column, Spread.of(list(values.values())))
         return shown if math.isnan(published) else f"{shown} ({number(grid.column, published)})"

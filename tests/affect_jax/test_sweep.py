@@ -117,6 +117,18 @@ def test_a_curve_is_the_mean_of_the_runs_over_steps():
     np.testing.assert_allclose(line.get_xydata(), [[4, 0.3], [8, 0.6]])
 
 
+def test_nothing_is_drawn_of_figures_that_are_none():
+    curves = {"accuracy": {"row": {0: {}}}, "loss": {"row": {0: {4: 1.0}}, "other": {}}}
+    compared = comparison.compare({"row": {}}, ("accuracy",), curves=curves)
+    assert compared.curves == {"loss": {"row": {0: {4: 1.0}}}}
+
+
+def test_a_grid_shows_a_figure_that_is_no_column():
+    grid = {"column": "nll", "corner": "", "across": ["a"], "lines": {"line": ["row"]}}
+    compared = comparison.compare({"row": {0: {"nll": 1.5}}}, ("accuracy",), grid=grid)
+    assert "1.500" in comparison.text(compared)
+
+
 def test_what_was_not_asked_for_is_not_missing(fakes, tmp_path, capsys):
     path = file_of(tmp_path, PLAIN)
     assert run(path, tmp_path / "w", sweep__rows="MSE", sweep__seeds="0,1") == 0
@@ -342,6 +354,12 @@ def test_a_cell_of_another_process_is_left_to_it(fakes, tmp_path):
         ('"rows": {"a": {"init_from": "stage:trunk"}}', "no such stage"),
         ('"rows": {"a": {}}, "seeds": (0, 0)', "distinct"),
         ('"random": {"draws": 2, "ranges": {"seed": ("log", 0, 1)}}', "low above 0"),
+        (PLAIN + ', "grid": {"column": "accuracy"}', "it needs column, corner, across, lines"),
+        (
+            PLAIN
+            + ', "grid": {"column": "accuracy", "corner": "", "across": ["a"], "lines": {"x": []}}',
+            "line 'x' has 0 rows for 1 columns",
+        ),
     ],
 )
 def test_mistakes_end_before_anything_is_trained(described, message, fakes, tmp_path):

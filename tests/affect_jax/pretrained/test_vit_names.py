@@ -287,6 +287,13 @@ def test_valence_and_arousal_survive_a_change_of_classes():
     assert not report.skipped
 
 
+def test_regressing_models_of_other_widths_are_refused_by_their_differences():
+    one = models.create("resnet18", width=4, n_expression=7, regression=True)
+    other = models.create("resnet18", width=8, n_expression=5, regression=True)
+    with pytest.raises(UserError, match="does not fit the model"):
+        pretrained.init_from(other, one, classes=tuple("abcde"), source_classes=tuple("abcdefg"))
+
+
 def test_a_converted_directory_is_no_more_trusted_than_its_file(tmp_path):
     path = checkpoint(tmp_path, "jax.npz")
     pretrained.convert("vit_ti16", path, tmp_path / "model")
