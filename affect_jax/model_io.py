@@ -22,6 +22,7 @@ import affect_jax
 from affect_jax import models
 from affect_jax.checkpoint import describe_arrays, first_differences
 from affect_jax.errors import UserError
+from affect_jax.observe import swap_folder
 from affect_jax.train_state import take_apart
 
 FORMAT = 1
@@ -165,20 +166,9 @@ def save_model(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / ARRAYS_FOLDER, arrays)
         (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
-        _swap(partial, directory)
+        swap_folder(partial, directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _swap(new: pathlib.Path, directory: pathlib.Path) -> None:
-    if not directory.exists():
-        new.rename(directory)
-        return
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    directory.rename(old)
-    new.rename(directory)
-    shutil.rmtree(old)
 
 
 def _jsonable(value: Any) -> Any:

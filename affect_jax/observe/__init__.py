@@ -11,6 +11,7 @@ from affect_jax.observe.rows import (
     METRICS_FILE,
     MetricWriter,
     read_metrics,
+    swap_folder,
     write_atomically,
 )
 from affect_jax.observe.tables import results_table
@@ -26,5 +27,6 @@ __all__ = [
     "read_metrics",
     "results_table",
     "setup_logging",
+    "swap_folder",
     "write_atomically",
 ]

@@ -186,9 +186,9 @@ def build_model(
                 unexpected.append(f"{name} {value.shape}")
             continue
         part, path = places[name]
-        wanted = targets[part][path].shape
-        if _layout(value, path).shape == wanted:
-            arrays[part][path] = _layout(value, path)
+        wanted, ours = targets[part][path].shape, _layout(value, path)
+        if ours.shape == wanted:
+            arrays[part][path] = ours
         else:
             wanted = _official_shape(wanted, path)
             misshaped.append(f"{name}: {value.shape}, the model has {wanted}")

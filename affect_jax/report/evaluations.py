@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from affect_jax import config as config_lib
-from affect_jax.observe import write_atomically
+from affect_jax.observe import swap_folder, write_atomically
 from affect_jax.report import classes, predictions, style
 from affect_jax.report.build import FOLDER, Source
 
@@ -77,8 +77,7 @@ def write(
             write_atomically(partial / "confusion_matrix.png", picture)
         content = json.dumps(record, indent=1) + "\n"
         write_atomically(partial / "evaluation.json", content.encode())
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        swap_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
