@@ -221,7 +221,8 @@ def main(arguments: list[str] | None = None) -> int:
         results = measure(config_lib.read_workdir_config(workdir))
         path = workdir / "report" / "baseline.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        content = json.dumps(results, indent=1) + "\n"
+        observe.write_atomically(path, content.encode())
     except (UserError, DataError, OSError) as error:
         log.error("%s", error)
         return 2

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from affect_jax import pretrained
 from affect_jax.errors import UserError
+from data_pipelines import disk
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="directory to write the model to")
     options = parser.parse_args(arguments)
     try:
-        loaded = pretrained.convert(options.architecture, options.source, options.output)
-    except (UserError, ImportError) as error:
+        with disk.explained(options.output):
+            loaded = pretrained.convert(options.architecture, options.source, options.output)
+    except (UserError, ImportError, disk.DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     built = ", ".join(f"{k}={v}" for k, v in loaded.arguments.items())

@@ -12,7 +12,7 @@ from affect_jax import config as config_lib
 from affect_jax import model_io, observe, restore
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
-from data_pipelines import params
+from data_pipelines import disk, params
 
 
 def export(
@@ -65,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     observe.setup_logging()
     try:
-        step = export(options.workdir, options.output, options.checkpoint)
-    except UserError as error:
+        with disk.explained(options.output):
+            step = export(options.workdir, options.output, options.checkpoint)
+    except (UserError, OSError) as error:
         print(f"affect_jax: {error}", file=sys.stderr)
         return 2
     print(f"wrote the model of step {step} to {options.output}")

@@ -29,7 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_pipelines import datasets, locks
+from data_pipelines import datasets, disk, locks
 from data_pipelines.example import FOREHEAD, NUM_LANDMARKS, DataError
 
 _SHOWN_REASONS = 8
@@ -80,6 +80,7 @@ def run(builder: Any) -> bool:
 
     Raises:
       DataError: the wrong folder, or another run is at work.
+      disk.DiskFullError: there is no room for the records.
     """
     target = Path(builder.data_dir)
     if (target / "affect.json").is_file():
@@ -87,7 +88,7 @@ def run(builder: Any) -> bool:
     # Looking for the layout costs nothing and fails before anything is written.
     builder.locate(builder.manual_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_run(target.parent / ".lock"):
+    with disk.explained(target), _only_run(target.parent / ".lock"):
         _remove_leftovers(target)
         with tempfile.TemporaryDirectory() as downloads, _quiet_tfds():
             builder.download_and_prepare(download_dir=downloads)

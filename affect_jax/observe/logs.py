@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from data_pipelines import disk
 
 
 class _LogHandler(logging.Handler):
@@ -40,16 +44,40 @@ _ORBAX_CHATTER = (
     "CheckpointManagerOptions.read_only=True, setting ",
     "Given directory is read only=",
     "Type handler registry type ",
+    "Metadata file does not exist: ",
 )
 
 
 def _matters(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(_ORBAX_CHATTER)
+    # Whoever waits for a save gets its error too; Orbax logs it in every thread it passes.
+    told = record.exc_info and disk.is_full(record.exc_info[1])
+    return not told and not str(record.msg).startswith(_ORBAX_CHATTER)
 
 
 def quiet_orbax() -> None:
-    """Drops the warnings of reading a checkpoint, in commands that set up no logging as well."""
-    logging.getLogger("absl").addFilter(_matters)  # the same one is added once
+    """Drops the warnings of reading a checkpoint, and the echoes of a full disk.
+
+    In commands that set up no logging as well.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_matters)  # the same one is added once
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
+
+
+class _Hook:
+    """A `sys.unraisablehook` that leaves out the echoes of a read or write that failed.
+
+    TensorStore has one for every array that is ready after the first has failed.
+    """
+
+    def __init__(self, show: Callable[[Any], None]):
+        self._show = show
+
+    def __call__(self, unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            self._show(unraisable)
 
 
 def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:

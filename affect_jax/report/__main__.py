@@ -11,6 +11,7 @@ import sys
 
 from affect_jax.errors import UserError
 from affect_jax.report.build import write_html
+from data_pipelines import disk
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,11 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     group.add_argument("--points", type=int, default=2500, help="most points of an embedding")
     options = parser.parse_args(arguments)
     try:
-        if options.pictures is None:
-            print(write_html(options.workdir, options.output))
-        else:
-            for path in _pictures(options):
-                print(path)
+        with disk.explained(options.output or options.workdir):
+            if options.pictures is None:
+                print(write_html(options.workdir, options.output))
+            else:
+                for path in _pictures(options):
+                    print(path)
     except (UserError, OSError) as error:
         print(f"affect_jax.report: {error}", file=sys.stderr)
         return 2
