@@ -21,10 +21,10 @@ from typing import Any
 import ml_collections
 
 from affect_jax import config as config_lib
-from affect_jax import observe, parallel, train
+from affect_jax import data_record, observe, parallel, run_lock, train
 from affect_jax.errors import UserError
 from configs import base
-from data_pipelines import caching, locks
+from data_pipelines import caching, disk, locks
 from data_pipelines.example import DataError
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Cell:
       workdir: its folder.
       needs: folders of runs that must be finished before this one, its stages.
       files: without these in its folder it is not finished.
+      data: a config with the data of the folder's record; None: `config`.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Cell:
     workdir: pathlib.Path
     needs: tuple[pathlib.Path, ...] = ()
     files: tuple[str, ...] = ()
+    data: ml_collections.ConfigDict | None = None
 
 
 @dataclasses.dataclass
@@ -108,7 +110,7 @@ def outcome(cell: Cell) -> Outcome:
         return Outcome(FAILED, {}, seconds, message)
     if (figures := _finished(cell)) is not None:
         return Outcome(DONE, figures, seconds)
-    if locks.is_held(cell.workdir / _LOCK_FILE):
+    if locks.is_held(cell.workdir / _LOCK_FILE) or run_lock.is_held(cell.workdir):
         return Outcome(ELSEWHERE, {}, seconds, "another process works on it")
     error = cell.workdir / ERROR_FILE
     if error.exists():
@@ -140,12 +142,13 @@ def _stage_states(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]] 
             "step": _last_step(folder),
             "config": digest(config_lib.read_workdir_config(folder)),
             "stages": _record(folder).get("stages", {}),
+            "data": data_record.digest(folder),
         }
     return states
 
 
 def stale(cell: Cell, planned: Mapping[str, str] | None = None) -> str:
-    """What is wrong with a cell that began from a stage which is another one now; else "".
+    """What is wrong with a cell that began from other data, or another stage, than now; else "".
 
     Args:
       cell: what is in its folder is judged; one of an earlier version, which kept no record of its
@@ -153,20 +156,46 @@ def stale(cell: Cell, planned: Mapping[str, str] | None = None) -> str:
       planned: name -> `digest` of the stages as they will be, for a look ahead; by default they are
         taken as they are, and one that is not finished passes.
     """
+    if not _has_results(cell.workdir):
+        return ""
+    if found := _other_data(cell):
+        return found
     then = _record(cell.workdir).get("stages")
-    if then is None or not _has_results(cell.workdir):
+    if then is None:
         return ""
     if planned is not None:
         changed = _changed(then, planned)
     else:
         now = _stage_states(cell.needs)
-        changed = [] if now is None else [n for n in now if now[n] != then.get(n)]
+        changed = [] if now is None else [n for n in now if not _same_stage(now[n], then.get(n))]
     if not changed:
         return ""
     return (
         f"{cell.workdir} was trained from another stage {' and '.join(changed)} than there is now; "
         "move the folder away or remove it, and start again"
     )
+
+
+def _other_data(cell: Cell) -> str:
+    config = cell.data or cell.config
+    if config.data.accept_changed:
+        return ""
+    found = data_record.changed(cell.workdir, config)
+    if found is None:
+        return ""
+    return (
+        f"{cell.workdir} was trained on other data than there are now; first difference, "
+        f"{found.text}; put the data back as they were, move the folder away and start again, or "
+        "keep what was trained by --config.data.accept_changed=True"
+    )
+
+
+def _same_stage(now: Mapping[str, Any], then: Mapping[str, Any] | None) -> bool:
+    """Whether a stage is the one that was recorded, by what both records hold."""
+    then = then or {}
+    both = now.keys() & then.keys()
+    known = [key for key in both if key != "data" or None not in (now[key], then[key])]
+    return bool(both) and all(now[key] == then[key] for key in known)
 
 
 def _changed(stages: Mapping[str, Any], planned: Mapping[str, str]) -> list[str]:
@@ -201,6 +230,8 @@ def _finished(cell: Cell) -> Figures | None:
         config_lib.to_plain(config_lib.from_recorded(c))
         for c in (config_lib.to_plain(cell.config), recorded)
     )
+    for config in (now, then):
+        config["data"].pop("accept_changed")  # a word for one call
     if now != then or stale(cell):
         return None
     planned = _planned_steps(cell)
@@ -249,6 +280,8 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if disk.is_full(error):
+            return  # which the error that is being told says too, or what comes next will
         log.error("nor could the report be written: %s", error)
 
 
@@ -338,16 +371,18 @@ def _attempt(cell: Cell, run: Callable[[Cell], None]) -> Exception | None:
             if read_figures(needed) is None:
                 raise UserError(f"it needs the run in {needed}, which is not finished")
         if parallel.any_process(bool(another := stale(cell))):
-            raise UserError(another or "it was trained from another stage; see the main process")
+            raise UserError(another or "it was trained from another start; see the main process")
         _record_stages(cell)
         run(cell)
     except train.Stopped:
         _close(cell, begin, "")
         raise
-    except (UserError, DataError) as error:
-        failure, written = error, _told(error)
     except Exception as error:  # whatever it is, the other cells are none the worse for it
-        failure, written = error, f"{_told(error)}\n\n{traceback.format_exc()}"
+        if disk.is_full(error):
+            raise  # but by this all of them would fail
+        failure, written = error, _told(error)
+        if not isinstance(error, UserError | DataError):
+            written += f"\n\n{traceback.format_exc()}"
     _close(cell, begin, written)
     return failure
 
@@ -388,7 +423,12 @@ def _locked(workdir: pathlib.Path, *, wait: bool) -> Iterator[bool]:
         if not mine:
             time.sleep(0.1)  # it may be one that only looks whether it is held
             mine = locks.take(file)
-        if not mine and wait:
+        if wait and (not mine or run_lock.is_held(workdir)):
             log.info("waiting for another process that works on %s", workdir)
+        if not mine and wait:
             mine = locks.take(file, wait=True)
+        # `--mode=train` in this very folder holds a lock of its own.
+        while mine and wait and run_lock.is_held(workdir):
+            time.sleep(1)
+        mine = mine and not run_lock.is_held(workdir)
         yield not parallel.any_process(not mine)

@@ -17,6 +17,7 @@ from affect_jax.errors import UserError, nearest
 from configs import base
 
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"  # see `data_record`
 
 # What may differ between a workdir's config and the one it is resumed with. None of it changes
 # which examples are seen or what a step computes, but for the length of the run: a longer one goes
@@ -36,9 +37,12 @@ _FREE = (
     "data.num_threads",
     "data.prefetch",
     "data.max_bad_fraction",
+    "data.accept_changed",
     "sweep.",
     "crossval.",
 )
+# Where the data lie. Free in a workdir that has recorded its data, which are compared themselves.
+_PLACES = ("data.manifest", "data.folder", "data.data_dir")
 # What a cross-validation cuts its folds by: free in other runs, which have none.
 _CUT = ("crossval.protocol", "crossval.folds")
 # A run that began, and one that was tested, perhaps without its checkpoints by now.
@@ -200,16 +204,17 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
       ConfigError: if the folder belongs to a run of another config, naming what differs, or holds
         a config that cannot be read.
     """
-    folds = any(any(workdir.glob(f"folds/*/{name}")) for name in _RESULTS)
+    folds = _holds(workdir, "folds/*/")
     holds_run = folds or any(workdir.glob(_RESULTS[0]))
     if not holds_run or not (workdir / CONFIG_FILE).exists():
         return
+    moved = _PLACES if (workdir / DATA_FILE).exists() else ()
     recorded = flatten(to_plain(read_workdir_config(workdir)))
     wanted = flatten(to_plain(config))
     lines = []
     for key in sorted(recorded.keys() | wanted.keys()):
         # Results of other folds are none of these.
-        if is_free(key) and not (folds and key in _CUT):
+        if key in moved or (is_free(key) and not (folds and key in _CUT)):
             continue
         old, new = recorded.get(key, "(absent)"), wanted.get(key, "(absent)")
         if key not in recorded and key.startswith("model."):
@@ -222,6 +227,15 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
             f"{workdir} holds a run of another config:\n{shown}\n"
             "Use a new --workdir, or the values it was started with."
         )
+
+
+def holds_results(workdir: pathlib.Path) -> bool:
+    """Returns whether a run, or a fold, has begun in a folder, or was tested there."""
+    return _holds(workdir) or _holds(workdir, "folds/*/")
+
+
+def _holds(workdir: pathlib.Path, folder: str = "") -> bool:
+    return any(any(workdir.glob(f"{folder}{name}")) for name in _RESULTS)
 
 
 def _without_field(recorded: dict[str, Any], field: str) -> Any:

@@ -1,5 +1,6 @@
 """Sources and pipelines of a config, for this process of the job."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -7,6 +8,8 @@ import ml_collections
 
 from affect_jax import parallel
 from data_pipelines import pipeline, sources
+
+_PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
 
 
 def make_sources(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -52,3 +55,15 @@ def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Any:
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
+
+
+def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
+    """Which data a `config.data` names: its source and the fields that matter to it.
+
+    Paths are absolute, so that two ways of writing one make no difference.
+    """
+    place = {"source": data.source}
+    for key in _PLACES.get(data.source, ()):
+        path = key != "dataset" and data[key]
+        place[key] = str(pathlib.Path(data[key]).expanduser().resolve()) if path else data[key]
+    return place

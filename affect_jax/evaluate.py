@@ -18,7 +18,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import metrics_reliability, observe, restore, smoothing, systems
+from affect_jax import data_record, metrics_reliability, observe, restore, smoothing, systems
 from affect_jax.errors import nearest
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
@@ -250,7 +250,7 @@ def _check_same_split(
 ) -> None:
     """Refuses to cut the data of a run otherwise than it did: test persons would be known ones."""
     data, then = config.data, recorded.data
-    if evaluations.place_of(data) != evaluations.place_of(then):
+    if data_lib.place_of(data) != data_lib.place_of(then):
         return
     for key in ("protocol", "folds", "test_fold", "split_seed", "validation_fraction"):
         if data[key] != then[key]:
@@ -268,7 +268,8 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     confusion matrix go to a folder of their own in `report/evaluations`.
 
     Raises:
-      UserError: if there is no such run, checkpoint or split, or the classes do not match.
+      UserError: if there is no such run, checkpoint or split, the classes do not match, or the
+        run's own data have changed since it began.
     """
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)
@@ -278,13 +279,15 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     if split not in sources:
         raise config_lib.ConfigError(f"config.eval.split = {split!r}; " + nearest(split, sources))
     source = sources[split]
+    recorded = config_lib.read_workdir_config(workdir)
+    data_record.check_own(workdir, config, sources)
     if loaded.class_names and not same_classes(source.class_names, loaded.class_names):
         raise config_lib.ConfigError(
             f"the model knows the classes {loaded.class_names}, the data have "
             f"{tuple(source.class_names)}; to map them by name, add "
             f"--config.data.classes={','.join(loaded.class_names)}"
         )
-    _check_same_split(config, config_lib.read_workdir_config(workdir))
+    _check_same_split(config, recorded)
     # What the model was not trained for, it is not measured by.
     system = systems.create(
         config,
@@ -303,7 +306,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         result = evaluator.run(
             loaded.state, batches, keep_predictions=True, tracks=tracks_to_smooth(config, source)
         )
-    place = evaluations.place_of(config.data)
+    place = data_lib.place_of(config.data)
     show(
         result,
         f"{split} split of {' '.join(place.values())}, checkpoint {loaded.step} of {workdir}",

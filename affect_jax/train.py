@@ -23,7 +23,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import mixing, observe, parallel, restore, systems
+from affect_jax import data_record, mixing, observe, parallel, restore, run_lock, systems
 from affect_jax import step as step_lib
 from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
@@ -123,6 +123,8 @@ def train_and_evaluate(
     parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
     mixing.check(config.mixing, config.batch_size)
     sources = data_lib.make_sources(config)
+    parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
+    data = data_record.compare(workdir, sources, accept=config.data.accept_changed)
     for split, source in sources.items():
         if not len(source):
             raise config_lib.ConfigError(
@@ -130,13 +132,11 @@ def train_and_evaluate(
                 "test_fold, or the split column"
             )
     system = systems.for_source(config, sources["train"])
-    if parallel.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        config_lib.claim_workdir(workdir, config)
-    parallel.barrier("workdir")
-    set_compilation_cache(config, workdir)
-
     with contextlib.ExitStack() as stack:
+        stack.enter_context(run_lock.held(workdir))
+        parallel.from_main(lambda: config_lib.claim_workdir(workdir, config))
+        data.begin()
+        set_compilation_cache(config, workdir)
         checkpointer = Checkpointer(
             workdir,
             keep=config.checkpoint.keep,
@@ -144,7 +144,7 @@ def train_and_evaluate(
             best_mode=config.checkpoint.best_mode,
         )
         stack.callback(checkpointer.close)
-        run = _Run(config, workdir, mapper, sources, system, checkpointer, show_test)
+        run = _Run(config, workdir, mapper, sources, data, system, checkpointer, show_test)
         return run.run()
 
 
@@ -175,6 +175,7 @@ class _Run:
         workdir: pathlib.Path,
         mapper: parallel.Mapper,
         sources: dict[str, Any],
+        data: data_record.Compared,
         system: System,
         checkpointer: Checkpointer,
         show_test: bool,
@@ -182,6 +183,7 @@ class _Run:
         self.show = show if show_test else lambda *_: None
         self.config, self.workdir, self.mapper = config, workdir, mapper
         self.sources, self.system, self.checkpointer = sources, system, checkpointer
+        self.data = data
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
         self.teacher = None
         if config.loss.teacher:
@@ -251,6 +253,7 @@ class _Run:
         state = self.initial_state()
         if parallel.any_process(self.is_main and _is_finished(self.workdir, self.total)):
             return self.repeat_result(state)
+        self.data.go_on()
         with (
             observe.MetricWriter(
                 self.workdir,

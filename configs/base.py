@@ -187,6 +187,9 @@ def get_config() -> ConfigDict:
             cache="none",  # none, memory (decoded crops; small sets)
             cache_megabytes=2048,
             max_bad_fraction=0.1,  # more unreadable records than this stop the run
+            # Go on with a run, sweep or cross-validation though its data have changed since it
+            # began; they are recorded anew. False: such a run is refused, naming the difference.
+            accept_changed=False,
         )
     )
 

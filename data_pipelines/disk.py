@@ -16,15 +16,16 @@ _ADVICE = "free some space"
 class DiskFullError(OSError):
     """A file could not be written for want of room; the message says which and what to do."""
 
+    def __str__(self) -> str:
+        return self.strerror
+
 
 def is_full(error: BaseException | None) -> bool:
     """Returns whether an error, or one that led to it, comes from a full disk or used-up quota."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, DiskFullError) or getattr(error, "errno", None) in _NUMBERS:
-            return True
-        if _TEXT.search(str(error)):
+        if getattr(error, "errno", None) in _NUMBERS or _TEXT.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -60,4 +61,4 @@ def explained(place: object = "") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DiskFullError) or not is_full(error):
             raise
-        raise DiskFullError(advice(error, place)) from error
+        raise DiskFullError(errno.ENOSPC, advice(error, place)) from error
