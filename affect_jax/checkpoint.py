@@ -254,8 +254,8 @@ class Checkpointer:
                         "newest" if name == "latest" else "next best",
                     )
                 return step
-            if not (self.directory / str(step)).exists():
-                return self._resolve(name)  # a run that is going on has just deleted it
+            if files.steps(self.directory) != steps:
+                return self._resolve(name)  # a run that is going on may have just deleted it
             faults[step] = fault
         if len(wanted) < len(steps):
             raise UserError(

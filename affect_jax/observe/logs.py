@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +51,8 @@ _ORBAX_CHATTER = (
 
 def _matters(record: logging.LogRecord) -> bool:
     # Whoever waits for a save gets its error too; Orbax logs it in every thread it passes.
-    told = record.exc_info and disk.is_full(record.exc_info[1])
+    error = record.exc_info[1] if record.exc_info else None
+    told = disk.is_full(error) or _is_echo(error)
     return not told and not str(record.msg).startswith(_ORBAX_CHATTER)
 
 
@@ -63,21 +65,29 @@ def quiet_orbax() -> None:
         logging.getLogger(name).addFilter(_matters)  # the same one is added once
     if not isinstance(sys.unraisablehook, _Hook):
         sys.unraisablehook = _Hook(sys.unraisablehook)
+    if not isinstance(threading.excepthook, _Hook):
+        threading.excepthook = _Hook(threading.excepthook)
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    """Whether an error only follows from a read or write that failed before it.
+
+    TensorStore has one for every array that is ready after the first has failed, and Orbax's
+    threads one when the command has ended meanwhile.
+    """
+    follows = ("Event loop is closed", "cannot schedule new futures after")
+    return isinstance(error, RuntimeError) and str(error).startswith(follows)
 
 
 class _Hook:
-    """A `sys.unraisablehook` that leaves out the echoes of a read or write that failed.
-
-    TensorStore has one for every array that is ready after the first has failed.
-    """
+    """An excepthook of threads, or of what cannot be raised, that leaves echoes out."""
 
     def __init__(self, show: Callable[[Any], None]):
         self._show = show
 
-    def __call__(self, unraisable: Any) -> None:
-        error = unraisable.exc_value
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            self._show(unraisable)
+    def __call__(self, caught: Any) -> None:
+        if not _is_echo(caught.exc_value):
+            self._show(caught)
 
 
 def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:

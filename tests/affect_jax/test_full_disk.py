@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -102,6 +103,7 @@ def test_a_checkpoint_that_has_no_room_leaves_those_before(tmp_path, monkeypatch
 def test_echoes_are_left_out_and_other_errors_are_not(caplog, monkeypatch):
     shown = []
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    monkeypatch.setattr(threading, "excepthook", shown.append)
     logs.quiet_orbax()
     logs.quiet_orbax()
 
@@ -111,7 +113,8 @@ def test_echoes_are_left_out_and_other_errors_are_not(caplog, monkeypatch):
 
     for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), None):
         sys.unraisablehook(Unraisable(error))
-    assert [str(u.exc_value) for u in shown] == ["another", "None"]
+        threading.excepthook(Unraisable(error))
+    assert [str(u.exc_value) for u in shown] == ["another", "another", "None", "None"]
     for name in ("absl", "asyncio"):
         logger = logging.getLogger(name)
         logger.error("failed: %s", 1, exc_info=(OSError, FULL, None))
