@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DataError
-from data_pipelines.persons import TEST, TRAIN, VALIDATION
+from data_pipelines.persons import NAME_COLUMNS, TEST, TRAIN, VALIDATION, WHO_COLUMNS
 
-PERSON_COLUMNS = ("person", "subject", "identity", "video", "group", "clip")
 GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
 VIDEO_COLUMNS = ("video", "clip")
 ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
@@ -33,7 +32,10 @@ class BadRow(Exception):
 
 
 class Row(NamedTuple):
-    """One row, checked on its own; `expression` is still as written (None = unknown)."""
+    """One row, checked on its own; `expression` is still as written (None = unknown).
+
+    `person` is who is on it, `names` the cells of `persons.NAME_COLUMNS` ("" where empty).
+    """
 
     number: int
     path: str
@@ -48,6 +50,7 @@ class Row(NamedTuple):
     frame: float | None
     split: int
     attributes: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -132,12 +135,13 @@ def parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -
         arousal=_affect(row, "arousal"),
         landmarks=_numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
         box=_box(row),
-        person=_first(row, PERSON_COLUMNS),
+        person=_first(row, WHO_COLUMNS),
         group=_first(row, GROUP_COLUMNS),
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
         split=SPLITS.get(split, MISSING_ID),
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
+        names=tuple(_text(row.get(name)) for name in NAME_COLUMNS),
     )
     try:
         size = os.stat(os.path.join(root, path)).st_size
@@ -149,8 +153,11 @@ def parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -
 
 
 def _text(value: Any) -> str:
+    # A NaN is how JSON lines of pandas write an empty cell.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     # Interned: millions of frames repeat a few names.
-    return "" if value is None else sys.intern(str(value).strip())
+    return sys.intern(str(value).strip())
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:

@@ -160,6 +160,10 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
+    def knows_persons(self) -> bool:
+        """Whether the names of persons say more than which picture it is."""
+        return any(p >= 0 for book in self._books.values() for p in book.persons)
+
     def has_probs(self) -> bool:
         """Whether the records of this config hold votes."""
         return "expression_probs" in self.card.fields
@@ -178,7 +182,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             done += 1
             self.progress(split, done, total)
             if isinstance(example, Reject):
-                book.rejected.append((record.name, str(example)))
+                book.reject(record, str(example))
                 continue
             example["group"] = self._groups.number(record.group)
             book.add(example, record, self._persons.number(record.person or record.group))
@@ -299,14 +303,24 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "person_names": list(self._persons.ids),
             "attributes": [[name, list(values)] for name, values in self.attributes()],
             "roles": self.roles(),
+            "has_persons": self.knows_persons(),
+            "lost_persons": {s: self._lost(b) for s, b in self._books.items()},
             "splits": {s: b.summary(len(self.class_names())) for s, b in self._books.items()},
         }
+        if not meta["has_persons"]:
+            for summary in meta["splits"].values():
+                summary["persons"] = 0
         (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         with open(folder / REJECTED_FILE, "w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f)
             writer.writerow(["split", "file", "reason"])
             for split, book in self._books.items():
                 writer.writerows((split, *row) for row in book.rejected)
+
+    def _lost(self, book: Book) -> list[str]:
+        """Persons of whom no picture is left: the validation split is drawn with them too."""
+        there = set(book.persons)
+        return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)
 
 
 def _read(image: Path | bytes | Callable[[], bytes]) -> bytes:

@@ -83,6 +83,9 @@ and the pictures it names                                         happy/*.jpg ..
         table = self._table
         return tuple(zip(table.attribute_names, table.attribute_values, strict=True))
 
+    def knows_persons(self) -> bool:
+        return self._table.has_persons
+
     def roles(self) -> dict[str, str]:
         return {name: name for name in self.locate(self.manual_dir)}
 
@@ -100,9 +103,10 @@ and the pictures it names                                         happy/*.jpg ..
                 arousal=float(table.valence_arousal[i, 1]),
                 landmarks=None if table.landmarks is None else table.landmarks[i],
                 box=None if table.box is None else tuple(table.box[i].tolist()),
-                group=str(table.groups[i]) if table.groups[i] >= 0 else "",
-                # Without persons, the table puts the path in their place.
-                person=table.persons[i] if table.has_persons else "",
+                group=table.group_names[table.groups[i]] if table.groups[i] >= 0 else "",
+                # Always the name in the table, so that training cuts these records as it cuts the
+                # table: without persons that is the path, which two rows may share.
+                person=table.persons[i],
                 attributes=() if table.attributes is None else tuple(table.attributes[i].tolist()),
             )
 
