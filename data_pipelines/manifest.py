@@ -26,6 +26,7 @@ from data_pipelines.example import (
     infer_order,
     known_names,
     resolve_classes,
+    shorten,
 )
 from data_pipelines.manifest_rows import (
     ATTRIBUTE_COLUMNS,
@@ -229,7 +230,7 @@ def _listed(names: Sequence[str], count: int) -> str:
 
 
 def _check_columns(columns: set[str], name: str) -> None:
-    listed = ", ".join(sorted(columns))
+    listed = shorten(", ".join(sorted(columns)))
     if columns and "path" not in columns:
         raise DataError(f"{name} has no column `path`; its columns are {listed}")
     if columns and ("valence" in columns) != ("arousal" in columns):
@@ -301,7 +302,10 @@ def _assign_classes(
 def _report_bad(
     bad: list[tuple[int, str, str]], total: int, name: str, max_bad_fraction: float
 ) -> None:
-    lines = [f"{name}{f':{row}' if row else ''}: {path}: {reason}" for row, path, reason in bad]
+    lines = [
+        f"{name}{f':{row}' if row else ''}: {shorten(path)}: {shorten(reason)}"
+        for row, path, reason in bad
+    ]
     for line in lines[:NAMED_BAD_ROWS]:
         log.warning("left out: %s", line)
     if len(lines) > NAMED_BAD_ROWS:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DataError
+from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DataError, shorten
 from data_pipelines.persons import NAME_COLUMNS, TEST, TRAIN, VALIDATION, WHO_COLUMNS
 
 GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
@@ -29,6 +29,9 @@ MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 
 class BadRow(Exception):
     """A row cannot be used; the message is the reason."""
+
+    def __init__(self, reason: str):
+        super().__init__(shorten(reason))
 
 
 class Row(NamedTuple):
@@ -98,7 +101,7 @@ def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | 
     delimiter = max(",;\t", key=header.count)
     names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
     if "path" not in names:
-        raise DataError(f"{path} has no column `path`; its columns are {', '.join(names)}")
+        raise DataError(f"{path} has no column `path`; its columns are {shorten(', '.join(names))}")
     reader = csv.reader(file, delimiter=delimiter)
     for cells in reader:
         number = reader.line_num + 1

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.datasets.card import Card, Published, Record, Reject
 from data_pipelines.datasets.layout import layout_error
+from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
 from data_pipelines.decode import decode
 from data_pipelines.example import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
@@ -76,6 +77,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       landmarker: if set, `landmarker(pictures, boxes)` recomputes the landmarks: n uint8 RGB
         pictures and float32 [n, 4] face boxes give [n, 68, 2] pixels.
       release: which release was found, once located.
+      places: folders of pictures, once located; those in them that no record names are counted.
+      left: what belongs to no split.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -92,6 +95,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.progress: Callable[[str, int, int], None] = lambda split, done, total: None
         self.landmarker: Landmarker | None = None
         self.release = ""
+        self.places: list[Path] = []
+        self.left = Leftovers()
         self._groups = Names()
         self._persons = Names()
         kwargs.setdefault("file_format", "array_record")
@@ -102,6 +107,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @abc.abstractmethod
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
         """Finds the files: split name -> whatever `records` needs. Sets `release` if there are any.
+
+        It is called more than once; rows that belong to no split go to `left`.
 
         Raises:
           LayoutError: made by `self.wrong_folder`, when the layout is not there.
@@ -170,6 +177,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
         self.manual_dir = self.manual_dir or Path(dl_manager.manual_dir)
+        self.left = Leftovers()
         found = self.locate(self.manual_dir)
         return {split: self._generate_examples(split, where) for split, where in found.items()}
 
@@ -181,7 +189,10 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for record, example in self._with_landmarks(loaded) if self.landmarker else loaded:
             done += 1
             self.progress(split, done, total)
-            if isinstance(example, Reject):
+            rejected = isinstance(example, Reject)
+            if isinstance(record.image, Path) and (not rejected or record.image.is_file()):
+                self.left.see(record.image)
+            if rejected:
                 book.reject(record, str(example))
                 continue
             example["group"] = self._groups.number(record.group)
@@ -217,6 +228,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     name=split, shard_lengths=lengths, num_bytes=size, filename_template=template
                 )
             )
+        self.left.count_unseen(self.places)
+        self.left.report(self.name)
         self._write_side_files()
         return infos
 
@@ -305,6 +318,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "roles": self.roles(),
             "has_persons": self.knows_persons(),
             "lost_persons": {s: self._lost(b) for s, b in self._books.items()},
+            "left_out": self.left.summary(),
+            "passed_over": dict(self.left.passed),
             "splits": {s: b.summary(len(self.class_names())) for s, b in self._books.items()},
         }
         if not meta["has_persons"]:
@@ -316,6 +331,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             writer.writerow(["split", "file", "reason"])
             for split, book in self._books.items():
                 writer.writerows((split, *row) for row in book.rejected)
+            writer.writerows(("", name, reason) for name, reason, _ in self.left.entries)
 
     def _lost(self, book: Book) -> list[str]:
         """Persons of whom no picture is left: the validation split is drawn with them too."""

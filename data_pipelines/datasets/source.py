@@ -364,7 +364,7 @@ def _without_excluded(
     names = {part: [s.name(i) for i in range(len(s))] for part, s in sources.items()}
     # A picture that was rejected anyway may be listed too.
     with open(prepared.folder / REJECTED_FILE, newline="", encoding="utf-8") as file:
-        rejected = (row["file"] for row in csv.DictReader(file))
+        rejected = (row["file"] for row in csv.DictReader(file) if row["split"])
         names["rejected.csv"] = [re.sub(r" \(row \d+\)$", "", name) for name in rejected]
     marks = exclusion.find(names, path)
     used = exclusion.parts(setting(config, "exclude_train"))
