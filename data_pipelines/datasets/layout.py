@@ -65,11 +65,11 @@ def pictures(folder: Path) -> list[Path]:
     )
 
 
-def pictures_below(folder: Path) -> Iterator[Path]:
-    """Picture files in a folder and in all below it, sorted within each."""
+def pictures_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
+    """Picture files in a folder and in those up to `depth` levels below, sorted within each."""
     yield from pictures(folder)
-    for child in subfolders(folder):
-        yield from pictures_below(child)
+    for child in subfolders(folder) if depth else ():
+        yield from pictures_below(child, depth=depth - 1)
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:

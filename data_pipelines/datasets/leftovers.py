@@ -43,7 +43,8 @@ class Leftovers:
 
     def count_unseen(self, places: Iterable[Path]) -> None:
         """Leaves out every picture below `places` that was not seen, folder by folder."""
-        for place in dict.fromkeys(places):
+        places = set(places)
+        for place in sorted(p for p in places if not places.intersection(p.parents)):
             for folder, inner, files in os.walk(place):
                 inner[:] = sorted(n for n in inner if n[0] != "." and n != "__MACOSX")
                 there = sum(n[0] != "." and Path(n).suffix.lower() in IMAGE_SUFFIXES for n in files)

@@ -318,7 +318,7 @@ def test_fg_emotions(tmp_path):
     train = result.source("train")
     assert {names[k] for k in train.labels} == {"anxiety", "anger", "lust"}
     assert names[result.source("test").labels[0]] == "relief"
-    assert result.rejected == {"train/love/boredom": "folder is none of the 33 fine classes"}
+    assert result.rejected == {"train/love/boredom/d.jpg": "folder is none of the 33 fine classes"}
 
 
 def test_landmarks_300w(tmp_path):
