@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -175,58 +175,16 @@ def _tracks(rows: list[Row]) -> np.ndarray:
     )
 
 
-def _components(rows: list[Row], name: str, root: pathlib.Path) -> persons.Components:
+def _components(rows: list[Row], name: str, root: pathlib.Path) -> list[str]:
     """What must not stand in two splits, with a warning of all that is joined or unknown."""
     folder = os.path.abspath(root)
     paths = [os.path.normcase(os.path.normpath(os.path.join(folder, r.path))) for r in rows]
     found = persons.components([r.names for r in rows], paths, [r.path for r in rows])
-    if 0 < found.unnamed < len(rows):
-        log.warning(
-            "%s: %d of %d pictures name no person, video or group; each counts as a person of its "
-            "own",
-            name,
-            found.unnamed,
-            len(rows),
-        )
-    if found.joined:
-        log.warning(
-            "%s: %d persons are kept together as %d, because pictures without a person share "
-            "their video, group or file (%s); name the person in every row, or give each video a "
-            "name of its own",
-            name,
-            sum(map(len, found.joined)),
-            len(found.joined),
-            _listed([" + ".join(who[:3]) for who in found.joined], 3),
-        )
-    if found.ambiguous:
-        log.info(
-            "%s: %d videos or groups have a name that several persons use and count as one of "
-            "each person (%s)",
-            name,
-            len(found.ambiguous),
-            _listed(found.ambiguous, 3),
-        )
-    owner: dict[tuple[str, bytes], str] = {}
-    parted = set()
-    for r, path, who in zip(rows, paths, found.names, strict=True):
-        # Other boxes are other faces of one photo.
-        face = (path, b"" if r.box is None else r.box.tobytes())
-        if owner.setdefault(face, who) != who:
-            parted.add(r.path)
-    if parted:
-        log.warning(
-            "%s: %d pictures are listed for several persons and may stand in training and test "
-            "(%s)",
-            name,
-            len(parted),
-            _listed(sorted(parted), 3),
-        )
-    return found
-
-
-def _listed(names: Sequence[str], count: int) -> str:
-    more = len(names) - count
-    return ", ".join([*names[:count], *([f"{more} more"] if more > 0 else [])])
+    faces = [
+        (p, b"" if r.box is None else r.box.tobytes()) for r, p in zip(rows, paths, strict=True)
+    ]
+    persons.report(name, found, faces)
+    return found.names
 
 
 def _check_columns(columns: set[str], name: str) -> None:
@@ -352,7 +310,7 @@ def _columns(
         valence_arousal=np.array([(r.valence, r.arousal) for r in rows], np.float32).reshape(-1, 2),
         landmarks=stack([r.landmarks for r in rows], (NUM_LANDMARKS, 2)),
         box=stack([r.box for r in rows], (4,)),
-        persons=_components(rows, name, root).names,
+        persons=_components(rows, name, root),
         groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
         group_names=group_names,
         tracks=_tracks(rows),

@@ -1,4 +1,4 @@
-"""Splits by person: no person's pictures stand on two sides. Pure functions of the names.
+"""Splits by person: no person's pictures stand on two sides. They depend on the names alone.
 
 Rows of a table belong together by more than one column. The rules of `components`:
 
@@ -12,10 +12,13 @@ Rows of a table belong together by more than one column. The rules of `component
 
 import dataclasses
 import hashlib
+import logging
 import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")
@@ -89,6 +92,74 @@ def components(
     graph = coo_array((np.ones(len(ends), bool), tuple(ends.T)), (size, size))
     _, component = connected_components(graph, directed=False)
     return _named(names, own, labels, component[:count].tolist(), tuple(sorted(ambiguous)))
+
+
+def report(name: str, found: Components, faces: Sequence[tuple[str, bytes]]) -> None:
+    """Logs what a table joins, what it leaves unknown and what it may still part.
+
+    Args:
+      name: of the table.
+      found: its components.
+      faces: path and box of each row [n]; other boxes are other faces of one photo.
+    """
+    if 0 < found.unnamed < len(found.names):
+        log.warning(
+            "%s: %d of %d pictures name no person, video or group; each counts as a person of its "
+            "own",
+            name,
+            found.unnamed,
+            len(found.names),
+        )
+    if found.joined:
+        log.warning(
+            "%s: %d persons are kept together as %d, because pictures without a person share "
+            "their video, group or file (%s); name the person in every row, or give each video a "
+            "name of its own",
+            name,
+            sum(map(len, found.joined)),
+            len(found.joined),
+            _listed([" + ".join(who[:3]) for who in found.joined]),
+        )
+    if found.ambiguous:
+        log.info(
+            "%s: %d videos or groups have a name that several persons use and count as one of "
+            "each person (%s)",
+            name,
+            len(found.ambiguous),
+            _listed(found.ambiguous),
+        )
+    owner: dict[tuple[str, bytes], str] = {}
+    parted = {
+        face
+        for face, who in zip(faces, found.names, strict=True)
+        if owner.setdefault(face, who) != who
+    }
+    if parted:
+        log.warning(
+            "%s: %d pictures are listed for several persons and may stand in training and test "
+            "(%s)",
+            name,
+            len(parted),
+            _listed(sorted(path for path, _ in parted)),
+        )
+
+
+def warn_of_shared(name: str, persons: Sequence[str], split: np.ndarray) -> None:
+    """Warns of persons that stand in more than one split."""
+    shared = shared_persons(persons, split)
+    if shared:
+        log.warning(
+            "%s: %d persons stand in more than one split (%s); `python -m data_pipelines.splits "
+            "leakage` lists them",
+            name,
+            len(shared),
+            ", ".join(shared[:5]),
+        )
+
+
+def _listed(names: Sequence[str], count: int = 3) -> str:
+    more = len(names) - count
+    return ", ".join([*names[:count], *([f"{more} more"] if more > 0 else [])])
 
 
 def _own_columns(row: tuple[str, ...]) -> list[int]:

@@ -269,15 +269,7 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
         seed=setting(config, "split_seed"),
         given=table.split,
     )
-    shared = persons.shared_persons(table.persons, split)
-    if shared:
-        log.warning(
-            "%s: %d persons stand in more than one split (%s); `python -m data_pipelines.splits "
-            "leakage` lists them",
-            table.name,
-            len(shared),
-            ", ".join(shared[:5]),
-        )
+    persons.warn_of_shared(table.name, table.persons, split)
     rows_of = {name: np.flatnonzero(split == k) for k, name in enumerate(persons.SPLIT_NAMES)}
     sources = {}
     for name, rows in _without_excluded(table, rows_of, config).items():

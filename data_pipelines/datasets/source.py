@@ -339,7 +339,9 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
         held_out = np.fromiter((p in chosen for p in train.persons), bool, len(train))
         sources["validation"] = train.subset(np.flatnonzero(held_out))
         sources["train"] = train.subset(np.flatnonzero(~held_out))
-    _warn_of_shared(name, sources)
+    everyone = [p for s in sources.values() for p in s.persons]
+    split = np.repeat(np.arange(len(sources)), [len(s) for s in sources.values()])
+    persons.warn_of_shared(name, everyone, split)
     if setting(config, "exclude"):
         sources |= _without_excluded(prepared, sources, config)
     result = {}
@@ -389,21 +391,6 @@ def _in_test(names: Sequence[str], config: Mapping[str, Any]) -> np.ndarray:
     folds, test_fold = setting(config, "folds"), setting(config, "test_fold")
     split = persons.assign(names, folds=folds, test_fold=test_fold, validation_fraction=0.0)
     return split == persons.TEST
-
-
-def _warn_of_shared(name: str, sources: Mapping[str, TfdsSource]) -> None:
-    """Names the persons of the data set's own splits that stand in more than one."""
-    names = [p for s in sources.values() for p in s.persons]
-    split = np.repeat(np.arange(len(sources)), [len(s) for s in sources.values()])
-    shared = persons.shared_persons(names, split)
-    if shared:
-        log.warning(
-            "%s: %d persons stand in more than one split (%s); `python -m data_pipelines.splits "
-            "leakage` lists them",
-            name,
-            len(shared),
-            ", ".join(shared[:5]),
-        )
 
 
 def _log_split(name: str, split: str, source: TfdsSource) -> None:

@@ -355,7 +355,7 @@ def test_what_is_unknown_or_ambiguous_is_counted(photos, caplog):
     assert source.persons == ["ann", "bob", "2.jpg", "cat"]
     assert "1 of 4 pictures name no person" in caplog.text
     assert "1 videos or groups have a name that several persons use" in caplog.text
-    assert "1 pictures are listed for several persons" in caplog.text and "(0.jpg)" in caplog.text
+    assert "1 pictures are listed for several persons" in caplog.text and "0.jpg)" in caplog.text
     caplog.clear()
     boxes = [["0.jpg", "sad", "ann", "0 0 4 4"], ["0.jpg", "sad", "bob", "4 0 8 4"]]
     ManifestSource(photos("path,expression,person,box", boxes))
