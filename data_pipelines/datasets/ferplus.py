@@ -8,7 +8,8 @@ name were taken out by the authors.
   class is the one with most votes, -1 at a tie. Pictures with at least as many votes for unknown
   and NF as for the expressions are left out. [The rule is ours.]
 * `majority`: the authors' majority rule. Single votes are dropped as slips; the class is the one
-  with more than half of the remaining votes; all else, unknown and NF are left out.
+  with more than half of the remaining votes; all else, unknown and NF are left out. Training sees
+  that class alone, without votes.
 
 Source: https://github.com/microsoft/FERPlus (layout and majority rule). Papers differ in the counts
 after the rule, so none are compared.
@@ -95,6 +96,9 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
                 "belong together: their Usage columns differ",
             )
 
+    def has_probs(self) -> bool:
+        return self.builder_config.name == "votes"
+
     def count(self, found: tuple[Path, Path, str]) -> int:
         return sum(row["usage"] == found[2] for row in _vote_rows(found[1]))
 
@@ -131,15 +135,14 @@ def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
 
 
 def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """As `distribution`, by the authors' majority rule."""
+    """As `distribution`, by the authors' majority rule and without the votes."""
     kept = np.where(counts > 1, counts, 0)
     best = int(kept.argmax())
     if 2 * kept[best] <= kept.sum():
         return MISSING_ID, None, "no class has more than half of the votes"
     if best >= _NUM_CLASSES:
         return MISSING_ID, None, f"most votes are for {COLUMNS[best]}"
-    emotions = kept[:_NUM_CLASSES]
-    return best, (emotions / emotions.sum()).astype(np.float32), ""
+    return best, None, ""
 
 
 def _vote_rows(path: Path) -> Iterator[dict[str, str]]:

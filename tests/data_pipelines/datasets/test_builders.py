@@ -203,7 +203,10 @@ def test_ferplus_votes(tmp_path):
 
 def test_ferplus_majority(tmp_path):
     result = run(tmp_path, "ferplus/majority", trees.ferplus(tmp_path / "in"))
-    assert result.source("train").labels.tolist() == [0, 7, 0]
+    train = result.source("train")
+    assert train.labels.tolist() == [0, 7, 0]
+    # Votes would be trained on instead of the class.
+    assert train.has == {"expression"} and "expression_probs" not in train[0]
     assert "more than half" in result.rejected["fer0000000.png"]
     assert result.rejected["fer0000003.png"] == "most votes are for unknown"
 
