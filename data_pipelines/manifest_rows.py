@@ -24,6 +24,8 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
+# What str() makes of an empty cell of pandas, NumPy, Python or SQL. Not "NA": JAFFE has a person NA.
+_NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
 MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 
 
@@ -144,7 +146,7 @@ def parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -
         frame=_number(row.get("frame"), "frame") if video else None,
         split=SPLITS.get(split, MISSING_ID),
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
-        names=tuple(_text(row.get(name)) for name in NAME_COLUMNS),
+        names=tuple(_name(row.get(name)) for name in NAME_COLUMNS),
     )
     try:
         size = os.stat(os.path.join(root, path)).st_size
@@ -163,9 +165,15 @@ def _text(value: Any) -> str:
     return sys.intern(str(value).strip())
 
 
+def _name(value: Any) -> str:
+    """A name; "" where the cell says in the words of some tool that there is none."""
+    text = _text(value)
+    return "" if text in _NO_NAME else text
+
+
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
-        if text := _text(row.get(name)):
+        if text := _name(row.get(name)):
             return text
     return None
 
