@@ -24,7 +24,7 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
-# What str() makes of an empty cell of pandas, NumPy, Python or SQL. Not "NA": JAFFE has a person NA.
+# What str() makes of an empty cell of pandas, NumPy or SQL. Not "NA": JAFFE has a person NA.
 _NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
 MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 
