@@ -6,7 +6,8 @@ another class. "bare" is the network without balancing, which the paper does not
 has no gradient through confidences.
 Paper: Wasi et al., 2023. Time: about 6 minutes a cell on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise.py \
-             --workdir runs/arbex_noise --config.sweep.rows="n0 bare,n0 K0,n0 K10,n20 bare,n20 K0,n20 K10"
+             --workdir runs/arbex_noise \
+             --config.sweep.rows="n0 bare,n0 K0,n0 K10,n20 bare,n20 K0,n20 K10"
 Without `--config.sweep.rows` it is the whole table: 10 shares by 11 numbers of anchors.
 """
 
