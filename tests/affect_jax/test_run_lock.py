@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from affect_jax import cells, run_lock, train
@@ -71,8 +72,6 @@ def test_the_lock_is_free_after_an_error_and_apart_from_that_of_a_cell(tmp_path)
 
 def test_all_processes_end_when_the_main_one_may_not_begin(monkeypatch, tmp_path):
     """The others learn of it where they would wait for it."""
-    import numpy as np
-
     monkeypatch.setattr(run_lock.parallel, "is_main_process", lambda: False)
     monkeypatch.setattr(
         run_lock.parallel, "all_gather_hosts", lambda array: np.array([[1.0, 1.0, 0.0], array])
