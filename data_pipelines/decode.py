@@ -17,26 +17,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from data_pipelines import picture_files
 from data_pipelines.example import DecodeError
 
 MAX_PIXELS = 50_000_000
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".jp2",
-    ]
-)
 _MAX_SIDE = 32767  # OpenCV warps nothing larger
 _HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE))
 _EXIF_BYTES = 1 << 16
@@ -174,7 +158,8 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     except Image.DecompressionBombError as e:
         raise DecodeError(str(e)) from e
     except Image.UnidentifiedImageError as e:
-        raise DecodeError("not a picture in a known format") from e
+        reason = picture_files.fault("", data[:64])
+        raise DecodeError(reason or "not a picture in a known format") from e
     # Pillow's readers raise a dozen types on damaged input, `struct.error` and `KeyError` included.
     except Exception as e:
         raise DecodeError(f"cannot be decoded ({type(e).__name__}: {e})") from e

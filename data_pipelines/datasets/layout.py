@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from data_pipelines.decode import IMAGE_SUFFIXES
 from data_pipelines.example import DataError
+from data_pipelines.picture_files import IMAGE_SUFFIXES
 
 _SEARCH_DEPTH = 3
 _LISTED = 12
