@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import augment, caching, decode, framing, refine
+from data_pipelines import augment, caching, decode, framing, marks, refine
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -164,6 +164,10 @@ class Loader:
         else:
             k = shrink(*image.shape[:2])
             image = decode.shrink_by(image, k)
+        height, width = image.shape[0] * k, image.shape[1] * k  # of the file, or a little more
+        by_box = self.crop == "box" or (self.crop == "auto" and landmarks is None)
+        if reason := marks.fault(landmarks, box if by_box else None, height, width):
+            raise DecodeError(reason)
         if k > 1:
             box = box / k
             landmarks = None if landmarks is None else (landmarks + 0.5) / k - 0.5
