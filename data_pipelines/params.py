@@ -60,6 +60,14 @@ class Params:
         """The same crop without any randomness, for evaluation."""
         return Params(self.box_scale, self.fit, self.margin, random_crop=False)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing is drawn: every picture comes out as in evaluation."""
+        drawn = ("rotation", "scale", "translation", "flip", "brightness", "contrast")
+        drawn += ("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase")
+        moved = self.random_crop and self.margin
+        return not moved and not any(getattr(self, name) for name in drawn)
+
 
 PRESETS: dict[str, Params] = {
     "none": Params(),
