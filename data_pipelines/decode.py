@@ -134,7 +134,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if max(width, height) > _MAX_SIDE:
         raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
     if width * height > max_pixels:
-        raise DecodeError(f"{width}x{height} is more than {max_pixels} pixels (data.max_pixels)")
+        raise DecodeError(f"{width}x{height} is more than {max_pixels} pixels (max_pixels)")
 
 
 def _decode_jpeg(
@@ -186,9 +186,25 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     return _decode_other(data, max_pixels)
 
 
+def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture that Pillow has opened, as `decode` gives its file.
+
+    Returns:
+      uint8 [H, W, 3] RGB, or [H, W] for a picture stored in grey.
+
+    Raises:
+      DecodeError: as for `decode`.
+    """
+    return _of_pillow(lambda: picture, max_pixels)
+
+
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    return _of_pillow(lambda: Image.open(io.BytesIO(data)), max_pixels)
+
+
+def _of_pillow(open_picture: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = open_picture()
         _check_size(*picture.size, max_pixels)
         picture.load()
         picture = ImageOps.exif_transpose(picture)

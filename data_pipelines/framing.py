@@ -18,8 +18,8 @@ from data_pipelines.example import DataError, DecodeError
 from data_pipelines.params import Params
 from data_pipelines.resampling import resample
 
+CROPS = ("auto", "landmarks", "box", "whole")
 _KEPT_RESOLUTION = 1.3
-_LARGEST = 16  # sides of a picture that a frame may span; more is a mistake in the box
 
 
 class Frame(NamedTuple):
@@ -44,11 +44,6 @@ def check_frame(frame: Frame, height: int, width: int) -> None:
     """Raises DecodeError unless the frame shows something of a picture of this size."""
     if not frame.touches(height, width):
         raise DecodeError("the face's box or landmarks lie outside the picture")
-    if max(frame.width, frame.height) > _LARGEST * max(height, width):
-        raise DecodeError(
-            f"the crop around the face's box or landmarks is {frame.width:.0f}x{frame.height:.0f} "
-            f"pixels, more than {_LARGEST} times the picture of {width}x{height}"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +141,8 @@ def frame_of(
     Raises:
       DataError: `crop` is not known.
     """
-    if crop not in ("auto", "landmarks", "box", "whole"):
-        raise DataError(f"data.crop is {crop!r}; known: auto, landmarks, box, whole")
+    if crop not in CROPS:
+        raise DataError(f"data.crop is {crop!r}; known: {', '.join(CROPS)}")
     edges = None
     if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
         low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5

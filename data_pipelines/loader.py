@@ -58,9 +58,7 @@ class Loader:
 
     def __post_init__(self):
         self._cache = None
-        self._framing = framing.Framing.of(
-            self.params, self.image_size, self.crop, self.crop_scale
-        )
+        self._framing = framing.Framing.of(self.params, self.image_size, self.crop, self.crop_scale)
         if self.cache_bytes:
             # Records, and so labels, are kept with the pictures: a cache belongs to its source.
             kept = self.params.framing_only() if self.params.fixed else self.params

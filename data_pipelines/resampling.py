@@ -26,8 +26,7 @@ def resample(
 
     Args:
       image: uint8 [H, W, 3] or, for a grey picture, [H, W].
-      left, top, width, height: the rectangle in pixels, edges of the first pixel at 0 and 1; each
-        side at most `size` times the picture's larger one.
+      left, top, width, height: the rectangle in pixels, edges of the first pixel at 0 and 1.
       size: side of the output.
 
     Returns:
@@ -89,6 +88,10 @@ class _Axis:
         low, high = float(edges[self.first]), float(edges[self.last])
         low = 0.0 if abs(low) < _EDGE * step else low
         high = float(n) if abs(high - n) < _EDGE * step else high
+        if step > n:  # the picture is less than an output pixel, or shared by two: pad little
+            middle = n / 2 if len(seen) == 1 else float(edges[self.first + 1])
+            low, high = middle - n * len(seen) / 2, middle + n * len(seen) / 2
+            step = n
         reach = 2 * step + 2  # the filter's half width is step, at least 1
         self.start = max(int(np.floor(low - reach)), 0)
         self.stop = min(int(np.ceil(high + reach)), n)
