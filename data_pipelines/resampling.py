@@ -6,6 +6,8 @@ one pixel larger gives nearly the same output. Pillow computes it in integers: t
 every machine, in every thread, for a grey picture and for its RGB copy.
 """
 
+import math
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -86,15 +88,14 @@ class _Axis:
         whole = shares.min() > 1 - _EDGE
         self.covered = None if whole else np.minimum(shares, 1.0).astype(np.float32)
         low, high = float(edges[self.first]), float(edges[self.last])
-        low = 0.0 if abs(low) < _EDGE * step else low
-        high = float(n) if abs(high - n) < _EDGE * step else high
         if step > n:  # the picture is less than an output pixel, or shared by two: pad little
             middle = n / 2 if len(seen) == 1 else float(edges[self.first + 1])
             low, high = middle - n * len(seen) / 2, middle + n * len(seen) / 2
             step = n
-        reach = 2 * step + 2  # the filter's half width is step, at least 1
-        self.start = max(int(np.floor(low - reach)), 0)
-        self.stop = min(int(np.ceil(high + reach)), n)
-        self.pad = (max(int(np.ceil(-low)), 0), max(int(np.ceil(high - n)), 0))
-        shift = self.pad[0] - self.start
-        self.low, self.high = low + shift, high + shift
+        # Pixels of the rectangle alone: the result is that of a picture cropped to it.
+        tiny = _EDGE * step
+        self.start = min(max(math.floor(low + tiny), 0), n - 1)
+        self.stop = max(min(math.ceil(high - tiny), n), self.start + 1)
+        self.pad = (max(math.ceil(-low - tiny), 0), max(math.ceil(high - n - tiny), 0))
+        shift, length = self.pad[0] - self.start, sum(self.pad) + self.stop - self.start
+        self.low, self.high = max(low + shift, 0.0), min(high + shift, float(length))
