@@ -173,6 +173,10 @@ class Pipeline:
             raise TypeError("a training pipeline is endless; see steps_per_epoch")
         return self._batches
 
+    def describe(self, index: int) -> str:
+        """File and row of a record, for messages."""
+        return self._source.describe(index)
+
     def __iter__(self) -> "Pipeline":
         if not self.train and self.step:
             if self.step < self._batches:  # the last pass was broken off

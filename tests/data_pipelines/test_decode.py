@@ -189,8 +189,8 @@ def test_shrinking_averages_pixels(kind, k):
         seen.append((height, width))
         return k
 
-    image, used = decode_shrunk(data, shrink)
-    assert used == k and seen == [(203, 150)]
+    image, *used = decode_shrunk(data, shrink)
+    assert used == [k, 203, 150] and seen == [(203, 150)]
     assert image.shape == (-(-203 // k), -(-150 // k), 3)
     whole = picture[: 203 // k * k, : 150 // k * k].astype(float)
     means = whole.reshape(203 // k, k, 150 // k, k, 3).mean((1, 3))
