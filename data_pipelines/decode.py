@@ -147,6 +147,8 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    if reason := picture_files.fault("", data[:64]):
+        raise DecodeError(reason)
     try:
         picture = Image.open(io.BytesIO(data))
         _check_size(*picture.size, max_pixels)
@@ -158,8 +160,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     except Image.DecompressionBombError as e:
         raise DecodeError(str(e)) from e
     except Image.UnidentifiedImageError as e:
-        reason = picture_files.fault("", data[:64])
-        raise DecodeError(reason or "not a picture in a known format") from e
+        raise DecodeError("not a picture in a known format") from e
     # Pillow's readers raise a dozen types on damaged input, `struct.error` and `KeyError` included.
     except Exception as e:
         raise DecodeError(f"cannot be decoded ({type(e).__name__}: {e})") from e

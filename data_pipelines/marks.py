@@ -8,6 +8,7 @@ import numpy as np
 
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
+_LEAST_PICTURE = 8  # pixels; in a smaller picture nothing can be told
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
@@ -59,6 +60,8 @@ def fault(landmarks: np.ndarray | None, box: np.ndarray | None, height: int, wid
       box: float [4] pixels, NaN = unknown; or None.
       height, width: of the picture, in the same pixels.
     """
+    if min(height, width) < _LEAST_PICTURE:
+        return ""
     reason = ""
     if landmarks is not None:
         reason = landmark_fault(landmarks) or _outside(landmarks, height, width)

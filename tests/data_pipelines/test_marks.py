@@ -68,6 +68,7 @@ def test_sound_marks_are_none_of_these():
     # A face at the border, and a box that reaches over it, are cut there.
     assert marks.fault(FACE - (25, 0), None, 64, 64) == ""
     assert marks.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
+    assert marks.fault(FACE / 30, None, 3, 3) == ""  # of a picture of 3 pixels, all is small
 
 
 class Marked(Listed):
