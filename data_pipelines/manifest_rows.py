@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines import marks, picture_files, split_names
-from data_pipelines.example import MISSING_ID, NUM_LANDMARKS
+from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, shorten
+from data_pipelines.persons import NAME_COLUMNS, WHO_COLUMNS
 
-PERSON_COLUMNS = ("person", "subject", "identity", "video", "group", "clip")
 GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
 VIDEO_COLUMNS = ("video", "clip")
 ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
-PERSON_ALIASES = ("person", "subject", "identity")
 COLUMNS = (
     *("path", "expression", "valence", "arousal", "landmarks", "box", *BOX_COLUMNS),
-    *(*PERSON_ALIASES, "video", "clip", "group", "frame", "split", *ATTRIBUTE_COLUMNS),
+    *(*WHO_COLUMNS, "video", "clip", "group", "frame", "split", *ATTRIBUTE_COLUMNS),
 )
 MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 # An unknown expression, as spreadsheets and data frames write it.
@@ -35,6 +34,9 @@ _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 class BadRow(Exception):
     """A row cannot be used; the message is the reason."""
 
+    def __init__(self, reason: str):
+        super().__init__(shorten(reason))
+
 
 class Row(NamedTuple):
     """One row, checked on its own.
@@ -44,6 +46,7 @@ class Row(NamedTuple):
       file: absolute path without links in it; two rows of one picture have the same.
       expression: still as written, ids without zeros (`1` for `1.0`); None = unknown.
       split: of `persons`, or `split_names.EVALUATION`; -1 = none.
+      person: who is on it; `names` are the cells of `persons.NAME_COLUMNS` ('' where empty).
     """
 
     number: int
@@ -60,6 +63,7 @@ class Row(NamedTuple):
     frame: float | None
     split: int
     attributes: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def parse_row(
@@ -94,12 +98,13 @@ def parse_row(
         arousal=_affect(row, "arousal"),
         landmarks=_landmarks(row),
         box=_box(row),
-        person=_first(row, PERSON_COLUMNS),
+        person=_first(row, WHO_COLUMNS),
         group=_first(row, GROUP_COLUMNS),
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
         split=split,
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
+        names=tuple(_text(row.get(name)) for name in NAME_COLUMNS),
     )
     if size == 0:
         raise BadRow("zero bytes")
@@ -156,8 +161,11 @@ def _head(file: str, path: str) -> bytes:
 
 
 def _text(value: Any) -> str:
+    # A NaN is how JSON lines of pandas write an empty cell.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     # Interned: millions of frames repeat a few names.
-    return "" if value is None else sys.intern(str(value).strip())
+    return sys.intern(str(value).strip())
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
