@@ -24,6 +24,8 @@ COLUMNS = (
     *("path", "expression", "valence", "arousal", "landmarks", "box", *BOX_COLUMNS),
     *(*WHO_COLUMNS, "video", "clip", "group", "frame", "split", *ATTRIBUTE_COLUMNS),
 )
+# What str() makes of an empty cell of pandas, NumPy or SQL. Not "NA": JAFFE has a person NA.
+_NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
 MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 # An unknown expression, as spreadsheets and data frames write it.
 _UNKNOWN = frozenset(["", "-1", "nan", "null", "n/a", "na", "<na>"])
@@ -104,7 +106,7 @@ def parse_row(
         frame=_number(row.get("frame"), "frame") if video else None,
         split=split,
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
-        names=tuple(_text(row.get(name)) for name in NAME_COLUMNS),
+        names=tuple(_name(row.get(name)) for name in NAME_COLUMNS),
     )
     if size == 0:
         raise BadRow("zero bytes")
@@ -168,9 +170,15 @@ def _text(value: Any) -> str:
     return sys.intern(str(value).strip())
 
 
+def _name(value: Any) -> str:
+    """A name; "" where the cell says in the words of some tool that there is none."""
+    text = _text(value)
+    return "" if text in _NO_NAME else text
+
+
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
-        if text := _text(row.get(name)):
+        if text := _name(row.get(name)):
             return text
     return None
 

@@ -10,11 +10,12 @@ Rows of a table belong together by more than one column. The rules of `component
 * A row that names nothing and whose picture is listed once is a person of its own.
 """
 
+import collections
 import dataclasses
 import hashlib
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +30,7 @@ NAME_COLUMNS = (*WHO_COLUMNS, "video", "group", "clip")
 _KIND_OF = {"subject": "person", "identity": "person", "clip": "video"}
 # A component is called after the first of these that it has.
 _CALLED = (*WHO_COLUMNS, "video", "group", "path")
+_LAST = (len(_CALLED), "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,39 +61,70 @@ def components(
       paths: where the picture of each row lies, in one spelling for each file [n].
       labels: paths as the table writes them [n]; they name rows that name nothing.
     """
-    # Takes 0.2 s, and only tables need it.
+    # Takes a while to import, and only tables need it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    own = [_own_columns(row) for row in names]
-    unknown = [not cs or cs[0] >= len(WHO_COLUMNS) for cs in own]
+    # Frames of a video name the same things: they are looked at once.
+    cells = list(dict.fromkeys(names))
+    own = {row: _own_columns(row) for row in cells}
     # A column's value joins rows only if some row has nothing better to go by.
-    joining = {(c, _folded(row[c])) for row, cs in zip(names, own, strict=True) for c in cs}
-    pictures = {path for path, without in zip(paths, unknown, strict=True) if without}
-    nodes: dict[tuple[str, str], int] = {}
+    joining = {(c, _folded(row[c])) for row, columns in own.items() for c in columns}
+    unknown = [not own[row] or own[row][0] >= len(WHO_COLUMNS) for row in names]
+    listed = collections.Counter(paths)
+    pictures = {p for p, u in zip(paths, unknown, strict=True) if u and listed[p] > 1}
+
+    nodes: dict[Hashable, int] = {}
     edges: list[tuple[int, int]] = []
-    users: dict[tuple[int, str], str] = {}
-    ambiguous: set[str] = set()
-    for i, row in enumerate(names):
+
+    def node(key: Hashable) -> int:
+        return nodes.setdefault(key, len(nodes))
+
+    for row in cells:
         for c, cell in enumerate(row):
-            key = (c, _folded(cell))
-            if not cell:
-                continue
-            if key in joining:
-                edges.append((i, nodes.setdefault((_kind(c), key[1]), len(nodes))))
-            elif c >= len(WHO_COLUMNS):
-                person = row[own[i][0]]
-                if users.setdefault(key, person) != person:
-                    ambiguous.add(cell)
-        if paths[i] in pictures:
-            edges.append((i, nodes.setdefault(("path", paths[i]), len(nodes))))
-    count = len(names)
+            if cell and (c, _folded(cell)) in joining:
+                edges.append((node(row), node((_kind(c), _folded(cell)))))
+    place = []
+    for row, path in zip(names, paths, strict=True):
+        # A row that names nothing is its picture.
+        place.append(node(row) if own[row] else node(("path", path)))
+        if own[row] and path in pictures:
+            edges.append((place[-1], node(("path", path))))
     ends = np.array(edges, np.int64).reshape(-1, 2)
-    ends[:, 1] += count
-    size = count + len(nodes)
-    graph = coo_array((np.ones(len(ends), bool), tuple(ends.T)), (size, size))
+    graph = coo_array((np.ones(len(ends), bool), tuple(ends.T)), (len(nodes), len(nodes)))
     _, component = connected_components(graph, directed=False)
-    return _named(names, own, labels, component[:count].tolist(), tuple(sorted(ambiguous)))
+    numbers = component[place].tolist()
+
+    called: dict[int, tuple[int, str]] = {}
+    people: dict[int, set[str]] = {}
+    for row in cells:
+        if own[row]:
+            number = int(component[nodes[row]])
+            best = called.get(number, _LAST)
+            called[number] = min(best, *((_rank_of(c), row[c]) for c in own[row]))
+            if own[row][0] < len(WHO_COLUMNS):
+                people.setdefault(number, set()).add(_folded(row[own[row][0]]))
+    for row, number, label in zip(names, numbers, labels, strict=True):
+        if not own[row]:
+            called[number] = min(called.get(number, _LAST), (_CALLED.index("path"), label))
+    return Components(
+        names=[called[number][1] for number in numbers],
+        joined=tuple(sorted(tuple(sorted(p)) for p in people.values() if len(p) > 1)),
+        unnamed=sum(not own[row] for row in names),
+        ambiguous=_ambiguous(own, joining),
+    )
+
+
+def _ambiguous(
+    own: Mapping[tuple[str, ...], list[int]], joining: Container[tuple[int, str]]
+) -> tuple[str, ...]:
+    """Videos and groups that join nothing and are named by several persons."""
+    users: dict[tuple[int, str], set[str]] = {}
+    for row, columns in own.items():
+        for c in range(len(WHO_COLUMNS), len(row)):
+            if row[c] and (c, _folded(row[c])) not in joining:
+                users.setdefault((c, row[c]), set()).add(row[columns[0]])
+    return tuple(sorted({name for (_, name), who in users.items() if len(who) > 1}))
 
 
 def report(name: str, found: Components) -> None:
@@ -161,30 +194,6 @@ def _rank_of(column: int) -> int:
 def _folded(name: str) -> str:
     """The name in one form: an accent may be written as a letter of its own or as part of one."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _named(
-    names: Sequence[tuple[str, ...]],
-    own: Sequence[list[int]],
-    labels: Sequence[str],
-    component: Sequence[int],
-    ambiguous: tuple[str, ...],
-) -> Components:
-    best: dict[int, tuple[int, str]] = {}
-    persons: dict[int, set[str]] = {}
-    for i, number in enumerate(component):
-        called = [(_rank_of(c), names[i][c]) for c in own[i]] or [
-            (_CALLED.index("path"), labels[i])
-        ]
-        best[number] = min([best[number], *called] if number in best else called)
-        if own[i] and own[i][0] < len(WHO_COLUMNS):
-            persons.setdefault(number, set()).add(_folded(names[i][own[i][0]]))
-    return Components(
-        names=[best[number][1] for number in component],
-        joined=tuple(sorted(tuple(sorted(p)) for p in persons.values() if len(p) > 1)),
-        unnamed=sum(not cs for cs in own),
-        ambiguous=ambiguous,
-    )
 
 
 def _bytes(name: str) -> bytes:

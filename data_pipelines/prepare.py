@@ -7,7 +7,8 @@
 A data set appears in `--data_dir` whole or not at all: it is written to a temporary folder that is
 renamed at the end. A run that was stopped or killed is simply repeated; it removes what the last
 one left and starts clean. Pictures that cannot be used are left out and listed with the reason in
-`rejected.csv` beside the records.
+`rejected.csv` beside the records. Rows and pictures that belong to no split stand there too, with
+an empty split, so that what was used and what was left out add up to what was there.
 """
 
 import argparse

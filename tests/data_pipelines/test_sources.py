@@ -363,6 +363,15 @@ def test_empty_cells_of_json_lines_name_no_person(tmp_path, photos):
     assert ManifestSource(path).persons == ["0.jpg", "ann", "2.jpg"]
 
 
+@pytest.mark.parametrize("empty", ["", " ", "nan", "None", "<NA>", "null"])
+def test_written_out_empty_names_are_none(photos, empty):
+    rows = [["0.jpg", "sad", "ann", "v"], ["1.jpg", "sad", empty, "v"], ["2.jpg", "sad", "NA", ""]]
+    rows.append(["3.jpg", "sad", empty, empty])
+    source = ManifestSource(photos("path,expression,person,video", rows))
+    assert source.persons == ["ann", "ann", "NA", "3.jpg"]
+    np.testing.assert_array_equal(source.tracks, [0, 0, -1, -1])
+
+
 def test_without_persons_each_picture_is_its_own(photos, caplog):
     rows = [row[:2] for row in PEOPLE[:30]]
     made = make_sources({"manifest": str(photos("path,expression", rows))})

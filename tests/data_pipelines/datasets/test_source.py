@@ -1,6 +1,7 @@
 """Prepared data sets as sources: subsets, classes, workers, damage, splits for training."""
 
 import dataclasses
+import json
 import multiprocessing
 import pickle
 import shutil
@@ -113,6 +114,16 @@ def test_errors_say_what_to_do(data_dir, tmp_path):
     # A folder that a killed run left is not taken for a data set.
     shutil.copytree(data_dir / "jaffe/1.0.0", tmp_path / "jaffe/incomplete.ABCDEF_1.0.0")
     with pytest.raises(DataError, match="not prepared"):
+        find_prepared("jaffe", tmp_path)
+
+
+def test_a_set_of_another_version_is_to_be_prepared_again(data_dir, tmp_path):
+    shutil.copytree(data_dir / "jaffe", tmp_path / "jaffe")
+    path = tmp_path / "jaffe/1.0.0/affect.json"
+    meta = json.loads(path.read_text())
+    del meta["group_names"], meta["has_persons"]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(DataError, match=r"lacks group_names, has_persons; remove .* again"):
         find_prepared("jaffe", tmp_path)
 
 
