@@ -19,7 +19,6 @@ def get_config() -> ConfigDict:
     config.num_steps = 2800
     config.log_every = 40
     config.eval_every = 1400
-    config.eval.batch_size = 64
     config.landmark_stage.steps = 500
     config.ema_decay = 0.995
     config.checkpoint.every = 400
