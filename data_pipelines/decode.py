@@ -18,26 +18,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from data_pipelines import picture_files
 from data_pipelines.example import DecodeError
 
 MAX_PIXELS = 50_000_000
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".jp2",
-    ]
-)
 _MAX_SIDE = 32767  # OpenCV warps nothing larger
 # Below it libjpeg's other scales (3/8, say) may give as many pixels as the one asked for.
 _LEAST_SIDE = 16
@@ -199,6 +183,8 @@ def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.n
 
 
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    if reason := picture_files.fault("", data[:64]):
+        raise DecodeError(reason)
     return _of_pillow(lambda: Image.open(io.BytesIO(data)), max_pixels)
 
 

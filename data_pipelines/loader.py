@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import augment, caching, decode, framing, refine
+from data_pipelines import augment, caching, decode, framing, marks, refine
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -169,11 +169,20 @@ class Loader:
             landmarks = None
         return image, landmarks, record
 
+    def _check_marks(
+        self, landmarks: np.ndarray | None, box: np.ndarray, height: int, width: int
+    ) -> None:
+        """Raises `DecodeError` for marks that cannot be those of a face in the picture."""
+        by_box = self.crop == "box" or (self.crop == "auto" and landmarks is None)
+        if reason := marks.fault(landmarks, box if by_box else None, height, width):
+            raise DecodeError(reason)
+
     def _finished(self, index: int) -> tuple[np.ndarray, np.ndarray | None, dict]:
         """The network's pixels, landmarks on them and the other fields; nothing is drawn."""
         image, landmarks, record = self._record(index)
         if isinstance(image, bytes):
             image = decode.decode(image, max_pixels=self.max_pixels, grey=True)
+        self._check_marks(landmarks, record["box"], *image.shape[:2])
         frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
         if landmarks is not None:
             landmarks = augment.move_landmarks(landmarks, self._framing.matrix(frame), False)
@@ -198,6 +207,7 @@ class Loader:
             height, width = image.shape[:2]
             k = shrink(height, width)
             image = decode.shrink_by(image, k)
+        self._check_marks(landmarks, record["box"], height, width)
         # Of the picture as it is: the last pixels of a shrunk one may stand for less than k.
         frame = frame_of(height, width)
         framing.check_frame(frame, height, width)
