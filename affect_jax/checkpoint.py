@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from affect_jax.config import selection_mode
 from affect_jax.errors import UserError
 from affect_jax.observe import quiet_orbax
 
@@ -87,11 +88,11 @@ class Checkpointer:
       workdir: the run's folder; checkpoints go to `workdir/checkpoints`.
       keep: how many of the latest checkpoints to keep.
       best_metric: validation metric whose best checkpoint is kept as well.
-      best_mode: "max" or "min".
+      best_mode: "max", "min" or "auto", see `config.selection_mode`.
       read_only: never creates, deletes or cleans anything (evaluation).
 
     Raises:
-      UserError: for an unknown `best_mode` or a `keep` below 1.
+      UserError: for a `best_mode` that is unknown or contradicts the metric, or a `keep` below 1.
     """
 
     def __init__(
@@ -100,20 +101,18 @@ class Checkpointer:
         *,
         keep: int = 2,
         best_metric: str = "loss",
-        best_mode: str = "min",
+        best_mode: str = "auto",
         read_only: bool = False,
     ):
-        if best_mode not in ("max", "min"):
-            raise UserError(f'config.checkpoint.best_mode = {best_mode!r}; use "max" or "min"')
         if keep < 1:
             raise UserError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
-        sign = 1.0 if best_mode == "max" else -1.0
+        sign = 1.0 if selection_mode(best_metric, best_mode) == "max" else -1.0
 
         def score(metrics: dict[str, float]) -> float:
             value = metrics.get(best_metric)
             return -np.inf if value is None or not np.isfinite(value) else sign * value
 
-        self.best_metric = best_metric
+        self.best_metric, self._score = best_metric, score
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
         self._manager = ocp.CheckpointManager(
             epath.Path(self.directory),
@@ -184,9 +183,25 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def best_step(self) -> int | None:
-        """Step of the best checkpoint by the validation metric, or None if none was evaluated."""
-        scored = [s for s in self._manager.all_steps() if self._manager.metrics(s)]
-        return self._manager.best_step() if scored else None
+        """Step of the best checkpoint by the validation metric, the later one of equals.
+
+        None if no checkpoint was evaluated.
+
+        Raises:
+          UserError: if some were, and the metric is a finite number for none of them.
+        """
+        steps = self._manager.all_steps()
+        scores = {s: self._score(m) for s in steps if (m := self._manager.metrics(s))}
+        if not scores:
+            return None
+        best = max(scores, key=lambda step: (scores[step], step))
+        if not np.isfinite(scores[best]):
+            raise UserError(
+                f"validation gave no finite {self.best_metric!r} for any checkpoint in "
+                f"{self.directory}, so that none is the best one; there are {sorted(steps)}: use "
+                'one of them or "latest", or train with a lower config.optimizer.learning_rate'
+            )
+        return best
 
     def resolve(self, name: str) -> int:
         """Turns "best", "latest" or a step number into a step that exists.

@@ -46,7 +46,8 @@ def make_train_step(
         teacher_outputs = None
         if teacher is not None:
             teacher_model = teacher.blueprint.build(**teacher_arrays)
-            teacher_outputs = teacher_model(normalise(batch["image"], teacher.mean, teacher.std))
+            pictures = normalise(batch["image"], teacher.mean, teacher.std)
+            teacher_outputs = teacher.lessons(teacher_model(pictures))
 
         def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
             model = blueprint.build({**fixed, **trained}, state["stats"])

@@ -186,7 +186,10 @@ class _Run:
         self.teacher = None
         if config.loss.teacher:
             self.teacher = restore.load_teacher(
-                config.loss.teacher, mapper, tuple(sources["train"].class_names)
+                config.loss.teacher,
+                mapper,
+                tuple(sources["train"].class_names),
+                system.supervised,
             )
         self.start = checkpointer.latest_step() or 0
         with data_lib.train_batches(config, sources["train"], self.start) as batches:
@@ -198,15 +201,46 @@ class _Run:
         )
         # Every class counts in the selection: few validation persons show the rare ones.
         self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
-        best = config.checkpoint.best_metric
-        if best not in self.evaluator.metric_names():
-            raise config_lib.ConfigError(
-                f"config.checkpoint.best_metric = {best!r} is not measured on these data; "
-                + nearest(best, self.evaluator.metric_names())
-            )
+        self._check_selection()
         self.tracks = tracks_to_smooth(config, sources["test"])
         self.is_main = parallel.is_main_process()
         self.batches: Any = None
+
+    def _check_selection(self) -> None:
+        """Checks that the validation split can choose a checkpoint.
+
+        Raises:
+          ConfigError: nothing is learnt, the split has no label of what is, or
+            `checkpoint.best_metric` is not measured on it.
+        """
+        learnt = self.system.supervised
+        if not learnt:
+            raise config_lib.ConfigError(
+                "this run would learn nothing: config.loss has no term for the labels of the "
+                f"training data, {', '.join(sorted(self.system.has)) or 'none'}; see "
+                "loss.categories, loss.regression and loss.heatmap_weight"
+            )
+        there = data_lib.labels_of(self.sources["validation"]) & learnt
+        if not there:
+            raise config_lib.ConfigError(
+                f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
+                "learns: no checkpoint could be chosen by it. Label it, or take it out of the "
+                "split column: config.data.validation_fraction of the training persons are then "
+                "held out instead"
+            )
+        best = self.config.checkpoint.best_metric
+        names = self.evaluator.metric_names(there)
+        if best not in names:
+            raise config_lib.ConfigError(
+                f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "
+                f"of these data, whose labels are {', '.join(sorted(there))}; {nearest(best, names)}"
+            )
+        if there != learnt and best == "loss":
+            log.warning(
+                "the validation split has no labels of %s: the loss that chooses the checkpoint "
+                "leaves them out",
+                ", ".join(sorted(learnt - there)),
+            )
 
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
@@ -403,6 +437,13 @@ class _Run:
         progress.status("validation")
         metrics = self.evaluator.run(state, self.validation).metrics
         writer.write(step, "validation", metrics)
+        best = self.config.checkpoint.best_metric
+        if not math.isfinite(metrics.get(best, math.nan)):
+            log.warning(
+                "step %d: validation gave no finite %s, and its checkpoint cannot be chosen",
+                step,
+                best,
+            )
         shown = ("loss", "accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
         progress.log(
             f"step {step}: validation "

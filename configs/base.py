@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
             eps=1e-8,
             momentum=0.9,
             nesterov=False,
-            weight_decay=0.0,  # not applied to biases and normalisation parameters
+            weight_decay=0.0,  # of kernels; see optim.decays
             clip_norm=0.0,  # global norm of the gradient; 0: off
             sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
             layer_decay=1.0,  # learning rate of each block over that of the next one; 1: off
@@ -208,8 +208,9 @@ def get_config() -> ConfigDict:
         dict(
             every=200,  # steps
             keep=2,  # latest ones kept, beside the best
-            best_metric="loss",  # a validation metric
-            best_mode="min",
+            # A validation metric; the loss is that of the outputs which are trained.
+            best_metric="loss",
+            best_mode="auto",  # auto (known for every metric), max, min
         )
     )
 

@@ -254,7 +254,7 @@ def merge(
 
     Both are `{"params": {path: array}, "stats": {path: array}}`. Paths outside of `root` may be
     missing from `given`; those of `head` may be missing or have another shape; those that begin
-    with a prefix in `allow` may differ in any way.
+    with a prefix in `allow` may differ in any way. Counters (integers) stay those of `own`.
 
     Raises:
       UserError: listing all other differences.
@@ -265,7 +265,9 @@ def merge(
         source = given.get(part, {})
         merged[part] = dict(named)
         for path, value in named.items():
-            if path not in source:
+            if np.issubdtype(value.dtype, np.integer):
+                report.missing.append(path)  # a counter of the steps of a run: this one begins
+            elif path not in source:
                 report.missing.append(path)
                 if path.startswith(root) and not _under(path, mine):
                     problems.append(f"{path} {value.shape}: only in the model")
