@@ -233,7 +233,7 @@ class _Run:
         if best not in names:
             raise config_lib.ConfigError(
                 f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "
-                f"of these data, whose labels are {', '.join(sorted(there))}; {nearest(best, names)}"
+                f"of these data ({', '.join(sorted(there))}); {nearest(best, names)}"
             )
         if there != learnt and best == "loss":
             log.warning(

@@ -341,8 +341,8 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
     trained_for = predictor.loaded.provenance.get("trained_for")
     if trained_for is not None and "landmarks" not in trained_for:
         raise DataError(
-            f"--landmarks: {model} was trained for {', '.join(trained_for)}, not for landmarks: its "
-            "heatmaps are attention; take a model that learnt them, as configs/fan_synthetic.py does"
+            f"--landmarks: {model} was trained for {', '.join(trained_for)}, not for landmarks: "
+            "its heatmaps are attention; train one as configs/fan_synthetic.py does"
         )
     crop_scale = seen.crop_scale / (1 + seen.margin)
     return functools.partial(find_landmarks, points, size=size, crop_scale=crop_scale)

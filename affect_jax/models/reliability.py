@@ -18,6 +18,7 @@ from flax import nnx
 from jax import lax
 
 from affect_jax.errors import nearest
+from affect_jax.models.attention import attend
 from affect_jax.models.layers import Layers, normal
 
 SCOPES = ("example", "batch")
@@ -154,12 +155,8 @@ class BatchAttention(nnx.Module):
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
     """Multi-head attention of [S, Q, F] to [S, K, F]; heads are cut from the last axis."""
 
-    def split(x):
-        return x.reshape(*x.shape[:2], heads, -1)
-
-    q, k, v = split(q), split(k), split(v)
-    scores = jnp.einsum("sqhf,skhf->shqk", q * q.shape[-1] ** -0.5, k)
-    attended = jnp.einsum("shqk,skhf->sqhf", jax.nn.softmax(_cut(scores)), v)
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
+    attended = attend(q, k, v, largest=_LARGEST_LOGIT)
     return attended.reshape(*attended.shape[:2], -1)
 
 
