@@ -222,11 +222,11 @@ def sharpest(params: Any, gradients: Any, rho: float) -> Any:
 def ema_update(average: Any, params: Any, decay: float, step: Any) -> Any:
     """One step of the exponential moving average of weights and BatchNorm statistics.
 
-    Arrays of integers are counters, which have no average: those of `params` are taken.
+    Arrays of integers have no average: those of `params` are taken.
 
     Args:
         average: the average so far, in the beginning the parameters themselves.
-        params: floats to average and counters to take over, in the structure of `average`.
+        params: what is averaged, in the structure of `average`.
         decay: share of the average that is kept; early on the smaller (1 + step) / (10 + step),
             so that the average leaves the initial weights behind quickly.
         step: updates done, this one included: 1 at the first call.

@@ -73,9 +73,12 @@ def make_train_step(
         params = {**fixed, **optax.apply_updates(trained, updates)}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
-            new["ema"] = optim.ema_update(
+            ema = optim.ema_update(
                 state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
             )
+            # BatchNorm's statistics are averaged with the weights that they belong to.
+            counted = {path: stats[path] for path in blueprint.counters}
+            new["ema"] = {**ema, "stats": {**ema["stats"], **counted}}
         return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
 
     return step

@@ -19,7 +19,7 @@ from jax import lax
 
 from affect_jax.errors import nearest
 from affect_jax.models.attention import attend
-from affect_jax.models.layers import Layers, normal
+from affect_jax.models.layers import Counter, Layers, normal
 
 SCOPES = ("example", "batch")
 CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
@@ -243,7 +243,6 @@ class Reliability(nnx.Module):
         self.delta, self.temperature, self.epsilon = delta, temperature, epsilon
         self.correction, self.detach_confidence = correction, detach_confidence
         self.n_anchors, self.ramp_steps = anchors, ramp_steps
-        self.ramp_dtype = make.output_dtype
         self.deterministic = False  # switched by `model.train()` and `model.eval()`
         self.norm = make.norm(features) if normalise else None
         if anchors:
@@ -257,8 +256,7 @@ class Reliability(nnx.Module):
                 features, n_expression, attention_per_class, heads, make
             )
         if correction == "trust" and ramp_steps:
-            # An integer: a counter, which a moving average of the weights leaves as it is.
-            self.steps = nnx.BatchStat(jnp.zeros((), jnp.int32))
+            self.steps = Counter(jnp.zeros((), make.output_dtype))
 
     @classmethod
     def of(
@@ -352,8 +350,7 @@ class Reliability(nnx.Module):
         """How far "trust" has been ramped in; counts training steps."""
         if not self.ramp_steps:
             return jnp.ones((), jnp.float32)
-        steps = self.steps[...].astype(self.ramp_dtype)
-        ramp = jnp.minimum(steps / self.ramp_steps, 1)
+        ramp = jnp.minimum(self.steps[...] / self.ramp_steps, 1)
         if not self.deterministic:
             self.steps[...] = self.steps[...] + 1
         return ramp

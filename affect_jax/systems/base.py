@@ -115,7 +115,8 @@ class System:
                     'config.model.reliability.correction = "trust" is ramped in over the run where '
                     "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
                 )
-            settings["ramp_steps"] = self.config.num_steps
+            steps = self.config.num_steps
+            settings["ramp_steps"] = steps - self.first_steps(steps)
         return settings
 
     @property
@@ -185,6 +186,10 @@ class System:
                     f"config.optimizer.freeze: no parameter starts with {pattern!r}; "
                     + nearest(pattern, paths)
                 )
+
+    def first_steps(self, total_steps: int) -> int:
+        """Steps of a run of `total_steps` before the phase in which its classes are trained."""
+        return 0
 
     def phases(self, total_steps: int) -> list[Phase]:
         """Phases of a run of `total_steps` in order; the first starts at step 0."""

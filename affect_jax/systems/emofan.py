@@ -163,6 +163,9 @@ class EmoFANSystem(System):
         arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         return arguments
 
+    def first_steps(self, total_steps: int) -> int:
+        return min(self.config.landmark_stage.steps, max(total_steps // 2, 1))
+
     def phases(self, total_steps: int) -> list[Phase]:
         """The landmark trunk first, if the config gives it steps, for at most half of the run; then
         everything else.
@@ -184,7 +187,7 @@ class EmoFANSystem(System):
                 'landmarks; set landmark_stage.data to "synthetic", or landmark_stage.steps to 0'
             )
         landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
-        steps = min(stage.steps, max(total_steps // 2, 1))
+        steps = self.first_steps(total_steps)
         if steps < stage.steps:
             log.warning(
                 "config.landmark_stage.steps = %d is cut to %d, half of the run", stage.steps, steps
