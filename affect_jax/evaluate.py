@@ -11,17 +11,17 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import metrics_reliability, observe, restore, smoothing, systems
+from affect_jax import metrics_reliability, observe, restore, smoothing, systems, validity
 from affect_jax.errors import nearest
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
+from affect_jax.preprocessing import normalise
 from affect_jax.report import evaluations
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
@@ -31,12 +31,6 @@ log = logging.getLogger(__name__)
 
 Predictions = dict[str, np.ndarray]
 _LABELS = ("expression", "valence_arousal", "landmarks")
-
-
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """uint8 RGB [..., 3] to float32 network input: scaled to [0, 1], mean removed, over std."""
-    scaled = images.astype(jnp.float32) / 255.0
-    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def make_eval_step(
@@ -82,7 +76,8 @@ class Evaluation:
     """Result of one pass.
 
     Attributes:
-      metrics: name -> value, of the plain pass.
+      metrics: name -> value, of the plain pass. Examples whose predictions are no numbers are
+        wrong, make regression figures NaN and are counted as `invalid_predictions`.
       flip: the same with flip-averaged valence and arousal; None without the mirrored pass.
       video: the same with logits, valence and arousal averaged over the last frames of each video
         (see `smoothing.smooth`); None unless asked.
@@ -190,14 +185,17 @@ class Evaluator:
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
         plain, flipped = self._new_metrics(), self._new_metrics()
         kept: list[Predictions] = []
+        invalid = validity.InvalidPredictions()
         for host_batch, batch in self._mapper.prefetch(batches):
             outputs = self._mapper.local_rows(self._step(view, batch))
             plain.update(outputs, host_batch)
+            invalid.add(outputs, host_batch)
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
             if keep_predictions or tracks is not None:
                 kept.append(_with_labels(outputs, host_batch))
         result = Evaluation(self._compute(plain))
+        result.metrics |= invalid.count(getattr(batches, "describe", None))
         if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
             result.flip = self._compute(flipped)
         # Of all processes: the frames of a video are spread over them.

@@ -9,9 +9,9 @@ import optax
 from flax import nnx
 
 from affect_jax import mixing, optim, parallel, restore
-from affect_jax.evaluate import normalise
 from affect_jax.models.depth import layer_numbers
 from affect_jax.parallel import AXIS
+from affect_jax.preprocessing import normalise
 from affect_jax.systems.base import Phase, System
 from affect_jax.train_state import Blueprint, current_stats, select, take_apart
 
@@ -69,7 +69,7 @@ def make_train_step(
             # The same examples and dropout once more; loss and statistics stay those of the first.
             worse = optim.sharpest(trained, gradients, config.optimizer.sam_rho)
             gradients = jax.lax.pmean(gradient_of(worse)[1], AXIS)
-        updates, opt = optimizer.update(gradients, state["opt"], trained)
+        updates, opt = optimizer.update(gradients, state["opt"], trained, value=loss)
         params = {**fixed, **optax.apply_updates(trained, updates)}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
@@ -79,7 +79,10 @@ def make_train_step(
             # BatchNorm's statistics are averaged with the weights that they belong to.
             counted = {path: stats[path] for path in blueprint.counters}
             new["ema"] = {**ema, "stats": {**ema["stats"], **counted}}
-        return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
+        terms = {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
+        if (scale := optim.plateau_scale(opt)) is not None:
+            terms["learning_rate_scale"] = scale
+        return new, terms
 
     return step
 

@@ -23,7 +23,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import mixing, observe, parallel, restore, systems
+from affect_jax import mixing, observe, parallel, restore, systems, validity
 from affect_jax import step as step_lib
 from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
@@ -357,7 +357,9 @@ class _Run:
                     row = self._fetch(terms, done)
                     if done % config.log_every == 0 or last:
                         row |= throughput.snapshot()
-                        row["learning_rate"] = float(schedule(step - phase.start))
+                        row["learning_rate"] = float(schedule(step - phase.start)) * row.get(
+                            "learning_rate_scale", 1.0
+                        )
                         row["epoch"] = done / self.steps_per_epoch
                         writer.write(done, "train", row)
                     progress.update(
@@ -437,18 +439,16 @@ class _Run:
         progress.status("validation")
         metrics = self.evaluator.run(state, self.validation).metrics
         writer.write(step, "validation", metrics)
-        best = self.config.checkpoint.best_metric
-        if not math.isfinite(metrics.get(best, math.nan)):
-            log.warning(
-                "step %d: validation gave no finite %s, and its checkpoint cannot be chosen",
-                step,
-                best,
-            )
         shown = ("loss", "accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
         progress.log(
             f"step {step}: validation "
             + "  ".join(f"{k} {metrics[k]:.3f}" for k in shown if k in metrics)
         )
+        best = self.config.checkpoint.best_metric
+        if validity.COUNT in metrics:  # not to be selected, however good the others
+            metrics = {**metrics, best: math.nan}
+        if not math.isfinite(metrics.get(best, math.nan)):
+            log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best)
         return metrics
 
     def finish(self, state: dict[str, Any], writer: observe.MetricWriter) -> Result:

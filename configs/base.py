@@ -92,9 +92,10 @@ def get_config() -> ConfigDict:
         dict(
             name="adam",  # adam, adamw, sgd
             learning_rate=1e-3,
-            schedule="step",  # constant, step, exponential, cosine
+            schedule="step",  # constant, step, exponential, cosine, plateau
             step_epochs=15.0,  # step: epochs between decays
-            decay_factor=0.1,  # step: at each decay; exponential: each epoch
+            decay_factor=0.1,  # step and plateau: at each decay; exponential: each epoch
+            plateau_patience=100,  # plateau: steps without a lower training loss before a decay
             final_fraction=0.0,  # cosine: where it ends, as a share of learning_rate
             warmup_steps=0,
             warmup_epochs=0.0,  # used when warmup_steps is 0
@@ -138,7 +139,9 @@ def get_config() -> ConfigDict:
                 domain="a",  # camera: a, b
                 test_domain="",  # camera of the test split; "": the same
             ),
-            classes="",  # "" inferred; a known label order such as "affectnet8"; or "a,b,c"
+            # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are
+            # numbers are ids of that order; in a list they are positions from 0.
+            classes="",
             clean=False,  # AffectNet: drop training rows whose category contradicts their VA
             clean_eval=False,  # the same for validation and test
             exclude="",  # text file, a path a line: wrong pictures left out of validation and test
@@ -260,7 +263,7 @@ def reliability(**changes: Any) -> FieldReference:
             heads=4,  # of the attention
             attention_per_class=1,  # outputs of the attention; with "batch"
             correction="weighted",  # weighted (= both), geometric, attentive, off, trust
-            ramp_steps=0,  # of "trust"; 0: the length of the run, if num_steps is set
+            ramp_steps=0,  # of "trust"; 0: all steps that train classes, if num_steps is set
             temperature=1.0,  # of the primary logits
             epsilon=1e-4,  # of the confidence weights
             detach_confidence=False,  # no gradient through confidences

@@ -1,35 +1,35 @@
 """Rows of a manifest or a folder tree to checked columns.
 
-Every row is checked before training: its file and its numbers (`manifest_rows`), then its class. A
-row that cannot be used is counted, named in the log with its reason and left out.
+Every row is checked before training: its file and its numbers (`manifest_rows`), its class
+(`labels`), and whether other rows say otherwise of the same picture (`repeats`). A row that cannot
+be used is counted, named in the log with its reason and left out.
 """
 
 import dataclasses
+import difflib
 import logging
 import math
+import os
 import pathlib
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from data_pipelines import labels, persons, repeats, split_names
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
     DataError,
     TooManyBadRecords,
-    canonical_name,
-    infer_order,
-    known_names,
-    resolve_classes,
+    shorten,
 )
 from data_pipelines.manifest_rows import (
     ATTRIBUTE_COLUMNS,
+    COLUMNS,
     BadRow,
     Row,
-    is_id,
     parse_row,
 )
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
 NAMED_BAD_ROWS = 20  # lines in the log
-_MOSTLY_KNOWN = 0.9
+_ALIKE = 0.75  # similarity of a misspelt column
 
 
 @dataclasses.dataclass
@@ -54,8 +54,9 @@ class Table:
       valence_arousal: float32 [n, 2].
       landmarks: float32 [n, 68, 2] or None where no row has any.
       box: float32 [n, 4] or None.
-      persons: n names; the path itself where unknown.
-      groups: int32 [n] video, clip or person.
+      persons: n names of what must not stand in two splits (see `persons.components`); the path
+        itself where unknown.
+      groups: int32 [n] video, clip or person; group_names gives their names.
       tracks: int32 [n] video or clip, whose rows stand in the order of their frames.
       split: int8 [n] as given (-1 = not given) or None.
       attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
@@ -73,6 +74,7 @@ class Table:
     box: np.ndarray | None
     persons: list[str]
     groups: np.ndarray
+    group_names: tuple[str, ...]
     tracks: np.ndarray
     split: np.ndarray | None
     attributes: np.ndarray | None
@@ -89,6 +91,7 @@ def build_table(
     root: pathlib.Path,
     classes: str | tuple[str, ...] = "",
     max_bad_fraction: float = 0.1,
+    few: int = labels.FEW_ROWS,
 ) -> Table:
     """Checks rows and turns them into columns.
 
@@ -96,31 +99,41 @@ def build_table(
       rows: (line number, column -> value); see the table of columns in `sources`.
       name, root: for messages, and the folder that relative paths refer to.
       classes: class names, or the name of a known label order; empty = inferred.
-      max_bad_fraction: share of unusable rows that is put up with.
+      max_bad_fraction: maximum fraction of unusable rows tolerated.
+      few: see `labels.assign_classes`.
 
     Raises:
-      DataError: no rows, a column that is missing, or none left to use.
+      DataError: no rows, labels that cannot be told, a column that is missing, or none left to use.
       TooManyBadRecords: more unusable rows than that.
     """
     good: list[Row] = []
     bad: list[tuple[int, str, str]] = []
     columns: set[str] = set()
+    folders: dict[str, str] = {}
     for number, row in rows:
         path = "" if isinstance(row, BadRow) else str(row.get("path") or "").strip()
         try:
             if isinstance(row, BadRow):
                 raise row
             columns.update(row)
-            good.append(parse_row(number, path, row, root))
+            good.append(parse_row(number, path, row, root, folders))
         except BadRow as e:
             bad.append((number, path, str(e)))
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
-    good = _in_time(good, bad)
-    class_names, good, expression = _assign_classes(good, bad, classes, name)
+    good = _in_time(_with_splits(good), bad)
+    class_names, good, expression = labels.assign_classes(good, bad, classes, name, few)
+    good, expression = repeats.without_repeats(good, expression, class_names, bad, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
     return _columns(good, expression, bad, columns, class_names, name, root)
+
+
+def _with_splits(rows: list[Row]) -> list[Row]:
+    """The rows with `eval` read as test, or as validation beside a test split."""
+    tested = any(r.split == persons.TEST for r in rows)
+    meaning = persons.VALIDATION if tested else persons.TEST
+    return [r._replace(split=meaning) if r.split == split_names.EVALUATION else r for r in rows]
 
 
 def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
@@ -129,39 +142,57 @@ def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
     A video without frame numbers keeps the order of the file; where others of a video have one, a
     row without goes to `bad`.
     """
-    numbered = {(r.person, r.video) for r in rows if r.frame is not None}
+    videos = _videos(rows)
+    numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}
     if not numbered:
         return rows
-    lost = [r for r in rows if r.frame is None and r.video and (r.person, r.video) in numbered]
     reason = "no frame number, which other rows of the same video have"
-    bad += [(r.number, r.path, reason) for r in lost]
-    left_out = {r.number for r in lost}
-    rows = [r for r in rows if r.number not in left_out]
-    first: dict[tuple[str | None, str], int] = {}
-    for i, r in enumerate(rows):
-        if r.video:
-            first.setdefault((r.person, r.video), i)
-    keys = [
-        (first[r.person, r.video], r.frame or 0.0) if r.video else (i, 0.0)
-        for i, r in enumerate(rows)
-    ]
-    return [rows[i] for i in sorted(range(len(rows)), key=keys.__getitem__)]
+    kept = []
+    for row, video in zip(rows, videos, strict=True):
+        if row.frame is None and video in numbered:
+            bad.append((row.number, row.path, reason))
+        else:
+            kept.append((row, video))
+    first: dict[tuple[str, str], int] = {}
+    for i, (_, video) in enumerate(kept):
+        if video:
+            first.setdefault(video, i)
+    keys = [(first[v], r.frame or 0.0) if v else (i, 0.0) for i, (r, v) in enumerate(kept)]
+    return [kept[i][0] for i in sorted(range(len(kept)), key=keys.__getitem__)]
+
+
+def _videos(rows: list[Row]) -> list[tuple[str, str] | None]:
+    """(person, video) that each row is a frame of; persons may use one name for theirs.
+
+    A row without a person is of the only person who has such a video, or of a video of its own.
+    """
+    owners: dict[str, set[str]] = {}
+    for r in rows:
+        if r.video and r.person:
+            owners.setdefault(r.video, set()).add(r.person)
+    only = {video: next(iter(who)) for video, who in owners.items() if len(who) == 1}
+    return [(r.person or only.get(r.video, ""), r.video) if r.video else None for r in rows]
 
 
 def _tracks(rows: list[Row]) -> np.ndarray:
-    """Numbers of the videos, -1 where there is none. Persons may use one name for theirs."""
-    numbers: dict[tuple[str | None, str], int] = {}
+    """Numbers of the videos, -1 where there is none."""
+    numbers: dict[tuple[str, str], int] = {}
     return np.array(
-        [
-            numbers.setdefault((r.person, r.video), len(numbers)) if r.video else MISSING_ID
-            for r in rows
-        ],
+        [numbers.setdefault(v, len(numbers)) if v else MISSING_ID for v in _videos(rows)],
         np.int32,
     )
 
 
+def _components(rows: list[Row], name: str) -> list[str]:
+    """What must not stand in two splits, with a warning of all that is joined or unknown."""
+    paths = [os.path.normcase(r.file) for r in rows]
+    found = persons.components([r.names for r in rows], paths, [r.path for r in rows])
+    persons.report(name, found)
+    return found.names
+
+
 def _check_columns(columns: set[str], name: str) -> None:
-    listed = ", ".join(sorted(columns))
+    listed = shorten(", ".join(sorted(columns)))
     if columns and "path" not in columns:
         raise DataError(f"{name} has no column `path`; its columns are {listed}")
     if columns and ("valence" in columns) != ("arousal" in columns):
@@ -171,69 +202,28 @@ def _check_columns(columns: set[str], name: str) -> None:
             f"{name} has no label: it needs a column `expression`, `valence` and `arousal`, or "
             f"`landmarks`; its columns are {listed}"
         )
-
-
-def _class_names(tokens: Counter, classes: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The configured names, or those inferred from how often each label was written."""
-    if classes:
-        return resolve_classes(classes)
-    ids = Counter({t: n for t, n in tokens.items() if is_id(t)})
-    if ids.total() > tokens.total() / 2:
-        distinct = {int(float(t)) for t in ids}
-        # An id far beyond the number of ids seen is a slip of the pen, not a class.
-        top = max((i for i in distinct if 0 <= i <= 2 * len(distinct)), default=-1)
-        return tuple(str(i) for i in range(top + 1))
-    names = Counter({t: n for t, n in tokens.items() if not is_id(t)})
-    known = {t: n for t, n in names.items() if canonical_name(t) in known_names()}
-    # Nearly all rows name basic expressions: then the rest are misspelt, not classes of their own.
-    if known and sum(known.values()) >= _MOSTLY_KNOWN * names.total():
-        names = Counter(known)
-    spelling: dict[str, str] = {}
-    for token, _ in names.most_common():
-        spelling.setdefault(canonical_name(token), token)
-    return infer_order(list(spelling.values()))
-
-
-def _assign_classes(
-    rows: list[Row],
-    bad: list[tuple[int, str, str]],
-    classes: str | tuple[str, ...],
-    name: str,
-) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
-    """Class names, the rows whose class is known (or missing), and their class ids."""
-    tokens = Counter(r.expression for r in rows if r.expression is not None)
-    class_names = _class_names(tokens, classes)
-    known = {canonical_name(n): i for i, n in enumerate(class_names)}
-    ids: dict[str | None, int] = {None: MISSING_ID}
-    for token in tokens:
-        number = int(float(token)) if is_id(token) else -1
-        if canonical_name(token) in known:
-            ids[token] = known[canonical_name(token)]
-        elif 0 <= number < len(class_names):
-            ids[token] = number
-    kept, expression = [], []
-    for row in rows:
-        if row.expression in ids:
-            kept.append(row)
-            expression.append(ids[row.expression])
-        else:
-            what = "class id" if is_id(row.expression) else "unknown class name"
-            listed = ", ".join(class_names) or "none"
-            reason = f"{what} {row.expression!r}; the classes are {listed}"
-            bad.append((row.number, row.path, reason))
-    bad.sort(key=lambda b: b[0])
-    absent = set(range(len(class_names))) - set(expression)
-    if absent and tokens:
+    aliases = [c for c in persons.WHO_COLUMNS if c in columns]
+    if len(aliases) > 1:
         log.warning(
-            "%s: no picture of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
+            "%s has the columns %s: the first of them that is filled names the person of a row",
+            name,
+            ", ".join(aliases),
         )
-    return class_names, kept, np.array(expression, np.int32)
+    unread = sorted(columns - set(COLUMNS) - {""})
+    alike = {c: difflib.get_close_matches(c, COLUMNS, n=1, cutoff=_ALIKE) for c in unread}
+    for column in unread:
+        hint = f"; did you mean {alike[column][0]}?" if alike[column] else ""
+        level = logging.WARNING if hint else logging.INFO
+        log.log(level, "%s: column %s is not read%s", name, column, hint)
 
 
 def _report_bad(
     bad: list[tuple[int, str, str]], total: int, name: str, max_bad_fraction: float
 ) -> None:
-    lines = [f"{name}{f':{row}' if row else ''}: {path}: {reason}" for row, path, reason in bad]
+    lines = [
+        f"{name}{f':{row}' if row else ''}: {shorten(path)}: {shorten(reason)}"
+        for row, path, reason in bad
+    ]
     for line in lines[:NAMED_BAD_ROWS]:
         log.warning("left out: %s", line)
     if len(lines) > NAMED_BAD_ROWS:
@@ -268,7 +258,8 @@ def _columns(
     names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
     places = [ATTRIBUTE_COLUMNS.index(a) for a in names]
     coded = [_code([r.attributes[k] for r in rows], a) for k, a in zip(places, names, strict=True)]
-    groups = {g: i for i, g in enumerate(sorted({r.group for r in rows} - {None}))}
+    group_names = tuple(sorted({r.group for r in rows} - {None}))
+    groups = {g: i for i, g in enumerate(group_names)}
     return Table(
         name=name,
         root=root,
@@ -279,15 +270,16 @@ def _columns(
         valence_arousal=np.array([(r.valence, r.arousal) for r in rows], np.float32).reshape(-1, 2),
         landmarks=stack([r.landmarks for r in rows], (NUM_LANDMARKS, 2)),
         box=stack([r.box for r in rows], (4,)),
-        persons=[r.person or r.path for r in rows],
+        persons=_components(rows, name),
         groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
+        group_names=group_names,
         tracks=_tracks(rows),
         split=np.array([r.split for r in rows], np.int8) if "split" in columns else None,
         attributes=np.stack([codes for codes, _ in coded], 1) if names else None,
         attribute_names=names,
         attribute_values=tuple(values for _, values in coded),
         bad=bad,
-        has_persons=any(r.person for r in rows),
+        has_persons=any(any(r.names) for r in rows),
     )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from data_pipelines.example import DataError
 
+FITS = ("cover", "contain", "stretch")
+
 
 @dataclasses.dataclass(frozen=True)
 class Params:
@@ -60,12 +62,21 @@ class Params:
         """The same crop without any randomness, for evaluation."""
         return Params(self.box_scale, self.fit, self.margin, random_crop=False)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing is drawn: every picture comes out as in evaluation."""
+        drawn = ("rotation", "scale", "translation", "flip", "brightness", "contrast")
+        drawn += ("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase")
+        moved = self.random_crop and self.margin
+        return not moved and not any(getattr(self, name) for name in drawn)
+
 
 PRESETS: dict[str, Params] = {
     "none": Params(),
     # EmoFAN's crop of a landmark box: 200/220 of width plus height, that is 1.82 x the mean side.
     "emofan": Params(box_scale=20 / 11, rotation=18, scale=0.15, translation=0.05, flip=0.5),
-    # ARBEx's list: resize, scale, rotation, pad, flip, crop of 224 from 256, colour, noise.
+    # ARBEx's list: resize, scale, rotation, pad, flip, crop of 224 from 256, colour, noise. Grey
+    # and erasing are ours and not in it; configs that follow the paper switch erasing off.
     "arbex_heavy": Params(
         margin=32 / 224,
         rotation=15,
@@ -109,8 +120,8 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
             raise DataError(f"data.augment_overrides has no {name!r}{hint}")
     params = dataclasses.replace(PRESETS[preset], **changes)
-    if params.fit not in ("cover", "contain", "stretch"):
-        raise DataError(f"augmentation: fit is {params.fit!r}; known: cover, contain, stretch")
+    if params.fit not in FITS:
+        raise DataError(f"augmentation: fit is {params.fit!r}; known: {', '.join(FITS)}")
     if not 0 <= params.scale < 1 or params.box_scale <= 0 or params.margin < 0:
         raise DataError("augmentation: scale in [0, 1), box_scale > 0 and margin >= 0 are needed")
     return params

@@ -185,7 +185,7 @@ class Reliability(nnx.Module):
       correction: "weighted" or "both": as above. "geometric", "attentive": t is that one alone.
         "off": L = l. "trust": the official blend, L = (1 - r) l + r (c_l l + (1 - c_l) t), where r
         rises from 0 to 1 in `ramp_steps` training steps.
-      ramp_steps: of "trust"; 0: r is 1 from the start. (In a config 0 is the length of the run,
+      ramp_steps: of "trust"; 0: r is 1 from the start. (In a config 0 is what trains the classes,
         which `systems.base` puts in.)
       temperature: divides the primary logits.
       epsilon: of the confidence weights.

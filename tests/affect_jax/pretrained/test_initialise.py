@@ -154,6 +154,6 @@ def test_counters_of_the_source_stay_where_they_are():
     own = {"params": {"w": np.zeros(2)}, "stats": {"steps": np.zeros(()), "mean": np.zeros(2)}}
     given = {"params": {"w": np.ones(2)}, "stats": {"steps": np.array(450.0), "mean": np.ones(2)}}
     for source in (given, {**given, "stats": {"mean": np.ones(2)}}):
-        merged, report = initialise.merge(own, source, counters={"steps"})
+        merged, report = pretrained.merge(own, source, counters={"steps"})
         assert merged["stats"]["steps"] == 0 and merged["stats"]["mean"][0] == 1
         assert report.missing == ["steps"]
