@@ -73,14 +73,25 @@ def _numbers(row: dict[str, Any]) -> Figures:
 
 def digest(config: ml_collections.ConfigDict) -> str:
     """A short name of what a run learns; the same in later versions, whose new fields are idle."""
-    default = config_lib.flatten(config_lib.to_plain(base.get_config()))
+    default, given = (
+        _with_mode(config_lib.flatten(config_lib.to_plain(c))) for c in (base.get_config(), config)
+    )
     fields = {
         key: value
-        for key, value in config_lib.flatten(config_lib.to_plain(config)).items()
+        for key, value in given.items()
         if (key in _TELLING or not config_lib.is_free(key))
         and (key.startswith("model.") or key not in default or default[key] != value)
     }
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_mode(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config with "max" or "min" in place of an automatic best_mode."""
+    mode = fields["checkpoint.best_mode"]
+    higher = observe.higher_is_better(fields["checkpoint.best_metric"])
+    if higher is not None:
+        mode = "max" if higher else "min"
+    return {**fields, "checkpoint.best_mode": mode}
 
 
 def stage_states(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]] | None:

@@ -21,6 +21,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from affect_jax import checkpoint_files as files
 from affect_jax import parallel
+from affect_jax.config import selection_mode
 from affect_jax.errors import UserError
 from affect_jax.observe import quiet_orbax
 from data_pipelines import disk
@@ -94,13 +95,14 @@ class Checkpointer:
       workdir: the run's folder; checkpoints go to `workdir/checkpoints`.
       keep: how many of the latest checkpoints to keep.
       best_metric: validation metric whose best checkpoint is kept as well.
-      best_mode: "max" or "min".
+      best_mode: "max", "min" or "auto", see `config.selection_mode`.
       read_only: never creates, deletes or cleans anything (evaluation).
 
     Unless `read_only`, damaged checkpoints are first moved to `workdir/damaged_checkpoints`.
 
     Raises:
-      UserError: for an unknown `best_mode` or a `keep` below 1, or if no checkpoint is whole.
+      UserError: for a `best_mode` that is unknown or contradicts the metric, a `keep` below 1, or
+        if no checkpoint is whole.
     """
 
     def __init__(
@@ -109,14 +111,12 @@ class Checkpointer:
         *,
         keep: int = 2,
         best_metric: str = "loss",
-        best_mode: str = "min",
+        best_mode: str = "auto",
         read_only: bool = False,
     ):
-        if best_mode not in ("max", "min"):
-            raise UserError(f'config.checkpoint.best_mode = {best_mode!r}; use "max" or "min"')
         if keep < 1:
             raise UserError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
-        sign = 1.0 if best_mode == "max" else -1.0
+        sign = 1.0 if selection_mode(best_metric, best_mode) == "max" else -1.0
 
         def score(metrics: dict[str, float]) -> float:
             value = metrics.get(best_metric)
@@ -201,18 +201,30 @@ class Checkpointer:
         return max(files.steps(self.directory), default=None)
 
     def best_step(self) -> int | None:
-        """Returns the best step by the validation metric, or None if none was evaluated."""
+        """Returns the best step by the validation metric, or None if none was evaluated.
+
+        Raises:
+          UserError: if some were, and the metric is a finite number for none of them.
+        """
         ranked = self._ranked()
         return ranked[0] if ranked else None
 
     def _ranked(self) -> list[int]:
-        """Steps that were evaluated, the best first; of equals the newer one."""
+        """Steps with a finite validation metric, the best first; of equals the newer one."""
         scores = []
         for step in files.steps(self.directory):
             with contextlib.suppress(OSError, ValueError):  # damaged
                 if metrics := files.read_metrics(self.directory, step):
                     scores.append((self._score(metrics), step))
-        return [step for _, step in sorted(scores, reverse=True)]
+        finite = [(score, step) for score, step in scores if np.isfinite(score)]
+        if scores and not finite:
+            raise UserError(
+                f"validation gave no finite {self.best_metric!r} for any checkpoint in "
+                f"{self.directory}, so that none is the best one; there are "
+                f"{files.steps(self.directory)}: use one of them or "
+                '"latest", or train with a lower config.optimizer.learning_rate'
+            )
+        return [step for _, step in sorted(finite, reverse=True)]
 
     def resolve(self, name: str) -> int:
         """Turns "best", "latest" or a step number into the step of a whole checkpoint.

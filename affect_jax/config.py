@@ -12,7 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from affect_jax import observe
+from affect_jax import metrics_reliability, observe
 from affect_jax.errors import UserError, nearest
 from configs import base
 
@@ -177,11 +177,49 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 f"config.model.{key} = {values}; give three numbers, as (0.5,0.5,0.5)"
             )
+    selection_mode(config.checkpoint.best_metric, config.checkpoint.best_mode)
     if config.loss.teacher and not config.loss.distillation_weight:
         raise ConfigError(
             "config.loss.teacher is set, but config.loss.distillation_weight is 0: the teacher "
             "would not be used"
         )
+
+
+def selection_mode(metric: str, mode: str = "auto") -> str:
+    """Returns "max" or "min", whichever value of `metric` is the best one.
+
+    Args:
+      metric: `checkpoint.best_metric`.
+      mode: `checkpoint.best_mode`; "auto" or "" asks for what is known of the metric.
+
+    Raises:
+      ConfigError: an unknown mode, one that contradicts the metric, or "auto" for a metric that is
+        unknown or of which neither more nor less is better.
+    """
+    key = f"config.checkpoint.best_mode = {mode!r}"
+    if mode not in ("", "auto", "max", "min"):
+        raise ConfigError(f'{key}; use "auto", "max" or "min"')
+    higher = observe.higher_is_better(metric)
+    if higher is None:
+        if mode in ("max", "min"):
+            return mode
+        known = metrics_reliability.known_names()
+        if metric not in known:
+            raise ConfigError(
+                f"config.checkpoint.best_metric = {metric!r} is not a metric; "
+                + nearest(metric, known)
+            )
+        raise ConfigError(
+            f"config.checkpoint.best_metric = {metric!r}: neither more nor less of it is better; "
+            'set checkpoint.best_mode to "max" or "min", or choose another metric'
+        )
+    right = "max" if higher else "min"
+    if mode not in ("", "auto", right):
+        raise ConfigError(
+            f"{key} with best_metric = {metric!r} would choose the worst checkpoint; "
+            f'leave best_mode at "auto", or set it to "{right}"'
+        )
+    return right
 
 
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -210,7 +248,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
         return
     moved = _PLACES if (workdir / DATA_FILE).exists() else ()
     recorded = flatten(to_plain(read_workdir_config(workdir)))
-    wanted = flatten(to_plain(config))
+    wanted = flatten(to_plain(from_recorded(to_plain(config))))
     lines = []
     for key in sorted(recorded.keys() | wanted.keys()):
         # Results of other folds are none of these.
@@ -269,7 +307,7 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
     """The config of a run from what `to_plain` made of it, perhaps in an earlier version.
 
     Fields that did not exist then have the values of `configs/base.py`, which keep things as they
-    were.
+    were. `checkpoint.best_mode` is "auto" where the metric tells it.
     """
     recorded = copy.deepcopy(recorded)
     for key, value in flatten(to_plain(base.get_config())).items():
@@ -280,6 +318,9 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
         for section in sections:
             place = place.setdefault(section, {})
         place.setdefault(name, value)
+    checkpoint = recorded["checkpoint"]
+    if observe.higher_is_better(checkpoint["best_metric"]) is not None:
+        checkpoint["best_mode"] = "auto"
     return ml_collections.ConfigDict(recorded)
 
 

@@ -155,9 +155,11 @@ def _only(text: str, count: int) -> list[int]:
 def _same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     path = workdir / config_lib.CONFIG_FILE
     try:
-        return json.loads(path.read_text()) == config_lib.to_plain(config)
+        recorded = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
         return False
+    then, now = (config_lib.from_recorded(c) for c in (recorded, config_lib.to_plain(config)))
+    return config_lib.to_plain(then) == config_lib.to_plain(now)
 
 
 def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[str, float], Any]:

@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from affect_jax import parallel
 from data_pipelines import pipeline, sources
+from data_pipelines.example import LABELS, DataError
 
 _PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
 
@@ -22,6 +24,27 @@ def synthetic_training_source(config: ml_collections.ConfigDict) -> Any:
     section = config.data.copy_and_resolve_references()
     section.source = "synthetic"
     return sources.make_sources(section)["train"]
+
+
+def labels_of(source: Any) -> frozenset[str]:
+    """The label fields (of `example.LABELS`) that at least one record of `source` holds.
+
+    `source.has` may be about a larger whole, of which `source` is a part. Records are read until
+    each field has been seen, which the first one does as a rule.
+    """
+    missing = set(LABELS & source.has)
+    if not (np.asarray(source.labels) >= 0).any():
+        missing.discard("expression")
+    wanted = missing - {"expression"}
+    for i in range(len(source)):
+        if not wanted:
+            break
+        try:
+            record = source[i]
+        except (OSError, DataError):
+            continue  # the pipeline reports it
+        wanted -= {name for name in wanted if np.isfinite(record.get(name, np.nan)).any()}
+    return frozenset(missing - wanted)
 
 
 def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: int) -> Any:

@@ -7,7 +7,7 @@ batch size or on the number of devices and processes.
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
@@ -98,12 +98,25 @@ class Evaluation:
     predictions: Predictions | None = None
 
 
-def total_loss(metrics: dict[str, float]) -> float:
-    """One figure for model selection: negative log-likelihood + 1 - mean CCC (+ NME)."""
-    total = metrics.get("nll", 0.0)
-    if "valence_ccc" in metrics:
-        total += 1.0 - (metrics["valence_ccc"] + metrics["arousal_ccc"]) / 2
-    return total + metrics.get("nme", 0.0)
+def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str, float]:
+    """Puts `loss`, one figure for model selection, in front of the metrics of a split.
+
+    It is the sum of the negative log-likelihood, 1 - the mean CCC of valence and arousal, and the
+    NME: of the labels that the run learns and the split has. Without any there is no `loss`.
+
+    Args:
+      metrics: name -> value.
+      supervised: label fields that the loss of the run trains, see `System.supervised`.
+    """
+    terms = []
+    if "expression" in supervised and "nll" in metrics:
+        terms.append(metrics["nll"])
+    ccc = [metrics[n] for n in ("valence_ccc", "arousal_ccc") if n in metrics]
+    if "valence_arousal" in supervised and ccc:
+        terms.append(1.0 - sum(ccc) / len(ccc))
+    if "landmarks" in supervised and "nme" in metrics:
+        terms.append(metrics["nme"])
+    return {"loss": sum(terms), **metrics} if terms else dict(metrics)
 
 
 class Evaluator:
@@ -133,20 +146,32 @@ class Evaluator:
         step = make_eval_step(system, blueprint, system.config.data.image_size, flip=flip)
         self._step = mapper.map(step, sharded_output=True)
 
-    def _new_metrics(self) -> MetricSet:
+    def _new_metrics(self, has: Collection[str] | None = None) -> MetricSet:
+        system = self._system
+        fields = system.has & system.known
+        if has is not None:
+            fields &= frozenset(has)
         return MetricSet(
-            has=self._system.has,
-            num_classes=self._system.num_classes,
-            class_names=self._system.class_names,
+            has=fields,
+            num_classes=system.num_classes,
+            class_names=system.class_names,
             min_count=self._min_count,
-            extra=self._system.extra_metrics(self._min_count),
+            # They are about classes.
+            extra=system.extra_metrics(self._min_count) if "expression" in fields else (),
         )
 
-    def metric_names(self) -> set[str]:
-        """Names that `run` will measure, known before any picture is read."""
+    def metric_names(self, has: Collection[str] | None = None) -> set[str]:
+        """Names that `run` will measure, known before any picture is read.
+
+        Args:
+          has: label fields of the split; default: all those of the training data.
+        """
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
-        return metrics_reliability.names_of(self._new_metrics(), self._system.num_classes, count)
+        system = self._system
+        names = metrics_reliability.names_of(self._new_metrics(has), system.num_classes, count)
+        fields = system.supervised if has is None else system.supervised & frozenset(has)
+        return names if fields else names - {"loss"}
 
     def run(
         self,
@@ -179,7 +204,7 @@ class Evaluator:
                 kept.append(_with_labels(outputs, host_batch))
         result = Evaluation(self._compute(plain))
         result.metrics |= invalid.count(getattr(batches, "describe", None))
-        if self._flip and "valence_ccc" in result.metrics:
+        if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
             result.flip = self._compute(flipped)
         # Of all processes: the frames of a video are spread over them.
         joined = _join(kept) if kept else None
@@ -193,14 +218,13 @@ class Evaluator:
         """Metrics of joined predictions, which every process holds."""
         labels = {k: joined.get(f"true_{k}", joined.get(k)) for k in _LABELS}
         metrics = self._new_metrics().update(joined, labels).compute()
-        return {"loss": total_loss(metrics), **metrics}
+        return with_loss(metrics, self._system.supervised)
 
     def _compute(self, local: MetricSet) -> dict[str, float]:
         merged = self._new_metrics()
         for row in all_gather_hosts(local.to_array()):
             merged.merge(merged.from_array(row))
-        metrics = merged.compute()
-        return {"loss": total_loss(metrics), **metrics}
+        return with_loss(merged.compute(), self._system.supervised)
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
@@ -266,6 +290,19 @@ def _check_same_split(
             )
 
 
+def _as_trained(
+    config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """Returns `config` with what tells which outputs the run was trained for."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for key in ("init_from", "landmark_stage", "loss", "optimizer"):
+            config[key] = recorded[key]
+        if "train_trunk" in recorded.model:
+            config.model.train_trunk = recorded.model.train_trunk
+    return config
+
+
 def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Evaluation:
     """Evaluates a checkpoint of a run on one split, as `--mode=eval` does.
 
@@ -279,6 +316,8 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     """
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)
+    recorded = config_lib.read_workdir_config(workdir)
+    config = _as_trained(config, recorded)
     loaded = restore.load_run(workdir, config.eval.checkpoint, mapper, config=config)
     sources = data_lib.make_sources(config)
     split = config.eval.split
@@ -298,7 +337,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     system = systems.create(
         config,
         class_names=loaded.class_names,
-        has=frozenset(source.has) & loaded.system.has,
+        has=frozenset(source.has) & loaded.system.known,
         class_counts=loaded.system.class_counts,
     )
     evaluator = Evaluator(

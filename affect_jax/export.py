@@ -39,7 +39,7 @@ def export(
         provenance={
             "workdir_config": config_lib.to_plain(run.config),
             "step": run.step,
-            "trained_for": sorted(run.system.has),
+            "trained_for": sorted(run.system.known),
         },
     )
     return run.step

@@ -197,7 +197,10 @@ class _Run:
         self.teacher = None
         if config.loss.teacher:
             self.teacher = restore.load_teacher(
-                config.loss.teacher, mapper, tuple(sources["train"].class_names)
+                config.loss.teacher,
+                mapper,
+                tuple(sources["train"].class_names),
+                system.supervised,
             )
         self.start = checkpointer.latest_step() or 0
         with data_lib.train_batches(config, sources["train"], self.start) as batches:
@@ -209,15 +212,46 @@ class _Run:
         )
         # Every class counts in the selection: few validation persons show the rare ones.
         self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
-        best = config.checkpoint.best_metric
-        if best not in self.evaluator.metric_names():
-            raise config_lib.ConfigError(
-                f"config.checkpoint.best_metric = {best!r} is not measured on these data; "
-                + nearest(best, self.evaluator.metric_names())
-            )
+        self._check_selection()
         self.tracks = tracks_to_smooth(config, sources["test"])
         self.is_main = parallel.is_main_process()
         self.batches: Any = None
+
+    def _check_selection(self) -> None:
+        """Checks that the validation split can choose a checkpoint.
+
+        Raises:
+          ConfigError: nothing is learnt, the split has no label of what is, or
+            `checkpoint.best_metric` is not measured on it.
+        """
+        learnt = self.system.supervised
+        if not learnt:
+            raise config_lib.ConfigError(
+                "this run would learn nothing: config.loss has no term for the labels of the "
+                f"training data, {', '.join(sorted(self.system.has)) or 'none'}; see "
+                "loss.categories, loss.regression and loss.heatmap_weight"
+            )
+        there = data_lib.labels_of(self.sources["validation"]) & learnt
+        if not there:
+            raise config_lib.ConfigError(
+                f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
+                "learns: no checkpoint could be chosen by it. Label it, or take it out of the "
+                "split column: config.data.validation_fraction of the training persons are then "
+                "held out instead"
+            )
+        best = self.config.checkpoint.best_metric
+        names = self.evaluator.metric_names(there)
+        if best not in names:
+            raise config_lib.ConfigError(
+                f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "
+                f"of these data ({', '.join(sorted(there))}); {nearest(best, names)}"
+            )
+        if there != learnt and best == "loss":
+            log.warning(
+                "the validation split has no labels of %s: the loss that chooses the checkpoint "
+                "leaves them out",
+                ", ".join(sorted(learnt - there)),
+            )
 
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
@@ -422,8 +456,11 @@ class _Run:
             f"step {step}: validation "
             + "  ".join(f"{k} {metrics[k]:.3f}" for k in shown if k in metrics)
         )
+        best = self.config.checkpoint.best_metric
         if validity.COUNT in metrics:  # not to be selected, however good the others
-            metrics = {**metrics, self.config.checkpoint.best_metric: math.nan}
+            metrics = {**metrics, best: math.nan}
+        if not math.isfinite(metrics.get(best, math.nan)):
+            log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best)
         return metrics
 
     def finish(self, state: dict[str, Any], writer: observe.MetricWriter) -> Result:

@@ -318,7 +318,8 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
       model: folder of a model with 68 heatmaps, as `affect_jax.convert` or training writes it.
 
     Raises:
-      DataError: there is no such model, or it gives no heatmaps of 68 landmarks.
+      DataError: there is no such model, it gives no heatmaps of 68 landmarks, or it was not trained
+        for them.
     """
     # The only place where this package knows of the other one, and only when asked to.
     import affect_jax
@@ -344,6 +345,12 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
         raise DataError(
             f"--landmarks: {model} was trained on whole pictures, not on faces cut out by their "
             "box; train one with data.crop=auto, as configs/fan_synthetic.py does"
+        )
+    trained_for = predictor.loaded.provenance.get("trained_for")
+    if trained_for is not None and "landmarks" not in trained_for:
+        raise DataError(
+            f"--landmarks: {model} was trained for {', '.join(trained_for)}, not for landmarks: "
+            "its heatmaps are attention; train one as configs/fan_synthetic.py does"
         )
     crop_scale = follows / (1 + seen.margin)
     return functools.partial(find_landmarks, points, size=size, crop_scale=crop_scale)

@@ -14,7 +14,7 @@ from affect_jax.observe.rows import (
     swap_folder,
     write_atomically,
 )
-from affect_jax.observe.tables import results_table
+from affect_jax.observe.tables import higher_is_better, results_table
 
 __all__ = [
     "EVALUATIONS_FILE",
@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "Throughput",
     "duration",
+    "higher_is_better",
     "quiet_orbax",
     "read_metrics",
     "results_table",

@@ -1,6 +1,12 @@
 """Weights from elsewhere: released checkpoints (`convert`) and our own models (`init_from`)."""
 
-from affect_jax.pretrained.conversion import Released, architectures, convert, convert_state
+from affect_jax.pretrained.conversion import (
+    Released,
+    architectures,
+    convert,
+    convert_state,
+    trained_for,
+)
 from affect_jax.pretrained.files import read_weights
 from affect_jax.pretrained.initialise import InitReport, init_from, merge
 
@@ -13,4 +19,5 @@ __all__ = [
     "init_from",
     "merge",
     "read_weights",
+    "trained_for",
 ]
