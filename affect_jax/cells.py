@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 ERROR_FILE = "error.txt"
 _RECORD_FILE = "cell.json"
 _LOCK_FILE = ".lock"
-_NOT_FIGURES = frozenset({"step", "split", "time", "final", "checkpoint"})
 DONE, FAILED, OPEN, ELSEWHERE = "done", "failed", "open", "elsewhere"
 # Fields that may change on the way, but say how far a run goes and what it chooses from.
 _TELLING = ("num_steps", "num_epochs", "eval_every")
@@ -98,7 +97,7 @@ def read_figures(workdir: pathlib.Path) -> Figures | None:
 
 
 def _numbers(row: dict[str, Any]) -> Figures:
-    return {k: v for k, v in row.items() if k not in _NOT_FIGURES and v is not None}
+    return {k: v for k, v in row.items() if k not in observe.NOT_METRICS and v is not None}
 
 
 def outcome(cell: Cell) -> Outcome:

@@ -7,7 +7,7 @@ batch size or on the number of devices and processes.
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +25,15 @@ from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
 from affect_jax.report import evaluations
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
-from data_pipelines.example import same_classes, tracks_of
+from data_pipelines.example import Source, same_classes, tracks_of
 
 log = logging.getLogger(__name__)
 
 Predictions = dict[str, np.ndarray]
 _LABELS = ("expression", "valence_arousal", "landmarks")
+# Label fields whose predictions are averaged: over mirror images, and over frames.
+FLIPPED = ("valence_arousal",)
+SMOOTHED = ("expression", "valence_arousal")
 
 
 def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -83,9 +86,11 @@ class Evaluation:
 
     Attributes:
       metrics: name -> value, of the plain pass.
-      flip: the same with flip-averaged valence and arousal; None without the mirrored pass.
-      video: the same with logits, valence and arousal averaged over the last frames of each video
-        (see `smoothing.smooth`); None unless asked.
+      flip: figures of valence and arousal averaged over picture and mirror image; nothing else is
+        averaged, so nothing else is here. None without the mirrored pass.
+      video: figures of logits, valence and arousal averaged over the last frames of each video
+        (see `smoothing.smooth`), likewise; None unless asked.
+      images: examples that could be read, of all processes.
       predictions: per-example arrays with labels and `index`, of all processes; None unless asked.
     """
 
@@ -93,6 +98,7 @@ class Evaluation:
     flip: dict[str, float] | None = None
     video: dict[str, float] | None = None
     predictions: Predictions | None = None
+    images: int = 0
 
 
 def total_loss(metrics: dict[str, float]) -> float:
@@ -131,12 +137,17 @@ class Evaluator:
         self._step = mapper.map(step, sharded_output=True)
 
     def _new_metrics(self) -> MetricSet:
+        extra = self._system.extra_metrics(self._min_count)
+        return self._metrics_of(self._system.has, extra)
+
+    def _metrics_of(self, fields: Collection[str], extra: Sequence[Any] = ()) -> MetricSet:
+        """Empty metrics of those of the label `fields` that the system has."""
         return MetricSet(
-            has=self._system.has,
+            has=self._system.has.intersection(fields),
             num_classes=self._system.num_classes,
             class_names=self._system.class_names,
             min_count=self._min_count,
-            extra=self._system.extra_metrics(self._min_count),
+            extra=extra,
         )
 
     def metric_names(self) -> set[str]:
@@ -163,16 +174,20 @@ class Evaluator:
             smoothing over the frames of each.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
-        plain, flipped = self._new_metrics(), self._new_metrics()
+        plain, flipped = self._new_metrics(), self._metrics_of(FLIPPED)
         kept: list[Predictions] = []
+        images = 0
         for host_batch, batch in self._mapper.prefetch(batches):
             outputs = self._mapper.local_rows(self._step(view, batch))
             plain.update(outputs, host_batch)
+            images += np.count_nonzero(host_batch["mask"])
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
             if keep_predictions or tracks is not None:
                 kept.append(_with_labels(outputs, host_batch))
-        result = Evaluation(self._compute(plain))
+        metrics = self._compute(plain)
+        result = Evaluation({"loss": total_loss(metrics), **metrics})
+        result.images = int(all_gather_hosts(np.array([images], np.float64)).sum())
         if self._flip and "valence_ccc" in result.metrics:
             result.flip = self._compute(flipped)
         # Of all processes: the frames of a video are spread over them.
@@ -183,18 +198,17 @@ class Evaluator:
             result.predictions = joined
         return result
 
-    def _measure(self, joined: Predictions) -> dict[str, float]:
-        """Metrics of joined predictions, which every process holds."""
+    def _measure(self, joined: Predictions) -> dict[str, float] | None:
+        """Metrics of smoothed predictions, which every process holds."""
         labels = {k: joined.get(f"true_{k}", joined.get(k)) for k in _LABELS}
-        metrics = self._new_metrics().update(joined, labels).compute()
-        return {"loss": total_loss(metrics), **metrics}
+        return self._metrics_of(SMOOTHED).update(joined, labels).compute() or None
 
     def _compute(self, local: MetricSet) -> dict[str, float]:
-        merged = self._new_metrics()
-        for row in all_gather_hosts(local.to_array()):
-            merged.merge(merged.from_array(row))
-        metrics = merged.compute()
-        return {"loss": total_loss(metrics), **metrics}
+        """Figures of the metrics of all processes together."""
+        first, *others = (local.from_array(row) for row in all_gather_hosts(local.to_array()))
+        for other in others:
+            first.merge(other)
+        return first.compute()
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
@@ -303,21 +317,47 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         result = evaluator.run(
             loaded.state, batches, keep_predictions=True, tracks=tracks_to_smooth(config, source)
         )
-    place = evaluations.place_of(config.data)
-    show(
-        result,
-        f"{split} split of {' '.join(place.values())}, checkpoint {loaded.step} of {workdir}",
-    )
-    if is_main_process():
-        folder = evaluations.write(
-            workdir, config, loaded.step, result.predictions, source, loaded.class_names
-        )
-        about = {**place, "report": str(folder.relative_to(workdir))}
-        with observe.MetricWriter(workdir, append=True) as writer:
-            for suffix in ("", "_flip", "_video"):
-                metrics = getattr(result, suffix[1:] or "metrics")
-                if metrics is not None:
-                    values = {"checkpoint": loaded.step, **metrics}
-                    writer.write(loaded.step, f"{split}{suffix}", values, about=about)
-        log.info("predictions and confusion matrix: %s", folder)
+    what = f"checkpoint {loaded.step} of {workdir}"
+    record(config, workdir, result, source, loaded.class_names, loaded.step, what)
     return result
+
+
+def record(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    result: Evaluation,
+    source: Source,
+    class_names: Sequence[str],
+    step: int,
+    what: str,
+) -> None:
+    """Shows an evaluation and adds it to `eval.jsonl` and `report/evaluations` of `workdir`.
+
+    Args:
+      config: with the data and the split that were evaluated.
+      workdir: where to.
+      result: with its predictions.
+      source: of the split.
+      class_names: the model's.
+      step: of its checkpoint.
+      what: names the model in the title.
+    """
+    if not is_main_process():
+        return
+    split, place = config.eval.split, evaluations.place_of(config.data)
+    title = f"{split} split of {' '.join(place.values())}, {what}"
+    show(result, f"{title}: {observe.count_images(result.images, len(source))}")
+    folder = evaluations.write(workdir, config, step, result.predictions, source, class_names)
+    about = {**place, "report": str(folder.relative_to(workdir))}
+    with observe.MetricWriter(workdir, append=True) as writer:
+        for suffix in ("", "_flip", "_video"):
+            metrics = getattr(result, suffix[1:] or "metrics")
+            if metrics is not None:
+                values = {"checkpoint": step, **counts(result, source), **metrics}
+                writer.write(step, f"{split}{suffix}", values, about=about)
+    log.info("predictions and confusion matrix: %s", folder)
+
+
+def counts(result: Evaluation, source: Source) -> dict[str, int]:
+    """Fields of a row of metrics: images that were evaluated, and those of the split."""
+    return {"images": result.images, "images_total": len(source)}

@@ -57,6 +57,7 @@ class TableSource:
         self.attribute_names = table.attribute_names
         self.attribute_values = table.attribute_values
         self.bad_rows = table.bad
+        self.has_persons = table.has_persons
         self.has = frozenset(
             name
             for name, there in (

@@ -19,6 +19,8 @@ import numpy as np
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "eval.jsonl"
 _RESERVED = frozenset({"step", "split", "time", "final"})
+# Fields of a row that measure nothing.
+NOT_METRICS = _RESERVED | {"checkpoint", "images", "images_total"}
 # Rows already on disk matter more to a reader of a live run than a disk sync for each of them.
 _EVENTS_FLUSH_SECONDS = 1.0
 

@@ -65,6 +65,8 @@ def write(
         **place_of(config.data),
         "split": config.eval.split,
         "checkpoint": step,
+        "images": len(stored["index"]),
+        "images_total": len(source),
         "data": plain["data"],
     }
     folder = Path(workdir) / EVALUATIONS_FOLDER / _name(config, step)
