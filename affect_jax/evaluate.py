@@ -6,6 +6,7 @@ batch size or on the number of devices and processes.
 
 import dataclasses
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
@@ -19,7 +20,6 @@ from flax import nnx
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
 from affect_jax import metrics_reliability, observe, restore, smoothing, systems
-from affect_jax.errors import nearest
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
 from affect_jax.report import evaluations
@@ -259,6 +259,16 @@ def show(evaluation: Evaluation, title: str) -> None:
         print(f"\n{title}\n{observe.results_table(rows)}\n", flush=True)
 
 
+def check_classes(source: Source, class_names: Sequence[str]) -> None:
+    """Raises ConfigError, saying how to map them, unless the data have the model's classes."""
+    if not same_classes(source.class_names, class_names):
+        raise config_lib.ConfigError(
+            f"the model knows the classes {tuple(class_names)}, the data have "
+            f"{tuple(source.class_names)}; to map them by name, add "
+            f"--config.data.classes={','.join(class_names)}"
+        )
+
+
 def _check_same_split(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> None:
@@ -266,6 +276,11 @@ def _check_same_split(
     data, then = config.data, recorded.data
     if evaluations.place_of(data) != evaluations.place_of(then):
         return
+    if config.eval.split == data_lib.ALL:
+        raise config_lib.ConfigError(
+            f"config.eval.split = {data_lib.ALL!r}, but the run was trained on a part of these "
+            "data: persons it was trained on would be tested"
+        )
     for key in ("protocol", "folds", "test_fold", "split_seed", "validation_fraction"):
         if data[key] != then[key]:
             raise config_lib.ConfigError(
@@ -287,17 +302,9 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)
     loaded = restore.load_run(workdir, config.eval.checkpoint, mapper, config=config)
-    sources = data_lib.make_sources(config)
-    split = config.eval.split
-    if split not in sources:
-        raise config_lib.ConfigError(f"config.eval.split = {split!r}; " + nearest(split, sources))
-    source = sources[split]
-    if loaded.class_names and not same_classes(source.class_names, loaded.class_names):
-        raise config_lib.ConfigError(
-            f"the model knows the classes {loaded.class_names}, the data have "
-            f"{tuple(source.class_names)}; to map them by name, add "
-            f"--config.data.classes={','.join(loaded.class_names)}"
-        )
+    source = data_lib.evaluation_source(config)
+    if loaded.class_names:
+        check_classes(source, loaded.class_names)
     _check_same_split(config, config_lib.read_workdir_config(workdir))
     # What the model was not trained for, it is not measured by.
     system = systems.create(
@@ -330,6 +337,8 @@ def record(
     class_names: Sequence[str],
     step: int,
     what: str,
+    *,
+    model: str | os.PathLike = "",
 ) -> None:
     """Shows an evaluation and adds it to `eval.jsonl` and `report/evaluations` of `workdir`.
 
@@ -341,14 +350,18 @@ def record(
       class_names: the model's.
       step: of its checkpoint.
       what: names the model in the title.
+      model: the model directory, if it was none of the run's own checkpoints.
     """
     if not is_main_process():
         return
     split, place = config.eval.split, evaluations.place_of(config.data)
     title = f"{split} split of {' '.join(place.values())}, {what}"
     show(result, f"{title}: {observe.count_images(result.images, len(source))}")
-    folder = evaluations.write(workdir, config, step, result.predictions, source, class_names)
+    folder = evaluations.write(
+        workdir, config, step, result.predictions, source, class_names, model=model
+    )
     about = {**place, "report": str(folder.relative_to(workdir))}
+    about |= {"model": str(model)} if model else {}
     with observe.MetricWriter(workdir, append=True) as writer:
         for suffix in ("", "_flip", "_video"):
             metrics = getattr(result, suffix[1:] or "metrics")
