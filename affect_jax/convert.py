@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--classes",
         default="",
         help="names in the order of the last layer, as a,b,c, or a label order as affectnet8 "
-        "(default: the release's, or those of config.json beside the file)",
+        "(default: the release's, or those of config.json next to the file)",
     )
     numbers = "of RGB in [0, 1], as 0.5,0.5,0.5; together with --"
     parser.add_argument("--mean", default="", help=numbers + "std")

@@ -18,7 +18,7 @@ from affect_jax import evaluate, model_io, restore
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluate import Evaluation, Evaluator
-from affect_jax.parallel import Mapper, check_batch_size
+from affect_jax.parallel import Mapper
 from affect_jax.systems.base import System
 from affect_jax.systems.fan import landmarks_of
 from affect_jax.train_state import take_apart
@@ -85,7 +85,6 @@ def evaluate_model(
         )
     loaded = _load(path)
     config = _with_model(config, loaded)
-    check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
     source = data_lib.evaluation_source(config)
     has = _measurable(loaded, frozenset(source.has), path)
     if "expression" in has:

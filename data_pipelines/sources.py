@@ -270,8 +270,11 @@ def evaluation_source(config: Mapping[str, Any], split: str) -> Source:
     else:
         # All as test pictures: what is excluded from a test is excluded then.
         part = "test" if split == ALL else split
-        everything = {part: np.arange(len(table.paths))}
-        rows_of = everything if split == ALL else _rows_of_splits(table, config)
+        if split == ALL:
+            rows_of = {name: np.arange(0) for name in persons.SPLIT_NAMES}
+            rows_of[part] = np.arange(len(table.paths))
+        else:
+            rows_of = _rows_of_splits(table, config)
         source = _cut(table, rows_of, config, only=(part,))[part]
         if split == "test" and table.split is None and len(source):
             log.info(

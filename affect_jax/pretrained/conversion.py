@@ -67,7 +67,7 @@ def convert(
     """Writes a model directory from a released checkpoint and returns what it holds.
 
     Mean, deviation and class names are those of the release, or what Hugging Face's and timm's
-    files beside the source tell, unless they are given. `provenance` says of each where it comes
+    files next to the source tell, unless they are given. `provenance` says of each where it comes
     from, under "preprocessing_from", "preprocessing_certain" and "classes_from", and which state
     dict was taken of which, under "entry" and "other_entries".
 
@@ -90,12 +90,12 @@ def convert(
     source = pathlib.Path(source)
     weights = open_weights(source, entry=entry, strip_prefix=strip_prefix)
     arguments, model = convert_state(released, weights.state, where=str(source))
-    beside = description.read_beside(source) if released.on_hubs else description.Beside()
+    hub = description.read_hub_files(source) if released.on_hubs else description.HubDescription()
     preprocessing, how = description.preprocessing_of(
-        released, arguments, source, weights, beside, given
+        released, arguments, source, weights, hub, given
     )
     count = arguments.get("n_expression", 0)
-    class_names, classes_from = description.class_names_of(released, count, classes, beside)
+    class_names, classes_from = description.class_names_of(released, count, classes, hub)
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     loaded = model_io.LoadedModel(

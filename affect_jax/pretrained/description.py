@@ -1,6 +1,6 @@
 """What a network from elsewhere expects and gives: normalisation of its input, class names.
 
-Given by the user, told by files of Hugging Face or timm beside the weights, or known of the
+Given by the user, told by files of Hugging Face or timm next to the weights, or known of the
 release, in this order.
 """
 
@@ -26,8 +26,8 @@ CONFIG_FILE = "config.json"
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
-class Beside(NamedTuple):
-    """What the files beside the weights tell; empty where they tell nothing.
+class HubDescription(NamedTuple):
+    """What the files next to the weights tell; empty where they tell nothing.
 
     Attributes:
       normalisation: of the input, or None.
@@ -44,7 +44,7 @@ class Beside(NamedTuple):
     model_type: str = ""
 
 
-def read_beside(source: pathlib.Path) -> Beside:
+def read_hub_files(source: pathlib.Path) -> HubDescription:
     """Reads `preprocessor_config.json` and `config.json` in the folder of a weights file."""
     config = _json(source.with_name(CONFIG_FILE))
     normalisation, scale = _hugging_face(_json(source.with_name(PREPROCESSOR_FILE)))
@@ -52,12 +52,12 @@ def read_beside(source: pathlib.Path) -> Beside:
     if normalisation is None and isinstance(pretrained, Mapping):
         mean, std = _three(pretrained.get("mean")), _three(pretrained.get("std"))
         if mean and std:
-            normalisation = Normalisation(mean, std, f"pretrained_cfg in {CONFIG_FILE} beside it")
-    return Beside(
+            normalisation = Normalisation(mean, std, f"pretrained_cfg in {CONFIG_FILE} next to it")
+    return HubDescription(
         normalisation,
         scale,
         _named_classes(config),
-        f"{CONFIG_FILE} beside the weights",
+        f"{CONFIG_FILE} next to the weights",
         str(config.get("model_type") or ""),
     )
 
@@ -93,7 +93,7 @@ def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, flo
     scale = round(1 / factor, 6) if isinstance(factor, float) and factor > 0 else 255.0
     if content.get("do_rescale") is False:
         scale = 1.0
-    return Normalisation(mean, std, f"{PREPROCESSOR_FILE} beside it"), scale
+    return Normalisation(mean, std, f"{PREPROCESSOR_FILE} next to it"), scale
 
 
 def _named_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def preprocessing_of(
     arguments: Mapping[str, Any],
     source: pathlib.Path,
     weights: Weights,
-    beside: Beside,
+    hub: HubDescription,
     given: Normalisation | None,
 ) -> tuple[Preprocessing, Normalisation]:
     """Preprocessing of a converted network, and how its mean and deviation are known.
@@ -150,22 +150,22 @@ def preprocessing_of(
     The size is the one that position embeddings are made for, if there are such.
     """
     own = released.preprocessing
-    found = given or beside.normalisation
+    found = given or hub.normalisation
     if found is None and released.normalisation is not None:
         names = frozenset(weights.state)
-        clues = Clues(source.name, weights.entry, names, beside.model_type)
+        clues = Clues(source.name, weights.entry, names, hub.model_type)
         found = released.normalisation(clues)
     found = found or Normalisation(
         own.mean, own.std, f"that of the {released.architecture} release"
     )
-    scale = beside.scale if found is beside.normalisation else own.scale
+    scale = hub.scale if found is hub.normalisation else own.scale
     size = arguments.get("image_size", own.image_size)
     made = dataclasses.replace(own, image_size=size, mean=found.mean, std=found.std, scale=scale)
     return made, found
 
 
 def class_names_of(
-    released: Released, count: int, classes: str | Sequence[str], beside: Beside
+    released: Released, count: int, classes: str | Sequence[str], hub: HubDescription
 ) -> tuple[tuple[str, ...], str]:
     """Names of the `count` classes of a converted network, and where they come from.
 
@@ -185,13 +185,13 @@ def class_names_of(
         return names, "given"
     if names := released.class_names(count):
         return names, "the release"
-    if count and len(beside.class_names) == count:
-        return beside.class_names, beside.classes_from
-    if beside.class_names:
+    if count and len(hub.class_names) == count:
+        return hub.class_names, hub.classes_from
+    if hub.class_names:
         log.warning(
             "%s names %d classes, the network has %d: they are left out",
-            beside.classes_from,
-            len(beside.class_names),
+            hub.classes_from,
+            len(hub.class_names),
             count,
         )
     return (), ""

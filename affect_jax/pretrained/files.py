@@ -38,7 +38,7 @@ _WRAPPERS = (
 )
 # What torch.nn.DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
-# Under these a network lies beside the heads of its self-supervised training.
+# Under these a network lies next to the heads of its self-supervised training.
 _SELF_SUPERVISED = ("teacher", "student")
 _BACKBONE = "backbone."
 _SAFETENSORS = {
@@ -68,7 +68,7 @@ class Weights:
       state: entry name -> array; floating-point ones are float32.
       entry: under which it lay in the file; "" for a file that is a state dict itself.
       others: further state dicts of the file, which were not taken.
-      left_out: entries without the prefix that was stripped, or beside the backbone.
+      left_out: entries without the prefix that was stripped, or that are not of the backbone.
     """
 
     state: dict[str, np.ndarray]
@@ -78,15 +78,23 @@ class Weights:
 
 
 def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of `open_weights`, with its defaults."""
-    return open_weights(path).state
+    """The arrays of `open_weights`, with its defaults; the log names the entry among several."""
+    weights = open_weights(path)
+    if weights.others:
+        log.info(
+            "%s: the entry %s is taken; there is %s too (`convert --entry` takes another one)",
+            path,
+            weights.entry,
+            ", ".join(weights.others),
+        )
+    return weights.state
 
 
 def open_weights(path: str | pathlib.Path, *, entry: str = "", strip_prefix: str = "") -> Weights:
     """Reads the state dict in a file, as NumPy arrays; floating-point entries as float32.
 
     The arrays may be the file itself or lie under an entry such as "state_dict" or "model". Of
-    several state dicts averaged weights come first; the log names what is taken. A "module." or
+    several state dicts averaged weights come first. A "module." or
     "_orig_mod." that all names share is removed. No code of a file is ever run.
 
     Args:
@@ -121,13 +129,6 @@ def open_weights(path: str | pathlib.Path, *, entry: str = "", strip_prefix: str
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{unreadable} (truncated, or of another kind?): {lines[0]}") from error
     taken, others, content = _unwrap(content, path, entry)
-    if others:
-        log.info(
-            "%s: the entry %s is taken; there is %s too (convert --entry takes another one)",
-            path,
-            taken,
-            ", ".join(others),
-        )
     state, left_out = _strip(content, path, strip_prefix, taken)
     return Weights(
         {name: _to_numpy(value, name, path) for name, value in state.items()},

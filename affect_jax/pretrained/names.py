@@ -22,7 +22,7 @@ class Clues(NamedTuple):
       file: its name.
       entry: under which the state dict lay in it; "" for a file that is one itself.
       names: of the arrays.
-      model_type: of the `config.json` of Hugging Face beside it; "" without one.
+      model_type: of the `config.json` of Hugging Face next to it; "" without one.
     """
 
     file: str
@@ -64,7 +64,7 @@ class Released:
         tokens and position tables; our layout must be theirs.
       prepare: rewrites a state dict in the names and layouts that the tables are written in.
       unused: beginnings of entries (after `prepare`) that files may hold and nobody needs.
-      on_hubs: whether files of Hugging Face and timm come with a description beside them.
+      on_hubs: whether files of Hugging Face and timm come with a description.
       normalisation: mean and deviation by what a file tells; None: always those of
         `preprocessing`.
     """

@@ -1,4 +1,4 @@
-"""What a reader must know of a run beside its figures: data, date, version and command."""
+"""What a reader must know of a run: data, counts, date, version and command."""
 
 from __future__ import annotations
 

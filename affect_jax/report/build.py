@@ -232,7 +232,7 @@ def _further_pictures(workdir: Path, run: Run, drawn: set[str]) -> list[page.Pic
         if tested and path.exists() and not again:
             title = facts["title"]
             if len(facts["models"]) > 1:
-                title += ": " + " beside ".join(facts["models"])
+                title += ": " + " and ".join(facts["models"])
             found.append(page.Picture(facts["title"], title, facts["caption"], path.read_bytes()))
     return found
 

@@ -24,7 +24,6 @@ def confusion_matrix(
     predicted: np.ndarray,
     class_names: Sequence[str],
     min_count: int = 1,
-    *,
     narrow: bool = False,
 ) -> Figure:
     """Counts and row shares of every pair of true and predicted class.
@@ -58,7 +57,7 @@ def stored_confusion_matrix(
 ) -> Figure:
     """`confusion_matrix` of stored predictions; it needs `has_labels`."""
     predicted, names = stored["probabilities"].argmax(axis=1), stored["class_names"].tolist()
-    return confusion_matrix(stored_labels(stored), predicted, names, min_count, narrow=narrow)
+    return confusion_matrix(stored_labels(stored), predicted, names, min_count, narrow)
 
 
 def confusion_matrices(

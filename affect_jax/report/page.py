@@ -245,15 +245,17 @@ def html(run: Run, workdir: Path, pictures: Sequence[Picture]) -> str:
 def _html_figure(picture: Picture, *, titled: bool) -> str:
     """A picture at the size that makes its type as large as in all others."""
     wide = _css_width(picture.png)
-    narrow = _css_width(picture.narrow) if picture.narrow else wide
-    source = ""
+    size, style = f"--wide:{wide}px;--narrow:{wide}px", ""
     if picture.narrow:
-        source = f'<source media="{_SMALL_SCREEN}" srcset="{_data_url(picture.narrow)}">'
+        size = f"--wide:{wide}px;--narrow:{_css_width(picture.narrow)}px"
+        name = re.sub(r"[^a-z]+", "-", picture.title.lower())
+        content = f"#{name}{{content:url({_data_url(picture.narrow)})}}"
+        style = f'<style media="{_SMALL_SCREEN}">{content}</style>'
+        size += f'" id="{name}'
     caption = (f"<b>{_e(picture.title)}.</b> " if titled else "") + _e(picture.caption)
     return (
-        f'<figure><div class="wide"><picture>{source}<img alt="{_e(picture.title)}" '
-        f'style="--wide:{wide}px;--narrow:{narrow}px" src="{_data_url(picture.png)}"></picture>'
-        f"</div><figcaption>{caption}</figcaption></figure>"
+        f'{style}<figure><div class="wide"><img alt="{_e(picture.title)}" style="{size}" '
+        f'src="{_data_url(picture.png)}"></div><figcaption>{caption}</figcaption></figure>'
     )
 
 
