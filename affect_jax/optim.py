@@ -74,7 +74,44 @@ def _cosine(config: ml_collections.ConfigDict, total: int, per_epoch: int, warmu
     return factor
 
 
-_SCHEDULES = {"constant": _constant, "step": _step, "exponential": _exponential, "cosine": _cosine}
+_SCHEDULES = {
+    "constant": _constant,
+    "step": _step,
+    "exponential": _exponential,
+    "cosine": _cosine,
+    "plateau": _constant,  # and what `_plateau` makes of it
+}
+
+
+def _plateau(config: ml_collections.ConfigDict) -> list[optax.GradientTransformation]:
+    """Scales updates down when the training loss, given as `value`, no longer falls.
+
+    As in PyTorch, the learning rate changes once *more* than `plateau_patience` steps have passed
+    without a loss that is 1e-4 of it below the best.
+    """
+    if config.schedule != "plateau":
+        return []
+    if config.plateau_patience < 0 or not 0 < config.decay_factor < 1:
+        raise ConfigError(
+            f"config.optimizer.plateau_patience = {config.plateau_patience} and decay_factor = "
+            f"{config.decay_factor}; the patience must not be negative, and with schedule = "
+            "'plateau' the factor must be in (0, 1)"
+        )
+    return [
+        optax.contrib.reduce_on_plateau(
+            factor=config.decay_factor, patience=config.plateau_patience + 1, rtol=1e-4
+        )
+    ]
+
+
+def plateau_scale(opt_state: Any) -> jax.Array | None:
+    """What a plateau schedule multiplies the learning rate by now; None for other schedules."""
+
+    def is_plateau(value: Any) -> bool:
+        return isinstance(value, optax.contrib.ReduceLROnPlateauState)
+
+    found = [x for x in jax.tree.leaves(opt_state, is_leaf=is_plateau) if is_plateau(x)]
+    return found[0].scale if found else None
 
 
 def create_schedule(
@@ -87,6 +124,8 @@ def create_schedule(
         step: times `decay_factor` after every `step_epochs` epochs
         exponential: times `decay_factor` after every epoch
         cosine: half a cosine down to `final_fraction` of the start at `total_steps`
+        plateau: times `decay_factor` when the training loss has not fallen for more than
+            `plateau_patience` steps; the factor is in the optimizer's state (see `plateau_scale`)
     and the first `warmup_steps` (or, if 0, `warmup_epochs`) are multiplied by a ramp from
     1 / warm-up to 1. Epochs are counted from step 0, warm-up included.
 
@@ -149,9 +188,9 @@ def create_optimizer(
 
     Args:
         config: `config.optimizer`: name, learning_rate, schedule, step_epochs, decay_factor,
-            final_fraction, warmup_steps, warmup_epochs, b1, b2, eps, momentum, nesterov,
-            weight_decay, clip_norm, layer_decay, freeze; sam_rho is the train step's (see
-            `sharpest`).
+            plateau_patience, final_fraction, warmup_steps, warmup_epochs, b1, b2, eps, momentum,
+            nesterov, weight_decay, clip_norm, layer_decay, freeze; sam_rho is the train step's
+            (see `sharpest`).
         total_steps: where a cosine ends.
         params: the parameters it will be used with (their names and shapes).
         layers: layer of every parameter by name, see `models.depth.layer_numbers`; needed if
@@ -186,6 +225,7 @@ def create_optimizer(
         *_OPTIMIZERS[config.name](config, decay),
         optax.scale_by_learning_rate(schedule),
         *graded,
+        *_plateau(config),
     )
     if config.freeze:
         labels = jax.tree_util.tree_map_with_path(
@@ -193,7 +233,7 @@ def create_optimizer(
             params,
         )
         optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
-    return optimizer, schedule
+    return optax.with_extra_args_support(optimizer), schedule
 
 
 def _scale_by_layer(decay: float, layers: Mapping[str, int]) -> optax.GradientTransformation:

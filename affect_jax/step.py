@@ -68,14 +68,17 @@ def make_train_step(
             # The same examples and dropout once more; loss and statistics stay those of the first.
             worse = optim.sharpest(trained, gradients, config.optimizer.sam_rho)
             gradients = jax.lax.pmean(gradient_of(worse)[1], AXIS)
-        updates, opt = optimizer.update(gradients, state["opt"], trained)
+        updates, opt = optimizer.update(gradients, state["opt"], trained, value=loss)
         params = {**fixed, **optax.apply_updates(trained, updates)}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
             new["ema"] = optim.ema_update(
                 state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
             )
-        return new, {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
+        terms = {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
+        if (scale := optim.plateau_scale(opt)) is not None:
+            terms["learning_rate_scale"] = scale
+        return new, terms
 
     return step
 

@@ -324,7 +324,9 @@ class _Run:
                     row = self._fetch(terms, done)
                     if done % config.log_every == 0 or last:
                         row |= throughput.snapshot()
-                        row["learning_rate"] = float(schedule(step - phase.start))
+                        row["learning_rate"] = float(schedule(step - phase.start)) * row.get(
+                            "learning_rate_scale", 1.0
+                        )
                         row["epoch"] = done / self.steps_per_epoch
                         writer.write(done, "train", row, about={"stage": phase.name})
                     progress.update(

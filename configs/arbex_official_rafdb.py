@@ -1,9 +1,12 @@
 """ARBEx on RAF-DB as the authors' code has it, which differs from their paper.
 
-Trains: the recipe of `arbex_rafdb` with a head of 384, 192 and 96 on 768 features, one anchor a
+Trains: the network of `arbex_rafdb` with a head of 384, 192 and 96 on 768 features, one anchor a
 class, attention across the batch, a blend that is ramped in over the whole run, and the code's
-losses. A photo's result then depends on the others of its batch, and the anchor loss has no lower
-bound; docs/arbex.md has every difference. For comparison with that code.
+losses: a class-weighted likelihood without label smoothing. Batches of 256 photos as they come,
+resized to 246, cropped and mirrored, for 100,000 steps; the learning rate is halved when the loss
+has not fallen for 100 steps. The code validates on the primary distribution, without correction:
+compare `accuracy_primary`. A photo's result depends on the others of its batch, and the anchor loss
+has no lower bound; docs/arbex.md has every difference. For comparison with that code.
 Paper: Wasi et al., 2023. Time: meant for a GPU or more. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset raf_db --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/arbex_official_rafdb.py \\
@@ -20,15 +23,30 @@ from configs import arbex_rafdb, base
 def get_config() -> ConfigDict:
     """The settings are those of the model `arbex_official`."""
     config = arbex_rafdb.get_config()
-    # 1000 epochs of 7 x 500 photos in batches of 64, in steps: over these the blend is ramped in.
-    config.num_steps = 54_688
+    config.num_steps = 100_000  # the blend is ramped in over these
+    config.batch_size = 256
+    config.eval_every = 500
+    config.checkpoint.every = 500
     config.model.name = "arbex_official"
     config.model.reduction = 0
     config.model.hidden = (384, 192, 96)
     config.model.reliability = base.reliability(
         normalise=False, anchors=1, scope="batch", heads=1, correction="trust"
     )
+    config.loss.label_smoothing = 0.0
+    config.loss.class_weights = "balanced"
     config.loss.reliability.variant = "official"
     config.loss.reliability.lambda_anchor = 1.0
     config.loss.reliability.lambda_center = 1.0
+
+    config.optimizer.schedule = "plateau"
+    config.optimizer.decay_factor = 0.5
+    config.optimizer.plateau_patience = 100
+
+    # The code builds a refinement sampler and does not use it.
+    config.data.sampling = "shuffle"
+    config.data.augment = "none"
+    config.data.augment_overrides.margin = 22 / 224  # a crop of 224 from 246
+    config.data.augment_overrides.flip = 0.5
+    config.checkpoint.best_metric = "accuracy_primary"
     return config

@@ -92,9 +92,10 @@ def get_config() -> ConfigDict:
         dict(
             name="adam",  # adam, adamw, sgd
             learning_rate=1e-3,
-            schedule="step",  # constant, step, exponential, cosine
+            schedule="step",  # constant, step, exponential, cosine, plateau
             step_epochs=15.0,  # step: epochs between decays
-            decay_factor=0.1,  # step: at each decay; exponential: each epoch
+            decay_factor=0.1,  # step and plateau: at each decay; exponential: each epoch
+            plateau_patience=100,  # plateau: steps without a lower training loss before a decay
             final_fraction=0.0,  # cosine: where it ends, as a share of learning_rate
             warmup_steps=0,
             warmup_epochs=0.0,  # used when warmup_steps is 0

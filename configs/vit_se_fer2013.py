@@ -8,7 +8,9 @@ Commands: python -m data_pipelines.prepare --dataset fer2013 --manual_dir FOLDER
           python -m affect_jax.main --config configs/vit_se_fer2013.py \\
               --workdir runs/vit_se_stage1 --config.data.data_dir=DATA \\
               --config.init_from=WEIGHTS.npz
-WEIGHTS is a file of the original JAX, timm or Hugging Face names.
+WEIGHTS is a file of the original JAX, timm or Hugging Face names. The paper starts from a network
+trained on JFT-300M and tuned on ImageNet-1K, whose weights were never released. Files that can be
+had were trained on ImageNet-21k or ImageNet-1K: a departure from the paper.
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +25,9 @@ def get_config() -> ConfigDict:
     config.system = "classifier"
     config.batch_size = 64
     config.num_epochs = 10.0
+    # Once an epoch of 449 steps, and no checkpoint (1.4 GB with Adam's and the average's copies)
+    # between two validations.
+    config.checkpoint.every = 449
 
     config.model = ConfigDict(
         dict(

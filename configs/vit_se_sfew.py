@@ -21,6 +21,9 @@ def get_config() -> ConfigDict:
     config.data.dataset = "sfew"
     config.batch_size = 32
     config.num_epochs = 30.0
+    # An epoch is 24 steps and a checkpoint 1.4 GB: every five epochs, six in all.
+    config.eval_every = 120
+    config.checkpoint.every = 120
     config.optimizer.learning_rate = 1e-4
     config.optimizer.warmup_epochs = 3.0
     return config

@@ -96,8 +96,27 @@ def _flip_index() -> np.ndarray:
 FLIP_INDEX = _flip_index()
 
 
+_SHOWN = 200  # characters of a value in a message
+_SHOWN_LINE = 1000
+
+
+def shorten(text: object, limit: int = _SHOWN) -> str:
+    """The text, or its beginning and end with the number of characters between them."""
+    text = str(text)
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 2 // 3, limit // 3
+    return f"{text[:head]} ... ({len(text) - head - tail} more characters) ... {text[-tail:]}"
+
+
 class DataError(ValueError):
-    """Data or its configuration cannot be used; the message says where and what to do."""
+    """Data or its configuration cannot be used; the message says where and what to do.
+
+    No line of it is longer than a screen: a value may be a whole row of a file.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__("\n".join(shorten(x, _SHOWN_LINE) for x in str(message).split("\n")))
 
 
 class DecodeError(DataError):

@@ -17,7 +17,10 @@ from data_pipelines.example import DataError, Source, tracks_of
 log = logging.getLogger(__name__)
 
 PROTOCOLS = ("split", "folds", "leave_one_out")
-_OF_THE_WHOLE = ("class_names", "num_classes", "has", "attribute_names", "attribute_values")
+_OF_THE_WHOLE = (
+    *("class_names", "num_classes", "has", "has_persons", "group_names"),
+    *("attribute_names", "attribute_values"),
+)
 # Knobs of the synthetic faces that change labels, but no picture.
 _SPOILING = (
     "symmetric_noise",
@@ -157,7 +160,6 @@ def _make_whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
         read = sources.manifest_table if kind == "manifest" else sources.folder_table
         table = read(setting(config, kind), classes, setting(config, "max_bad_fraction"))
         whole = sources.TableSource(table)
-        whole.has_persons = table.has_persons
     elif kind == "tfds":
         whole = _prepared(setting(config, "dataset"), setting(config, "data_dir"))
         whole = whole.with_classes(classes) if len(classes) else whole

@@ -1,4 +1,7 @@
-"""Pictures that stand in more than one split: the same file, or nearly the same picture.
+"""Pictures and persons that stand in more than one split.
+
+Pictures: the same file, or nearly the same picture. Persons: by their names, with the videos or
+groups that are parted (`shared_names`).
 
 Near-duplicates are found by two perceptual hashes that must agree: a difference hash (256 signs of
 horizontal brightness steps) and a DCT hash (the signs of 63 low frequencies). Each one alone takes
@@ -9,6 +12,7 @@ copies. A mirrored copy is looked for too. The command is `python -m data_pipeli
 import csv
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -178,16 +182,79 @@ def _close(left, right, difference_bits: int, dct_bits: int) -> list[tuple[int, 
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """A person or a group of pictures of one person that stands in more than one split.
+
+    Attributes:
+      kind: "person", or "group" (a video or clip, as a rule).
+      name: as the data give it.
+      counts: split -> number of its records there, two splits or more.
+      examples: split -> description of the first of them.
+    """
+
+    kind: str
+    name: str
+    counts: Mapping[str, int]
+    examples: Mapping[str, str]
+
+
+def shared_names(sources: Mapping[str, Source]) -> list[Shared]:
+    """Persons that stand in more than one split, then the groups of theirs that do; by name.
+
+    What counts as a person is what splits are cut by (`persons.components`): a video, where nothing
+    names who is on it, or a picture, where nothing names that. A group counts with its person, for
+    persons may use one name for clips of their own.
+    """
+    persons: dict[str, dict[str, list[int]]] = {}
+    groups: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for split, source in sources.items():
+        names = getattr(source, "group_names", ())
+        numbers = np.asarray(source.groups).tolist()
+        for i, (person, g) in enumerate(zip(source.persons, numbers, strict=True)):
+            person = str(person)
+            persons.setdefault(person, {}).setdefault(split, []).append(i)
+            if 0 <= g < len(names) and names[g] != person:
+                groups.setdefault((person, names[g]), {}).setdefault(split, []).append(i)
+    found = [("person", name, places) for name, places in persons.items()]
+    found += [("group", name, places) for (_, name), places in groups.items()]
+    order = {"person": 0, "group": 1}
+    return sorted(
+        (
+            Shared(
+                kind,
+                name,
+                {split: len(rows) for split, rows in places.items()},
+                {split: sources[split].describe(rows[0]) for split, rows in places.items()},
+            )
+            for kind, name, places in found
+            if len(places) > 1
+        ),
+        key=lambda s: (order[s.kind], s.name),
+    )
+
+
 def leakage_report(sources: Mapping[str, Source], **bits: int) -> list[Pair]:
     """Pairs of equal or nearly equal pictures across the splits; `bits` as in `find_duplicates`."""
     return find_duplicates({name: fingerprint(s) for name, s in sources.items()}, **bits)
 
 
-def write_report(path: str | Path, pairs: Sequence[Pair], sources: Mapping[str, Source]) -> None:
-    """Writes pairs as CSV: kind, distance, split and description of both pictures."""
+def write_report(
+    path: str | Path,
+    pairs: Sequence[Pair],
+    sources: Mapping[str, Source],
+    shared: Sequence[Shared] = (),
+) -> None:
+    """Writes pairs as CSV: kind, distance, split and description of both pictures.
+
+    Persons and groups follow, their names in `kind`, with their first picture in each split.
+    """
     with open(path, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)
         writer.writerow(["kind", "distance", "split_a", "picture_a", "split_b", "picture_b"])
         for p in pairs:
             sides = [(s, sources[s].describe(i)) for s, i in (p.a, p.b)]
             writer.writerow([p.kind, p.distance, *sides[0], *sides[1]])
+        for s in shared:
+            for a, b in itertools.combinations(s.examples.items(), 2):
+                writer.writerow([f"{s.kind} {s.name}", "", *a, *b])

@@ -7,6 +7,7 @@ row that cannot be used is counted, named in the log with its reason and left ou
 import dataclasses
 import logging
 import math
+import os
 import pathlib
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import persons
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -24,6 +26,7 @@ from data_pipelines.example import (
     infer_order,
     known_names,
     resolve_classes,
+    shorten,
 )
 from data_pipelines.manifest_rows import (
     ATTRIBUTE_COLUMNS,
@@ -54,8 +57,9 @@ class Table:
       valence_arousal: float32 [n, 2].
       landmarks: float32 [n, 68, 2] or None where no row has any.
       box: float32 [n, 4] or None.
-      persons: n names; the path itself where unknown.
-      groups: int32 [n] video, clip or person.
+      persons: n names of what must not stand in two splits (see `persons.components`); the path
+        itself where unknown.
+      groups: int32 [n] video, clip or person; group_names gives their names.
       tracks: int32 [n] video or clip, whose rows stand in the order of their frames.
       split: int8 [n] as given (-1 = not given) or None.
       attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
@@ -73,6 +77,7 @@ class Table:
     box: np.ndarray | None
     persons: list[str]
     groups: np.ndarray
+    group_names: tuple[str, ...]
     tracks: np.ndarray
     split: np.ndarray | None
     attributes: np.ndarray | None
@@ -129,39 +134,61 @@ def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
     A video without frame numbers keeps the order of the file; where others of a video have one, a
     row without goes to `bad`.
     """
-    numbered = {(r.person, r.video) for r in rows if r.frame is not None}
+    videos = _videos(rows)
+    numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}
     if not numbered:
         return rows
-    lost = [r for r in rows if r.frame is None and r.video and (r.person, r.video) in numbered]
     reason = "no frame number, which other rows of the same video have"
-    bad += [(r.number, r.path, reason) for r in lost]
-    left_out = {r.number for r in lost}
-    rows = [r for r in rows if r.number not in left_out]
-    first: dict[tuple[str | None, str], int] = {}
-    for i, r in enumerate(rows):
-        if r.video:
-            first.setdefault((r.person, r.video), i)
-    keys = [
-        (first[r.person, r.video], r.frame or 0.0) if r.video else (i, 0.0)
-        for i, r in enumerate(rows)
-    ]
-    return [rows[i] for i in sorted(range(len(rows)), key=keys.__getitem__)]
+    kept = []
+    for row, video in zip(rows, videos, strict=True):
+        if row.frame is None and video in numbered:
+            bad.append((row.number, row.path, reason))
+        else:
+            kept.append((row, video))
+    first: dict[tuple[str, str], int] = {}
+    for i, (_, video) in enumerate(kept):
+        if video:
+            first.setdefault(video, i)
+    keys = [(first[v], r.frame or 0.0) if v else (i, 0.0) for i, (r, v) in enumerate(kept)]
+    return [kept[i][0] for i in sorted(range(len(kept)), key=keys.__getitem__)]
+
+
+def _videos(rows: list[Row]) -> list[tuple[str, str] | None]:
+    """(person, video) that each row is a frame of; persons may use one name for theirs.
+
+    A row without a person is of the only person who has such a video, or of a video of its own.
+    """
+    owners: dict[str, set[str]] = {}
+    for r in rows:
+        if r.video and r.person:
+            owners.setdefault(r.video, set()).add(r.person)
+    only = {video: next(iter(who)) for video, who in owners.items() if len(who) == 1}
+    return [(r.person or only.get(r.video, ""), r.video) if r.video else None for r in rows]
 
 
 def _tracks(rows: list[Row]) -> np.ndarray:
-    """Numbers of the videos, -1 where there is none. Persons may use one name for theirs."""
-    numbers: dict[tuple[str | None, str], int] = {}
+    """Numbers of the videos, -1 where there is none."""
+    numbers: dict[tuple[str, str], int] = {}
     return np.array(
-        [
-            numbers.setdefault((r.person, r.video), len(numbers)) if r.video else MISSING_ID
-            for r in rows
-        ],
+        [numbers.setdefault(v, len(numbers)) if v else MISSING_ID for v in _videos(rows)],
         np.int32,
     )
 
 
+def _components(rows: list[Row], name: str, root: pathlib.Path) -> list[str]:
+    """What must not stand in two splits, with a warning of all that is joined or unknown."""
+    folder = os.path.abspath(root)
+    paths = [os.path.normcase(os.path.normpath(os.path.join(folder, r.path))) for r in rows]
+    found = persons.components([r.names for r in rows], paths, [r.path for r in rows])
+    faces = [
+        (p, b"" if r.box is None else r.box.tobytes()) for r, p in zip(rows, paths, strict=True)
+    ]
+    persons.report(name, found, faces)
+    return found.names
+
+
 def _check_columns(columns: set[str], name: str) -> None:
-    listed = ", ".join(sorted(columns))
+    listed = shorten(", ".join(sorted(columns)))
     if columns and "path" not in columns:
         raise DataError(f"{name} has no column `path`; its columns are {listed}")
     if columns and ("valence" in columns) != ("arousal" in columns):
@@ -233,7 +260,10 @@ def _assign_classes(
 def _report_bad(
     bad: list[tuple[int, str, str]], total: int, name: str, max_bad_fraction: float
 ) -> None:
-    lines = [f"{name}{f':{row}' if row else ''}: {path}: {reason}" for row, path, reason in bad]
+    lines = [
+        f"{name}{f':{row}' if row else ''}: {shorten(path)}: {shorten(reason)}"
+        for row, path, reason in bad
+    ]
     for line in lines[:NAMED_BAD_ROWS]:
         log.warning("left out: %s", line)
     if len(lines) > NAMED_BAD_ROWS:
@@ -268,7 +298,8 @@ def _columns(
     names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
     places = [ATTRIBUTE_COLUMNS.index(a) for a in names]
     coded = [_code([r.attributes[k] for r in rows], a) for k, a in zip(places, names, strict=True)]
-    groups = {g: i for i, g in enumerate(sorted({r.group for r in rows} - {None}))}
+    group_names = tuple(sorted({r.group for r in rows} - {None}))
+    groups = {g: i for i, g in enumerate(group_names)}
     return Table(
         name=name,
         root=root,
@@ -279,15 +310,16 @@ def _columns(
         valence_arousal=np.array([(r.valence, r.arousal) for r in rows], np.float32).reshape(-1, 2),
         landmarks=stack([r.landmarks for r in rows], (NUM_LANDMARKS, 2)),
         box=stack([r.box for r in rows], (4,)),
-        persons=[r.person or r.path for r in rows],
+        persons=_components(rows, name, root),
         groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
+        group_names=group_names,
         tracks=_tracks(rows),
         split=np.array([r.split for r in rows], np.int8) if "split" in columns else None,
         attributes=np.stack([codes for codes, _ in coded], 1) if names else None,
         attribute_names=names,
         attribute_values=tuple(values for _, values in coded),
         bad=bad,
-        has_persons=any(r.person for r in rows),
+        has_persons=any(any(r.names) for r in rows),
     )
 
 

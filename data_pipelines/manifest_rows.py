@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DataError
-from data_pipelines.persons import TEST, TRAIN, VALIDATION
+from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DataError, shorten
+from data_pipelines.persons import NAME_COLUMNS, TEST, TRAIN, VALIDATION, WHO_COLUMNS
 
-PERSON_COLUMNS = ("person", "subject", "identity", "video", "group", "clip")
 GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
 VIDEO_COLUMNS = ("video", "clip")
 ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
@@ -25,15 +24,23 @@ SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
+# What str() makes of an empty cell of pandas, NumPy or SQL. Not "NA": JAFFE has a person NA.
+_NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
 MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
 
 
 class BadRow(Exception):
     """A row cannot be used; the message is the reason."""
 
+    def __init__(self, reason: str):
+        super().__init__(shorten(reason))
+
 
 class Row(NamedTuple):
-    """One row, checked on its own; `expression` is still as written (None = unknown)."""
+    """One row, checked on its own; `expression` is still as written (None = unknown).
+
+    `person` is who is on it, `names` the cells of `persons.NAME_COLUMNS` ("" where empty).
+    """
 
     number: int
     path: str
@@ -48,6 +55,7 @@ class Row(NamedTuple):
     frame: float | None
     split: int
     attributes: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -95,7 +103,7 @@ def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | 
     delimiter = max(",;\t", key=header.count)
     names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
     if "path" not in names:
-        raise DataError(f"{path} has no column `path`; its columns are {', '.join(names)}")
+        raise DataError(f"{path} has no column `path`; its columns are {shorten(', '.join(names))}")
     reader = csv.reader(file, delimiter=delimiter)
     for cells in reader:
         number = reader.line_num + 1
@@ -132,12 +140,13 @@ def parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -
         arousal=_affect(row, "arousal"),
         landmarks=_numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
         box=_box(row),
-        person=_first(row, PERSON_COLUMNS),
+        person=_first(row, WHO_COLUMNS),
         group=_first(row, GROUP_COLUMNS),
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
         split=SPLITS.get(split, MISSING_ID),
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
+        names=tuple(_name(row.get(name)) for name in NAME_COLUMNS),
     )
     try:
         size = os.stat(os.path.join(root, path)).st_size
@@ -149,13 +158,22 @@ def parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -
 
 
 def _text(value: Any) -> str:
+    # A NaN is how JSON lines of pandas write an empty cell.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
     # Interned: millions of frames repeat a few names.
-    return "" if value is None else sys.intern(str(value).strip())
+    return sys.intern(str(value).strip())
+
+
+def _name(value: Any) -> str:
+    """A name; "" where the cell says in the words of some tool that there is none."""
+    text = _text(value)
+    return "" if text in _NO_NAME else text
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
     for name in names:
-        if text := _text(row.get(name)):
+        if text := _name(row.get(name)):
             return text
     return None
 

@@ -65,7 +65,8 @@ PRESETS: dict[str, Params] = {
     "none": Params(),
     # EmoFAN's crop of a landmark box: 200/220 of width plus height, that is 1.82 x the mean side.
     "emofan": Params(box_scale=20 / 11, rotation=18, scale=0.15, translation=0.05, flip=0.5),
-    # ARBEx's list: resize, scale, rotation, pad, flip, crop of 224 from 256, colour, noise.
+    # ARBEx's list: resize, scale, rotation, pad, flip, crop of 224 from 256, colour, noise. Grey
+    # and erasing are ours and not in it; configs that follow the paper switch erasing off.
     "arbex_heavy": Params(
         margin=32 / 224,
         rotation=15,

@@ -1,17 +1,229 @@
-"""Splits by person: no person's pictures stand on two sides. Pure functions of the names."""
+"""Splits by person: no person's pictures stand on two sides. They depend on the names alone.
 
+Rows of a table belong together by more than one column. The rules of `components`:
+
+* A row that names a person belongs to that person. Its video and group join nothing on their own,
+  because persons may use one name for clips of their own ("video 1" of each person), and several
+  persons may stand on one photo.
+* A row without a person joins all rows of its video, its group and its picture, those of persons
+  included. Where that takes in several persons, they stay together: it may show any of them.
+* A row that names nothing and whose picture is listed once is a person of its own.
+"""
+
+import collections
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import logging
+import unicodedata
+from collections.abc import Container, Hashable, Mapping, Sequence
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")
 
+# Columns that say who is on a picture, and those that say to which pictures it belongs.
+WHO_COLUMNS = ("person", "subject", "identity")
+NAME_COLUMNS = (*WHO_COLUMNS, "video", "group", "clip")
+_KIND_OF = {"subject": "person", "identity": "person", "clip": "video"}
+# A component is called after the first of these that it has.
+_CALLED = (*WHO_COLUMNS, "video", "group", "path")
+_LAST = (len(_CALLED), "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """Rows that must not be parted by a split.
+
+    Attributes:
+      names: of the component of each row [n]: its smallest person, else subject, identity, video,
+        group or path. A person that nothing else joins keeps the name that the table gives.
+      joined: persons of each component that holds several, sorted.
+      unnamed: number of rows that name no person, video or group.
+      ambiguous: names of videos (or groups) that several persons use for their own, sorted.
+    """
+
+    names: list[str]
+    joined: tuple[tuple[str, ...], ...]
+    unnamed: int
+    ambiguous: tuple[str, ...]
+
+
+def components(
+    names: Sequence[tuple[str, ...]], paths: Sequence[str], labels: Sequence[str]
+) -> Components:
+    """Joins rows transitively by the rules above.
+
+    Args:
+      names: cells of `NAME_COLUMNS` of each row [n], "" where empty.
+      paths: where the picture of each row lies, in one spelling for each file [n].
+      labels: paths as the table writes them [n]; they name rows that name nothing.
+    """
+    # Takes a while to import, and only tables need it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # Frames of a video name the same things: they are looked at once.
+    cells = list(dict.fromkeys(names))
+    own = {row: _own_columns(row) for row in cells}
+    # A column's value joins rows only if some row has nothing better to go by.
+    joining = {(c, _folded(row[c])) for row, columns in own.items() for c in columns}
+    unknown = [not own[row] or own[row][0] >= len(WHO_COLUMNS) for row in names]
+    listed = collections.Counter(paths)
+    pictures = {p for p, u in zip(paths, unknown, strict=True) if u and listed[p] > 1}
+
+    nodes: dict[Hashable, int] = {}
+    edges: list[tuple[int, int]] = []
+
+    def node(key: Hashable) -> int:
+        return nodes.setdefault(key, len(nodes))
+
+    for row in cells:
+        for c, cell in enumerate(row):
+            if cell and (c, _folded(cell)) in joining:
+                edges.append((node(row), node((_kind(c), _folded(cell)))))
+    place = []
+    for row, path in zip(names, paths, strict=True):
+        # A row that names nothing is its picture.
+        place.append(node(row) if own[row] else node(("path", path)))
+        if own[row] and path in pictures:
+            edges.append((place[-1], node(("path", path))))
+    ends = np.array(edges, np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), bool), tuple(ends.T)), (len(nodes), len(nodes)))
+    _, component = connected_components(graph, directed=False)
+    numbers = component[place].tolist()
+
+    called: dict[int, tuple[int, str]] = {}
+    people: dict[int, set[str]] = {}
+    for row in cells:
+        if own[row]:
+            number = int(component[nodes[row]])
+            best = called.get(number, _LAST)
+            called[number] = min(best, *((_rank_of(c), row[c]) for c in own[row]))
+            if own[row][0] < len(WHO_COLUMNS):
+                people.setdefault(number, set()).add(_folded(row[own[row][0]]))
+    for row, number, label in zip(names, numbers, labels, strict=True):
+        if not own[row]:
+            called[number] = min(called.get(number, _LAST), (_CALLED.index("path"), label))
+    return Components(
+        names=[called[number][1] for number in numbers],
+        joined=tuple(sorted(tuple(sorted(p)) for p in people.values() if len(p) > 1)),
+        unnamed=sum(not own[row] for row in names),
+        ambiguous=_ambiguous(own, joining),
+    )
+
+
+def _ambiguous(
+    own: Mapping[tuple[str, ...], list[int]], joining: Container[tuple[int, str]]
+) -> tuple[str, ...]:
+    """Videos and groups that join nothing and are named by several persons."""
+    users: dict[tuple[int, str], set[str]] = {}
+    for row, columns in own.items():
+        for c in range(len(WHO_COLUMNS), len(row)):
+            if row[c] and (c, _folded(row[c])) not in joining:
+                users.setdefault((c, row[c]), set()).add(row[columns[0]])
+    return tuple(sorted({name for (_, name), who in users.items() if len(who) > 1}))
+
+
+def report(name: str, found: Components, faces: Sequence[tuple[str, bytes]]) -> None:
+    """Logs what a table joins, what it leaves unknown and what it may still part.
+
+    Args:
+      name: of the table.
+      found: its components.
+      faces: path and box of each row [n]; other boxes are other faces of one photo.
+    """
+    if 0 < found.unnamed < len(found.names):
+        log.warning(
+            "%s: %d of %d pictures name no person, video or group; each counts as a person of its "
+            "own",
+            name,
+            found.unnamed,
+            len(found.names),
+        )
+    if found.joined:
+        log.warning(
+            "%s: %d persons are kept together as %d, because pictures without a person share "
+            "their video, group or file (%s); name the person in every row, or give each video a "
+            "name of its own",
+            name,
+            sum(map(len, found.joined)),
+            len(found.joined),
+            _listed([" + ".join(who[:3]) for who in found.joined]),
+        )
+    if found.ambiguous:
+        log.info(
+            "%s: %d videos or groups have a name that several persons use and count as one of "
+            "each person (%s)",
+            name,
+            len(found.ambiguous),
+            _listed(found.ambiguous),
+        )
+    owner: dict[tuple[str, bytes], str] = {}
+    parted = {
+        face
+        for face, who in zip(faces, found.names, strict=True)
+        if owner.setdefault(face, who) != who
+    }
+    if parted:
+        log.warning(
+            "%s: %d pictures are listed for several persons and may stand in training and test "
+            "(%s)",
+            name,
+            len(parted),
+            _listed(sorted(path for path, _ in parted)),
+        )
+
+
+def warn_of_shared(name: str, persons: Sequence[str], split: np.ndarray) -> None:
+    """Warns of persons that stand in more than one split."""
+    shared = shared_persons(persons, split)
+    if shared:
+        log.warning(
+            "%s: %d persons stand in more than one split (%s); `python -m data_pipelines.splits "
+            "leakage` lists them",
+            name,
+            len(shared),
+            ", ".join(shared[:5]),
+        )
+
+
+def _listed(names: Sequence[str], count: int = 3) -> str:
+    more = len(names) - count
+    return ", ".join([*names[:count], *([f"{more} more"] if more > 0 else [])])
+
+
+def _own_columns(row: tuple[str, ...]) -> list[int]:
+    """What a row goes by: its first person column; else all that it names."""
+    filled = [c for c, cell in enumerate(row) if cell]
+    return filled[:1] if filled and filled[0] < len(WHO_COLUMNS) else filled
+
+
+def _kind(column: int) -> str:
+    name = NAME_COLUMNS[column]
+    return _KIND_OF.get(name, name)
+
+
+def _rank_of(column: int) -> int:
+    name = NAME_COLUMNS[column]
+    return _CALLED.index(name if name in WHO_COLUMNS else _kind(column))
+
+
+def _folded(name: str) -> str:
+    """The name in one form: an accent may be written as a letter of its own or as part of one."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _bytes(name: str) -> bytes:
+    # A file name need not be text: what is none comes as surrogates.
+    return name.encode("utf-8", "surrogatepass")
+
 
 def fold_of(person: str, folds: int) -> int:
     """SHA-256 of the name modulo `folds`."""
-    return int(hashlib.sha256(person.encode()).hexdigest(), 16) % folds
+    return int(hashlib.sha256(_bytes(person)).hexdigest(), 16) % folds
 
 
 def in_test_fold(person: str, *, folds: int = 4, test_fold: int = 1) -> bool:
@@ -21,7 +233,7 @@ def in_test_fold(person: str, *, folds: int = 4, test_fold: int = 1) -> bool:
 
 def _rank(person: str, seed: int) -> int:
     # Salted, so that the validation cut says nothing about the test fold.
-    return int(hashlib.sha256(f"validation/{seed}/{person}".encode()).hexdigest(), 16)
+    return int(hashlib.sha256(_bytes(f"validation/{seed}/{person}")).hexdigest(), 16)
 
 
 def choose_validation(persons: Sequence[str], fraction: float, seed: int = 0) -> set[str]:

@@ -7,7 +7,8 @@
 A data set appears in `--data_dir` whole or not at all: it is written to a temporary folder that is
 renamed at the end. A run that was stopped or killed is simply repeated; it removes what the last
 one left and starts clean. Pictures that cannot be used are left out and listed with the reason in
-`rejected.csv` beside the records.
+`rejected.csv` beside the records. Rows and pictures that belong to no split stand there too, with
+an empty split, so that what was used and what was left out add up to what was there.
 """
 
 import argparse
@@ -301,9 +302,14 @@ def _summarise(builder: Any, existed: bool) -> None:
             print(f"    {classes}")
     for line in compare(meta, builder.figures(meta["release"], meta["config"])):
         print(f"warning: {line}", file=sys.stderr)
+    for reason, count in meta["passed_over"].items():
+        print(f"  not used by this config: {count} x {reason}")
+    for reason, count in meta["left_out"].items():
+        print(f"  in no split: {count} x {reason}")
     with open(target / "rejected.csv", newline="", encoding="utf-8") as f:
-        reasons = collections.Counter(row["reason"] for row in csv.DictReader(f))
-    if reasons:
+        rows = list(csv.DictReader(f))
+    reasons = collections.Counter(row["reason"] for row in rows if row["split"])
+    if rows:
         print(f"  rejected pictures: {target / 'rejected.csv'}")
         for reason, count in reasons.most_common(_SHOWN_REASONS):
             print(f"    {count} x {reason}")

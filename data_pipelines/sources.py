@@ -37,8 +37,9 @@ ALL = "all"  # every record, whatever its split
 class TableSource:
     """Pictures on disk whose labels stand in a `manifest.Table`; follows `example.Source`.
 
-    Attributes beyond the protocol: `persons` (n names), `attribute_names`, `attribute_values`,
-    `bad_rows` (rows of the whole table that were left out, with reasons).
+    Attributes beyond the protocol: `persons` (n names) and `has_persons`, `group_names`,
+    `attribute_names`, `attribute_values`, `bad_rows` (rows of the whole table that were left out,
+    with reasons).
     """
 
     def __init__(self, table: manifest.Table, rows: np.ndarray | None = None):
@@ -54,8 +55,10 @@ class TableSource:
         self.num_classes = len(table.class_names)
         self.labels = table.expression[rows]
         self.groups = table.groups[rows]
+        self.group_names = table.group_names
         self.tracks = table.tracks[rows]
         self.persons = [table.persons[i] for i in rows]
+        self.has_persons = table.has_persons
         self.attribute_names = table.attribute_names
         self.attribute_values = table.attribute_values
         self.bad_rows = table.bad
@@ -329,14 +332,7 @@ def _rows_of_splits(table: manifest.Table, config: Mapping[str, Any]) -> dict[st
         seed=setting(config, "split_seed"),
         given=table.split,
     )
-    shared = persons.shared_persons(table.persons, split)
-    if shared:
-        log.warning(
-            "%s: %d persons stand in more than one split (%s)",
-            table.name,
-            len(shared),
-            ", ".join(shared[:5]),
-        )
+    persons.warn_of_shared(table.name, table.persons, split)
     return {name: np.flatnonzero(split == k) for k, name in enumerate(persons.SPLIT_NAMES)}
 
 

@@ -1,4 +1,4 @@
-"""Protocol splits by person, and a report of pictures that stand in more than one split.
+"""Protocol splits by person, and a report of pictures and persons in more than one split.
 
     python -m data_pipelines.splits folds   --dataset ck_plus/seven --data_dir DIR --folds 10
     python -m data_pipelines.splits folds   --manifest faces.csv [--output folds.csv]
@@ -22,6 +22,8 @@ import numpy as np
 from data_pipelines import leakage
 from data_pipelines import persons as person_splits
 from data_pipelines.example import DataError, Source
+
+_NAMED = 20  # persons that are printed
 
 
 def kfold(
@@ -123,7 +125,7 @@ def official(prepared: Any) -> dict[str, Any]:
 
 
 def _rank(name: str, seed: int) -> str:
-    return hashlib.sha256(f"fold/{seed}/{name}".encode()).hexdigest()
+    return hashlib.sha256(f"fold/{seed}/{name}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 # Command.
@@ -152,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     folds.add_argument("--folds", type=int, default=10, help="0: leave one person out")
     folds.add_argument("--output", help="CSV file for the fold of each picture")
     folds.add_argument("--seed", type=int, help="of the folds of a prepared data set; default 0")
-    report = commands.add_parser("leakage", help="look for pictures in more than one split")
+    report = commands.add_parser(
+        "leakage", help="look for pictures and persons in more than one split"
+    )
     report.add_argument("--output", help="CSV file for the pairs")
     report.add_argument("--difference_bits", type=int, default=leakage.DIFFERENCE_BITS)
     report.add_argument("--dct_bits", type=int, default=leakage.DCT_BITS)
@@ -218,6 +222,14 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
 def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
     if args.stride < 1:
         raise DataError(f"--stride {args.stride}: it must be at least 1")
+    shared = leakage.shared_names(sources)
+    for kind in ("person", "group"):
+        mine = [s for s in shared if s.kind == kind]
+        print(f"{kind}s: {len(mine)} in more than one split")
+        for s in mine[:_NAMED]:
+            print(f"  {s.name}: " + ", ".join(f"{k} {n}" for k, n in s.counts.items()))
+        if len(mine) > _NAMED:
+            print(f"  ... and {len(mine) - _NAMED} more")
     if args.stride > 1:
         sources = {k: _Strided(s, args.stride) for k, s in sources.items()}
     prints = {name: leakage.fingerprint(source) for name, source in sources.items()}
@@ -237,9 +249,9 @@ def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
             a, b = (f"{s}: {sources[s].describe(i)}" for s, i in (p.a, p.b))
             print(f"  {a}  =  {b}  (distance {p.distance})")
     if args.output:
-        leakage.write_report(args.output, pairs, sources)
-        print(f"all pairs: {args.output}")
-    return int(bool(pairs))
+        leakage.write_report(args.output, pairs, sources, shared)
+        print(f"all of them: {args.output}")
+    return int(bool(pairs or shared))
 
 
 class _Strided:

@@ -64,15 +64,17 @@ class BatchNorm(nnx.Module):
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,
+        scale: float = 1.0,
     ):
-        """`momentum` is the weight of the old value (PyTorch's 0.1 is 0.9 here)."""
+        """`momentum` is the weight of the old value (PyTorch's 0.1 is 0.9 here); `scale` is where
+        the learnt factors start."""
         self.eps = eps
         self.momentum = momentum
         self.dtype = dtype
         self.axis_name = axis_name
         self.use_running_average = False
         stats_dtype = jnp.promote_types(jnp.float32, param_dtype)
-        self.scale = nnx.Param(jnp.ones(features, param_dtype))
+        self.scale = nnx.Param(jnp.full(features, scale, param_dtype))
         self.bias = nnx.Param(jnp.zeros(features, param_dtype))
         self.mean = nnx.BatchStat(jnp.zeros(features, stats_dtype))
         self.var = nnx.BatchStat(jnp.ones(features, stats_dtype))
@@ -168,10 +170,14 @@ class Layers:
             rngs=self.rngs,
         )
 
-    def norm(self, features: int) -> BatchNorm:
-        """A BatchNorm over this model's axis."""
+    def norm(self, features: int, *, scale: float = 1.0) -> BatchNorm:
+        """A BatchNorm over this model's axis whose factors start at `scale`."""
         return BatchNorm(
-            features, dtype=self.dtype, param_dtype=self.param_dtype, axis_name=self.axis_name
+            features,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            axis_name=self.axis_name,
+            scale=scale,
         )
 
     def layer_norm(self, features: int, eps: float) -> nnx.LayerNorm:

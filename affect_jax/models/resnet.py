@@ -1,7 +1,9 @@
 """ResNet-18, 34 and 50, equal to torchvision's.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, with
-torchvision's one change: in the bottleneck the stride sits on the 3x3 convolution.
+torchvision's one change: in the bottleneck the stride sits on the 3x3 convolution. A fresh network
+starts with every block as its shortcut alone (Goyal et al., "Accurate, large minibatch SGD", 2017,
+5.1), as timm's do.
 """
 
 from collections.abc import Mapping
@@ -34,7 +36,7 @@ class BasicBlock(nnx.Module):
         self.conv1 = make.conv(in_features, features, 3, stride, init=he_normal_fan_out)
         self.norm1 = make.norm(features)
         self.conv2 = make.conv(features, features, 3, init=he_normal_fan_out)
-        self.norm2 = make.norm(features)
+        self.norm2 = make.norm(features, scale=0.0)
         _add_shortcut(self, in_features, features, stride, make)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,7 +56,7 @@ class Bottleneck(nnx.Module):
         self.conv2 = make.conv(features, features, 3, stride, init=he_normal_fan_out)
         self.norm2 = make.norm(features)
         self.conv3 = make.conv(features, out_features, 1, init=he_normal_fan_out)
-        self.norm3 = make.norm(out_features)
+        self.norm3 = make.norm(out_features, scale=0.0)
         _add_shortcut(self, in_features, out_features, stride, make)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -17,7 +17,9 @@ from configs.sweeps import arbex_anchors
 
 def get_config() -> ConfigDict:
     """What all cells have in common."""
-    return arbex_anchors.get_config()
+    config = arbex_anchors.get_config()
+    config.data.synthetic.symmetric_noise = 0.2
+    return config
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """ARBEx, Table 2: wrong training labels and anchors, on synthetic faces.
 
-Trains: the tiny ARBEx of `arbex_synthetic` with a share of the training labels replaced by another
-class, three seeds a row; "bare" is the network without balancing, which the paper does not show,
-"detached" has no gradient through confidences.
+Trains: the tiny ARBEx of `arbex_synthetic` without label smoothing, as the table is, three seeds a
+row. The paper never says what its noise is; here a share of the training labels is replaced by
+another class. "bare" is the network without balancing, which the paper does not show, "detached"
+has no gradient through confidences.
 Paper: Wasi et al., 2023. Time: about 6 minutes a cell on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise.py \
-             --workdir runs/arbex_noise --config.sweep.rows="n20 bare,n20 K0,n20 K10"
+             --workdir runs/arbex_noise \
+             --config.sweep.rows="n0 bare,n0 K0,n0 K10,n20 bare,n20 K0,n20 K10"
 Without `--config.sweep.rows` it is the whole table: 10 shares by 11 numbers of anchors.
 """
 
@@ -58,8 +60,9 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     lines = {"bare": [f"n{n} bare" for n in _NOISE]}
     lines |= {f"K = {k}": [f"n{n} K{k}" for n in _NOISE] for k in _PAPER}
     return {
-        "title": "ARBEx: label noise and anchors, synthetic faces",
-        "notes": arbex_anchors.NOTE,
+        "title": "ARBEx: wrong labels and anchors, synthetic faces",
+        "notes": arbex_anchors.NOTE
+        + " The paper does not define its noise: wrong labels are this project's reading.",
         "seeds": (0, 1, 2),
         "rows": rows,
         "columns": arbex_anchors.COLUMNS,

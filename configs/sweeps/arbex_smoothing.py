@@ -1,4 +1,4 @@
-"""ARBEx, Table 3: label smoothing and anchors, on synthetic faces with 20 % wrong labels.
+"""ARBEx, Table 3: label smoothing and anchors, on synthetic faces.
 
 Trains: the tiny ARBEx of `arbex_synthetic`, three seeds a row. Paper: Wasi et al., 2023.
 Time: about 6 minutes a cell on one CPU core. Not run here.
@@ -46,7 +46,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
             }
             paper[name] = {"accuracy": accuracy / 100}
     return {
-        "title": "ARBEx: label smoothing and anchors, synthetic faces with 20 % wrong labels",
+        "title": "ARBEx: label smoothing and anchors, synthetic faces",
         "notes": arbex_anchors.NOTE,
         "seeds": (0, 1, 2),
         "rows": rows,

@@ -2,7 +2,8 @@
 
 Each clip is a folder `001` ... `600` with frames `00000.png` ... and a JSON file
 `{"actor": ..., "video_id": "001", "frames": {"00000": {"valence", "arousal", "landmarks"}}}`. The
-archives may be unpacked side by side (`001/001.json`) or one folder each (`01/001/001.json`).
+twelve archives may be unpacked into one folder (`001/001.json`) or into several of any name
+(`01/001/001.json`); all of them are read, and a clip that lies in two places is refused.
 Valence and arousal are whole numbers from -10 to 10 and are divided by 10, as in EmoFAN.
 
 The group is the clip, whose frames keep their order, and the person is the actor, so that folds are
@@ -19,7 +20,7 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import find_root, first_existing, subfolders
+from data_pipelines.datasets.layout import by_name, existing, subfolders
 from data_pipelines.example import NUM_LANDMARKS
 
 _SCALE = 10.0
@@ -49,12 +50,27 @@ class AfewVa(FaceBuilder):
     published: Mapping[str, Published] = {"": Published(examples={"full": 30051})}
 
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: bool(_clips(p)))
-        if root is None:
+        manual_dir = manual_dir.absolute()
+        clips = _clips_below(manual_dir)
+        # The user may point to one of the twelve archives, which lie side by side, or to one clip.
+        archives = [p for p in subfolders(manual_dir.parent) if p.name.isdigit()]
+        if clips and manual_dir in archives:
+            clips = [c for p in archives for c in _clips_below(p)]
+        clips = clips or _clips_below(manual_dir.parent, depth=0)
+        if not clips:
             raise self.wrong_folder(manual_dir, "there is no clip folder such as 001/001.json")
-        # Archives unpacked one folder each lie side by side.
-        clips = _clips(root)
-        clips += [c for s in subfolders(root.parent) if s != root for c in _nested(s, root)]
+        places: dict[str, list[Path]] = {}
+        for clip in clips:
+            places.setdefault(clip.name, []).append(clip)
+        twice = [found for found in places.values() if len(found) > 1]
+        if twice:
+            where = " and ".join(str(p.parent) for p in twice[0])
+            raise self.wrong_folder(
+                manual_dir,
+                f"{len(twice)} clips lie in several folders; leave one of each. The first: clip "
+                f"{twice[0][0].name} in {where}",
+            )
+        self.places = [c.parent for c in clips]
         return {"full": sorted(clips, key=lambda p: p.name)}
 
     def records(self, found: list[Path]) -> Iterator[Record]:
@@ -62,26 +78,29 @@ class AfewVa(FaceBuilder):
             yield from _clip_records(clip)
 
 
-def _clips(folder: Path) -> list[Path]:
-    return [c for c in subfolders(folder) if (c / f"{c.name}.json").is_file()]
-
-
-def _nested(sibling: Path, root: Path) -> list[Path]:
-    # Only folders named like the twelve archives: another data set may lie beside this one.
-    return _clips(sibling) if root.name.isdigit() and sibling.name.isdigit() else []
+def _clips_below(folder: Path, depth: int = 3) -> list[Path]:
+    """Clip folders directly in a folder and in the others in it."""
+    clips = []
+    for child in subfolders(folder):
+        if existing(child, f"{child.name}.json"):
+            clips.append(child)
+        elif depth:
+            clips += _clips_below(child, depth - 1)
+    return clips
 
 
 def _clip_records(clip: Path) -> Iterator[Record]:
     try:
-        notes = json.loads((clip / f"{clip.name}.json").read_text(encoding="utf-8"))
+        notes = json.loads(existing(clip, f"{clip.name}.json").read_text(encoding="utf-8-sig"))
         frames = sorted(notes["frames"].items())
     except (OSError, ValueError, KeyError, AttributeError) as e:
         yield Record(f"{clip.name}/{clip.name}.json", reject=f"JSON cannot be read ({e!r})")
         return
-    actor = str(notes.get("actor") or "").strip().casefold()
+    actor = " ".join(str(notes.get("actor") or "").split()).casefold()
+    there = by_name(clip)
     for number, labels in frames:
-        path = first_existing(clip, (f"{number}.png", f"{number}.jpg"))
-        path = path or clip / f"{number}.png"
+        names = (f"{number}.png", f"{number}.jpg", f"{number}.jpeg")
+        path = next((there[n] for n in names if n in there), clip / names[0])
         # A clip whose actor is not named is a person of its own.
         record = Record(f"{clip.name}/{path.name}", path, group=clip.name)
         record.person = actor or f"clip {clip.name}"

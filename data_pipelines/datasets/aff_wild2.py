@@ -24,7 +24,14 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.datasets.layout import (
+    by_name,
+    existing,
+    find_root,
+    first_existing,
+    pictures,
+    subfolders,
+)
 from data_pipelines.example import LABEL_ORDERS
 
 _TASKS = {
@@ -39,7 +46,8 @@ _HEADERS = {
     "expr": "neutral,anger,disgust,fear,happiness,sadness,surprise",
     "va": "valence,arousal",
 }
-_PICTURES = ("cropped_aligned", "crops_aligned", "cropped_aligned/cropped_aligned")
+# The pictures came in parts: cropped_aligned, cropped_aligned_new_50_vids ...
+_PICTURES = re.compile(r"crop(ped|s)_aligned", re.IGNORECASE)
 _SIDE = re.compile(r"_(left|right)$")
 
 
@@ -85,11 +93,10 @@ cropped_aligned/
         return self.card.class_names if self.task == "expr" else ()
 
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        images_root = find_root(manual_dir, lambda p: first_existing(p, _PICTURES[:2]) is not None)
+        images_root = find_root(manual_dir, lambda p: bool(_picture_folders(p)))
         if images_root is None:
             raise self.wrong_folder(manual_dir, "there is no folder cropped_aligned")
-        images = first_existing(images_root, _PICTURES[:2])
-        images = first_existing(images_root, _PICTURES[2:]) or images
+        videos = self._videos(manual_dir, _picture_folders(images_root))
         tasks = _TASKS[self.task]
         notes_root = find_root(manual_dir, lambda p: first_existing(p, tasks) is not None)
         if notes_root is None:
@@ -97,41 +104,62 @@ cropped_aligned/
             raise self.wrong_folder(manual_dir, reason)
         notes = first_existing(notes_root, tasks)
         self.release = notes.name
+        for name in tasks:
+            other = existing(notes_root, name)
+            if other is not None and other != notes:
+                self.left.leave_out(name, f"another release; {notes.name} is read")
         found = {}
         for split, names in _SPLITS.items():
             folder = first_existing(notes, names)
             if folder is not None:
-                files = sorted(p for p in folder.glob("*.txt") if p.name[0] != ".")
-                found[split] = (files, images)
+                files = sorted(p for n, p in by_name(folder).items() if n.endswith(".txt"))
+                found[split] = (files, videos)
         if not found:
             raise self.wrong_folder(manual_dir, f"{notes.name} has no Train_Set or Validation_Set")
         return found
 
-    def count(self, found: tuple[list[Path], Path]) -> int:
+    def _videos(self, manual_dir: Path, folders: list[Path]) -> dict[str, Path]:
+        """Folder of the pictures of each video, by its name."""
+        videos: dict[str, Path] = {}
+        for folder in folders:
+            for video in subfolders(folder):
+                # An archive unpacked into a folder of its own name.
+                inner = subfolders(video) if _PICTURES.match(video.name) else [video]
+                for path in inner:
+                    if videos.setdefault(path.name, path) != path:
+                        raise self.wrong_folder(
+                            manual_dir,
+                            f"pictures of {path.name} lie in {videos[path.name].parent} and in "
+                            f"{path.parent}; leave one",
+                        )
+        self.places = folders
+        return videos
+
+    def count(self, found: tuple[list[Path], dict[str, Path]]) -> int:
         # Minus the header; a file may or may not end in a line break.
         return sum(p.read_bytes().strip().count(b"\n") for p in found[0])
 
-    def records(self, found: tuple[list[Path], Path]) -> Iterator[Record]:
+    def records(self, found: tuple[list[Path], dict[str, Path]]) -> Iterator[Record]:
         for path in found[0]:
             yield from self._video_records(path, found[1])
 
-    def _video_records(self, path: Path, images: Path) -> Iterator[Record]:
+    def _video_records(self, path: Path, videos: Mapping[str, Path]) -> Iterator[Record]:
         lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
         header = lines[0].replace(" ", "").lower() if lines else ""
         if not header.startswith(_HEADERS[self.task]):
             yield Record(path.name, reject=f"header {header!r} is not {_HEADERS[self.task]!r}")
             return
         video = path.stem
-        folder = images / video
         # One listing instead of a look-up per frame: there are millions.
-        there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        there = {p.stem: p for p in pictures(videos[video])} if video in videos else {}
         for number, line in enumerate(lines[1:], start=1):
-            name = f"{number:05d}.jpg"
-            record = Record(f"{video}/{name}", folder / name, group=video)
+            stem = f"{number:05d}"
+            picture = there.get(stem, Path(f"{stem}.jpg"))
+            record = Record(f"{video}/{picture.name}", picture, group=video)
             record.person = _SIDE.sub("", video)
             try:
                 self._label(record, line.strip())
-                if name not in there:
+                if stem not in there:
                     raise Reject("no aligned face for this frame")
             except Reject as e:
                 record.reject = str(e)
@@ -155,3 +183,7 @@ cropped_aligned/
             raise Reject("valence,arousal -5: frame is not annotated")
         record.valence = unit_value(values[0], "valence")
         record.arousal = unit_value(values[1], "arousal")
+
+
+def _picture_folders(folder: Path) -> list[Path]:
+    return [p for p in subfolders(folder) if _PICTURES.match(p.name)]

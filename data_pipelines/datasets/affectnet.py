@@ -27,7 +27,7 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.datasets.layout import existing, find_root, first_existing
 from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
 
 COLUMNS = (
@@ -44,6 +44,7 @@ COLUMNS = (
 _OTHER_LABELS = {8: "none", 9: "uncertain", 10: "no face"}
 _MISSING = -2.0
 _LISTS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
+_TRAINING = tuple(f"{folder}/training.csv" for folder in _LISTS)
 _PICTURES = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 _TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
 
@@ -81,32 +82,38 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
     }
 
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: (p / "train_set" / "annotations").is_dir())
+        root = find_root(manual_dir, lambda p: existing(p, "train_set/annotations") is not None)
+        lists_root = find_root(manual_dir, lambda p: first_existing(p, _TRAINING) is not None)
         if root is not None:
             self.release = "2021"
-            found = {"train": root / "train_set", "validation": root / "val_set"}
-            return {k: p for k, p in found.items() if (p / "annotations").is_dir()}
-        root = find_root(
-            manual_dir, lambda p: any((p / lists / "training.csv").is_file() for lists in _LISTS)
-        )
+            if lists_root is not None:
+                reason = "list of the 2017 release; that of 2021 is read"
+                self.left.leave_out(str(first_existing(lists_root, _TRAINING)), reason)
+            found = {"train": existing(root, "train_set"), "validation": existing(root, "val_set")}
+            found = {k: p for k, p in found.items() if p and existing(p, "annotations")}
+            self.places = [existing(p, "images") or p for p in found.values()]
+            return found
+        root = lists_root
         if root is None:
             raise self.wrong_folder(
                 manual_dir, "there is neither a training.csv nor a train_set/annotations"
             )
         self.release = "2017"
-        lists = next(root / x for x in _LISTS if (root / x / "training.csv").is_file())
+        lists = first_existing(root, _TRAINING).parent
         # A root that is the list folder itself has the pictures beside it.
         images = first_existing(root, _PICTURES) or first_existing(lists.parent, _PICTURES)
         if images is None:
             raise self.wrong_folder(
                 manual_dir, "training.csv is there, but no folder Manually_Annotated_Images"
             )
-        found = {"train": lists / "training.csv", "validation": lists / "validation.csv"}
-        return {k: (p, images) for k, p in found.items() if p.is_file()}
+        found = {k: existing(lists, f"{k}.csv") for k in ("training", "validation")}
+        found = {"train": found["training"], "validation": found["validation"]}
+        self.places = [images]
+        return {k: (p, images) for k, p in found.items() if p}
 
     def count(self, found: Any) -> int:
         if self.release == "2021":
-            return sum(1 for _ in (found / "images").iterdir())
+            return len(_stems(found, "annotations") | _stems(found, "images"))
         with open(found[0], encoding="utf-8-sig") as f:
             return sum(1 for _ in f) - 1
 
@@ -148,17 +155,27 @@ def _read_row(record: Record, row: dict[str, str]) -> None:
         pass
 
 
+def _stems(folder: Path, kind: str) -> dict[str, Path]:
+    """Pictures, or the annotations of an expression, by the name of the picture."""
+    ending = "_exp.npy" if kind == "annotations" else ""
+    place = existing(folder, kind) or folder / kind
+    files = (p for p in place.iterdir() if p.name[0] != ".") if place.is_dir() else ()
+    if ending:
+        return {p.name[: -len(ending)]: p for p in files if p.name.lower().endswith(ending)}
+    return {p.stem: p for p in files}
+
+
 def _npy_records(folder: Path) -> Iterator[Record]:
-    images = folder / "images"
-    numbered = (p for p in images.iterdir() if p.name[0] != ".")
-    for path in sorted(numbered, key=lambda p: (len(p.stem), p.stem)):
+    images, notes = _stems(folder, "images"), _stems(folder, "annotations")
+    annotations = existing(folder, "annotations")
+    for stem in sorted(images.keys() | notes.keys(), key=lambda s: (len(s), s)):
+        path = images.get(stem, folder / "images" / f"{stem}.jpg")
         record = Record(f"{folder.name}/images/{path.name}", path)
-        notes = folder / "annotations"
         try:
-            record.expression = _expression(_array(notes / f"{path.stem}_exp.npy").item())
-            record.valence = _valence_arousal(_array(notes / f"{path.stem}_val.npy").item())
-            record.arousal = _valence_arousal(_array(notes / f"{path.stem}_aro.npy").item())
-            points = notes / f"{path.stem}_lnd.npy"
+            record.expression = _expression(_array(annotations / f"{stem}_exp.npy").item())
+            record.valence = _valence_arousal(_array(annotations / f"{stem}_val.npy").item())
+            record.arousal = _valence_arousal(_array(annotations / f"{stem}_aro.npy").item())
+            points = annotations / f"{stem}_lnd.npy"
             if points.exists():
                 # Stored flat (x0, y0, x1, y1 ...) or as 68 rows.
                 record.landmarks = _array(points).astype(np.float64).reshape(NUM_LANDMARKS, 2)

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines.datasets.card import Card, Published, Record, Reject
 from data_pipelines.datasets.layout import layout_error
+from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
 from data_pipelines.decode import decode
 from data_pipelines.example import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
@@ -76,6 +77,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       landmarker: if set, `landmarker(pictures, boxes)` recomputes the landmarks: n uint8 RGB
         pictures and float32 [n, 4] face boxes give [n, 68, 2] pixels.
       release: which release was found, once located.
+      places: folders of pictures, once located; those in them that no record names are counted.
+      left: what belongs to no split.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -92,6 +95,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.progress: Callable[[str, int, int], None] = lambda split, done, total: None
         self.landmarker: Landmarker | None = None
         self.release = ""
+        self.places: list[Path] = []
+        self.left = Leftovers()
         self._groups = Names()
         self._persons = Names()
         kwargs.setdefault("file_format", "array_record")
@@ -102,6 +107,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @abc.abstractmethod
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
         """Finds the files: split name -> whatever `records` needs. Sets `release` if there are any.
+
+        It is called more than once; rows that belong to no split go to `left`.
 
         Raises:
           LayoutError: made by `self.wrong_folder`, when the layout is not there.
@@ -160,12 +167,17 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
+    def knows_persons(self) -> bool:
+        """Whether the names of persons say more than which picture it is."""
+        return any(p >= 0 for book in self._books.values() for p in book.persons)
+
     def has_probs(self) -> bool:
         """Whether the records of this config hold votes."""
         return "expression_probs" in self.card.fields
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
         self.manual_dir = self.manual_dir or Path(dl_manager.manual_dir)
+        self.left = Leftovers()
         found = self.locate(self.manual_dir)
         return {split: self._generate_examples(split, where) for split, where in found.items()}
 
@@ -177,8 +189,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for record, example in self._with_landmarks(loaded) if self.landmarker else loaded:
             done += 1
             self.progress(split, done, total)
-            if isinstance(example, Reject):
-                book.rejected.append((record.name, str(example)))
+            rejected = isinstance(example, Reject)
+            if isinstance(record.image, Path) and (not rejected or record.image.is_file()):
+                self.left.see(record.image)
+            if rejected:
+                book.reject(record, str(example))
                 continue
             example["group"] = self._groups.number(record.group)
             book.add(example, record, self._persons.number(record.person or record.group))
@@ -213,6 +228,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     name=split, shard_lengths=lengths, num_bytes=size, filename_template=template
                 )
             )
+        self.left.count_unseen(self.places)
+        self.left.report(self.name)
         self._write_side_files()
         return infos
 
@@ -299,14 +316,27 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "person_names": list(self._persons.ids),
             "attributes": [[name, list(values)] for name, values in self.attributes()],
             "roles": self.roles(),
+            "has_persons": self.knows_persons(),
+            "lost_persons": {s: self._lost(b) for s, b in self._books.items()},
+            "left_out": self.left.summary(),
+            "passed_over": dict(self.left.passed),
             "splits": {s: b.summary(len(self.class_names())) for s, b in self._books.items()},
         }
+        if not meta["has_persons"]:
+            for summary in meta["splits"].values():
+                summary["persons"] = 0
         (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
         with open(folder / REJECTED_FILE, "w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f)
             writer.writerow(["split", "file", "reason"])
             for split, book in self._books.items():
                 writer.writerows((split, *row) for row in book.rejected)
+            writer.writerows(("", name, reason) for name, reason, _ in self.left.entries)
+
+    def _lost(self, book: Book) -> list[str]:
+        """Persons of whom no picture is left: the validation split is drawn with them too."""
+        there = set(book.persons)
+        return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)
 
 
 def _read(image: Path | bytes | Callable[[], bytes]) -> bytes:

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.example import MISSING_ID
+from data_pipelines.example import MISSING_ID, shorten
 
 
 class Reject(ValueError):
     """A record that is left out; the message is the reason that goes to `rejected.csv`."""
+
+    def __init__(self, reason: str):
+        super().__init__(shorten(reason))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,14 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record
-from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
+from data_pipelines.datasets.layout import (
+    by_name,
+    existing,
+    find_root,
+    first_existing,
+    pictures,
+    subfolders,
+)
 from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
 
 FILE_LABELS = ("", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -95,7 +102,7 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
         emotions_root = find_root(manual_dir, lambda p: first_existing(p, _EMOTIONS) is not None)
         if emotions_root is None:
             raise self.wrong_folder(manual_dir, "there is no folder Emotion")
-        landmarks_root = find_root(manual_dir, lambda p: (p / "Landmarks").is_dir())
+        landmarks_root = find_root(manual_dir, lambda p: existing(p, "Landmarks") is not None)
         found = {
             "images": first_existing(root, _IMAGES),
             "emotions": first_existing(emotions_root, _EMOTIONS),
@@ -103,17 +110,24 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
             if landmarks_root
             else None,
         }
+        self.places = [found["images"]]
         return {"full": found}
 
     def records(self, found: Mapping[str, Path | None]) -> Iterator[Record]:
+        there = set()
         for person in subfolders(found["images"]):
             for sequence in subfolders(person):
+                there.add(f"{person.name}/{sequence.name}")
                 yield from self._sequence(f"{person.name}/{sequence.name}", found)
+        for person in subfolders(found["emotions"]):
+            for sequence in subfolders(person):
+                name = f"{person.name}/{sequence.name}"
+                if name not in there and _labels(sequence):
+                    yield Record(name, reject="the sequence has a label, but no frames")
 
     def _sequence(self, name: str, found: Mapping[str, Path | None]) -> Iterator[Record]:
         frames = pictures(found["images"] / name)
-        notes = sorted((found["emotions"] / name).glob("*_emotion.txt"))
-        label, reason = _label(notes)
+        label, reason = _label(_labels(found["emotions"] / name))
         names = self.class_names()
         if not reason and label not in names:
             reason = f"{label} is none of the {len(names)} classes of this config"
@@ -121,9 +135,11 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
         if not reason and len(frames) <= peak:
             reason = f"{len(frames)} frames: too few for an onset and {peak} at the peak"
         if reason:
+            self.left.pass_over(frames, "frames of sequences that are rejected")
             yield Record(name, reject=reason)
             return
         chosen = [(frames[0], "neutral"), *((f, label) for f in frames[-peak:])]
+        self.left.pass_over(frames[1:-peak], "frames between the onset and the peak")
         for path, expression in chosen:
             yield Record(
                 f"{name}/{path.name}",
@@ -134,10 +150,19 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
             )
 
 
+def _labels(sequence: Path) -> list[Path]:
+    """Files with the emotion of a sequence; one, as a rule."""
+    files = by_name(sequence)
+    return [files[name] for name in sorted(files) if name.endswith("_emotion.txt")]
+
+
 def _label(notes: list[Path]) -> tuple[str, str]:
     """Name of the class, reason to reject the sequence."""
     if not notes:
         return "", "the sequence has no emotion label"
+    if len(notes) > 1:
+        listed = ", ".join(p.name for p in notes)
+        return "", f"{len(notes)} files could hold the emotion ({listed}); leave one in the folder"
     try:
         number = int(float(notes[0].read_text().split()[0]))
     except (OSError, ValueError, IndexError):

@@ -4,11 +4,15 @@
 6 neutral), pixels (2,304 numbers) and Usage (Training, PublicTest, PrivateTest); Kaggle's
 `icml_face_data.csv` has the same in another order. Label order and counts: the Kaggle page of the
 challenge and arXiv:1307.0414. Persons are not known.
+
+Names of columns and usages are read in any case and with or without spaces. Rows of another usage
+belong to no split: they are counted and named, and more than a few of them are refused.
 """
 
 import csv
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,13 @@ import numpy as np
 from data_pipelines.datasets.base import FaceBuilder, encode_png
 from data_pipelines.datasets.card import Card, Published, Record, Reject
 from data_pipelines.datasets.layout import find_root, first_existing
-from data_pipelines.example import LABEL_ORDERS
+from data_pipelines.example import LABEL_ORDERS, shorten
 
 FILES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv")
 USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 SIDE = 48
+_COLUMNS = ("emotion", "pixels", "usage")
+_MAX_UNKNOWN = 0.1  # part of the rows that may name another usage
 
 
 class Fer2013(FaceBuilder):
@@ -53,21 +59,24 @@ class Fer2013(FaceBuilder):
         if root is None:
             raise self.wrong_folder(manual_dir, "there is no fer2013.csv")
         path = first_existing(root, FILES)
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            header = {c.strip() for c in next(csv.reader(f), [])}
-        if not {"emotion", "pixels", "Usage"} <= header:
-            raise self.wrong_folder(
-                manual_dir, f"{path.name} has columns {sorted(header)}, not emotion,pixels,Usage"
-            )
-        return {split: (path, usage) for split, usage in USAGES.items()}
+        problem = header_problem(path)
+        if problem:
+            raise self.wrong_folder(manual_dir, problem)
+        usages = [row["usage"] for _, row in rows(path)]
+        unknown, problem = unknown_usages(usages, path.name)
+        if problem:
+            raise self.wrong_folder(manual_dir, problem)
+        for name, reason in unknown:
+            self.left.leave_out(name, reason)
+        return {split: (path, usage, usages.count(usage)) for split, usage in USAGES.items()}
 
-    def count(self, found: tuple[Path, str]) -> int:
-        return self.published[""].examples[{v: k for k, v in USAGES.items()}[found[1]]]
+    def count(self, found: tuple[Path, str, int]) -> int:
+        return found[2]
 
-    def records(self, found: tuple[Path, str]) -> Iterator[Record]:
-        path, usage = found
+    def records(self, found: tuple[Path, str, int]) -> Iterator[Record]:
+        path, usage, _ = found
         for number, row in rows(path):
-            if row["Usage"] != usage:
+            if row["usage"] != usage:
                 continue
             record = Record(f"{path.name} row {number}", picture(row["pixels"]))
             try:
@@ -79,11 +88,49 @@ class Fer2013(FaceBuilder):
             yield record
 
 
+def header_problem(path: Path) -> str:
+    """What is wrong with the first line of fer2013.csv, or ""."""
+    with open(path, newline="", encoding="utf-8-sig") as f:
+        header = next(csv.reader(f), [])
+    absent = set(_COLUMNS) - {c.strip().lower() for c in header}
+    if not absent:
+        return ""
+    found = ", ".join(repr(shorten(c, 30)) for c in header[:8]) or "nothing"
+    # A row of pixels in its place, rather than other columns.
+    rows_at_once = any(len(c.split()) > SIDE for c in header)
+    hint = "; write emotion,pixels,Usage as its first line" if rows_at_once else ""
+    return f"{path.name} has no header emotion,pixels,Usage: it begins with {found}{hint}"
+
+
+def usage_of(text: str) -> str:
+    """A usage as the release spells it, from any case and spacing; others as they are."""
+    names = {u.lower(): u for u in USAGES.values()}
+    return names.get(re.sub(r"[\s_-]+", "", text).lower(), text)
+
+
+def unknown_usages(usages: Sequence[str], name: str) -> tuple[list[tuple[str, str]], str]:
+    """(row, reason) of the rows that belong to no split, and what is wrong if they are many."""
+    known = tuple(USAGES.values())
+    unknown = [
+        (f"{name} row {k}", f"Usage {shorten(usage, 30)!r} is none of {', '.join(known)}")
+        for k, usage in enumerate(usages)
+        if usage not in known
+    ]
+    if len(unknown) <= _MAX_UNKNOWN * len(usages):
+        return unknown, ""
+    row, reason = unknown[0]
+    return unknown, (
+        f"{len(unknown)} of {len(usages)} rows of {name} belong to no split; the first is "
+        f"{row}: {reason}"
+    )
+
+
 def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(row number from 0, columns) of fer2013.csv; names and values are stripped."""
+    """(row number from 0, columns) of fer2013.csv; names in lower case, values stripped."""
     with open(path, newline="", encoding="utf-8-sig") as f:
         for number, row in enumerate(csv.DictReader(f)):
-            yield number, {k.strip(): (v or "").strip() for k, v in row.items() if k is not None}
+            cells = {k.strip().lower(): (v or "").strip() for k, v in row.items() if k is not None}
+            yield number, cells | {"usage": usage_of(cells["usage"])}
 
 
 def picture(text: str) -> Callable[[], bytes]:

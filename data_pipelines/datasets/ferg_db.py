@@ -12,7 +12,8 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
-from data_pipelines.datasets.layout import find_root, pictures, subfolders
+from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
+from data_pipelines.example import MISSING_ID
 
 CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 CHARACTERS = ("aia", "bonnie", "jules", "malcolm", "mery", "ray")
@@ -43,6 +44,7 @@ FERG_DB_256/
         root = find_root(manual_dir, _is_root)
         if root is None:
             raise self.wrong_folder(manual_dir, "there is no folder such as aia/aia_anger")
+        self.places = [root]
         return {"full": root}
 
     def count(self, found: Path) -> int:
@@ -50,20 +52,20 @@ FERG_DB_256/
 
     def records(self, found: Path) -> Iterator[Record]:
         for character in subfolders(found):
+            who = character.name.lower()
             for folder in subfolders(character):
-                expression = folder.name.removeprefix(f"{character.name}_")
-                if expression not in CLASSES:
-                    reason = f"folder does not end in one of {', '.join(CLASSES)}"
-                    yield Record(f"{character.name}/{folder.name}", reject=reason)
-                    continue
+                expression = folder.name.lower().removeprefix(f"{who}_")
+                known = expression in CLASSES
+                reason = "" if known else f"folder does not end in one of {', '.join(CLASSES)}"
                 for path in sorted(pictures(folder), key=lambda p: (len(p.stem), p.stem)):
                     yield Record(
                         f"{character.name}/{folder.name}/{path.name}",
                         path,
-                        expression=CLASSES.index(expression),
-                        group=character.name,
+                        expression=CLASSES.index(expression) if known else MISSING_ID,
+                        group=who,
+                        reject=reason,
                     )
 
 
 def _is_root(folder: Path) -> bool:
-    return any((folder / c / f"{c}_anger").is_dir() for c in CHARACTERS)
+    return any(existing(folder, f"{c}/{c}_anger") is not None for c in CHARACTERS)

@@ -8,7 +8,8 @@ name were taken out by the authors.
   class is the one with most votes, -1 at a tie. Pictures with at least as many votes for unknown
   and NF as for the expressions are left out. [The rule is ours.]
 * `majority`: the authors' majority rule. Single votes are dropped as slips; the class is the one
-  with more than half of the remaining votes; all else, unknown and NF are left out.
+  with more than half of the remaining votes; all else, unknown and NF are left out. Training sees
+  that class alone, without votes.
 
 Source: https://github.com/microsoft/FERPlus (layout and majority rule). Papers differ in the counts
 after the rule, so none are compared.
@@ -23,8 +24,16 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Record
-from data_pipelines.datasets.fer2013 import FILES, USAGES, picture, rows
-from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.datasets.fer2013 import (
+    FILES,
+    USAGES,
+    header_problem,
+    picture,
+    rows,
+    unknown_usages,
+    usage_of,
+)
+from data_pipelines.datasets.layout import existing, find_root, first_existing
 from data_pipelines.example import LABEL_ORDERS, MISSING_ID
 
 VOTES = "fer2013new.csv"
@@ -57,16 +66,29 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
         root = find_root(manual_dir, lambda p: first_existing(p, FILES) is not None)
         if root is None:
             raise self.wrong_folder(manual_dir, "there is no fer2013.csv")
-        votes_root = find_root(manual_dir, lambda p: (p / VOTES).is_file())
+        votes_root = find_root(manual_dir, lambda p: existing(p, VOTES) is not None)
         if votes_root is None:
             raise self.wrong_folder(manual_dir, f"there is no {VOTES}")
-        pictures, votes = first_existing(root, FILES), votes_root / VOTES
+        pictures, votes = first_existing(root, FILES), existing(votes_root, VOTES)
+        problem = header_problem(pictures)
+        with open(votes, newline="", encoding="utf-8-sig") as f:
+            header = [c.strip().lower() for c in next(csv.reader(f), [])]
+        absent = [c for c in ("Usage", "Image name", *COLUMNS) if c.lower() not in header]
+        if absent and not problem:
+            problem = f"{votes.name} has no column {', '.join(absent)}"
+        if problem:
+            raise self.wrong_folder(manual_dir, problem)
         self._check_rows(manual_dir, pictures, votes)
         return {split: (pictures, votes, usage) for split, usage in USAGES.items()}
 
     def _check_rows(self, manual_dir: Path, pictures: Path, votes: Path) -> None:
-        ours = [row["Usage"] for _, row in rows(pictures)]
-        theirs = [row["Usage"].strip() for row in _vote_rows(votes)]
+        ours = [row["usage"] for _, row in rows(pictures)]
+        theirs = [row["usage"] for row in _vote_rows(votes)]
+        unknown, problem = unknown_usages(theirs, votes.name)
+        for name, reason in unknown:
+            self.left.leave_out(name, reason)
+        if problem:
+            raise self.wrong_folder(manual_dir, problem)
         if ours != theirs:
             raise self.wrong_folder(
                 manual_dir,
@@ -74,22 +96,25 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
                 "belong together: their Usage columns differ",
             )
 
+    def has_probs(self) -> bool:
+        return self.builder_config.name == "votes"
+
     def count(self, found: tuple[Path, Path, str]) -> int:
-        return sum(row["Usage"] == found[2] for row in _vote_rows(found[1]))
+        return sum(row["usage"] == found[2] for row in _vote_rows(found[1]))
 
     def records(self, found: tuple[Path, Path, str]) -> Iterator[Record]:
         pictures, votes, usage = found
         for (number, row), vote in zip(rows(pictures), _vote_rows(votes), strict=True):
-            if row["Usage"] != usage:
+            if row["usage"] != usage:
                 continue
-            name = vote["Image name"].strip()
+            name = vote["image name"]
             record = Record(name or f"{votes.name} row {number}", picture(row["pixels"]))
             if not name:
                 record.reject = "taken out by the authors (no image name)"
                 yield record
                 continue
             try:
-                counts = np.array([int(vote[c]) for c in COLUMNS])
+                counts = np.array([int(vote[c.lower()]) for c in COLUMNS])
             except ValueError:
                 record.reject = "votes are not whole numbers"
                 yield record
@@ -110,17 +135,19 @@ def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
 
 
 def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """As `distribution`, by the authors' majority rule."""
+    """As `distribution`, by the authors' majority rule and without the votes."""
     kept = np.where(counts > 1, counts, 0)
     best = int(kept.argmax())
     if 2 * kept[best] <= kept.sum():
         return MISSING_ID, None, "no class has more than half of the votes"
     if best >= _NUM_CLASSES:
         return MISSING_ID, None, f"most votes are for {COLUMNS[best]}"
-    emotions = kept[:_NUM_CLASSES]
-    return best, (emotions / emotions.sum()).astype(np.float32), ""
+    return best, None, ""
 
 
 def _vote_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of fer2013new.csv: names in lower case, values stripped."""
     with open(path, newline="", encoding="utf-8-sig") as f:
-        yield from csv.DictReader(f)
+        for row in csv.DictReader(f):
+            cells = {k.strip().lower(): (v or "").strip() for k, v in row.items() if k is not None}
+            yield cells | {"usage": usage_of(cells["usage"])}

@@ -16,6 +16,7 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
+from data_pipelines.example import MISSING_ID
 
 HIERARCHY = {
     "fear": ("anxiety", "worry", "panic", "terror", "nervous"),
@@ -29,7 +30,7 @@ HIERARCHY = {
     "love": ("thrill", "affection", "lust"),
 }
 CLASSES = tuple(fine for names in HIERARCHY.values() for fine in names)
-_SPLITS = {"train": ("train", "Train", "training"), "test": ("test", "Test", "testing")}
+_SPLITS = {"train": ("train", "training"), "test": ("test", "testing")}
 
 
 class FgEmotions(FaceBuilder):
@@ -57,7 +58,9 @@ test/anxiety/*.jpg ... test/lust/*.jpg
         if root is None:
             raise self.wrong_folder(manual_dir, "there is no folder such as train/anxiety")
         found = {split: first_existing(root, names) for split, names in _SPLITS.items()}
-        return {split: folder for split, folder in found.items() if folder is not None}
+        found = {split: folder for split, folder in found.items() if folder is not None}
+        self.places = list(found.values())
+        return found
 
     def count(self, found: Path) -> int:
         return sum(len(pictures(folder)) for folder in _class_folders(found))
@@ -65,13 +68,13 @@ test/anxiety/*.jpg ... test/lust/*.jpg
     def records(self, found: Path) -> Iterator[Record]:
         for folder in _class_folders(found):
             name = folder.name.strip().lower()
-            if name not in CLASSES:
-                reason = "folder is none of the 33 fine classes"
-                yield Record(str(folder.relative_to(found.parent)), reject=reason)
-                continue
+            known = name in CLASSES
             for path in pictures(folder):
                 yield Record(
-                    str(path.relative_to(found.parent)), path, expression=CLASSES.index(name)
+                    str(path.relative_to(found.parent)),
+                    path,
+                    expression=CLASSES.index(name) if known else MISSING_ID,
+                    reject="" if known else "folder is none of the 33 fine classes",
                 )
 
 
@@ -86,5 +89,6 @@ def _class_folders(split: Path) -> list[Path]:
     """Folders with pictures, one or two levels down: `anger` is a coarse and a fine class."""
     folders = []
     for child in subfolders(split):
-        folders += subfolders(child) or [child]
+        inner = subfolders(child)
+        folders += [child, *inner] if pictures(child) or not inner else inner
     return folders

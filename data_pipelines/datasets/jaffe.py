@@ -2,7 +2,9 @@
 
 The file name tells person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
 SA sad, SU surprise, AN anger, DI disgust, FE fear. There is no official split; the protocols in
-use are 10 folds or leaving one person out. Source: https://zenodo.org/records/3451524 and the
+use are 10 folds or leaving one person out. Pictures may lie in several folders (one a person, say).
+Some copies hold each picture twice, as `KA.AN1.39.tiff` and `KA.AN1.39.tiff.bmp`: one is read, the
+other left out as a copy. Source: https://zenodo.org/records/3451524 and the
 README of the data set; counts per class follow from the file names.
 """
 
@@ -13,11 +15,11 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
-from data_pipelines.datasets.layout import find_root, pictures
+from data_pipelines.datasets.layout import pictures_below
 from data_pipelines.example import LABEL_ORDERS
 
 CODES = ("NE", "HA", "SA", "SU", "AN", "DI", "FE")
-_NAME = re.compile(r"([A-Z]{2})\.([A-Z]{2})\d*\.\d+\.\w+")
+_NAME = re.compile(r"(([A-Z]{2})\.([A-Z]{2})\d*\.\d+)((?:\.\w+)+)", re.IGNORECASE)
 
 
 class Jaffe(FaceBuilder):
@@ -42,22 +44,52 @@ class Jaffe(FaceBuilder):
     }
 
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(
-            manual_dir, lambda p: any(_NAME.fullmatch(f.name) for f in pictures(p)[:50])
-        )
-        if root is None:
+        pictures = _pictures(manual_dir) or _pictures(manual_dir.parent)
+        if not pictures:
             raise self.wrong_folder(manual_dir, "there is no file named like KA.AN1.39.tiff")
-        return {"full": pictures(root)}
+        self.places = sorted({p.parent for p in pictures})
+        return {"full": pictures}
 
     def count(self, found: list[Path]) -> int:
         return len(found)
 
     def records(self, found: list[Path]) -> Iterator[Record]:
+        first = _first_of_each(found)
         for path in found:
             match = _NAME.fullmatch(path.name)
             if match is None:
-                yield Record(path.name, reject="file name is not like KA.AN1.39.tiff")
-            elif match[2] not in CODES:
-                yield Record(path.name, reject=f"expression code {match[2]} is unknown")
+                reason = "file name is not like KA.AN1.39.tiff"
+                yield Record(path.name, path, reject=reason)
+                continue
+            picture, person, code = match[1].upper(), match[2].upper(), match[3].upper()
+            record = Record(path.name, path, group=person)
+            if code in CODES:
+                record.expression = CODES.index(code)
             else:
-                yield Record(path.name, path, expression=CODES.index(match[2]), group=match[1])
+                record.reject = f"expression code {code} is unknown"
+            if first[picture] != path:
+                kept = first[picture]
+                where = (
+                    kept.name if kept.parent == path.parent else f"{kept.parent.name}/{kept.name}"
+                )
+                record.reject = f"copy of {where}"
+            yield record
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Pictures of every folder from here on in which one at least is named as JAFFE's are."""
+    folders: dict[Path, list[Path]] = {}
+    for path in pictures_below(folder, depth=2):
+        folders.setdefault(path.parent, []).append(path)
+    named = (f for f in folders.values() if any(_NAME.fullmatch(p.name) for p in f))
+    return sorted((p for f in named for p in f), key=lambda p: (p.name.upper(), str(p)))
+
+
+def _first_of_each(found: list[Path]) -> dict[str, Path]:
+    """The file of each picture that is read: the one with the fewest endings, in order of names."""
+    first: dict[str, Path] = {}
+    for path in sorted(found, key=lambda p: (p.name.count("."), p.name.upper(), str(p))):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            first.setdefault(match[1].upper(), path)
+    return first

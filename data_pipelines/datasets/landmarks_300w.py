@@ -23,15 +23,23 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record, Reject
-from data_pipelines.datasets.layout import find_root, first_existing, pictures
+from data_pipelines.datasets.layout import (
+    by_name,
+    existing,
+    find_root,
+    first_existing,
+    pictures,
+    subfolders,
+)
 from data_pipelines.example import NUM_LANDMARKS
 
 _LP_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 _AFLW = ("AFLW2000", "AFLW2000-3D", "AFLW2000-3D/AFLW2000")
+# Each folder, with other places of the same one.
 _300W = {
-    "train": ("afw", "helen/trainset", "lfpw/trainset"),
-    "test": ("helen/testset", "lfpw/testset", "ibug"),
-    "private": ("01_Indoor", "02_Outdoor", "300W/01_Indoor", "300W/02_Outdoor"),
+    "train": (("afw",), ("helen/trainset",), ("lfpw/trainset",)),
+    "test": (("helen/testset",), ("lfpw/testset",), ("ibug",)),
+    "private": (("01_Indoor", "300W/01_Indoor"), ("02_Outdoor", "300W/02_Outdoor")),
 }
 _VIEW = re.compile(r"_\d+$")
 
@@ -73,25 +81,42 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
         if self.builder_config.name == "300w":
             return self._locate_300w(manual_dir)
-        root = find_root(manual_dir, lambda p: any(_pairs(p / s, ".mat") for s in _LP_SETS))
+        root = find_root(
+            manual_dir, lambda p: any(_pairs(existing(p, s), ".mat") for s in _LP_SETS)
+        )
         if root is None:
             raise self.wrong_folder(manual_dir, "there is no folder such as AFW with .jpg and .mat")
-        found = {"train": [root / s for s in _LP_SETS if (root / s).is_dir()]}
+        found = {"train": [p for p in (existing(root, s) for s in _LP_SETS) if p]}
+        for place in subfolders(root):
+            if place.name.lower().endswith("_flip"):
+                reason = "mirrored copies: training mirrors by itself"
+                self.left.leave_out(place.name, reason, len(pictures(place)))
         test_root = find_root(manual_dir, lambda p: first_existing(p, _AFLW) is not None)
         if test_root is not None:
             found["test"] = [first_existing(test_root, reversed(_AFLW))]
+        self.places = [p for folders in found.values() for p in folders]
         return found
 
     def _locate_300w(self, manual_dir: Path) -> Mapping[str, Any]:
-        places = [p for names in _300W.values() for p in names]
-        root = find_root(manual_dir, lambda p: any(_pairs(p / s, ".pts") for s in places))
+        places = [p for sets in _300W.values() for names in sets for p in names]
+        root = find_root(manual_dir, lambda p: any(_pairs(existing(p, s), ".pts") for s in places))
         if root is None:
             raise self.wrong_folder(manual_dir, "there is no folder such as afw with .pts files")
-        found = {s: [root / n for n in names if (root / n).is_dir()] for s, names in _300W.items()}
+        found = {
+            split: [p for names in sets if (p := first_existing(root, names)) is not None]
+            for split, sets in _300W.items()
+        }
+        for names in _300W["private"]:
+            there = [p for p in (existing(root, n) for n in names) if p is not None]
+            for other in there[1:]:
+                reason = f"the same set as {there[0].relative_to(root)}, which is read"
+                self.left.leave_out(str(other.relative_to(root)), reason, len(pictures(other)))
+        self.places = [p for folders in found.values() for p in folders]
         return {split: folders for split, folders in found.items() if folders}
 
     def count(self, found: list[Path]) -> int:
-        return sum(len(pictures(folder)) for folder in found)
+        suffix = ".mat" if self.builder_config.name == "300w_lp" else ".pts"
+        return sum(len(pictures(f)) + len(_without_picture(f, suffix)) for f in found)
 
     def records(self, found: list[Path]) -> Iterator[Record]:
         for folder in found:
@@ -109,17 +134,27 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
                 except Reject as e:
                     record.reject = str(e)
                 yield record
+            suffix = ".mat" if self.builder_config.name == "300w_lp" else ".pts"
+            for path in _without_picture(folder, suffix):
+                name = f"{folder.parent.name}/{folder.name}/{path.name}"
+                yield Record(name, reject="there is no picture for these points")
 
 
-def _pairs(folder: Path, suffix: str) -> bool:
-    return folder.is_dir() and next(folder.glob(f"*{suffix}"), None) is not None
+def _without_picture(folder: Path, suffix: str) -> list[Path]:
+    stems = {p.stem for p in pictures(folder)}
+    points = (p for n, p in sorted(by_name(folder).items()) if n.endswith(suffix))
+    return [p for p in points if p.stem not in stems]
+
+
+def _pairs(folder: Path | None, suffix: str) -> bool:
+    return folder is not None and any(n.endswith(suffix) for n in by_name(folder))
 
 
 def _pts_points(picture: Path) -> np.ndarray:
     """Reads `version: 1`, `n_points: 68`, `{`, 68 lines of x y, `}`."""
-    path = picture.with_suffix(".pts")
-    if not path.is_file():
-        raise Reject(f"{path.name} is missing")
+    path = existing(picture.parent, f"{picture.stem}.pts")
+    if path is None:
+        raise Reject(f"{picture.stem}.pts is missing")
     text = path.read_text()
     try:
         inside = text[text.index("{") + 1 : text.index("}")]
@@ -130,10 +165,10 @@ def _pts_points(picture: Path) -> np.ndarray:
 
 
 def _mat_points(picture: Path) -> np.ndarray:
-    extra = picture.parent.parent / "landmarks" / picture.parent.name / f"{picture.stem}_pts.mat"
-    path = extra if extra.is_file() else picture.with_suffix(".mat")
-    if not path.is_file():
-        raise Reject(f"{path.name} is missing")
+    better = picture.parent.parent / "landmarks" / picture.parent.name / f"{picture.stem}_pts.mat"
+    path = better if better.is_file() else existing(picture.parent, f"{picture.stem}.mat")
+    if path is None:
+        raise Reject(f"{picture.stem}.mat is missing")
     # SciPy comes with JAX, but only this reader needs it.
     import scipy.io
 

@@ -1,7 +1,8 @@
 """Finding an official layout in a user's folder, and saying clearly when it is not there."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 from data_pipelines.decode import IMAGE_SUFFIXES
 from data_pipelines.example import DataError
@@ -17,7 +18,7 @@ class LayoutError(DataError):
 def find_root(
     folder: Path, fits: Callable[[Path], bool], *, depth: int = _SEARCH_DEPTH
 ) -> Path | None:
-    """The first folder, from the top and in alphabetical order, for which `fits` holds.
+    """The folder nearest to the top for which `fits` holds; None where none does.
 
     Users unpack archives one or two folders deeper than the authors meant, or hand over a folder
     inside the one that was meant; so `folder`, its parent and the folders below are tried.
@@ -26,12 +27,20 @@ def find_root(
       folder: where to start.
       fits: tells whether a folder is the root of the data set; called on few folders only.
       depth: how many levels below `folder` are searched.
+
+    Raises:
+      LayoutError: several folders of one level fit, so that taking one would be a guess.
     """
     level = [folder]
     for _ in range(depth + 1):
-        for candidate in level:
-            if fits(candidate):
-                return candidate
+        fitting = [candidate for candidate in level if fits(candidate)]
+        if len(fitting) > 1:
+            raise LayoutError(
+                f"{len(fitting)} folders could be the data set: "
+                f"{', '.join(str(p) for p in fitting[:_LISTED])}; point --manual_dir to one"
+            )
+        if fitting:
+            return fitting[0]
         # Folders with very many children hold pictures, not the root of a data set.
         level = [child for parent in level for child in subfolders(parent)[:64]]
     return folder.parent if fits(folder.parent) else None
@@ -56,9 +65,39 @@ def pictures(folder: Path) -> list[Path]:
     )
 
 
+def pictures_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
+    """Picture files in a folder and in those up to `depth` levels below, sorted within each."""
+    yield from pictures(folder)
+    for child in subfolders(folder) if depth else ():
+        yield from pictures_below(child, depth=depth - 1)
+
+
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of `folder/name` that exists; None where none does."""
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    """The first of `folder/name` that exists, in any case; None where none does."""
+    return next((p for p in (existing(folder, name) for name in names) if p), None)
+
+
+def existing(folder: Path, name: str) -> Path | None:
+    """`folder/name`, whose parts may be written in another case; None where it is absent."""
+    if (folder / name).exists():
+        return folder / name
+    for part in PurePosixPath(name).parts:
+        if not (folder / part).exists():
+            if not folder.is_dir():
+                return None
+            alike = [n for n in os.listdir(folder) if n.casefold() == part.casefold()]
+            if not alike:
+                return None
+            part = min(alike)
+        folder = folder / part
+    return folder
+
+
+def by_name(folder: Path) -> dict[str, Path]:
+    """Files directly in a folder by their names in lower case; empty where there is no folder."""
+    if not folder.is_dir():
+        return {}
+    return {p.name.lower(): p for p in folder.iterdir() if p.name[0] != "."}
 
 
 def tree(folder: Path, *, depth: int = 2, indent: str = "  ") -> str:

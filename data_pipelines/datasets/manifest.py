@@ -47,8 +47,8 @@ and the pictures it names                                         happy/*.jpg ..
 
     def __init__(self, *, manual_dir: Path, **kwargs: Any):
         manual_dir = Path(manual_dir)
-        path = _manifest_file(manual_dir)
         try:
+            path = _manifest_file(manual_dir)
             read = sources.folder_table if path is None else sources.manifest_table
             self._table = read(path or manual_dir, max_bad_fraction=1.0)
         except DataError as e:
@@ -83,6 +83,9 @@ and the pictures it names                                         happy/*.jpg ..
         table = self._table
         return tuple(zip(table.attribute_names, table.attribute_values, strict=True))
 
+    def knows_persons(self) -> bool:
+        return self._table.has_persons
+
     def roles(self) -> dict[str, str]:
         return {name: name for name in self.locate(self.manual_dir)}
 
@@ -100,18 +103,36 @@ and the pictures it names                                         happy/*.jpg ..
                 arousal=float(table.valence_arousal[i, 1]),
                 landmarks=None if table.landmarks is None else table.landmarks[i],
                 box=None if table.box is None else tuple(table.box[i].tolist()),
-                group=str(table.groups[i]) if table.groups[i] >= 0 else "",
-                # Without persons, the table puts the path in their place.
-                person=table.persons[i] if table.has_persons else "",
+                group=table.group_names[table.groups[i]] if table.groups[i] >= 0 else "",
+                # Always the name in the table, so that training cuts these records as it cuts the
+                # table: without persons that is the path, which two rows may share.
+                person=table.persons[i],
                 attributes=() if table.attributes is None else tuple(table.attributes[i].tolist()),
             )
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """The manifest at a place: the file itself, or the only one in a folder; None for a tree."""
+    """The manifest at a place: the file itself, or the only one in a folder; None for a tree.
+
+    Raises:
+      DataError: a folder holds several manifests.
+    """
     if place.is_file():
         return place
     if not place.is_dir():
         return None
     files = [p for p in sorted(place.iterdir()) if p.suffix.lower() in _SUFFIXES]
-    return files[0] if len(files) == 1 else None
+    manifests = [p for p in files if _names_paths(p)]
+    if len(manifests) > 1:
+        listed = ", ".join(p.name for p in manifests[:8])
+        raise DataError(f"{len(manifests)} manifests ({listed}); point --manual_dir to one of them")
+    # A table without a column `path` is no manifest; alone, it is read to say so.
+    return manifests[0] if manifests else files[0] if len(files) == 1 else None
+
+
+def _names_paths(file: Path) -> bool:
+    """Whether the first line of a file names a column `path`."""
+    with open(file, encoding="utf-8-sig", errors="replace") as f:
+        first = f.readline(100_000).lower()
+    names = re.split(r"[,;\t:{}]", first)
+    return "path" in {n.strip().strip("\"'").strip() for n in names}

@@ -19,11 +19,11 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record
-from data_pipelines.datasets.layout import find_root
+from data_pipelines.datasets.layout import by_name, existing, find_root
 from data_pipelines.example import LABEL_ORDERS, MISSING_ID
 
 LIST = "EmoLabel/list_patition_label.txt"
-_LINE = re.compile(r"((train|test)_\d+)\.jpg\s+(-?\d+)")
+_LINE = re.compile(r"((train|test)_\d+)\.jpg\s+(-?\d+)", re.IGNORECASE)
 
 
 class RafDb(FaceBuilder):
@@ -65,42 +65,56 @@ basic/
     }
 
     def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: (p / LIST).is_file())
+        root = find_root(manual_dir, _is_root)
         if root is None:
             raise self.wrong_folder(manual_dir, f"there is no {LIST}")
-        if not (root / "Image" / self.builder_config.name).is_dir():
+        images = existing(root, f"Image/{self.builder_config.name}")
+        if images is None:
             raise self.wrong_folder(
                 manual_dir, f"there is no folder Image/{self.builder_config.name}"
             )
+        self.places = [images]
         rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
-        for line in (root / LIST).read_text(encoding="utf-8-sig").splitlines():
+        for line in existing(root, LIST).read_text(encoding="utf-8-sig").splitlines():
             match = _LINE.fullmatch(line.strip())
             if match:
-                rows[match[2]].append((match[1], match[3]))
+                rows[match[2].lower()].append((match[1].lower(), match[3]))
             elif line.strip():
                 # Kept, so that a damaged line is counted and not lost.
                 rows["train"].append((line.strip(), ""))
-        return {split: (root, lines) for split, lines in rows.items()}
+        return {split: (root, images, lines) for split, lines in rows.items()}
 
     def count(self, found: Any) -> int:
-        return len(found[1])
+        return len(found[2])
 
-    def records(self, found: tuple[Path, list[tuple[str, str]]]) -> Iterator[Record]:
-        root, rows = found
+    def records(self, found: tuple[Path, Path, list[tuple[str, str]]]) -> Iterator[Record]:
+        root, images, rows = found
+        there = by_name(images)
+        listed = set()
         config = self.builder_config.name
         ending = "_aligned.jpg" if config == "aligned" else ".jpg"
         for stem, label in rows:
-            name = f"Image/{config}/{stem}{ending}"
+            file = f"{stem}{ending}"
+            name = f"Image/{config}/{file}"
             if not label:
                 yield Record(LIST, reject=f"line {stem!r} is not `train_00001.jpg 5`")
                 continue
-            record = Record(name, root / name, expression=int(label) - 1)
+            if stem in listed:
+                yield Record(LIST, reject=f"{stem} is listed before")
+                continue
+            listed.add(stem)
+            record = Record(name, there.get(file, images / file), expression=int(label) - 1)
             if not 1 <= int(label) <= 7:
                 record.reject = f"expression {label} is outside 1..7"
             record.attributes = _attributes(root / f"Annotation/manual/{stem}_manu_attri.txt")
             if config == "original":
                 record.box = _box(root / f"Annotation/boundingbox/{stem}_boundingbox.txt")
             yield record
+
+
+def _is_root(folder: Path) -> bool:
+    # The release holds a list of the same name for the compound expressions.
+    return folder.name.lower() != "compound" and existing(folder, LIST) is not None
 
 
 def _attributes(path: Path) -> tuple[int, ...]:

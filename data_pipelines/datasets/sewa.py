@@ -28,11 +28,14 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import find_root, pictures, subfolders
+from data_pipelines.datasets.layout import by_name, existing, find_root, pictures, subfolders
+from data_pipelines.persons import NAME_COLUMNS, components
 
 _JPEG_QUALITY = 95
 _DEFAULT_FPS = 25.0
 _NOTES = (".csv", ".txt")
+_VIDEOS = (".avi", ".mp4")
+_NO_NUMBER = "its name has no frame number; frames count from 1"
 _WORDS = ("valence", "arousal")
 _SKIPPED_COLUMNS = ("name", "instance", "file", "id")
 
@@ -71,16 +74,79 @@ RECORDING/                        one folder per recording
             raise self.wrong_folder(
                 manual_dir, "there is no recording folder with a valence and an arousal file"
             )
-        return {"full": _recordings(root)}
+        self.places = [root]
+        return {"full": [f for f in subfolders(root) if _is_recording(f)]}
 
     def records(self, found: list[Path]) -> Iterator[Record]:
         step = 5 if self.builder_config.name == "every5" else 1
-        for folder in found:
-            yield from _recording(folder, step)
+        for folder, person in zip(found, _persons(found), strict=True):
+            yield from self._recording(folder, person, step)
+
+    def _recording(self, folder: Path, person: str, step: int) -> Iterator[Record]:
+        videos = [p for n, p in sorted(by_name(folder).items()) if n.endswith(_VIDEOS)]
+        stills = [p for f in (folder, *subfolders(folder)) for p in pictures(f)]
+        capture = cv2.VideoCapture(str(videos[0])) if videos else None
+        try:
+            fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
+            try:
+                if len(videos) > 1 and not stills:
+                    listed = ", ".join(p.name for p in videos)
+                    raise Reject(f"{len(videos)} videos ({listed}); leave one in the folder")
+                valence = read_annotation(_note(folder, "valence"), fps)
+                arousal = read_annotation(_note(folder, "arousal"), fps)
+            except Reject as e:
+                self.left.pass_over(stills, "frames of recordings that are rejected")
+                yield Record(folder.name, reject=str(e))
+                return
+            if stills:
+                if videos:
+                    reason = "the recording has a folder of frames, which is read"
+                    self.left.leave_out(f"{folder.name}/{videos[0].name}", reason, len(videos))
+                frames = _numbered(stills)
+            elif capture is not None:
+                frames = _video_frames(capture, step)
+            else:
+                yield Record(folder.name, reject="there is neither a video nor a folder of frames")
+                return
+            before = 0
+            for number, image in frames:
+                name = f"{folder.name}/frame {number}"
+                if isinstance(image, str):
+                    yield Record(name, reject=image)
+                    continue
+                if isinstance(image, Path) and number <= before:
+                    reason = "another picture has this number" if number else _NO_NUMBER
+                    yield Record(f"{folder.name}/{image.name}", image, reject=reason)
+                    continue
+                before = number
+                if (number - 1) % step:
+                    if isinstance(image, Path):
+                        self.left.pass_over([image], f"frames between every {step}th")
+                    continue
+                record = Record(name, image, group=folder.name)
+                record.person = person
+                try:
+                    if number not in valence or number not in arousal:
+                        raise Reject("frame is not annotated")
+                    record.valence = unit_value(valence[number], "valence")
+                    record.arousal = unit_value(arousal[number], "arousal")
+                except Reject as e:
+                    record.reject = str(e)
+                yield record
+        finally:
+            if capture is not None:
+                capture.release()
 
 
 def _recordings(folder: Path) -> list[Path]:
     return [f for f in subfolders(folder) if all(_notes(f, word) for word in _WORDS)]
+
+
+def _is_recording(folder: Path) -> bool:
+    """Whether a folder beside recordings is one too, though something of it may be absent."""
+    names = by_name(folder)
+    video = any(n.endswith(_VIDEOS) for n in names)
+    return video or "metadata.ini" in names or any(_notes(folder, word) for word in _WORDS)
 
 
 def _notes(folder: Path, word: str) -> list[Path]:
@@ -99,45 +165,14 @@ def _note(folder: Path, word: str) -> Path:
         raise Reject(
             f"{len(files)} files could hold the {word} ({listed}); leave one in the folder"
         )
+    if not files:
+        raise Reject(f"there is no file with the {word}")
     return files[0]
 
 
-def _recording(folder: Path, step: int) -> Iterator[Record]:
-    video = next(iter(sorted(folder.glob("*.avi")) + sorted(folder.glob("*.mp4"))), None)
-    stills = [p for f in (folder, *subfolders(folder)) for p in pictures(f) if _number(p)]
-    capture = cv2.VideoCapture(str(video)) if video else None
-    try:
-        fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
-        try:
-            valence = read_annotation(_note(folder, "valence"), fps)
-            arousal = read_annotation(_note(folder, "arousal"), fps)
-        except Reject as e:
-            yield Record(folder.name, reject=str(e))
-            return
-        if stills:
-            frames = ((_number(p), p) for p in sorted(stills, key=_number))
-        elif capture is not None:
-            frames = _video_frames(capture, step)
-        else:
-            yield Record(folder.name, reject="there is neither a video nor a folder of frames")
-            return
-        person = _person(folder)
-        for number, image in frames:
-            if (number - 1) % step:
-                continue
-            record = Record(f"{folder.name}/frame {number}", image, group=folder.name)
-            record.person = person
-            try:
-                if number not in valence or number not in arousal:
-                    raise Reject("frame is not annotated")
-                record.valence = unit_value(valence[number], "valence")
-                record.arousal = unit_value(arousal[number], "arousal")
-            except Reject as e:
-                record.reject = str(e)
-            yield record
-    finally:
-        if capture is not None:
-            capture.release()
+def _numbered(stills: list[Path]) -> Iterator[tuple[int, Path]]:
+    """Stills by their numbers; 0 where the name has none."""
+    return ((_number(p), p) for p in sorted(stills, key=lambda p: (_number(p), str(p))))
 
 
 def _number(path: Path) -> int:
@@ -146,15 +181,14 @@ def _number(path: Path) -> int:
 
 
 def _video_frames(capture: cv2.VideoCapture, step: int) -> Iterator[tuple[int, Any]]:
-    """(frame number from 1, function that encodes it); skipped frames are not converted."""
+    """(number from 1, function that encodes the frame, or what is wrong) of every `step`th."""
     number = 0
     while capture.grab():
         number += 1
         if (number - 1) % step:
             continue
         ok, frame = capture.retrieve()
-        if ok:
-            yield number, functools.partial(_jpeg, frame)
+        yield number, functools.partial(_jpeg, frame) if ok else "the frame cannot be decoded"
 
 
 def _jpeg(frame: np.ndarray) -> bytes:
@@ -188,20 +222,23 @@ def read_annotation(path: Path, fps: float) -> dict[int, float]:
         raise Reject(f"{path.name} has no rows")
     when = next((i for i, h in enumerate(header) if "frame" in h or "time" in h), None)
     skipped = [i for i, h in enumerate(header) if any(w in h for w in _SKIPPED_COLUMNS)]
-    values: dict[int, float] = {}
+    # A frame may hold several moments of a table that gives times.
+    values: dict[int, list[float]] = {}
     for position, row in enumerate(rows):
         try:
             number = position + 1
             if when is not None and "frame" in header[when]:
                 number = int(float(row[when]))
+                if number in values:
+                    raise Reject(f"{path.name} names frame {number} twice")
             elif when is not None:
                 number = round(float(row[when]) * fps) + 1
             cells = [float(c) for i, c in enumerate(row) if i != when and i not in skipped and c]
         except (ValueError, IndexError):
             raise Reject(f"{path.name} row {position + 1} does not hold numbers: {row}") from None
         if cells:
-            values[number] = float(np.mean(cells))
-    return values
+            values.setdefault(number, []).append(float(np.mean(cells)))
+    return {number: float(np.mean(found)) for number, found in values.items()}
 
 
 def _is_number(text: str) -> bool:
@@ -212,13 +249,27 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _person(folder: Path) -> str:
-    """Session and subject of `metadata.ini`; else the folder's name up to the first underscore."""
+def _persons(recordings: list[Path]) -> list[str]:
+    """Who is in each recording.
+
+    Session and subject of `metadata.ini`; recordings without stay with those whose folders begin
+    alike, up to the first underscore.
+    """
+    names = []
+    for folder in recordings:
+        cells = {"person": _subject(folder), "group": folder.name.split("_")[0]}
+        names.append(tuple(cells.get(column, "") for column in NAME_COLUMNS))
+    labels = [f.name for f in recordings]
+    return components(names, labels, labels).names
+
+
+def _subject(folder: Path) -> str:
     parser = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+    place = existing(folder, "metadata.ini")
     try:
-        parser.read(folder / "metadata.ini", encoding="utf-8-sig")
+        parser.read(place or folder / "metadata.ini", encoding="utf-8-sig")
     except (configparser.Error, UnicodeDecodeError):
-        return folder.name.split("_")[0]
+        return ""
     values = {
         key: value
         for section in parser.sections()
@@ -227,4 +278,4 @@ def _person(folder: Path) -> str:
     }
     subject = next((v for k, v in sorted(values.items()) if "subject" in k), "")
     session = next((v for k, v in sorted(values.items()) if "session" in k), "")
-    return f"{session}/{subject}" if subject else folder.name.split("_")[0]
+    return f"{session}/{subject}" if subject else ""

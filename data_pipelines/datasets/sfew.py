@@ -16,10 +16,11 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record
-from data_pipelines.datasets.layout import find_root, pictures, subfolders
+from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
+from data_pipelines.example import MISSING_ID
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-FOLDERS = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
+FOLDERS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # in any case
 _PLACES = {
     ("aligned", "train"): ("Train/Train_Aligned_Faces", "Train_Aligned_Faces"),
     ("aligned", "validation"): (
@@ -71,25 +72,43 @@ Train/Angry/ ...  Val/Angry/ ...      (config original)
         found = {
             split: _class_root(root, _PLACES[config, split]) for split in ("train", "validation")
         }
-        return {split: folder for split, folder in found.items() if folder is not None}
+        found = {split: folder for split, folder in found.items() if folder is not None}
+        for split, folder in found.items():
+            self._leave_out_others(root, split, folder)
+        # Whole stills lie beside the folders of aligned faces, which are another config's.
+        self.places = list(found.values()) if config == "aligned" else []
+        return found
+
+    def _leave_out_others(self, root: Path, split: str, used: Path) -> None:
+        """Notes folders of the same config and split in other places."""
+        for place in _PLACES[self.builder_config.name, split]:
+            folder = existing(root, place)
+            if folder is None or not _has_classes(folder) or folder == used:
+                continue
+            count = sum(len(pictures(f)) for f in subfolders(folder))
+            reason = f"another version of {split}; {used.relative_to(root)} is read"
+            self.left.leave_out(place, reason, count)
 
     def count(self, found: Path) -> int:
-        return sum(len(pictures(found / name)) for name in FOLDERS)
+        return sum(len(pictures(folder)) for folder in subfolders(found))
 
     def records(self, found: Path) -> Iterator[Record]:
         for folder in subfolders(found):
-            if folder.name not in FOLDERS:
-                if pictures(folder):
-                    yield Record(folder.name, reject="folder is none of the 7 classes")
-                continue
+            known = folder.name.lower() in FOLDERS
             for path in pictures(folder):
                 yield Record(
                     f"{found.name}/{folder.name}/{path.name}",
                     path,
-                    expression=FOLDERS.index(folder.name),
+                    expression=FOLDERS.index(folder.name.lower()) if known else MISSING_ID,
                     group=_FILM.sub("", path.stem),
+                    reject="" if known else "folder is none of the 7 classes",
                 )
 
 
 def _class_root(root: Path, places: tuple[str, ...]) -> Path | None:
-    return next((root / p for p in places if (root / p / FOLDERS[0]).is_dir()), None)
+    folders = (existing(root, place) for place in places)
+    return next((f for f in folders if f is not None and _has_classes(f)), None)
+
+
+def _has_classes(folder: Path) -> bool:
+    return existing(folder, FOLDERS[0]) is not None

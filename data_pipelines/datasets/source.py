@@ -91,6 +91,7 @@ class TfdsSource:
       persons: n names of what must not stand in two splits; a record about which nothing is known
         counts as a person of its own.
       has_persons: whether anything is known.
+      group_names: names of the groups.
       valence_arousal: float64 [n, 2], NaN where unknown.
       attribute_names, attribute_values: meaning of `attributes`.
     """
@@ -115,7 +116,8 @@ class TfdsSource:
         self.attribute_names = tuple(name for name, _ in meta["attributes"])
         self.attribute_values = tuple(tuple(values) for _, values in meta["attributes"])
         self._is_video = meta["group"] in _VIDEOS
-        self.has_persons = bool((self._person_ids >= 0).any())
+        self.group_names = tuple(meta["group_names"])
+        self.has_persons = bool(meta["has_persons"] and (self._person_ids >= 0).any())
         self.has = frozenset(
             [*meta["splits"][split]["has"], *(["attributes"] if self.attribute_names else [])]
         )
@@ -315,12 +317,15 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
     if sources["train"] is None:
         raise DataError(f"{name} was prepared without a train split; prepare it again")
     own = prepared.meta["dataset"] == "manifest"
+    # Persons of whom no picture could be read: the manifest itself counts them, so they count here.
+    lost = prepared.meta["lost_persons"][sources["train"].split] if own else []
     if "test" not in sources and (own or "full" in prepared.splits):
         everything = sources["train"]
         given = set(sources["validation"].persons) if "validation" in sources else set()
         test = _test_rows(everything, own, config) & [p not in given for p in everything.persons]
         sources["train"] = everything.subset(np.flatnonzero(~test))
         sources["test"] = everything.subset(np.flatnonzero(test))
+        lost = [p for p, t in zip(lost, _in_test(lost, config).tolist(), strict=True) if not t]
     if "validation" not in sources:
         train = sources["train"]
         if not train.has_persons:
@@ -330,9 +335,13 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
                 name,
             )
         fraction, seed = setting(config, "validation_fraction"), setting(config, "split_seed")
-        held_out = splits.validation(train.persons, fraction, seed=seed)
+        chosen = persons.choose_validation([*train.persons, *lost], fraction, seed)
+        held_out = np.fromiter((p in chosen for p in train.persons), bool, len(train))
         sources["validation"] = train.subset(np.flatnonzero(held_out))
         sources["train"] = train.subset(np.flatnonzero(~held_out))
+    everyone = [p for s in sources.values() for p in s.persons]
+    split = np.repeat(np.arange(len(sources)), [len(s) for s in sources.values()])
+    persons.warn_of_shared(name, everyone, split)
     if setting(config, "exclude"):
         sources |= _without_excluded(prepared, sources, config)
     result = {}
@@ -357,7 +366,7 @@ def _without_excluded(
     names = {part: [s.name(i) for i in range(len(s))] for part, s in sources.items()}
     # A picture that was rejected anyway may be listed too.
     with open(prepared.folder / REJECTED_FILE, newline="", encoding="utf-8") as file:
-        rejected = (row["file"] for row in csv.DictReader(file))
+        rejected = (row["file"] for row in csv.DictReader(file) if row["split"])
         names["rejected.csv"] = [re.sub(r" \(row \d+\)$", "", name) for name in rejected]
     marks = exclusion.find(names, path)
     used = exclusion.parts(setting(config, "exclude_train"))
@@ -369,15 +378,19 @@ def _test_rows(everything: TfdsSource, own: bool, config: Mapping[str, Any]) -> 
     """Rows of the persons of the fold that is tested on (bool [n])."""
     folds, test_fold = setting(config, "folds"), setting(config, "test_fold")
     if own:
-        split = persons.assign(
-            everything.persons, folds=folds, test_fold=test_fold, validation_fraction=0.0
-        )
-        return split == persons.TEST
+        return _in_test(everything.persons, config)
     from data_pipelines import splits
 
     seed = setting(config, "split_seed")
     fold = splits.kfold(everything.persons, folds, labels=everything.labels, seed=seed)
     return fold == test_fold
+
+
+def _in_test(names: Sequence[str], config: Mapping[str, Any]) -> np.ndarray:
+    """Which persons of own pictures are tested on (bool [n])."""
+    folds, test_fold = setting(config, "folds"), setting(config, "test_fold")
+    split = persons.assign(names, folds=folds, test_fold=test_fold, validation_fraction=0.0)
+    return split == persons.TEST
 
 
 def _log_split(name: str, split: str, source: TfdsSource) -> None:

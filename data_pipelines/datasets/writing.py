@@ -39,6 +39,7 @@ class Book:
         self.persons: list[int] = []
         self.valence_arousal: list[tuple[float, float]] = []
         self.rejected: list[tuple[str, str]] = []
+        self.rejected_persons: set[str] = set()
         self.has: set[str] = set()
 
     def add(self, example: dict[str, Any], record: Any, person: int) -> None:
@@ -55,6 +56,12 @@ class Book:
             self.has.add("landmarks")
         if record.probs is not None:
             self.has.add("expression_probs")
+
+    def reject(self, record: Any, reason: str) -> None:
+        """Notes a record that is left out."""
+        self.rejected.append((record.name, reason))
+        if person := record.person or record.group:
+            self.rejected_persons.add(person)
 
     def summary(self, num_classes: int) -> dict[str, Any]:
         """Counts of the split, for `affect.json`."""

@@ -16,6 +16,7 @@ from affect_jax import models
 from affect_jax.models.poster import Poster
 from affect_jax.models.reliability import SETTINGS
 from configs import arbex_official_rafdb, arbex_rafdb, arbex_synthetic, base, poster_v2_rafdb
+from data_pipelines import params
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
@@ -30,6 +31,47 @@ def test_every_config_loads_and_has_only_documented_fields(path):
         config.model = documented.model
     assert config_lib.flatten(config).keys() <= config_lib.flatten(documented).keys()
     assert path.read_text().startswith('"""')
+
+
+# Steps of an epoch (training pictures of the usual split over the batch, or classes x 500 with
+# refinement) of the configs at full size, whose checkpoints weigh 0.4 GB and more.
+EPOCHS = {
+    "arbex_rafdb": 55,
+    "arbex_jaffe": 55,
+    "arbex_fergdb": 55,
+    "arbex_ferplus": 62,
+    "arbex_affwild2": 62,
+    "poster_v2_rafdb": 72,
+    "vit_se_fer2013": 449,
+    "vit_se_rafdb": 163,
+    "vit_se_sfew": 24,
+    "vit_se_ckplus": 30,
+    "vit_se_jaffe": 5,
+}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+def test_large_checkpoints_are_saved_now_and_then(name):
+    config = config_lib.load_file(ROOT / "configs" / f"{name}.py")
+    every = config.eval_every or EPOCHS[name]
+    total = config.num_epochs * EPOCHS[name]
+    # A save comes with each validation; in between there is none.
+    assert config.checkpoint.every % every == 0
+    assert 3 <= total / every <= 120
+    assert every >= min(2 * EPOCHS[name], 440)
+
+
+def test_configs_of_papers_follow_them():
+    ferplus = config_lib.load_file(ROOT / "configs" / "arbex_ferplus.py")
+    assert ferplus.data.dataset == "ferplus/majority"  # the class, not the votes
+    for name in ("rafdb", "jaffe", "ferplus", "fergdb", "affwild2"):
+        config = config_lib.load_file(ROOT / "configs" / f"arbex_{name}.py")
+        overrides = config.data.augment_overrides.to_dict()
+        assert params.resolve(config.data.augment, overrides).erase == 0.0
+        assert params.resolve(config.data.augment, overrides).flip == 0.5
+    for name in ("jaffe", "fergdb"):
+        assert "unknown protocol" in (ROOT / "configs" / f"arbex_{name}.py").read_text()
+    assert "JFT-300M" in (ROOT / "configs" / "vit_se_fer2013.py").read_text()
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,38 @@ def test_a_warmup_longer_than_the_run_is_cut_off():
     assert [float(schedule(s)) for s in range(5)] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
 
 
+def test_plateau_decays_when_pytorch_does():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    # Falls, stays, falls once more by too little to count, and stays again.
+    losses = np.concatenate([np.linspace(2, 1, 30), rng.uniform(1, 1.2, 40), np.full(60, 0.99995)])
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    theirs = torch.optim.SGD([parameter], lr=0.8)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=12)
+    optimizer, schedule = create(
+        {"w": jnp.zeros(1)},
+        learning_rate=0.8,
+        schedule="plateau",
+        decay_factor=0.5,
+        plateau_patience=12,
+        name="sgd",
+        momentum=0.0,
+    )
+    state = optimizer.init({"w": jnp.zeros(1)})
+    for step, loss in enumerate(losses):
+        updates, state = optimizer.update({"w": jnp.ones(1)}, state, value=jnp.float32(loss))
+        plateau.step(float(np.float32(loss)))
+        rate = float(schedule(step)) * float(optim.plateau_scale(state))
+        assert rate == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-6), step
+        assert float(updates["w"][0]) == pytest.approx(-rate, rel=1e-6)
+    assert rate == pytest.approx(0.8 / 2**7)
+
+
+def test_other_schedules_have_no_plateau():
+    optimizer, _ = create({"w": jnp.zeros(1)})
+    assert optim.plateau_scale(optimizer.init({"w": jnp.zeros(1)})) is None
+
+
 def test_schedules_trace():
     for name in ("constant", "step", "exponential", "cosine"):
         _, schedule = create({}, schedule=name)
@@ -227,6 +259,8 @@ def test_the_state_survives_a_checkpoint(tmp_path):
         ({"weight_decay": -1.0}, r"config\.optimizer\.weight_decay"),
         ({"sam_rho": -0.1}, r"config\.optimizer\.sam_rho"),
         ({"schedule": "step", "step_epochs": 0.0}, r"config\.optimizer\.step_epochs"),
+        ({"schedule": "plateau", "decay_factor": 1.0}, r"config\.optimizer\.plateau_patience"),
+        ({"schedule": "plateau", "plateau_patience": -1}, r"config\.optimizer\.plateau_patience"),
     ],
 )
 def test_values_that_cannot_be_are_refused(values, message):

@@ -326,6 +326,58 @@ def test_a_split_column_is_followed(photos, caplog):
     assert "unknown split 'holdout'" in source.bad_rows[0][2]
 
 
+def test_a_video_stays_whole_where_persons_are_named_in_part(photos, caplog):
+    rows = []
+    for k in range(30):
+        who = f"p{k // 6}" if k % 3 == 0 else ""
+        rows.append([f"{k}.jpg", ("sad", "happy")[k % 2], who, f"v{k // 3}"])
+    path = photos("path,expression,person,video", rows)
+    for fields in ({}, {"protocol": "folds", "test_fold": 0}, {"protocol": "leave_one_out"}):
+        made = make_sources({"manifest": str(path), **fields})
+        people = [set(source.persons) for source in made.values()]
+        assert set.union(*people) == {f"p{k}" for k in range(5)}
+        assert sum(map(len, people)) == 5
+    # Frames without a person are of the only person who has such a video.
+    np.testing.assert_array_equal(ManifestSource(path).tracks, np.arange(30) // 3)
+    assert "kept together" not in caplog.text and "name no person" not in caplog.text
+    clash = [*rows, ["0.jpg", "sad", "p4", "v0"], ["1.jpg", "sad", "", ""]]
+    source = ManifestSource(photos("path,expression,person,video", clash))
+    assert set(source.persons) == {"p0", "p1", "p2", "p3"}
+    assert "2 persons are kept together as 1" in caplog.text and "(p0 + p4)" in caplog.text
+    assert source.tracks[0] != source.tracks[1]  # whose frame the second is cannot be told
+
+
+def test_what_is_unknown_or_ambiguous_is_counted(photos, caplog):
+    rows = [["0.jpg", "sad", "ann", "1"], ["1.jpg", "sad", "bob", "1"], ["2.jpg", "sad", "", ""]]
+    rows.append(["0.jpg", "sad", "cat", "2"])
+    with caplog.at_level(logging.INFO):
+        source = ManifestSource(photos("path,expression,person,video", rows))
+    assert source.persons == ["ann", "bob", "2.jpg", "cat"]
+    assert "1 of 4 pictures name no person" in caplog.text
+    assert "1 videos or groups have a name that several persons use" in caplog.text
+    assert "1 pictures are listed for several persons" in caplog.text and "0.jpg)" in caplog.text
+    caplog.clear()
+    boxes = [["0.jpg", "sad", "ann", "0 0 4 4"], ["0.jpg", "sad", "bob", "4 0 8 4"]]
+    ManifestSource(photos("path,expression,person,box", boxes))
+    assert "listed for several" not in caplog.text  # two faces of one photo
+
+
+def test_empty_cells_of_json_lines_name_no_person(tmp_path, photos):
+    rows = [{"path": f"{k}.jpg", "expression": "sad"} for k in range(3)]
+    rows[0]["person"], rows[1]["person"] = None, "ann"
+    path = jsonl(tmp_path, [*rows[:2], '{"path": "2.jpg", "expression": "sad", "person": NaN}'])
+    assert ManifestSource(path).persons == ["0.jpg", "ann", "2.jpg"]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "nan", "None", "<NA>", "null"])
+def test_written_out_empty_names_are_none(photos, empty):
+    rows = [["0.jpg", "sad", "ann", "v"], ["1.jpg", "sad", empty, "v"], ["2.jpg", "sad", "NA", ""]]
+    rows.append(["3.jpg", "sad", empty, empty])
+    source = ManifestSource(photos("path,expression,person,video", rows))
+    assert source.persons == ["ann", "ann", "NA", "3.jpg"]
+    np.testing.assert_array_equal(source.tracks, [0, 0, -1, -1])
+
+
 def test_without_persons_each_picture_is_its_own(photos, caplog):
     rows = [row[:2] for row in PEOPLE[:30]]
     made = make_sources({"manifest": str(photos("path,expression", rows))})

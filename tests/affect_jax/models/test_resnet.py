@@ -1,4 +1,5 @@
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -33,3 +34,13 @@ def test_regression_beside_and_without_classes():
 def test_a_model_without_outputs_is_refused():
     with pytest.raises(ValueError, match="at least 1, or 0 with regression"):
         models.create("resnet18", n_expression=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_fresh_block_is_its_shortcut(name):
+    model = models.create(name, width=4, rngs=nnx.Rngs(0))
+    model.eval()
+    block = model.stages[0][1]
+    features = model.stages[0][0].norm1.scale.shape[0] * type(block).expansion
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 5, features)), jnp.float32)
+    np.testing.assert_array_equal(block(x), nnx.relu(x))

@@ -1,53 +1,17 @@
 """Every builder on a tiny tree in its official layout."""
 
-import csv
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import official_trees as trees
 import pytest
+from prepared_sets import run
 
 from data_pipelines import datasets
-from data_pipelines.datasets.source import TfdsSource, find_prepared
 from data_pipelines.decode import decode
-from data_pipelines.example import LABEL_ORDERS, DataError, Source, check_record
+from data_pipelines.example import LABEL_ORDERS, DataError
 from data_pipelines.prepare import prepare
-
-
-class Result:
-    """A prepared data set and what lies beside its records."""
-
-    def __init__(self, folder: Path, data_dir: Path, name: str):
-        self.folder = folder
-        self.prepared = find_prepared(name, data_dir)
-        self.meta = self.prepared.meta
-        with open(folder / "rejected.csv", newline="", encoding="utf-8") as f:
-            self.rejected = {row["file"]: row["reason"] for row in csv.DictReader(f)}
-
-    def source(self, split: str) -> TfdsSource:
-        return TfdsSource(self.prepared, split)
-
-    def names(self, split: str) -> list[str]:
-        source = self.source(split)
-        return [source.describe(i).partition("(")[2][:-1] for i in range(len(source))]
-
-    def persons(self, split: str) -> list[str]:
-        return self.source(split).persons
-
-
-def run(tmp_path: Path, name: str, root: Path) -> Result:
-    data_dir = tmp_path / "prepared"
-    result = Result(prepare(name, root, data_dir, workers=2), data_dir, name)
-    for split in result.prepared.splits:
-        source = result.source(split)
-        assert isinstance(source, Source)
-        for i in range(len(source)):
-            record = source[i]
-            check_record(record, max(source.num_classes, 1))
-            decode(record["image"])
-    return result
 
 
 def test_affectnet_2017(tmp_path):
@@ -239,7 +203,10 @@ def test_ferplus_votes(tmp_path):
 
 def test_ferplus_majority(tmp_path):
     result = run(tmp_path, "ferplus/majority", trees.ferplus(tmp_path / "in"))
-    assert result.source("train").labels.tolist() == [0, 7, 0]
+    train = result.source("train")
+    assert train.labels.tolist() == [0, 7, 0]
+    # Votes would be trained on instead of the class.
+    assert train.has == {"expression"} and "expression_probs" not in train[0]
     assert "more than half" in result.rejected["fer0000000.png"]
     assert result.rejected["fer0000003.png"] == "most votes are for unknown"
 
@@ -318,7 +285,7 @@ def test_fg_emotions(tmp_path):
     train = result.source("train")
     assert {names[k] for k in train.labels} == {"anxiety", "anger", "lust"}
     assert names[result.source("test").labels[0]] == "relief"
-    assert result.rejected == {"train/love/boredom": "folder is none of the 33 fine classes"}
+    assert result.rejected == {"train/love/boredom/d.jpg": "folder is none of the 33 fine classes"}
 
 
 def test_landmarks_300w(tmp_path):

@@ -182,6 +182,82 @@ def test_a_prepared_manifest_is_cut_as_the_manifest_itself(tmp_path, given):
             assert prepared[side][i]["image"] == plain[side][i]["image"]
 
 
+def _partial(k):
+    """Every other picture names its person, all of them a video; four videos to a person."""
+    return ("" if k % 2 else f"person {k % 13}", f"video {k % 39}")
+
+
+TABLES = {
+    "full": lambda k: (f"person {k % 13}", f"{k % 3}"),
+    "partial": _partial,
+    "videos": lambda k: ("", f"video {k % 17}"),
+    "none": lambda k: ("", ""),
+}
+
+
+@pytest.mark.parametrize("split", ["", "test", "contradicting"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_prepared_manifest_keeps_together_what_the_manifest_does(tmp_path, table, split, caplog):
+    """Some pictures are listed twice, and of some persons none can be read."""
+    rows = ["path,expression,person,video" + (",split" if split else "")]
+    listed = [*range(60), 3, 17, 41]
+    for place, k in enumerate(listed):
+        damaged = k in (20, 46, 59)
+        trees.write(
+            tmp_path / f"in/{k}.png", b"no picture" if damaged else trees.encoded(k, "png", side=8)
+        )
+        given = {"": "", "test": ",test" if k % 13 == 4 else ",", "contradicting": ""}[split]
+        if split == "contradicting":
+            given = "," + ("train", "test")[place > 40]
+        # The second listing is in another spelling of the path.
+        path = f"{k}.png" if place < 60 else f"./{k}.png"
+        rows.append(f"{path},{('happy', 'sad')[k % 2]},{','.join(TABLES[table](k))}{given}")
+    path = trees.write(tmp_path / "in/own.csv", "\n".join(rows))
+    prepare.prepare("manifest", path, tmp_path / "out")
+    prepared = sources.make_sources(config(tmp_path / "out", "manifest/own"))
+    caplog.clear()
+    plain = sources.make_sources({"source": "manifest", "manifest": str(path)})
+    assert ("stand in more than one split" in caplog.text) == (split == "contradicting")
+    assert all(len(source) for source in plain.values())
+    unreadable = {f"{k}.png" for k in (20, 46, 59)}
+    sides: dict[str, set[str]] = {}
+    for side in plain:
+        left = [i for i in range(len(plain[side])) if plain[side].path(i) not in unreadable]
+        assert [prepared[side].name(i) for i in range(len(prepared[side]))] == [
+            plain[side].path(i) for i in left
+        ]
+        assert prepared[side].persons == [plain[side].persons[i] for i in left]
+        assert prepared[side].has_persons == plain[side].has_persons == (table != "none")
+        for i in left:
+            sides.setdefault(plain[side].path(i).removeprefix("./"), set()).add(side)
+    if split != "contradicting":
+        assert all(len(found) == 1 for found in sides.values())
+    meta = find_prepared("manifest/own", tmp_path / "out").meta
+    known = sum(s["persons"] for s in meta["splits"].values())
+    assert (known > 0) == (table != "none")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_folds_of_a_prepared_manifest_are_those_of_the_manifest(tmp_path, table):
+    rows = ["path,expression,person,video"]
+    for k in range(40):
+        trees.write(tmp_path / f"in/{k}.png", trees.encoded(k, "png", side=8))
+        rows.append(f"{k}.png,{('happy', 'sad')[k % 2]},{','.join(TABLES[table](k))}")
+    path = trees.write(tmp_path / "in/own.csv", "\n".join(rows))
+    prepare.prepare("manifest", path, tmp_path / "out")
+    fields = {"protocol": "folds", "folds": 3, "test_fold": 1}
+    prepared = sources.make_sources(config(tmp_path / "out", "manifest/own", **fields))
+    plain = sources.make_sources({"source": "manifest", "manifest": str(path), **fields})
+    seen: dict[str, str] = {}
+    for side in plain:
+        assert prepared[side].persons == plain[side].persons
+        assert prepared[side].has_persons == (table != "none")
+        for i, row in enumerate(plain[side].rows.tolist()):
+            # No video stands in two parts where it is one person's.
+            video = TABLES[table](row)[1] if table in ("partial", "videos") else f"{row}"
+            assert seen.setdefault(video, side) == side, i
+
+
 def test_a_set_without_training_pictures_is_refused(tmp_path):
     trees.write(tmp_path / "in/0.png", trees.encoded(0, "png"))
     path = trees.write(tmp_path / "in/own.csv", "path,expression,split\n0.png,happy,test")

@@ -209,6 +209,69 @@ def test_command_finds_a_copy_in_a_manifest(tmp_path, capsys):
     assert "exact: 1 pairs" in out and "0.jpg" in out and "5.jpg" in out
 
 
+def own(folder, header, cells, name="own.csv"):
+    """A manifest of different pictures with these cells."""
+    rows = [f"path,expression,{header}"]
+    for k, row in enumerate(cells):
+        trees.write(folder / f"{k}.jpg", jpeg(photo(k)))
+        rows.append(f"{k}.jpg,happy,{row}")
+    return trees.write(folder / name, "\n".join(rows))
+
+
+SHARED = {
+    "person": (["ann,1,train", "bob,2,train", "bob,2,test"], ["bob", "2"]),
+    # The person is known in one of the two splits only.
+    "video": (["ann,1,train", "bob,2,train", ",2,test"], ["bob", "2"]),
+    "video of none": (["ann,1,train", ",2,train", ",2,test"], ["2"]),
+    "by steps": (["ann,1,train", ",1,train", ",2,train", "ann,2,train", ",2,test"], ["ann", "2"]),
+}
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("case", SHARED)
+def test_command_names_persons_and_videos_in_two_splits(tmp_path, capsys, case, prepared):
+    cells, names = SHARED[case]
+    path = own(tmp_path, "person,video,split", [*cells, "dan,9,validation"])
+    where = ["--manifest", str(path)]
+    if prepared:
+        prepare.prepare("manifest", path, tmp_path / "out")
+        where = ["--dataset", "manifest/own", "--data_dir", str(tmp_path / "out")]
+    report = tmp_path / "report.csv"
+    assert splits.main(["leakage", *where, "--output", str(report)]) == 1
+    out = capsys.readouterr().out
+    assert "persons: 1 in more than one split" in out and "exact: 0 pairs" in out
+    for name in names:
+        assert re.search(rf"^  {name}: train \d+, test 1$", out, re.MULTILINE)
+    with open(report, newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [r["kind"].split()[-1] for r in rows] == names
+    assert {(r["split_a"], r["split_b"]) for r in rows} == {("train", "test")}
+    assert all(f"({len(cells) - 1}.jpg)" in r["picture_b"] for r in rows)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        # Every person has a video "1".
+        ["ann,1,train", "bob,1,test", "dan,1,validation"],
+        ["ann,1,train", "ann,2,train", "bob,3,test", ",3,test", ",4,validation"],
+    ],
+)
+def test_command_is_content_with_persons_apart(tmp_path, capsys, cells):
+    path = own(tmp_path, "person,video,split", cells)
+    assert splits.main(["leakage", "--manifest", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "persons: 0 in" in out and "groups: 0 in" in out
+
+
+def test_many_shared_persons_are_cut_short(tmp_path, capsys):
+    cells = [f"p{k % 30:02d},{('train', 'test')[k // 30]}" for k in range(60)]
+    path = own(tmp_path, "person,split", cells)
+    assert splits.main(["leakage", "--manifest", str(path), "--stride", "7"]) == 1
+    out = capsys.readouterr().out
+    assert "persons: 30 in more than one split" in out and "... and 10 more" in out
+
+
 def test_command_tells_what_it_could_not_read(tmp_path, capsys):
     rows = ["path,expression,person,split"]
     for k, split in enumerate(("train", "train", "test", "test", "validation")):
