@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -62,7 +63,7 @@ class Run(NamedTuple):
     stored: dict[str, np.ndarray]
     config: dict[str, Any]
     references: Results
-    about: dict[str, Any]
+    about: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def write_report(
@@ -215,25 +216,27 @@ def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = No
         if path.stem in _NARROW:
             small = style.png(_FIGURES[path.stem][1](run, True), dpi=_resolution(path.stem))
         shown.append(page.picture_of(path.stem, path.read_bytes(), small))
-    shown += _further_pictures(workdir, run, {path.stem for path in pictures})
+    for path, title, caption in _further_pictures(workdir, run):
+        if path.stem == "confusion" and "confusion_matrix" in (p.stem for p in pictures):
+            continue  # the same picture again
+        section = title.partition(":")[0]
+        shown.append(page.Picture(section, title, caption, path.read_bytes()))
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page.html(run, workdir, shown).encode())
     return output
 
 
-def _further_pictures(workdir: Path, run: Run, drawn: set[str]) -> list[page.Picture]:
-    """What `report.pictures` drew of the tested checkpoint, without what is `drawn` already."""
+def _further_pictures(workdir: Path, run: Run) -> list[tuple[Path, str, str]]:
+    """(file, title, caption) of what `report.pictures` drew of the tested checkpoint."""
     found = []
     for record in sorted((workdir / PICTURES_FOLDER).glob("*.json")):
-        facts, path = _json(record), record.with_suffix(".png")
+        facts, picture = _json(record), record.with_suffix(".png")
         checkpoints = {model["checkpoint"] for model in list(facts["models"].values())[:1]}
         tested = facts["split"] == "test" and checkpoints == {run.final.get("checkpoint")}
-        again = record.stem == "confusion" and "confusion_matrix" in drawn
-        if tested and path.exists() and not again:
-            title = facts["title"]
-            if len(facts["models"]) > 1:
-                title += ": " + " and ".join(facts["models"])
-            found.append(page.Picture(facts["title"], title, facts["caption"], path.read_bytes()))
+        if tested and picture.exists():
+            several = len(facts["models"]) > 1
+            title = facts["title"] + (f": {' and '.join(facts['models'])}" if several else "")
+            found.append((picture, title, facts["caption"]))
     return found
 
 
