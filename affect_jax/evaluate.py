@@ -12,16 +12,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import metrics_reliability, observe, restore, smoothing, systems
+from affect_jax import metrics_reliability, observe, restore, smoothing, systems, validity
 from affect_jax.metrics import MetricSet
 from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
+from affect_jax.preprocessing import normalise
 from affect_jax.report import evaluations
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
@@ -34,12 +34,6 @@ _LABELS = ("expression", "valence_arousal", "landmarks")
 # Label fields whose predictions are averaged: over mirror images, and over frames.
 FLIPPED = ("valence_arousal",)
 SMOOTHED = ("expression", "valence_arousal")
-
-
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """uint8 RGB [..., 3] to float32 network input: scaled to [0, 1], mean removed, over std."""
-    scaled = images.astype(jnp.float32) / 255.0
-    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def make_eval_step(
@@ -85,7 +79,8 @@ class Evaluation:
     """Result of one pass.
 
     Attributes:
-      metrics: name -> value, of the plain pass.
+      metrics: name -> value, of the plain pass. Examples whose predictions are no numbers are
+        wrong, make regression figures NaN and are counted as `invalid_predictions`.
       flip: figures of valence and arousal averaged over picture and mirror image; nothing else is
         averaged, so nothing else is here. None without the mirrored pass.
       video: figures of logits, valence and arousal averaged over the last frames of each video
@@ -176,10 +171,11 @@ class Evaluator:
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
         plain, flipped = self._new_metrics(), self._metrics_of(FLIPPED)
         kept: list[Predictions] = []
-        images = 0
+        invalid, images = validity.InvalidPredictions(), 0
         for host_batch, batch in self._mapper.prefetch(batches):
             outputs = self._mapper.local_rows(self._step(view, batch))
             plain.update(outputs, host_batch)
+            invalid.add(outputs, host_batch)
             images += np.count_nonzero(host_batch["mask"])
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
@@ -187,6 +183,7 @@ class Evaluator:
                 kept.append(_with_labels(outputs, host_batch))
         metrics = self._compute(plain)
         result = Evaluation({"loss": total_loss(metrics), **metrics})
+        result.metrics |= invalid.count(getattr(batches, "describe", None))
         result.images = int(all_gather_hosts(np.array([images], np.float64)).sum())
         if self._flip and "valence_ccc" in result.metrics:
             result.flip = self._compute(flipped)

@@ -14,7 +14,7 @@ import ml_collections
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import evaluate, model_io, restore
+from affect_jax import evaluate, model_io, pretrained, restore
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluate import Evaluation, Evaluator
@@ -150,6 +150,8 @@ def _with_model(
     made.data.augment_overrides.update({"fit": seen.fit, "margin": seen.margin})
     if seen.crop_scale:
         made.data.crop_scale = seen.crop_scale
+    if not pretrained.is_converted(loaded):  # of others' networks the crop is not known
+        made.data.crop = seen.crop
     log.info(
         "pictures as the model expects them: %d x %d, fit %s, margin %g, mean %s, std %s; cut out "
         "by data.crop = %s",

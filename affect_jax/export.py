@@ -12,7 +12,7 @@ from affect_jax import config as config_lib
 from affect_jax import model_io, observe, restore
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
-from data_pipelines import params
+from affect_jax.preprocessing import Preprocessing
 
 
 def export(
@@ -28,24 +28,12 @@ def export(
     """
     model_io.check_writable(output)
     run = restore.load_run(workdir, checkpoint, Mapper())
-    section = run.config.model
-    data = run.config.data
-    preset = params.resolve(data.augment, data.augment_overrides)
-    follows = data.crop in ("auto", "landmarks")  # the landmarks
     model_io.save_model(
         output,
-        section.name,
+        run.config.model.name,
         run.system.model_arguments(),
         run.model,
-        preprocessing=model_io.Preprocessing(
-            image_size=data.image_size,
-            mean=tuple(section.mean),
-            std=tuple(section.std),
-            # As photos without a face box were framed in training.
-            fit=preset.fit,
-            margin=preset.margin,
-            crop_scale=float(data.crop_scale or preset.box_scale) if follows else 0.0,
-        ),
+        preprocessing=Preprocessing.of_config(run.config),
         class_names=run.class_names,
         provenance={
             "workdir_config": config_lib.to_plain(run.config),

@@ -85,7 +85,7 @@ class ReliabilityStatistics:
         final = np.asarray(outputs["logits"], np.float64)
         final = np.exp(final - final.max(1, keepdims=True))
         final /= final.sum(1, keepdims=True)
-        before, after = primary.argmax(1), final.argmax(1)
+        before, after = _classes(primary), _classes(final)
         known = mask & (labels >= 0)
         right, now_right = before == labels, after == labels
         spread = [np.square(p - 1 / p.shape[1])[mask].sum() for p in (primary, final)]
@@ -98,10 +98,11 @@ class ReliabilityStatistics:
             (known & right & ~now_right).sum(),
             *spread,
             *confidences,
-            (known & (corrected.argmax(1) == labels)).sum(),
+            (known & (_classes(corrected) == labels)).sum(),
         ]
         if self._wins.size and "nearest_anchor" in outputs:
-            np.add.at(self._wins, np.asarray(outputs["nearest_anchor"])[mask].astype(int), 1)
+            sure = mask & (after >= 0)
+            np.add.at(self._wins, np.asarray(outputs["nearest_anchor"])[sure].astype(int), 1)
         return self
 
     def merge(self, other: ReliabilityStatistics) -> Self:
@@ -155,6 +156,11 @@ class ReliabilityStatistics:
         self._sums, self._wins = np.array(state[:start]), np.array(state[start:end])
         self._primary.load_state(state[end:])
         return self
+
+
+def _classes(probabilities: np.ndarray) -> np.ndarray:
+    """The likeliest class of each distribution [B, N], -1 where it is not made of numbers."""
+    return np.where(np.isfinite(probabilities).all(1), probabilities.argmax(1), -1)
 
 
 def _confidence(probabilities: np.ndarray) -> np.ndarray:

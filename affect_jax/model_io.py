@@ -1,13 +1,14 @@
 """The model directory: what a trained or converted model is kept and handed on as.
 
 DIR/model.json   format version, model name and constructor arguments, preprocessing,
-                 class names, provenance
+                 class names, provenance, checksums of the files in params/
 DIR/params/      Orbax checkpoint of {"params": {path: array}, "stats": {path: array}},
                  with paths such as "fan/stem_conv/kernel"
 """
 
 import dataclasses
 import json
+import logging
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,65 +20,25 @@ import orbax.checkpoint as ocp
 from flax import nnx
 
 import affect_jax
-from affect_jax import models
+from affect_jax import checksums, forks, models
 from affect_jax.checkpoint import describe_arrays, first_differences
 from affect_jax.errors import UserError
 from affect_jax.observe import swap_folder
+from affect_jax.preprocessing import Preprocessing
 from affect_jax.train_state import take_apart
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 MODEL_FILE = "model.json"
 ARRAYS_FOLDER = "params"
 _SHOWN = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """How a uint8 RGB picture becomes the network's input.
-
-    The picture is resized to `image_size` on both sides, divided by `scale`, and then
-    (x - mean) / std is taken per channel. `fit` says how a picture that is no square gets there:
-    "stretch" scales its sides apart, "cover" takes the largest square in its middle, "contain" the
-    whole on black. With a `margin` only the middle 1 / (1 + margin) of the sides of that is seen.
-    `crop_scale` is the side of the square that training cut around a face's landmarks, over the
-    mean side of the box around them; 0: the model expects another frame, or it is not known.
-    """
-
-    image_size: int
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    scale: float = 255.0
-    fit: str = "stretch"
-    crop_scale: float = 0.0
-    margin: float = 0.0
-
-    def __post_init__(self):
-        if self.fit not in ("stretch", "cover", "contain"):
-            raise UserError(
-                f'preprocessing.fit is {self.fit!r}; use "stretch", "cover" or "contain"'
-            )
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise UserError(
-                "preprocessing needs 3 means and 3 positive deviations, got "
-                f"{self.mean}, {self.std}"
-            )
-        if self.image_size < 1 or not self.scale > 0 or min(self.crop_scale, self.margin) < 0:
-            raise UserError(
-                "preprocessing needs a positive image_size and scale, and no negative crop_scale "
-                f"or margin, got {self.image_size}, {self.scale}, {self.crop_scale}, {self.margin}"
-            )
-
-    def normalise(self, images: Any, dtype: Any = jnp.float32) -> Any:
-        """Network input from uint8 pictures [..., 3]; the size is left as it is."""
-        scaled = jnp.asarray(images, dtype) / jnp.asarray(self.scale, dtype)
-        return (scaled - jnp.asarray(self.mean, dtype)) / jnp.asarray(self.std, dtype)
+_FIELDS = {"name": str, "arguments": dict, "preprocessing": dict}
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A model from a directory, in evaluation mode.
+    """A model from a directory, in evaluation mode. It can be pickled.
 
     Attributes:
       model: the module.
@@ -93,6 +54,27 @@ class LoadedModel:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     provenance: dict[str, Any]
+
+    def __reduce__(self):
+        # Modules hold functions that cannot be pickled: made anew from the arrays.
+        _, params, stats = take_apart(self.model)
+        arrays = {
+            part: {path: np.asarray(x) for path, x in named.items()}
+            for part, named in (("params", params), ("stats", stats))
+        }
+        known = (self.preprocessing, self.class_names, self.provenance)
+        return _assembled, (self.name, self.arguments, arrays, *known)
+
+
+def _assembled(
+    name: str,
+    arguments: dict[str, Any],
+    arrays: dict[str, dict[str, np.ndarray]],
+    *known: Any,
+) -> LoadedModel:
+    forks.check()
+    model = with_arrays(models.create(name, **arguments), arrays)
+    return LoadedModel(model, name, arguments, *known)
 
 
 def is_model_dir(path: str | pathlib.Path) -> bool:
@@ -132,14 +114,15 @@ def save_model(
       provenance: JSON-able facts about the weights.
 
     Raises:
-      UserError: if `directory` is something else than a model directory, or `state` does not fit
-        `name` and `arguments`.
+      UserError: if `directory` is something else than a model directory, `state` does not fit
+        `name` and `arguments`, or there are not as many class names as classes.
     """
     directory = pathlib.Path(directory).absolute()
     check_writable(directory)
     # With the name's preset as it is today: a later one must not change what was saved.
     arguments = {**models.entry(name).preset, **arguments}
     arguments = {k: _jsonable(v) for k, v in arguments.items() if k != "axis_name"}
+    _check_class_names(class_names, name, arguments, f"the model for {directory}")
     if isinstance(state, nnx.Module):
         _, params, stats = take_apart(state)
         state = {"params": params, "stats": stats}
@@ -165,6 +148,7 @@ def save_model(
         partial.mkdir()
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(partial / ARRAYS_FOLDER, arrays)
+        record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
         (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
         swap_folder(partial, directory)
     finally:
@@ -182,7 +166,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
-    """The contents of `model.json`, checked for the format version.
+    """The contents of `model.json`, checked for the format version and the kinds of its fields.
 
     Raises:
       UserError: if `directory` is no model directory or was written by a newer version.
@@ -193,8 +177,11 @@ def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
         version = record["format"]
-        for key in ("name", "arguments", "preprocessing"):
-            record[key]
+        for key, kind in _FIELDS.items():
+            if not isinstance(record[key], kind):
+                raise TypeError(f"{key} is not a {kind.__name__}")
+        if not isinstance(record.get("checksums", {}), dict):
+            raise TypeError("checksums is not a dict")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error!r}") from error
     if version != FORMAT:
@@ -209,9 +196,19 @@ def read_arrays(directory: str | pathlib.Path) -> dict[str, dict[str, np.ndarray
     """`{"params": {path: array}, "stats": {path: array}}` of a model directory.
 
     Raises:
-      UserError: if the arrays are missing or damaged.
+      UserError: if the arrays are missing, or not those that were saved.
     """
     folder = pathlib.Path(directory).absolute() / ARRAYS_FOLDER
+    recorded = read_record(directory).get("checksums")
+    if not recorded:
+        log.info("%s has no checksums: it cannot be told whether its files are whole", directory)
+    elif folder.is_dir() and (faults := checksums.verify(folder, recorded)):
+        more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        raise UserError(
+            f"{folder} is damaged; copy or export the model again:\n  "
+            + "\n  ".join(faults[:_SHOWN])
+            + more
+        )
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder)
@@ -228,23 +225,28 @@ def load_model(directory: str | pathlib.Path, **overrides: Any) -> LoadedModel:
       **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
 
     Raises:
-      UserError: if it is missing, damaged, or its arrays do not fit its own description.
+      UserError: if it is missing, damaged, or its arrays or class names do not fit its own
+        description.
     """
+    forks.check()
     record = read_record(directory)
+    described = f"{pathlib.Path(directory) / MODEL_FILE}"
     arguments = {**record["arguments"], **overrides}
     try:
         model = models.create(record["name"], **arguments)
         preprocessing = Preprocessing(**record["preprocessing"])
     except (TypeError, ValueError) as error:
-        raise UserError(f"{pathlib.Path(directory) / MODEL_FILE}: {error}") from error
+        raise UserError(f"{described}: {error}") from error
     arrays = read_arrays(directory)
     _check_fit(arrays, model, str(directory))
+    class_names = record.get("class_names", ())
+    _check_class_names(class_names, record["name"], arguments, described)
     return LoadedModel(
         with_arrays(model, arrays),
         record["name"],
         arguments,
         preprocessing,
-        tuple(record.get("class_names", ())),
+        tuple(class_names),
         record.get("provenance", {}),
     )
 
@@ -262,6 +264,24 @@ def with_arrays(model: nnx.Module, arrays: Mapping[str, Mapping[str, Any]]) -> n
     built = blueprint.build(*converted)
     built.eval()
     return built
+
+
+def _check_class_names(
+    class_names: Sequence[str], name: str, arguments: Mapping[str, Any], where: str
+) -> None:
+    if not isinstance(class_names, list | tuple) or not all(
+        isinstance(one, str) and one.strip() for one in class_names
+    ):
+        raise UserError(f"{where}: class_names must be a list of names, got {class_names!r}")
+    twice = sorted({one for one in class_names if list(class_names).count(one) > 1})
+    if twice:
+        raise UserError(f"{where}: class_names holds {', '.join(twice)} more than once")
+    classes = arguments.get("n_expression", models.default(name, "n_expression"))
+    if class_names and classes and len(class_names) != classes:
+        raise UserError(
+            f"{where}: {len(class_names)} class_names ({', '.join(class_names)}), but the model "
+            f"has {classes} classes; name each, in the order of their ids, or give an empty list"
+        )
 
 
 def _check_fit(arrays: Mapping[str, Mapping[str, Any]], model: nnx.Module, where: str) -> None:

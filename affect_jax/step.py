@@ -9,9 +9,9 @@ import optax
 from flax import nnx
 
 from affect_jax import mixing, optim, parallel, restore
-from affect_jax.evaluate import normalise
 from affect_jax.models.depth import layer_numbers
 from affect_jax.parallel import AXIS
+from affect_jax.preprocessing import normalise
 from affect_jax.systems.base import Phase, System
 from affect_jax.train_state import Blueprint, current_stats, select, take_apart
 

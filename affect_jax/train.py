@@ -23,7 +23,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import mixing, observe, parallel, restore, systems
+from affect_jax import mixing, observe, parallel, restore, systems, validity
 from affect_jax import step as step_lib
 from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
@@ -411,6 +411,8 @@ class _Run:
             f"step {step}: validation "
             + "  ".join(f"{k} {metrics[k]:.3f}" for k in shown if k in metrics)
         )
+        if validity.COUNT in metrics:  # not to be selected, however good the others
+            metrics = {**metrics, self.config.checkpoint.best_metric: math.nan}
         return metrics
 
     def finish(self, state: dict[str, Any], writer: observe.MetricWriter) -> Result:

@@ -139,7 +139,9 @@ def get_config() -> ConfigDict:
                 domain="a",  # camera: a, b
                 test_domain="",  # camera of the test split; "": the same
             ),
-            classes="",  # "" inferred; a known label order such as "affectnet8"; or "a,b,c"
+            # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are
+            # numbers are ids of that order; in a list they are positions from 0.
+            classes="",
             clean=False,  # AffectNet: drop training rows whose category contradicts their VA
             clean_eval=False,  # the same for validation and test
             exclude="",  # text file, a path a line: wrong pictures left out of validation and test

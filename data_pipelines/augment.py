@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 
 from data_pipelines.example import FLIP_INDEX, DecodeError
-from data_pipelines.framing import Frame, frame_of
+from data_pipelines.framing import Frame, Framing, frame_of
 from data_pipelines.params import PRESETS, Params
 
 # --- Random numbers -------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def augment(
     epoch: int = 0,
     index: int = 0,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """One picture augmented; what the pipeline does for a batch.
+    """One picture augmented, or framed where `params` draws nothing; what the pipeline does.
 
     Args:
       image: uint8 [H, W, 3] or [H, W].
@@ -235,13 +235,17 @@ def augment(
     Returns:
       uint8 [size, size, 3] and the landmarks on it (None where none were given).
     """
-    draws = Draws(params, size, seed, np.array([epoch]), np.array([index]))
-    out = np.empty((size, size, 3), np.uint8)
     frame = frame_of(*image.shape[:2], landmarks, box, params)
-    matrix = draws.apply(0, image, frame, out)
+    if params.fixed:
+        still = Framing.of(params, size)
+        out, matrix, flipped = still.pixels(image, frame), still.matrix(frame), False
+    else:
+        draws = Draws(params, size, seed, np.array([epoch]), np.array([index]))
+        out = np.empty((size, size, 3), np.uint8)
+        matrix, flipped = draws.apply(0, image, frame, out), draws.flip[0]
     if landmarks is None:
         return out, None
-    return out, move_landmarks(landmarks, matrix, draws.flip[0])
+    return out, move_landmarks(landmarks, matrix, flipped)
 
 
 # --- Contact sheet --------------------------------------------------------------------------

@@ -11,33 +11,20 @@ memory is taken. Whatever cannot be decoded whole raises `DecodeError` with a sh
 import io
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from data_pipelines import picture_files
 from data_pipelines.example import DecodeError
 
 MAX_PIXELS = 50_000_000
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".jp2",
-    ]
-)
 _MAX_SIDE = 32767  # OpenCV warps nothing larger
+# Below it libjpeg's other scales (3/8, say) may give as many pixels as the one asked for.
+_LEAST_SIDE = 16
 _HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE))
 _EXIF_BYTES = 1 << 16
 _PNG_END = b"IEND\xaeB`\x82"
@@ -60,7 +47,23 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, grey: bool = False) -> 
     Raises:
       DecodeError: empty, truncated, damaged, too large or in an unknown format.
     """
-    return decode_shrunk(data, lambda height, width: 1, max_pixels=max_pixels, grey=grey)[0]
+    return decode_shrunk(data, lambda height, width: 1, max_pixels=max_pixels, grey=grey).image
+
+
+class Shrunk(NamedTuple):
+    """A picture at 1/k of its size.
+
+    Attributes:
+      image: uint8 [ceil(height / k), ceil(width / k), 3], or without the last axis. Pixel x of the
+        picture lies at (x + 0.5) / k - 0.5 in it, whether or not k divides the sides.
+      k: 1, 2, 4 or 8.
+      height, width: of the picture as it is shown.
+    """
+
+    image: np.ndarray
+    k: int
+    height: int
+    width: int
 
 
 def decode_shrunk(
@@ -69,34 +72,32 @@ def decode_shrunk(
     *,
     max_pixels: int = MAX_PIXELS,
     grey: bool = False,
-) -> tuple[np.ndarray, int]:
+) -> Shrunk:
     """Decodes one picture at 1/k of its size, averaging the pixels that fall together.
 
-    A picture much larger than the training size would alias under bilinear sampling, and takes
-    longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known; for an
-    orientation tag that turns the picture the two may come swapped.
-
-    Returns:
-      the picture, ceil(H / k) x ceil(W / k), and k: pixel x lies at (x + 0.5) / k - 0.5 in it.
+    For training: a picture much larger than the output would alias under bilinear sampling, and
+    takes longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known;
+    for an orientation tag that turns the picture the two may come swapped.
 
     Raises:
       DecodeError: as for `decode`.
     """
     if not data:
         raise DecodeError("zero bytes")
-    k = 0
+    shrunk = None
     if data[:2] == b"\xff\xd8":
-        image, k = _decode_jpeg(data, max_pixels, grey, shrink)
+        image, shrunk = _decode_jpeg(data, max_pixels, grey, shrink)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
         image = _decode_png(data, max_pixels)
     else:
         image = _decode_other(data, max_pixels)
-    if not k:
-        k = shrink(*image.shape[:2])
-        image = shrink_by(image, k)
-    if image.ndim == 2 and not grey:
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return image, k
+    if shrunk is None:
+        height, width = image.shape[:2]
+        k = shrink(height, width)
+        shrunk = Shrunk(shrink_by(image, k), k, height, width)
+    if shrunk.image.ndim == 2 and not grey:
+        shrunk = shrunk._replace(image=cv2.cvtColor(shrunk.image, cv2.COLOR_GRAY2RGB))
+    return shrunk
 
 
 def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
@@ -117,21 +118,24 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if max(width, height) > _MAX_SIDE:
         raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
     if width * height > max_pixels:
-        raise DecodeError(f"{width}x{height} is more than {max_pixels} pixels (data.max_pixels)")
+        raise DecodeError(f"{width}x{height} is more than {max_pixels} pixels (max_pixels)")
 
 
 def _decode_jpeg(
     data: bytes, max_pixels: int, grey: bool, shrink: Callable[[int, int], int]
-) -> tuple[np.ndarray, int]:
-    """The picture and its shrinkage; 0 where it has not been shrunk yet."""
+) -> tuple[np.ndarray, Shrunk | None]:
+    """The decoded picture, and what becomes of it where it has been shrunk already."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return _decode_other(data, max_pixels), 0  # unusual subsampling, or a damaged header
+        return _decode_other(data, max_pixels), None  # unusual subsampling, or a damaged header
     _check_size(width, height, max_pixels)
     if space in ("CMYK", "YCCK"):
-        return _decode_other(data, max_pixels), 0
-    k = shrink(height, width)
+        return _decode_other(data, max_pixels), None
+    wanted, orientation = shrink(height, width), _exif_orientation(data)
+    uneven = height % wanted or width % wanted
+    # Shrinking begins at the corner stored first, which must be the corner shown first.
+    k = 1 if min(height, width) < _LEAST_SIDE or (orientation > 1 and uneven) else wanted
     options = {"colorspace": "GRAY" if grey and space == "Gray" else "RGB"}
     if k > 1:
         # Halving, quartering and so on in the cosine domain is cheaper than decoding whole.
@@ -144,7 +148,11 @@ def _decode_jpeg(
             raise DecodeError(f"truncated or damaged JPEG ({e})") from e
         image = simplejpeg.decode_jpeg(data, strict=False, **options)
     image = image[..., 0] if options["colorspace"] == "GRAY" else image
-    return _oriented(image, _exif_orientation(data)), k
+    image = _oriented(image, orientation)
+    if k != wanted:
+        return image, None
+    height, width = (width, height) if orientation >= 5 else (height, width)
+    return image, Shrunk(image, k, height, width)
 
 
 def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
@@ -162,9 +170,27 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     return _decode_other(data, max_pixels)
 
 
+def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture that Pillow has opened, as `decode` gives its file.
+
+    Returns:
+      uint8 [H, W, 3] RGB, or [H, W] for a picture stored in grey.
+
+    Raises:
+      DecodeError: as for `decode`.
+    """
+    return _of_pillow(lambda: picture, max_pixels)
+
+
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    if reason := picture_files.fault("", data[:64]):
+        raise DecodeError(reason)
+    return _of_pillow(lambda: Image.open(io.BytesIO(data)), max_pixels)
+
+
+def _of_pillow(open_picture: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
     try:
-        picture = Image.open(io.BytesIO(data))
+        picture = open_picture()
         _check_size(*picture.size, max_pixels)
         picture.load()
         picture = ImageOps.exif_transpose(picture)

@@ -15,9 +15,11 @@ it lies on disk; an example is that picture cropped and warped to the training s
 | `mask`             | bool []         |         | False for padding                             |
 | `index`            | int64 []        |         | position in the source; stays on the host     |
 
-Pixel coordinates count centres: the top left pixel is (0, 0) and a mirror maps x to W - 1 - x.
+Pixel coordinates count centres: the top left pixel is (0, 0) and a mirror maps x to W - 1 - x. They
+are those of the upright picture: an orientation tag is followed before landmarks and boxes apply.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
@@ -186,18 +188,33 @@ def same_classes(names: Iterable[str], others: Iterable[str]) -> bool:
 def resolve_classes(classes: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Class names from a config value: a known label order, `a,b,c`, or a sequence of names.
 
+    The name of an order may be spelt as usual (`RAF-DB`).
+
     Raises:
-      DataError: a name is given twice or is empty.
+      DataError: a name is given twice or is empty, or a text holds a single name.
     """
+    if order := order_name(classes):
+        return LABEL_ORDERS[order]
     if isinstance(classes, str):
-        if classes in LABEL_ORDERS:
-            return LABEL_ORDERS[classes]
-        classes = [c for c in classes.split(",") if c.strip()]
+        text, classes = classes, [c for c in classes.split(",") if c.strip()]
+        if len(classes) == 1:
+            raise DataError(
+                f"data.classes is {text!r}, a single name; give a list as a,b,c or a known order: "
+                f"{', '.join(LABEL_ORDERS)}"
+            )
     names = tuple(str(c).strip() for c in classes)
     folded = [canonical_name(n) for n in names]
     if len(set(folded)) != len(folded) or "" in folded:
         raise DataError(f"data.classes: names must be distinct and not empty, got {names}")
     return names
+
+
+def order_name(classes: str | Iterable[str]) -> str:
+    """The key in `LABEL_ORDERS` that a config value means; empty where it lists classes."""
+    if not isinstance(classes, str):
+        return ""
+    name = re.sub(r"[\W_]+", "", classes).lower()
+    return name if name in LABEL_ORDERS and "," not in classes else ""
 
 
 def infer_order(names: list[str]) -> tuple[str, ...]:

@@ -1,18 +1,24 @@
 """Which part of a picture fills the output: around landmarks, a box, or the whole picture.
 
+`Framing` is the one way from a decoded picture to the pixels that a network sees, in evaluation
+and in use. Training with random draws warps the picture itself (see `augment`).
+
 Frames are measured between pixel edges (the first pixel spans 0 to 1), landmarks between pixel
 centres (the first pixel is at 0): half a pixel lies between the two.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from data_pipelines.example import DataError
+from data_pipelines.example import DataError, DecodeError
 from data_pipelines.params import Params
+from data_pipelines.resampling import resample
 
+CROPS = ("auto", "landmarks", "box", "whole")
 _KEPT_RESOLUTION = 1.3
 
 
@@ -28,6 +34,88 @@ class Frame(NamedTuple):
         """Whether any part of a picture of this size is in the frame."""
         across = abs(2 * self.x - width) < self.width + width
         return across and abs(2 * self.y - height) < self.height + height
+
+    def shrunk(self, k: int) -> "Frame":
+        """The same part of the picture shrunk k times, its first pixel where it was."""
+        return Frame(self.x / k, self.y / k, self.width / k, self.height / k)
+
+
+def check_frame(frame: Frame, height: int, width: int) -> None:
+    """Raises DecodeError unless the frame shows something of a picture of this size."""
+    if not frame.touches(height, width):
+        raise DecodeError("the face's box or landmarks lie outside the picture")
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+    """From a decoded picture to the pixels that a network sees; nothing is drawn at random.
+
+    Attributes:
+      size: side of the output.
+      fit, margin: see `Params`.
+      crop, crop_scale: see `frame_of`; with a scale of 0 the picture is taken whole.
+    """
+
+    size: int
+    fit: str = "cover"
+    margin: float = 0.0
+    crop: str = "auto"
+    crop_scale: float = 0.0
+
+    @classmethod
+    def of(cls, params: Params, size: int, crop: str = "auto", crop_scale: float = 0.0):
+        """The framing of `params`; see `frame_of`."""
+        return cls(size, params.fit, params.margin, crop, crop_scale or params.box_scale)
+
+    def frame(
+        self,
+        height: int,
+        width: int,
+        landmarks: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+    ) -> Frame:
+        """The part of a picture of this size that fills the output, its margin included.
+
+        One around landmarks or a box may miss the picture: see `check_frame`.
+        """
+        params = Params(box_scale=self.crop_scale or 1.0, fit=self.fit)
+        crop = self.crop if self.crop_scale else "whole"
+        return frame_of(height, width, landmarks, box, params, crop)
+
+    def pixels(self, image: np.ndarray, frame: Frame | None = None) -> np.ndarray:
+        """What the network sees of a picture.
+
+        Args:
+          image: uint8 [H, W, 3], or [H, W] grey.
+          frame: of `frame`; default: that of the whole picture.
+
+        Returns:
+          uint8 [size, size, 3].
+
+        Raises:
+          DecodeError: the frame shows nothing of the picture.
+        """
+        frame = frame or self.frame(*image.shape[:2])
+        check_frame(frame, *image.shape[:2])
+        return resample(image, *self._window(frame), self.size)
+
+    def matrix(self, frame: Frame) -> np.ndarray:
+        """float64 [2, 3] from pixels of the picture to pixels of the output."""
+        left, top, width, height = self._window(frame)
+        sx, sy = self.size / width, self.size / height
+        # Pixel centres lie at halves.
+        x, y = (0.5 - left) * sx - 0.5, (0.5 - top) * sy - 0.5
+        return np.array([[sx, 0, x], [0, sy, y]])
+
+    def to_picture(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
+        """Points [..., 2] in parts of the output (0 to 1 from edge to edge) in picture pixels."""
+        left, top, width, height = self._window(frame)
+        return np.array([left, top]) + parts * np.array([width, height]) - 0.5
+
+    def _window(self, frame: Frame) -> tuple[float, float, float, float]:
+        """Left, top, width and height of what is seen: the frame without its margin."""
+        width, height = frame.width / (1 + self.margin), frame.height / (1 + self.margin)
+        return frame.x - width / 2, frame.y - height / 2, width, height
 
 
 def frame_of(
@@ -53,8 +141,8 @@ def frame_of(
     Raises:
       DataError: `crop` is not known.
     """
-    if crop not in ("auto", "landmarks", "box", "whole"):
-        raise DataError(f"data.crop is {crop!r}; known: auto, landmarks, box, whole")
+    if crop not in CROPS:
+        raise DataError(f"data.crop is {crop!r}; known: {', '.join(CROPS)}")
     edges = None
     if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
         low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5

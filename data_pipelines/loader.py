@@ -5,11 +5,12 @@ the batch, for `pipeline.BadRecords` to count.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import augment, caching, decode, framing, refine
+from data_pipelines import augment, caching, decode, framing, marks, refine
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -37,8 +38,9 @@ class Loader:
       crop, crop_scale: see `framing.frame_of`.
       shard_index, shard_count: this process among all.
       max_pixels: see `decode.decode`.
-      cache_bytes: room for decoded pictures, cropped to what the augmentation can reach and shrunk
-        to about 1.3 x the output; 0 = decode every time, at full size.
+      cache_bytes: room for pictures: finished ones where nothing is drawn at random (evaluation),
+        else decoded ones, cropped to what the augmentation can reach and shrunk to about 1.3 x
+        the output; 0 = decode every time. Evaluation gives the same pixels with any.
     """
 
     source: Source
@@ -56,9 +58,11 @@ class Loader:
 
     def __post_init__(self):
         self._cache = None
+        self._framing = framing.Framing.of(self.params, self.image_size, self.crop, self.crop_scale)
         if self.cache_bytes:
             # Records, and so labels, are kept with the pictures: a cache belongs to its source.
-            frame = (self.image_size, self.params, self.crop, self.crop_scale, self.max_pixels)
+            kept = self.params.framing_only() if self.params.fixed else self.params
+            frame = (self.image_size, kept, self.crop, self.crop_scale, self.max_pixels)
             self._cache = caching.cache_for(self.source, frame, self.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
@@ -123,16 +127,22 @@ class Loader:
     def _fill(self, batch, k: int, index: int, draws: augment.Draws, bad: list) -> bool:
         """Writes record `index` to place k; False where it cannot be read."""
         try:
-            image, landmarks, frame, record = self._picture(index)
+            if self.params.fixed:
+                pixels, landmarks, record = self._kept(index, self._finished)
+                batch["image"][k] = pixels
+            else:
+                image, landmarks, frame, record = self._kept(index, self._picture)
+                matrix = draws.apply(k, image, frame, batch["image"][k])
+                if landmarks is not None:
+                    landmarks = augment.move_landmarks(landmarks, matrix, draws.flip[k])
         except DecodeError as e:
             bad.append((index, str(e)))
             return False
         except OSError as e:
             bad.append((index, f"cannot be read ({e.strerror or e})"))
             return False
-        matrix = draws.apply(k, image, frame, batch["image"][k])
         if landmarks is not None:
-            batch["landmarks"][k] = augment.move_landmarks(landmarks, matrix, draws.flip[k])
+            batch["landmarks"][k] = landmarks
         batch["expression"][k] = record["expression"]
         batch["valence_arousal"][k] = record["valence_arousal"]
         batch["group"][k] = record["group"]
@@ -141,38 +151,71 @@ class Loader:
                 batch[field][k] = record[field]
         return True
 
-    def _picture(self, index: int) -> tuple[np.ndarray, np.ndarray | None, framing.Frame, dict]:
-        """Decoded picture, its landmarks, the frame to take and the other fields."""
-        if self._cache is not None and (entry := self._cache.get(index)) is not None:
-            return entry
+    def _kept(self, index: int, make: Callable[[int], tuple]) -> tuple:
+        """What `make` gives for record `index`: an array and more, perhaps from the cache."""
+        if self._cache is None:
+            return make(index)
+        entry = self._cache.get(index)
+        if entry is None:
+            entry = make(index)
+            self._cache.put(index, entry, entry[0].nbytes)
+        return entry
+
+    def _record(self, index: int) -> tuple[bytes | np.ndarray, np.ndarray | None, dict]:
+        """Its picture, its landmarks if it has any, and all its other fields."""
         record = dict(self.source[index])
-        image, landmarks, box = record.pop("image"), record["landmarks"], record["box"]
+        image, landmarks = record.pop("image"), record["landmarks"]
         if "landmarks" not in self.source.has or not np.isfinite(landmarks).any():
             landmarks = None
+        return image, landmarks, record
+
+    def _check_marks(
+        self, landmarks: np.ndarray | None, box: np.ndarray, height: int, width: int
+    ) -> None:
+        """Raises `DecodeError` for marks that cannot be those of a face in the picture."""
+        by_box = self.crop == "box" or (self.crop == "auto" and landmarks is None)
+        if reason := marks.fault(landmarks, box if by_box else None, height, width):
+            raise DecodeError(reason)
+
+    def _finished(self, index: int) -> tuple[np.ndarray, np.ndarray | None, dict]:
+        """The network's pixels, landmarks on them and the other fields; nothing is drawn."""
+        image, landmarks, record = self._record(index)
+        if isinstance(image, bytes):
+            image = decode.decode(image, max_pixels=self.max_pixels, grey=True)
+        self._check_marks(landmarks, record["box"], *image.shape[:2])
+        frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
+        if landmarks is not None:
+            landmarks = augment.move_landmarks(landmarks, self._framing.matrix(frame), False)
+        return self._framing.pixels(image, frame), landmarks, record
+
+    def _picture(self, index: int) -> tuple[np.ndarray, np.ndarray | None, framing.Frame, dict]:
+        """Decoded picture, its landmarks, the frame to take and the other fields, for training."""
+        image, landmarks, record = self._record(index)
         target = self.image_size * (1 + self.params.margin)
 
         def frame_of(height: int, width: int) -> framing.Frame:
-            return framing.frame_of(
-                height, width, landmarks, box, self.params, self.crop, self.crop_scale
-            )
+            return self._framing.frame(height, width, landmarks, record["box"])
 
         def shrink(height: int, width: int) -> int:
             return framing.halving(frame_of(height, width), target)
 
         if isinstance(image, bytes):
-            image, k = decode.decode_shrunk(image, shrink, max_pixels=self.max_pixels, grey=True)
+            image, k, height, width = decode.decode_shrunk(
+                image, shrink, max_pixels=self.max_pixels, grey=True
+            )
         else:
-            k = shrink(*image.shape[:2])
+            height, width = image.shape[:2]
+            k = shrink(height, width)
             image = decode.shrink_by(image, k)
-        if k > 1:
-            box = box / k
-            landmarks = None if landmarks is None else (landmarks + 0.5) / k - 0.5
-        frame = frame_of(*image.shape[:2])
-        if not frame.touches(*image.shape[:2]):
-            raise DecodeError("the face's box or landmarks lie outside the picture")
-        if self._cache is None:
-            return image, landmarks, frame, record
-        image, landmarks, frame = framing.cut_to_reach(image, landmarks, frame, self.params, target)
-        entry = image, landmarks, frame, record
-        self._cache.put(index, entry, image.nbytes)
-        return entry
+        self._check_marks(landmarks, record["box"], height, width)
+        # Of the picture as it is: the last pixels of a shrunk one may stand for less than k.
+        frame = frame_of(height, width)
+        framing.check_frame(frame, height, width)
+        frame = frame.shrunk(k)
+        if k > 1 and landmarks is not None:
+            landmarks = (landmarks + 0.5) / k - 0.5
+        if self._cache is not None:
+            image, landmarks, frame = framing.cut_to_reach(
+                image, landmarks, frame, self.params, target
+            )
+        return image, landmarks, frame, record

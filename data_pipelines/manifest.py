@@ -1,38 +1,35 @@
 """Rows of a manifest or a folder tree to checked columns.
 
-Every row is checked before training: its file and its numbers (`manifest_rows`), then its class. A
-row that cannot be used is counted, named in the log with its reason and left out.
+Every row is checked before training: its file and its numbers (`manifest_rows`), its class
+(`labels`), and whether other rows say otherwise of the same picture (`repeats`). A row that cannot
+be used is counted, named in the log with its reason and left out.
 """
 
 import dataclasses
+import difflib
 import logging
 import math
 import os
 import pathlib
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import persons
+from data_pipelines import labels, persons, repeats, split_names
 from data_pipelines.example import (
     MISSING_ID,
     NUM_LANDMARKS,
     DataError,
     TooManyBadRecords,
-    canonical_name,
-    infer_order,
-    known_names,
-    resolve_classes,
     shorten,
 )
 from data_pipelines.manifest_rows import (
     ATTRIBUTE_COLUMNS,
+    COLUMNS,
     BadRow,
     Row,
-    is_id,
     parse_row,
 )
 
@@ -40,7 +37,7 @@ log = logging.getLogger(__name__)
 
 AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
 NAMED_BAD_ROWS = 20  # lines in the log
-_MOSTLY_KNOWN = 0.9
+_ALIKE = 0.75  # similarity of a misspelt column
 
 
 @dataclasses.dataclass
@@ -94,6 +91,7 @@ def build_table(
     root: pathlib.Path,
     classes: str | tuple[str, ...] = "",
     max_bad_fraction: float = 0.1,
+    few: int = labels.FEW_ROWS,
 ) -> Table:
     """Checks rows and turns them into columns.
 
@@ -101,31 +99,41 @@ def build_table(
       rows: (line number, column -> value); see the table of columns in `sources`.
       name, root: for messages, and the folder that relative paths refer to.
       classes: class names, or the name of a known label order; empty = inferred.
-      max_bad_fraction: share of unusable rows that is put up with.
+      max_bad_fraction: maximum fraction of unusable rows tolerated.
+      few: see `labels.assign_classes`.
 
     Raises:
-      DataError: no rows, a column that is missing, or none left to use.
+      DataError: no rows, labels that cannot be told, a column that is missing, or none left to use.
       TooManyBadRecords: more unusable rows than that.
     """
     good: list[Row] = []
     bad: list[tuple[int, str, str]] = []
     columns: set[str] = set()
+    folders: dict[str, str] = {}
     for number, row in rows:
         path = "" if isinstance(row, BadRow) else str(row.get("path") or "").strip()
         try:
             if isinstance(row, BadRow):
                 raise row
             columns.update(row)
-            good.append(parse_row(number, path, row, root))
+            good.append(parse_row(number, path, row, root, folders))
         except BadRow as e:
             bad.append((number, path, str(e)))
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
-    good = _in_time(good, bad)
-    class_names, good, expression = _assign_classes(good, bad, classes, name)
+    good = _in_time(_with_splits(good), bad)
+    class_names, good, expression = labels.assign_classes(good, bad, classes, name, few)
+    good, expression = repeats.without_repeats(good, expression, class_names, bad, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
     return _columns(good, expression, bad, columns, class_names, name, root)
+
+
+def _with_splits(rows: list[Row]) -> list[Row]:
+    """The rows with `eval` read as test, or as validation beside a test split."""
+    tested = any(r.split == persons.TEST for r in rows)
+    meaning = persons.VALIDATION if tested else persons.TEST
+    return [r._replace(split=meaning) if r.split == split_names.EVALUATION else r for r in rows]
 
 
 def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
@@ -175,15 +183,11 @@ def _tracks(rows: list[Row]) -> np.ndarray:
     )
 
 
-def _components(rows: list[Row], name: str, root: pathlib.Path) -> list[str]:
+def _components(rows: list[Row], name: str) -> list[str]:
     """What must not stand in two splits, with a warning of all that is joined or unknown."""
-    folder = os.path.abspath(root)
-    paths = [os.path.normcase(os.path.normpath(os.path.join(folder, r.path))) for r in rows]
+    paths = [os.path.normcase(r.file) for r in rows]
     found = persons.components([r.names for r in rows], paths, [r.path for r in rows])
-    faces = [
-        (p, b"" if r.box is None else r.box.tobytes()) for r, p in zip(rows, paths, strict=True)
-    ]
-    persons.report(name, found, faces)
+    persons.report(name, found)
     return found.names
 
 
@@ -198,63 +202,19 @@ def _check_columns(columns: set[str], name: str) -> None:
             f"{name} has no label: it needs a column `expression`, `valence` and `arousal`, or "
             f"`landmarks`; its columns are {listed}"
         )
-
-
-def _class_names(tokens: Counter, classes: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The configured names, or those inferred from how often each label was written."""
-    if classes:
-        return resolve_classes(classes)
-    ids = Counter({t: n for t, n in tokens.items() if is_id(t)})
-    if ids.total() > tokens.total() / 2:
-        distinct = {int(float(t)) for t in ids}
-        # An id far beyond the number of ids seen is a slip of the pen, not a class.
-        top = max((i for i in distinct if 0 <= i <= 2 * len(distinct)), default=-1)
-        return tuple(str(i) for i in range(top + 1))
-    names = Counter({t: n for t, n in tokens.items() if not is_id(t)})
-    known = {t: n for t, n in names.items() if canonical_name(t) in known_names()}
-    # Nearly all rows name basic expressions: then the rest are misspelt, not classes of their own.
-    if known and sum(known.values()) >= _MOSTLY_KNOWN * names.total():
-        names = Counter(known)
-    spelling: dict[str, str] = {}
-    for token, _ in names.most_common():
-        spelling.setdefault(canonical_name(token), token)
-    return infer_order(list(spelling.values()))
-
-
-def _assign_classes(
-    rows: list[Row],
-    bad: list[tuple[int, str, str]],
-    classes: str | tuple[str, ...],
-    name: str,
-) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
-    """Class names, the rows whose class is known (or missing), and their class ids."""
-    tokens = Counter(r.expression for r in rows if r.expression is not None)
-    class_names = _class_names(tokens, classes)
-    known = {canonical_name(n): i for i, n in enumerate(class_names)}
-    ids: dict[str | None, int] = {None: MISSING_ID}
-    for token in tokens:
-        number = int(float(token)) if is_id(token) else -1
-        if canonical_name(token) in known:
-            ids[token] = known[canonical_name(token)]
-        elif 0 <= number < len(class_names):
-            ids[token] = number
-    kept, expression = [], []
-    for row in rows:
-        if row.expression in ids:
-            kept.append(row)
-            expression.append(ids[row.expression])
-        else:
-            what = "class id" if is_id(row.expression) else "unknown class name"
-            listed = ", ".join(class_names) or "none"
-            reason = f"{what} {row.expression!r}; the classes are {listed}"
-            bad.append((row.number, row.path, reason))
-    bad.sort(key=lambda b: b[0])
-    absent = set(range(len(class_names))) - set(expression)
-    if absent and tokens:
+    aliases = [c for c in persons.WHO_COLUMNS if c in columns]
+    if len(aliases) > 1:
         log.warning(
-            "%s: no picture of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
+            "%s has the columns %s: the first of them that is filled names the person of a row",
+            name,
+            ", ".join(aliases),
         )
-    return class_names, kept, np.array(expression, np.int32)
+    unread = sorted(columns - set(COLUMNS) - {""})
+    alike = {c: difflib.get_close_matches(c, COLUMNS, n=1, cutoff=_ALIKE) for c in unread}
+    for column in unread:
+        hint = f"; did you mean {alike[column][0]}?" if alike[column] else ""
+        level = logging.WARNING if hint else logging.INFO
+        log.log(level, "%s: column %s is not read%s", name, column, hint)
 
 
 def _report_bad(
@@ -310,7 +270,7 @@ def _columns(
         valence_arousal=np.array([(r.valence, r.arousal) for r in rows], np.float32).reshape(-1, 2),
         landmarks=stack([r.landmarks for r in rows], (NUM_LANDMARKS, 2)),
         box=stack([r.box for r in rows], (4,)),
-        persons=_components(rows, name, root),
+        persons=_components(rows, name),
         groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
         group_names=group_names,
         tracks=_tracks(rows),

@@ -1,32 +1,36 @@
 """Rows of a manifest, each checked on its own: its file, its numbers, its spelling."""
 
-import csv
-import json
+import contextlib
 import math
 import os
 import pathlib
 import re
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+import unicodedata
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, DataError, shorten
-from data_pipelines.persons import NAME_COLUMNS, TEST, TRAIN, VALIDATION, WHO_COLUMNS
+from data_pipelines import marks, picture_files, split_names
+from data_pipelines.example import MISSING_ID, NUM_LANDMARKS, shorten
+from data_pipelines.persons import NAME_COLUMNS, WHO_COLUMNS
 
 GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
 VIDEO_COLUMNS = ("video", "clip")
 ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
-SPLITS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), VALIDATION),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
+COLUMNS = (
+    *("path", "expression", "valence", "arousal", "landmarks", "box", *BOX_COLUMNS),
+    *(*WHO_COLUMNS, "video", "clip", "group", "frame", "split", *ATTRIBUTE_COLUMNS),
+)
 # What str() makes of an empty cell of pandas, NumPy or SQL. Not "NA": JAFFE has a person NA.
 _NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
 MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
+# An unknown expression, as spreadsheets and data frames write it.
+_UNKNOWN = frozenset(["", "-1", "nan", "null", "n/a", "na", "<na>"])
+_ID = re.compile(r"[+-]?\d+(\.0*)?")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 class BadRow(Exception):
@@ -37,13 +41,19 @@ class BadRow(Exception):
 
 
 class Row(NamedTuple):
-    """One row, checked on its own; `expression` is still as written (None = unknown).
+    """One row, checked on its own.
 
-    `person` is who is on it, `names` the cells of `persons.NAME_COLUMNS` ("" where empty).
+    Attributes:
+      path: as written, or as the file is called on this system (`a\\b.jpg` for `a/b.jpg`).
+      file: absolute path without links in it; two rows of one picture have the same.
+      expression: still as written, ids without zeros (`1` for `1.0`); None = unknown.
+      split: of `persons`, or `split_names.EVALUATION`; -1 = none.
+      person: who is on it; `names` are the cells of `persons.NAME_COLUMNS` ('' where empty).
     """
 
     number: int
     path: str
+    file: str
     expression: str | None
     valence: float
     arousal: float
@@ -58,103 +68,98 @@ class Row(NamedTuple):
     names: tuple[str, ...]
 
 
-def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
-
-    Column names are stripped and lower-cased. A line that is no JSON object comes as `BadRow`.
-
-    Raises:
-      DataError: the file is missing, is no text, or has no header.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise DataError(f"data.manifest: there is no file {path}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-                yield from _json_rows(file)
-            else:
-                yield from _csv_rows(file, path)
-    except UnicodeDecodeError as e:
-        raise DataError(f"{path} is not UTF-8 text ({e}); save it as UTF-8") from e
-    except csv.Error as e:
-        raise DataError(f"{path} is no readable CSV ({e})") from e
-
-
-def _json_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as e:
-            yield number, BadRow(f"no JSON ({e.msg} at column {e.colno})")
-            continue
-        if isinstance(row, dict):
-            yield number, {str(k).strip().lower(): v for k, v in row.items()}
-        else:
-            yield number, BadRow("not a JSON object; each line must be one")
-
-
-def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    header = file.readline()
-    if not header.strip():
-        raise DataError(f"{path} is empty; a manifest starts with a header such as path,expression")
-    delimiter = max(",;\t", key=header.count)
-    names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
-    if "path" not in names:
-        raise DataError(f"{path} has no column `path`; its columns are {shorten(', '.join(names))}")
-    reader = csv.reader(file, delimiter=delimiter)
-    for cells in reader:
-        number = reader.line_num + 1
-        if not cells:
-            continue
-        if len(cells) > len(names):
-            yield number, BadRow(f"{len(cells)} cells where the header has {len(names)}")
-            continue
-        yield number, dict(zip(names, cells, strict=False))
-
-
-def parse_row(number: int, path: str, row: dict[str, Any], root: pathlib.Path) -> Row:
+def parse_row(
+    number: int, path: str, row: dict[str, Any], root: pathlib.Path, folders: dict[str, str]
+) -> Row:
     """Checks one row of a file.
 
     Args:
       number: its line.
       path: of the picture, as written; relative to `root`.
       row: column -> value.
+      root: folder that relative paths refer to.
+      folders: folder -> its path without links; filled here, for the rows to come.
 
     Raises:
       BadRow: it cannot be used, with the reason.
     """
     if not path:
         raise BadRow("the path is empty")
-    split = str(row.get("split") or "").strip().lower()
-    if split and split not in SPLITS:
-        raise BadRow(f"unknown split {split!r}; known: train, validation, test")
+    text = _text(row.get("split"))
+    split = split_names.split_of_cell(text) if text else MISSING_ID
+    if split is None:
+        raise BadRow(f"unknown split {text!r}; known: train, validation, test")
     video = _first(row, VIDEO_COLUMNS)
+    path, size, file = _find(path, root, folders)
     parsed = Row(
         number=number,
         path=path,
-        expression=_token(row.get("expression")),
+        file=file,
+        expression=expression_token(row.get("expression")),
         valence=_affect(row, "valence"),
         arousal=_affect(row, "arousal"),
-        landmarks=_numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks"),
+        landmarks=_landmarks(row),
         box=_box(row),
         person=_first(row, WHO_COLUMNS),
         group=_first(row, GROUP_COLUMNS),
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
-        split=SPLITS.get(split, MISSING_ID),
+        split=split,
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
         names=tuple(_name(row.get(name)) for name in NAME_COLUMNS),
     )
-    try:
-        size = os.stat(os.path.join(root, path)).st_size
-    except (OSError, ValueError) as e:
-        raise BadRow(f"missing file ({getattr(e, 'strerror', None) or e})") from e
     if size == 0:
         raise BadRow("zero bytes")
+    if reason := picture_files.fault(path, _head(file, path)):
+        raise BadRow(reason)
     return parsed
+
+
+def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, int, str]:
+    """A picture's path as this system spells it, its size in bytes, and `Row.file`.
+
+    Raises:
+      BadRow: there is no such file.
+    """
+    first: BadRow | None = None
+    for spelling in _spellings(path):
+        full = os.path.join(root, spelling)
+        try:
+            found = os.lstat(full)
+            linked = stat.S_ISLNK(found.st_mode)
+            if linked:
+                found = os.stat(full)
+        except (OSError, ValueError) as e:
+            first = first or BadRow(f"missing file ({getattr(e, 'strerror', None) or e})")
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            raise BadRow("this is a folder, not a picture")
+        if linked:
+            return spelling, found.st_size, os.path.realpath(full)
+        folder, name = os.path.split(full)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return spelling, found.st_size, os.path.join(folders[folder], name)
+    assert first is not None
+    raise first
+
+
+def _spellings(path: str) -> list[str]:
+    """A path, and what its file may be called where it is not found: Windows and macOS differ."""
+    spellings = [path, path.replace("\\", "/")]
+    if not path.isascii():
+        forms = [unicodedata.normalize(form, spellings[1]) for form in ("NFC", "NFD")]
+        spellings += forms
+    return list(dict.fromkeys(spellings))
+
+
+def _head(file: str, path: str) -> bytes:
+    """First bytes of a file whose ending does not say that it can be read; nothing of others."""
+    if os.path.splitext(path)[1].lower() in picture_files.IMAGE_SUFFIXES:
+        return b""
+    with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
+        return opened.read(64)
+    return b""
 
 
 def _text(value: Any) -> str:
@@ -178,12 +183,20 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _token(value: Any) -> str | None:
-    """An expression cell as text; None where it is unknown."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+def expression_token(value: Any) -> str | None:
+    """An expression cell as text; None where it is unknown.
+
+    Raises:
+      BadRow: a number that is no class id.
+    """
     text = _text(value)
-    return None if text in ("", "-1") else text
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1].strip()
+    if _ID.fullmatch(text):
+        text = str(int(text.partition(".")[0]))
+    elif _NUMBER.fullmatch(text):
+        raise BadRow(f"expression {text!r} is neither a class name nor a whole number")
+    return None if text.lower() in _UNKNOWN else sys.intern(text)
 
 
 def _number(value: Any, what: str) -> float | None:
@@ -192,7 +205,9 @@ def _number(value: Any, what: str) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise BadRow(f"{what} {value!r} is not a number") from None
+        comma = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
+        hint = "; write a point instead of the comma" if comma else ""
+        raise BadRow(f"{what} {value!r} is not a number{hint}") from None
     if not math.isfinite(number):
         raise BadRow(f"{what} is {value}; leave the cell empty where it is unknown")
     return number
@@ -219,16 +234,23 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
     return np.array([_number(c, what) for c in cells], np.float32)
 
 
+def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
+    points = _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks")
+    if points is not None and (reason := marks.landmark_fault(points.reshape(-1, 2))):
+        raise BadRow(reason)
+    return points
+
+
 def _box(row: dict[str, Any]) -> np.ndarray | None:
     value = row.get("box")
     if value is None and any(row.get(c) not in (None, "") for c in BOX_COLUMNS):
         value = [row.get(c) for c in BOX_COLUMNS]
     box = _numbers(value, 4, "box")
-    if box is not None and (box[2] <= box[0] or box[3] <= box[1]):
-        raise BadRow(f"box {box.tolist()} has no area; it is x0, y0, x1, y1")
+    if box is not None and (reason := marks.box_fault(box)):
+        raise BadRow(reason)
     return box
 
 
 def is_id(token: str) -> bool:
     """Whether an expression is written as a number."""
-    return re.fullmatch(r"[+-]?\d+(\.0*)?", token) is not None
+    return _ID.fullmatch(token) is not None

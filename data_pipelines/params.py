@@ -7,6 +7,8 @@ from typing import Any
 
 from data_pipelines.example import DataError
 
+FITS = ("cover", "contain", "stretch")
+
 
 @dataclasses.dataclass(frozen=True)
 class Params:
@@ -60,6 +62,14 @@ class Params:
         """The same crop without any randomness, for evaluation."""
         return Params(self.box_scale, self.fit, self.margin, random_crop=False)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether nothing is drawn: every picture comes out as in evaluation."""
+        drawn = ("rotation", "scale", "translation", "flip", "brightness", "contrast")
+        drawn += ("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase")
+        moved = self.random_crop and self.margin
+        return not moved and not any(getattr(self, name) for name in drawn)
+
 
 PRESETS: dict[str, Params] = {
     "none": Params(),
@@ -110,8 +120,8 @@ def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
             raise DataError(f"data.augment_overrides has no {name!r}{hint}")
     params = dataclasses.replace(PRESETS[preset], **changes)
-    if params.fit not in ("cover", "contain", "stretch"):
-        raise DataError(f"augmentation: fit is {params.fit!r}; known: cover, contain, stretch")
+    if params.fit not in FITS:
+        raise DataError(f"augmentation: fit is {params.fit!r}; known: {', '.join(FITS)}")
     if not 0 <= params.scale < 1 or params.box_scale <= 0 or params.margin < 0:
         raise DataError("augmentation: scale in [0, 1), box_scale > 0 and margin >= 0 are needed")
     return params

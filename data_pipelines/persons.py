@@ -127,14 +127,8 @@ def _ambiguous(
     return tuple(sorted({name for (_, name), who in users.items() if len(who) > 1}))
 
 
-def report(name: str, found: Components, faces: Sequence[tuple[str, bytes]]) -> None:
-    """Logs what a table joins, what it leaves unknown and what it may still part.
-
-    Args:
-      name: of the table.
-      found: its components.
-      faces: path and box of each row [n]; other boxes are other faces of one photo.
-    """
+def report(name: str, found: Components) -> None:
+    """Logs what a table of this name joins, and what it leaves unknown."""
     if 0 < found.unnamed < len(found.names):
         log.warning(
             "%s: %d of %d pictures name no person, video or group; each counts as a person of its "
@@ -160,20 +154,6 @@ def report(name: str, found: Components, faces: Sequence[tuple[str, bytes]]) -> 
             name,
             len(found.ambiguous),
             _listed(found.ambiguous),
-        )
-    owner: dict[tuple[str, bytes], str] = {}
-    parted = {
-        face
-        for face, who in zip(faces, found.names, strict=True)
-        if owner.setdefault(face, who) != who
-    }
-    if parted:
-        log.warning(
-            "%s: %d pictures are listed for several persons and may stand in training and test "
-            "(%s)",
-            name,
-            len(parted),
-            _listed(sorted(path for path, _ in parted)),
         )
 
 

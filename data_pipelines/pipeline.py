@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from data_pipelines import decode, framing, loader, params, refine, workers
-from data_pipelines.defaults import setting
+from data_pipelines.defaults import check, setting
 from data_pipelines.example import (
     DataError,
     Source,
@@ -173,6 +173,10 @@ class Pipeline:
             raise TypeError("a training pipeline is endless; see steps_per_epoch")
         return self._batches
 
+    def describe(self, index: int) -> str:
+        """File and row of a record, for messages."""
+        return self._source.describe(index)
+
     def __iter__(self) -> "Pipeline":
         if not self.train and self.step:
             if self.step < self._batches:  # the last pass was broken off
@@ -273,7 +277,12 @@ def _check(batch_size, image_size, seed, shard_index, shard_count) -> None:
 def make_pipeline(
     config: Mapping[str, Any], source: Source, *, train: bool, batch_size: int, **kwargs: Any
 ) -> Pipeline:
-    """`Pipeline` with the settings of `config.data` (see `defaults`); keywords go before them."""
+    """`Pipeline` with the settings of `config.data` (see `defaults`); keywords go before them.
+
+    Raises:
+      DataError: a setting is out of its range, or as `Pipeline`.
+    """
+    check(config)
     settings = {
         "image_size": setting(config, "image_size"),
         "seed": setting(config, "seed"),

@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data_pipelines import datasets, locks
 from data_pipelines.example import FOREHEAD, NUM_LANDMARKS, DataError
+from data_pipelines.resampling import resample
 
 _SHOWN_REASONS = 8
 _BATCH = 16
@@ -343,12 +343,13 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
         return grid / np.array(heatmaps.shape[2:0:-1], np.float32)
 
     seen = predictor.loaded.preprocessing
-    if not seen.crop_scale and "workdir_config" in predictor.loaded.provenance:
+    follows = seen.crop_scale if seen.crop in ("auto", "landmarks") else 0.0  # the landmarks
+    if not follows and "workdir_config" in predictor.loaded.provenance:
         raise DataError(
             f"--landmarks: {model} was trained on whole pictures, not on faces cut out by their "
             "box; train one with data.crop=auto, as configs/fan_synthetic.py does"
         )
-    crop_scale = seen.crop_scale / (1 + seen.margin)
+    crop_scale = follows / (1 + seen.margin)
     return functools.partial(find_landmarks, points, size=size, crop_scale=crop_scale)
 
 
@@ -379,12 +380,7 @@ def find_landmarks(
     for i, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
         centre, sides[i] = _window(box, crop_scale)
         corners[i] = centre - sides[i] / 2
-        step = sides[i] / size
-        shift = corners[i] + step / 2 - 0.5
-        matrix = np.array([[step, 0, shift[0]], [0, step, shift[1]]])
-        windows[i] = cv2.warpAffine(
-            picture, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        )
+        windows[i] = resample(picture, *corners[i], sides[i], sides[i], size)
     # Batches of one size, so that a model is compiled once.
     parts = np.concatenate(
         [points(windows[k : k + _BATCH]) for k in range(0, len(windows), _BATCH)]

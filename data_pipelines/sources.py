@@ -3,30 +3,40 @@
 A manifest has one row a picture. Columns (`path` is needed, and at least one of the labels):
 
   path                                 relative to the manifest's folder, or absolute
-  expression                           class name or id; empty or -1 = unknown
+  expression                           class name, or id (see `labels`); empty or -1 = unknown
   valence, arousal                     in [-1, 1]; empty or -2 = unknown
   landmarks                            68 (x, y) pairs: 136 numbers, or a JSON list
   box (or x0, y0, x1, y1)              the face: four numbers, or a JSON list
   person, video, group                 who and which clip (also: subject, identity, clip)
   frame                                place in the video; without it, frames stand in order
-  split                                train, validation or test
+  split                                train, validation or test, in any spelling of `split_names`
   gender, race, age, culture           attributes for audit
 
+Landmarks and boxes are pixels of the upright picture, after its orientation tag is followed. A
+picture that several rows name is kept once where they agree (see `repeats`).
+
 A folder holds one folder a class, under `train`, `validation` and `test` folders if it has them;
-a folder inside a class folder is taken for a person.
+a folder inside a class folder is taken for a person (see `folder_tree`).
 """
 
 import logging
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_pipelines import caching, cleaning, exclusion, manifest, manifest_rows, persons
-from data_pipelines.decode import IMAGE_SUFFIXES
-from data_pipelines.defaults import setting
+from data_pipelines import (
+    caching,
+    cleaning,
+    exclusion,
+    folder_tree,
+    manifest,
+    manifest_file,
+    persons,
+)
+from data_pipelines.defaults import check, setting
 from data_pipelines.example import DataError, Source, empty_labels
 
 log = logging.getLogger(__name__)
@@ -109,7 +119,7 @@ class ManifestSource(TableSource):
     Args:
       path: the manifest.
       classes: class names or a known label order; empty = inferred (see `manifest.build_table`).
-      max_bad_fraction: share of unusable rows that is put up with.
+      max_bad_fraction: maximum fraction of unusable rows tolerated.
 
     Raises:
       DataError: the manifest is missing, empty or lacks a column.
@@ -145,7 +155,7 @@ def manifest_table(
         raise DataError("data.manifest is empty: give the path of a CSV or JSONL file")
     path = pathlib.Path(path).expanduser()
     return manifest.build_table(
-        manifest_rows.read_rows(path),
+        manifest_file.read_rows(path),
         name=str(path),
         root=path.parent,
         classes=_as_classes(classes),
@@ -162,50 +172,18 @@ def folder_table(
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(f"data.folder: there is no folder {folder}")
-    rows = list(_folder_rows(folder))
-    if not rows:
-        raise DataError(
-            f"data.folder: {folder} holds no picture; expected {folder}/CLASS/NAME.jpg with one "
-            f"folder a class, found {', '.join(sorted(os.listdir(folder))[:8]) or 'nothing'}"
-        )
     return manifest.build_table(
-        rows,
+        folder_tree.read(folder, _as_classes(classes)),
         name=str(folder),
         root=folder,
         classes=_as_classes(classes),
         max_bad_fraction=max_bad_fraction,
+        few=0,  # a folder is named on purpose
     )
 
 
 def _as_classes(classes: str | Sequence[str]) -> str | tuple[str, ...]:
     return classes if isinstance(classes, str) else tuple(classes)
-
-
-def _folder_rows(folder: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    tops = _folders(folder)
-    with_splits = bool(tops) and all(t.lower() in manifest_rows.SPLITS for t in tops)
-    for top in tops if with_splits else [""]:
-        for name in _folders(folder / top):
-            yield from _class_rows(folder, pathlib.PurePath(top) / name, name, top)
-
-
-def _folders(folder: pathlib.Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] not in "._")
-
-
-def _class_rows(folder, place, name, split) -> Iterator[tuple[int, dict[str, Any]]]:
-    for parent, inner, files in os.walk(folder / place):
-        inner.sort()
-        below = pathlib.Path(parent).relative_to(folder / place).parts
-        for file in sorted(files):
-            if file.startswith(".") or pathlib.PurePath(file).suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            row = {"path": str(place.joinpath(*below, file)), "expression": name}
-            if below:
-                row["person"] = below[0]
-            if split:
-                row["split"] = split
-            yield 0, row
 
 
 def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
@@ -217,7 +195,35 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     Raises:
       DataError: the configuration or the data cannot be used.
     """
-    return caching.sources_for(caching.source_key(config), lambda: _make_sources(config))
+    check(config)
+    return caching.sources_for(
+        caching.source_key(config), lambda: _with_labels(_make_sources(config))
+    )
+
+
+def _with_labels(sources: dict[str, Source]) -> dict[str, Source]:
+    """The sources; warns of splits without a label that training has, whose metrics are void.
+
+    Raises:
+      DataError: no training picture has a label.
+    """
+    train = sources["train"]
+    wanted = train.has - {"attributes"}
+    if len(train) and not wanted:
+        raise DataError(
+            f"none of the {len(train)} training pictures has a label (expression, valence and "
+            "arousal, or landmarks); fill the columns, or correct the split"
+        )
+    for name, source in sources.items():
+        absent = wanted - source.has
+        if len(source) and absent:
+            log.warning(
+                "none of the %d pictures of the %s split has %s, which training pictures have",
+                len(source),
+                name,
+                ", ".join(sorted(absent)),
+            )
+    return sources
 
 
 def _make_sources(config: Mapping[str, Any]) -> dict[str, Source]:

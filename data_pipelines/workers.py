@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import queue
 import re
+import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -22,6 +24,11 @@ _NAME = "grain-process-prefetch"  # how grain names its worker processes
 _claimed: set[int] = set()  # workers that an iterator watches; training and evaluation run at once
 _POLL_S = 0.5
 _GRACE_S = 3.0  # for grain's own report of a death
+_SHARED_MEMORY = "/dev/shm"  # through which workers hand over batches
+_ROOM = (
+    "make it larger (docker run --shm-size=8g), set data.num_workers=0, or lower data.prefetch or "
+    "batch_size"
+)
 
 
 class WorkerDiedError(DataError):
@@ -40,6 +47,14 @@ def initialise(worker: int, count: int) -> None:
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _full_memory() -> str:
+    """What to do where batches find no room in shared memory, which containers keep small."""
+    size = ""
+    with contextlib.suppress(OSError):
+        size = f" of {shutil.disk_usage(_SHARED_MEMORY).total / 1e6:.0f} MB"
+    return f"shared memory ({_SHARED_MEMORY}{size}) is full; {_ROOM}"
 
 
 class WatchedIterator:
@@ -97,6 +112,9 @@ class WatchedIterator:
         dead = self._dead()
         if self._error is None:
             return value
+        if "No space left on device" in str(self._error):
+            self._error = WorkerDiedError(_full_memory())
+            raise self._error
         reported = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(self._error))
         if reported:
             self._error = self._died(dead or [int(reported[1])])
@@ -104,6 +122,10 @@ class WatchedIterator:
 
     def _died(self, dead: list[int]) -> WorkerDiedError:
         codes = ", ".join(map(str, dead))
+        if -signal.SIGBUS in dead:
+            return WorkerDiedError(
+                f"a data worker process ended (exit code {codes}): {_full_memory()}"
+            )
         return WorkerDiedError(
             f"a data worker process ended unexpectedly (exit code {codes}; -9 is often a lack of "
             "memory). Start again to go on from the last checkpoint; fewer data.num_workers or a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,8 +19,12 @@ from affect_jax import model_io, restore
 from affect_jax.analysis.calibration import log_softmax
 from affect_jax.errors import UserError, nearest
 from affect_jax.parallel import Mapper
+from affect_jax.preprocessing import Preprocessing
+from affect_jax.validity import is_number
 from data_pipelines import pipeline
-from data_pipelines.example import same_classes
+from data_pipelines.example import MISSING_ID, same_classes
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
 _PROBABILITIES = ("primary", "corrected")
@@ -40,7 +45,7 @@ class Subject:
 
     path: pathlib.Path
     model: nnx.Module
-    preprocessing: model_io.Preprocessing
+    preprocessing: Preprocessing
     class_names: tuple[str, ...]
     config: ml_collections.ConfigDict
     checkpoint: int
@@ -99,10 +104,7 @@ def open_subject(
     path = pathlib.Path(path)
     if restore.is_workdir(path):
         run = restore.load_run(path, checkpoint, Mapper(devices=jax.local_devices()[:1]))
-        section = run.config.model
-        preprocessing = model_io.Preprocessing(
-            run.config.data.image_size, tuple(section.mean), tuple(section.std)
-        )
+        preprocessing = Preprocessing.of_config(run.config)
         model, names, config, step = run.model, run.class_names, run.config, run.step
     elif model_io.is_model_dir(path):
         loaded = model_io.load_model(path)
@@ -165,8 +167,9 @@ def run_over(
       faces: indices of pictures to keep.
 
     Returns:
-      Per example, ordered by index: `index` [n], `expression` [n] (-1: no label) and what `step`
-      gives; and `faces`, a dict from index to uint8 picture.
+      Per example, ordered by index: `index` [n], `expression` [n] (-1: no label, or its logits are
+      no numbers, which the log tells) and what `step` gives; and `faces`, a dict from index to
+      uint8 picture.
 
     Raises:
       UserError: if the split has no readable picture.
@@ -193,6 +196,15 @@ def run_over(
     joined = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     order = np.argsort(joined["index"], kind="stable")
     result: dict[str, Any] = {name: values[order] for name, values in joined.items()}
+    if "logits" in result and not (valid := is_number("logits", result["logits"])).all():
+        first = source.describe(int(result["index"][valid.argmin()]))
+        log.warning(
+            "%d of %d predictions are no numbers and left out, the first that of %s",
+            np.count_nonzero(~valid),
+            len(valid),
+            first,
+        )
+        result["expression"] = np.where(valid, result["expression"], MISSING_ID)
     result["faces"] = {i: pictures[i] for i in map(int, faces) if i in pictures}
     return result
 

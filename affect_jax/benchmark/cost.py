@@ -25,7 +25,7 @@ from flax import nnx
 from affect_jax import systems
 from affect_jax.benchmark import rows, train
 from affect_jax.errors import UserError
-from affect_jax.evaluate import normalise
+from affect_jax.preprocessing import normalise
 from affect_jax.train_state import take_apart
 
 SUITE = "cost"

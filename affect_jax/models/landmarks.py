@@ -23,7 +23,8 @@ _LEAST = 1e-3  # of the maximum; what is below counts as this
 def decode_heatmaps(heatmaps: jax.Array, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:
     """Landmarks [B, K, 2] in grid coordinates (x, y) and their scores [B, K].
 
-    `heatmaps` is [B, h, w, K]; the score is the maximum. From the centre of the first maximum's
+    `heatmaps` is [B, h, w, K]; the score is the maximum. A heatmap that holds a NaN or an infinite
+    maximum gives a NaN. From the centre of the first maximum's
     cell, `decode` moves the point
 
       quarter: by a quarter cell towards the larger neighbour in each axis, not at all where the
@@ -49,7 +50,8 @@ def decode_heatmaps(heatmaps: jax.Array, decode: str = "quarter") -> tuple[jax.A
 
     cells = jnp.stack([column, row], axis=-1).astype(heatmaps.dtype)
     shift = DECODERS[decode](at, row, column, height, width)
-    return cells + 0.5 + shift, at(row, column)
+    top = at(row, column)  # NaN if any cell is: argmax finds it first
+    return jnp.where(jnp.isfinite(top)[..., None], cells + 0.5 + shift, jnp.nan), top
 
 
 def _quarter(at: Callable, row, column, height: int, width: int) -> jax.Array:

@@ -1,6 +1,12 @@
 """Weights from elsewhere: released checkpoints (`convert`) and our own models (`init_from`)."""
 
-from affect_jax.pretrained.conversion import Released, architectures, convert, convert_state
+from affect_jax.pretrained.conversion import (
+    Released,
+    architectures,
+    convert,
+    convert_state,
+    is_converted,
+)
 from affect_jax.pretrained.files import read_weights
 from affect_jax.pretrained.initialise import InitReport, init_from, merge
 
@@ -11,6 +17,7 @@ __all__ = [
     "convert",
     "convert_state",
     "init_from",
+    "is_converted",
     "merge",
     "read_weights",
 ]

@@ -300,8 +300,9 @@ def _caption(stored: Mapping[str, np.ndarray], row: int) -> tuple[str, str, bool
     if "probabilities" in stored:
         names, probabilities = stored["class_names"], stored["probabilities"][row]
         best, label = int(probabilities.argmax()), int(stored["expression"][row])
-        first = f"{names[best]} {probabilities[best]:.0%}"
-        if label >= 0:
+        known = np.isfinite(probabilities).all()
+        first = f"{names[best]} {probabilities[best]:.0%}" if known else "no number"
+        if label >= 0 and known:
             right = best == label
             first += "" if right else f", true {names[label]}"
     if "valence_arousal_predicted" in stored:

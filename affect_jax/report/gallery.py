@@ -246,7 +246,7 @@ def _overlay(maps_of: Maps) -> Callable:
             names, guess = view.subject.class_names, probabilities.argmax(axis=1)
             captions = []
             for face, best, p in zip(faces, guess, probabilities, strict=True):
-                text = f"{names[best]} {p[best]:.0%}"
+                text = f"{names[best]} {p[best]:.0%}" if np.isfinite(p).all() else "no number"
                 wrong = face.label >= 0 and best != face.label
                 text += f"\ntrue: {names[face.label]}" if wrong else ""
                 captions.append((text, None if face.label < 0 else not wrong))

@@ -27,6 +27,16 @@ from data_pipelines.example import (
 log = logging.getLogger(__name__)
 
 META_FILE = "affect.json"
+# Keys of that file without which its records would be read wrong.
+_NEEDED = (
+    "class_names",
+    "person_names",
+    "group_names",
+    "has_persons",
+    "lost_persons",
+    "splits",
+    "roles",
+)
 # What cards call a group whose records are frames of one video, a face each.
 _VIDEOS = ("clip", "recording", "face track")
 REJECTED_FILE = "rejected.csv"
@@ -78,7 +88,14 @@ def find_prepared(name: str, data_dir: str | Path) -> Prepared:
             f"{', '.join(f'{base}/{c}' for c in configs)}"
         )
     folder = found[-1].parent
-    return Prepared(folder, json.loads((folder / META_FILE).read_text(encoding="utf-8")))
+    meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
+    absent = [key for key in _NEEDED if key not in meta]
+    if absent:
+        raise DataError(
+            f"{folder / META_FILE} was written by another version and lacks {', '.join(absent)}; "
+            f"remove {folder} and prepare {name} again"
+        )
+    return Prepared(folder, meta)
 
 
 class TfdsSource:

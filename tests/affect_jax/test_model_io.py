@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 
 import jax.numpy as jnp
@@ -108,6 +109,12 @@ def test_overrides_replace_constructor_arguments(saved):
         ({"arguments": {"width": 8}}, "does not hold the arrays of its model"),
         ({"preprocessing": {"image_size": 0}}, "positive image_size"),
         ({"preprocessing": {"image_size": 9, "std": [0, 1, 1]}}, "3 positive deviations"),
+        ({"preprocessing": {"image_size": 9, "mean": [float("nan"), 1, 1]}}, "numbers finite"),
+        ({"preprocessing": {"image_size": 9, "fit": "crop"}}, "fit is 'crop'; use one of"),
+        ({"preprocessing": {"image_size": 9, "crop": "face"}}, "crop is 'face'; use one of"),
+        ({"preprocessing": []}, "damaged.*preprocessing is not a dict"),
+        ({"arguments": [3]}, "damaged.*arguments is not a dict"),
+        ({"checksums": "abc"}, "damaged.*checksums is not a dict"),
     ],
 )
 def test_a_description_that_does_not_fit(copy, changes, message):
@@ -125,6 +132,64 @@ def test_damaged_directories(copy, tmp_path):
     (copy / "model.json").write_text("{")
     with pytest.raises(UserError, match=r"model.json is damaged"):
         model_io.load_model(copy)
+
+
+def test_a_flipped_byte_is_found(copy):
+    files = [p for p in (copy / "params").rglob("*") if p.is_file()]
+    for path in files:
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :])
+        name = path.relative_to(copy / "params").as_posix()
+        with pytest.raises(UserError, match=f"(?s)params is damaged.*{re.escape(name)}"):
+            model_io.load_model(copy)
+        path.write_bytes(data)
+    (copy / "params" / "note.txt").write_text("of the user's")
+    model_io.load_model(copy)
+    files[0].unlink()
+    with pytest.raises(UserError, match=f"(?s)params is damaged.*{re.escape(files[0].name)}"):
+        model_io.load_model(copy)
+
+
+def test_a_model_without_checksums_is_loaded_and_told(copy, caplog):
+    record = json.loads((copy / model_io.MODEL_FILE).read_text())
+    assert record.pop("checksums")
+    (copy / model_io.MODEL_FILE).write_text(json.dumps(record))
+    with caplog.at_level("INFO"):
+        model_io.load_model(copy)
+    assert "has no checksums" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b"], r"2 class_names \(a, b\), but the model has 3 classes"),
+        (["a", "b", "c", "d"], r"4 class_names .*, but the model has 3"),
+        (["a", "b", "a"], "class_names holds a more than once"),
+        (["a", "b", 3], "must be a list of names"),
+        (["a", "b", " "], "must be a list of names"),
+        ("abc", "must be a list of names"),
+    ],
+)
+def test_class_names_that_do_not_fit(copy, model, tmp_path, names, message):
+    edit(copy, class_names=names)
+    with pytest.raises(UserError, match=f"model.json: .*{message}"):
+        model_io.load_model(copy)
+    with pytest.raises(UserError, match=message):
+        model_io.save_model(
+            tmp_path / "new",
+            "resnet18",
+            ARGUMENTS,
+            model,
+            preprocessing=PREPROCESSING,
+            class_names=names,
+        )
+    assert not (tmp_path / "new").exists()
+
+
+def test_class_names_may_be_unknown(copy):
+    edit(copy, class_names=[])
+    assert model_io.load_model(copy).class_names == ()
 
 
 def test_normalisation_follows_its_description():

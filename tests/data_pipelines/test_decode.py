@@ -136,6 +136,7 @@ def test_surplus_bytes_do_no_harm():
         (b"\x89PNG\r\n\x1a\n", "truncated PNG"),
         (b"not a picture at all", "known format"),
         (b"<html>404</html>", "known format"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC pictures cannot be read"),
     ],
 )
 def test_what_is_no_picture_is_refused_with_its_reason(data, reason):
@@ -189,8 +190,8 @@ def test_shrinking_averages_pixels(kind, k):
         seen.append((height, width))
         return k
 
-    image, used = decode_shrunk(data, shrink)
-    assert used == k and seen == [(203, 150)]
+    image, *used = decode_shrunk(data, shrink)
+    assert used == [k, 203, 150] and seen == [(203, 150)]
     assert image.shape == (-(-203 // k), -(-150 // k), 3)
     whole = picture[: 203 // k * k, : 150 // k * k].astype(float)
     means = whole.reshape(203 // k, k, 150 // k, k, 3).mean((1, 3))

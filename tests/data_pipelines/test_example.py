@@ -49,6 +49,8 @@ def test_resolve_classes():
     assert example.resolve_classes(["x", "y"]) == ("x", "y")
     with pytest.raises(example.DataError, match="distinct"):
         example.resolve_classes("happy,happiness")
+    with pytest.raises(example.DataError, match=r"'affectnet9', a single name; .* affectnet8,"):
+        example.resolve_classes("affectnet9")
 
 
 def record(**changes):

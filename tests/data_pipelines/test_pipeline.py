@@ -1,3 +1,4 @@
+import errno
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from pictures import Listed, encode, smooth, write_csv
 from data_pipelines.example import DataError, DecodeError, TooManyBadRecords
 from data_pipelines.pipeline import Pipeline, make_pipeline
 from data_pipelines.sources import ManifestSource
-from data_pipelines.workers import WorkerDiedError
+from data_pipelines.workers import WatchedIterator, WorkerDiedError
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -351,6 +352,28 @@ def test_a_killed_worker_stops_the_run():
         next(pipeline)
     pipeline.close()
     assert not workers_of(pipeline)
+
+
+def test_full_shared_memory_is_named():
+    pipeline = pipe(num_workers=1, num_threads=1, prefetch=1)
+    next(pipeline)
+    # What the system sends where a batch finds no room.
+    os.kill(workers_of(pipeline)[0].pid, signal.SIGBUS)
+    with pytest.raises(WorkerDiedError, match=r"\(/dev/shm.*\) is full; make it larger "):
+        for _ in range(10_000):
+            next(pipeline)
+    pipeline.close()
+
+
+def test_no_space_for_the_queues_of_workers_is_named():
+    class Full:
+        def __iter__(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    iterator = WatchedIterator(Full())
+    with pytest.raises(WorkerDiedError, match=r"is full; make it larger .*data.num_workers=0"):
+        next(iterator)
+    iterator.close()
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="looks processes up in /proc")

@@ -16,7 +16,7 @@ LANDMARKS = np.arange(136, dtype=np.float32) / 2
 @pytest.fixture
 def photos(tmp_path):
     """A folder with a.jpg ... and a function that writes a manifest beside them."""
-    for k in range(30):
+    for k in range(121):
         (tmp_path / f"{k}.jpg").write_bytes(PICTURE)
 
     def manifest(header, rows, name="set.csv"):
@@ -288,7 +288,7 @@ def test_folders_that_cannot_work(tmp_path):
         make_sources({"source": "folder"})
 
 
-PEOPLE = [[f"{k % 30}.jpg", ("sad", "happy")[k % 2], f"p{k // 3}"] for k in range(120)]
+PEOPLE = [[f"{k}.jpg", ("sad", "happy")[k % 2], f"p{k // 3}"] for k in range(120)]
 
 
 def test_splits_are_disjoint_by_person_and_follow_the_hash(photos):
@@ -321,7 +321,7 @@ def test_a_split_column_is_followed(photos, caplog):
     made = make_sources({"manifest": str(photos("path,expression,person,split", alone))})
     assert all(len(source) for source in made.values())
     assert "names no test rows" in caplog.text
-    bad = [[*row, "train"] for row in PEOPLE] + [["0.jpg", "sad", "p", "holdout"]]
+    bad = [[*row, "train"] for row in PEOPLE] + [["120.jpg", "sad", "p", "holdout"]]
     source = ManifestSource(photos("path,expression,person,split", bad))
     assert "unknown split 'holdout'" in source.bad_rows[0][2]
 
@@ -340,7 +340,7 @@ def test_a_video_stays_whole_where_persons_are_named_in_part(photos, caplog):
     # Frames without a person are of the only person who has such a video.
     np.testing.assert_array_equal(ManifestSource(path).tracks, np.arange(30) // 3)
     assert "kept together" not in caplog.text and "name no person" not in caplog.text
-    clash = [*rows, ["0.jpg", "sad", "p4", "v0"], ["1.jpg", "sad", "", ""]]
+    clash = [*rows, ["100.jpg", "sad", "p4", "v0"]]
     source = ManifestSource(photos("path,expression,person,video", clash))
     assert set(source.persons) == {"p0", "p1", "p2", "p3"}
     assert "2 persons are kept together as 1" in caplog.text and "(p0 + p4)" in caplog.text
@@ -349,17 +349,11 @@ def test_a_video_stays_whole_where_persons_are_named_in_part(photos, caplog):
 
 def test_what_is_unknown_or_ambiguous_is_counted(photos, caplog):
     rows = [["0.jpg", "sad", "ann", "1"], ["1.jpg", "sad", "bob", "1"], ["2.jpg", "sad", "", ""]]
-    rows.append(["0.jpg", "sad", "cat", "2"])
     with caplog.at_level(logging.INFO):
         source = ManifestSource(photos("path,expression,person,video", rows))
-    assert source.persons == ["ann", "bob", "2.jpg", "cat"]
-    assert "1 of 4 pictures name no person" in caplog.text
+    assert source.persons == ["ann", "bob", "2.jpg"]
+    assert "1 of 3 pictures name no person" in caplog.text
     assert "1 videos or groups have a name that several persons use" in caplog.text
-    assert "1 pictures are listed for several persons" in caplog.text and "0.jpg)" in caplog.text
-    caplog.clear()
-    boxes = [["0.jpg", "sad", "ann", "0 0 4 4"], ["0.jpg", "sad", "bob", "4 0 8 4"]]
-    ManifestSource(photos("path,expression,person,box", boxes))
-    assert "listed for several" not in caplog.text  # two faces of one photo
 
 
 def test_empty_cells_of_json_lines_name_no_person(tmp_path, photos):
@@ -389,7 +383,7 @@ def test_training_classes_that_are_absent_are_named(photos, caplog):
     from data_pipelines.persons import in_test_fold
 
     test_person = next(f"q{k}" for k in range(99) if in_test_fold(f"q{k}"))
-    rows = [*PEOPLE, ["0.jpg", "fear", test_person]]
+    rows = [*PEOPLE, ["120.jpg", "fear", test_person]]
     with caplog.at_level(logging.INFO):
         make_sources({"manifest": str(photos("path,expression,person", rows))})
     assert "no training picture of class fear" in caplog.text
@@ -427,11 +421,12 @@ def test_unknown_source_and_synthetic_source():
 def test_reading_is_quick_for_many_rows(tmp_path):
     import time
 
-    (tmp_path / "a.jpg").write_bytes(PICTURE)
+    for k in range(20_000):
+        (tmp_path / f"{k}.jpg").write_bytes(b"x")
     write_csv(
         tmp_path / "m.csv",
         ["path", "expression", "valence", "arousal", "video"],
-        [["a.jpg", "sad", 0.1, 0.2, f"v{k % 50}"] for k in range(20_000)],
+        [[f"{k}.jpg", "sad", 0.1, 0.2, f"v{k % 50}"] for k in range(20_000)],
     )
     start = time.process_time()
     assert len(sources.ManifestSource(tmp_path / "m.csv")) == 20_000

@@ -1,0 +1,94 @@
+"""Landmarks and boxes that cannot be those of a face in their picture.
+
+They are pixels of the upright picture (see `example`). Fractions of the picture, in 0..1, would
+crop a single pixel.
+"""
+
+import numpy as np
+
+_LEAST_SPAN = 4.0  # pixels; a face is larger
+_LEAST_SIDE = 1.0
+_LEAST_PICTURE = 8  # pixels; in a smaller picture nothing can be told
+_INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
+
+
+def landmark_fault(points: np.ndarray) -> str:
+    """What is wrong with landmarks float [68, 2], whatever the picture; empty for nothing.
+
+    NaN = unknown.
+    """
+    known = points[np.isfinite(points).all(1)]
+    if not len(known):
+        return ""
+    low, high = known.min(0), known.max(0)
+    width, height = high - low
+    if width == 0 and height == 0:
+        return f"all landmarks are ({low[0]:g}, {low[1]:g}); leave the cell empty where unknown"
+    if _are_fractions(low.min(), high.max()):
+        return "landmarks lie in 0..1; give pixels of the picture, not fractions"
+    if max(width, height) < _LEAST_SPAN or min(width, height) < _LEAST_SIDE:
+        return f"landmarks span only {width:.3g} x {height:.3g} pixels"
+    missing = int((known == 0).all(1).sum())
+    if missing > 1:
+        return f"{missing} of the landmarks are (0, 0); leave the cell empty where unknown"
+    return ""
+
+
+def box_fault(box: np.ndarray) -> str:
+    """What is wrong with a box float [4] (x0, y0, x1, y1); empty for nothing."""
+    if not np.isfinite(box).all():
+        return ""
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return f"box {box.tolist()} has no area; it is x0, y0, x1, y1"
+    if _are_fractions(box.min(), box.max()):
+        return f"box {box.tolist()} lies in 0..1; give pixels of the picture, not fractions"
+    width, height = float(box[2] - box[0]), float(box[3] - box[1])
+    if min(width, height) < _LEAST_SIDE:
+        return f"box {box.tolist()} is only {width:.3g} x {height:.3g} pixels"
+    return ""
+
+
+def _are_fractions(low: float, high: float) -> bool:
+    return low >= -0.5 and high <= 1.5
+
+
+def fault(landmarks: np.ndarray | None, box: np.ndarray | None, height: int, width: int) -> str:
+    """What is wrong with marks on a picture of this size; empty for nothing.
+
+    Args:
+      landmarks: float [68, 2] pixels, NaN = unknown; or None.
+      box: float [4] pixels, NaN = unknown; or None.
+      height, width: of the picture, in the same pixels.
+    """
+    if min(height, width) < _LEAST_PICTURE:
+        return ""
+    reason = ""
+    if landmarks is not None:
+        reason = landmark_fault(landmarks) or _outside(landmarks, height, width)
+    if box is not None and not reason:
+        reason = box_fault(box) or _box_outside(box, height, width)
+    return reason
+
+
+def _outside(landmarks: np.ndarray, height: int, width: int) -> str:
+    known = landmarks[np.isfinite(landmarks).all(1)]
+    inside = ((known >= -0.5) & (known <= (width - 0.5, height - 0.5))).all(1).sum()
+    if inside >= _INSIDE * len(known):
+        return ""
+    return (
+        f"{len(known) - inside} of {len(known)} landmarks lie outside the picture, which is "
+        f"{width}x{height} pixels"
+    )
+
+
+def _box_outside(box: np.ndarray, height: int, width: int) -> str:
+    if not np.isfinite(box).all():
+        return ""
+    x0, y0, x1, y1 = box.tolist()
+    across, down = min(x1, width) - max(x0, 0.0), min(y1, height) - max(y0, 0.0)
+    if max(across, 0.0) * max(down, 0.0) >= _INSIDE * (x1 - x0) * (y1 - y0):
+        return ""
+    return (
+        f"most of the face's box {np.round(box, 1).tolist()} lies outside the picture, which is "
+        f"{width}x{height} pixels"
+    )

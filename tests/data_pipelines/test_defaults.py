@@ -1,0 +1,51 @@
+import math
+
+import pytest
+from pictures import Listed, encode, smooth
+
+from data_pipelines.defaults import DEFAULTS, check
+from data_pipelines.example import DataError
+from data_pipelines.pipeline import make_pipeline
+from data_pipelines.sources import make_sources
+
+WRONG = [
+    *[("validation_fraction", v) for v in (1.5, 1.0, 1, -0.1, math.nan, math.inf, "0.2", True)],
+    *[("max_bad_fraction", v) for v in (1.5, -0.1, math.nan, math.inf)],
+    *[("folds", v) for v in (0, 1, -4, 2.5, 4.0, True, math.nan)],
+    *[("test_fold", v) for v in (4, -1, 1.0, 99)],
+    *[("split_seed", v) for v in (-1, 0.5)],
+    *[("image_size", v) for v in (0, -96, 96.5)],
+    *[("crop_scale", v) for v in (-1, math.nan, math.inf)],
+    *[("max_pixels", v) for v in (0, -1, math.nan)],
+    *[(name, -1) for name in ("num_workers", "num_threads", "prefetch", "cache_megabytes", "seed")],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_numbers_out_of_range_are_refused(name, value):
+    with pytest.raises(DataError, match=rf"data\.{name} = {value}; "):
+        make_sources({"source": "synthetic", name: value})
+
+
+@pytest.mark.parametrize("protocol", ["folds", "split"])
+def test_folds_are_checked_where_they_are_cut(protocol):
+    with pytest.raises(DataError, match=r"data\.folds = 1; "):
+        check({"folds": 1, "test_fold": 0, "protocol": protocol})
+    check({"folds": 1, "test_fold": 99, "protocol": "leave_one_out"})
+    # The number of folds is known where they are cut.
+    check({"folds": 2, "test_fold": 2, "protocol": "folds"})
+
+
+def test_pipelines_check_too():
+    with pytest.raises(DataError, match=r"data\.max_bad_fraction = nan"):
+        make_pipeline(
+            {"max_bad_fraction": math.nan}, Listed([encode(smooth(8, 8))]), train=True, batch_size=1
+        )
+    with pytest.raises(DataError, match=r"data\.refine\.per_class = 0"):
+        check({"refine": {"per_class": 0}})
+
+
+def test_defaults_and_bounds_pass():
+    check({})
+    check(DEFAULTS)
+    check({"validation_fraction": 0, "max_bad_fraction": 1, "folds": 2, "test_fold": 0})
