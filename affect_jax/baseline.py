@@ -20,7 +20,7 @@ import scipy.optimize
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import observe
+from affect_jax import data_record, observe
 from affect_jax.errors import UserError
 from affect_jax.metrics import MetricSet
 from data_pipelines.example import DataError
@@ -220,10 +220,13 @@ def main(arguments: list[str] | None = None) -> int:
     workdir = pathlib.Path(parser.parse_args(arguments).workdir)
     observe.setup_logging()
     try:
-        results = measure(config_lib.read_workdir_config(workdir))
+        config = config_lib.read_workdir_config(workdir)
+        data_record.check_own(workdir, config, data_lib.make_sources(config))
+        results = measure(config)
         path = workdir / "report" / "baseline.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        content = json.dumps(results, indent=1) + "\n"
+        observe.write_atomically(path, content.encode())
     except (UserError, DataError, OSError) as error:
         log.error("%s", error)
         return 2

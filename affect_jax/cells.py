@@ -8,54 +8,55 @@ however that ends.
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import math
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import ml_collections
-
 from affect_jax import config as config_lib
-from affect_jax import observe, parallel, train
+from affect_jax import observe, parallel, run_lock, train
+from affect_jax.cell_state import (
+    RECORD_FILE,
+    Cell,
+    Figures,
+    digest,
+    has_results,
+    last_step,
+    read_figures,
+    read_record,
+    stage_states,
+    stale,
+)
 from affect_jax.errors import UserError
-from configs import base
-from data_pipelines import caching, locks
+from data_pipelines import caching, disk, locks
 from data_pipelines.example import DataError
+
+__all__ = [
+    "DONE",
+    "ELSEWHERE",
+    "ERROR_FILE",
+    "FAILED",
+    "OPEN",
+    "Cell",
+    "Outcome",
+    "digest",
+    "outcome",
+    "read_figures",
+    "reporting",
+    "run_all",
+    "stale",
+    "train_cell",
+]
 
 log = logging.getLogger(__name__)
 
 ERROR_FILE = "error.txt"
-_RECORD_FILE = "cell.json"
 _LOCK_FILE = ".lock"
 DONE, FAILED, OPEN, ELSEWHERE = "done", "failed", "open", "elsewhere"
-# Fields that may change on the way, but say how far a run goes and what it chooses from.
-_TELLING = ("num_steps", "num_epochs", "eval_every")
-
-Figures = dict[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run.
-
-    Attributes:
-      name: shown in the log.
-      config: of the run.
-      workdir: its folder.
-      needs: folders of runs that must be finished before this one, its stages.
-      files: without these in its folder it is not finished.
-    """
-
-    name: str
-    config: ml_collections.ConfigDict
-    workdir: pathlib.Path
-    needs: tuple[pathlib.Path, ...] = ()
-    files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -75,39 +76,14 @@ class Outcome:
     error: str = ""
 
 
-def read_figures(workdir: pathlib.Path) -> Figures | None:
-    """Metrics of a finished run; None if it is not finished.
-
-    Test metrics have their own names. Those of other splits are `SPLIT/NAME`; of the validation
-    split they belong to the checkpoint that was tested.
-    """
-    if not (workdir / observe.METRICS_FILE).exists():
-        return None
-    rows = observe.read_metrics(workdir)
-    if not rows or not rows[-1].get("final"):
-        return None
-    final = rows[-1]
-    figures: Figures = {}
-    for row in rows:
-        at = final.get("checkpoint") if row["split"] == "validation" else final["step"]
-        if row is final or row["split"] in ("train", "epoch") or row["step"] != at:
-            continue
-        figures |= {f"{row['split']}/{k}": v for k, v in _numbers(row).items()}
-    return figures | _numbers(final)
-
-
-def _numbers(row: dict[str, Any]) -> Figures:
-    return {k: v for k, v in row.items() if k not in observe.NOT_METRICS and v is not None}
-
-
 def outcome(cell: Cell) -> Outcome:
     """What is known of a cell from its folder."""
-    seconds = _record(cell.workdir).get("seconds", 0.0)
+    seconds = read_record(cell.workdir).get("seconds", 0.0)
     if message := stale(cell):
         return Outcome(FAILED, {}, seconds, message)
     if (figures := _finished(cell)) is not None:
         return Outcome(DONE, figures, seconds)
-    if locks.is_held(cell.workdir / _LOCK_FILE):
+    if locks.is_held(cell.workdir / _LOCK_FILE) or run_lock.is_held(cell.workdir):
         return Outcome(ELSEWHERE, {}, seconds, "another process works on it")
     error = cell.workdir / ERROR_FILE
     if error.exists():
@@ -115,75 +91,6 @@ def outcome(cell: Cell) -> Outcome:
         first, *rest = text.splitlines() or [""]
         return Outcome(FAILED, {}, seconds, f"{first} ... (all of it: {error})" if rest else first)
     return Outcome(OPEN, {}, seconds)
-
-
-def digest(config: ml_collections.ConfigDict) -> str:
-    """A short name of what a run learns; the same in later versions, whose new fields are idle."""
-    default = config_lib.flatten(config_lib.to_plain(base.get_config()))
-    fields = {
-        key: value
-        for key, value in config_lib.flatten(config_lib.to_plain(config)).items()
-        if (key in _TELLING or not config_lib.is_free(key))
-        and (key.startswith("model.") or key not in default or default[key] != value)
-    }
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _stage_states(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]] | None:
-    """Of each stage, by its folder's name: what it is now; None if one is not finished."""
-    states = {}
-    for folder in folders:
-        if read_figures(folder) is None:
-            return None
-        states[folder.name] = {
-            "step": _last_step(folder),
-            "config": digest(config_lib.read_workdir_config(folder)),
-            "stages": _record(folder).get("stages", {}),
-        }
-    return states
-
-
-def stale(cell: Cell, planned: Mapping[str, str] | None = None) -> str:
-    """What is wrong with a cell that began from a stage which is another one now; else "".
-
-    Args:
-      cell: what is in its folder is judged; one of an earlier version, which kept no record of its
-        stages, passes.
-      planned: name -> `digest` of the stages as they will be, for a look ahead; by default they are
-        taken as they are, and one that is not finished passes.
-    """
-    then = _record(cell.workdir).get("stages")
-    if then is None or not _has_results(cell.workdir):
-        return ""
-    if planned is not None:
-        changed = _changed(then, planned)
-    else:
-        now = _stage_states(cell.needs)
-        changed = [] if now is None else [n for n in now if now[n] != then.get(n)]
-    if not changed:
-        return ""
-    return (
-        f"{cell.workdir} was trained from another stage {' and '.join(changed)} than there is now; "
-        "move the folder away or remove it, and start again"
-    )
-
-
-def _changed(stages: Mapping[str, Any], planned: Mapping[str, str]) -> list[str]:
-    """Recorded stages, and stages of theirs, that are planned otherwise."""
-    names = []
-    for name, state in stages.items():
-        if planned.get(name, state["config"]) != state["config"]:
-            names.append(name)
-        names += _changed(state["stages"], planned)
-    return list(dict.fromkeys(names))
-
-
-def _has_results(workdir: pathlib.Path) -> bool:
-    return (
-        any((workdir / "checkpoints").glob("[0-9]*"))
-        or any((workdir / "folds").glob("*"))
-        or read_figures(workdir) is not None
-    )
 
 
 def _finished(cell: Cell) -> Figures | None:
@@ -200,10 +107,12 @@ def _finished(cell: Cell) -> Figures | None:
         config_lib.to_plain(config_lib.from_recorded(c))
         for c in (config_lib.to_plain(cell.config), recorded)
     )
+    for config in (now, then):
+        config["data"].pop("accept_changed")  # a word for one call
     if now != then or stale(cell):
         return None
     planned = _planned_steps(cell)
-    if planned is not None and _last_step(cell.workdir) != planned:
+    if planned is not None and last_step(cell.workdir) != planned:
         return None  # of a shorter run that is being made longer
     if not all((cell.workdir / name).exists() for name in cell.files):
         return None
@@ -224,19 +133,6 @@ def _planned_steps(cell: Cell) -> int | None:
     return math.ceil(cell.config.num_epochs * round(step / epoch))
 
 
-def _last_step(workdir: pathlib.Path) -> int | None:
-    if not (workdir / observe.METRICS_FILE).exists():
-        return None
-    rows = observe.read_metrics(workdir)
-    return rows[-1]["step"] if rows else None
-
-
-def _record(workdir: pathlib.Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, json.JSONDecodeError):
-        return json.loads((workdir / _RECORD_FILE).read_text())
-    return {}
-
-
 def train_cell(cell: Cell, *, show_test: bool = True) -> None:
     """Runs a cell as `--mode=train` would; without `show_test` its test figures are not printed."""
     train.train_and_evaluate(cell.config, cell.workdir, show_test=show_test)
@@ -248,6 +144,8 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if disk.is_full(error):
+            return  # which the error that is being told says too, or what comes next will
         log.error("nor could the report be written: %s", error)
 
 
@@ -319,7 +217,7 @@ def _is_mistake(error: Exception) -> bool:
 def _has_trained(workdir: pathlib.Path) -> bool:
     """Whether a run, or a fold of it, has done a step that it keeps."""
     return any(
-        any((folder / "checkpoints").glob("[0-9]*")) or _last_step(folder) is not None
+        any((folder / "checkpoints").glob("[0-9]*")) or last_step(folder) is not None
         for folder in (workdir, *(workdir / "folds").glob("*"))
     )
 
@@ -337,16 +235,18 @@ def _attempt(cell: Cell, run: Callable[[Cell], None]) -> Exception | None:
             if read_figures(needed) is None:
                 raise UserError(f"it needs the run in {needed}, which is not finished")
         if parallel.any_process(bool(another := stale(cell))):
-            raise UserError(another or "it was trained from another stage; see the main process")
+            raise UserError(another or "it was trained from another start; see the main process")
         _record_stages(cell)
         run(cell)
     except train.Stopped:
         _close(cell, begin, "")
         raise
-    except (UserError, DataError) as error:
-        failure, written = error, _told(error)
     except Exception as error:  # whatever it is, the other cells are none the worse for it
-        failure, written = error, f"{_told(error)}\n\n{traceback.format_exc()}"
+        if disk.is_full(error):
+            raise  # but by this all of them would fail
+        failure, written = error, _told(error)
+        if not isinstance(error, UserError | DataError):
+            written += f"\n\n{traceback.format_exc()}"
     _close(cell, begin, written)
     return failure
 
@@ -355,7 +255,7 @@ def _close(cell: Cell, begin: float, error: str) -> None:
     if not parallel.is_main_process():
         return
     cell.workdir.mkdir(parents=True, exist_ok=True)
-    seconds = _record(cell.workdir).get("seconds", 0.0) + time.monotonic() - begin
+    seconds = read_record(cell.workdir).get("seconds", 0.0) + time.monotonic() - begin
     _update_record(cell, seconds=round(seconds, 1))
     if error:
         observe.write_atomically(cell.workdir / ERROR_FILE, f"{error.strip()}\n".encode())
@@ -365,14 +265,14 @@ def _close(cell: Cell, begin: float, error: str) -> None:
 
 def _record_stages(cell: Cell) -> None:
     """Notes what the stages of a cell are, unless it has begun: from others, perhaps."""
-    if parallel.is_main_process() and cell.needs and not _has_results(cell.workdir):
-        _update_record(cell, stages=_stage_states(cell.needs))
+    if parallel.is_main_process() and cell.needs and not has_results(cell.workdir):
+        _update_record(cell, stages=stage_states(cell.needs))
 
 
 def _update_record(cell: Cell, **values: Any) -> None:
     cell.workdir.mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**_record(cell.workdir), "name": cell.name, **values}) + "\n"
-    observe.write_atomically(cell.workdir / _RECORD_FILE, content.encode())
+    content = json.dumps({**read_record(cell.workdir), "name": cell.name, **values}) + "\n"
+    observe.write_atomically(cell.workdir / RECORD_FILE, content.encode())
 
 
 @contextlib.contextmanager
@@ -387,7 +287,12 @@ def _locked(workdir: pathlib.Path, *, wait: bool) -> Iterator[bool]:
         if not mine:
             time.sleep(0.1)  # it may be one that only looks whether it is held
             mine = locks.take(file)
-        if not mine and wait:
+        if wait and (not mine or run_lock.is_held(workdir)):
             log.info("waiting for another process that works on %s", workdir)
+        if not mine and wait:
             mine = locks.take(file, wait=True)
+        # `--mode=train` in this very folder holds a lock of its own.
+        while mine and wait and run_lock.is_held(workdir):
+            time.sleep(1)
+        mine = mine and not run_lock.is_held(workdir)
         yield not parallel.any_process(not mine)

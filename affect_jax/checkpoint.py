@@ -3,10 +3,12 @@
 `workdir/checkpoints/STEP/` holds the train state and a small JSON record (seed and batch size,
 which are the position in the data together with the step; class names; shapes of the model). A
 checkpoint appears whole or not at all: Orbax writes into a temporary folder and renames it. The
-latest N are kept, and the best by a named validation metric.
+latest N are kept, and the best by a named validation metric. `checkpoint_files` tells a damaged
+one.
 """
 
 import contextlib
+import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +19,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from affect_jax import checkpoint_files as files
+from affect_jax import parallel
+from affect_jax.config import selection_mode
 from affect_jax.errors import UserError
 from affect_jax.observe import quiet_orbax
+from data_pipelines import disk
 
 quiet_orbax()
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 8
 
@@ -87,11 +95,14 @@ class Checkpointer:
       workdir: the run's folder; checkpoints go to `workdir/checkpoints`.
       keep: how many of the latest checkpoints to keep.
       best_metric: validation metric whose best checkpoint is kept as well.
-      best_mode: "max" or "min".
+      best_mode: "max", "min" or "auto", see `config.selection_mode`.
       read_only: never creates, deletes or cleans anything (evaluation).
 
+    Unless `read_only`, damaged checkpoints are first moved to `workdir/damaged_checkpoints`.
+
     Raises:
-      UserError: for an unknown `best_mode` or a `keep` below 1.
+      UserError: for a `best_mode` that is unknown or contradicts the metric, a `keep` below 1, or
+        if no checkpoint is whole.
     """
 
     def __init__(
@@ -100,26 +111,26 @@ class Checkpointer:
         *,
         keep: int = 2,
         best_metric: str = "loss",
-        best_mode: str = "min",
+        best_mode: str = "auto",
         read_only: bool = False,
     ):
-        if best_mode not in ("max", "min"):
-            raise UserError(f'config.checkpoint.best_mode = {best_mode!r}; use "max" or "min"')
         if keep < 1:
             raise UserError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
-        sign = 1.0 if best_mode == "max" else -1.0
+        sign = 1.0 if selection_mode(best_metric, best_mode) == "max" else -1.0
 
         def score(metrics: dict[str, float]) -> float:
             value = metrics.get(best_metric)
             return -np.inf if value is None or not np.isfinite(value) else sign * value
 
         self.best_metric = best_metric
-        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.directory = pathlib.Path(workdir).absolute() / files.CHECKPOINTS_FOLDER
+        self._score, self._manager = score, None
+        if read_only:
+            return  # nothing is moved, for a run may be writing
+        parallel.from_main(lambda: files.set_aside_damaged(self.directory))
         self._manager = ocp.CheckpointManager(
             epath.Path(self.directory),
             options=ocp.CheckpointManagerOptions(
-                create=not read_only,
-                read_only=read_only,
                 best_fn=score,
                 best_mode="max",
                 preservation_policy=preservation_policy.AnyPreservationPolicy(
@@ -130,10 +141,14 @@ class Checkpointer:
                         ),
                     ]
                 ),
-                cleanup_tmp_directories=not read_only,
-                enable_async_checkpointing=not read_only,
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
+
+    def _seal(self) -> None:
+        if parallel.is_main_process():
+            files.seal(self.directory)
 
     def save(
         self,
@@ -172,47 +187,98 @@ class Checkpointer:
         try:
             yield
         except Exception as error:
-            if any(word in str(error) for word in ("No space left", "RESOURCE_EXHAUSTED", "quota")):
-                raise UserError(
-                    f"no room to write a checkpoint into {self.directory}; free some space and "
-                    "run the same command again: the checkpoints before this one are whole"
-                ) from error
-            raise
+            if not disk.is_full(error):
+                raise
+            if parallel.is_main_process():
+                files.remove_partial(self.directory)
+            raise UserError(
+                f"no room to write a checkpoint into {self.directory}; free some space and "
+                "run the same command again: the checkpoints before this one are whole"
+            ) from error
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, or None."""
-        return self._manager.latest_step()
+        """Returns the step of the newest complete checkpoint, or None."""
+        return max(files.steps(self.directory), default=None)
 
     def best_step(self) -> int | None:
-        """Step of the best checkpoint by the validation metric, or None if none was evaluated."""
-        scored = [s for s in self._manager.all_steps() if self._manager.metrics(s)]
-        return self._manager.best_step() if scored else None
-
-    def resolve(self, name: str) -> int:
-        """Turns "best", "latest" or a step number into a step that exists.
+        """Returns the best step by the validation metric, or None if none was evaluated.
 
         Raises:
-          UserError: if there is no such checkpoint, naming those there are.
+          UserError: if some were, and the metric is a finite number for none of them.
         """
-        steps = sorted(self._manager.all_steps())
+        ranked = self._ranked()
+        return ranked[0] if ranked else None
+
+    def _ranked(self) -> list[int]:
+        """Steps with a finite validation metric, the best first; of equals the newer one."""
+        scores = []
+        for step in files.steps(self.directory):
+            with contextlib.suppress(OSError, ValueError):  # damaged
+                if metrics := files.read_metrics(self.directory, step):
+                    scores.append((self._score(metrics), step))
+        finite = [(score, step) for score, step in scores if np.isfinite(score)]
+        if scores and not finite:
+            raise UserError(
+                f"validation gave no finite {self.best_metric!r} for any checkpoint in "
+                f"{self.directory}, so that none is the best one; there are "
+                f"{files.steps(self.directory)}: use one of them or "
+                '"latest", or train with a lower config.optimizer.learning_rate'
+            )
+        return [step for _, step in sorted(finite, reverse=True)]
+
+    def resolve(self, name: str) -> int:
+        """Turns "best", "latest" or a step number into the step of a whole checkpoint.
+
+        For "best" and "latest", checkpoints that are damaged are passed over, with a warning.
+
+        Raises:
+          UserError: if there is no such checkpoint, naming those there are, or it is damaged.
+        """
+        if self._manager is not None:
+            return parallel.from_main(lambda: self._resolve(name))
+        return self._resolve(name)  # not all processes need be reading
+
+    def _resolve(self, name: str) -> int:
+        steps = files.steps(self.directory)
         if not steps:
             raise UserError(f"no checkpoint in {self.directory}; train first, or check --workdir")
+        newest_first = steps[::-1]
         if name == "latest":
-            return steps[-1]
-        if name == "best":
-            best = self.best_step()
-            return steps[-1] if best is None else best
-        if name.isdigit() and int(name) in steps:
-            return int(name)
-        raise UserError(
-            f"no checkpoint {name!r} in {self.directory}; there are {steps}; "
-            'use one of them, "best" or "latest"'
-        )
+            wanted = newest_first
+        elif name == "best":
+            wanted = list(dict.fromkeys([*self._ranked(), *newest_first]))
+        elif name.isdigit() and int(name) in steps:
+            wanted = [int(name)]
+        else:
+            raise UserError(
+                f"no checkpoint {name!r} in {self.directory}; there are {steps}; "
+                'use one of them, "best" or "latest"'
+            )
+        faults: dict[int, str] = {}
+        for step in wanted:
+            fault = files.damage(self.directory, step, files.MODEL_ITEMS)
+            if not fault:
+                if faults:
+                    log.warning(
+                        "checkpoint %d is damaged: %s; using step %d, the %s whole one",
+                        *next(iter(faults.items())),
+                        step,
+                        "newest" if name == "latest" else "next best",
+                    )
+                return step
+            if files.steps(self.directory) != steps:
+                return self._resolve(name)  # a run that is going on may have just deleted it
+            faults[step] = fault
+        if len(wanted) < len(steps):
+            raise UserError(
+                f"checkpoint {name} in {self.directory} is damaged: {faults[wanted[0]]}; choose "
+                f'another of {steps}, "best" or "latest"'
+            )
+        raise UserError(files.none_whole(self.directory, faults))
 
     def record(self, step: int) -> dict[str, Any]:
-        """The JSON record saved with `step`."""
-        args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["record"]
+        """Returns the JSON record saved with `step`."""
+        return files.read_record(self.directory, step)
 
     def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         """Restores `step` in the structure and placement of `like`.
@@ -233,13 +299,15 @@ class Checkpointer:
                 + "\nUse the config it was trained with (config.json beside it) or a new --workdir."
             )
         items = {"model": model, **({"training": training} if training else {})}
-        args = {name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in items.items()}
-        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        return {**restored["model"], **(restored["training"] if training else {})}
+        restored: dict[str, Any] = {}
+        with ocp.StandardCheckpointer() as reader:
+            for name, tree in items.items():
+                restored |= reader.restore(self.directory / str(step) / name, _abstract(tree))
+        return restored
 
-    def metrics(self, step: int) -> dict[str, float] | None:
-        """Validation metrics stored with a checkpoint."""
-        return self._manager.metrics(step)
+    def metrics(self, step: int) -> dict[str, float]:
+        """Returns the validation metrics stored with a checkpoint, empty if there are none."""
+        return files.read_metrics(self.directory, step)
 
     def preempted(self, step: int) -> bool:
         """True when the cluster has announced that this job will be stopped."""
@@ -252,4 +320,6 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits for running saves and frees the manager."""
-        self._manager.close()
+        if self._manager is not None:
+            with self._explained():
+                self._manager.close()

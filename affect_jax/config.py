@@ -12,11 +12,12 @@ from typing import Any
 
 import ml_collections
 
-from affect_jax import observe
+from affect_jax import metrics_reliability, observe
 from affect_jax.errors import UserError, nearest
 from configs import base
 
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"  # see `data_record`
 
 # What may differ between a workdir's config and the one it is resumed with. None of it changes
 # which examples are seen or what a step computes, but for the length of the run: a longer one goes
@@ -36,9 +37,12 @@ _FREE = (
     "data.num_threads",
     "data.prefetch",
     "data.max_bad_fraction",
+    "data.accept_changed",
     "sweep.",
     "crossval.",
 )
+# Where the data lie. Free in a workdir that has recorded its data, which are compared themselves.
+_PLACES = ("data.manifest", "data.folder", "data.data_dir")
 # What a cross-validation cuts its folds by: free in other runs, which have none.
 _CUT = ("crossval.protocol", "crossval.folds")
 # A run that began, and one that was tested, perhaps without its checkpoints by now.
@@ -173,11 +177,49 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 f"config.model.{key} = {values}; give three numbers, as (0.5,0.5,0.5)"
             )
+    selection_mode(config.checkpoint.best_metric, config.checkpoint.best_mode)
     if config.loss.teacher and not config.loss.distillation_weight:
         raise ConfigError(
             "config.loss.teacher is set, but config.loss.distillation_weight is 0: the teacher "
             "would not be used"
         )
+
+
+def selection_mode(metric: str, mode: str = "auto") -> str:
+    """Returns "max" or "min", whichever value of `metric` is the best one.
+
+    Args:
+      metric: `checkpoint.best_metric`.
+      mode: `checkpoint.best_mode`; "auto" or "" asks for what is known of the metric.
+
+    Raises:
+      ConfigError: an unknown mode, one that contradicts the metric, or "auto" for a metric that is
+        unknown or of which neither more nor less is better.
+    """
+    key = f"config.checkpoint.best_mode = {mode!r}"
+    if mode not in ("", "auto", "max", "min"):
+        raise ConfigError(f'{key}; use "auto", "max" or "min"')
+    higher = observe.higher_is_better(metric)
+    if higher is None:
+        if mode in ("max", "min"):
+            return mode
+        known = metrics_reliability.known_names()
+        if metric not in known:
+            raise ConfigError(
+                f"config.checkpoint.best_metric = {metric!r} is not a metric; "
+                + nearest(metric, known)
+            )
+        raise ConfigError(
+            f"config.checkpoint.best_metric = {metric!r}: neither more nor less of it is better; "
+            'set checkpoint.best_mode to "max" or "min", or choose another metric'
+        )
+    right = "max" if higher else "min"
+    if mode not in ("", "auto", right):
+        raise ConfigError(
+            f"{key} with best_metric = {metric!r} would choose the worst checkpoint; "
+            f'leave best_mode at "auto", or set it to "{right}"'
+        )
+    return right
 
 
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -200,16 +242,17 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
       ConfigError: if the folder belongs to a run of another config, naming what differs, or holds
         a config that cannot be read.
     """
-    folds = any(any(workdir.glob(f"folds/*/{name}")) for name in _RESULTS)
+    folds = _holds(workdir, "folds/*/")
     holds_run = folds or any(workdir.glob(_RESULTS[0]))
     if not holds_run or not (workdir / CONFIG_FILE).exists():
         return
+    moved = _PLACES if (workdir / DATA_FILE).exists() else ()
     recorded = flatten(to_plain(read_workdir_config(workdir)))
-    wanted = flatten(to_plain(config))
+    wanted = flatten(to_plain(from_recorded(to_plain(config))))
     lines = []
     for key in sorted(recorded.keys() | wanted.keys()):
         # Results of other folds are none of these.
-        if is_free(key) and not (folds and key in _CUT):
+        if key in moved or (is_free(key) and not (folds and key in _CUT)):
             continue
         old, new = recorded.get(key, "(absent)"), wanted.get(key, "(absent)")
         if key not in recorded and key.startswith("model."):
@@ -222,6 +265,15 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
             f"{workdir} holds a run of another config:\n{shown}\n"
             "Use a new --workdir, or the values it was started with."
         )
+
+
+def holds_results(workdir: pathlib.Path) -> bool:
+    """Returns whether a run, or a fold, has begun in a folder, or was tested there."""
+    return _holds(workdir) or _holds(workdir, "folds/*/")
+
+
+def _holds(workdir: pathlib.Path, folder: str = "") -> bool:
+    return any(any(workdir.glob(f"{folder}{name}")) for name in _RESULTS)
 
 
 def _without_field(recorded: dict[str, Any], field: str) -> Any:
@@ -255,7 +307,7 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
     """The config of a run from what `to_plain` made of it, perhaps in an earlier version.
 
     Fields that did not exist then have the values of `configs/base.py`, which keep things as they
-    were.
+    were. `checkpoint.best_mode` is "auto" where the metric tells it.
     """
     recorded = copy.deepcopy(recorded)
     for key, value in flatten(to_plain(base.get_config())).items():
@@ -266,6 +318,9 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
         for section in sections:
             place = place.setdefault(section, {})
         place.setdefault(name, value)
+    checkpoint = recorded["checkpoint"]
+    if observe.higher_is_better(checkpoint["best_metric"]) is not None:
+        checkpoint["best_mode"] = "auto"
     return ml_collections.ConfigDict(recorded)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from affect_jax import model_io, observe, pretrained
 from affect_jax.errors import UserError
+from data_pipelines import disk
 
 _MANY = 10
 
@@ -41,17 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     observe.setup_logging()
     try:
-        loaded = pretrained.convert(
-            options.architecture,
-            options.source,
-            options.output,
-            classes=options.classes,
-            mean=_numbers("mean", options.mean),
-            std=_numbers("std", options.std),
-            entry=options.entry,
-            strip_prefix=options.strip_prefix,
-        )
-    except (UserError, ImportError) as error:
+        with disk.explained(options.output):
+            loaded = pretrained.convert(
+                options.architecture,
+                options.source,
+                options.output,
+                classes=options.classes,
+                mean=_numbers("mean", options.mean),
+                std=_numbers("std", options.std),
+                entry=options.entry,
+                strip_prefix=options.strip_prefix,
+            )
+    except (UserError, ImportError, disk.DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     built = ", ".join(f"{k}={v}" for k, v in loaded.arguments.items())

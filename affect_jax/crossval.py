@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from affect_jax import cells, observe, parallel, train
+from affect_jax import cells, data_record, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
@@ -61,23 +61,29 @@ def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, 
             f"config.crossval.protocol = {section.protocol!r}; "
             + nearest(section.protocol, protocols)
         )
-    base = ml_collections.ConfigDict(config.to_dict())
-    base.data.protocol = section.protocol
-    if section.protocol == "folds":
-        base.data.folds = section.folds
-    count = folds.count_folds(base.data)
-    with base.unlocked():
-        for key in ("sweep", "crossval"):
-            if key in base:
-                del base[key]
-    planned = {}
-    for fold in range(count):
-        own = ml_collections.ConfigDict(base.to_dict())
-        own.data.test_fold = fold
-        planned[fold] = cells.Cell(
-            f"fold {fold}", own, workdir / "folds" / f"{fold}", files=(train.PREDICTIONS,)
+    count = folds.count_folds(fold_config(config, 0).data)
+    return {
+        fold: cells.Cell(
+            f"fold {fold}",
+            fold_config(config, fold),
+            workdir / "folds" / f"{fold}",
+            files=(train.PREDICTIONS,),
         )
-    return planned
+        for fold in range(count)
+    }
+
+
+def fold_config(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
+    """Returns the config of one fold's run."""
+    own = ml_collections.ConfigDict(config.to_dict())
+    own.data.protocol, own.data.test_fold = config.crossval.protocol, fold
+    if config.crossval.protocol == "folds":
+        own.data.folds = config.crossval.folds
+    with own.unlocked():
+        for key in ("sweep", "crossval"):
+            if key in own:
+                del own[key]
+    return own
 
 
 def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
@@ -88,8 +94,9 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
       workdir: folder of the folds.
 
     Raises:
-      UserError: if the data cannot be cut so, the folder holds folds of another config, a report
-        cannot be made, or a fold fails by a mistake that all have in common (`cells.run_all`).
+      UserError: if the data cannot be cut so, the folder holds folds of another config or of other
+        data, a report cannot be made, or a fold fails by a mistake that all have in common
+        (`cells.run_all`).
       train.Stopped: after SIGINT or SIGTERM.
     """
     workdir = pathlib.Path(workdir).absolute()
@@ -97,14 +104,17 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
     with caching.shared():
         planned = plan(config, workdir)
         only = _only(config.crossval.only, len(planned))
-        config_lib.check_workdir(workdir, config)  # on every process: all end, or none
-        if parallel.is_main_process():
-            workdir.mkdir(parents=True, exist_ok=True)
-            # The result of another config must not be taken for this one's.
-            if not _same_config(config, workdir):
-                (workdir / observe.METRICS_FILE).unlink(missing_ok=True)
-            config_lib.claim_workdir(workdir, config)
-        parallel.barrier("crossval")
+        parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
+        # The folds are cut from all records, so those of any fold speak for the whole.
+        data = data_record.compare(
+            workdir,
+            sources.make_sources(planned[0].config.data),
+            accept=config.data.accept_changed,
+        )
+        parallel.from_main(lambda: _claim(workdir, config))
+        data.begin()
+        if any(cells.outcome(cell).status != cells.DONE for cell in planned.values()):
+            data.go_on()
         train.set_compilation_cache(config, workdir)
         try:
             failed = cells.run_all([planned[fold] for fold in only])
@@ -124,6 +134,14 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
     return result
 
 
+def _claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    workdir.mkdir(parents=True, exist_ok=True)
+    # The result of another config must not be taken for this one's.
+    if not _same_config(config, workdir):
+        (workdir / observe.METRICS_FILE).unlink(missing_ok=True)
+    config_lib.claim_workdir(workdir, config)
+
+
 def _only(text: str, count: int) -> list[int]:
     try:
         chosen = [int(part) for part in str(text).split(",") if part.strip()]
@@ -137,9 +155,11 @@ def _only(text: str, count: int) -> list[int]:
 def _same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     path = workdir / config_lib.CONFIG_FILE
     try:
-        return json.loads(path.read_text()) == config_lib.to_plain(config)
+        recorded = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError):
         return False
+    then, now = (config_lib.from_recorded(c) for c in (recorded, config_lib.to_plain(config)))
+    return config_lib.to_plain(then) == config_lib.to_plain(now)
 
 
 def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[str, float], Any]:

@@ -1,17 +1,21 @@
 """Sources and pipelines of a config, for this process of the job."""
 
+import pathlib
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from affect_jax import parallel
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from data_pipelines import pipeline, sources
-from data_pipelines.example import Source
+from data_pipelines.example import LABELS, DataError, Source
 from data_pipelines.persons import SPLIT_NAMES
 from data_pipelines.sources import ALL
+
+_PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
 
 
 def make_sources(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -37,6 +41,27 @@ def synthetic_training_source(config: ml_collections.ConfigDict) -> Any:
     section = config.data.copy_and_resolve_references()
     section.source = "synthetic"
     return sources.make_sources(section)["train"]
+
+
+def labels_of(source: Any) -> frozenset[str]:
+    """The label fields (of `example.LABELS`) that at least one record of `source` holds.
+
+    `source.has` may be about a larger whole, of which `source` is a part. Records are read until
+    each field has been seen, which the first one does as a rule.
+    """
+    missing = set(LABELS & source.has)
+    if not (np.asarray(source.labels) >= 0).any():
+        missing.discard("expression")
+    wanted = missing - {"expression"}
+    for i in range(len(source)):
+        if not wanted:
+            break
+        try:
+            record = source[i]
+        except (OSError, DataError):
+            continue  # the pipeline reports it
+        wanted -= {name for name in wanted if np.isfinite(record.get(name, np.nan)).any()}
+    return frozenset(missing - wanted)
 
 
 def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: int) -> Any:
@@ -70,3 +95,15 @@ def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Any:
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
     )
+
+
+def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
+    """Which data a `config.data` names: its source and the fields that matter to it.
+
+    Paths are absolute, so that two ways of writing one make no difference.
+    """
+    place = {"source": data.source}
+    for key in _PLACES.get(data.source, ()):
+        path = key != "dataset" and data[key]
+        place[key] = str(pathlib.Path(data[key]).expanduser().resolve()) if path else data[key]
+    return place

@@ -6,7 +6,6 @@ batch size or on the number of devices and processes.
 
 import dataclasses
 import logging
-import os
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
@@ -18,11 +17,18 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import metrics_reliability, observe, restore, smoothing, systems, validity
+from affect_jax import (
+    data_record,
+    metrics_reliability,
+    restore,
+    smoothing,
+    systems,
+    validity,
+)
+from affect_jax.evaluation_results import record
 from affect_jax.metrics import MetricSet
-from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
+from affect_jax.parallel import Mapper, all_gather_hosts
 from affect_jax.preprocessing import normalise
-from affect_jax.report import evaluations
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
 from data_pipelines.example import Source, same_classes, tracks_of
@@ -96,12 +102,25 @@ class Evaluation:
     images: int = 0
 
 
-def total_loss(metrics: dict[str, float]) -> float:
-    """One figure for model selection: negative log-likelihood + 1 - mean CCC (+ NME)."""
-    total = metrics.get("nll", 0.0)
-    if "valence_ccc" in metrics:
-        total += 1.0 - (metrics["valence_ccc"] + metrics["arousal_ccc"]) / 2
-    return total + metrics.get("nme", 0.0)
+def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str, float]:
+    """Puts `loss`, one figure for model selection, in front of the metrics of a split.
+
+    It is the sum of the negative log-likelihood, 1 - the mean CCC of valence and arousal, and the
+    NME: of the labels that the run learns and the split has. Without any there is no `loss`.
+
+    Args:
+      metrics: name -> value.
+      supervised: label fields that the loss of the run trains, see `System.supervised`.
+    """
+    terms = []
+    if "expression" in supervised and "nll" in metrics:
+        terms.append(metrics["nll"])
+    ccc = [metrics[n] for n in ("valence_ccc", "arousal_ccc") if n in metrics]
+    if "valence_arousal" in supervised and ccc:
+        terms.append(1.0 - sum(ccc) / len(ccc))
+    if "landmarks" in supervised and "nme" in metrics:
+        terms.append(metrics["nme"])
+    return {"loss": sum(terms), **metrics} if terms else dict(metrics)
 
 
 class Evaluator:
@@ -131,25 +150,35 @@ class Evaluator:
         step = make_eval_step(system, blueprint, system.config.data.image_size, flip=flip)
         self._step = mapper.map(step, sharded_output=True)
 
-    def _new_metrics(self) -> MetricSet:
-        extra = self._system.extra_metrics(self._min_count)
-        return self._metrics_of(self._system.has, extra)
+    def _new_metrics(self, has: Collection[str] | None = None) -> MetricSet:
+        system = self._system
+        metrics = self._metrics_of(system.has if has is None else has)
+        if metrics.classification is not None:  # they are about classes
+            metrics.extra = system.extra_metrics(self._min_count)
+        return metrics
 
-    def _metrics_of(self, fields: Collection[str], extra: Sequence[Any] = ()) -> MetricSet:
+    def _metrics_of(self, fields: Collection[str]) -> MetricSet:
         """Empty metrics of those of the label `fields` that the system has."""
+        system = self._system
         return MetricSet(
-            has=self._system.has.intersection(fields),
-            num_classes=self._system.num_classes,
-            class_names=self._system.class_names,
+            has=(system.has & system.known).intersection(fields),
+            num_classes=system.num_classes,
+            class_names=system.class_names,
             min_count=self._min_count,
-            extra=extra,
         )
 
-    def metric_names(self) -> set[str]:
-        """Names that `run` will measure, known before any picture is read."""
+    def metric_names(self, has: Collection[str] | None = None) -> set[str]:
+        """Names that `run` will measure, known before any picture is read.
+
+        Args:
+          has: label fields of the split; default: all those of the training data.
+        """
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
-        return metrics_reliability.names_of(self._new_metrics(), self._system.num_classes, count)
+        system = self._system
+        names = metrics_reliability.names_of(self._new_metrics(has), system.num_classes, count)
+        fields = system.supervised if has is None else system.supervised & frozenset(has)
+        return names if fields else names - {"loss"}
 
     def run(
         self,
@@ -182,10 +211,10 @@ class Evaluator:
             if keep_predictions or tracks is not None:
                 kept.append(_with_labels(outputs, host_batch))
         metrics = self._compute(plain)
-        result = Evaluation({"loss": total_loss(metrics), **metrics})
+        result = Evaluation(with_loss(metrics, self._system.supervised))
         result.metrics |= invalid.count(getattr(batches, "describe", None))
         result.images = int(all_gather_hosts(np.array([images], np.float64)).sum())
-        if self._flip and "valence_ccc" in result.metrics:
+        if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
             result.flip = self._compute(flipped)
         # Of all processes: the frames of a video are spread over them.
         joined = _join(kept) if kept else None
@@ -245,17 +274,6 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarr
     return tracks
 
 
-def show(evaluation: Evaluation, title: str) -> None:
-    """Prints the results table of an evaluation."""
-    rows = {"plain": evaluation.metrics}
-    if evaluation.flip is not None:
-        rows["flip-averaged"] = evaluation.flip
-    if evaluation.video is not None:
-        rows["video-smoothed"] = evaluation.video
-    if is_main_process():
-        print(f"\n{title}\n{observe.results_table(rows)}\n", flush=True)
-
-
 def check_classes(source: Source, class_names: Sequence[str]) -> None:
     """Raises ConfigError, saying how to map them, unless the data have the model's classes."""
     if not same_classes(source.class_names, class_names):
@@ -271,7 +289,7 @@ def _check_same_split(
 ) -> None:
     """Refuses to cut the data of a run otherwise than it did: test persons would be known ones."""
     data, then = config.data, recorded.data
-    if evaluations.place_of(data) != evaluations.place_of(then):
+    if data_lib.place_of(data) != data_lib.place_of(then):
         return
     if config.eval.split == data_lib.ALL:
         raise config_lib.ConfigError(
@@ -286,6 +304,27 @@ def _check_same_split(
             )
 
 
+def _as_trained(
+    config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """Returns `config` with what tells which outputs the run was trained for."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for key in ("init_from", "landmark_stage", "loss", "optimizer"):
+            config[key] = recorded[key]
+        if "train_trunk" in recorded.model:
+            config.model.train_trunk = recorded.model.train_trunk
+    return config
+
+
+def _own_sources(
+    config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
+) -> dict[str, Source]:
+    """All splits of the run's own data; none if the config names others."""
+    own = data_lib.place_of(config.data) == data_lib.place_of(recorded.data)
+    return data_lib.make_sources(config) if own else {}
+
+
 def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Evaluation:
     """Evaluates a checkpoint of a run on one split, as `--mode=eval` does.
 
@@ -294,20 +333,24 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     confusion matrix go to a folder of their own in `report/evaluations`.
 
     Raises:
-      UserError: if there is no such run, checkpoint or split, or the classes do not match.
+      UserError: if there is no such run, checkpoint or split, the classes do not match, or the
+        run's own data have changed since it began.
     """
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)
+    recorded = config_lib.read_workdir_config(workdir)
+    config = _as_trained(config, recorded)
     loaded = restore.load_run(workdir, config.eval.checkpoint, mapper, config=config)
+    data_record.check_own(workdir, config, _own_sources(config, recorded))
     source = data_lib.evaluation_source(config)
     if loaded.class_names:
         check_classes(source, loaded.class_names)
-    _check_same_split(config, config_lib.read_workdir_config(workdir))
+    _check_same_split(config, recorded)
     # What the model was not trained for, it is not measured by.
     system = systems.create(
         config,
         class_names=loaded.class_names,
-        has=frozenset(source.has) & loaded.system.has,
+        has=frozenset(source.has) & loaded.system.known,
         class_counts=loaded.system.class_counts,
     )
     evaluator = Evaluator(
@@ -324,50 +367,3 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     what = f"checkpoint {loaded.step} of {workdir}"
     record(config, workdir, result, source, loaded.class_names, loaded.step, what)
     return result
-
-
-def record(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    result: Evaluation,
-    source: Source,
-    class_names: Sequence[str],
-    step: int,
-    what: str,
-    *,
-    model: str | os.PathLike = "",
-) -> None:
-    """Shows an evaluation and adds it to `eval.jsonl` and `report/evaluations` of `workdir`.
-
-    Args:
-      config: with the data and the split that were evaluated.
-      workdir: where to.
-      result: with its predictions.
-      source: of the split.
-      class_names: the model's.
-      step: of its checkpoint.
-      what: names the model in the title.
-      model: the model directory, if it was none of the run's own checkpoints.
-    """
-    if not is_main_process():
-        return
-    split, place = config.eval.split, evaluations.place_of(config.data)
-    title = f"{split} split of {' '.join(place.values())}, {what}"
-    show(result, f"{title}: {observe.count_images(result.images, len(source))}")
-    folder = evaluations.write(
-        workdir, config, step, result.predictions, source, class_names, model=model
-    )
-    about = {**place, "report": str(folder.relative_to(workdir))}
-    about |= {"model": str(model)} if model else {}
-    with observe.MetricWriter(workdir, append=True) as writer:
-        for suffix in ("", "_flip", "_video"):
-            metrics = getattr(result, suffix[1:] or "metrics")
-            if metrics is not None:
-                values = {"checkpoint": step, **counts(result, source), **metrics}
-                writer.write(step, f"{split}{suffix}", values, about=about)
-    log.info("predictions and confusion matrix: %s", folder)
-
-
-def counts(result: Evaluation, source: Source) -> dict[str, int]:
-    """Fields of a row of metrics: images that were evaluated, and those of the split."""
-    return {"images": result.images, "images_total": len(source)}

@@ -18,6 +18,7 @@ from affect_jax import evaluate, model_io, pretrained, restore
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluate import Evaluation, Evaluator
+from affect_jax.evaluation_results import record
 from affect_jax.parallel import Mapper
 from affect_jax.systems.base import System
 from affect_jax.systems.fan import landmarks_of
@@ -31,6 +32,14 @@ _RESULTS = pathlib.Path("runs")
 
 class _Given(System):
     """A model that is there already: what it gives is measured, whatever it was trained by."""
+
+    @property
+    def supervised(self) -> frozenset[str]:
+        return self.has
+
+    @property
+    def known(self) -> frozenset[str]:
+        return self.has
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
@@ -104,9 +113,7 @@ def evaluate_model(
             tracks=tracks,
         )
     step = int(loaded.provenance.get("step", 0))
-    evaluate.record(
-        config, workdir, result, source, loaded.class_names, step, f"model {path}", model=path
-    )
+    record(config, workdir, result, source, loaded.class_names, step, f"model {path}", model=path)
     return result
 
 
@@ -186,7 +193,7 @@ def _measurable(
     if "heatmaps" in outputs and outputs["heatmaps"].shape[-1] == NUM_LANDMARKS:
         given.add("landmarks")
     # A head that had no labels in training gives noise.
-    given &= set(loaded.provenance.get("trained_for", given))
+    given &= pretrained.trained_for(loaded)
     if not given & labelled:
         raise UserError(
             f"the model in {path} gives {', '.join(sorted(given)) or 'nothing that is measured'}; "

@@ -13,6 +13,7 @@ from affect_jax import model_io, observe, restore
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
 from affect_jax.preprocessing import Preprocessing
+from data_pipelines import disk
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
         provenance={
             "workdir_config": config_lib.to_plain(run.config),
             "step": run.step,
-            "trained_for": sorted(run.system.has),
+            "trained_for": sorted(run.system.known),
         },
     )
     return run.step
@@ -53,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     observe.setup_logging()
     try:
-        step = export(options.workdir, options.output, options.checkpoint)
-    except UserError as error:
+        with disk.explained(options.output):
+            step = export(options.workdir, options.output, options.checkpoint)
+    except (UserError, OSError) as error:
         print(f"affect_jax: {error}", file=sys.stderr)
         return 2
     print(f"wrote the model of step {step} to {options.output}")

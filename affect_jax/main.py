@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from affect_jax import config as config_lib
 from affect_jax import observe, overrides, parallel
 from affect_jax.errors import UserError
+from data_pipelines import disk
 from data_pipelines.example import DataError
 
 FLAGS = flags.FLAGS
@@ -85,7 +86,8 @@ def main(_: list[str]) -> int:
 
 def _checked_main(argv: list[str]) -> int:
     try:
-        return main(argv)
+        with disk.explained(FLAGS.workdir or ""):
+            return main(argv)
     except (UserError, DataError) as error:
         log.error("%s", error)
         return 2

@@ -30,13 +30,13 @@ def matches(patterns: Iterable[str], name: str) -> bool:
 
 
 def decays(name: str, parameter: jax.Array) -> bool:
-    """Whether weight decay applies: to arrays of two or more axes, unless the last part of their
-    name has "bias" or "scale" in it, or is that of a class token or of position embeddings. So not
-    to biases, to the parameters of normalisation layers (whatever their names), or to tables of
-    position biases.
+    """Returns whether weight decay applies: to kernels of linear layers and convolutions alone.
+
+    For other parameters 0 is no simpler value, and with little gradient decay takes them there:
+    anchors, position embeddings, tables of position biases, class tokens, factors of layer scale,
+    slopes, biases, the parameters of normalisation layers.
     """
-    spared = "bias|scale|cls_token|pos_embed"
-    return jnp.ndim(parameter) > 1 and not re.search(spared, name.rsplit("/", 1)[-1])
+    return jnp.ndim(parameter) > 1 and name.rsplit("/", 1)[-1] == "kernel"
 
 
 def _decay_mask(params: Any) -> Any:
@@ -260,14 +260,22 @@ def sharpest(params: Any, gradients: Any, rho: float) -> Any:
 
 
 def ema_update(average: Any, params: Any, decay: float, step: Any) -> Any:
-    """One step of the exponential moving average of the weights.
+    """One step of the exponential moving average of weights and BatchNorm statistics.
+
+    Arrays of integers have no average: those of `params` are taken.
 
     Args:
         average: the average so far, in the beginning the parameters themselves.
+        params: what is averaged, in the structure of `average`.
         decay: share of the average that is kept; early on the smaller (1 + step) / (10 + step),
             so that the average leaves the initial weights behind quickly.
         step: updates done, this one included: 1 at the first call.
     """
     step = jnp.asarray(step, jnp.float32)
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, p: (a + (1 - keep) * (p - a)).astype(a.dtype), average, params)
+
+    def update(a: jax.Array, p: jax.Array) -> jax.Array:
+        averaged = jnp.issubdtype(jnp.result_type(a), jnp.inexact)
+        return (a + (1 - keep) * (p - a)).astype(a.dtype) if averaged else p
+
+    return jax.tree.map(update, average, params)

@@ -221,6 +221,31 @@ def any_process(flag: bool) -> bool:
     return bool(all_gather_hosts(np.asarray([float(flag)])).any())
 
 
+def from_main(decide: Callable[[], int | None]) -> int | None:
+    """Runs `decide` on the main process alone and returns its result on every process.
+
+    Returns:
+      What `decide` returned: None, or a whole number below 2**53.
+
+    Raises:
+      Exception: on every process, if `decide` raises; its own error on the main process, and on
+        the others a UserError that refers to it.
+    """
+    failure, result = None, None
+    if is_main_process():
+        try:
+            result = decide()
+        except Exception as error:
+            failure = error
+    state = [float(failure is not None), float(result is None), float(result or 0)]
+    failed, none, number = all_gather_hosts(np.asarray(state))[0].tolist()
+    if failure is not None:
+        raise failure
+    if failed:
+        raise UserError("the main process has stopped with an error; its output says why")
+    return None if none else int(number)
+
+
 def barrier(name: str) -> None:
     """Waits until every process has come here."""
     if jax.process_count() > 1:

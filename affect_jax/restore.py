@@ -15,9 +15,12 @@ from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
-from data_pipelines.example import same_classes
+from data_pipelines.example import canonical_name, same_classes
 
 log = logging.getLogger(__name__)
+
+# Outputs that a teacher gives in place of the labels of a field.
+TAUGHT = {"expression": ("logits",), "valence_arousal": ("valence", "arousal")}
 
 
 @dataclasses.dataclass
@@ -28,12 +31,19 @@ class Teacher:
       blueprint: puts the module together from `arrays`.
       arrays: `params` and `stats`, placed on the devices.
       mean, std: of its input, RGB in [0, 1].
+      teaches: label fields that it was trained for and the student learns; see `lessons`.
     """
 
     blueprint: Blueprint
     arrays: dict[str, Any]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    teaches: frozenset[str]
+
+    def lessons(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """The outputs to learn from: a head that was never supervised must not teach."""
+        names = [name for field in self.teaches for name in TAUGHT[field]]
+        return {name: outputs[name] for name in names if name in outputs}
 
 
 @dataclasses.dataclass
@@ -81,6 +91,7 @@ def load_run(
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = config or recorded
+    # `read_workdir_config` has put "auto" where a metric tells the mode by itself.
     checkpointer = Checkpointer(
         workdir,
         best_metric=recorded.checkpoint.best_metric,
@@ -117,27 +128,63 @@ def assign(model: nnx.Module, params: dict[str, Any], stats: dict[str, Any]) -> 
         nnx.update(model, nnx.from_flat_state([(paths[k], v) for k, v in flat.items()]))
 
 
-def load_teacher(path: str | pathlib.Path, mapper: Mapper, class_names: tuple[str, ...]) -> Teacher:
+def load_teacher(
+    path: str | pathlib.Path,
+    mapper: Mapper,
+    class_names: tuple[str, ...],
+    learns: frozenset[str],
+) -> Teacher:
     """The best checkpoint of a workdir, or a model directory, as a teacher.
 
+    Args:
+      path: of the workdir or the model directory.
+      mapper: where the arrays go.
+      class_names: of the data, position = class id.
+      learns: label fields that the student's loss trains, see `System.supervised`.
+
     Raises:
-      UserError: if `path` is neither, or the teacher's classes are not `class_names`.
+      UserError: if `path` is neither, the teacher knows nothing that the student learns, or its
+        classes are not `class_names`.
     """
     if is_workdir(path):
         run = load_run(path, "best", mapper)
         model, names, section = run.model, run.class_names, run.config.model
         mean, std = tuple(section.mean), tuple(section.std)
+        known = run.system.known
     else:
         loaded = model_io.load_model(path)
         model, names = loaded.model, loaded.class_names
         mean, std = tuple(loaded.preprocessing.mean), tuple(loaded.preprocessing.std)
-    if names and not same_classes(names, class_names):
+        known = pretrained.trained_for(loaded)
+    where = f"config.loss.teacher = {str(path)!r}"
+    teaches = known & learns & TAUGHT.keys()
+    if not teaches:
         raise UserError(
-            f"config.loss.teacher = {str(path)!r} knows the classes {names}, "
-            f"the data have {class_names}"
+            f"{where} was trained for {', '.join(sorted(known)) or 'nothing that is known'}, and "
+            f"this run learns {', '.join(sorted(learns))}: there is nothing to teach. If the "
+            'teacher knows more, say so in its model.json: "provenance": {"trained_for": [...]}'
         )
+    if "expression" in teaches and not same_classes(names, class_names):
+        raise UserError(
+            f"{where} knows the classes {', '.join(names) or '(not named)'}; the data have "
+            f"{', '.join(class_names)}. They must be the same, in the same order"
+            + _to_same_classes(names, class_names)
+        )
+    log.info("%s teaches %s", where, ", ".join(sorted(teaches)))
+    for field in sorted(learns & TAUGHT.keys() - teaches):
+        log.warning("%s was not trained for %s, which is learnt from labels alone", where, field)
     blueprint, params, stats = take_apart(model)
-    return Teacher(blueprint, mapper.replicate({"params": params, "stats": stats}), mean, std)
+    arrays = mapper.replicate({"params": params, "stats": stats})
+    return Teacher(blueprint, arrays, mean, std, teaches)
+
+
+def _to_same_classes(names: tuple[str, ...], class_names: tuple[str, ...]) -> str:
+    """What to do about a teacher whose classes are not those of the data."""
+    if not names:
+        return ": name the teacher's in its model.json, as class_names"
+    if sorted(map(canonical_name, names)) == sorted(map(canonical_name, class_names)):
+        return f": add --config.data.classes={','.join(names)}"
+    return ""
 
 
 def initialise_from(

@@ -46,7 +46,8 @@ def make_train_step(
         teacher_outputs = None
         if teacher is not None:
             teacher_model = teacher.blueprint.build(**teacher_arrays)
-            teacher_outputs = teacher_model(normalise(batch["image"], teacher.mean, teacher.std))
+            pictures = normalise(batch["image"], teacher.mean, teacher.std)
+            teacher_outputs = teacher.lessons(teacher_model(pictures))
 
         def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
             model = blueprint.build({**fixed, **trained}, state["stats"])
@@ -72,9 +73,12 @@ def make_train_step(
         params = {**fixed, **optax.apply_updates(trained, updates)}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
-            new["ema"] = optim.ema_update(
+            ema = optim.ema_update(
                 state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
             )
+            # BatchNorm's statistics are averaged with the weights that they belong to.
+            counted = {path: stats[path] for path in blueprint.counters}
+            new["ema"] = {**ema, "stats": {**ema["stats"], **counted}}
         terms = {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
         if (scale := optim.plateau_scale(opt)) is not None:
             terms["learning_rate_scale"] = scale

@@ -23,6 +23,7 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluate import FLIPPED, SMOOTHED
 from affect_jax.report import comparison
+from data_pipelines import caching
 
 log = logging.getLogger(__name__)
 
@@ -261,6 +262,11 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
         config_lib.check(made)
         return cells.Cell(name, made, folder, tuple(needs))
 
+    def as_folds(cell: cells.Cell) -> cells.Cell:
+        from affect_jax import crossval
+
+        return dataclasses.replace(cell, data=crossval.fold_config(cell.config, 0))
+
     stages = []
     for name, changes in sweep.stages.items():
         stage = make(f"stage {name}", f"stages: {name}", changes, workdir / "stages" / name)
@@ -278,7 +284,8 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
                 raise ConfigError(f"rows: {row}: seed is set by the sweep's seeds")
             folder = workdir / "cells" / row / f"seed{seed}"
             whole = {**both, "seed": seed}
-            planned[row, seed] = make(f"{row}, seed {seed}", f"rows: {row}", whole, folder)
+            cell = make(f"{row}, seed {seed}", f"rows: {row}", whole, folder)
+            planned[row, seed] = as_folds(cell) if sweep.cell == "crossval" else cell
     return Plan(stages, planned)
 
 
@@ -298,11 +305,15 @@ def run(
     Raises:
       ConfigError: the sweep cannot work, or the folder holds cells of another config; nothing has
         been trained then.
-      UserError: a stage failed, cells were trained from a stage that is another one now, or a cell
-        fails by a mistake that all have in common (`cells.run_all`).
+      UserError: a stage failed, cells were trained on other data or from another stage than there
+        are now, or a cell fails by a mistake that all have in common (`cells.run_all`).
       train.Stopped: after SIGINT or SIGTERM.
     """
-    sweep = load(path, config)
+    with caching.shared():  # the data are read once
+        return _run(load(path, config), config, workdir)
+
+
+def _run(sweep: Sweep, config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
     # Stages are referred to by their folders, which must not depend on where one stands.
     workdir = pathlib.Path(workdir).absolute()
     section = config.sweep
@@ -352,7 +363,8 @@ def _check_configs(planned: Plan, chosen: Iterable[cells.Cell]) -> None:
 
 
 def _check_stages(planned: Plan, needed: list[cells.Cell]) -> None:
-    """Refuses to train stages otherwise under cells that began from them as they were."""
+    """Refuses to train stages otherwise under cells that began from them as they were, and to go
+    on where cells were trained on other data than there are now."""
     digests = {stage.workdir.name: cells.digest(stage.config) for stage in needed}
     found = [cells.stale(cell, digests) for cell in (*planned.stages, *planned.cells.values())]
     if found := list(filter(None, found)):

@@ -23,12 +23,22 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import mixing, observe, parallel, restore, systems, validity
+from affect_jax import (
+    data_record,
+    mixing,
+    observe,
+    parallel,
+    restore,
+    run_lock,
+    systems,
+    validity,
+)
 from affect_jax import step as step_lib
 from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError, nearest
-from affect_jax.evaluate import Evaluation, Evaluator, counts, show, tracks_to_smooth
+from affect_jax.evaluate import Evaluation, Evaluator, tracks_to_smooth
+from affect_jax.evaluation_results import counts, show
 from affect_jax.parallel import AXIS
 from affect_jax.systems.base import System
 from affect_jax.train_state import take_apart
@@ -123,6 +133,8 @@ def train_and_evaluate(
     parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
     mixing.check(config.mixing, config.batch_size)
     sources = data_lib.make_sources(config)
+    parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
+    data = data_record.compare(workdir, sources, accept=config.data.accept_changed)
     for split, source in sources.items():
         if not len(source):
             raise config_lib.ConfigError(
@@ -130,13 +142,11 @@ def train_and_evaluate(
                 "test_fold, or the split column"
             )
     system = systems.for_source(config, sources["train"])
-    if parallel.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        config_lib.claim_workdir(workdir, config)
-    parallel.barrier("workdir")
-    set_compilation_cache(config, workdir)
-
     with contextlib.ExitStack() as stack:
+        stack.enter_context(run_lock.held(workdir))
+        parallel.from_main(lambda: config_lib.claim_workdir(workdir, config))
+        data.begin()
+        set_compilation_cache(config, workdir)
         checkpointer = Checkpointer(
             workdir,
             keep=config.checkpoint.keep,
@@ -144,7 +154,7 @@ def train_and_evaluate(
             best_mode=config.checkpoint.best_mode,
         )
         stack.callback(checkpointer.close)
-        run = _Run(config, workdir, mapper, sources, system, checkpointer, show_test)
+        run = _Run(config, workdir, mapper, sources, data, system, checkpointer, show_test)
         return run.run()
 
 
@@ -175,6 +185,7 @@ class _Run:
         workdir: pathlib.Path,
         mapper: parallel.Mapper,
         sources: dict[str, Any],
+        data: data_record.Compared,
         system: System,
         checkpointer: Checkpointer,
         show_test: bool,
@@ -182,11 +193,15 @@ class _Run:
         self.show = show if show_test else lambda *_: None
         self.config, self.workdir, self.mapper = config, workdir, mapper
         self.sources, self.system, self.checkpointer = sources, system, checkpointer
+        self.data = data
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
         self.teacher = None
         if config.loss.teacher:
             self.teacher = restore.load_teacher(
-                config.loss.teacher, mapper, tuple(sources["train"].class_names)
+                config.loss.teacher,
+                mapper,
+                tuple(sources["train"].class_names),
+                system.supervised,
             )
         self.start = checkpointer.latest_step() or 0
         with data_lib.train_batches(config, sources["train"], self.start) as batches:
@@ -198,15 +213,46 @@ class _Run:
         )
         # Every class counts in the selection: few validation persons show the rare ones.
         self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
-        best = config.checkpoint.best_metric
-        if best not in self.evaluator.metric_names():
-            raise config_lib.ConfigError(
-                f"config.checkpoint.best_metric = {best!r} is not measured on these data; "
-                + nearest(best, self.evaluator.metric_names())
-            )
+        self._check_selection()
         self.tracks = tracks_to_smooth(config, sources["test"])
         self.is_main = parallel.is_main_process()
         self.batches: Any = None
+
+    def _check_selection(self) -> None:
+        """Checks that the validation split can choose a checkpoint.
+
+        Raises:
+          ConfigError: nothing is learnt, the split has no label of what is, or
+            `checkpoint.best_metric` is not measured on it.
+        """
+        learnt = self.system.supervised
+        if not learnt:
+            raise config_lib.ConfigError(
+                "this run would learn nothing: config.loss has no term for the labels of the "
+                f"training data, {', '.join(sorted(self.system.has)) or 'none'}; see "
+                "loss.categories, loss.regression and loss.heatmap_weight"
+            )
+        there = data_lib.labels_of(self.sources["validation"]) & learnt
+        if not there:
+            raise config_lib.ConfigError(
+                f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
+                "learns: no checkpoint could be chosen by it. Label it, or take it out of the "
+                "split column: config.data.validation_fraction of the training persons are then "
+                "held out instead"
+            )
+        best = self.config.checkpoint.best_metric
+        names = self.evaluator.metric_names(there)
+        if best not in names:
+            raise config_lib.ConfigError(
+                f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "
+                f"of these data ({', '.join(sorted(there))}); {nearest(best, names)}"
+            )
+        if there != learnt and best == "loss":
+            log.warning(
+                "the validation split has no labels of %s: the loss that chooses the checkpoint "
+                "leaves them out",
+                ", ".join(sorted(learnt - there)),
+            )
 
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
@@ -251,6 +297,7 @@ class _Run:
         state = self.initial_state()
         if parallel.any_process(self.is_main and _is_finished(self.workdir, self.total)):
             return self.repeat_result(state)
+        self.data.go_on()
         with (
             observe.MetricWriter(
                 self.workdir,
@@ -411,8 +458,11 @@ class _Run:
             f"step {step}: validation "
             + "  ".join(f"{k} {metrics[k]:.3f}" for k in shown if k in metrics)
         )
+        best = self.config.checkpoint.best_metric
         if validity.COUNT in metrics:  # not to be selected, however good the others
-            metrics = {**metrics, self.config.checkpoint.best_metric: math.nan}
+            metrics = {**metrics, best: math.nan}
+        if not math.isfinite(metrics.get(best, math.nan)):
+            log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best)
         return metrics
 
     def finish(self, state: dict[str, Any], writer: observe.MetricWriter) -> Result:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from affect_jax.models.layers import Counter
+
 Flat = dict[str, jax.Array]
 
 
@@ -20,12 +22,16 @@ def flatten(state: nnx.State) -> Flat:
 
 
 class Blueprint(NamedTuple):
-    """What is needed beside the arrays to call a model inside a traced function."""
+    """What is needed beside the arrays to call a model inside a traced function.
+
+    `counters` are the paths of the statistics that count, see `models.layers.Counter`.
+    """
 
     graphdef: Any
     param_paths: dict[str, tuple]
     stat_paths: dict[str, tuple]
     rest: nnx.State
+    counters: frozenset[str] = frozenset()
 
     def build(self, params: Flat, stats: Flat) -> nnx.Module:
         """The module with these arrays; a copy, so that tracing leaves the blueprint alone."""
@@ -41,7 +47,10 @@ def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
     def paths(state: nnx.State) -> dict[str, tuple]:
         return {"/".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
 
-    blueprint = Blueprint(graphdef, paths(params), paths(stats), rest)
+    counters = frozenset(
+        "/".join(map(str, path)) for path, leaf in nnx.to_flat_state(stats) if type(leaf) is Counter
+    )
+    blueprint = Blueprint(graphdef, paths(params), paths(stats), rest, counters)
     return blueprint, flatten(params), flatten(stats)
 
 

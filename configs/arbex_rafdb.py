@@ -59,5 +59,4 @@ def get_config() -> ConfigDict:
     config.data.refine.per_class = 500
 
     config.checkpoint.best_metric = "accuracy"
-    config.checkpoint.best_mode = "max"
     return config

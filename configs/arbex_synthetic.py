@@ -70,5 +70,4 @@ def get_config() -> ConfigDict:
     config.data.cache = "memory"
     config.checkpoint.every = 200
     config.checkpoint.best_metric = "accuracy"
-    config.checkpoint.best_mode = "max"
     return config

@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
             eps=1e-8,
             momentum=0.9,
             nesterov=False,
-            weight_decay=0.0,  # not applied to biases and normalisation parameters
+            weight_decay=0.0,  # of kernels; see optim.decays
             clip_norm=0.0,  # global norm of the gradient; 0: off
             sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
             layer_decay=1.0,  # learning rate of each block over that of the next one; 1: off
@@ -190,6 +190,9 @@ def get_config() -> ConfigDict:
             cache="none",  # none, memory (decoded crops; small sets)
             cache_megabytes=2048,
             max_bad_fraction=0.1,  # more unreadable records than this stop the run
+            # Go on with a run, sweep or cross-validation though its data have changed since it
+            # began; they are recorded anew. False: such a run is refused, naming the difference.
+            accept_changed=False,
         )
     )
 
@@ -211,8 +214,9 @@ def get_config() -> ConfigDict:
         dict(
             every=200,  # steps
             keep=2,  # latest ones kept, beside the best
-            best_metric="loss",  # a validation metric
-            best_mode="min",
+            # A validation metric; the loss is that of the outputs which are trained.
+            best_metric="loss",
+            best_mode="auto",  # auto (known for every metric), max, min
         )
     )
 
@@ -262,7 +266,7 @@ def reliability(**changes: Any) -> FieldReference:
             heads=4,  # of the attention
             attention_per_class=1,  # outputs of the attention; with "batch"
             correction="weighted",  # weighted (= both), geometric, attentive, off, trust
-            ramp_steps=0,  # of "trust"; 0: the length of the run, if num_steps is set
+            ramp_steps=0,  # of "trust"; 0: all steps that train classes, if num_steps is set
             temperature=1.0,  # of the primary logits
             epsilon=1e-4,  # of the confidence weights
             detach_confidence=False,  # no gradient through confidences

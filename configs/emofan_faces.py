@@ -50,5 +50,4 @@ def get_config() -> ConfigDict:
 
     config.checkpoint.every = 100
     config.checkpoint.best_metric = "f1_macro"
-    config.checkpoint.best_mode = "max"
     return config

@@ -55,5 +55,4 @@ def get_config() -> ConfigDict:
     config.data.augment = "poster"
 
     config.checkpoint.best_metric = "accuracy"
-    config.checkpoint.best_mode = "max"
     return config

@@ -49,5 +49,4 @@ def get_config() -> ConfigDict:
 
     config.checkpoint.every = 500
     config.checkpoint.best_metric = "balanced_accuracy"
-    config.checkpoint.best_mode = "max"
     return config

@@ -68,5 +68,4 @@ def get_config() -> ConfigDict:
     config.data.crop = "whole"
 
     config.checkpoint.best_metric = "accuracy"
-    config.checkpoint.best_mode = "max"
     return config

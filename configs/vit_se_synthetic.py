@@ -46,5 +46,4 @@ def get_config() -> ConfigDict:
     config.data.augment_overrides.contrast = 0.2
     config.checkpoint.every = 1000
     config.checkpoint.best_metric = "accuracy"
-    config.checkpoint.best_mode = "max"
     return config

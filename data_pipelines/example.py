@@ -29,6 +29,8 @@ NUM_LANDMARKS = 68
 # Landmarks end at the brows; the box of a face reaches above them by this part of their height.
 FOREHEAD = 0.2
 MISSING_ID = -1
+# Fields of an example that a model can learn.
+LABELS = frozenset({"expression", "valence_arousal", "landmarks"})
 
 # Each data set keeps its own order (the numbers in its files); a config can map to another.
 LABEL_ORDERS: dict[str, tuple[str, ...]] = {

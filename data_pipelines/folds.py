@@ -55,6 +55,22 @@ class Subset:
     def __getitem__(self, i: int) -> dict[str, Any]:
         return self.base[int(self.rows[i])]
 
+    def record_columns(self) -> dict[str, Any]:
+        """Returns the columns of the chosen records, as `fingerprint` compares them."""
+        if not hasattr(self.base, "record_columns"):
+            return {"person": self.persons}
+        columns = self.base.record_columns()
+        return {
+            name: column[self.rows]
+            if isinstance(column, np.ndarray)
+            else [column[i] for i in self.rows.tolist()]
+            for name, column in columns.items()
+        }
+
+    def record_facts(self) -> dict[str, Any]:
+        """Returns what `fingerprint` compares of all records of the base together."""
+        return self.base.record_facts() if hasattr(self.base, "record_facts") else {}
+
     def describe(self, i: int) -> str:
         return self.base.describe(int(self.rows[i]))
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import datasets, locks
+from data_pipelines import datasets, disk, locks
 from data_pipelines.example import FOREHEAD, NUM_LANDMARKS, DataError
 from data_pipelines.resampling import resample
 
@@ -81,6 +81,7 @@ def run(builder: Any) -> bool:
 
     Raises:
       DataError: the wrong folder, or another run is at work.
+      disk.DiskFullError: there is no room for the records.
     """
     target = Path(builder.data_dir)
     if (target / "affect.json").is_file():
@@ -88,7 +89,7 @@ def run(builder: Any) -> bool:
     # Looking for the layout costs nothing and fails before anything is written.
     builder.locate(builder.manual_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_run(target.parent / ".lock"):
+    with disk.explained(target), _only_run(target.parent / ".lock"):
         _remove_leftovers(target)
         with tempfile.TemporaryDirectory() as downloads, _quiet_tfds():
             builder.download_and_prepare(download_dir=downloads)
@@ -322,7 +323,8 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
       model: folder of a model with 68 heatmaps, as `affect_jax.convert` or training writes it.
 
     Raises:
-      DataError: there is no such model, or it gives no heatmaps of 68 landmarks.
+      DataError: there is no such model, it gives no heatmaps of 68 landmarks, or it was not trained
+        for them.
     """
     # The only place where this package knows of the other one, and only when asked to.
     import affect_jax
@@ -348,6 +350,12 @@ def load_landmarker(model: str) -> Callable[[Sequence[np.ndarray], np.ndarray], 
         raise DataError(
             f"--landmarks: {model} was trained on whole pictures, not on faces cut out by their "
             "box; train one with data.crop=auto, as configs/fan_synthetic.py does"
+        )
+    trained_for = predictor.loaded.provenance.get("trained_for")
+    if trained_for is not None and "landmarks" not in trained_for:
+        raise DataError(
+            f"--landmarks: {model} was trained for {', '.join(trained_for)}, not for landmarks: "
+            "its heatmaps are attention; train one as configs/fan_synthetic.py does"
         )
     crop_scale = follows / (1 + seen.margin)
     return functools.partial(find_landmarks, points, size=size, crop_scale=crop_scale)

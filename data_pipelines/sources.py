@@ -107,6 +107,22 @@ class TableSource:
         """Path of picture i as the manifest writes it."""
         return self._paths[i]
 
+    def record_columns(self) -> dict[str, Any]:
+        """Returns what `fingerprint` compares of each record; paths are relative where they can be,
+        so that the files may be moved."""
+        root = os.path.join(os.path.abspath(self._root), "")
+        columns: dict[str, Any] = {
+            "path": [p.removeprefix(root) for p in self._paths],
+            "person": ["" if n == p else n for n, p in zip(self.persons, self._paths, strict=True)],
+            "valence_arousal": self._valence_arousal,
+        }
+        optional = {"landmarks": self._landmarks, "box": self._box, "attributes": self._attributes}
+        return columns | {k: v for k, v in optional.items() if v is not None}
+
+    def record_facts(self) -> dict[str, Any]:
+        """Returns what `fingerprint` compares of all records together: nothing."""
+        return {}
+
     def describe(self, i: int) -> str:
         """`manifest.csv:17 (images/a.jpg)`."""
         row = f":{self._rows[i]}" if self._rows[i] else ""

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import leakage
+from data_pipelines import disk, leakage
 from data_pipelines import persons as person_splits
 from data_pipelines.example import DataError, Source
 
@@ -140,8 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.output and not Path(args.output).absolute().parent.is_dir():
             raise DataError(f"--output: there is no folder {Path(args.output).parent}")
         sources = _sources(args)
-        return _folds(args, sources) if args.command == "folds" else _leakage(args, sources)
-    except DataError as e:
+        with disk.explained(args.output or ""):
+            return _folds(args, sources) if args.command == "folds" else _leakage(args, sources)
+    except (DataError, disk.DiskFullError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
 

@@ -203,6 +203,15 @@ class SyntheticFaces:
         """int32 [n, 3], in the order of `attribute_names`."""
         return identity.attributes(self._fold(_PERSON, self.persons))
 
+    def record_columns(self) -> dict[str, Any]:
+        """Returns what `fingerprint` compares of each record; the rest is drawn from `options`."""
+        return {"person": [str(p) for p in self.persons.tolist()]}
+
+    def record_facts(self) -> dict[str, Any]:
+        """Returns what all records are drawn from."""
+        drawn_from = {name: getattr(self, name) for name in ("seed", "version", "image_size")}
+        return {"synthetic": drawn_from | dataclasses.asdict(self.options)}
+
     def describe(self, i: int) -> str:
         """Where record i comes from, for messages."""
         labels = self._draw_labels(np.array([i]))

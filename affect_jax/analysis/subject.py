@@ -15,7 +15,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import data as data_lib
-from affect_jax import model_io, restore
+from affect_jax import data_record, model_io, restore
 from affect_jax.analysis.calibration import log_softmax
 from affect_jax.errors import UserError, nearest
 from affect_jax.parallel import Mapper
@@ -57,6 +57,8 @@ class Subject:
           UserError: if there is no such split, or its classes are not the model's.
         """
         sources = data_lib.make_sources(self.config)
+        if restore.is_workdir(self.path):
+            data_record.check_own(self.path, self.config, sources)
         if split not in sources:
             raise UserError(f"--split {split}: {nearest(split, sources)}")
         source = sources[split]

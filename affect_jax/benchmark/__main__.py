@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUITES = ("cost", "input", "synthetic", "train")
+SUITES = ("cost", "input", "smoke", "synthetic", "train")
 
 
 def main(arguments: list[str] | None = None) -> int:

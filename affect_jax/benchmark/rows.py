@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from affect_jax.errors import UserError
+from data_pipelines import disk
 
 REPEATS = 7
 
@@ -85,13 +86,14 @@ def rates(
 def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | None) -> int:
     """Measures, prints the table, writes the rows where asked for; returns the exit status."""
     try:
-        results = measure()
-    except UserError as error:
+        with disk.explained(json_path or ""):
+            results = measure()
+            print(table(results))
+            if json_path:
+                save(results, json_path)
+    except (UserError, disk.DiskFullError) as error:
         print(f"affect_jax: {error}", file=sys.stderr)
         return 2
-    print(table(results))
-    if json_path:
-        save(results, json_path)
     return 0
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 from flax import nnx
 
 from affect_jax import config as config_lib
@@ -25,6 +26,7 @@ from affect_jax import step as step_lib
 from affect_jax import systems
 from affect_jax.benchmark import flops, peer, rows
 from affect_jax.parallel import AXIS, Mapper, check_batch_size
+from affect_jax.systems.base import Phase
 from affect_jax.train_state import take_apart
 
 SUITE = "train"
@@ -135,12 +137,7 @@ def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], floa
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100, None)
     phase = phases.all[-1]
-    _, params, stats = take_apart(model)
-    optimizer, _ = phases.optimizer(phase, params)
-    state = {"step": jnp.zeros((), jnp.int32), "params": params, "stats": stats}
-    if config.ema_decay:
-        state["ema"] = {"params": params, "stats": stats}
-    state["opt"] = optimizer.init(phases.trained(phase, params))
+    state, optimizer = fresh_state(config, model, phases, phase)
     held = [mapper.replicate(state)]
     train_step = phases.compiled(phase, optimizer)
     batch = mapper.place(random_batch(config))
@@ -156,7 +153,22 @@ def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], floa
     return run
 
 
-def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+def fresh_state(
+    config: ml_collections.ConfigDict, model: nnx.Module, phases: step_lib.Phases, phase: Phase
+) -> tuple[dict[str, Any], optax.GradientTransformation]:
+    """The train state in which `phase` would begin with the model as it is, and its optimizer."""
+    _, params, stats = take_apart(model)
+    optimizer, _ = phases.optimizer(phase, params)
+    state = {"step": jnp.zeros((), jnp.int32), "params": params, "stats": stats}
+    if config.ema_decay:
+        state["ema"] = {"params": params, "stats": stats}
+    state["opt"] = optimizer.init(phases.trained(phase, params))
+    return state, optimizer
+
+
+def random_batch(
+    config: ml_collections.ConfigDict, classes: int = len(_CLASSES)
+) -> dict[str, np.ndarray]:
     """A batch of B noise pictures of side S and labels: `image` uint8 [B, S, S, 3], `expression`
     int32 [B], `valence_arousal` float32 [B, 2] in [-1, 1], `landmarks` float32 [B, 68, 2] pixels,
     `mask` bool [B]."""
@@ -164,7 +176,7 @@ def random_batch(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     count, side = config.batch_size, config.data.image_size
     return {
         "image": rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
-        "expression": rng.integers(0, len(_CLASSES), count).astype(np.int32),
+        "expression": rng.integers(0, max(classes, 1), count).astype(np.int32),
         "valence_arousal": rng.uniform(-1, 1, (count, 2)).astype(np.float32),
         "landmarks": rng.uniform(0, side, (count, 68, 2)).astype(np.float32),
         "mask": np.ones(count, bool),

@@ -44,6 +44,10 @@ he_normal_fan_out = normal(lambda shape: math.sqrt(2 / math.prod((*shape[:-2], s
 lecun_normal = normal(lambda shape: math.sqrt(1 / math.prod(shape[:-1])))
 
 
+class Counter(nnx.BatchStat):
+    """A statistic that counts steps of a run: it has no average, and belongs to that run alone."""
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, with the running statistics of PyTorch.
 

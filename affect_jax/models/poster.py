@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from affect_jax.models.attention import attend
 from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.ir50 import IR50
@@ -79,12 +80,8 @@ class WindowCrossAttention(nnx.Module):
         split = (b, p, self.heads, c // self.heads)
         key, value = (y.reshape(split) for y in jnp.split(self.key_value(x), 2, axis=-1))
         wide = jnp.promote_types(jnp.float32, x.dtype)
-        scores = jnp.einsum(
-            "bqhd,bkhd->bhqk", queries.reshape(split), key, preferred_element_type=wide
-        )
         bias = self.position_bias[...].astype(wide)[relative_positions(self.window)]
-        shares = jax.nn.softmax(scores / math.sqrt(split[-1]) + bias.transpose(2, 0, 1))
-        y = jnp.einsum("bhqk,bkhd->bqhd", shares.astype(x.dtype), value)
+        y = attend(queries.reshape(split), key, value, bias=bias.transpose(2, 0, 1))
         return self.output(y.reshape(b, p, c))
 
 

@@ -18,7 +18,8 @@ from flax import nnx
 from jax import lax
 
 from affect_jax.errors import nearest
-from affect_jax.models.layers import Layers, normal
+from affect_jax.models.attention import attend
+from affect_jax.models.layers import Counter, Layers, normal
 
 SCOPES = ("example", "batch")
 CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
@@ -154,12 +155,8 @@ class BatchAttention(nnx.Module):
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:
     """Multi-head attention of [S, Q, F] to [S, K, F]; heads are cut from the last axis."""
 
-    def split(x):
-        return x.reshape(*x.shape[:2], heads, -1)
-
-    q, k, v = split(q), split(k), split(v)
-    scores = jnp.einsum("sqhf,skhf->shqk", q * q.shape[-1] ** -0.5, k)
-    attended = jnp.einsum("shqk,skhf->sqhf", jax.nn.softmax(_cut(scores)), v)
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
+    attended = attend(q, k, v, largest=_LARGEST_LOGIT)
     return attended.reshape(*attended.shape[:2], -1)
 
 
@@ -188,7 +185,7 @@ class Reliability(nnx.Module):
       correction: "weighted" or "both": as above. "geometric", "attentive": t is that one alone.
         "off": L = l. "trust": the official blend, L = (1 - r) l + r (c_l l + (1 - c_l) t), where r
         rises from 0 to 1 in `ramp_steps` training steps.
-      ramp_steps: of "trust"; 0: r is 1 from the start. (In a config 0 is the length of the run,
+      ramp_steps: of "trust"; 0: r is 1 from the start. (In a config 0 is what trains the classes,
         which `systems.base` puts in.)
       temperature: divides the primary logits.
       epsilon: of the confidence weights.
@@ -259,7 +256,7 @@ class Reliability(nnx.Module):
                 features, n_expression, attention_per_class, heads, make
             )
         if correction == "trust" and ramp_steps:
-            self.steps = nnx.BatchStat(jnp.zeros((), make.output_dtype))
+            self.steps = Counter(jnp.zeros((), make.output_dtype))
 
     @classmethod
     def of(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from affect_jax.models.attention import IMPLEMENTATIONS, attend, serves_cudnn
 from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
@@ -24,7 +25,6 @@ from affect_jax.models.tap import feature_map
 PATCH = 16
 # The published networks'; PyTorch's own default is ten times larger.
 LAYER_NORM_EPSILON = 1e-6
-ATTENTIONS = ("auto", "xla", "cudnn")
 POOLS = ("token", "mean")
 
 _small_normal = normal(0.02)
@@ -114,7 +114,7 @@ class Attention(nnx.Module):
     """Self-attention of all heads. Rows of the packed projection: (query, key, value), heads, dim.
 
     `implementation` "auto" takes cuDNN's fused kernel for 16-bit types on a GPU, and XLA's
-    everywhere else.
+    everywhere else: see `models.attention`.
     """
 
     def __init__(self, width: int, heads: int, implementation: str, make: Layers):
@@ -127,26 +127,9 @@ class Attention(nnx.Module):
         batch, tokens, width = x.shape
         packed = self.qkv(x.reshape(-1, width))
         packed = packed.reshape(batch, tokens, 3, self.heads, width // self.heads)
-        if weights is None and self._fused(x.dtype):
-            q, k, v = (packed[:, :, i] for i in range(3))
-            mixed = jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
-        else:
-            # Heads in front: on CPU a third faster than `dot_product_attention`.
-            q, k, v = packed.transpose(2, 0, 3, 1, 4)
-            wide = jnp.promote_types(jnp.float32, x.dtype)
-            scores = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=wide)
-            shares = jax.nn.softmax(scores / math.sqrt(q.shape[-1]))
-            if weights is not None:
-                weights.append(shares)
-            mixed = (shares.astype(v.dtype) @ v).swapaxes(1, 2)
+        q, k, v = (packed[:, :, i] for i in range(3))
+        mixed = attend(q, k, v, implementation=self.implementation, weights=weights)
         return self.out(mixed.reshape(-1, width)).reshape(x.shape)
-
-    def _fused(self, dtype: Any) -> bool:
-        return self.implementation != "xla" and _cudnn_serves(dtype)
-
-
-def _cudnn_serves(dtype: Any) -> bool:
-    return jnp.finfo(dtype).bits == 16 and jax.default_backend() == "gpu"
 
 
 class MLP(nnx.Module):
@@ -231,12 +214,16 @@ class ViT(nnx.Module):
         axis_name: str | None = None,
         rngs: nnx.Rngs,
     ):
-        for name, value, known in (("pool", pool, POOLS), ("attention", attention, ATTENTIONS)):
+        for name, value, known in (
+            ("pool", pool, POOLS),
+            ("attention", attention, IMPLEMENTATIONS),
+        ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if attention == "cudnn" and not _cudnn_serves(dtype):
+        if attention == "cudnn" and not serves_cudnn(dtype):
             raise ValueError(
-                "attention='cudnn' needs a GPU and a 16-bit dtype, and there is "
+                "attention='cudnn' needs a GPU and a 16-bit dtype (see "
+                "models.attention.serves_cudnn), and there is "
                 f"{jax.default_backend()} and {jnp.dtype(dtype).name}; use 'auto' or 'xla'"
             )
         if n_expression < 0 or depth < 0:

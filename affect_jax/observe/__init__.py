@@ -15,7 +15,7 @@ from affect_jax.observe.rows import (
     swap_folder,
     write_atomically,
 )
-from affect_jax.observe.tables import count_images, results_table
+from affect_jax.observe.tables import count_images, higher_is_better, results_table
 
 __all__ = [
     "EVALUATIONS_FILE",
@@ -26,6 +26,7 @@ __all__ = [
     "Throughput",
     "count_images",
     "duration",
+    "higher_is_better",
     "quiet_orbax",
     "read_metrics",
     "results_table",

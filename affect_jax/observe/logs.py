@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from data_pipelines import disk
 
 
 class _LogHandler(logging.Handler):
@@ -40,16 +45,49 @@ _ORBAX_CHATTER = (
     "CheckpointManagerOptions.read_only=True, setting ",
     "Given directory is read only=",
     "Type handler registry type ",
+    "Metadata file does not exist: ",
 )
 
 
 def _matters(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(_ORBAX_CHATTER)
+    # Whoever waits for a save gets its error too; Orbax logs it in every thread it passes.
+    error = record.exc_info[1] if record.exc_info else None
+    told = disk.is_full(error) or _is_echo(error)
+    return not told and not str(record.msg).startswith(_ORBAX_CHATTER)
 
 
 def quiet_orbax() -> None:
-    """Drops the warnings of reading a checkpoint, in commands that set up no logging as well."""
-    logging.getLogger("absl").addFilter(_matters)  # the same one is added once
+    """Drops the warnings of reading a checkpoint, and the echoes of a full disk.
+
+    In commands that set up no logging as well.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_matters)  # the same one is added once
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
+    if not isinstance(threading.excepthook, _Hook):
+        threading.excepthook = _Hook(threading.excepthook)
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    """Whether an error only follows from a read or write that failed before it.
+
+    TensorStore has one for every array that is ready after the first has failed, and Orbax's
+    threads one when the command has ended meanwhile.
+    """
+    follows = ("Event loop is closed", "cannot schedule new futures after")
+    return isinstance(error, RuntimeError) and str(error).startswith(follows)
+
+
+class _Hook:
+    """An excepthook of threads, or of what cannot be raised, that leaves echoes out."""
+
+    def __init__(self, show: Callable[[Any], None]):
+        self._show = show
+
+    def __call__(self, caught: Any) -> None:
+        if not _is_echo(caught.exc_value):
+            self._show(caught)
 
 
 def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines import disk
+
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "eval.jsonl"
 _RESERVED = frozenset({"step", "split", "time", "final"})
@@ -258,11 +260,15 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part of it."""
+    """Writes a file so that a reader sees the old content or the new one, never a part of it.
+
+    Raises:
+        OSError: the file cannot be written; the message says which, and what to do.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with _explained(path), open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -288,13 +294,10 @@ def swap_folder(new: Path, folder: Path) -> None:
 def _explained(path: Path) -> Iterator[None]:
     """Adds to an operating system's error which file it was and what can be done about it."""
     try:
-        yield
+        with disk.explained(path):
+            yield
     except OSError as error:
         advice = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again, "
-            "it goes on from the last checkpoint",
-            errno.EDQUOT: "your disk quota is used up; free some space and run the same command "
-            "again, it goes on from the last checkpoint",
             errno.EACCES: "no permission to write there; choose another --workdir",
             errno.EROFS: "the file system is read-only; choose another --workdir",
         }.get(error.errno)

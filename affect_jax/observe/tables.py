@@ -50,6 +50,12 @@ def describe(name: str) -> tuple[str, str, bool | None]:
     return "Other", name.replace("_", " "), None
 
 
+def higher_is_better(name: str) -> bool | None:
+    """Returns whether the higher of two values of a metric is better; None: neither or unknown."""
+    higher = describe(name)[2]
+    return describe(name.removesuffix("_primary"))[2] if higher is None else higher
+
+
 def count_images(evaluated: int, total: int | None = None) -> str:
     """How many images were evaluated, and of how many where some could not be read.
 

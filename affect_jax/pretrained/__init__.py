@@ -6,6 +6,7 @@ from affect_jax.pretrained.conversion import (
     convert,
     convert_state,
     is_converted,
+    trained_for,
 )
 from affect_jax.pretrained.files import read_weights
 from affect_jax.pretrained.initialise import InitReport, init_from, merge
@@ -20,4 +21,5 @@ __all__ = [
     "is_converted",
     "merge",
     "read_weights",
+    "trained_for",
 ]

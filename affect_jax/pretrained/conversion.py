@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -20,6 +22,7 @@ from affect_jax.pretrained import description, fan, poster, resnet, vit
 from affect_jax.pretrained.files import open_weights
 from affect_jax.pretrained.names import Released
 from affect_jax.train_state import take_apart
+from data_pipelines.example import LABELS
 
 _SHOWN = 10
 _OFFICIAL_LEAF = {
@@ -132,6 +135,36 @@ def convert(
 def is_converted(loaded: model_io.LoadedModel) -> bool:
     """Whether a model directory was written by `convert` and has not been trained since."""
     return "source_sha256" in loaded.provenance
+
+
+def trained_for(loaded: model_io.LoadedModel) -> frozenset[str]:
+    """Label fields that a model directory was trained for, as far as it tells.
+
+    One exported from a run says so itself. Released weights come with all heads trained. Of any
+    other, class names show that the classes were trained; valence and arousal are taken to be if
+    the model gives nothing else.
+
+    Raises:
+      UserError: if what it says is no list of label fields.
+    """
+    said = loaded.provenance.get("trained_for")
+    if said is not None:
+        fields = {said} if isinstance(said, str) else set(said)
+        if not fields <= LABELS | {"attributes", "expression_probs"}:
+            raise UserError(
+                f"provenance.trained_for in {model_io.MODEL_FILE} is {said!r}; it may hold "
+                + ", ".join(sorted(LABELS))
+            )
+        return frozenset(fields & LABELS)
+    size = loaded.preprocessing.image_size
+    outputs = nnx.eval_shape(loaded.model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+    heads = {"expression": "logits", "valence_arousal": "valence", "landmarks": "heatmaps"}
+    there = {field for field, name in heads.items() if name in outputs}
+    if is_converted(loaded):
+        return frozenset(there)
+    if "expression" in there:
+        return frozenset({"expression"} if loaded.class_names else ())
+    return frozenset(there & {"valence_arousal"})
 
 
 class NotOfThisKind(UserError):

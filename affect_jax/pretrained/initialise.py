@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,15 @@ def init_from(
         part: {f"{root}{path}": x for path, x in named.items()} for part, named in given.items()
     }
     reported = (*report.skipped, *optional)
-    merged, found = merge(own, given, root=root, head=head, allow=(*allow, *reported), where=where)
+    merged, found = merge(
+        own,
+        given,
+        root=root,
+        head=head,
+        allow=(*allow, *reported),
+        where=where,
+        counters=take_apart(model)[0].counters,
+    )
     report.loaded, report.missing = found.loaded, found.missing
     report.skipped |= found.skipped
     nnx.update(model, nnx.state(model_io.with_arrays(model, merged), (nnx.Param, nnx.BatchStat)))
@@ -249,12 +257,13 @@ def merge(
     head: str | None = None,
     allow: Sequence[str] = (),
     where: str = "the source",
+    counters: Collection[str] = (),
 ) -> tuple[dict[str, dict[str, Any]], InitReport]:
     """`own` with the arrays of `given` that have the same path and shape, and a report.
 
     Both are `{"params": {path: array}, "stats": {path: array}}`. Paths outside of `root` may be
     missing from `given`; those of `head` may be missing or have another shape; those that begin
-    with a prefix in `allow` may differ in any way.
+    with a prefix in `allow` may differ in any way. Those in `counters` stay those of `own`.
 
     Raises:
       UserError: listing all other differences.
@@ -265,7 +274,9 @@ def merge(
         source = given.get(part, {})
         merged[part] = dict(named)
         for path, value in named.items():
-            if path not in source:
+            if path in counters:
+                report.missing.append(path)  # this run begins
+            elif path not in source:
                 report.missing.append(path)
                 if path.startswith(root) and not _under(path, mine):
                     problems.append(f"{path} {value.shape}: only in the model")

@@ -13,6 +13,7 @@ from typing import Any
 
 from affect_jax.errors import UserError
 from affect_jax.report.build import write_html
+from data_pipelines import disk
 
 # Options that act on pictures alone.
 _OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points")
@@ -50,16 +51,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
     try:
-        if options.pictures is None:
-            if given:
-                raise UserError(
-                    f"--{next(iter(given))} is for pictures; add --pictures NAMES to draw some, or "
-                    "leave it out for the page"
-                )
-            print(write_html(options.workdir, options.output))
-        else:
-            for path in _pictures(options, given):
-                print(path)
+        with disk.explained(options.output or options.workdir):
+            if options.pictures is None:
+                if given:
+                    raise UserError(
+                        f"--{next(iter(given))} is for pictures; add --pictures NAMES to draw "
+                        "some, or leave it out for the page"
+                    )
+                print(write_html(options.workdir, options.output))
+            else:
+                for path in _pictures(options, given):
+                    print(path)
     except (UserError, OSError) as error:
         print(f"affect_jax.report: {error}", file=sys.stderr)
         return 2

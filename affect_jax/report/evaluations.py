@@ -13,24 +13,12 @@ import ml_collections
 import numpy as np
 
 from affect_jax import config as config_lib
+from affect_jax.data import place_of
 from affect_jax.observe import swap_folder, write_atomically
 from affect_jax.report import classes, predictions, style
 from affect_jax.report.build import FOLDER, Source
 
 EVALUATIONS_FOLDER = f"{FOLDER}/evaluations"
-_FIELDS = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
-
-
-def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
-    """Which data a `config.data` names: its source and the fields that matter to it.
-
-    Paths are absolute, so that two ways of writing one make no difference.
-    """
-    place = {"source": data.source}
-    for key in _FIELDS.get(data.source, ()):
-        path = key != "dataset" and data[key]
-        place[key] = str(Path(data[key]).expanduser().resolve()) if path else data[key]
-    return place
 
 
 def write(

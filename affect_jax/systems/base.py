@@ -17,6 +17,7 @@ from affect_jax.models.layers import BatchNorm
 from affect_jax.models.reliability import SETTINGS, settings_of
 from affect_jax.systems.arbex import check_loss
 from affect_jax.train_state import take_apart
+from data_pipelines.example import LABELS
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class System:
       class_counts: training examples of each class, for class weights.
 
     Attributes:
+      has: label fields to learn and measure by.
       balancing: settings of the model's `Reliability` where they are not its defaults; None if the
         model has no such part.
 
@@ -113,8 +115,20 @@ class System:
                     'config.model.reliability.correction = "trust" is ramped in over the run where '
                     "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
                 )
-            settings["ramp_steps"] = self.config.num_steps
+            steps = self.config.num_steps
+            settings["ramp_steps"] = steps - self.first_steps(steps)
         return settings
+
+    @property
+    def supervised(self) -> frozenset[str]:
+        """Label fields that the loss trains: what a checkpoint may be chosen by."""
+        return self.has & LABELS
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Label fields whose outputs mean something: `supervised`, and what was learnt before and
+        stays as it is. A model teaches, and is measured by, nothing else."""
+        return self.supervised
 
     def model_arguments(self) -> dict[str, Any]:
         """Constructor arguments of the model, JSON-able."""
@@ -173,6 +187,10 @@ class System:
                     + nearest(pattern, paths)
                 )
 
+    def first_steps(self, total_steps: int) -> int:
+        """Steps of a run of `total_steps` before the phase in which its classes are trained."""
+        return 0
+
     def phases(self, total_steps: int) -> list[Phase]:
         """Phases of a run of `total_steps` in order; the first starts at step 0."""
         return [Phase("train", 0)]
@@ -219,8 +237,8 @@ class System:
         """Per-example arrays that metrics and the report use: logits, valence, arousal,
         landmarks (pixels of the input); of a model with reliability balancing what
         `metrics_reliability` takes."""
-        names = ("logits", "primary", "corrected") if "expression" in self.has else ()
-        if "valence_arousal" in self.has:
+        names = ("logits", "primary", "corrected") if "expression" in self.known else ()
+        if "valence_arousal" in self.known:
             names += ("valence", "arousal")
         kept = {k: outputs[k] for k in names if k in outputs}
         if "primary" in kept and "anchor_distances" in outputs:
@@ -230,7 +248,7 @@ class System:
 
     def extra_metrics(self, min_count: int) -> list[Any]:
         """Fresh accumulators beside those that the labels of the data ask for."""
-        if self.balancing is None or "expression" not in self.has:
+        if self.balancing is None or "expression" not in self.known:
             return []
         anchors = (SETTINGS | self.balancing)["anchors"]
         return [ReliabilityStatistics(self.num_classes, anchors, min_count)]

@@ -11,7 +11,7 @@ import ml_collections
 
 from affect_jax.config import ConfigError
 from affect_jax.systems.base import Phase, System
-from affect_jax.systems.emofan import Terms, emofan_loss
+from affect_jax.systems.emofan import Terms, emofan_loss, learnt
 
 
 class ClassifierSystem(System):
@@ -58,19 +58,13 @@ class ClassifierSystem(System):
         phase: Phase,
         teacher: dict[str, jax.Array] | None,
     ) -> tuple[jax.Array, Terms]:
-        unused = {"landmarks"}
-        if "valence_arousal" not in self.has:
-            unused |= {"valence_arousal", "valence", "arousal"}
-
-        def used(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            return {name: array for name, array in arrays.items() if name not in unused}
-
+        labels = {name: array for name, array in batch.items() if name != "landmarks"}
         return emofan_loss(
             outputs,
-            used(batch),
+            learnt(labels, self.has),
             key=key,
             config=self.config,
             axis_name=axis_name,
-            teacher=None if teacher is None else used(teacher),
+            teacher=None if teacher is None else learnt(teacher, self.has),
             class_weights=self.class_weights,
         )

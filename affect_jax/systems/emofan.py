@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
-from affect_jax import losses
+from affect_jax import losses, optim
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.systems.arbex import reliability_terms
@@ -22,7 +22,21 @@ from affect_jax.systems.fan import landmark_loss, landmarks_of
 log = logging.getLogger(__name__)
 
 Terms = dict[str, jax.Array]
+# Layers of a landmark trunk, the first and the last: one that `optimizer.freeze` spares trains.
+_TRUNK = ("fan/stem_conv/kernel", "fan/stacks/0/heatmaps/kernel")
 _REGRESSIONS = ("shake_shake", "ccc", "mse", "pcc", "none")
+
+
+def learnt(arrays: dict[str, jax.Array], has: frozenset[str]) -> dict[str, jax.Array]:
+    """Labels or outputs without valence and arousal where the data have none.
+
+    As labels they would add terms that are always 0; a student is not measured by them, and so a
+    teacher does not teach them.
+    """
+    if "valence_arousal" in has:
+        return arrays
+    absent = ("valence_arousal", "valence", "arousal")
+    return {name: array for name, array in arrays.items() if name not in absent}
 
 
 def emofan_loss(
@@ -40,7 +54,8 @@ def emofan_loss(
     Categories: cross-entropy (eq. 5), with a teacher (1 - w) CE + w KL(p_teacher || p_student)
     (eq. 7, w = `distillation_weight`). Valence and arousal: (a L_MSE + b L_PCC + c L_CCC) /
     (a + b + c) with a, b, c drawn once a step (eq. 8 to 10), or one of the three alone (eq. 6);
-    with a teacher, its predictions stand in for the labels of every example. Beside these, if
+    with a teacher, its predictions stand in for the labels of every example. What the teacher does
+    not give is learnt from labels alone. Beside these, if
     `heatmap_weight` is not 0, that multiple of the landmark loss; and beside the categories of a
     model with reliability balancing, the losses of `systems.arbex`. What a batch has no label for
     adds 0.
@@ -52,7 +67,8 @@ def emofan_loss(
         key: the same on all replicas.
         config: fields of `loss`: regression, categories, label_smoothing, distillation_weight,
             heatmap_weight, heatmap_sigma.
-        teacher: the teacher's outputs for the same images; used if `distillation_weight` is not 0.
+        teacher: the teacher's trained outputs for the same images, of `logits`, `valence` and
+            `arousal`; used if `distillation_weight` is not 0.
         class_weights: see `losses.parse_class_weights`.
     Raises:
         ConfigError: an unknown regression, a missing teacher, or an output that the model lacks.
@@ -84,12 +100,12 @@ def emofan_loss(
             class_weights=class_weights,
             **shared,
         )
-        total = (1 - share) * terms["cross_entropy"]
-        if share:
+        total = terms["cross_entropy"]
+        if share and "logits" in teacher:
             terms["distillation"] = losses.distillation_divergence(
                 logits, teacher["logits"], **shared
             )
-            total += share * terms["distillation"]
+            total = (1 - share) * total + share * terms["distillation"]
         if "primary" in outputs:
             added, more = reliability_terms(outputs, labels, config=config, **shared)
             total, terms = total + added, terms | more
@@ -117,10 +133,38 @@ def emofan_loss(
 class EmoFANSystem(System):
     """EmoFAN, or any model with the same outputs (ResNet-18 as the paper's baseline)."""
 
+    @property
+    def supervised(self) -> frozenset[str]:
+        section = self.config.loss
+        untrained = {
+            "expression": not section.categories,
+            "valence_arousal": section.regression == "none",
+            "landmarks": not (section.heatmap_weight and self._trunk_trains()),
+        }
+        return frozenset(name for name in super().supervised if not untrained[name])
+
+    @property
+    def known(self) -> frozenset[str]:
+        # Heatmaps of a trunk that trains on without landmarks are attention, not landmarks.
+        learnt_before = self.config.landmark_stage.steps or self.config.init_from
+        if learnt_before and not self._trunk_trains():
+            return self.supervised | {"landmarks"}
+        return self.supervised
+
+    def _trunk_trains(self) -> bool:
+        """Returns whether the trunk, if there is one, trains after the landmark stage."""
+        frozen = self.config.optimizer.freeze
+        return self.config.model.get("train_trunk", True) and not all(
+            optim.matches(frozen, path) for path in _TRUNK
+        )
+
     def model_arguments(self) -> dict[str, Any]:
         arguments = super().model_arguments()
         arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         return arguments
+
+    def first_steps(self, total_steps: int) -> int:
+        return min(self.config.landmark_stage.steps, max(total_steps // 2, 1))
 
     def phases(self, total_steps: int) -> list[Phase]:
         """The landmark trunk first, if the config gives it steps, for at most half of the run; then
@@ -143,7 +187,7 @@ class EmoFANSystem(System):
                 'landmarks; set landmark_stage.data to "synthetic", or landmark_stage.steps to 0'
             )
         landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
-        steps = min(stage.steps, max(total_steps // 2, 1))
+        steps = self.first_steps(total_steps)
         if steps < stage.steps:
             log.warning(
                 "config.landmark_stage.steps = %d is cut to %d, half of the run", stage.steps, steps
@@ -188,28 +232,19 @@ class EmoFANSystem(System):
         if phase.name == "landmarks":
             loss = landmark_loss(outputs, batch, config=self.config, axis_name=axis_name)
             return loss, {"heatmap": loss}
-        # Labels that no record of this data has would only add terms that are always 0.
-        absent = {"valence_arousal"} - self.has
         return emofan_loss(
             outputs,
-            {k: v for k, v in batch.items() if k not in absent},
+            learnt(batch, self.has),
             key=key,
             config=self.config,
             axis_name=axis_name,
-            teacher=teacher,
+            teacher=None if teacher is None else learnt(teacher, self.has),
             class_weights=self.class_weights,
         )
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         """Outputs that were trained: what data have no labels for, or no loss, would be noise."""
         kept = super().predictions(outputs, image_size)
-        section = self.config.loss
-        untrained = () if section.categories else ("logits",)
-        untrained += ("valence", "arousal") if section.regression == "none" else ()
-        kept = {name: value for name, value in kept.items() if name not in untrained}
-        # Heatmaps of a trunk that went on training without landmarks are attention, no landmarks.
-        learnt_before = self.config.landmark_stage.steps or self.config.init_from
-        kept_trunk = learnt_before and not self.config.model.get("train_trunk", True)
-        if "heatmaps" in outputs and ("landmarks" in self.has or kept_trunk):
+        if "heatmaps" in outputs and "landmarks" in self.known:
             kept["landmarks"] = landmarks_of(outputs, self.config, image_size)
         return kept

@@ -127,6 +127,8 @@ class TfdsSource:
         self._rows = np.arange(self._total)
         self._lookup: np.ndarray | None = None
         self._person_names = list(meta["person_names"])
+        # Sets that were prepared by an earlier version have none.
+        self._content = meta["splits"][split].get("digest")
         self._name = "/".join(x for x in (meta["dataset"], meta["config"]) if x)
         self.class_names = tuple(meta["class_names"])
         self.num_classes = len(self.class_names)
@@ -195,6 +197,19 @@ class TfdsSource:
             known[p] if p >= 0 else f"{self._name} {self.split} {row}"
             for p, row in zip(self._person_ids.tolist(), self._rows.tolist(), strict=True)
         ]
+
+    def record_columns(self) -> dict[str, Any]:
+        """Returns what `fingerprint` compares of each record."""
+        known = self._person_names
+        return {
+            "row": self._rows,
+            "valence_arousal": self.valence_arousal.astype(np.float32),
+            "person": [known[p] if p >= 0 else "" for p in self._person_ids.tolist()],
+        }
+
+    def record_facts(self) -> dict[str, Any]:
+        """Returns which set it is, and the digest of its pictures and landmarks as prepared."""
+        return {"prepared set": self._name, "content": self._content}
 
     def subset(self, rows: np.ndarray | Sequence[int]) -> "TfdsSource":
         """The records at these positions, in this order."""

@@ -1,6 +1,7 @@
 """Writing a data set: records in order, made by threads, and a book of what was written."""
 
 import collections
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,9 +42,14 @@ class Book:
         self.rejected: list[tuple[str, str]] = []
         self.rejected_persons: set[str] = set()
         self.has: set[str] = set()
+        self._content = hashlib.sha256()
 
     def add(self, example: dict[str, Any], record: Any, person: int) -> None:
         """Notes a record that is written, with the number of its person."""
+        self._content.update(example["image"])
+        self._content.update(example["name"].encode("utf-8", "surrogateescape"))
+        for field in ("landmarks", "box"):
+            self._content.update(np.asarray(example[field], np.float32).tobytes())
         self.labels.append(record.expression)
         self.groups.append(example["group"])
         self.persons.append(person)
@@ -73,6 +79,7 @@ class Book:
             "persons": len({p for p in self.persons if p >= 0}),
             "rejected": len(self.rejected),
             "has": sorted(self.has),
+            "digest": self._content.hexdigest(),
         }
 
 

@@ -50,6 +50,25 @@ def test_nan_never_counts_as_best(tmp_path):
     checkpointer.close()
 
 
+def test_without_a_finite_validation_none_is_the_best(tmp_path):
+    checkpointer = save_all(tmp_path, {1: float("nan"), 2: float("inf"), 3: None}, keep=3)
+    with pytest.raises(UserError, match=r"no finite 'score' for any.*\[1, 2, 3\].*learning_rate"):
+        checkpointer.resolve("best")
+    assert checkpointer.resolve("latest") == 3
+    checkpointer.close()
+
+
+def test_the_mode_follows_the_metric(tmp_path):
+    checkpointer = Checkpointer(tmp_path, best_metric="accuracy", keep=1)
+    for step, accuracy in {1: 0.3, 2: 0.9, 3: 0.9, 4: 0.2}.items():
+        metrics = {"accuracy": accuracy, "loss": accuracy}
+        checkpointer.save(step, make_state(step), record=record(), metrics=metrics)
+    checkpointer.wait()
+    assert checkpointer.resolve("best") in (2, 3)
+    assert checkpointer.metrics(checkpointer.best_step())["accuracy"] == 0.9
+    checkpointer.close()
+
+
 def test_state_comes_back_bit_for_bit(tmp_path):
     checkpointer = save_all(tmp_path, {7: 0.5})
     restored = checkpointer.restore(7, make_state(0))
@@ -97,6 +116,8 @@ def test_missing_checkpoint_names_those_there_are(tmp_path):
 def test_wrong_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match="best_mode"):
         Checkpointer(tmp_path, best_mode="highest")
+    with pytest.raises(UserError, match="worst checkpoint"):
+        Checkpointer(tmp_path, best_metric="accuracy", best_mode="min")
     with pytest.raises(UserError, match="keep"):
         Checkpointer(tmp_path, keep=0)
 

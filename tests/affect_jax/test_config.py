@@ -11,8 +11,9 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from affect_jax import cells, models, observe
 from affect_jax import config as config_lib
-from affect_jax import models
+from affect_jax.metrics_reliability import known_names
 from affect_jax.models.poster import Poster
 from affect_jax.models.reliability import SETTINGS
 from configs import arbex_official_rafdb, arbex_rafdb, arbex_synthetic, base, poster_v2_rafdb
@@ -221,6 +222,76 @@ def test_a_workdir_from_before_a_field_existed_still_fits(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(recorded))
     config_lib.claim_workdir(tmp_path, config)
     assert config_lib.read_workdir_config(tmp_path).data.crop_scale == 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode"),
+    [
+        ("loss", "min"),
+        ("accuracy", "max"),
+        ("recall_sad", "max"),
+        ("nll_primary", "min"),
+        ("f1_macro_primary", "max"),
+        ("valence_ccc", "max"),
+        ("arousal_rmse", "min"),
+        ("nme", "min"),
+        ("nme_auc", "max"),
+        ("ece", "min"),
+        ("correction_worse", "min"),
+    ],
+)
+def test_the_best_mode_follows_the_metric(metric, mode):
+    other = {"max": "min", "min": "max"}[mode]
+    for given in ("auto", "", mode):
+        assert config_lib.selection_mode(metric, given) == mode
+    with pytest.raises(config_lib.ConfigError, match=f"worst checkpoint.*{mode}"):
+        config_lib.selection_mode(metric, other)
+
+
+def test_metrics_whose_better_value_is_not_known():
+    directed = {n for n in known_names() if observe.higher_is_better(n) is not None}
+    assert known_names() - directed == {
+        *("classes_counted", "confidence_primary", "confidence_corrected", "correction_changed"),
+        *("spread_primary", "spread_final", "anchors_never_win"),
+    }
+    with pytest.raises(config_lib.ConfigError, match="neither more nor less"):
+        config_lib.selection_mode("spread_final")
+    assert config_lib.selection_mode("spread_final", "max") == "max"
+    with pytest.raises(config_lib.ConfigError, match="'acuracy' is not a metric; did you mean"):
+        config_lib.selection_mode("acuracy")
+    config = base.get_config()
+    config.checkpoint.best_metric, config.checkpoint.best_mode = "accuracy", "min"
+    with pytest.raises(config_lib.ConfigError, match=r"best_mode = 'min' with best_metric = 'acc"):
+        config_lib.check(config)
+
+
+@pytest.mark.parametrize("then", ["max", "min", "auto"])
+def test_a_run_from_before_the_mode_was_automatic_still_fits(then, tmp_path):
+    config = base.get_config()
+    config.checkpoint.best_metric = "accuracy"
+    config_lib.claim_workdir(tmp_path, config)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    recorded["checkpoint"]["best_mode"] = then
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    for now in ("auto", "max"):
+        config.checkpoint.best_mode = now
+        config_lib.check_workdir(tmp_path, config)
+    assert config_lib.read_workdir_config(tmp_path).checkpoint.best_mode == "auto"
+    config.checkpoint.best_metric = "loss"
+    with pytest.raises(config_lib.ConfigError, match="best_metric: there 'accuracy', now 'loss'"):
+        config_lib.check_workdir(tmp_path, config)
+
+
+def test_a_digest_does_not_depend_on_how_the_mode_is_written():
+    config = base.get_config()
+    digests = []
+    for metric, modes in (("loss", ("auto", "min")), ("accuracy", ("auto", "max"))):
+        config.checkpoint.best_metric = metric
+        for mode in modes:
+            config.checkpoint.best_mode = mode
+            digests.append(cells.digest(config))
+    assert digests[0] == digests[1] != digests[2] == digests[3]
 
 
 @pytest.mark.parametrize(

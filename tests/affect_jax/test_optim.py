@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
-from affect_jax import optim
+from affect_jax import models, optim
 from affect_jax.config import ConfigError
 from configs import base
 
@@ -206,6 +206,39 @@ def test_decay_leaves_out_biases_and_norms_of_a_module():
     assert changed == {"conv/kernel", "head/kernel"}
 
 
+@pytest.mark.parametrize("name", models.names())
+def test_of_every_model_kernels_alone_decay(name):
+    """Anchors, positions, class tokens and factors of layer scale have no reason to go to 0."""
+    settings = {"n_expression": 3} if models.takes(name, "n_expression") else {}
+    if models.takes(name, "reliability"):
+        settings["reliability"] = {"anchors": 2}
+    if models.takes(name, "se"):
+        settings["se"] = True
+    model = nnx.eval_shape(lambda: models.create(name, **settings))
+    params = {
+        optim.path_name(path): value
+        for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))[0]
+    }
+    last = {path: path.rsplit("/", 1)[-1] for path in params}
+    decaying = {path for path, value in params.items() if optim.decays(path, value)}
+    assert decaying == {path for path in params if last[path] == "kernel"}
+    assert {last[path] for path in params.keys() - decaying} <= {
+        *("bias", "scale", "slope", "cls_token", "pos_embed", "position_bias", "positions"),
+        *("anchors", "attention_scale", "mlp_scale"),
+    }
+    if "reliability" in settings:
+        assert {"reliability/anchors", "reliability/attention/positions"} <= params.keys()
+
+
+def test_an_idle_anchor_stays_where_it_is():
+    params = {"reliability/anchors": jnp.ones((2, 3, 4)), "head/kernel": jnp.ones((2, 2))}
+    for name in ("adam", "adamw", "sgd"):
+        optimizer, _ = create(params, name=name, learning_rate=0.1, weight_decay=0.5)
+        got = run(optimizer, params, [jax.tree.map(jnp.zeros_like, params)] * 3)
+        np.testing.assert_array_equal(got["reliability/anchors"], 1)
+        assert np.all(got["head/kernel"] < 0.9)
+
+
 @pytest.mark.parametrize("form", ["flat", "state"])
 def test_frozen_parameters_do_not_move_have_no_state_and_do_not_count_in_clipping(form):
     params = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
@@ -280,6 +313,15 @@ def test_ema_warms_up_then_forgets_at_its_decay():
         expected = keep * expected + (1 - keep) * params
     np.testing.assert_allclose(average["w"], expected, rtol=1e-5)
     assert average["w"][0] == pytest.approx(1, rel=1e-5)
+
+
+def test_integers_are_not_averaged():
+    average = {"w": jnp.zeros(2), "steps": jnp.zeros((), jnp.int32)}
+    for step in range(1, 30):
+        current = {"w": jnp.ones(2), "steps": jnp.asarray(step, jnp.int32)}
+        average = jax.jit(optim.ema_update)(average, current, 0.99, step)
+    assert int(average["steps"]) == 29 and average["steps"].dtype == jnp.int32
+    assert 0.9 < float(average["w"][0]) < 1
 
 
 def test_ema_of_equal_weights_is_exact():

@@ -8,6 +8,7 @@ from flax import nnx
 
 from affect_jax import systems
 from affect_jax.models.layers import Layers, global_average
+from affect_jax.models.reliability import Reliability
 from affect_jax.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.step import make_train_step
 from affect_jax.systems.classifier import ClassifierSystem
@@ -157,6 +158,50 @@ def test_sam_steps_along_the_gradient_of_the_moved_parameters(mapping, batch):
     for name, value in first["stats"].items():
         np.testing.assert_allclose(got["stats"][name], value, rtol=1e-9, err_msg=name)
     np.testing.assert_allclose(got_terms["loss"], terms["loss"], rtol=1e-12)
+
+
+class Balanced(Pooled):
+    """The same, its classes balanced by a correction that is ramped in over three steps."""
+
+    def __init__(self, make: Layers):
+        super().__init__(make)
+        settings = {"anchors": 1, "tokens": 2, "heads": 1, "correction": "trust", "ramp_steps": 3}
+        self.reliability = Reliability(6, 8, **settings, make=make)
+
+    def __call__(self, images, *, rngs=None):
+        pooled = global_average(nnx.relu(self.norm(self.conv(images))))
+        outputs = {"embedding": pooled, "logits": self.head(pooled)[:, :8]}
+        return self.reliability(outputs)
+
+
+def test_counters_are_not_averaged_with_the_weights(batch):
+    """The ramp of the averaged model ends at 1; its BatchNorm statistics lag as its weights do."""
+
+    class BalancedSystem(ClassifierSystem):
+        def create_model(self, rngs, axis_name):
+            return Balanced(Layers(nnx.Rngs(0), "float32", "float32", axis_name))
+
+    base = make_system(loss__regression="none", ema_decay=0.99)
+    system = BalancedSystem(base.config, base.class_names, base.has, base.class_counts)
+    mapper, phase = Mapper("pmap", jax.devices()[:1]), system.phases(10)[0]
+    model = system.create_model(None, AXIS)
+    system.set_train_mode(model, phase)
+    blueprint, params, stats = take_apart(model)
+    assert blueprint.counters == {"reliability/steps"}
+    optimizer = optax.sgd(0.1)
+    step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
+    state = {"step": np.int32(0), "params": params, "stats": stats, "opt": optimizer.init(params)}
+    state["ema"] = {"params": params, "stats": stats}
+    state = mapper.replicate(state)
+    for _ in range(3):
+        state, _ = step(state, mapper.place({k: v[:16] for k, v in batch.items()}), {})
+    new = jax.device_get(state)
+    assert new["ema"]["stats"]["reliability/steps"] == new["stats"]["reliability/steps"] == 3
+    averaged = blueprint.build(**new["ema"])
+    averaged.eval()
+    assert float(averaged.reliability._ramp()) == 1.0
+    means = (s["reliability/norm/mean"] for s in (new["ema"]["stats"], new["stats"]))
+    assert not np.allclose(*means, rtol=1e-3)
 
 
 def test_steps_of_a_phase_compile_once(batch):

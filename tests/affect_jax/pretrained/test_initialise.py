@@ -148,3 +148,12 @@ def test_a_classifier_gives_its_features_and_keeps_its_last_layer():
     given = arrays(source)
     for path, value in arrays(model.backbone).items():
         np.testing.assert_array_equal(value, given[path])
+
+
+def test_counters_of_the_source_stay_where_they_are():
+    own = {"params": {"w": np.zeros(2)}, "stats": {"steps": np.zeros(()), "mean": np.zeros(2)}}
+    given = {"params": {"w": np.ones(2)}, "stats": {"steps": np.array(450.0), "mean": np.ones(2)}}
+    for source in (given, {**given, "stats": {"mean": np.ones(2)}}):
+        merged, report = pretrained.merge(own, source, counters={"steps"})
+        assert merged["stats"]["steps"] == 0 and merged["stats"]["mean"][0] == 1
+        assert report.missing == ["steps"]

@@ -1,0 +1,253 @@
+"""`python -m affect_jax.benchmark smoke`: whether every config trains and evaluates here at all.
+
+Of each config, at its real size, one training step of every phase and one evaluation step of a tiny
+batch of noise with random labels: no data are needed. What does not compile or does not fit on a
+device is found in minutes instead of in the middle of an experiment. Configs whose programs are
+the same are run once.
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import gc
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import nnx
+
+from affect_jax import config as config_lib
+from affect_jax import evaluate, systems
+from affect_jax import step as step_lib
+from affect_jax.benchmark import rows
+from affect_jax.benchmark.train import fresh_state, random_batch
+from affect_jax.errors import UserError, nearest
+from affect_jax.parallel import AXIS, Mapper
+from affect_jax.train_state import take_apart
+from data_pipelines import datasets, synthetic
+from data_pipelines.example import LABEL_ORDERS, LABELS, resolve_classes
+
+SUITE = "smoke"
+_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+_NO_EXPERIMENTS = ("__init__", "base")
+_STEPS = 1000  # length of the run that the steps are taken from
+# Sections of a config that make its program; what else it says changes data or files.
+_OF_THE_PROGRAM = ("system", "model", "landmark_stage", "loss", "mixing", "optimizer", "ema_decay")
+_LINE = "{:32} {:>12} {:8} {:8} {:>10}  {}"
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of one config.
+
+    Attributes:
+      name: of the config, as "sweeps/arbex_noise".
+      parameters: their number; 0 if there is no model.
+      train, evaluation: whether the step ran and gave finite numbers.
+      seconds: until both had run once, compiling included.
+      note: the error in one line; or which config has the same program.
+    """
+
+    name: str
+    parameters: int = 0
+    train: bool = False
+    evaluation: bool = False
+    seconds: float = 0.0
+    note: str = ""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the suite; see `--help`. Returns 1 if any config failed."""
+    parser = argparse.ArgumentParser("python -m affect_jax.benchmark smoke", description=__doc__)
+    parser.add_argument(
+        "--configs", default="", help="names, patterns or files, as quickstart,vit_*; default: all"
+    )
+    parser.add_argument("--json", help="write the rows to this file")
+    options = parser.parse_args(arguments)
+    try:
+        chosen = choose(options.configs)
+    except UserError as error:
+        print(f"affect_jax: {error}", file=sys.stderr)
+        return 2
+    device = f"{jax.devices()[0].device_kind} x {jax.device_count()}"
+    print(f"one step of {batch_size()} examples on {device}, jax {jax.__version__}")
+    print(_LINE.format("config", "parameters", "train", "eval", "seconds", ""), flush=True)
+    found: list[Outcome] = []
+    programs: dict[str, Outcome] = {}
+    for name, path in chosen.items():
+        found.append(run(name, path, programs))
+        print(line(found[-1]), flush=True)
+    failed = [o.name for o in found if not (o.train and o.evaluation)]
+    print(f"{len(found) - len(failed)} of {len(found)} configs train and evaluate")
+    if options.json:
+        rows.save([row for outcome in found for row in table(outcome, device)], options.json)
+    return int(bool(failed))
+
+
+def choose(text: str) -> dict[str, pathlib.Path]:
+    """Name -> file of the configs that `--configs` asks for; without a text, of all.
+
+    Raises:
+      ConfigError: a name or pattern that no config has.
+    """
+    files = [*sorted(_CONFIGS.glob("*.py")), *sorted(_CONFIGS.glob("sweeps/*.py"))]
+    known = {
+        path.relative_to(_CONFIGS).with_suffix("").as_posix(): path
+        for path in files
+        if path.stem not in _NO_EXPERIMENTS
+    }
+    chosen: dict[str, pathlib.Path] = {}
+    for wanted in (part.strip() for part in text.split(",")):
+        name = wanted.removesuffix(".py").removeprefix("configs/")
+        matching = fnmatch.filter(known, name)
+        if matching:
+            chosen |= {match: known[match] for match in matching}
+        elif wanted.endswith(".py") and pathlib.Path(wanted).is_file():
+            chosen[wanted] = pathlib.Path(wanted)
+        elif wanted:
+            raise config_lib.ConfigError(f"--configs: no config {wanted!r}; {nearest(name, known)}")
+    return chosen or known
+
+
+def batch_size() -> int:
+    """The least global batch that all devices share and that can be mixed in pairs."""
+    devices = jax.device_count()
+    return devices if devices > 1 else 2
+
+
+def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
+    """Takes one step of every kind with a config; whatever goes wrong becomes a note.
+
+    Args:
+      name: of the config.
+      path: its file.
+      programs: what has been run before, by `program`; this one is added.
+    """
+    outcome = Outcome(name)
+    start = time.perf_counter()
+    try:
+        config = config_lib.load_file(path)
+        class_names, has = labels(config.data)
+        key = program(config, len(class_names), has)
+        if key in programs:
+            return dataclasses.replace(programs[key], name=name, note=f"as {programs[key].name}")
+        programs[key] = outcome
+        take_steps(config, class_names, has, outcome)
+    except Exception as error:  # of any kind: that is what is looked for
+        text = " ".join(str(error).split()) or "no message"
+        outcome.note = f"{type(error).__name__}: {text[:300]}"
+    outcome.seconds = time.perf_counter() - start
+    # One config at a time on the device, and in memory.
+    jax.clear_caches()
+    gc.collect()
+    return outcome
+
+
+def labels(data: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Class names and label fields that the data of a config have, as far as it tells.
+
+    A manifest or a folder of one's own has AffectNet's eight classes and labels of every kind.
+    """
+    class_names, has = LABEL_ORDERS["affectnet8"], LABELS
+    if data.source == "synthetic":
+        faces = synthetic.SyntheticFaces
+        class_names, has = faces.class_names, faces.has
+    elif data.source == "tfds":
+        card = datasets.builder_class(data.dataset.partition("/")[0]).card
+        has = frozenset(card.fields)
+        class_names = card.class_names or (class_names if "expression" in has else ())
+    return (resolve_classes(data.classes) if data.classes else tuple(class_names)), has
+
+
+def program(config: ml_collections.ConfigDict, classes: int, has: frozenset[str]) -> str:
+    """What tells two programs apart; of a number, whether it is 0 or 1, which switch things."""
+
+    def kind(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: kind(v) for k, v in value.items()}
+        return [value == 0, value == 1] if isinstance(value, float) else value
+
+    plain = config_lib.to_plain(config)
+    parts = {key: kind(plain[key]) for key in _OF_THE_PROGRAM}
+    shapes = [config.data.image_size, config.eval.flip, config.eval.calibrate, classes, sorted(has)]
+    return json.dumps([parts, shapes], sort_keys=True)
+
+
+def take_steps(
+    config: ml_collections.ConfigDict,
+    class_names: Sequence[str],
+    has: frozenset[str],
+    outcome: Outcome,
+) -> None:
+    """Trains one step of every phase, then evaluates one batch; fills in `outcome`.
+
+    Raises:
+      FloatingPointError: a loss or a metric is not a finite number.
+    """
+    config.batch_size, config.num_steps = batch_size(), _STEPS
+    config_lib.check(config)
+    count = len(class_names)
+    system = systems.create(
+        config, class_names=tuple(class_names), has=has, class_counts=(1,) * count
+    )
+    mapper = Mapper(config.parallel.mapping)
+    model = system.create_model(nnx.Rngs(config.seed), AXIS)
+    outcome.parameters = sum(np.size(x) for x in take_apart(model)[1].values())
+    batch = random_batch(config, count)
+    if "expression_probs" in has:
+        batch["expression_probs"] = np.full((config.batch_size, count), 1 / count, np.float32)
+    phases = step_lib.Phases(system, model, mapper, _STEPS, 100, None)
+    for phase in phases.all:
+        state, optimizer = fresh_state(config, model, phases, phase)
+        train_step = phases.compiled(phase, optimizer)
+        state, terms = train_step(mapper.replicate(state), mapper.place(batch), {})
+        check_finite(jax.device_get(terms), f"step of phase {phase.name!r}")
+    outcome.train = True
+    evaluator = evaluate.Evaluator(system, mapper, take_apart(model)[0], flip=config.eval.flip)
+    check_finite(evaluator.run(state, [batch]).metrics, "evaluation")
+    outcome.evaluation = True
+
+
+def check_finite(figures: Mapping[str, Any], where: str) -> None:
+    """Raises FloatingPointError naming the figures that are not finite numbers."""
+    wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+    if wrong or not figures:
+        raise FloatingPointError(f"{where}: {', '.join(wrong) or 'no figure'} not finite")
+
+
+def line(outcome: Outcome) -> str:
+    """An outcome as a line of the table printed."""
+    words = {True: "ok", False: "failed"}
+    return _LINE.format(
+        outcome.name,
+        f"{outcome.parameters:,}",
+        words[outcome.train],
+        words[outcome.evaluation],
+        f"{outcome.seconds:.1f}",
+        outcome.note,
+    ).rstrip()
+
+
+def table(outcome: Outcome, device: str) -> list[dict[str, Any]]:
+    """An outcome as benchmark rows, with the device and the note besides."""
+    figures = {
+        "parameters": (outcome.parameters, "parameters"),
+        "train_step": (int(outcome.train), "1: ok"),
+        "evaluation_step": (int(outcome.evaluation), "1: ok"),
+        "compile_seconds": (outcome.seconds, "s"),
+    }
+    return [
+        {
+            **rows.row(SUITE, outcome.name, metric, [value], unit),
+            "device": device,
+            "note": outcome.note,
+        }
+        for metric, (value, unit) in figures.items()
+    ]

@@ -1,0 +1,275 @@
+"""What data a run began with: recorded in its workdir, compared whenever the run goes on.
+
+`data.json` holds classes, label fields and, for each split, counts and a digest of every record;
+`data.DIGEST.npz` holds the records' names and labels, so that the first difference can be named.
+`data_pipelines.fingerprint` says what is compared.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import pathlib
+import time
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from affect_jax import config as config_lib
+from affect_jax import data as data_lib
+from affect_jax import parallel
+from affect_jax.errors import UserError
+from affect_jax.observe import write_atomically
+from data_pipelines import caching, fingerprint
+from data_pipelines.example import DataError
+from data_pipelines.fingerprint import Difference, Fingerprint, Records
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+_SAME, _NEW, _ACCEPTED = range(3)
+
+
+class DataChanged(UserError):
+    """The data are not those that the run began with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """The data of a run, compared with those it began with.
+
+    Attributes:
+      workdir: of the run.
+      now: the data as they are.
+      is_new: nothing is recorded of a run that has begun, or none has.
+      is_accepted: they are others than the run began with, and it goes on all the same.
+    """
+
+    workdir: pathlib.Path
+    now: Fingerprint
+    is_new: bool
+    is_accepted: bool
+
+    def begin(self) -> None:
+        """Records the data of a run that has no record; on every process."""
+        if self.is_new:
+            self._write()
+
+    def go_on(self) -> None:
+        """Records accepted data, as soon as the run is really trained on them; every process."""
+        if self.is_accepted:
+            self._write()
+
+    def _write(self) -> None:
+        parallel.from_main(lambda: write(self.workdir, self.now))
+
+
+def compare(workdir: pathlib.Path, sources: Mapping[str, Any], *, accept: bool = False) -> Compared:
+    """Compares the data of a run with those it began with; on every process, writing nothing.
+
+    A run that began without a record, in an earlier version, takes the data as they are.
+
+    Args:
+      workdir: of the run.
+      sources: train, validation, test.
+      accept: go on with other data (`config.data.accept_changed`), with a warning.
+
+    Raises:
+      DataChanged: the data are others, or not the same on all processes.
+    """
+    now = fingerprint.of_sources(sources, sample=parallel.is_main_process())
+    _check_processes(now)
+    state = parallel.from_main(lambda: _compare(workdir, now, accept))
+    return Compared(workdir, now, state == _NEW, state == _ACCEPTED)
+
+
+def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
+    then, begun = read(workdir), config_lib.holds_results(workdir)
+    if then is None and begun:
+        log.info(
+            "%s: this run began before runs recorded their data; it takes the data as they are "
+            "now for its own",
+            workdir,
+        )
+    if then is None or not begun:
+        return _NEW
+    found = fingerprint.first_difference(then, now)
+    if found is None:
+        return _SAME
+    if not accept:
+        raise DataChanged(refusal(workdir, found))
+    log.warning(
+        "config.data.accept_changed: the data are not those that %s began with; first difference, "
+        "%s",
+        workdir,
+        found.text,
+    )
+    return _ACCEPTED
+
+
+def refusal(workdir: pathlib.Path, found: Difference) -> str:
+    """Returns the message that names the first difference and what can be done."""
+    return (
+        f"the data are not those that the run in {workdir} began with. First difference, "
+        f"{found.text}. Put the data back as they were, use a new --workdir, or go on with the "
+        "data as they are by --config.data.accept_changed=True"
+    )
+
+
+def check_own(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, sources: Mapping[str, Any]
+) -> None:
+    """Compares data that a finished run is used on with those it began with; writes nothing.
+
+    Data of another place pass, and so does a run without a record, and another order.
+
+    Args:
+      workdir: of the run.
+      config: names the data.
+      sources: made of it: train, validation, test.
+
+    Raises:
+      DataChanged: they are the run's own, and have changed, unless that is accepted.
+      DataError: the run's data cannot be read any more as they were.
+    """
+    then = read(workdir)
+    recorded = config_lib.read_workdir_config(workdir)
+    if then is None or data_lib.place_of(config.data) != data_lib.place_of(recorded.data):
+        return
+    recorded.data.max_bad_fraction = config.data.max_bad_fraction
+    # Another view of the data, as by data.clean_eval, says nothing about what they are.
+    if caching.source_key(config.data) != caching.source_key(recorded.data):
+        sources = data_lib.make_sources(recorded)
+    found = fingerprint.first_difference(then, fingerprint.of_sources(sources))
+    if found is None or found.only_order:
+        return
+    if not config.data.accept_changed:
+        raise DataChanged(refusal(workdir, found))
+    log.warning("config.data.accept_changed: the data of %s have changed; %s", workdir, found.text)
+
+
+def _check_processes(now: Fingerprint) -> None:
+    """Refuses a job whose processes see other records than each other."""
+    mine = [[split, r.digest, r.has] for split, r in now.splits.items()]
+    plain = json.dumps([now.class_names, mine]).encode()
+    digest = np.frombuffer(hashlib.sha256(plain).digest(), np.uint8)
+    rows = parallel.all_gather_hosts(digest.astype(np.float64))
+    others = np.flatnonzero((rows != rows[0]).any(1))
+    if len(others):
+        raise DataChanged(
+            f"process {others[0]} of the job sees other data than process 0; give all processes "
+            "the same files"
+        )
+
+
+def current(config: ml_collections.ConfigDict) -> Fingerprint:
+    """Returns the fingerprint of a config's data as they are; raises `DataError` as its sources do.
+
+    Within `caching.shared` the data are read once.
+    """
+    key = ("fingerprint", caching.source_key(config.data))
+    return caching.sources_for(key, lambda: fingerprint.of_sources(data_lib.make_sources(config)))
+
+
+def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Difference | None:
+    """Returns how the data of a config differ from those recorded in `workdir`.
+
+    Returns:
+      None if they are the same, the workdir has no record, or the data cannot be read now.
+    """
+    then = read(workdir)
+    if then is None:
+        return None
+    try:
+        now = current(config)
+    except DataError as error:
+        log.debug("%s cannot be compared: %s", workdir, error)
+        return None
+    return fingerprint.first_difference(then, now)
+
+
+def digest(workdir: pathlib.Path) -> str | None:
+    """Returns the digest of the recorded data; None without a record."""
+    content = _read_json(workdir)
+    return None if content is None else content["digest"]
+
+
+def write(workdir: pathlib.Path, now: Fingerprint) -> None:
+    """Replaces the record of a workdir, whole or not at all."""
+    arrays = {
+        f"{split}/{name}": column
+        for split, records in now.splits.items()
+        for name, column in records.columns.items()
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    columns = f"data.{now.digest[:12]}.npz"
+    content = {
+        "format": _FORMAT,
+        "recorded": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "class_names": now.class_names,
+        "attribute_names": now.attribute_names,
+        "digest": now.digest,
+        "columns": columns,
+        "splits": {
+            split: {f.name: getattr(records, f.name) for f in _STORED}
+            for split, records in now.splits.items()
+        },
+    }
+    # The columns first: what data.json names is there, however this ends.
+    write_atomically(workdir / columns, buffer.getvalue())
+    write_atomically(
+        workdir / config_lib.DATA_FILE, (json.dumps(content, indent=1) + "\n").encode()
+    )
+    for old in workdir.glob("data.*.npz"):
+        if old.name != columns:
+            old.unlink(missing_ok=True)
+
+
+_STORED = tuple(f for f in dataclasses.fields(Records) if f.name != "columns")
+
+
+def read(workdir: pathlib.Path) -> Fingerprint | None:
+    """Returns the recorded fingerprint of a workdir, None without a record.
+
+    Columns that are lost or damaged are left out.
+
+    Raises:
+      UserError: `data.json` is damaged.
+    """
+    content = _read_json(workdir)
+    if content is None:
+        return None
+    columns: dict[str, dict[str, np.ndarray]] = {split: {} for split in content["splits"]}
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+        np.load(workdir / content["columns"]) as stored,
+    ):
+        for name in stored.files:
+            split, _, column = name.partition("/")
+            columns[split][column] = stored[name]
+    splits = {}
+    for split, values in content["splits"].items():
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        splits[split] = Records(columns=columns[split], **values)
+    return Fingerprint(tuple(content["class_names"]), tuple(content["attribute_names"]), splits)
+
+
+def _read_json(workdir: pathlib.Path) -> dict[str, Any] | None:
+    path = workdir / config_lib.DATA_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = content["format"] == _FORMAT and content["digest"] and content["splits"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); put it back from a copy, or remove it if the data "
+            "are still those that the run began with"
+        ) from None
+    return content if known else None

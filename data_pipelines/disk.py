@@ -1,0 +1,64 @@
+"""A full disk: how it shows in the errors of different libraries, and what to tell the user."""
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+
+# Libraries written in C++ (TensorStore, ArrayRecord) and NumPy pass on the text alone.
+_TEXT = re.compile(
+    r"No space left on device|Disk quota exceeded|\b\d+ requested and \d+ written\b", re.IGNORECASE
+)
+_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = "free some space"
+
+
+class DiskFullError(OSError):
+    """A file could not be written for want of room; the message says which and what to do."""
+
+    def __str__(self) -> str:
+        return self.strerror
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Returns whether an error, or one that led to it, comes from a full disk or used-up quota."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if getattr(error, "errno", None) in _NUMBERS or _TEXT.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def advice(error: BaseException, place: object = "") -> str:
+    """One line about a full disk: what could not be written, and what to do.
+
+    Args:
+      error: for which `is_full` is true; one that gives advice of its own is repeated.
+      place: file or folder that could not be written, where the error does not name it.
+    """
+    own = getattr(error, "strerror", None) or str(error)
+    if _ADVICE in own:
+        return own
+    place = getattr(error, "filename", None) or place
+    where = f"cannot write {place}: " if place else ""
+    return f"{where}the disk is full or the quota is used up; {_ADVICE} and run the command again"
+
+
+@contextlib.contextmanager
+def explained(place: object = "") -> Iterator[None]:
+    """Turns errors that come from a full disk, of any library, into one that says what to do.
+
+    Args:
+      place: file or folder that is written, named where the error does not name one.
+
+    Raises:
+      DiskFullError: with the original error as its cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DiskFullError) or not is_full(error):
+            raise
+        raise DiskFullError(errno.ENOSPC, advice(error, place)) from error
