@@ -113,7 +113,8 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
         )
         parallel.from_main(lambda: _claim(workdir, config))
         data.begin()
-        if any(cells.outcome(cell).status != cells.DONE for cell in planned.values()):
+        unfinished = any(cells.outcome(cell).status != cells.DONE for cell in planned.values())
+        if parallel.any_process(unfinished):
             data.go_on()
         train.set_compilation_cache(config, workdir)
         try:
