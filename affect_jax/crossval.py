@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from affect_jax import cells, data_record, observe, parallel, train
+from affect_jax import cells, data_record, final_test, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
@@ -67,7 +67,7 @@ def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, 
             f"fold {fold}",
             fold_config(config, fold),
             workdir / "folds" / f"{fold}",
-            files=(train.PREDICTIONS,),
+            files=(final_test.PREDICTIONS,),
         )
         for fold in range(count)
     }
