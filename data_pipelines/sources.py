@@ -300,6 +300,11 @@ def evaluation_source(config: Mapping[str, Any], split: str) -> Source:
             rows_of[part] = np.arange(len(table.paths))
         else:
             rows_of = _rows_of_splits(table, config)
+        if not len(rows_of[part]):
+            raise DataError(
+                f"{table.name}: the {split} split is empty: nothing can be evaluated; the split "
+                f"{ALL!r} takes every picture"
+            )
         source = _cut(table, rows_of, config, only=(part,))[part]
         if split == "test" and table.split is None and len(source):
             log.info(
@@ -310,11 +315,6 @@ def evaluation_source(config: Mapping[str, Any], split: str) -> Source:
                 len(table.paths),
                 ALL,
             )
-    if not len(source):
-        raise DataError(
-            f"the {split} split is empty: nothing can be evaluated"
-            + (f"; the split {ALL!r} takes every picture" if table is not None else "")
-        )
     return source
 
 
