@@ -31,7 +31,7 @@ _RESULTS = pathlib.Path("runs")
 
 
 class _Given(System):
-    """A model that is there already: what it gives is measured, whatever it was trained by."""
+    """A model that is there already: what it gives is measured, with any training behind it."""
 
     @property
     def supervised(self) -> frozenset[str]:

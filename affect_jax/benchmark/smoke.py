@@ -123,7 +123,7 @@ def batch_size() -> int:
 
 
 def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
-    """Takes one step of every kind with a config; whatever goes wrong becomes a note.
+    """Takes one step of every kind with a config; any error becomes a note.
 
     Args:
       name: of the config.
@@ -236,7 +236,7 @@ def line(outcome: Outcome) -> str:
 
 
 def table(outcome: Outcome, device: str) -> list[dict[str, Any]]:
-    """An outcome as benchmark rows, with the device and the note besides."""
+    """An outcome as benchmark rows, with the device and the note."""
     figures = {
         "parameters": (outcome.parameters, "parameters"),
         "train_step": (int(outcome.train), "1: ok"),

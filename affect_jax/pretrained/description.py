@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 CONFIG_FILE = "config.json"
-# What Hugging Face writes where nobody named the classes.
+# What Hugging Face writes where the classes were not named.
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 

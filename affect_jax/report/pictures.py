@@ -47,7 +47,7 @@ def write_pictures(
         output: folder for the files; default `report/pictures` in the run's folder.
         split: whose examples.
         checkpoint: of a run: "best" (the default), "latest" or a step.
-        faces: how many faces are shown, spread evenly over the classes whatever was predicted;
+        faces: how many faces are shown, spread evenly over the true classes;
             default 8.
         indices: shows these examples instead.
         points: most points of an embedding; default 2500.
