@@ -372,6 +372,17 @@ def test_written_out_empty_names_are_none(photos, empty):
     np.testing.assert_array_equal(source.tracks, [0, 0, -1, -1])
 
 
+@pytest.mark.parametrize("empty", ["", " ", "nan", "None", "<NA>", "null"])
+def test_written_out_empty_splits_are_none(photos, empty):
+    rows = [
+        ["0.jpg", "sad", "a", "test"],
+        ["1.jpg", "sad", "a", empty],
+        ["2.jpg", "sad", "b", empty],
+    ]
+    made = make_sources({"manifest": str(photos("path,expression,person,split", rows))})
+    assert [len(made[k]) for k in ("train", "validation", "test")] == [1, 0, 2]
+
+
 def test_without_persons_each_picture_is_its_own(photos, caplog):
     rows = [row[:2] for row in PEOPLE[:30]]
     made = make_sources({"manifest": str(photos("path,expression", rows))})
