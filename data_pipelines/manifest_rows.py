@@ -163,9 +163,17 @@ def _head(file: str, path: str) -> bytes:
     return b""
 
 
+def _is_empty(value: Any) -> bool:
+    # NaN is how Python writes an empty cell of a data frame into JSON lines.
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
 def _text(value: Any) -> str:
-    # A NaN is how JSON lines of pandas write an empty cell.
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_empty(value):
         return ""
     # Interned: millions of frames repeat a few names.
     return sys.intern(str(value).strip())
@@ -198,7 +206,7 @@ def expression_token(value: Any) -> str | None:
 
 
 def _number(value: Any, what: str) -> float | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_empty(value):
         return None
     try:
         number = float(value)
@@ -221,7 +229,7 @@ def _affect(row: dict[str, Any], what: str) -> float:
 
 
 def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_empty(value):
         return None
     # Plain numbers, JSON lists and Python's print of one differ only in separators.
     cells = [c for c in re.split(r"[\s,;()\[\]'\"]+", str(value)) if c]
@@ -245,7 +253,7 @@ def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
 
 def _box(row: dict[str, Any]) -> np.ndarray | None:
     value = row.get("box")
-    if value is None and any(row.get(c) not in (None, "") for c in BOX_COLUMNS):
+    if _is_empty(value) and not all(_is_empty(row.get(c)) for c in BOX_COLUMNS):
         value = [row.get(c) for c in BOX_COLUMNS]
     box = _numbers(value, 4, "box")
     if box is not None and (reason := marks.box_fault(box)):
