@@ -170,7 +170,8 @@ def _linear(splits: Mapping[str, Split], num_classes: int, has: frozenset[str]) 
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, dict[str, float]]:
-    """Test metrics of both predictors on the data of a config.
+    """Test metrics of both predictors on the data of a config, and `images` and `images_total`:
+    the test images that could be read, and all of them.
 
     Args:
       config: see `configs/base.py`; `data`, `eval` and `batch_size` are read.
@@ -185,7 +186,8 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, dict[str, float]]:
     for name, source in sources.items():
         with data_lib.eval_batches(config, source) as batches:
             splits[name] = read_split(batches)
-        log.info("%s: %d pictures", name, len(splits[name]["pixels"]))
+        log.info("%s: %s", name, observe.count_images(len(splits[name]["pixels"]), len(source)))
+    counts = {"images": len(splits["test"]["pixels"]), "images_total": len(sources["test"])}
     predictions = {
         "constant": _constant(
             splits["train"], len(splits["test"]["pixels"]), len(train.class_names), has
@@ -200,7 +202,7 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, dict[str, float]]:
             class_names=tuple(train.class_names),
             min_count=config.eval.min_count,
         )
-        results[name] = metrics.update(outputs, splits["test"]).compute()
+        results[name] = counts | metrics.update(outputs, splits["test"]).compute()
     return results
 
 
@@ -230,7 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     shown = [m for m in _SHOWN if any(m in row for row in results.values())]
     rows = _own_rows(workdir) | results
-    print(observe.results_table(rows, metrics=shown, title="test split"))
+    first = next(iter(results.values()))
+    images = observe.count_images(first["images"], first["images_total"])
+    print(observe.results_table(rows, metrics=shown, title=f"test split, {images}"))
     return 0
 
 

@@ -18,7 +18,6 @@ from affect_jax import data_record, observe
 from configs import base
 
 RECORD_FILE = "cell.json"
-_NOT_FIGURES = frozenset({"step", "split", "time", "final", "checkpoint"})
 # Fields that may change on the way, but say how far a run goes and what it chooses from.
 _TELLING = ("num_steps", "num_epochs", "eval_every")
 
@@ -68,7 +67,7 @@ def read_figures(workdir: pathlib.Path) -> Figures | None:
 
 
 def _numbers(row: dict[str, Any]) -> Figures:
-    return {k: v for k, v in row.items() if k not in _NOT_FIGURES and v is not None}
+    return {k: v for k, v in row.items() if k not in observe.NOT_METRICS and v is not None}
 
 
 def digest(config: ml_collections.ConfigDict) -> str:

@@ -7,9 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from affect_jax import pretrained
+from affect_jax import model_io, observe, pretrained
 from affect_jax.errors import UserError
 from data_pipelines import disk
+
+_MANY = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,16 +24,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--source", required=True, help=".pth, .npz or .safetensors file")
     parser.add_argument("--output", required=True, help="directory to write the model to")
+    parser.add_argument(
+        "--classes",
+        default="",
+        help="names in the order of the last layer, as a,b,c, or a label order as affectnet8 "
+        "(default: the release's, or those of config.json next to the file)",
+    )
+    numbers = "of RGB in [0, 1], as 0.5,0.5,0.5; together with --"
+    parser.add_argument("--mean", default="", help=numbers + "std")
+    parser.add_argument("--std", default="", help=numbers + "mean")
+    parser.add_argument(
+        "--strip_prefix", default="", help="take the entries that begin with it alone, without it"
+    )
+    parser.add_argument(
+        "--entry", default="", help="of a file with several state dicts, the one to take"
+    )
     options = parser.parse_args(arguments)
+    observe.setup_logging()
     try:
         with disk.explained(options.output):
-            loaded = pretrained.convert(options.architecture, options.source, options.output)
+            loaded = pretrained.convert(
+                options.architecture,
+                options.source,
+                options.output,
+                classes=options.classes,
+                mean=_numbers("mean", options.mean),
+                std=_numbers("std", options.std),
+                entry=options.entry,
+                strip_prefix=options.strip_prefix,
+            )
     except (UserError, ImportError, disk.DiskFullError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     built = ", ".join(f"{k}={v}" for k, v in loaded.arguments.items())
     print(f"{options.output}: {loaded.name}({built})")
+    for line in describe(loaded):
+        print(f"  {line}")
+    if not loaded.provenance["preprocessing_certain"]:
+        print(
+            "warning: nothing tells the mean and deviation that these weights were trained with, "
+            "and a wrong one costs accuracy. Look them up; for DeiT, DINO and MAE add "
+            "--mean=0.485,0.456,0.406 --std=0.229,0.224,0.225",
+            file=sys.stderr,
+        )
     return 0
+
+
+def describe(loaded: model_io.LoadedModel) -> list[str]:
+    """Lines that tell what was recorded of a converted network, and where it comes from."""
+    about, seen = loaded.provenance, loaded.preprocessing
+    lines = []
+    if about["entry"]:
+        others = ", ".join(about["other_entries"])
+        lines.append(
+            f"weights: the entry {about['entry']}"
+            + (f"; there is {others} too (--entry)" if others else "")
+        )
+    if about["left_out"]:
+        lines.append(f"left out: {about['left_out']} entries without the prefix")
+    mean, std = (", ".join(f"{x:g}" for x in values) for values in (seen.mean, seen.std))
+    lines.append(
+        f"preprocessing: {seen.image_size} x {seen.image_size} RGB over {seen.scale:g}, mean "
+        f"({mean}), std ({std}): {about['preprocessing_from']}"
+    )
+    if names := loaded.class_names:
+        more = f", ... ({len(names)} in all)" if len(names) > _MANY else ""
+        lines.append(f"classes: {', '.join(names[:_MANY])}{more}: {about['classes_from']}")
+    elif count := loaded.arguments.get("n_expression"):
+        lines.append(f"classes: {count}, whose names are not known; give them as --classes")
+    return lines
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UserError(f"--{name} {text}: give three numbers, as 0.5,0.5,0.5") from None
 
 
 if __name__ == "__main__":

@@ -234,7 +234,8 @@ def write_report(
         lines.append({"fold": "pooled", **result.pooled})
         body.append(["**pooled**", *_cells(columns, result.pooled)])
         pictures = _write_pooled(result, parts, folder, config.eval.min_count)
-        title = f"{len(figures)} of {len(planned)} folds, no person in two"
+        images = observe.count_images(*_images(planned, parts))
+        title = f"{len(figures)} of {len(planned)} folds, no person in two, {images}"
         page = comparison.page(
             title, [("Test persons of each fold", head, body)], problems, pictures
         )
@@ -246,6 +247,15 @@ def write_report(
         log.warning("%s", problem)
     log.info("report: %s", folder)
     return result
+
+
+def _images(
+    planned: dict[int, cells.Cell], parts: dict[int, dict[str, np.ndarray]]
+) -> tuple[int, int]:
+    """Test images of the finished folds that could be read, and all of them."""
+    read = {fold: len(part["index"]) for fold, part in parts.items()}
+    finals = {fold: observe.read_metrics(planned[fold].workdir)[-1] for fold in parts}
+    return sum(read.values()), sum(finals[f].get("images_total", read[f]) for f in parts)
 
 
 def _over_folds(figures: dict[int, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -8,8 +8,12 @@ import ml_collections
 import numpy as np
 
 from affect_jax import parallel
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
 from data_pipelines import pipeline, sources
-from data_pipelines.example import LABELS, DataError
+from data_pipelines.example import LABELS, DataError, Source
+from data_pipelines.persons import SPLIT_NAMES
+from data_pipelines.sources import ALL
 
 _PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
 
@@ -17,6 +21,19 @@ _PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset",
 def make_sources(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The `train`, `validation` and `test` sources, no person in two of them."""
     return sources.make_sources(config.data)
+
+
+def evaluation_source(config: ml_collections.ConfigDict) -> Source:
+    """The examples of `config.eval.split`; no other split need be there.
+
+    Raises:
+      ConfigError: there is no such split.
+      DataError: the data cannot be used, or the split is empty.
+    """
+    split = config.eval.split
+    if split not in (*SPLIT_NAMES, ALL):
+        raise ConfigError(f"config.eval.split = {split!r}; " + nearest(split, (*SPLIT_NAMES, ALL)))
+    return sources.evaluation_source(config.data, split)
 
 
 def synthetic_training_source(config: ml_collections.ConfigDict) -> Any:

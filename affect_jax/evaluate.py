@@ -7,7 +7,7 @@ batch size or on the number of devices and processes.
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -20,25 +20,26 @@ from affect_jax import data as data_lib
 from affect_jax import (
     data_record,
     metrics_reliability,
-    observe,
     restore,
     smoothing,
     systems,
     validity,
 )
-from affect_jax.errors import nearest
+from affect_jax.evaluation_results import record
 from affect_jax.metrics import MetricSet
-from affect_jax.parallel import Mapper, all_gather_hosts, is_main_process
+from affect_jax.parallel import Mapper, all_gather_hosts
 from affect_jax.preprocessing import normalise
-from affect_jax.report import evaluations
 from affect_jax.systems.base import System
 from affect_jax.train_state import Blueprint, take_apart
-from data_pipelines.example import same_classes, tracks_of
+from data_pipelines.example import Source, same_classes, tracks_of
 
 log = logging.getLogger(__name__)
 
 Predictions = dict[str, np.ndarray]
 _LABELS = ("expression", "valence_arousal", "landmarks")
+# Label fields whose predictions are averaged: over mirror images, and over frames.
+FLIPPED = ("valence_arousal",)
+SMOOTHED = ("expression", "valence_arousal")
 
 
 def make_eval_step(
@@ -86,9 +87,11 @@ class Evaluation:
     Attributes:
       metrics: name -> value, of the plain pass. Examples whose predictions are no numbers are
         wrong, make regression figures NaN and are counted as `invalid_predictions`.
-      flip: the same with flip-averaged valence and arousal; None without the mirrored pass.
-      video: the same with logits, valence and arousal averaged over the last frames of each video
-        (see `smoothing.smooth`); None unless asked.
+      flip: figures of valence and arousal averaged over picture and mirror image; nothing else is
+        averaged, so nothing else is here. None without the mirrored pass.
+      video: figures of logits, valence and arousal averaged over the last frames of each video
+        (see `smoothing.smooth`), likewise; None unless asked.
+      images: examples that could be read, of all processes.
       predictions: per-example arrays with labels and `index`, of all processes; None unless asked.
     """
 
@@ -96,6 +99,7 @@ class Evaluation:
     flip: dict[str, float] | None = None
     video: dict[str, float] | None = None
     predictions: Predictions | None = None
+    images: int = 0
 
 
 def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str, float]:
@@ -148,16 +152,19 @@ class Evaluator:
 
     def _new_metrics(self, has: Collection[str] | None = None) -> MetricSet:
         system = self._system
-        fields = system.has & system.known
-        if has is not None:
-            fields &= frozenset(has)
+        metrics = self._metrics_of(system.has if has is None else has)
+        if metrics.classification is not None:  # they are about classes
+            metrics.extra = system.extra_metrics(self._min_count)
+        return metrics
+
+    def _metrics_of(self, fields: Collection[str]) -> MetricSet:
+        """Empty metrics of those of the label `fields` that the system has."""
+        system = self._system
         return MetricSet(
-            has=fields,
+            has=(system.has & system.known).intersection(fields),
             num_classes=system.num_classes,
             class_names=system.class_names,
             min_count=self._min_count,
-            # They are about classes.
-            extra=system.extra_metrics(self._min_count) if "expression" in fields else (),
         )
 
     def metric_names(self, has: Collection[str] | None = None) -> set[str]:
@@ -191,19 +198,22 @@ class Evaluator:
             smoothing over the frames of each.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
-        plain, flipped = self._new_metrics(), self._new_metrics()
+        plain, flipped = self._new_metrics(), self._metrics_of(FLIPPED)
         kept: list[Predictions] = []
-        invalid = validity.InvalidPredictions()
+        invalid, images = validity.InvalidPredictions(), 0
         for host_batch, batch in self._mapper.prefetch(batches):
             outputs = self._mapper.local_rows(self._step(view, batch))
             plain.update(outputs, host_batch)
             invalid.add(outputs, host_batch)
+            images += np.count_nonzero(host_batch["mask"])
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
             if keep_predictions or tracks is not None:
                 kept.append(_with_labels(outputs, host_batch))
-        result = Evaluation(self._compute(plain))
+        metrics = self._compute(plain)
+        result = Evaluation(with_loss(metrics, self._system.supervised))
         result.metrics |= invalid.count(getattr(batches, "describe", None))
+        result.images = int(all_gather_hosts(np.array([images], np.float64)).sum())
         if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
             result.flip = self._compute(flipped)
         # Of all processes: the frames of a video are spread over them.
@@ -214,17 +224,17 @@ class Evaluator:
             result.predictions = joined
         return result
 
-    def _measure(self, joined: Predictions) -> dict[str, float]:
-        """Metrics of joined predictions, which every process holds."""
+    def _measure(self, joined: Predictions) -> dict[str, float] | None:
+        """Metrics of smoothed predictions, which every process holds."""
         labels = {k: joined.get(f"true_{k}", joined.get(k)) for k in _LABELS}
-        metrics = self._new_metrics().update(joined, labels).compute()
-        return with_loss(metrics, self._system.supervised)
+        return self._metrics_of(SMOOTHED).update(joined, labels).compute() or None
 
     def _compute(self, local: MetricSet) -> dict[str, float]:
-        merged = self._new_metrics()
-        for row in all_gather_hosts(local.to_array()):
-            merged.merge(merged.from_array(row))
-        return with_loss(merged.compute(), self._system.supervised)
+        """Figures of the metrics of all processes together."""
+        first, *others = (local.from_array(row) for row in all_gather_hosts(local.to_array()))
+        for other in others:
+            first.merge(other)
+        return first.compute()
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
@@ -264,15 +274,14 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarr
     return tracks
 
 
-def show(evaluation: Evaluation, title: str) -> None:
-    """Prints the results table of an evaluation."""
-    rows = {"plain": evaluation.metrics}
-    if evaluation.flip is not None:
-        rows["flip-averaged"] = evaluation.flip
-    if evaluation.video is not None:
-        rows["video-smoothed"] = evaluation.video
-    if is_main_process():
-        print(f"\n{title}\n{observe.results_table(rows)}\n", flush=True)
+def check_classes(source: Source, class_names: Sequence[str]) -> None:
+    """Raises ConfigError, saying how to map them, unless the data have the model's classes."""
+    if not same_classes(source.class_names, class_names):
+        raise config_lib.ConfigError(
+            f"the model knows the classes {tuple(class_names)}, the data have "
+            f"{tuple(source.class_names)}; to map them by name, add "
+            f"--config.data.classes={','.join(class_names)}"
+        )
 
 
 def _check_same_split(
@@ -282,6 +291,11 @@ def _check_same_split(
     data, then = config.data, recorded.data
     if data_lib.place_of(data) != data_lib.place_of(then):
         return
+    if config.eval.split == data_lib.ALL:
+        raise config_lib.ConfigError(
+            f"config.eval.split = {data_lib.ALL!r}, but the run was trained on a part of these "
+            "data: persons it was trained on would be tested"
+        )
     for key in ("protocol", "folds", "test_fold", "split_seed", "validation_fraction"):
         if data[key] != then[key]:
             raise config_lib.ConfigError(
@@ -303,6 +317,14 @@ def _as_trained(
     return config
 
 
+def _own_sources(
+    config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
+) -> dict[str, Source]:
+    """All splits of the run's own data; none if the config names others."""
+    own = data_lib.place_of(config.data) == data_lib.place_of(recorded.data)
+    return data_lib.make_sources(config) if own else {}
+
+
 def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Evaluation:
     """Evaluates a checkpoint of a run on one split, as `--mode=eval` does.
 
@@ -319,19 +341,10 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     recorded = config_lib.read_workdir_config(workdir)
     config = _as_trained(config, recorded)
     loaded = restore.load_run(workdir, config.eval.checkpoint, mapper, config=config)
-    sources = data_lib.make_sources(config)
-    split = config.eval.split
-    if split not in sources:
-        raise config_lib.ConfigError(f"config.eval.split = {split!r}; " + nearest(split, sources))
-    source = sources[split]
-    recorded = config_lib.read_workdir_config(workdir)
-    data_record.check_own(workdir, config, sources)
-    if loaded.class_names and not same_classes(source.class_names, loaded.class_names):
-        raise config_lib.ConfigError(
-            f"the model knows the classes {loaded.class_names}, the data have "
-            f"{tuple(source.class_names)}; to map them by name, add "
-            f"--config.data.classes={','.join(loaded.class_names)}"
-        )
+    data_record.check_own(workdir, config, _own_sources(config, recorded))
+    source = data_lib.evaluation_source(config)
+    if loaded.class_names:
+        check_classes(source, loaded.class_names)
     _check_same_split(config, recorded)
     # What the model was not trained for, it is not measured by.
     system = systems.create(
@@ -351,21 +364,6 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         result = evaluator.run(
             loaded.state, batches, keep_predictions=True, tracks=tracks_to_smooth(config, source)
         )
-    place = data_lib.place_of(config.data)
-    show(
-        result,
-        f"{split} split of {' '.join(place.values())}, checkpoint {loaded.step} of {workdir}",
-    )
-    if is_main_process():
-        folder = evaluations.write(
-            workdir, config, loaded.step, result.predictions, source, loaded.class_names
-        )
-        about = {**place, "report": str(folder.relative_to(workdir))}
-        with observe.MetricWriter(workdir, append=True) as writer:
-            for suffix in ("", "_flip", "_video"):
-                metrics = getattr(result, suffix[1:] or "metrics")
-                if metrics is not None:
-                    values = {"checkpoint": loaded.step, **metrics}
-                    writer.write(loaded.step, f"{split}{suffix}", values, about=about)
-        log.info("predictions and confusion matrix: %s", folder)
+    what = f"checkpoint {loaded.step} of {workdir}"
+    record(config, workdir, result, source, loaded.class_names, loaded.step, what)
     return result

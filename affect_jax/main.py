@@ -1,6 +1,6 @@
 """Command line: `python -m affect_jax.main --config configs/X.py --workdir DIR`.
 
-Only flags live here; the work is in `train.py` and `evaluate.py`.
+Only flags live here; the work is in `train.py`, `evaluate.py` and `evaluate_model.py`.
 """
 
 import logging
@@ -10,7 +10,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from affect_jax import config as config_lib
-from affect_jax import observe, parallel
+from affect_jax import observe, overrides, parallel
 from affect_jax.errors import UserError
 from data_pipelines import disk
 from data_pipelines.example import DataError
@@ -45,11 +45,14 @@ def _parse(argv: list[str]) -> list[str]:
         raise config_lib.ConfigError(
             f"unexpected arguments {rest[1:]}; config fields are written --config.a.b=value"
         )
-    if not path or not FLAGS.workdir:
+    # A model directory is evaluated without a run.
+    needs_workdir = FLAGS.mode != "eval" or not (path and FLAGS.config.init_from)
+    if not path or (needs_workdir and not FLAGS.workdir):
         raise config_lib.ConfigError(
             "--config and --workdir are needed, for example\n"
             "  python -m affect_jax.main --config configs/quickstart.py --workdir runs/quickstart"
         )
+    overrides.settle(FLAGS.config, argv, FLAGS.mode)
     return rest
 
 
@@ -59,9 +62,9 @@ def main(_: list[str]) -> int:
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     observe.setup_logging(is_main=parallel.is_main_process())
     if FLAGS.mode == "eval":
-        from affect_jax import evaluate
+        from affect_jax import evaluate_model
 
-        evaluate.evaluate_workdir(FLAGS.config, FLAGS.workdir)
+        evaluate_model.evaluate_any(FLAGS.config, FLAGS.workdir)
         return 0
     from affect_jax import train
 
@@ -83,7 +86,7 @@ def main(_: list[str]) -> int:
 
 def _checked_main(argv: list[str]) -> int:
     try:
-        with disk.explained(FLAGS.workdir):
+        with disk.explained(FLAGS.workdir or ""):
             return main(argv)
     except (UserError, DataError) as error:
         log.error("%s", error)

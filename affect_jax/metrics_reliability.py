@@ -34,11 +34,18 @@ def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
 
 
 @functools.cache
-def known_names() -> frozenset[str]:
-    """Names of all figures that an evaluation can give, but for `recall_<class>`."""
-    has = ("expression", "valence_arousal", "landmarks")
-    every = MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)])
-    return frozenset(n for n in names_of(every, 2, 2) if not n.startswith("recall_"))
+def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
+    """Names of all figures that an evaluation can give, but for `recall_<class>`.
+
+    Args:
+        fields: label fields that are measured, without a loss; None: everything.
+    """
+    if fields is None:
+        has = ("expression", "valence_arousal", "landmarks")
+        names = names_of(MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)]), 2, 2)
+    else:
+        names = names_of(MetricSet(fields, 2), 2, 2) - {"loss"}
+    return frozenset(n for n in names if not n.startswith("recall_"))
 
 
 class ReliabilityStatistics:

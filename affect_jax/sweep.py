@@ -21,6 +21,7 @@ from affect_jax import cells, metrics_reliability, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
+from affect_jax.evaluate import FLIPPED, SMOOTHED
 from affect_jax.report import comparison
 from data_pipelines import caching
 
@@ -30,6 +31,8 @@ _STAGE = "stage:"
 _NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
 _CALIBRATED = ("test_temperature", "test_mirror")
 _SPLITS = ("", "validation", "test_flip", "test_video", *_CALIBRATED, "fold_mean", "fold_sd")
+# Label fields whose figures some splits are limited to, as nothing else of them is averaged.
+_MEASURED = {"test_flip": FLIPPED, "test_video": SMOOTHED}
 _COLUMNS = ("accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
 
 Changes = Mapping[str, Any]
@@ -118,11 +121,12 @@ def _check_grid(grid: Mapping[str, Any]) -> None:
 def _check_metric(column: str, where: str) -> None:
     """Refuses the name of a figure that no run ever measures."""
     split, _, name = column.rpartition("/")
-    known = metrics_reliability.known_names()
-    if split in _CALIBRATED:
-        known = known | {"temperature", "confidence"}
-    if split not in _SPLITS or (name not in known and not name.startswith("recall_")):
-        names = [f"{s}/{n}".lstrip("/") for s in _SPLITS for n in known]
+    known = {s: metrics_reliability.known_names(_MEASURED.get(s)) for s in _SPLITS}
+    known |= {s: frozenset({"accuracy", "nll", "ece", "confidence"}) for s in _CALIBRATED}
+    known["test_temperature"] |= {"temperature"}
+    recall = name.startswith("recall_") and split not in ("test_flip", *_CALIBRATED)
+    if split not in known or (name not in known[split] and not recall):
+        names = [f"{s}/{n}".lstrip("/") for s, ns in known.items() for n in ns]
         raise ConfigError(f"{where}: nothing is called {column!r}; {nearest(column, names)}")
 
 

@@ -37,7 +37,8 @@ from affect_jax import step as step_lib
 from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
 from affect_jax.errors import UserError, nearest
-from affect_jax.evaluate import Evaluation, Evaluator, show, tracks_to_smooth
+from affect_jax.evaluate import Evaluation, Evaluator, tracks_to_smooth
+from affect_jax.evaluation_results import counts, show
 from affect_jax.parallel import AXIS
 from affect_jax.systems.base import System
 from affect_jax.train_state import take_apart
@@ -317,10 +318,11 @@ class _Run:
         """What a finished run found, without reading the test split again."""
         log.info("%s is finished; nothing is left to do", self.workdir)
         final = observe.read_metrics(self.workdir)[-1] if self.is_main else {}
-        about = ("step", "split", "time", "final", "checkpoint")
-        metrics = {k: v for k, v in final.items() if k not in about}
+        metrics = {k: v for k, v in final.items() if k not in observe.NOT_METRICS}
         if self.is_main:
-            self.show(Evaluation(metrics), f"test split, checkpoint of step {final['checkpoint']}")
+            images = observe.count_images(final.get("images", 0), final.get("images_total"))
+            title = f"test split, {images}, checkpoint of step {final['checkpoint']}"
+            self.show(Evaluation(metrics), title)
             if self.config.report.pictures and not self._has_report():
                 self._draw_report()
         return Result(self._restore_best(state)[1], metrics)
@@ -373,7 +375,7 @@ class _Run:
                             "learning_rate_scale", 1.0
                         )
                         row["epoch"] = done / self.steps_per_epoch
-                        writer.write(done, "train", row)
+                        writer.write(done, "train", row, about={"stage": phase.name})
                     progress.update(
                         done, loss=row["loss"], images_per_second=row.get("images_per_second")
                     )
@@ -482,6 +484,7 @@ class _Run:
             from affect_jax import report
 
             # Before the last row: a run that has it has its predictions too.
+            report.write_about(self.workdir, self.sources)
             report.write_report(
                 self.workdir,
                 evaluation.predictions,
@@ -505,8 +508,10 @@ class _Run:
                 found = {}
             for split, figures in found.items():
                 writer.write(self.total, split, figures)
-        writer.write(self.total, "test", {"checkpoint": best, **evaluation.metrics}, final=True)
-        self.show(evaluation, f"test split, {len(source)} images, checkpoint of step {best}")
+        final = {"checkpoint": best, **counts(evaluation, source), **evaluation.metrics}
+        writer.write(self.total, "test", final, final=True)
+        images = observe.count_images(evaluation.images, len(source))
+        self.show(evaluation, f"test split, {images}, checkpoint of step {best}")
         if self.is_main and self.config.report.pictures:
             self._draw_report()
         return Result(state, evaluation.metrics, evaluation)

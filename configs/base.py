@@ -199,13 +199,13 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict(
         dict(
             batch_size=0,  # 0: as in training
-            flip=True,  # test: also report flip-averaged valence and arousal
+            flip=True,  # test: also report valence and arousal averaged over mirror images
             # After training: classes flip-averaged (with flip) and with a temperature that the
             # validation persons choose, what any correction of predictions has to beat.
             calibrate=False,
             video=False,  # test: also average each frame's outputs with those of the last four
             min_count=10,  # classes with fewer true examples are left out of macro scores
-            split="test",  # --mode=eval: which split
+            split="test",  # --mode=eval: which split; all: every row of a manifest or folder
             checkpoint="best",  # --mode=eval: best, latest, or a step
         )
     )

@@ -226,6 +226,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; nothing was left behind, run the command again", file=sys.stderr)
         return 130
     _summarise(builder, existed)
+    if existed and args.landmarks:
+        print(
+            "warning: --landmarks had no effect: the landmarks are those of the first time",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -41,6 +41,8 @@ from data_pipelines.example import DataError, Source, empty_labels
 
 log = logging.getLogger(__name__)
 
+ALL = "all"  # every record, whatever its split
+
 
 class TableSource:
     """Pictures on disk whose labels stand in a `manifest.Table`; follows `example.Source`.
@@ -70,6 +72,7 @@ class TableSource:
         self.attribute_names = table.attribute_names
         self.attribute_values = table.attribute_values
         self.bad_rows = table.bad
+        self.has_persons = table.has_persons
         self.has = frozenset(
             name
             for name, there in (
@@ -255,15 +258,64 @@ def _make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
         from data_pipelines import datasets
 
         return datasets.make_sources(config)
+    return split_table(_read_table(kind, config), config)
+
+
+def _read_table(kind: str, config: Mapping[str, Any]) -> manifest.Table:
     classes = setting(config, "classes")
     max_bad_fraction = setting(config, "max_bad_fraction")
     if kind == "manifest":
-        table = manifest_table(setting(config, "manifest"), classes, max_bad_fraction)
-    elif kind == "folder":
-        table = folder_table(setting(config, "folder"), classes, max_bad_fraction)
+        return manifest_table(setting(config, "manifest"), classes, max_bad_fraction)
+    if kind == "folder":
+        return folder_table(setting(config, "folder"), classes, max_bad_fraction)
+    raise DataError(f"data.source is {kind!r}; known: synthetic, manifest, folder, tfds")
+
+
+def evaluation_source(config: Mapping[str, Any], split: str) -> Source:
+    """The examples of one split, for evaluation; of a manifest or folder no other need be there.
+
+    Args:
+      config: as in `make_sources`.
+      split: `train`, `validation`, `test`; or `ALL`, every record of a manifest or folder.
+
+    Raises:
+      DataError: the configuration or the data cannot be used, or the split is empty.
+    """
+    kind = setting(config, "source")
+    table = None
+    if kind in ("manifest", "folder") and setting(config, "protocol") == "split":
+        table = _read_table(kind, config)
+    if split == ALL and table is None:
+        raise DataError(
+            f"the split {ALL!r} is for manifests and folders with data.protocol = 'split'; "
+            f"data.source is {kind!r}; use train, validation or test"
+        )
+    if table is None:
+        source = make_sources(config)[split]
     else:
-        raise DataError(f"data.source is {kind!r}; known: synthetic, manifest, folder, tfds")
-    return split_table(table, config)
+        # All as test pictures: what is excluded from a test is excluded then.
+        part = "test" if split == ALL else split
+        if split == ALL:
+            rows_of = {name: np.arange(0) for name in persons.SPLIT_NAMES}
+            rows_of[part] = np.arange(len(table.paths))
+        else:
+            rows_of = _rows_of_splits(table, config)
+        if not len(rows_of[part]):
+            raise DataError(
+                f"{table.name}: the {split} split is empty: nothing can be evaluated; the split "
+                f"{ALL!r} takes every picture"
+            )
+        source = _cut(table, rows_of, config, only=(part,))[part]
+        if split == "test" and table.split is None and len(source):
+            log.info(
+                "%s names no splits: %d of its %d pictures, one fold of persons, are the test "
+                "split; the split %r takes every picture",
+                table.name,
+                len(source),
+                len(table.paths),
+                ALL,
+            )
+    return source
 
 
 def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, TableSource]:
@@ -271,7 +323,18 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
 
     A `split` column is followed; a side it does not name is cut from the training persons. A
     table without persons is split by picture, with a warning.
+
+    Raises:
+      DataError: no picture is left for training.
     """
+    made = _cut(table, _rows_of_splits(table, config), config)
+    if not len(made["train"]):
+        raise DataError(f"{table.name}: no picture is left for training")
+    return made
+
+
+def _rows_of_splits(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The rows of `train`, `validation` and `test`."""
     if not table.has_persons:
         log.warning(
             "%s names no person, video or group: each picture counts as a person of its own, and "
@@ -292,9 +355,20 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
         given=table.split,
     )
     persons.warn_of_shared(table.name, table.persons, split)
-    rows_of = {name: np.flatnonzero(split == k) for k, name in enumerate(persons.SPLIT_NAMES)}
+    return {name: np.flatnonzero(split == k) for k, name in enumerate(persons.SPLIT_NAMES)}
+
+
+def _cut(
+    table: manifest.Table,
+    rows_of: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    only: Sequence[str] = persons.SPLIT_NAMES,
+) -> dict[str, TableSource]:
+    """Sources of these rows without the excluded ones, and without those that cleaning drops."""
     sources = {}
     for name, rows in _without_excluded(table, rows_of, config).items():
+        if name not in only:
+            continue
         if setting(config, "clean" if name == "train" else "clean_eval"):
             rows = rows[
                 cleaning.agrees(
@@ -303,8 +377,6 @@ def split_table(table: manifest.Table, config: Mapping[str, Any]) -> dict[str, T
             ]
         sources[name] = TableSource(table, rows)
         _log_split(table, name, sources[name])
-    if not len(sources["train"]):
-        raise DataError(f"{table.name}: no picture is left for training")
     return sources
 
 

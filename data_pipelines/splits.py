@@ -154,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     folds = commands.add_parser("folds", help="print folds by person")
     folds.add_argument("--folds", type=int, default=10, help="0: leave one person out")
     folds.add_argument("--output", help="CSV file for the fold of each picture")
+    folds.add_argument("--seed", type=int, help="of the folds of a prepared data set; default 0")
     report = commands.add_parser(
         "leakage", help="look for pictures and persons in more than one split"
     )
@@ -165,13 +166,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dataset", default="", help="a prepared data set")
         command.add_argument("--data_dir", default="", help="where it was prepared")
         command.add_argument("--manifest", default="", help="instead of a data set: CSV or JSONL")
-        command.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def _sources(args: argparse.Namespace) -> dict[str, Any]:
     from data_pipelines.sources import make_sources
 
+    if args.manifest and (args.dataset or args.data_dir):
+        raise DataError("give --manifest, or --dataset and --data_dir, not both")
     if args.manifest:
         return make_sources({"source": "manifest", "manifest": args.manifest})
     if not args.dataset or not args.data_dir:
@@ -188,12 +190,18 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
     """Prints the folds that training cuts with the same `data.folds`."""
     persons = [p for s in sources.values() for p in s.persons]
     labels = np.concatenate([s.labels for s in sources.values()])
+    named = args.manifest or args.dataset.partition("/")[0] == "manifest"
+    if args.seed is not None and (named or not args.folds):
+        raise DataError(
+            "--seed has no effect here: "
+            + ("folds of a manifest follow the names" if named else "every person is a fold")
+        )
     if not args.folds:
         fold = leave_one_out(persons)
-    elif args.manifest or args.dataset.partition("/")[0] == "manifest":
+    elif named:
         fold = by_name(persons, args.folds)
     else:
-        fold = kfold(persons, args.folds, labels=labels, seed=args.seed)
+        fold = kfold(persons, args.folds, labels=labels, seed=args.seed or 0)
     class_names = next(iter(sources.values())).class_names
     print(f"{'fold':>4} {'persons':>8} {'pictures':>9}  " + "  ".join(class_names))
     for k in range(int(fold.max()) + 1):
@@ -213,6 +221,8 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
 
 
 def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
+    if args.stride < 1:
+        raise DataError(f"--stride {args.stride}: it must be at least 1")
     shared = leakage.shared_names(sources)
     for kind in ("person", "group"):
         mine = [s for s in shared if s.kind == kind]

@@ -53,6 +53,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     Raises:
       UserError: if the options do not fit, or the config has no balancing to leave out.
     """
+    if options.only_alone and options.steps > 1:
+        raise UserError("--steps has no effect with --only_alone: no whole step is timed")
     config = train.settings(options)
     if train.system_of(config).balancing is None:
         raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")

@@ -9,19 +9,22 @@ from affect_jax.observe.progress import Progress, Throughput, duration
 from affect_jax.observe.rows import (
     EVALUATIONS_FILE,
     METRICS_FILE,
+    NOT_METRICS,
     MetricWriter,
     read_metrics,
     swap_folder,
     write_atomically,
 )
-from affect_jax.observe.tables import higher_is_better, results_table
+from affect_jax.observe.tables import count_images, higher_is_better, results_table
 
 __all__ = [
     "EVALUATIONS_FILE",
     "METRICS_FILE",
+    "NOT_METRICS",
     "MetricWriter",
     "Progress",
     "Throughput",
+    "count_images",
     "duration",
     "higher_is_better",
     "quiet_orbax",

@@ -21,6 +21,8 @@ from data_pipelines import disk
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "eval.jsonl"
 _RESERVED = frozenset({"step", "split", "time", "final"})
+# Fields of a row that measure nothing.
+NOT_METRICS = _RESERVED | {"checkpoint", "images", "images_total"}
 # Rows already on disk matter more to a reader of a live run than a disk sync for each of them.
 _EVENTS_FLUSH_SECONDS = 1.0
 

@@ -56,6 +56,18 @@ def higher_is_better(name: str) -> bool | None:
     return describe(name.removesuffix("_primary"))[2] if higher is None else higher
 
 
+def count_images(evaluated: int, total: int | None = None) -> str:
+    """How many images were evaluated, and of how many where some could not be read.
+
+    Args:
+        evaluated: images that were read and measured.
+        total: images of the split; None if unknown.
+    """
+    if total is None or total == evaluated:
+        return f"{evaluated:,} image{'' if evaluated == 1 else 's'}"
+    return f"{evaluated:,} of {total:,} images ({total - evaluated:,} could not be read)"
+
+
 def results_table(
     results: Results,
     *,

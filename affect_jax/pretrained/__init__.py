@@ -5,6 +5,7 @@ from affect_jax.pretrained.conversion import (
     architectures,
     convert,
     convert_state,
+    is_converted,
     trained_for,
 )
 from affect_jax.pretrained.files import read_weights
@@ -17,6 +18,7 @@ __all__ = [
     "convert",
     "convert_state",
     "init_from",
+    "is_converted",
     "merge",
     "read_weights",
     "trained_for",

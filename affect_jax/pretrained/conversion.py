@@ -18,8 +18,8 @@ from flax import nnx
 
 from affect_jax import model_io, models
 from affect_jax.errors import UserError
-from affect_jax.pretrained import fan, poster, resnet, vit
-from affect_jax.pretrained.files import read_weights
+from affect_jax.pretrained import description, fan, poster, resnet, vit
+from affect_jax.pretrained.files import open_weights
 from affect_jax.pretrained.names import Released
 from affect_jax.train_state import take_apart
 from data_pipelines.example import LABELS
@@ -57,37 +57,67 @@ def release(architecture: str) -> Released:
 
 
 def convert(
-    architecture: str, source: str | pathlib.Path, output: str | pathlib.Path
+    architecture: str,
+    source: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    classes: str | Sequence[str] = (),
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    entry: str = "",
+    strip_prefix: str = "",
 ) -> model_io.LoadedModel:
     """Writes a model directory from a released checkpoint and returns what it holds.
+
+    Mean, deviation and class names are those of the release, or what Hugging Face's and timm's
+    files next to the source tell, unless they are given. `provenance` says of each where it comes
+    from, under "preprocessing_from", "preprocessing_certain" and "classes_from", and which state
+    dict was taken of which, under "entry" and "other_entries".
 
     Args:
       architecture: one of `architectures()`.
       source: .pth, .npz or .safetensors file.
       output: the model directory; replaced if it is one already.
+      classes: names in the order of the last layer, or the name of a known label order.
+      mean, std: of RGB in [0, 1], three numbers each.
+      entry, strip_prefix: see `files.open_weights`.
 
     Raises:
-      UserError: for an unknown architecture, a source that cannot be read or does not fit it, or
-        an output that holds something else.
+      UserError: for an unknown architecture, a source that cannot be read or does not fit it,
+        options that do not fit it, or an output that holds something else.
       ImportError: if PyTorch or safetensors is needed and not installed.
     """
     released = release(architecture)
     model_io.check_writable(output)
+    given = description.given_normalisation(mean, std)
     source = pathlib.Path(source)
-    arguments, model = convert_state(released, read_weights(source), where=str(source))
+    weights = open_weights(source, entry=entry, strip_prefix=strip_prefix)
+    arguments, model = convert_state(released, weights.state, where=str(source))
+    hub = description.read_hub_files(source) if released.on_hubs else description.HubDescription()
+    preprocessing, how = description.preprocessing_of(
+        released, arguments, source, weights, hub, given
+    )
+    count = arguments.get("n_expression", 0)
+    class_names, classes_from = description.class_names_of(released, count, classes, hub)
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     loaded = model_io.LoadedModel(
         model,
         released.model,
         arguments,
-        _preprocessing(released, arguments),
-        released.class_names(arguments.get("n_expression", 0)),
+        preprocessing,
+        class_names,
         {
             "architecture": architecture,
             "source": source.name,
             "source_sha256": digest,
             "licence": released.licence,
+            "entry": weights.entry,
+            "other_entries": list(weights.others),
+            "left_out": len(weights.left_out),
+            "preprocessing_from": how.reason,
+            "preprocessing_certain": how.certain,
+            "classes_from": classes_from,
         },
     )
     model_io.save_model(
@@ -135,12 +165,6 @@ def trained_for(loaded: model_io.LoadedModel) -> frozenset[str]:
     if "expression" in there:
         return frozenset({"expression"} if loaded.class_names else ())
     return frozenset(there & {"valence_arousal"})
-
-
-def _preprocessing(released: Released, arguments: Mapping[str, Any]) -> model_io.Preprocessing:
-    """That of the release, at the size its position embeddings are made for, if it has such."""
-    size = arguments.get("image_size", released.preprocessing.image_size)
-    return dataclasses.replace(released.preprocessing, image_size=size)
 
 
 class NotOfThisKind(UserError):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,37 @@ from data_pipelines.example import LABEL_ORDERS
 def affectnet_names(count: int) -> tuple[str, ...]:
     """AffectNet's label order for 8 and 5 classes, none for other counts."""
     return LABEL_ORDERS.get(f"affectnet{count}", ()) if count in (5, 8) else ()
+
+
+class Clues(NamedTuple):
+    """What may tell how the weights in a file were trained.
+
+    Attributes:
+      file: its name.
+      entry: under which the state dict lay in it; "" for a file that is one itself.
+      names: of the arrays.
+      model_type: of the `config.json` of Hugging Face next to it; "" without one.
+    """
+
+    file: str
+    entry: str
+    names: frozenset[str]
+    model_type: str
+
+
+class Normalisation(NamedTuple):
+    """Mean and deviation of a network's input, and how they are known.
+
+    Attributes:
+      mean, std: of RGB in [0, 1].
+      reason: where they come from.
+      certain: False for a guess.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reason: str
+    certain: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +64,9 @@ class Released:
         tokens and position tables; our layout must be theirs.
       prepare: rewrites a state dict in the names and layouts that the tables are written in.
       unused: beginnings of entries (after `prepare`) that files may hold and nobody needs.
+      on_hubs: whether files of Hugging Face and timm come with a description.
+      normalisation: mean and deviation by what a file tells; None: always those of
+        `preprocessing`.
     """
 
     architecture: str
@@ -45,3 +79,5 @@ class Released:
     entries: Callable[[Mapping[str, Any]], dict[str, str]] = lambda arguments: {}
     prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
     unused: tuple[str, ...] = ()
+    on_hubs: bool = False
+    normalisation: Callable[[Clues], Normalisation] | None = None

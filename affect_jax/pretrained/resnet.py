@@ -46,5 +46,6 @@ RELEASES = (
         modules=resnet18_modules,
         preprocessing=Preprocessing(image_size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         licence="torchvision: BSD-3-Clause",
+        on_hubs=True,
     ),
 )

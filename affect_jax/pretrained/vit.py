@@ -14,7 +14,8 @@ import numpy as np
 
 from affect_jax.model_io import Preprocessing
 from affect_jax.models.vit import PATCH, SIZES
-from affect_jax.pretrained.names import Released
+from affect_jax.pretrained.names import Clues, Normalisation, Released
+from affect_jax.pretrained.resnet import IMAGENET_MEAN, IMAGENET_STD
 
 State = Mapping[str, np.ndarray]
 
@@ -57,6 +58,12 @@ _JAX_BLOCK = {
     "MlpBlock_3/Dense_1": "mlp.fc2",
 }
 _JAX_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_DISTILLED = ("dist_token", "distillation_token")
+_HALF = ((0.5,) * 3, (0.5,) * 3)
+_NAMED = {
+    "augreg|in21k|imagenet21k|google": _HALF,
+    "deit|dino|mae|moco|ibot|msn": (IMAGENET_MEAN, IMAGENET_STD),
+}
 # Part of the file, but not of a classifier: the tanh layer that language models pool with.
 _HUGGING_FACE_UNUSED = ("pooler.",)
 
@@ -73,7 +80,7 @@ def timm_names(state: State) -> dict[str, np.ndarray]:
 
 def _from_hugging_face(state: State) -> dict[str, np.ndarray]:
     def place(name: str) -> tuple[str, str | None]:
-        name = name.removeprefix("vit.")
+        name = name.removeprefix("vit.").removeprefix("deit.")
         if name in _HUGGING_FACE:
             return _HUGGING_FACE[name], None
         module, _, leaf = name.rpartition(".")
@@ -147,6 +154,11 @@ def _rewrite(
 
 def _infer(size: str, state: State) -> dict[str, Any]:
     wanted = SIZES[size].width
+    if found := [name for name in _DISTILLED if any(name in entry for entry in state)]:
+        raise ValueError(
+            f"it is a distilled DeiT ({found[0]}), whose second class token the model does not "
+            "have; take the weights without distillation"
+        )
     width, channels, *patch = state["patch_embed.proj.weight"].shape
     if width != wanted:
         fitting = [f"vit_{name}16" for name, s in SIZES.items() if s.width == width]
@@ -166,6 +178,28 @@ def _infer(size: str, state: State) -> dict[str, Any]:
         "depth": len(blocks),
         "pool": "token" if prefix else "mean",
     }
+
+
+def normalisation_of(clues: Clues) -> Normalisation:
+    """Mean and deviation that a vision transformer was trained with.
+
+    Google's own weights, and timm's by the same recipe ("augreg"), have 0.5 and 0.5; DeiT and what
+    was trained with its code (DINO, MAE, MoCo v3, iBOT) have ImageNet's. The names of the arrays
+    are the same.
+    """
+    if clues.entry in ("teacher", "student"):
+        reason = f"a file with a {clues.entry} is one of self-distillation, as DINO"
+        return Normalisation(IMAGENET_MEAN, IMAGENET_STD, reason)
+    if any(name.endswith("embedding/kernel") for name in clues.names):
+        return Normalisation(*_HALF, "the original JAX weights")
+    for pattern, (mean, std) in _NAMED.items():
+        if found := re.search(rf"(?<![a-z])({pattern})", clues.file.lower()):
+            return Normalisation(mean, std, f"{found[1]} in the name of the file")
+    if clues.model_type in ("deit", "vit_mae", "vit_msn"):
+        reason = f"model_type {clues.model_type} in config.json"
+        return Normalisation(IMAGENET_MEAN, IMAGENET_STD, reason)
+    owner = "Google's" if any("patch_embeddings" in name for name in clues.names) else "timm's"
+    return Normalisation(*_HALF, f"as most of {owner} ViT have", certain=False)
 
 
 def vit_modules(arguments: Mapping[str, Any]) -> dict[str, str]:
@@ -193,6 +227,8 @@ RELEASES = tuple(
         unused=_HUGGING_FACE_UNUSED,
         preprocessing=Preprocessing(image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3),
         licence="the original and timm's ViT weights: Apache-2.0",
+        on_hubs=True,
+        normalisation=normalisation_of,
     )
     for size in SIZES
 )

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import Any
 
 from affect_jax.errors import UserError
 from affect_jax.report.build import write_html
 from data_pipelines import disk
+
+# Options that act on pictures alone.
+_OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,18 +43,24 @@ def main(arguments: list[str] | None = None) -> int:
         "predicted class), cam_true (of the true one), attention, confusion",
     )
     group.add_argument("--compare", metavar="DIR", help="a second model, shown beside it")
-    group.add_argument("--split", default="test", help="test, validation or train")
-    group.add_argument("--checkpoint", default="best", help="best, latest or a step")
-    group.add_argument("--faces", type=int, default=8, help="how many faces are shown")
-    group.add_argument("--indices", default="", help="show these examples: comma-separated")
-    group.add_argument("--points", type=int, default=2500, help="most points of an embedding")
+    group.add_argument("--split", help="test (default), validation or train")
+    group.add_argument("--checkpoint", help="of a run: best (default), latest or a step")
+    group.add_argument("--faces", type=int, help="how many faces are shown (default: 8)")
+    group.add_argument("--indices", help="show these examples instead: comma-separated")
+    group.add_argument("--points", type=int, help="most points of an embedding (default: 2500)")
     options = parser.parse_args(arguments)
+    given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
     try:
         with disk.explained(options.output or options.workdir):
             if options.pictures is None:
+                if given:
+                    raise UserError(
+                        f"--{next(iter(given))} is for pictures; add --pictures NAMES to draw "
+                        "some, or leave it out for the page"
+                    )
                 print(write_html(options.workdir, options.output))
             else:
-                for path in _pictures(options):
+                for path in _pictures(options, given):
                     print(path)
     except (UserError, OSError) as error:
         print(f"affect_jax.report: {error}", file=sys.stderr)
@@ -57,26 +68,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _pictures(options: argparse.Namespace) -> list:
+def _pictures(options: argparse.Namespace, given: dict[str, Any]) -> list[Path]:
     from affect_jax.report.pictures import write_pictures
 
-    if options.faces < 1 or options.points < 4:
+    names = dict.fromkeys(name.strip() for name in options.pictures.split(",") if name.strip())
+    if given.get("faces", 1) < 1 or given.get("points", 4) < 4:
         raise UserError("--faces must be at least 1 and --points at least 4")
-    try:
-        indices = [int(i) for i in options.indices.split(",") if i]
-    except ValueError:
-        raise UserError(f"--indices {options.indices}: give whole numbers, as 3,17") from None
-    return write_pictures(
-        options.workdir,
-        list(dict.fromkeys(name.strip() for name in options.pictures.split(",") if name.strip())),
-        compare=options.compare,
-        output=options.output,
-        split=options.split,
-        checkpoint=options.checkpoint,
-        faces=options.faces,
-        indices=indices,
-        points=options.points,
-    )
+    if "indices" in given:
+        if "faces" in given:
+            raise UserError("--faces and --indices: give the number of faces or which, not both")
+        try:
+            given["indices"] = [int(i) for i in given["indices"].split(",") if i.strip()]
+        except ValueError:
+            given["indices"] = []
+        if not given["indices"]:
+            raise UserError(f"--indices {options.indices}: give whole numbers, as 3,17")
+    return write_pictures(options.workdir, list(names), output=options.output, **given)
 
 
 if __name__ == "__main__":

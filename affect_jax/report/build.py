@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,16 +12,23 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from affect_jax.errors import UserError
-from affect_jax.observe import METRICS_FILE, read_metrics, write_atomically
+from affect_jax.observe import METRICS_FILE, NOT_METRICS, read_metrics, write_atomically
 from affect_jax.observe.tables import Results
 from affect_jax.report import classes, page, plots, predictions, style
 from affect_jax.report import faces as face_figures
+from affect_jax.report.about import ABOUT_FILE
 
 FOLDER = "report"
 PICTURES_FOLDER = f"{FOLDER}/pictures"  # Those of `report.pictures`
 RESULTS_FILE = "results.md"
 _REFERENCES_FILE = "references.json"
-_NOT_METRICS = frozenset({"step", "split", "time", "final", "checkpoint"})
+# Rows of the test beside the plain one -> column. Valence and arousal are averaged over mirror
+# images in one, the class probabilities, with config.eval.calibrate, in the other.
+_COLUMNS = {
+    "test_flip": "flip-averaged",
+    "test_mirror": "flip-averaged",
+    "test_video": "video-smoothed",
+}
 
 
 class Source(Protocol):
@@ -30,6 +38,9 @@ class Source(Protocol):
 
     def describe(self, i: int) -> str:
         """File and row of example `i`."""
+
+    def __len__(self) -> int:
+        """Number of examples, the unreadable ones among them."""
 
 
 class Run(NamedTuple):
@@ -43,6 +54,7 @@ class Run(NamedTuple):
         stored: the predictions (see `predictions.gather`).
         config: the run's configuration; empty if the workdir has none.
         references: numbers of others to be set beside the results.
+        about: data, date, version and command (`about.write_about`); empty if not recorded.
     """
 
     rows: list[dict[str, Any]]
@@ -51,6 +63,7 @@ class Run(NamedTuple):
     stored: dict[str, np.ndarray]
     config: dict[str, Any]
     references: Results
+    about: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def write_report(
@@ -122,10 +135,10 @@ def read_run(workdir: str | os.PathLike) -> Run:
     if not (workdir / FOLDER / predictions.ARRAYS_FILE).exists():
         raise UserError(f"{workdir}: the test left no {FOLDER}/{predictions.ARRAYS_FILE}; {again}")
     results = {"plain": _metrics(final)}
-    beside = {"test_flip": "flip-averaged", "test_video": "video-smoothed"}
     for row in rows:
-        if row["split"] in beside and row["step"] == final["step"]:
-            results[beside[row["split"]]] = _metrics(row)
+        if row["split"] in _COLUMNS and row["step"] == final["step"]:
+            measured = {k: v for k, v in _metrics(row).items() if k in results["plain"]}
+            results.setdefault(_COLUMNS[row["split"]], {}).update(measured)
     return Run(
         rows=rows,
         results=results,
@@ -133,11 +146,12 @@ def read_run(workdir: str | os.PathLike) -> Run:
         stored=predictions.load(workdir / FOLDER),
         config=_json(workdir / "config.json"),
         references=_json(workdir / FOLDER / _REFERENCES_FILE),
+        about=_json(workdir / FOLDER / ABOUT_FILE),
     )
 
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in _NOT_METRICS}
+    return {name: value for name, value in row.items() if name not in NOT_METRICS}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -164,7 +178,7 @@ def render(workdir: str | os.PathLike) -> list[Path]:
     for name, (needs, draw) in _FIGURES.items():
         path = folder / f"{name}.png"
         if needs(run):
-            write_atomically(path, style.png(draw(run), dpi=120 if name == "faces" else 160))
+            write_atomically(path, style.png(draw(run, False), dpi=_resolution(name)))
             written.append(path)
         else:
             path.unlink(missing_ok=True)  # Of an earlier model, with other outputs
@@ -196,9 +210,19 @@ def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = No
         raise UserError(f"--output {output} is a folder; give the name of an .html file")
     pictures = [path for path in render(workdir) if path.suffix == ".png"]
     run = read_run(workdir)
-    further = _further_pictures(workdir, run)
+    shown = []
+    for path in pictures:
+        small = b""
+        if path.stem in _NARROW:
+            small = style.png(_FIGURES[path.stem][1](run, True), dpi=_resolution(path.stem))
+        shown.append(page.picture_of(path.stem, path.read_bytes(), small))
+    for path, title, caption in _further_pictures(workdir, run):
+        if path.stem == "confusion" and "confusion_matrix" in (p.stem for p in pictures):
+            continue  # the same picture again
+        section = title.partition(":")[0]
+        shown.append(page.Picture(section, title, caption, path.read_bytes()))
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, page.html(run, workdir, pictures, further).encode())
+    write_atomically(output, page.html(run, workdir, shown).encode())
     return output
 
 
@@ -210,8 +234,14 @@ def _further_pictures(workdir: Path, run: Run) -> list[tuple[Path, str, str]]:
         checkpoints = {model["checkpoint"] for model in list(facts["models"].values())[:1]}
         tested = facts["split"] == "test" and checkpoints == {run.final.get("checkpoint")}
         if tested and picture.exists():
-            found.append((picture, facts["title"], facts["caption"]))
+            several = len(facts["models"]) > 1
+            title = facts["title"] + (f": {' and '.join(facts['models'])}" if several else "")
+            found.append((picture, title, facts["caption"]))
     return found
+
+
+def _resolution(name: str) -> int:
+    return 120 if name == "faces" else 160
 
 
 def _has_expressions(run: Run) -> bool:
@@ -229,33 +259,39 @@ def _has_landmark_errors(run: Run) -> bool:
     return "nme" in run.stored and bool(np.isfinite(run.stored["nme"]).any())
 
 
-def _confusion(run: Run) -> Any:
+def _confusion(run: Run, narrow: bool) -> Any:
     min_count = run.config.get("eval", {}).get("min_count", 1)
-    return classes.stored_confusion_matrix(run.stored, min_count)
+    return classes.stored_confusion_matrix(run.stored, min_count, narrow=narrow)
 
 
-def _reliability(run: Run) -> Any:
+def _reliability(run: Run, narrow: bool) -> Any:
     return classes.reliability_diagram(
         run.stored["probabilities"], classes.stored_labels(run.stored)
     )
 
 
-def _circumplex(run: Run) -> Any:
+def _circumplex(run: Run, narrow: bool) -> Any:
     return face_figures.circumplex(
         run.stored["valence_arousal"],
         run.stored["valence_arousal_predicted"],
         run.stored.get("expression"),
         run.stored["class_names"].tolist(),
+        narrow=narrow,
     )
 
 
-def _faces(run: Run) -> Any:
+def _landmark_error(run: Run, narrow: bool) -> Any:
+    return plots.landmark_error_curve(run.stored["nme"], run.stored.get("nme_box"))
+
+
+def _faces(run: Run, narrow: bool) -> Any:
     stored = run.stored
     return face_figures.landmark_faces(
         stored["face_image"],
         stored.get("face_landmarks_predicted"),
         stored.get("face_landmarks"),
         captions=[_caption(stored, row) for row in stored["face_row"]],
+        columns=2 if narrow else 4,
     )
 
 
@@ -281,8 +317,8 @@ def _caption(stored: Mapping[str, np.ndarray], row: int) -> tuple[str, str, bool
     return first, second, right
 
 
-def _curves(run: Run) -> Any:
-    return plots.training_curves(run.rows, run.final.get("checkpoint"))
+def _curves(run: Run, narrow: bool) -> Any:
+    return plots.training_curves(run.rows, run.final.get("checkpoint"), narrow=narrow)
 
 
 def _has_curves(run: Run) -> bool:
@@ -291,14 +327,14 @@ def _has_curves(run: Run) -> bool:
     )
 
 
-_FIGURES: dict[str, tuple[Callable[[Run], bool], Callable[[Run], Any]]] = {
+# Of each picture, whether it can be drawn, and how: as it is, or for small screens.
+_FIGURES: dict[str, tuple[Callable[[Run], bool], Callable[[Run, bool], Any]]] = {
     "training_curves": (_has_curves, _curves),
     "confusion_matrix": (_has_expressions, _confusion),
     "reliability": (_has_expressions, _reliability),
     "valence_arousal": (_has_pairs, _circumplex),
-    "landmark_error": (
-        _has_landmark_errors,
-        lambda run: plots.landmark_error_curve(run.stored["nme"], run.stored.get("nme_box")),
-    ),
+    "landmark_error": (_has_landmark_errors, _landmark_error),
     "faces": (lambda run: "face_image" in run.stored, _faces),
 }
+# Pictures too wide for a small screen; the others fit one as they are.
+_NARROW = ("training_curves", "confusion_matrix", "valence_arousal", "faces")

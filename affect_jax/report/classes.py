@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def confusion_matrix(
-    true: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], min_count: int = 1
+    true: np.ndarray,
+    predicted: np.ndarray,
+    class_names: Sequence[str],
+    min_count: int = 1,
+    narrow: bool = False,
 ) -> Figure:
     """Counts and row shares of every pair of true and predicted class.
 
@@ -29,11 +33,12 @@ def confusion_matrix(
         predicted: int [n] class ids.
         class_names: the N names.
         min_count: classes with fewer images are left out of the balanced accuracy.
+        narrow: shares alone and no colour bar, for small screens.
 
     Raises:
         ValueError: if no image has a label, or an id is not below N.
     """
-    return confusion_matrices([("", true, predicted)], class_names, min_count)
+    return confusion_matrices([("", true, predicted)], class_names, min_count, narrow=narrow)
 
 
 def stored_labels(stored: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -47,22 +52,26 @@ def has_labels(stored: Mapping[str, np.ndarray]) -> bool:
     return "probabilities" in stored and bool((stored_labels(stored) >= 0).any())
 
 
-def stored_confusion_matrix(stored: Mapping[str, np.ndarray], min_count: int = 1) -> Figure:
+def stored_confusion_matrix(
+    stored: Mapping[str, np.ndarray], min_count: int = 1, *, narrow: bool = False
+) -> Figure:
     """`confusion_matrix` of stored predictions; it needs `has_labels`."""
     predicted, names = stored["probabilities"].argmax(axis=1), stored["class_names"].tolist()
-    return confusion_matrix(stored_labels(stored), predicted, names, min_count)
+    return confusion_matrix(stored_labels(stored), predicted, names, min_count, narrow)
 
 
 def confusion_matrices(
     models: Sequence[tuple[str, np.ndarray, np.ndarray]],
     class_names: Sequence[str],
     min_count: int = 1,
+    *,
+    narrow: bool = False,
 ) -> Figure:
     """Confusion matrices side by side.
 
     Args:
         models: of each, a name for the title, and `true` and `predicted` of `confusion_matrix`.
-        class_names, min_count: as there.
+        class_names, min_count, narrow: as there.
 
     Raises:
         ValueError: as there.
@@ -70,13 +79,17 @@ def confusion_matrices(
     size = len(class_names)
     counted = [confusion_counts(true, predicted, size) for _, true, predicted in models]
     with style.styled():
-        side = float(np.clip(0.62 * size + 1.9, 3.6, 13))
-        figure = style.new_figure(side * len(models) + 1.3, side, "compressed")
+        side = style.NARROW if narrow else float(np.clip(0.62 * size + 1.9, 3.6, 13))
+        width = side if narrow else side * len(models) + 1.3
+        figure = style.new_figure(width, side + 0.2 * narrow, "compressed")
         grid = list(figure.subplots(1, len(models), squeeze=False).flat)
         for axes, counts, (name, _, _) in zip(grid, counted, models, strict=True):
-            image = _matrix(axes, counts, class_names)
+            image = _matrix(axes, counts, class_names, narrow)
             title = _accuracies(counts, min_count)
+            title = title.replace(", ", "\n") if narrow else title
             axes.set_title(f"{name}\n{title}" if name else title)
+        if narrow:
+            return figure
         bar = figure.colorbar(image, ax=grid, shrink=0.7, aspect=28, pad=0.02)
         style.percent_axis(bar.ax.yaxis)
         bar.set_label("share of the true class")
@@ -101,11 +114,11 @@ def confusion_counts(true: np.ndarray, predicted: np.ndarray, size: int) -> np.n
     return counts
 
 
-def _matrix(axes: Axes, counts: np.ndarray, class_names: Sequence[str]) -> Any:
+def _matrix(axes: Axes, counts: np.ndarray, class_names: Sequence[str], narrow: bool) -> Any:
     size, totals = len(counts), counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
-    _matrix_cells(axes, counts, shares, totals)
+    _matrix_cells(axes, counts, shares, totals, narrow)
     axes.set_xticks(range(size), class_names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(
         range(size), [f"{n}  ({t:,})" for n, t in zip(class_names, totals, strict=True)]
@@ -132,7 +145,9 @@ def _accuracies(counts: np.ndarray, min_count: int) -> str:
     return text
 
 
-def _matrix_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray) -> None:
+def _matrix_cells(
+    axes: Axes, counts: np.ndarray, shares: np.ndarray, totals: np.ndarray, narrow: bool
+) -> None:
     size = len(totals)
     for row in range(size):
         if totals[row] == 0:
@@ -145,12 +160,18 @@ def _matrix_cells(axes: Axes, counts: np.ndarray, shares: np.ndarray, totals: np
             share = shares[row, column]
             colour = "white" if share > 0.55 else style.INK
             text = {"ha": "center", "color": colour}
-            if size > 16:
-                axes.text(column, row, f"{100 * share:.0f}", va="center", fontsize=6, **text)
+            if size > 16 or narrow:
+                small = 6 if size > 16 else style.SMALL
+                axes.text(column, row, f"{100 * share:.0f}", va="center", fontsize=small, **text)
                 continue
             axes.text(column, row - 0.04, f"{share:.0%}", va="bottom", fontsize=8.5, **text)
             axes.text(
-                column, row + 0.08, f"{counts[row, column]:,}", va="top", fontsize=6.5, **text
+                column,
+                row + 0.08,
+                f"{counts[row, column]:,}",
+                va="top",
+                fontsize=style.SMALL,
+                **text,
             )
 
 

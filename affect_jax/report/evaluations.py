@@ -28,6 +28,8 @@ def write(
     outputs: Mapping[str, np.ndarray],
     source: Source,
     class_names: Sequence[str],
+    *,
+    model: str | os.PathLike = "",
 ) -> Path:
     """Stores the predictions of an evaluation and draws its confusion matrix.
 
@@ -42,6 +44,7 @@ def write(
         outputs: per-example labels and predictions, in the form that `predictions.gather` reads.
         source: what the examples come from.
         class_names: the model's.
+        model: the model directory, if it was none of the run's own checkpoints.
 
     Returns:
         The folder.
@@ -49,13 +52,17 @@ def write(
     names = [source.describe(int(i)) for i in outputs["index"]]
     stored = predictions.gather(outputs, class_names, names)
     plain = config_lib.to_plain(config)
+    own = {"model": str(Path(model).resolve())} if model else {}
     record = {
+        **own,
         **place_of(config.data),
         "split": config.eval.split,
         "checkpoint": step,
+        "images": len(stored["index"]),
+        "images_total": len(source),
         "data": plain["data"],
     }
-    folder = Path(workdir) / EVALUATIONS_FOLDER / _name(config, step)
+    folder = Path(workdir) / EVALUATIONS_FOLDER / _name(config, step, own)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
@@ -71,16 +78,17 @@ def write(
     return folder
 
 
-def _name(config: ml_collections.ConfigDict, step: int) -> str:
-    """A folder name that no other data, split, crop or step has."""
+def _name(config: ml_collections.ConfigDict, step: int, own: Mapping[str, str]) -> str:
+    """A folder name that no other data, split, crop, step or model directory has."""
     place = place_of(config.data)
     data = {
         key: value
         for key, value in config_lib.flatten(config_lib.to_plain(config)).items()
         if key.startswith("data.") and not config_lib.is_free(key)
     }
-    data |= {f"data.{key}": value for key, value in place.items()}
+    data |= {f"data.{key}": value for key, value in place.items()} | dict(own)
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:6]
     named = place.get("dataset", "").replace("/", "-")
     named = named or Path(place.get(config.data.source, config.data.source)).stem
-    return f"{named}_{config.eval.split}_step{step}_{digest}"
+    of = Path(own["model"]).name if own else f"step{step}"
+    return f"{named}_{config.eval.split}_{of}_{digest}"

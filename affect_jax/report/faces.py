@@ -57,6 +57,8 @@ def circumplex(
     predicted: np.ndarray,
     expression: np.ndarray | None = None,
     class_names: Sequence[str] = (),
+    *,
+    narrow: bool = False,
 ) -> Figure:
     """Labels and predictions in the plane of valence and arousal, and how well each agrees.
 
@@ -65,6 +67,7 @@ def circumplex(
         predicted: float [n, 2].
         expression: int [n] true classes, for the colours of the points; -1 where unlabelled.
         class_names: names of at most 8 classes; with more, points are not coloured.
+        narrow: one panel a line, for small screens.
 
     Raises:
         ValueError: if no image has both labels.
@@ -78,8 +81,13 @@ def circumplex(
     if expression is not None and 0 < len(class_names) <= len(style.CLASS_COLOURS):
         classes = np.asarray(expression)[labelled]
     with style.styled():
-        figure = style.new_figure(9.4, 8.8)
-        top, bottom = figure.subplots(2, 2, height_ratios=[1.25, 1])
+        if narrow:
+            figure = style.new_figure(style.NARROW, 4 * style.NARROW + 0.6)
+            panels = figure.subplots(4, 1)
+            top, bottom = panels[:2], panels[2:]
+        else:
+            figure = style.new_figure(9.4, 8.8)
+            top, bottom = figure.subplots(2, 2, height_ratios=[1.25, 1])
         for axes, points, name in ((top[0], true, "Labels"), (top[1], predicted, "Predictions")):
             _circle(axes)
             _points(axes, points, classes, class_names)
@@ -87,9 +95,10 @@ def circumplex(
         handles, names = top[0].get_legend_handles_labels()
         if handles:
             # Keeps a row free for the legend, which the layout would let touch the panels' titles.
-            figure.suptitle(" ", fontsize=24)
+            figure.suptitle(" ", fontsize=60 if narrow else 24)
             figure.legend(
-                handles, names, loc="upper center", ncols=len(names), markerscale=1.3,
+                handles, names, loc="upper center", ncols=3 if narrow else len(names),
+                markerscale=1.3,
                 columnspacing=1.3, handletextpad=0.3, bbox_to_anchor=(0.5, 0.995),
                 title="Expression label" + (", mean" if len(true) > _MANY else ""),
                 title_fontsize=8,
@@ -127,7 +136,7 @@ def _circle(axes: Axes) -> None:
             1.05 * x,
             1.05 * y,
             word,
-            fontsize=7,
+            fontsize=style.SMALL,
             fontstyle="italic",
             color="#555555",
             path_effects=halo,
@@ -138,7 +147,7 @@ def _circle(axes: Axes) -> None:
     axes.set_axis_off()
 
 
-_TICK = {"fontsize": 6.5, "color": "#555555", "zorder": 5}
+_TICK = {"fontsize": style.SMALL, "color": "#555555", "zorder": 5}
 
 
 def _points(

@@ -42,13 +42,15 @@ class Drawn(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """How a picture is made and what it takes: outputs, mirror images, the validation split."""
+    """How a picture is made and what it takes: outputs, mirror images, the validation split; and
+    whether it shows faces."""
 
     title: str
     draw: Callable[[Sequence[View], Choices], Drawn]
     outputs: tuple[str, ...] = ()
     flip: bool = False
     fits: bool = False
+    faces: bool = False
 
 
 def _stages(passed: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -94,7 +96,8 @@ def _calibration(views: Sequence[View], shown: Choices) -> Drawn:
     trues = [view.passed["expression"] for view in views]
     caption = (
         "Accuracy of predictions of equal confidence, plain, with a temperature fitted on the "
-        "validation split, and averaged with the mirror image. " + " ".join(lines)
+        "validation split, and flip-averaged: the mean of the class probabilities of a picture and "
+        "of its mirror image. " + " ".join(lines)
     )
     return Drawn(classes.reliability_diagrams(diagrams, trues), {"rows": rows}, caption)
 
@@ -285,7 +288,9 @@ PICTURES: dict[str, Picture] = {
         "Calibration before and after correction", _calibration, ("primary",), flip=True, fits=True
     ),
     "embedding": Picture("Embeddings", _embedding, ("embedding",)),
-    "correction": Picture("Reliability balancing", _correction, ("primary", "corrected")),
+    "correction": Picture(
+        "Reliability balancing", _correction, ("primary", "corrected"), faces=True
+    ),
     "cam": Picture(
         "Class activation",
         _captioned(
@@ -293,6 +298,7 @@ PICTURES: dict[str, Picture] = {
             "Where the score of the class that each model predicts comes from (Grad-CAM on the "
             "last feature map), each map scaled to its own maximum.",
         ),
+        faces=True,
     ),
     "cam_true": Picture(
         "Class activation of the true class",
@@ -302,6 +308,7 @@ PICTURES: dict[str, Picture] = {
             "last feature map; of a face without a label, the predicted class), each map scaled to "
             "its own maximum.",
         ),
+        faces=True,
     ),
     "attention": Picture(
         "Attention",
@@ -310,6 +317,7 @@ PICTURES: dict[str, Picture] = {
             "Attention rollout: how much of the output comes from each patch, through all blocks, "
             "each map scaled to its own maximum.",
         ),
+        faces=True,
     ),
     "confusion": Picture("Confusions", _confusion),
 }

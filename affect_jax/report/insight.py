@@ -25,7 +25,7 @@ _PART_NAMES = {
     "final": "prediction",
 }
 
-_SMALL = {"fontsize": 6.5, "fontweight": "normal", "loc": "center", "pad": 3}
+_SMALL = {"fontsize": style.SMALL, "fontweight": "normal", "loc": "center", "pad": 3}
 
 
 class Face(NamedTuple):
@@ -133,7 +133,7 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
             right = best == label
             axes.annotate(
                 "✓" if right else "✗", (at[best], values[best]), ha="center", va="bottom",
-                fontsize=7, color=style.GREEN if right else style.ORANGE,
+                fontsize=style.SMALL, color=style.GREEN if right else style.ORANGE,
             )  # fmt: skip
         texts.append(f"{stage} {np.std(values):.3f}")
     if label >= 0:
@@ -141,9 +141,9 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
     axes.set_ylim(0, max(0.3, 1.18 * max(float(np.max(v)) for v in stages.values())))
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.set_title(
-        "standard deviation: " + ", ".join(texts), fontsize=7, fontweight="normal", pad=3
+        "standard deviation: " + ", ".join(texts), fontsize=style.SMALL, fontweight="normal", pad=3
     )
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=style.SMALL)
     style.percent_axis(axes.yaxis)
 
 

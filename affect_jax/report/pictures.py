@@ -33,10 +33,10 @@ def write_pictures(
     compare: str | os.PathLike | None = None,
     output: str | os.PathLike | None = None,
     split: str = "test",
-    checkpoint: str = "best",
-    faces: int = 8,
+    checkpoint: str | None = None,
+    faces: int | None = None,
     indices: Sequence[int] = (),
-    points: int = 2500,
+    points: int | None = None,
 ) -> list[Path]:
     """Draws pictures of a model; all are drawn before the first file is written.
 
@@ -46,17 +46,21 @@ def write_pictures(
         compare: another such folder, to be shown beside it.
         output: folder for the files; default `report/pictures` in the run's folder.
         split: whose examples.
-        checkpoint: of a run: "best", "latest" or a step.
-        faces: how many faces are shown, spread evenly over the classes whatever was predicted.
+        checkpoint: of a run: "best" (the default), "latest" or a step.
+        faces: how many faces are shown, spread evenly over the classes whatever was predicted;
+            default 8.
         indices: shows these examples instead.
-        points: most points of an embedding.
+        points: most points of an embedding; default 2500.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: if a picture cannot be drawn of this model, saying why.
+        UserError: if a picture cannot be drawn of this model, saying why, or an option would have
+            no effect on any of them.
     """
+    if not names:
+        raise UserError(f"--pictures names none; there are {', '.join(PICTURES)}")
     for name in names:
         if name not in PICTURES:
             raise UserError(f"--pictures {name}: {nearest(name, PICTURES)}")
@@ -66,11 +70,20 @@ def write_pictures(
             "temperatures are fitted on the validation split, which cannot measure them too; use "
             "--split test"
         )
-    folder = _folder(path, output)
     paths = [path] if compare is None else [path, compare]
+    for option, value, acts in (
+        ("faces", faces, any(picture.faces for picture in chosen)),
+        ("indices", indices or None, any(picture.faces for picture in chosen)),
+        ("points", points, "embedding" in names),
+        ("checkpoint", checkpoint, any(restore.is_workdir(each) for each in paths)),
+    ):
+        if value is not None and not acts:
+            of = "a model directory, which holds one" if option == "checkpoint" else None
+            raise UserError(f"--{option} has no effect on {of or ', '.join(names)}; leave it out")
+    folder = _folder(path, output)
     named = _names([Path(each) for each in paths])
-    subjects = [open_subject(each, checkpoint=checkpoint) for each in paths]
-    shown = Choices(split, _faces(subjects, split, faces, indices), points)
+    subjects = [open_subject(each, checkpoint=checkpoint or "best") for each in paths]
+    shown = Choices(split, _faces(subjects, split, faces or 8, indices), points or 2500)
     views = [_view(s, name, chosen, shown) for s, name in zip(subjects, named, strict=True)]
     stem = "" if split == "test" else f"_{split}"
     stem += f"_beside_{views[1].name}" if compare is not None else ""
@@ -81,6 +94,8 @@ def write_pictures(
             "title": picture.title,
             "caption": drawn.caption,
             "split": split,
+            "images": len(views[0].passed["index"]),
+            "images_total": len(subjects[0].source(split)),
             "models": {v.name: _facts(v.subject) for v in views},
             "numbers": drawn.numbers,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,12 +36,18 @@ _PANELS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def training_curves(rows: Sequence[Mapping[str, Any]], best_step: int | None = None) -> Figure:
+def training_curves(
+    rows: Sequence[Mapping[str, Any]], best_step: int | None = None, *, narrow: bool = False
+) -> Figure:
     """Loss and validation metrics over training steps, with the test result at the end.
+
+    Stages of a run have losses of their own, which share no scale: each has a panel. The
+    validation loss is that of the last stage.
 
     Args:
         rows: rows of `metrics.jsonl`, in any order.
         best_step: step of the checkpoint that was chosen, marked in every panel.
+        narrow: one panel a line, for small screens.
 
     Raises:
         ValueError: if no row holds a loss or a validation metric.
@@ -51,28 +57,60 @@ def training_curves(rows: Sequence[Mapping[str, Any]], best_step: int | None = N
         for title, lines in _PANELS.items()
     }
     panels = {title: lines for title, lines in panels.items() if lines}
-    has_loss = _series(rows, "train", "loss")[0].size or _series(rows, "validation", "loss")[0].size
-    if not has_loss and not panels:
+    stages = _stages(rows)
+    if not stages and not panels:
         raise ValueError("training_curves: no row holds a training loss or a validation metric")
     with style.styled():
-        count = len(panels) + bool(has_loss)
-        columns = min(count, 2)
+        count = len(panels) + len(stages)
+        columns = 1 if narrow else min(count, 2)
         lines = math.ceil(count / columns)
-        figure = style.new_figure(4.2 * columns + 0.2, 2.9 * lines)
+        width = style.NARROW if narrow else 4.2 * columns + 0.2
+        figure = style.new_figure(width, 2.9 * lines)
         grid = list(figure.subplots(lines, columns, squeeze=False).flat)
         for unused in grid[count:]:
             unused.remove()
-        if has_loss:
-            _loss_panel(grid[0], rows)
-        for axes, (title, shown) in zip(grid[int(bool(has_loss)) :], panels.items(), strict=False):
-            _metric_panel(axes, rows, title, shown, best_step)
         top = max((row["step"] for row in rows), default=1)
-        for axes in grid[:count]:
-            _step_axis(axes, top)
+        for i, axes in enumerate(grid[: len(stages)]):
+            last = i == len(stages) - 1
+            _loss_panel(axes, rows, stages[i], len(stages) > 1, with_validation=last)
+            end = top if last else stages[i + 1].first - 1
+            _step_axis(axes, stages[i].first if i else 0, end)
+            if best_step is not None and stages[i].first <= best_step <= end:
+                axes.axvline(best_step, label="chosen checkpoint", **_CHOSEN)
+            axes.legend(loc="best")
+        for axes, (title, shown) in zip(grid[len(stages) :], panels.items(), strict=False):
+            _metric_panel(axes, rows, title, shown, best_step)
+            _step_axis(axes, 0, top)
             if best_step is not None:
                 axes.axvline(best_step, label="chosen checkpoint", **_CHOSEN)
-        grid[0].legend(loc="best" if not has_loss else "upper right")
+            for stage in stages[1:]:
+                axes.axvline(stage.first, color=style.PALE, linewidth=3, zorder=0)
+        if not stages:
+            grid[0].legend(loc="best")
     return figure
+
+
+class _Stage(NamedTuple):
+    """A stretch of a run with one training loss: its name, and the first and last row's step."""
+
+    name: str
+    first: int
+    last: int
+
+
+def _stages(rows: Sequence[Mapping[str, Any]]) -> list[_Stage]:
+    """The stages of a run in order; empty if no row holds a loss."""
+    found: list[_Stage] = []
+    training = [r for r in rows if r["split"] == "train" and r.get("loss") is not None]
+    for row in sorted(training, key=lambda r: r["step"]):
+        name = str(row.get("stage", ""))
+        if found and found[-1].name == name:
+            found[-1] = found[-1]._replace(last=row["step"])
+        else:
+            found.append(_Stage(name, row["step"], row["step"]))
+    if not found and _series(rows, "validation", "loss")[0].size:
+        found.append(_Stage("", 0, 0))
+    return found
 
 
 def _series(rows: Sequence[Mapping[str, Any]], split: str, name: str) -> tuple[np.ndarray, ...]:
@@ -85,8 +123,16 @@ def _series(rows: Sequence[Mapping[str, Any]], split: str, name: str) -> tuple[n
     return steps, np.array([points[step] for step in steps], np.float64)
 
 
-def _loss_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _loss_panel(
+    axes: Axes,
+    rows: Sequence[Mapping[str, Any]],
+    stage: _Stage,
+    named: bool,
+    with_validation: bool,
+) -> None:
     steps, values = _series(rows, "train", "loss")
+    inside = (steps >= stage.first) & (steps <= stage.last)
+    steps, values = steps[inside], values[inside]
     if steps.size > _FEW_POINTS:
         axes.plot(steps, values, color=style.BLUE, alpha=0.25, linewidth=0.8)
         axes.plot(steps, _smooth(values), color=style.BLUE, label="training (smoothed)")
@@ -94,6 +140,10 @@ def _loss_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(steps, values, "o-", color=style.BLUE, markersize=3.5, label="training")
     shown = [values]
     steps, values = _series(rows, "validation", "loss")
+    if named:  # before this stage the rest of the network had not learnt anything
+        steps, values = steps[steps >= stage.first], values[steps >= stage.first]
+    if not with_validation:
+        steps, values = steps[:0], values[:0]
     if steps.size:
         axes.plot(steps, values, color=style.ORANGE, label="validation", **_markers(steps.size))
     everything = np.concatenate([*shown, values])
@@ -105,7 +155,7 @@ def _loss_panel(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         margin = 0.08 * max(high - low, 1e-9)
         if everything.max() > high + 3 * margin:
             axes.set_ylim(low - margin, high + 2 * margin)
-    axes.set_title("Loss")
+    axes.set_title(f"Loss of the stage “{stage.name}”" if named else "Loss")
     style.grid(axes, "y")
 
 
@@ -155,10 +205,11 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _step_axis(axes: Axes, top: int) -> None:
+def _step_axis(axes: Axes, first: int, top: int) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.set_xlim(0, top * 1.02)
+    margin = 0.02 * max(top - first, 1)
+    axes.set_xlim(first - (margin if first else 0), top + margin)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
     if top >= 20_000:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x else "0"))

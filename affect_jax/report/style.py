@@ -23,6 +23,7 @@ PALE = "#E3E3E3"
 CLASS_COLOURS = (BLUE, AMBER, GREEN, ORANGE, PINK, SKY, "#000000", "#8C6D31")
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
+SMALL = 7.5  # points, the least size of type: 10 pixels in the report
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -53,6 +54,8 @@ _STYLE = {
     "lines.solid_capstyle": "round",
     "figure.facecolor": "white",
 }
+# Width in inches of a figure on a small screen, at the 96 pixels an inch of a browser.
+NARROW = 3.6
 # A reader's mail program or paper accepts this; a figure beyond it is rendered coarser.
 MAX_PNG_BYTES = 480_000
 

@@ -23,7 +23,7 @@ def finish(
     with observe.MetricWriter(workdir) as writer:
         writer.write(steps // 2, "validation", {"accuracy": accuracy - 0.2, "loss": 1.5})
         writer.write(steps, "validation", {"accuracy": accuracy - 0.1, "loss": 1 - accuracy})
-        writer.write(steps, "test_flip", {"accuracy": accuracy})
+        writer.write(steps, "test_flip", {"valence_ccc": accuracy})
         writer.write(steps, "test", {"checkpoint": steps, "accuracy": accuracy}, final=True)
     random = np.random.default_rng(seed)
     outputs = {

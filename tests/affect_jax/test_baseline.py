@@ -55,7 +55,9 @@ def test_command_measures_the_data_of_a_run(tmp_path, capsys):
     assert set(results) == {"constant", "linear, 32 x 32 grey pixels"}
     assert results["constant"]["valence_ccc"] == 0
     assert 0 <= results["constant"]["accuracy"] < 1
-    assert "accuracy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "accuracy" in out and out.startswith("test split, 24 images\n")
+    assert (results["constant"]["images"], results["constant"]["images_total"]) == (24, 24)
 
 
 @pytest.mark.parametrize("what", ["missing", "empty"])

@@ -356,7 +356,8 @@ def evaluated(monkeypatch, tmp_path):
         raise Reached
 
     loaded = types.SimpleNamespace(
-        class_names=CLASSES, system=types.SimpleNamespace(has={"expression"}, class_counts=())
+        class_names=CLASSES,
+        system=types.SimpleNamespace(known={"expression"}, class_counts=()),
     )
     monkeypatch.setattr(restore, "load_run", lambda *_, **__: loaded)
     monkeypatch.setattr(evaluate.systems, "create", create)

@@ -179,6 +179,11 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, tmp_p
         (["cam"], {"split": "tset"}, "did you mean 'test'"),
         (["cam"], {"indices": [24]}, "has 24 examples"),
         (["cam"], {"output": None}, "--output"),
+        ([], {}, "--pictures names none"),
+        (["confusion"], {}, "--faces has no effect on confusion"),
+        (["confusion"], {"faces": None, "indices": [1]}, "--indices has no effect on confusion"),
+        (["cam"], {"points": 9}, "--points has no effect on cam"),
+        (["cam"], {"checkpoint": "latest"}, "--checkpoint has no effect on a model directory"),
     ):
         with pytest.raises(UserError, match=message):
             write_pictures(plain, names, **{"output": output, "faces": 2, **changes})

@@ -77,8 +77,9 @@ def write_metrics(workdir, *, final: bool = True) -> None:
             writer.write(step, "train", values)
             writer.write(step, "validation", {"loss": 6.0 / step, "accuracy": step / 100})
         if final:
-            writer.write(50, "test_flip", {"accuracy": 0.5, "valence_ccc": 0.75})
+            writer.write(50, "test_flip", {"valence_ccc": 0.75})
             row = {"checkpoint": 40, "accuracy": 0.5, "valence_ccc": 0.625, "ece": None}
+            row |= {"images": 60, "images_total": 64}
             writer.write(50, "test", row, final=True)
 
 
@@ -106,8 +107,9 @@ def test_results_page_shows_measured_and_published_numbers(workdir):
     assert page.NOTICE in text and page.REFERENCE_NOTE in text
     assert "|  | plain | flip-averaged | EmoFAN paper |" in text
     assert "| CCC ↑ | 0.625 | 0.750 | 0.730 |" in text
-    assert "| accuracy ↑ | 0.500 | 0.500 | 0.620 |" in text
-    assert "step 40, best" in text and "100 images/s" in text and "test images: 60" in text
+    assert "| accuracy ↑ | 0.500 | - | 0.620 |" in text and page.FLIP_NOTE in text
+    assert "step 40, best" in text and "100 images/s" in text
+    assert "test images: 60 of 64 (4 could not be read)" in text
     assert all(f"]({name}.png)" in text for name in PICTURES)
 
 
@@ -182,6 +184,7 @@ def test_html_is_one_file_with_everything_in_it(workdir, tmp_path, capsys):
     assert inside == {path.read_bytes() for path in (workdir / "report").glob("*.png")}
     assert "Results of my <run>" in parsed.text and page.NOTICE in parsed.text
     assert "0.625" in parsed.text and '"name": "emofan"' in parsed.text
+    assert "60 of 64 (4 could not be read)" in parsed.text
 
 
 def test_html_goes_into_the_report_folder_by_default(tmp_path):
@@ -326,6 +329,25 @@ def test_training_curves_of_any_length(points):
     figure = plots.training_curves(rows, best_step=points)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss", "Landmark error (NME)"]
     assert len(style.png(figure, dpi=50)) > 1000
+
+
+def test_stages_have_loss_panels_of_their_own():
+    rows = [
+        {"step": s, "split": "train", "stage": "landmarks" if s < 20 else "emotion",
+         "loss": 0.01 if s < 20 else 7.0}
+        for s in range(1, 61)
+    ]  # fmt: skip
+    rows += [{"step": s, "split": "validation", "loss": 4.0, "nme": 0.1} for s in (15, 30, 60)]
+    figure = plots.training_curves(rows, best_step=60)
+    first, second, metric = figure.axes
+    assert first.get_title(loc="left") == "Loss of the stage “landmarks”"
+    assert second.get_title(loc="left") == "Loss of the stage “emotion”"
+    shown = {line.get_label(): line.get_xdata() for line in second.lines}
+    np.testing.assert_array_equal(shown["validation"], [30, 60])
+    assert np.max([line.get_ydata().max() for line in first.lines]) < 1
+    assert first.get_xlim()[1] < 21 and second.get_xlim()[0] > 18
+    assert any(np.ravel(line.get_xdata())[0] == 20 for line in metric.lines)
+    assert len(plots.training_curves(rows, 60, narrow=True).axes) == 3
 
 
 def test_circumplex_of_one_and_of_many():

@@ -368,6 +368,22 @@ def test_mistakes_end_before_anything_is_trained(described, message, fakes, tmp_
     assert not fakes
 
 
+@pytest.mark.parametrize(
+    "column",
+    ["test_flip/accuracy", "test_flip/nme", "test_flip/loss", "test_flip/recall_sad",
+     "test_video/nme", "test_mirror/valence_ccc", "test_mirror/temperature"],
+)  # fmt: skip
+def test_columns_of_what_is_not_averaged_are_refused(column):
+    with pytest.raises(ConfigError, match=f"nothing is called '{column}'"):
+        sweep.Sweep(rows={"a": {}}, columns=(column,))
+
+
+def test_columns_of_what_is_averaged():
+    columns = ("test_flip/valence_ccc", "test_mirror/accuracy", "test_video/accuracy")
+    columns += ("test_video/recall_sad", "test_temperature/temperature")
+    assert sweep.Sweep(rows={"a": {}}, columns=columns).columns == columns
+
+
 def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
     shown, made_up = [], train.train_and_evaluate
     monkeypatch.setattr(
@@ -377,7 +393,7 @@ def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
     )
     described = (
         '"seeds": (0,), "rank_by": "validation/loss", '
-        '"columns": ("accuracy", "validation/loss", "test_flip/accuracy"), '
+        '"columns": ("accuracy", "validation/loss", "test_flip/valence_ccc"), '
         '"random": {"draws": 4, "ranges": {"loss.regression": ("choice", "mse", "ccc")}}'
     )
     run(file_of(tmp_path, described), tmp_path / "w")

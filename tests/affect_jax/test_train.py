@@ -57,7 +57,26 @@ def test_workdir_holds_all_that_was_promised(finished):
 def test_landmarks_are_trained_first_then_the_emotions(finished):
     rows = [r for r in observe.read_metrics(finished[0]) if r["split"] == "train"]
     assert [("cross_entropy" in r) for r in rows] == [False] * 3 + [True] * 5
+    assert [r["stage"] for r in rows] == ["landmarks"] * 3 + ["emotion"] * 5
     assert all("heatmap" in r for r in rows)
+
+
+def test_flip_averaged_figures_are_those_of_what_is_averaged(finished):
+    rows = {r["split"]: r for r in observe.read_metrics(finished[0])}
+    names = rows["test_flip"].keys() - observe.NOT_METRICS
+    figures = ("rmse", "sagr", "pcc", "ccc")
+    assert names == {f"{d}_{f}" for d in ("valence", "arousal") for f in figures}
+    assert rows["test_flip"]["valence_rmse"] != rows["test"]["valence_rmse"]
+    assert rows["test"]["images"] == rows["test"]["images_total"] == 40
+
+
+def test_a_run_records_its_data_for_the_report(finished):
+    about = json.loads((finished[0] / "report/about.json").read_text())
+    assert about["affect_jax"] == affect_jax.__version__ and about["tested"]
+    counts = {split: part["images"] for split, part in about["splits"].items()}
+    assert counts == {"train": 64, "validation": 40, "test": 40}
+    assert sum(about["splits"]["test"]["classes"].values()) == 40
+    assert about["command"] == ""  # it was not the command that ran it
 
 
 def test_starting_a_finished_run_again_changes_nothing(finished):
