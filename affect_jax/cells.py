@@ -197,7 +197,7 @@ def run_all(
                 failed += 1
                 if required:
                     raise UserError(f"{cell.name} failed, and others need it: {_told(error)}")
-                if _is_mistake(error) and not any(_has_trained(c.workdir) for c in cells):
+                if _ends_all(error, cells):
                     raise UserError(f"{cell.name} failed before any was trained: {_told(error)}")
                 log.error("%s failed: %s", cell.name, _told(error))
             after()
@@ -210,8 +210,14 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _is_mistake(error: Exception) -> bool:
-    return isinstance(error, UserError) and not isinstance(error, train.Diverged)
+def _ends_all(error: Exception, cells: Sequence[Cell]) -> bool:
+    """Whether an error is a mistake that all cells have in common, on every process alike.
+
+    The others may know of the main process's error only that there was one.
+    """
+    mistake = isinstance(error, UserError) and not isinstance(error, train.Diverged)
+    alone = mistake and not any(_has_trained(cell.workdir) for cell in cells)
+    return bool(parallel.from_main(lambda: int(alone)))
 
 
 def _has_trained(workdir: pathlib.Path) -> bool:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 entry=options.entry,
                 strip_prefix=options.strip_prefix,
             )
-    except (UserError, ImportError, disk.DiskFullError) as error:
+    except (UserError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     built = ", ".join(f"{k}={v}" for k, v in loaded.arguments.items())

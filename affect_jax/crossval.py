@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from affect_jax import cells, data_record, observe, parallel, train
+from affect_jax import cells, data_record, final_test, observe, parallel, train
 from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
@@ -67,7 +67,7 @@ def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, 
             f"fold {fold}",
             fold_config(config, fold),
             workdir / "folds" / f"{fold}",
-            files=(train.PREDICTIONS,),
+            files=(final_test.PREDICTIONS,),
         )
         for fold in range(count)
     }
@@ -113,7 +113,8 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
         )
         parallel.from_main(lambda: _claim(workdir, config))
         data.begin()
-        if any(cells.outcome(cell).status != cells.DONE for cell in planned.values()):
+        unfinished = any(cells.outcome(cell).status != cells.DONE for cell in planned.values())
+        if parallel.any_process(unfinished):
             data.go_on()
         train.set_compilation_cache(config, workdir)
         try:

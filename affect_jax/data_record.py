@@ -264,7 +264,9 @@ def _read_json(workdir: pathlib.Path) -> dict[str, Any] | None:
     path = workdir / config_lib.DATA_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        known = content["format"] == _FORMAT and content["digest"] and content["splits"]
+        version = content["format"]
+        if version == _FORMAT and not (content["digest"] and content["splits"]):
+            raise ValueError("it is empty")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -272,4 +274,9 @@ def _read_json(workdir: pathlib.Path) -> dict[str, Any] | None:
             f"{path} cannot be read ({error}); put it back from a copy, or remove it if the data "
             "are still those that the run began with"
         ) from None
-    return content if known else None
+    if version != _FORMAT:
+        raise UserError(
+            f"{path} has format {version}, this version of affect_jax reads {_FORMAT}; use the "
+            "version that the run began with"
+        )
+    return content

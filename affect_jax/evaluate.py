@@ -307,10 +307,11 @@ def _check_same_split(
 def _as_trained(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
-    """Returns `config` with what tells which outputs the run was trained for."""
+    """Returns `config` with what tells which outputs the run was trained for, and how long: the
+    ramp of `reliability.correction = "trust"` is a share of it."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        for key in ("init_from", "landmark_stage", "loss", "optimizer"):
+        for key in ("init_from", "landmark_stage", "loss", "optimizer", "num_steps"):
             config[key] = recorded[key]
         if "train_trunk" in recorded.model:
             config.model.train_trunk = recorded.model.train_trunk

@@ -16,6 +16,7 @@ from affect_jax import forks, image_inputs, model_io
 from affect_jax.errors import UserError
 from affect_jax.image_inputs import Picture
 from affect_jax.models.landmarks import decode_heatmaps
+from affect_jax.models.reliability import BatchAttention
 from affect_jax.validity import is_number
 from data_pipelines.decode import MAX_PIXELS
 from data_pipelines.example import DecodeError
@@ -172,8 +173,10 @@ class Predictor:
                 pending, full = [], True
         if pending:
             # After a full batch its program serves once more.
-            sizes = () if full else _BATCH_SIZES
-            size = min(n for n in (*sizes, self.batch_size) if n >= len(pending))
+            sizes = [*(() if full else _BATCH_SIZES), self.batch_size]
+            if network.mixes_examples:  # what fills a batch up would change the others
+                sizes = [len(pending)]
+            size = min(n for n in sizes if n >= len(pending))
             self._run(network, pending, size, landmarks)
         named = [name for name in ("path", "index") if any(name in row for row in rows)]
         table = pandas.DataFrame(rows, columns=[*(named or ["path"]), *columns, "error"])
@@ -210,11 +213,19 @@ _Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
 
 
 class _Network:
-    """A model's compiled functions, and tables made of what they give."""
+    """A model's compiled functions, and tables made of what they give.
+
+    Attributes:
+      loaded: the model and what is known about it.
+      framing: from decoded pictures to pixels.
+      mixes_examples: whether what the model gives for a picture depends on the others of its batch.
+    """
 
     def __init__(self, loaded: model_io.LoadedModel):
         forks.check()
         self.loaded, self.framing = loaded, loaded.preprocessing.framing
+        modules = [module for _, module in nnx.iter_modules(loaded.model)]
+        self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
         graphdef, self._state = nnx.split(loaded.model)
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}

@@ -9,7 +9,7 @@ import ml_collections
 from flax import nnx
 
 from affect_jax import config as config_lib
-from affect_jax import model_io, pretrained, systems
+from affect_jax import model_io, parallel, pretrained, systems
 from affect_jax.checkpoint import Checkpointer
 from affect_jax.errors import UserError
 from affect_jax.parallel import Mapper
@@ -86,6 +86,8 @@ def load_run(
       mapper: where the arrays go.
       config: describes the model; default: the one recorded in the workdir.
 
+    Every process whose devices `mapper` has must call this.
+
     Raises:
       UserError: if there is no such run or checkpoint, or the config describes another model.
     """
@@ -99,7 +101,10 @@ def load_run(
         read_only=True,
     )
     try:
-        step = checkpointer.resolve(checkpoint)
+        # A run that is going on may write the next checkpoint between two processes' looks.
+        together = len({device.process_index for device in mapper.devices}) > 1
+        choose = parallel.from_main if together else lambda decide: decide()
+        step = choose(lambda: checkpointer.resolve(checkpoint))
         record = checkpointer.record(step)
         system = systems.create(
             config,

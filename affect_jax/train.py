@@ -11,7 +11,6 @@ import logging
 import math
 import pathlib
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,35 +24,26 @@ from affect_jax import config as config_lib
 from affect_jax import data as data_lib
 from affect_jax import (
     data_record,
+    final_test,
     mixing,
     observe,
     parallel,
     restore,
     run_lock,
+    selection,
     systems,
     validity,
 )
 from affect_jax import step as step_lib
-from affect_jax.analysis import calibration
 from affect_jax.checkpoint import MODEL_PARTS, Checkpointer
-from affect_jax.errors import UserError, nearest
+from affect_jax.errors import UserError
 from affect_jax.evaluate import Evaluation, Evaluator, tracks_to_smooth
-from affect_jax.evaluation_results import counts, show
 from affect_jax.parallel import AXIS
+from affect_jax.stopping import Stopped, StopSignals
 from affect_jax.systems.base import System
 from affect_jax.train_state import take_apart
 
 log = logging.getLogger(__name__)
-
-PREDICTIONS = "report/predictions.npz"
-
-
-class Stopped(Exception):
-    """The run was asked to stop, has saved its state and can be resumed."""
-
-    def __init__(self, step: int, signal_number: int):
-        super().__init__(f"stopped at step {step}; the same command goes on from there")
-        self.exit_status = 128 + signal_number
 
 
 class Diverged(UserError):
@@ -67,35 +57,6 @@ class Result:
     state: dict[str, Any]
     metrics: dict[str, float]
     evaluation: Evaluation | None = None
-
-
-class _StopSignals:
-    """Turns SIGINT and SIGTERM into a flag that the loop reads; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator["_StopSignals"]:
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        previous = {}
-
-        def handle(number: int, frame: Any) -> None:
-            if self.received is not None:
-                signal.signal(number, previous[number])
-                raise KeyboardInterrupt
-            self.received = number
-            log.info("stopping after this step; once more to stop at once")
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
-        try:
-            yield self
-        finally:
-            for number, old in previous.items():
-                signal.signal(number, old)
 
 
 def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
@@ -158,17 +119,6 @@ def train_and_evaluate(
         return run.run()
 
 
-def _is_finished(workdir: pathlib.Path, total: int) -> bool:
-    """True if the run in `workdir` has been to its end, `total` steps, and was tested there.
-
-    A run without its predictions is not: it is tested again.
-    """
-    if not all((workdir / name).exists() for name in (observe.METRICS_FILE, PREDICTIONS)):
-        return False
-    rows = observe.read_metrics(workdir)
-    return bool(rows) and bool(rows[-1].get("final")) and rows[-1]["step"] == total
-
-
 def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Keeps compiled programs where the config says, unless JAX was told another place before."""
     folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
@@ -190,10 +140,9 @@ class _Run:
         checkpointer: Checkpointer,
         show_test: bool,
     ):
-        self.show = show if show_test else lambda *_: None
         self.config, self.workdir, self.mapper = config, workdir, mapper
         self.sources, self.system, self.checkpointer = sources, system, checkpointer
-        self.data = data
+        self.data, self.show_test = data, show_test
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
         self.teacher = None
         if config.loss.teacher:
@@ -203,7 +152,7 @@ class _Run:
                 tuple(sources["train"].class_names),
                 system.supervised,
             )
-        self.start = checkpointer.latest_step() or 0
+        self.start = parallel.from_main(checkpointer.latest_step) or 0
         with data_lib.train_batches(config, sources["train"], self.start) as batches:
             self.steps_per_epoch = max(round(batches.steps_per_epoch), 1)
         self.total = _count_steps(config, self.steps_per_epoch)
@@ -213,46 +162,10 @@ class _Run:
         )
         # Every class counts in the selection: few validation persons show the rare ones.
         self.evaluator = Evaluator(system, mapper, take_apart(self.model)[0])
-        self._check_selection()
+        selection.check(config, system, self.evaluator, sources["validation"])
         self.tracks = tracks_to_smooth(config, sources["test"])
         self.is_main = parallel.is_main_process()
         self.batches: Any = None
-
-    def _check_selection(self) -> None:
-        """Checks that the validation split can choose a checkpoint.
-
-        Raises:
-          ConfigError: nothing is learnt, the split has no label of what is, or
-            `checkpoint.best_metric` is not measured on it.
-        """
-        learnt = self.system.supervised
-        if not learnt:
-            raise config_lib.ConfigError(
-                "this run would learn nothing: config.loss has no term for the labels of the "
-                f"training data, {', '.join(sorted(self.system.has)) or 'none'}; see "
-                "loss.categories, loss.regression and loss.heatmap_weight"
-            )
-        there = data_lib.labels_of(self.sources["validation"]) & learnt
-        if not there:
-            raise config_lib.ConfigError(
-                f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
-                "learns: no checkpoint could be chosen by it. Label it, or take it out of the "
-                "split column: config.data.validation_fraction of the training persons are then "
-                "held out instead"
-            )
-        best = self.config.checkpoint.best_metric
-        names = self.evaluator.metric_names(there)
-        if best not in names:
-            raise config_lib.ConfigError(
-                f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "
-                f"of these data ({', '.join(sorted(there))}); {nearest(best, names)}"
-            )
-        if there != learnt and best == "loss":
-            log.warning(
-                "the validation split has no labels of %s: the loss that chooses the checkpoint "
-                "leaves them out",
-                ", ".join(sorted(learnt - there)),
-            )
 
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
@@ -295,8 +208,9 @@ class _Run:
             len(self.mapper.devices),
         )
         state = self.initial_state()
-        if parallel.any_process(self.is_main and _is_finished(self.workdir, self.total)):
-            return self.repeat_result(state)
+        if parallel.any_process(self.is_main and final_test.is_finished(self.workdir, self.total)):
+            metrics = final_test.repeat(self.config, self.workdir, self.show_test)
+            return Result(self._restore_best(state)[1], metrics)
         self.data.go_on()
         with (
             observe.MetricWriter(
@@ -314,19 +228,6 @@ class _Run:
                     state = self.train(state, writer, progress)
             return self.finish(state, writer)
 
-    def repeat_result(self, state: dict[str, Any]) -> Result:
-        """What a finished run found, without reading the test split again."""
-        log.info("%s is finished; nothing is left to do", self.workdir)
-        final = observe.read_metrics(self.workdir)[-1] if self.is_main else {}
-        metrics = {k: v for k, v in final.items() if k not in observe.NOT_METRICS}
-        if self.is_main:
-            images = observe.count_images(final.get("images", 0), final.get("images_total"))
-            title = f"test split, {images}, checkpoint of step {final['checkpoint']}"
-            self.show(Evaluation(metrics), title)
-            if self.config.report.pictures and not self._has_report():
-                self._draw_report()
-        return Result(self._restore_best(state)[1], metrics)
-
     def _restore_best(self, state: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         best = self.checkpointer.resolve("best")
         model = self.mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
@@ -343,7 +244,7 @@ class _Run:
         stream = self._stream(phase.synthetic, self.start)
         optimizer, schedule = self.phases.optimizer(phase, state["params"])
         train_step = self.phases.compiled(phase, optimizer)
-        with _StopSignals().installed() as stop:
+        with StopSignals().installed() as stop:
             for step in range(self.start, self.total):
                 if (entered := self.phases.at(step)) != phase:
                     if entered.synthetic != phase.synthetic:
@@ -425,7 +326,7 @@ class _Run:
             "class_counts": list(self.system.class_counts),
         }
 
-    def _stop_requested(self, stop: _StopSignals, step: int) -> bool:
+    def _stop_requested(self, stop: StopSignals, step: int) -> bool:
         if jax.process_count() == 1:
             return stop.received is not None
         if self.checkpointer.preempted(step):
@@ -477,52 +378,15 @@ class _Run:
             flip=self.config.eval.flip,
             min_count=self.config.eval.min_count,
         )
-        source = self.sources["test"]
-        batches = self.open_pipelines.enter_context(data_lib.eval_batches(self.config, source))
-        evaluation = evaluator.run(state, batches, keep_predictions=True, tracks=self.tracks)
-        if self.is_main:
-            from affect_jax import report
-
-            # Before the last row: a run that has it has its predictions too.
-            report.write_about(self.workdir, self.sources)
-            report.write_report(
-                self.workdir,
-                evaluation.predictions,
-                source,
-                batches=batches,
-                face_count=self.config.report.faces,
-                draw=False,
-            )
-        if evaluation.flip is not None:
-            writer.write(self.total, "test_flip", evaluation.flip)
-        if evaluation.video is not None:
-            writer.write(self.total, "test_video", evaluation.video)
-        if self.config.eval.calibrate and "logits" in evaluation.predictions:
-            validation = data_lib.eval_batches(self.config, self.sources["validation"])
-            batches = self.open_pipelines.enter_context(validation)
-            fitted = evaluator.run(state, batches, keep_predictions=True).predictions
-            try:
-                found = calibration.baselines(fitted, evaluation.predictions)
-            except ValueError as error:  # a split without labels must not cost the test
-                log.warning("config.eval.calibrate: %s", error)
-                found = {}
-            for split, figures in found.items():
-                writer.write(self.total, split, figures)
-        final = {"checkpoint": best, **counts(evaluation, source), **evaluation.metrics}
-        writer.write(self.total, "test", final, final=True)
-        images = observe.count_images(evaluation.images, len(source))
-        self.show(evaluation, f"test split, {images}, checkpoint of step {best}")
-        if self.is_main and self.config.report.pictures:
-            self._draw_report()
+        evaluation = final_test.run(
+            self.config,
+            self.workdir,
+            evaluator,
+            state,
+            self.sources,
+            writer,
+            at=(self.total, best),
+            tracks=self.tracks,
+            show_test=self.show_test,
+        )
         return Result(state, evaluation.metrics, evaluation)
-
-    def _has_report(self) -> bool:
-        from affect_jax import report
-
-        return (self.workdir / report.FOLDER / report.RESULTS_FILE).exists()
-
-    def _draw_report(self) -> None:
-        from affect_jax import report
-
-        report.render(self.workdir)
-        log.info("report: %s", self.workdir / report.FOLDER)

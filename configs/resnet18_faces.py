@@ -37,5 +37,4 @@ def get_config() -> ConfigDict:
     config.data.augment_overrides.saturation = 0.25
     # Of 209 validation photos few show the rare classes: their likelihood is the steadier measure.
     config.checkpoint.best_metric = "loss"
-    config.checkpoint.best_mode = "min"
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -49,17 +50,24 @@ _ORBAX_CHATTER = (
 )
 
 
+# Packages whose code alone an error of Orbax's threads passes through.
+_ORBAX = frozenset({"orbax", "tensorstore"})
+_AROUND_ORBAX = _ORBAX | {"asyncio", "concurrent", "etils", "jax", "threading"}
+
+
 def _matters(record: logging.LogRecord) -> bool:
-    # Whoever waits for a save gets its error too; Orbax logs it in every thread it passes.
+    if str(record.msg).startswith(_ORBAX_CHATTER):
+        return False
     error = record.exc_info[1] if record.exc_info else None
-    told = disk.is_full(error) or _is_echo(error)
-    return not told and not str(record.msg).startswith(_ORBAX_CHATTER)
+    # Whoever waits for a save gets its error too; Orbax logs it in every thread it passes.
+    told = disk.is_full(error) and _is_of_orbax(error)
+    return not told and not _is_echo(error)
 
 
 def quiet_orbax() -> None:
     """Drops the warnings of reading a checkpoint, and the echoes of a full disk.
 
-    In commands that set up no logging as well.
+    In commands that set up no logging as well. What other code logs or raises is left alone.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_matters)  # the same one is added once
@@ -70,13 +78,24 @@ def quiet_orbax() -> None:
 
 
 def _is_echo(error: BaseException | None) -> bool:
-    """Whether an error only follows from a read or write that failed before it.
+    """Whether an error only follows from a read or write of Orbax that failed before it.
 
     TensorStore has one for every array that is ready after the first has failed, and Orbax's
     threads one when the command has ended meanwhile.
     """
     follows = ("Event loop is closed", "cannot schedule new futures after")
-    return isinstance(error, RuntimeError) and str(error).startswith(follows)
+    told = isinstance(error, RuntimeError) and str(error).startswith(follows)
+    return told and _is_of_orbax(error)
+
+
+def _is_of_orbax(error: BaseException) -> bool:
+    """Whether an error has passed through Orbax, or through no code but what lies around it.
+
+    TensorStore's own errors have passed through no code of Python at all.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    packages = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames}
+    return bool(packages & _ORBAX) or packages <= _AROUND_ORBAX
 
 
 class _Hook:

@@ -39,10 +39,9 @@ _TITLES = {
     "training_curves": (
         "Training",
         "Loss and validation metrics over training steps. Stages of a run have losses of their "
-        ""
         "own; a grey line shows where the next one begins. The training loss is that of the "
-        "objective; the validation loss is the negative log-likelihood, 1 - CCC and NME added up, "
-        "as far as they are measured.",
+        "objective; the validation loss adds up the negative log-likelihood, 1 - CCC and NME of "
+        "what is trained.",
     ),
     "confusion_matrix": (
         "Expressions",

@@ -11,9 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from affect_jax.config import flatten
 from configs import emofan_faces, resnet18_faces
-
-_DIFFERENT = ("model", "landmark_stage", "optimizer", "data", "checkpoint")
 
 
 def get_config() -> ConfigDict:
@@ -22,14 +21,18 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Two rows: the two configs."""
-    resnet = resnet18_faces.get_config()
-    resnet.data.manifest = config.data.manifest
-    changes = {name: resnet[name].to_dict() for name in _DIFFERENT}
+    """Two rows: the two configs. What they have in common can be changed for both."""
+    before, after = (flatten(c.get_config()) for c in (emofan_faces, resnet18_faces))
+    changes = {
+        key: value
+        for key, value in after.items()
+        if not key.startswith("model.") and value != before[key]
+    }
+    changes["model"] = resnet18_faces.get_config().model.to_dict()
     return {
         "title": "Expressions on photos",
         "seeds": (0, 1, 2),
-        "rows": {"ResNet-18": {"num_steps": resnet.num_steps, **changes}, "EmoFAN": {}},
+        "rows": {"ResNet-18": changes, "EmoFAN": {}},
         "columns": ("accuracy", "balanced_accuracy", "f1_macro", "nll", "ece"),
         "reference": "ResNet-18",
     }

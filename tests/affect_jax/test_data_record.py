@@ -178,13 +178,25 @@ def test_moved_data_are_the_same_data(runs, tmp_path):
         train.train_and_evaluate(config(str(tmp_path / "third/faces.csv")), workdir)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"format": 1}', '{"format": 1, "digest": "", "splits": {}}']
+)
 def test_a_damaged_record_says_what_to_do(damage, runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     train.train_and_evaluate(config(manifest), workdir)
     (workdir / "data.json").write_text(damage)
     with pytest.raises(UserError, match=r"data\.json cannot be read.*remove it"):
         train.train_and_evaluate(config(manifest), workdir)
+
+
+def test_a_record_of_a_later_version_is_kept(runs, tmp_path):
+    manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
+    train.train_and_evaluate(config(manifest), workdir)
+    text = '{"format": 2, "what": "another version wrote"}'
+    (workdir / "data.json").write_text(text)
+    with pytest.raises(UserError, match=r"data\.json has format 2, .* reads 1"):
+        train.train_and_evaluate(config(manifest), workdir)
+    assert (workdir / "data.json").read_text() == text
 
 
 def test_lost_columns_are_no_hindrance(runs, tmp_path):

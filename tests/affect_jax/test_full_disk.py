@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
@@ -122,6 +123,34 @@ def test_echoes_are_left_out_and_other_errors_are_not(caplog, monkeypatch):
         logger.error("failed: %s", 2, exc_info=(ValueError, ValueError("x"), None))
         assert len(caplog.records) == 1
         caplog.clear()
+
+
+def passed_through(error: Exception, module: str) -> Exception:
+    """The error after it was raised in the code of a module."""
+    code = {"__name__": module, "error": error}
+    with pytest.raises(type(error)):
+        exec("raise error", code)
+    error.__traceback__ = error.__traceback__.tb_next  # without this function
+    return error
+
+
+@pytest.mark.parametrize(
+    ("module", "kept"),
+    [("orbax.checkpoint.x", False), ("concurrent.futures.thread", False), ("theirs.upload", True)],
+)
+def test_errors_of_other_code_are_left_alone(module, kept, caplog, monkeypatch):
+    """A program that imports this library has threads and log lines of its own."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+    logs.quiet_orbax()
+    ended = passed_through(RuntimeError("cannot schedule new futures after shutdown"), module)
+    full = passed_through(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), module)
+    for hook in (sys.unraisablehook, threading.excepthook):
+        hook(types.SimpleNamespace(exc_value=ended))
+    for error in (ended, full):
+        logging.getLogger("absl").error("no", exc_info=(type(error), error, error.__traceback__))
+    assert (len(shown), len(caplog.records)) == ((2, 2) if kept else (0, 0))
 
 
 def test_export_says_so(finished, tmp_path, monkeypatch, capsys):

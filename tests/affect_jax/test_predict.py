@@ -237,6 +237,18 @@ def test_few_sizes_are_compiled_and_padding_changes_nothing(pictures, monkeypatc
     assert sizes == [1, 4, 4, 4, 16, 16, 16, 20, 20, 20, 20, 20, 20, 20]
 
 
+def test_a_model_that_mixes_a_batch_sees_no_filling(pictures, monkeypatch):
+    settings = {"scope": "batch", "anchors": 1, "heads": 1}
+    arguments = {**TRUNK, "emotion_blocks": 1, "n_expression": 3, "reliability": settings}
+    model = predictor("emofan", arguments, batch_size=4)
+    network, sizes = model._opened(), []
+    run = network.brief
+    monkeypatch.setattr(network, "brief", lambda b, *rest: sizes.append(len(b)) or run(b, *rest))
+    model.predict(pictures[:3])
+    model.predict(pictures)
+    assert sizes == [3, 4, 2]
+
+
 def test_a_model_without_heads_says_what_to_do(pictures):
     backbone = predictor("vit_ti16", {"depth": 1, "n_expression": 0}, ())
     for images in (pictures, []):

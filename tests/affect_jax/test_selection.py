@@ -199,3 +199,11 @@ def test_labels_of_a_part_of_a_source():
     part = Subset(faces, [4])
     part.labels = np.array([-1])
     assert data.labels_of(part) == ALL - {"expression"}
+
+
+@pytest.mark.parametrize("steps", [300, None])
+def test_an_evaluation_ramps_trust_by_the_length_of_the_run(steps):
+    """Whatever length the config that names the data has."""
+    recorded, given = tiny.one_block(num_steps=steps), tiny.one_block(num_steps=100_000)
+    assert evaluate._as_trained(given, recorded).num_steps == steps
+    assert given.num_steps == 100_000

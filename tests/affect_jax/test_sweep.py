@@ -542,3 +542,26 @@ def test_a_part_of_a_model_is_replaced_as_a_whole():
         assert (got.to_dict() if isinstance(value, dict) else got) == value
     with pytest.raises(ConfigError, match="rows: row: data = 3"):
         sweep.apply_changes(config, {"data": 3}, "rows: row")
+
+
+@pytest.mark.parametrize(("main_says", "ends"), [(0.0, False), (1.0, True)])
+def test_processes_agree_on_whether_a_failure_ends_all(main_says, ends, tmp_path, monkeypatch):
+    """A process knows of the main one's error only that there was one: the main one decides."""
+    cell = cells.Cell("a", tiny.one_block(), tmp_path / "a")
+    monkeypatch.setattr(cells.parallel, "is_main_process", lambda: False)
+    monkeypatch.setattr(
+        cells.parallel, "all_gather_hosts", lambda mine: np.array([[0.0, 0.0, main_says], mine])
+    )
+    assert cells._ends_all(UserError("the main process has stopped"), [cell]) is ends
+    assert cells._ends_all(RuntimeError("of this process alone"), [cell]) is ends
+
+
+def test_the_sweep_over_faces_takes_what_is_given_for_both_rows():
+    from configs.sweeps import faces
+
+    config = faces.get_config()
+    config.data.folder, config.data.source = "photos", "folder"
+    rows = faces.get_sweep(config)["rows"]
+    given = {"data.folder", "data.source", "data.manifest", "data.classes", "seed"}
+    assert not given & rows["ResNet-18"].keys() and "data" not in rows["ResNet-18"]
+    assert rows["ResNet-18"]["model"]["name"] == "resnet18" and rows["EmoFAN"] == {}
