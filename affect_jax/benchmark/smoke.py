@@ -137,7 +137,9 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
         class_names, has = labels(config.data)
         key = program(config, len(class_names), has)
         if key in programs:
-            return dataclasses.replace(programs[key], name=name, note=f"as {programs[key].name}")
+            first = programs[key]
+            note = f"as {first.name}" + (f": {first.note}" if first.note else "")
+            return dataclasses.replace(first, name=name, seconds=0.0, note=note)
         programs[key] = outcome
         take_steps(config, class_names, has, outcome)
     except Exception as error:  # of any kind: that is what is looked for
