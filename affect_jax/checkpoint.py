@@ -209,6 +209,11 @@ class Checkpointer:
         ranked = self._ranked()
         return ranked[0] if ranked else None
 
+    def _was_validated(self, step: int) -> bool:
+        with contextlib.suppress(OSError, ValueError):  # damaged
+            return bool(files.read_metrics(self.directory, step))
+        return False
+
     def _ranked(self) -> list[int]:
         """Steps with a finite validation metric, the best first; of equals the newer one."""
         scores = []
@@ -246,7 +251,10 @@ class Checkpointer:
         if name == "latest":
             wanted = newest_first
         elif name == "best":
-            wanted = list(dict.fromkeys([*self._ranked(), *newest_first]))
+            ranked = self._ranked()
+            # Where all of those are damaged, one that was not validated; never one that diverged.
+            rest = [s for s in newest_first if not self._was_validated(s)]
+            wanted = list(dict.fromkeys([*ranked, *rest]))
         elif name.isdigit() and int(name) in steps:
             wanted = [int(name)]
         else:

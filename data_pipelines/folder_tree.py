@@ -10,7 +10,7 @@ import logging
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -148,7 +148,7 @@ class _Layout:
                 f"data.folder: {self.root} {what}; {self._expected()}, found {found}"
                 f"{self._advice()}"
             )
-        splits = {f.name: split_names.split_of_folder(f.name) for f in tree.filled}
+        splits = {f.name: self._split(f.name) for f in tree.filled}
         named = [name for name, split in splits.items() if split is not None]
         self._check_mixed_names(named)
         if not named:
@@ -157,6 +157,7 @@ class _Layout:
             classes = [
                 (f, splits[top.name]) for top in tree.filled for f in self._class_folders(top)
             ]
+            self._tell_loose(tree)
             listed = ", ".join(f"{n} as {split_names.spelling(splits[n])}" for n in named)
             log.info("%s: folders taken for splits: %s", self.root, listed)
         else:
@@ -168,37 +169,49 @@ class _Layout:
         self._tell_unused()
         classes = self._with_inner_splits(classes)
         self._check_classes(classes)
+        wrapper = _wrapper(folder for folder, _, _ in classes)
         for folder, name, split in classes:
-            yield from self._class_rows(folder, name, split)
+            yield from self._class_rows(folder, name, split, wrapper)
 
     def _class_folders(self, place: Folder) -> list[Folder]:
         """The folders of classes in the root or in a split."""
-        where = _joined(place.parts) if place.parts else "it"
         if place.parts:
+            where = _joined(place.parts)
             if not place.filled:
                 self._refuse(f"{where} holds pictures, but no folders of classes")
-            inner = [f.name for f in place.filled if _is_split(f.name)]
+            inner = [f.name for f in place.filled if self._split(f.name) is not None]
             if inner:
                 self._refuse(
                     f"{where} is named like a split and holds folders that are too "
                     f"({self._listed(place, inner)})"
                 )
-        if place.pictures:
-            log.warning(
-                "%s: %d pictures in no class folder were left out: they lie directly in %s (%s)",
-                self.root,
-                len(place.pictures),
-                where,
-                ", ".join(place.pictures[:_SHOWN]),
-            )
+        self._tell_loose(place)
         return place.filled
+
+    def _split(self, name: str) -> int | None:
+        """The split that a folder is named like; what `classes` lists is none."""
+        return None if canonical_name(name) in self.classes else split_names.split_of_folder(name)
+
+    def _inner_splits(self, names: set[str]) -> set[str]:
+        """Those of the folders in classes that are splits; the others are persons.
+
+        Persons have words of splits in their names, as `Val_Ackerman` and `test_subject_1` do.
+        """
+        splits = {n: self._split(n) for n in names if self._split(n) is not None}
+        if len(splits) == len(names) == len(set(splits.values())):
+            return set(splits)
+        return set(filter(self._is_plain_split, splits))
+
+    def _is_plain_split(self, name: str) -> bool:
+        """Whether a folder's name says nothing but that it is a split."""
+        return self._split(name) is not None and split_names.split_of_cell(name) is not None
 
     def _with_inner_splits(
         self, classes: list[tuple[Folder, int | None]]
     ) -> list[tuple[Folder, str, int | None]]:
         """Folder of pictures, name and split of each class; splits may lie in the classes."""
         below = {f.name for c, _ in classes for f in c.filled}
-        inner = {n for n in below if _is_split(n)}
+        inner = self._inner_splits(below)
         if not inner:
             return [(c, c.name, split) for c, split in classes]
         loose = [c.name for c, _ in classes if c.pictures]
@@ -230,7 +243,7 @@ class _Layout:
             self._refuse(f"all {self.tree.total} pictures are of one class, {names.pop()!r}")
         for folder, _, _ in classes:
             for below in folder.walk():
-                split = _is_split(below.name)
+                split = self._is_plain_split(below.name)
                 if below is not folder and (split or self._is_expression(below.name)):
                     self._refuse(
                         f"{_joined(below.parts)} would be the pictures of a person, but is named "
@@ -240,9 +253,11 @@ class _Layout:
     def _is_expression(self, name: str) -> bool:
         return canonical_name(name) in _NO_PERSONS | self.classes
 
-    def _class_rows(self, folder: Folder, name: str, split: int | None) -> Rows:
+    def _class_rows(self, folder: Folder, name: str, split: int | None, wrapper: str) -> Rows:
         for place in folder.walk():
             below = place.parts[len(folder.parts) :]
+            if below and below[0] == wrapper:
+                below = below[1:]
             for picture in place.pictures:
                 row = {"path": _joined((*place.parts, picture)), "expression": name}
                 if below:
@@ -250,6 +265,17 @@ class _Layout:
                 if split is not None:
                     row["split"] = split_names.spelling(split)
                 yield 0, row
+
+    def _tell_loose(self, place: Folder) -> None:
+        """Counts pictures that lie beside the folders of classes or splits."""
+        if place.pictures:
+            log.warning(
+                "%s: %d pictures in no class folder were left out: they lie directly in %s (%s)",
+                self.root,
+                len(place.pictures),
+                _joined(place.parts) if place.parts else "it",
+                ", ".join(place.pictures[:_SHOWN]),
+            )
 
     def _tell_unused(self) -> None:
         """Names folders without pictures where a split or a class was to be expected."""
@@ -283,36 +309,45 @@ class _Layout:
 
     def _advice(self) -> str:
         better = self._better()
-        return f". If the classes are the folders of {better}, give that" if better else ""
+        if len(better) > 1:
+            listed = ", ".join(os.path.relpath(b, self.root) for b in better[:_SHOWN])
+            more = " ..." if len(better) > _SHOWN else ""
+            return (
+                f". Classes are the folders of {listed}{more}: if these are splits, call them "
+                "train, validation and test; if they are persons, use CLASS/PERSON/NAME.jpg, or "
+                "write a manifest with a column `person`"
+            )
+        return f". If the classes are the folders of {better[0]}, give that" if better else ""
 
-    def _better(self) -> str:
-        """A folder below or above the root that is laid out as expected; empty if none."""
+    def _better(self) -> list[str]:
+        """Folders, all below or one above the root, that are laid out as expected."""
         tops = [f.name for f in self.tree.filled]
         # A class folder itself may have been given, or a folder above the classes.
         root = self.root.absolute()
         if self._is_expression(root.name) and not any(map(self._is_expression, tops)):
-            return str(root.parent)
-        if any(_is_split(name) or self._is_expression(name) for name in tops):
-            return ""
+            return [str(root.parent)]
+        if any(self._split(name) is not None or self._is_expression(name) for name in tops):
+            return []
         for fits in (self._fits, _may_fit):
             level = self.tree.filled
             for _ in range(_SEARCH_DEPTH):
-                for folder in level:
-                    if fits(folder):
-                        return str(self.root.joinpath(*folder.parts))
+                if found := [str(self.root.joinpath(*f.parts)) for f in level if fits(f)]:
+                    return found
                 level = [f for folder in level for f in folder.filled]
-        return ""
+        return []
 
     def _fits(self, folder: Folder) -> bool:
         """Whether a folder holds classes, or splits that hold classes."""
         names = [f.name for f in folder.filled]
-        if names and all(map(_is_split, names)):
+        if names and all(self._split(n) is not None for n in names):
             return all(f.filled and not f.pictures for f in folder.filled)
         return sum(map(self._is_expression, names)) > 1
 
 
-def _is_split(name: str) -> bool:
-    return split_names.split_of_folder(name) is not None
+def _wrapper(classes: Iterable[Folder]) -> str:
+    """The name of the only folder in all classes where it names no person, such as `images`."""
+    names = {f.name for folder in classes for f in folder.filled}
+    return names.pop() if len(names) == 1 and split_names.says_nothing(*names) else ""
 
 
 def _may_fit(folder: Folder) -> bool:

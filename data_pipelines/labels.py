@@ -16,7 +16,9 @@ Ids that fit two readings are refused too.
 """
 
 import difflib
+import itertools
 import logging
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 
@@ -33,6 +35,7 @@ from data_pipelines.example import (
     resolve_classes,
 )
 from data_pipelines.manifest_rows import Row, expression_token, is_id
+from data_pipelines.persons import SPLIT_NAMES, TRAIN
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,8 @@ def assign_classes(
       few: without `classes`, a label beyond the others that stands in more rows is refused.
 
     Raises:
-      DataError: ids whose order is not known, or a label that is no slip of the pen.
+      DataError: ids whose order is not known, a label that is no slip of the pen, or two splits
+        that spell a class differently.
     """
     tokens = Counter(r.expression for r in rows if r.expression is not None)
     if classes:
@@ -91,6 +95,8 @@ def assign_classes(
             kept.append(row)
             expression.append(found)
     bad.sort(key=lambda b: b[0])
+    if not classes:
+        _check_splits(kept, expression, class_names, name)
     absent = set(range(len(class_names))) - set(expression)
     if absent and tokens:
         log.warning(
@@ -99,6 +105,28 @@ def assign_classes(
     if len(class_names) == 1:
         log.warning("%s: every label is %s; there is nothing to tell apart", name, class_names[0])
     return class_names, kept, np.array(expression, np.int32)
+
+
+def _check_splits(
+    rows: list[Row], expression: list[int], class_names: tuple[str, ...], name: str
+) -> None:
+    """Refuses classes of nearly the same name that no split has both of: `happy` and `hapy`."""
+    places: dict[int, set[int]] = {}
+    for row, k in zip(rows, expression, strict=True):
+        places.setdefault(k, set()).add(max(row.split, TRAIN))
+    named = [k for k in sorted(places) if k != MISSING_ID and not is_id(class_names[k])]
+    for a, b in itertools.combinations(named, 2):
+        one, other = class_names[a], class_names[b]
+        # `level 1` and `level 2` are no slips of the pen.
+        if places[a] & places[b] or re.sub(r"\d", "", one) == re.sub(r"\d", "", other):
+            continue
+        if difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() >= _ALIKE:
+            where = [", ".join(SPLIT_NAMES[s] for s in sorted(places[k])) for k in (a, b)]
+            raise DataError(
+                f"{name}: {one!r} stands in {where[0]} alone and {other!r} in {where[1]}. If they "
+                f"are one class, spell it alike; if not, list the classes: "
+                f"data.classes={','.join(class_names)}"
+            )
 
 
 def _configured(

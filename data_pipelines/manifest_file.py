@@ -24,10 +24,11 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | B
 
     Column names are stripped and lower-cased. UTF-8 is read, with or without a byte order mark, and
     UTF-16 with one; so is Excel's first line `sep=;`. A line that is no JSON object, or has more or
-    fewer cells than the header, comes as `BadRow`.
+    fewer cells than the header, comes as `BadRow`; empty cells at the end do not count.
 
     Raises:
-      DataError: the file is missing, is no text, has no header, or names a column twice.
+      DataError: the file is missing, is no text, has no header, names a column twice, or is one
+        JSON array.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -62,9 +63,16 @@ def _encoding(path: pathlib.Path) -> str:
 def _json_rows(
     file: Iterable[str], path: pathlib.Path
 ) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    begun = False
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
+        if line.lstrip().startswith("[") and not begun:
+            raise DataError(
+                f"{path} is one JSON array; write one object a line "
+                '(pandas: to_json(path, orient="records", lines=True))'
+            )
+        begun = True
         try:
             row = json.loads(line, object_pairs_hook=_Pairs)
         except json.JSONDecodeError as e:
@@ -90,11 +98,11 @@ def _plain(value: Any) -> Any:
 
 
 def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    header, before = file.readline(), 1
+    header, before = _next_line(file, 0)
     # Excel's own way to state the delimiter.
     stated = re.fullmatch(r'"?sep=(.)"?[\s;,]*', header, re.IGNORECASE)
     if stated:
-        header, before = file.readline(), 2
+        header, before = _next_line(file, before)
     if not header.strip():
         raise DataError(f"{path} is empty; a manifest starts with a header such as path,expression")
     delimiter = stated[1] if stated else max(",;\t", key=header.count)
@@ -102,15 +110,23 @@ def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | 
     if "path" not in names:
         raise DataError(f"{path} has no column `path`; its columns are {', '.join(names)}")
     _check_names(names, str(path))
+    least = max(i for i, n in enumerate(names, 1) if n)  # columns without a name may be absent
     reader = csv.reader(file, delimiter=delimiter)
     for cells in reader:
         number = reader.line_num + before
         if not any(c.strip() for c in cells):
             continue  # an empty line, or what Excel leaves below a table
-        if len(cells) != len(names):
+        if len(cells) < least or any(c.strip() for c in cells[len(names) :]):
             yield number, BadRow(f"{len(cells)} cells where the header has {len(names)}")
             continue
-        yield number, dict(zip(names, cells, strict=True))
+        yield number, dict(zip(names, cells, strict=False))
+
+
+def _next_line(file, number: int) -> tuple[str, int]:
+    """The next line that is not empty, and its number, after line `number`."""
+    while (line := file.readline()) and not line.strip():
+        number += 1
+    return line, number + 1
 
 
 def _check_names(names: Sequence[str], where: str) -> None:

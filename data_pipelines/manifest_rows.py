@@ -85,11 +85,12 @@ def parse_row(
     """
     if not path:
         raise BadRow("the path is empty")
-    text = _text(row.get("split"))
+    text = _name(row.get("split"))
     split = split_names.split_of_cell(text) if text else MISSING_ID
     if split is None:
         raise BadRow(f"unknown split {text!r}; known: train, validation, test")
-    video = _first(row, VIDEO_COLUMNS)
+    names = {name: _name(row.get(name)) for name in NAME_COLUMNS}
+    video = _first(names, VIDEO_COLUMNS)
     path, size, file = _find(path, root, folders)
     parsed = Row(
         number=number,
@@ -100,13 +101,13 @@ def parse_row(
         arousal=_affect(row, "arousal"),
         landmarks=_landmarks(row),
         box=_box(row),
-        person=_first(row, WHO_COLUMNS),
-        group=_first(row, GROUP_COLUMNS),
+        person=_first(names, WHO_COLUMNS),
+        group=_first(names, GROUP_COLUMNS),
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
         split=split,
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
-        names=tuple(_name(row.get(name)) for name in NAME_COLUMNS),
+        names=tuple(names.values()),
     )
     if size == 0:
         raise BadRow("zero bytes")
@@ -162,9 +163,17 @@ def _head(file: str, path: str) -> bytes:
     return b""
 
 
+def _is_empty(value: Any) -> bool:
+    # NaN is how Python writes an empty cell of a data frame into JSON lines.
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
 def _text(value: Any) -> str:
-    # A NaN is how JSON lines of pandas write an empty cell.
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _is_empty(value):
         return ""
     # Interned: millions of frames repeat a few names.
     return sys.intern(str(value).strip())
@@ -176,11 +185,8 @@ def _name(value: Any) -> str:
     return "" if text in _NO_NAME else text
 
 
-def _first(row: dict[str, Any], names: tuple[str, ...]) -> str | None:
-    for name in names:
-        if text := _name(row.get(name)):
-            return text
-    return None
+def _first(names: dict[str, str], columns: tuple[str, ...]) -> str | None:
+    return next((names[c] for c in columns if names[c]), None)
 
 
 def expression_token(value: Any) -> str | None:
@@ -200,7 +206,7 @@ def expression_token(value: Any) -> str | None:
 
 
 def _number(value: Any, what: str) -> float | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_empty(value):
         return None
     try:
         number = float(value)
@@ -223,7 +229,7 @@ def _affect(row: dict[str, Any], what: str) -> float:
 
 
 def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_empty(value):
         return None
     # Plain numbers, JSON lists and Python's print of one differ only in separators.
     cells = [c for c in re.split(r"[\s,;()\[\]'\"]+", str(value)) if c]
@@ -231,6 +237,10 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
         return None
     if len(cells) != count:
         raise BadRow(f"{what} holds {len(cells)} numbers instead of {count}")
+    with contextlib.suppress(ValueError):  # all at once: landmarks are 136 numbers a row
+        numbers = np.array([float(c) for c in cells], np.float32)
+        if np.isfinite(numbers).all():
+            return numbers
     return np.array([_number(c, what) for c in cells], np.float32)
 
 
@@ -243,7 +253,7 @@ def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
 
 def _box(row: dict[str, Any]) -> np.ndarray | None:
     value = row.get("box")
-    if value is None and any(row.get(c) not in (None, "") for c in BOX_COLUMNS):
+    if _is_empty(value) and not all(_is_empty(row.get(c)) for c in BOX_COLUMNS):
         value = [row.get(c) for c in BOX_COLUMNS]
     box = _numbers(value, 4, "box")
     if box is not None and (reason := marks.box_fault(box)):

@@ -4,11 +4,14 @@ They are pixels of the upright picture (see `example`). Fractions of the picture
 crop a single pixel.
 """
 
+import math
+
 import numpy as np
 
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
 _LEAST_PICTURE = 8  # pixels; in a smaller picture nothing can be told
+_EMPTY = "leave the cell empty where unknown"
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
@@ -23,28 +26,31 @@ def landmark_fault(points: np.ndarray) -> str:
     low, high = known.min(0), known.max(0)
     width, height = high - low
     if width == 0 and height == 0:
-        return f"all landmarks are ({low[0]:g}, {low[1]:g}); leave the cell empty where unknown"
+        return f"all landmarks are ({low[0]:g}, {low[1]:g}); {_EMPTY}"
     if _are_fractions(low.min(), high.max()):
         return "landmarks lie in 0..1; give pixels of the picture, not fractions"
     if max(width, height) < _LEAST_SPAN or min(width, height) < _LEAST_SIDE:
         return f"landmarks span only {width:.3g} x {height:.3g} pixels"
-    missing = int((known == 0).all(1).sum())
-    if missing > 1:
-        return f"{missing} of the landmarks are (0, 0); leave the cell empty where unknown"
+    for code in (0, -1):
+        missing = int((known == code).all(1).sum())
+        if missing > 1:
+            return f"{missing} of the landmarks are ({code}, {code}); {_EMPTY}"
     return ""
 
 
 def box_fault(box: np.ndarray) -> str:
     """What is wrong with a box float [4] (x0, y0, x1, y1); empty for nothing."""
-    if not np.isfinite(box).all():
+    numbers = box.tolist()  # plain numbers: a table may have a box in every row
+    if not all(map(math.isfinite, numbers)):
         return ""
-    if box[2] <= box[0] or box[3] <= box[1]:
-        return f"box {box.tolist()} has no area; it is x0, y0, x1, y1"
-    if _are_fractions(box.min(), box.max()):
-        return f"box {box.tolist()} lies in 0..1; give pixels of the picture, not fractions"
-    width, height = float(box[2] - box[0]), float(box[3] - box[1])
-    if min(width, height) < _LEAST_SIDE:
-        return f"box {box.tolist()} is only {width:.3g} x {height:.3g} pixels"
+    x0, y0, x1, y1 = numbers
+    if x1 <= x0 or y1 <= y0:
+        hint = _EMPTY if x0 == y0 == x1 == y1 else "it is x0, y0, x1, y1, not width and height"
+        return f"box {numbers} has no area; {hint}"
+    if _are_fractions(min(numbers), max(numbers)):
+        return f"box {numbers} lies in 0..1; give pixels of the picture, not fractions"
+    if min(x1 - x0, y1 - y0) < _LEAST_SIDE:
+        return f"box {numbers} is only {x1 - x0:.3g} x {y1 - y0:.3g} pixels"
     return ""
 
 
@@ -87,6 +93,9 @@ def _box_outside(box: np.ndarray, height: int, width: int) -> str:
     x0, y0, x1, y1 = box.tolist()
     across, down = min(x1, width) - max(x0, 0.0), min(y1, height) - max(y0, 0.0)
     if max(across, 0.0) * max(down, 0.0) >= _INSIDE * (x1 - x0) * (y1 - y0):
+        return ""
+    # A generous box of a face that fills the picture reaches far over it on all sides.
+    if 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height:
         return ""
     return (
         f"most of the face's box {np.round(box, 1).tolist()} lies outside the picture, which is "

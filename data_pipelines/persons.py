@@ -192,8 +192,8 @@ def _rank_of(column: int) -> int:
 
 
 def _folded(name: str) -> str:
-    """The name in one form: an accent may be written as a letter of its own or as part of one."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    """The name in one form: neither capitals nor the way an accent is written tell names apart."""
+    return (name if name.isascii() else unicodedata.normalize("NFC", name)).casefold()
 
 
 def _bytes(name: str) -> bytes:

@@ -59,6 +59,13 @@ def other_words(name: str) -> list[str]:
     ]
 
 
+def says_nothing(name: str) -> bool:
+    """Whether a folder's name holds only words such as `images` or `cropped faces`."""
+    return any(
+        tokens and all(t in _FILLERS for t in tokens) for tokens in _readings(name)
+    ) and not re.search(r"\d", name)
+
+
 def spelling(split: int) -> str:
     """A spelling that `split_of_cell` understands."""
     return "eval" if split == EVALUATION else SPLIT_NAMES[split]

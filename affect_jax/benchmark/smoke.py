@@ -134,10 +134,12 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
     start = time.perf_counter()
     try:
         config = config_lib.load_file(path)
-        class_names, has = labels(config.data)
+        class_names, has = labels(config)
         key = program(config, len(class_names), has)
         if key in programs:
-            return dataclasses.replace(programs[key], name=name, note=f"as {programs[key].name}")
+            first = programs[key]
+            note = f"as {first.name}" + (f": {first.note}" if first.note else "")
+            return dataclasses.replace(first, name=name, seconds=0.0, note=note)
         programs[key] = outcome
         take_steps(config, class_names, has, outcome)
     except Exception as error:  # of any kind: that is what is looked for
@@ -150,16 +152,20 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
     return outcome
 
 
-def labels(data: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
+def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
     """Class names and label fields that the data of a config have, as far as it tells.
 
-    A manifest or a folder of one's own has AffectNet's eight classes and labels of every kind.
+    A manifest or a folder of one's own has AffectNet's eight classes and all labels that the model
+    has outputs for.
     """
+    data, model = config.data, config.model
     class_names, has = LABEL_ORDERS["affectnet8"], LABELS
+    if not (model.name == "emofan" or model.get("regression")):
+        has -= {"valence_arousal"}
     if data.source == "synthetic":
         faces = synthetic.SyntheticFaces
         class_names, has = faces.class_names, faces.has
-    elif data.source == "tfds":
+    elif data.source == "tfds" and data.dataset.partition("/")[0] != "manifest":
         card = datasets.builder_class(data.dataset.partition("/")[0]).card
         has = frozenset(card.fields)
         class_names = card.class_names or (class_names if "expression" in has else ())

@@ -33,7 +33,7 @@ def test_all_configs_are_chosen_and_load():
     for path in chosen.values():
         config = config_lib.load_file(path)
         config_lib.check(config)
-        class_names, has = smoke.labels(config.data)
+        class_names, has = smoke.labels(config)
         assert has and (len(class_names) >= 6 or "expression" not in has)
 
 
@@ -49,12 +49,15 @@ def test_names_patterns_and_files(tmp_path):
 
 def test_data_sets_tell_their_classes():
     def of(name):
-        return smoke.labels(config_lib.load_file(smoke.choose(name)[name]).data)
+        return smoke.labels(config_lib.load_file(smoke.choose(name)[name]))
 
     assert (len(of("arbex_rafdb")[0]), of("arbex_rafdb")[1]) == (7, {"expression"})
     assert of("emofan_afewva") == ((), {"valence_arousal", "landmarks"})
     assert of("arbex_ferplus")[1] == {"expression", "expression_probs"}
     assert len(of("quickstart")[0]) == 8
+    # Of one's own pictures, what the model has outputs for.
+    assert "valence_arousal" in of("emofan_faces")[1]
+    assert "valence_arousal" not in of("refine_faces")[1] | of("arbex_faces")[1]
 
 
 def test_programs_differ_by_what_is_compiled():

@@ -1,5 +1,7 @@
 """Checkpoints: whole or not at all, the best one kept, other architectures refused by name."""
 
+import shutil
+
 import jax
 import numpy as np
 import optax
@@ -56,6 +58,16 @@ def test_without_a_finite_validation_none_is_the_best(tmp_path):
         checkpointer.resolve("best")
     assert checkpointer.resolve("latest") == 3
     checkpointer.close()
+
+
+def test_one_that_diverged_does_not_stand_in_for_a_damaged_best(tmp_path):
+    save_all(tmp_path, {1: 0.9, 2: float("nan")}, keep=3).close()
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "model")
+    reader = Checkpointer(tmp_path, best_metric="score", best_mode="max", read_only=True)
+    with pytest.raises(UserError, match=r"checkpoint best in .* is damaged"):
+        reader.resolve("best")
+    assert reader.resolve("latest") == 2
+    reader.close()
 
 
 def test_the_mode_follows_the_metric(tmp_path):

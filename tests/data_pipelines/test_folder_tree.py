@@ -119,7 +119,14 @@ REFUSED = {
     "one class, spelt twice": (["happy/1.jpg", "Happiness/2.jpg"], r"of one class, 'happy'"),
     "person Joy": (["happy/Joy/1.jpg", "sad/ann/1.jpg"], r"happy/Joy would be .* an expression"),
     "person deep below": (["happy/a/b/Fear/1.jpg", "sad/1.jpg"], r"b/Fear would be .*expression"),
-    "unknown splits": ([*faces("partA"), *faces("partB")], r"partA/angry would be .*expression"),
+    "unknown splits": (
+        [*faces("partA"), *faces("partB")],
+        r"partA/angry would be .*expression.*folders of partA, partB: if these are splits, call",
+    ),
+    "persons above classes": (
+        [f for k in range(7) for f in faces(f"p{k}")],
+        r"p0/angry would be .*folders of p0, p1, p2, p3, p4 \.\.\.: .*persons, use CLASS/PERSON",
+    ),
     "person test": (["happy/ann/1.jpg", "happy/test/1.jpg", "sad/1.jpg"], r"splits \(test\)"),
     "some splits below": (["happy/train/1.jpg", "sad/bob/1.jpg"], r"splits \(train\).*folders bob"),
     "splits in splits": ([f"train/{f}" for f in BOTH], r"train is named like a split and holds"),
@@ -139,7 +146,8 @@ def test_other_layouts_are_refused(tmp_path, name):
 
 
 def test_advice_is_not_given_where_it_would_lose_splits(tmp_path):
-    for k, name in enumerate(("mixture", "wrapper in splits")):
+    names = ("mixture", "wrapper in splits", "unknown splits", "persons above classes")
+    for k, name in enumerate(names):
         with pytest.raises(DataError) as error:
             FolderSource(tree(tmp_path / str(k), *REFUSED[name][0]))
         assert "give that" not in str(error.value)
@@ -160,6 +168,45 @@ def test_configured_classes_name_what_is_no_person(tmp_path):
     assert one.labels.tolist() == [1]
 
 
+def test_what_classes_list_is_no_split(tmp_path):
+    files = ["valid/1.jpg", "invalid/1.jpg"]
+    with pytest.raises(DataError, match=r"mixes .*\(valid: 1 pictures\)"):
+        FolderSource(tree(tmp_path, *files))
+    assert FolderSource(tmp_path, classes="valid,invalid").labels.tolist() == [1, 0]
+    below = [f"{c}/{p}/1.jpg" for c in ("happy", "dev") for p in ("ann", "bob")]
+    assert (
+        FolderSource(tree(tmp_path / "b", *below), classes="happy,dev").persons
+        == ["ann", "bob"] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    "names", [("Val_Ackerman", "Bob"), ("test_subject_1", "test_subject_2"), ("Dev_Patel", "Eve")]
+)
+def test_words_of_splits_in_names_of_persons_are_none(tmp_path, names):
+    source = FolderSource(tree(tmp_path, *[f"{c}/{n}/1.jpg" for c in CLASSES for n in names]))
+    assert source.persons == sorted(names) * 3
+
+
+def test_splits_of_a_named_set_may_stand_below_classes(tmp_path):
+    files = [f"{c}/{s}/{k}.jpg" for c in CLASSES for s in ("fer_train", "fer_test") for k in (1, 2)]
+    made = split(tree(tmp_path, *files))
+    assert {p.split("/")[1] for p in paths(made["test"])} == {"fer_test"}
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+@pytest.mark.parametrize("name", ["images", "Cropped faces"])
+def test_a_folder_around_the_pictures_of_a_class_is_no_person(tmp_path, above, name):
+    files = [f"{above}{c}/{name}/{k}.jpg" for c in CLASSES for k in range(2)]
+    assert not FolderSource(tree(tmp_path / "a", *files)).has_persons
+    files = [f"{above}{c}/{name}/{p}/1.jpg" for c in CLASSES for p in ("ann", "bob")]
+    assert FolderSource(tree(tmp_path / "b", *files)).persons == ["ann", "bob"] * 3
+    # Two such folders tell something apart, and so may a number.
+    for k, names in enumerate((["images", "faces"], ["face 1"])):
+        files = [f"{c}/{n}/1.jpg" for c in CLASSES for n in names]
+        assert set(FolderSource(tree(tmp_path / f"c{k}", *files)).persons) == set(names)
+
+
 def test_every_file_that_is_not_taken_is_counted(tmp_path, caplog):
     tree(tmp_path, *faces("."), "happy/a.txt", "b.txt", "loose.jpg", "__MACOSX/x.jpg", "_old/y.jpg")
     for name in ("Thumbs.db", ".DS_Store", "happy/._0.jpg", "happy/README", "sad/film.mp4"):
@@ -172,6 +219,10 @@ def test_every_file_that_is_not_taken_is_counted(tmp_path, caplog):
         "2 files in folders that start with . or _ were left out: 1 __MACOSX, 1 _old",
     ]
     assert any("1 pictures in no class folder" in line and "loose.jpg" in line for line in lines)
+    caplog.clear()
+    FolderSource(tree(tmp_path / "b", *BOTH, "loose.jpg", "train/2.jpg"))
+    assert "1 pictures in no class folder were left out: they lie directly in it" in caplog.text
+    assert "1 pictures in no class folder were left out: they lie directly in train" in caplog.text
 
 
 def test_pictures_are_known_by_content_where_the_suffix_is_silent(tmp_path):

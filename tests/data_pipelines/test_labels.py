@@ -1,5 +1,6 @@
 import logging
 
+import numpy as np
 import pytest
 from pictures import encode, smooth, write_csv
 
@@ -198,6 +199,35 @@ def test_a_misspelt_expression_is_no_class_among_own_ones(named):
     labels = ["happy", "sad", "bored", "tired"] * 20
     assert named([*labels, "hapy"]).class_names == ("bored", "happy", "sad", "tired")
     assert "calm2" in named([*labels, "calm2"]).class_names
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("happy", "hapy"), ("Bored", "boredom"), ("Überrascht", "überraschd")]
+)
+def test_a_class_that_splits_spell_differently_is_refused(tmp_path, train, test):
+    for split, name in (("train", train), ("test", test)):
+        for c in (name, "sad", "tired"):
+            (tmp_path / split / c).mkdir(parents=True)
+            (tmp_path / split / c / "1.jpg").write_bytes(PICTURE)
+    expected = "|".join(
+        f"'{a}' stands in {p} alone and '{b}' in {q}"
+        for a, p, b, q in ((train, "train", test, "test"), (test, "test", train, "train"))
+    )
+    with pytest.raises(DataError, match=rf"({expected}).*list the classes: data\.classes="):
+        FolderSource(tmp_path)
+    both = FolderSource(tmp_path, classes=f"{train},{test},sad,tired")
+    assert np.bincount(both.labels).tolist() == [1, 1, 2, 2]
+    # In one split they are two classes.
+    (tmp_path / "train" / test).mkdir()
+    (tmp_path / "train" / test / "2.jpg").write_bytes(PICTURE)
+    assert len(set(FolderSource(tmp_path).labels.tolist())) == 4
+
+
+def test_numbered_classes_may_stand_in_one_split_each(tmp_path):
+    for name in ("train/level 1", "test/level 2"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.jpg").write_bytes(PICTURE)
+    assert FolderSource(tmp_path).class_names == ("level 1", "level 2")
 
 
 def test_folders_are_ids_as_rows_are(tmp_path):

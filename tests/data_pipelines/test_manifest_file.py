@@ -71,6 +71,28 @@ def test_columns_without_a_name_are_of_no_account(folder):
     assert source.labels.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("path,expression,", "images/0.jpg,sad"),
+        ("path,expression", "images/0.jpg,sad,"),
+        ("path,expression", "images/0.jpg,sad, ,"),
+        ("\n \npath,expression", "images/0.jpg,sad"),
+    ],
+)
+def test_empty_cells_at_the_end_and_empty_lines_at_the_top_do_not_count(folder, header, row):
+    ((number, read),) = read_rows(write(folder, f"{header}\n{row}\n"))
+    assert (read["path"], read["expression"]) == ("images/0.jpg", "sad")
+    assert number == 2 + header.count("\n")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_is_refused_with_what_to_do(folder, indent):
+    rows = [{"path": "images/0.jpg", "expression": "sad"}]
+    with pytest.raises(DataError, match="is one JSON array; write one object a line"):
+        ManifestSource(write(folder, json.dumps(rows, indent=indent), name="m.json"))
+
+
 def test_json_values_may_be_nested(folder):
     row = {"path": "images/0.jpg", "expression": "sad", "box": [0, 1, 5, 6], "extra": {"a": [{}]}}
     assert dict(read_rows(write(folder, json.dumps(row), name="m.jsonl"))) == {1: row}

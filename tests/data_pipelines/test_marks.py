@@ -14,6 +14,7 @@ RNG = np.random.default_rng(3)
 FACE = RNG.uniform((20, 15), (44, 50), (68, 2)).astype(np.float32)
 MISSING = FACE.copy()
 MISSING[5:8] = 0
+CODED = np.where(np.arange(68)[:, None] < 27, -1, FACE)
 POINTS = {
     "fractions": (FACE / 64, r"landmarks lie in 0\.\.1; give pixels"),
     "fractions around the centre": ((FACE - 32) / 64, r"landmarks lie in 0\.\.1; give pixels"),
@@ -23,13 +24,16 @@ POINTS = {
     "tiny": (FACE / 30 + 9, r"landmarks span only 0\.\d+ x 1\.\d+ pixels"),
     "flat": (FACE * (1, 0.01), r"landmarks span only \d+\.\d x 0\.3\d* pixels"),
     "some missing": (MISSING, r"3 of the landmarks are \(0, 0\)"),
+    "some minus one": (CODED, r"27 of the landmarks are \(-1, -1\)"),
 }
 BOXES = {
     "fractions": ("0.2 0.1 0.7 0.9", r"lies in 0\.\.1; give pixels"),
     "the whole as fractions": ("0 0 1 1", r"lies in 0\.\.1; give pixels"),
     "no area": ("10 10 10 30", "has no area"),
     "turned": ("30 30 10 10", "has no area"),
-    "zero": ("0 0 0 0", "has no area"),
+    "x, y, width, height": ("30 30 20 25", "has no area; it is x0, y0, x1, y1, not width"),
+    "zero": ("0 0 0 0", "has no area; leave the cell empty where unknown"),
+    "minus one": ("-1 -1 -1 -1", "has no area; leave the cell empty where unknown"),
     "tiny": ("10 10 10.5 30", r"is only 0\.5 x 20 pixels"),
 }
 
@@ -68,6 +72,9 @@ def test_sound_marks_are_none_of_these():
     # A face at the border, and a box that reaches over it, are cut there.
     assert marks.fault(FACE - (25, 0), None, 64, 64) == ""
     assert marks.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
+    # Generous boxes: of a face that fills the picture, and of one in its corner.
+    assert marks.fault(None, np.float32([-20, -20, 84, 84]), 64, 64) == ""
+    assert marks.fault(None, np.float32([-18, -18, 40, 40]), 64, 64) == ""
     assert marks.fault(FACE / 30, None, 3, 3) == ""  # of a picture of 3 pixels, all is small
 
 

@@ -132,6 +132,11 @@ def test_a_picture_that_is_listed_twice_is_one():
     assert found.unnamed == 4
 
 
+def test_capitals_do_not_tell_persons_apart():
+    found = join(["Ann,", "ann,", "ANN,v", "Bob,"])
+    assert found.names == ["ANN", "ANN", "ANN", "Bob"] and found.joined == ()
+
+
 def test_one_name_in_two_unicode_forms_is_one_video():
     assert len(set(join([",Jos\u00e9", ",Jose\u0301"]).names)) == 1
 

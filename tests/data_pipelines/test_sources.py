@@ -363,6 +363,20 @@ def test_empty_cells_of_json_lines_name_no_person(tmp_path, photos):
     assert ManifestSource(path).persons == ["0.jpg", "ann", "2.jpg"]
 
 
+@pytest.mark.parametrize("empty", ["NaN", "null", '""'])
+def test_empty_cells_of_json_lines_are_unknown(tmp_path, photos, empty):
+    photos("path,expression", [])
+    columns = ("valence", "arousal", "landmarks", "box", "x0", "y0", "x1", "y1", "frame", "split")
+    cells = "".join(f', "{c}": {empty}' for c in columns)
+    line = f'{{"path": "0.jpg", "video": "v", "expression": "sad"{cells}}}'
+    source = ManifestSource(jsonl(tmp_path, [line]))
+    assert source.has == {"expression"} and not source.bad_rows
+    # A box in one column goes with empty ones for its sides, and the other way round.
+    line = '{"path": "0.jpg", "expression": "sad", "box": %s, "x0": 1, "y0": 2, "x1": 7, "y1": 8}'
+    source = ManifestSource(jsonl(tmp_path, [line % empty]))
+    assert source[0]["box"].tolist() == [1, 2, 7, 8]
+
+
 @pytest.mark.parametrize("empty", ["", " ", "nan", "None", "<NA>", "null"])
 def test_written_out_empty_names_are_none(photos, empty):
     rows = [["0.jpg", "sad", "ann", "v"], ["1.jpg", "sad", empty, "v"], ["2.jpg", "sad", "NA", ""]]
@@ -370,6 +384,17 @@ def test_written_out_empty_names_are_none(photos, empty):
     source = ManifestSource(photos("path,expression,person,video", rows))
     assert source.persons == ["ann", "ann", "NA", "3.jpg"]
     np.testing.assert_array_equal(source.tracks, [0, 0, -1, -1])
+
+
+@pytest.mark.parametrize("empty", ["", " ", "nan", "None", "<NA>", "null"])
+def test_written_out_empty_splits_are_none(photos, empty):
+    rows = [
+        ["0.jpg", "sad", "a", "test"],
+        ["1.jpg", "sad", "a", empty],
+        ["2.jpg", "sad", "b", empty],
+    ]
+    made = make_sources({"manifest": str(photos("path,expression,person,split", rows))})
+    assert [len(made[k]) for k in ("train", "validation", "test")] == [1, 0, 2]
 
 
 def test_without_persons_each_picture_is_its_own(photos, caplog):
