@@ -245,7 +245,7 @@ def _unwrap(
             )
         others = others or tuple(key for key in inner if key != chosen)
         taken = taken or chosen
-        content = content[chosen]
+        content = {str(key): value for key, value in content.items()}[chosen]
     if not isinstance(content, Mapping) or not content:
         raise UserError(
             f"{path} holds a {type(content).__name__} and no state dict; save "

@@ -168,3 +168,11 @@ def test_a_folder_is_answered_with_the_files_in_it(tmp_path):
     write(tmp_path / "pytorch_model.bin", WEIGHTS)
     with pytest.raises(UserError, match=r"is a folder; name a file in it: pytorch_model\.bin"):
         files.read_weights(tmp_path)
+
+
+def test_entries_that_are_numbers(tmp_path):
+    path = tmp_path / "folds.pth"
+    torch.save({0: {"w": torch.zeros(1)}, 1: {"w": torch.ones(1)}}, path)
+    assert files.open_weights(path, entry="1").state["w"] == 1
+    with pytest.raises(UserError, match="holds several state dicts: 0, 1; choose one with --entry"):
+        files.open_weights(path)
