@@ -260,7 +260,7 @@ def test_the_official_configuration_is_ramped_in_over_its_run():
         config, class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4
     )
     assert system.balancing["correction"] == "trust"
-    assert system.balancing["ramp_steps"] == config.num_steps == 54_688
+    assert system.balancing["ramp_steps"] == config.num_steps == 100_000
 
 
 def test_what_arbex_rafdb_says_to_freeze_are_the_two_networks():
