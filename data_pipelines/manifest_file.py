@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from data_pipelines.example import DataError
+from data_pipelines.example import DataError, shorten
 from data_pipelines.manifest_rows import BadRow
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -108,7 +108,8 @@ def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | 
     delimiter = stated[1] if stated else max(",;\t", key=header.count)
     names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
     if "path" not in names:
-        raise DataError(f"{path} has no column `path`; its columns are {', '.join(names)}")
+        listed = shorten(", ".join(names))
+        raise DataError(f"{path} has no column `path`; its columns are {listed}")
     _check_names(names, str(path))
     least = max(i for i, n in enumerate(names, 1) if n)  # columns without a name may be absent
     reader = csv.reader(file, delimiter=delimiter)
@@ -139,6 +140,6 @@ def _check_names(names: Sequence[str], where: str) -> None:
     if twice:
         raise DataError(
             f"{where}: column {', '.join(twice)} stands more than once (capitals and spaces around "
-            f"a name do not count); the columns are {', '.join(names)}. Remove or rename all but "
+            f"a name do not count); the columns are {shorten(', '.join(names))}. Remove or rename all but "
             "one"
         )
