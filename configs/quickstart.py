@@ -16,10 +16,12 @@ def get_config() -> ConfigDict:
     config = small()
     # Small batches: twice the updates for the same pictures, and these are what six minutes lack.
     config.batch_size = 16
-    config.num_steps = 2800
+    config.num_steps = 3000
     config.log_every = 40
-    config.eval_every = 1400
-    config.landmark_stage.steps = 500
+    config.eval_every = 1500
+    config.landmark_stage.steps = 400
+    config.landmark_stage.learning_rate = 3e-3
+    config.optimizer.learning_rate = 3e-3
     config.ema_decay = 0.995
     config.checkpoint.every = 400
     # The middle of the picture, wherever the face is in it: cut out around its landmarks, faces lie

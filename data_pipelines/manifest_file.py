@@ -138,8 +138,9 @@ def _check_names(names: Sequence[str], where: str) -> None:
     """
     twice = [n for n, count in Counter(names).items() if count > 1 and n]
     if twice:
+        listed = shorten(", ".join(names))
         raise DataError(
             f"{where}: column {', '.join(twice)} stands more than once (capitals and spaces around "
-            f"a name do not count); the columns are {shorten(', '.join(names))}. Remove or rename all but "
+            f"a name do not count); the columns are {listed}. Remove or rename all but "
             "one"
         )
