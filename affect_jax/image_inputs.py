@@ -103,6 +103,8 @@ def check(index: int, item: Any) -> None:
 
 
 def _hint(array: Any) -> str:
+    if 0 in array.shape:
+        return "; it has no pixels: leave out what a crop left empty"
     if np.issubdtype(array.dtype, np.floating):
         return "; for values from 0 to 1: (255 * picture).round().astype(numpy.uint8)"
     if array.dtype != np.uint8:
