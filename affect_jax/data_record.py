@@ -14,7 +14,7 @@ import logging
 import pathlib
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -26,13 +26,14 @@ from affect_jax import parallel
 from affect_jax.errors import UserError
 from affect_jax.observe import write_atomically
 from data_pipelines import caching, fingerprint
-from data_pipelines.example import DataError
+from data_pipelines.example import DataError, canonical_name
 from data_pipelines.fingerprint import Difference, Fingerprint, Records
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _SAME, _NEW, _ACCEPTED = range(3)
+_ACCEPT = "go on with the data as they are by --config.data.accept_changed=True"
 
 
 class DataChanged(UserError):
@@ -101,8 +102,9 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     found = fingerprint.first_difference(then, now)
     if found is None:
         return _SAME
-    if not accept:
-        raise DataChanged(refusal(workdir, found))
+    remedy = _remedy(then.class_names, now.class_names)
+    if not accept or remedy != _ACCEPT:
+        raise DataChanged(refusal(workdir, found, remedy))
     log.warning(
         "config.data.accept_changed: the data are not those that %s began with; first difference, "
         "%s",
@@ -112,13 +114,31 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     return _ACCEPTED
 
 
-def refusal(workdir: pathlib.Path, found: Difference) -> str:
+def refusal(workdir: pathlib.Path, found: Difference, remedy: str = _ACCEPT) -> str:
     """Returns the message that names the first difference and what can be done."""
     return (
         f"the data are not those that the run in {workdir} began with. First difference, "
-        f"{found.text}. Put the data back as they were, use a new --workdir, or go on with the "
-        "data as they are by --config.data.accept_changed=True"
+        f"{found.text}. Put the data back as they were, use a new --workdir, or {remedy}"
     )
+
+
+def _remedy(then: Sequence[str], now: Sequence[str]) -> str:
+    """Returns how a run on classes `then` can go on with data that have the classes `now`.
+
+    A trained head can neither lose nor gain classes. One whose classes have changed places would be
+    trained and tested on permuted labels.
+    """
+    if len(then) != len(now):
+        return f"give the data the {len(then)} classes of the run: its head cannot change"
+    places = {canonical_name(name): i for i, name in enumerate(then)}
+    for i, name in enumerate(now):
+        place = places.get(canonical_name(name), i)
+        if place != i:
+            return (
+                f"give the classes names that keep their order: {name!r} was class {place} and "
+                f"would be class {i}, which its head cannot follow"
+            )
+    return _ACCEPT
 
 
 def check_own(
@@ -145,11 +165,13 @@ def check_own(
     # Another view of the data, as by data.clean_eval, says nothing about what they are.
     if caching.source_key(config.data) != caching.source_key(recorded.data):
         sources = data_lib.make_sources(recorded)
-    found = fingerprint.first_difference(then, fingerprint.of_sources(sources))
+    now = fingerprint.of_sources(sources)
+    found = fingerprint.first_difference(then, now)
     if found is None or found.only_order:
         return
-    if not config.data.accept_changed:
-        raise DataChanged(refusal(workdir, found))
+    remedy = _remedy(then.class_names, now.class_names)
+    if not config.data.accept_changed or remedy != _ACCEPT:
+        raise DataChanged(refusal(workdir, found, remedy))
     log.warning("config.data.accept_changed: the data of %s have changed; %s", workdir, found.text)
 
 

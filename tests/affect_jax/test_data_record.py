@@ -127,6 +127,33 @@ def test_a_run_goes_on_with_its_own_data_alone(runs, tmp_path, caplog):
         train.train_and_evaluate(config(manifest), workdir)
 
 
+def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path):
+    manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
+    train.train_and_evaluate(config(manifest), workdir)
+    rows = rows_of(tmp_path / "data")
+
+    def rename(old, new):
+        write(
+            tmp_path / "data",
+            [r | {"expression": new} if r["expression"] == old else r for r in rows],
+        )
+
+    # The inferred order begins with neutral, so that the other classes would move.
+    rename(CLASSES[-1], "neutral")
+    for accept in (False, True):
+        with pytest.raises(data_record.DataChanged, match=r"was class 0 and would be class 1"):
+            train.train_and_evaluate(config(manifest, data__accept_changed=accept), workdir)
+    write(tmp_path / "data", rows)
+    for i in range(4):
+        relabel(tmp_path / "data", i, "fear")
+    for accept in (False, True):
+        with pytest.raises(
+            data_record.DataChanged, match=r"the 3 classes of the run: its head"
+        ) as e:
+            train.train_and_evaluate(config(manifest, data__accept_changed=accept), workdir)
+        assert "accept_changed" not in str(e.value)
+
+
 def test_a_run_that_left_nothing_takes_the_data_as_they_are(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     train.train_and_evaluate(config(manifest), workdir)

@@ -19,7 +19,7 @@ def emofan(has=ALL, **changes):
 def test_landmarks_come_first_and_train_the_trunk_alone():
     system = emofan(model__train_trunk=False)
     landmarks, emotion = system.phases(8)
-    assert (landmarks.start, landmarks.learning_rate, emotion.start) == (0, 2e-3, 3)
+    assert (landmarks.start, landmarks.learning_rate, emotion.start) == (0, 3e-3, 3)
     assert system.trainable("fan/stem_conv/kernel", landmarks)
     assert not system.trainable("emotion/output/kernel", landmarks)
     assert not system.trainable("fan/stem_conv/kernel", emotion)
