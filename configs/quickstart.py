@@ -1,7 +1,7 @@
 """EmoFAN on embedded synthetic faces: the whole path, with no file of yours.
 
 Trains: the landmark trunk on heatmaps, then landmarks, valence, arousal and 8 expressions at once.
-Paper: Toisoul et al., 2021. Time: about 6 minutes on 2 CPU cores. Score on the test persons, mean
+Paper: Toisoul et al., 2021. Time: about 4 minutes on 2 CPU cores. Score on the test persons, mean
 of five seeds (`sweeps/quickstart_seeds.py`): accuracy 0.95, CCC 0.92 (valence) and 0.93 (arousal),
 NME 0.049; of the worst of them 0.93, 0.90, 0.92 and 0.050.
 Command: python -m affect_jax.main --config configs/quickstart.py --workdir runs/quickstart
@@ -15,7 +15,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """A small EmoFAN at 64 px."""
     config = small()
-    # Small batches: twice the updates for the same pictures, and these are what six minutes lack.
+    # Small batches: twice the updates for the same pictures, and these are what a few minutes lack.
     config.batch_size = 16
     config.num_steps = 3000
     config.log_every = 40
