@@ -78,7 +78,8 @@ def compare(workdir: pathlib.Path, sources: Mapping[str, Any], *, accept: bool =
     Args:
       workdir: of the run.
       sources: train, validation, test.
-      accept: go on with other data (`config.data.accept_changed`), with a warning.
+      accept: go on with other data (`config.data.accept_changed`), with a warning. Data whose
+        classes do not fit the run's head are refused all the same.
 
     Raises:
       DataChanged: the data are others, or not the same on all processes.
@@ -102,9 +103,7 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     found = fingerprint.first_difference(then, now)
     if found is None:
         return _SAME
-    remedy = _remedy(then.class_names, now.class_names)
-    if not accept or remedy != _ACCEPT:
-        raise DataChanged(refusal(workdir, found, remedy))
+    _refuse_unless_accepted(workdir, found, then, now, accept)
     log.warning(
         "config.data.accept_changed: the data are not those that %s began with; first difference, "
         "%s",
@@ -114,9 +113,14 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     return _ACCEPTED
 
 
-def refusal(workdir: pathlib.Path, found: Difference, remedy: str = _ACCEPT) -> str:
-    """Returns the message that names the first difference and what can be done."""
-    return (
+def _refuse_unless_accepted(
+    workdir: pathlib.Path, found: Difference, then: Fingerprint, now: Fingerprint, accept: bool
+) -> None:
+    """Raises DataChanged, which says what can be done, unless the user accepts the other data."""
+    remedy = _remedy(then.class_names, now.class_names)
+    if accept and remedy == _ACCEPT:
+        return
+    raise DataChanged(
         f"the data are not those that the run in {workdir} began with. First difference, "
         f"{found.text}. Put the data back as they were, use a new --workdir, or {remedy}"
     )
@@ -169,9 +173,7 @@ def check_own(
     found = fingerprint.first_difference(then, now)
     if found is None or found.only_order:
         return
-    remedy = _remedy(then.class_names, now.class_names)
-    if not config.data.accept_changed or remedy != _ACCEPT:
-        raise DataChanged(refusal(workdir, found, remedy))
+    _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
     log.warning("config.data.accept_changed: the data of %s have changed; %s", workdir, found.text)
 
 

@@ -244,11 +244,3 @@ def from_main(decide: Callable[[], int | None]) -> int | None:
     if failed:
         raise UserError("the main process has stopped with an error; its output says why")
     return None if none else int(number)
-
-
-def barrier(name: str) -> None:
-    """Waits until every process has come here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

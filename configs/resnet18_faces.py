@@ -1,7 +1,8 @@
 """ResNet-18, the baseline of EmoFAN, on the same photos and in the same loop.
 
 Trains: expressions (and valence and arousal where the manifest has them) from scratch.
-Paper: Toisoul et al., 2021, Table 5. Time: about 15 minutes on 2 CPU cores for 1,300 photos.
+Paper: Toisoul et al., 2021, Table 5. Time: 20 minutes on 2 CPU cores for 1,300
+photos (estimated). Score: not trained to its end here.
 Command: python -m affect_jax.main --config configs/resnet18_faces.py --workdir runs/resnet18 \
              --config.data.manifest=PATH.csv
 """

@@ -1,8 +1,8 @@
 """EmoFAN and its baseline, ResNet-18, on your own photos: mean and spread over seeds.
 
 Trains: `emofan_faces` and `resnet18_faces` as they are, three seeds each. Persons of the test split
-are in no other. Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: about 15
-minutes (ResNet-18) and 35 minutes (EmoFAN) a cell on 2 CPU cores.
+are in no other. Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: 20
+minutes (ResNet-18, estimated) and 35 minutes (EmoFAN) a cell on 2 CPU cores.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/faces.py \
              --workdir runs/faces --config.data.manifest=PATH.csv
 """
