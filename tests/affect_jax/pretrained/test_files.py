@@ -51,6 +51,7 @@ def write(path: pathlib.Path, content) -> pathlib.Path:
     return path
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # Deprecated, and still what people send.
 def test_archives_under_another_name(tmp_path):
     import zipfile
 
