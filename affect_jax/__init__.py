@@ -5,8 +5,8 @@ __all__ = ["__version__", "load"]
 
 
 def load(path, **options):
-    """Open a model directory for prediction; see :func:`affect_jax.predict.load`."""
+    """Open a model directory for prediction; see :func:`affect_jax.inference.predictor.load`."""
     # Imported here so that `import affect_jax` does not pull in JAX, Flax and Orbax.
-    from affect_jax import predict
+    from affect_jax.inference import predictor
 
-    return predict.load(path, **options)
+    return predictor.load(path, **options)

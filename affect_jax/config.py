@@ -12,8 +12,9 @@ from typing import Any
 
 import ml_collections
 
-from affect_jax import metrics_reliability, observe
+from affect_jax import runtime
 from affect_jax.errors import UserError, nearest
+from affect_jax.metrics import reliability
 from configs import base
 
 CONFIG_FILE = "config.json"
@@ -199,11 +200,11 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
     key = f"config.checkpoint.best_mode = {mode!r}"
     if mode not in ("", "auto", "max", "min"):
         raise ConfigError(f'{key}; use "auto", "max" or "min"')
-    higher = observe.higher_is_better(metric)
+    higher = runtime.higher_is_better(metric)
     if higher is None:
         if mode in ("max", "min"):
             return mode
-        known = metrics_reliability.known_names()
+        known = reliability.known_names()
         if metric not in known:
             raise ConfigError(
                 f"config.checkpoint.best_metric = {metric!r} is not a metric; "
@@ -230,7 +231,7 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
     """
     check_workdir(workdir, config)
     content = json.dumps(to_plain(config), indent=2) + "\n"
-    observe.write_atomically(workdir / CONFIG_FILE, content.encode())
+    runtime.write_atomically(workdir / CONFIG_FILE, content.encode())
 
 
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
@@ -319,7 +320,7 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
             place = place.setdefault(section, {})
         place.setdefault(name, value)
     checkpoint = recorded["checkpoint"]
-    if observe.higher_is_better(checkpoint["best_metric"]) is not None:
+    if runtime.higher_is_better(checkpoint["best_metric"]) is not None:
         checkpoint["best_mode"] = "auto"
     return ml_collections.ConfigDict(recorded)
 

@@ -7,8 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from affect_jax import model_io, observe, pretrained
+from affect_jax import runtime, weights
 from affect_jax.errors import UserError
+from affect_jax.weights import model_dir
 from data_pipelines import disk
 
 _MANY = 10
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m affect_jax.convert", description="Convert released weights."
     )
     parser.add_argument(
-        "--architecture", required=True, help="one of " + ", ".join(pretrained.architectures())
+        "--architecture", required=True, help="one of " + ", ".join(weights.architectures())
     )
     parser.add_argument("--source", required=True, help=".pth, .npz or .safetensors file")
     parser.add_argument("--output", required=True, help="directory to write the model to")
@@ -40,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--entry", default="", help="of a file with several state dicts, the one to take"
     )
     options = parser.parse_args(arguments)
-    observe.setup_logging()
+    runtime.setup_logging()
     try:
         with disk.explained(options.output):
-            loaded = pretrained.convert(
+            loaded = weights.convert(
                 options.architecture,
                 options.source,
                 options.output,
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def describe(loaded: model_io.LoadedModel) -> list[str]:
+def describe(loaded: model_dir.LoadedModel) -> list[str]:
     """Lines that tell what was recorded of a converted network, and where it comes from."""
     about, seen = loaded.provenance, loaded.preprocessing
     lines = []

@@ -2,7 +2,7 @@
 
 `data.json` holds classes, label fields and, for each split, counts and a digest of every record;
 `data.DIGEST.npz` holds the records' names and labels, so that the first difference can be named.
-`data_pipelines.fingerprint` says what is compared.
+`data_pipelines.sources.fingerprint` says what is compared.
 """
 
 import contextlib
@@ -20,14 +20,13 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import data as data_lib
-from affect_jax import parallel
 from affect_jax.errors import UserError
-from affect_jax.observe import write_atomically
-from data_pipelines import caching, fingerprint
-from data_pipelines.example import DataError, canonical_name
-from data_pipelines.fingerprint import Difference, Fingerprint, Records
+from affect_jax.runtime import parallel, write_atomically
+from data_pipelines.schema import DataError, canonical_name
+from data_pipelines.sources import cache, fingerprint
+from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +166,7 @@ def check_own(
         return
     recorded.data.max_bad_fraction = config.data.max_bad_fraction
     # Another view of the data, as by data.clean_eval, says nothing about what they are.
-    if caching.source_key(config.data) != caching.source_key(recorded.data):
+    if cache.source_key(config.data) != cache.source_key(recorded.data):
         sources = data_lib.make_sources(recorded)
     now = fingerprint.of_sources(sources)
     found = fingerprint.first_difference(then, now)
@@ -196,8 +195,8 @@ def current(config: ml_collections.ConfigDict) -> Fingerprint:
 
     Within `caching.shared` the data are read once.
     """
-    key = ("fingerprint", caching.source_key(config.data))
-    return caching.sources_for(key, lambda: fingerprint.of_sources(data_lib.make_sources(config)))
+    key = ("fingerprint", cache.source_key(config.data))
+    return cache.sources_for(key, lambda: fingerprint.of_sources(data_lib.make_sources(config)))
 
 
 def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Difference | None:

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from affect_jax import config as config_lib
-from affect_jax import model_io, observe, restore
+from affect_jax import runtime
 from affect_jax.errors import UserError
-from affect_jax.parallel import Mapper
-from affect_jax.preprocessing import Preprocessing
+from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.runtime.parallel import Mapper
+from affect_jax.weights import load_run, model_dir
 from data_pipelines import disk
 
 
@@ -27,9 +28,9 @@ def export(
     Raises:
       UserError: if there is no such run or checkpoint, or `output` is in the way.
     """
-    model_io.check_writable(output)
-    run = restore.load_run(workdir, checkpoint, Mapper())
-    model_io.save_model(
+    model_dir.check_writable(output)
+    run = load_run.load_run(workdir, checkpoint, Mapper())
+    model_dir.save_model(
         output,
         run.config.model.name,
         run.system.model_arguments(),
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="model directory to write")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
     options = parser.parse_args(arguments)
-    observe.setup_logging()
+    runtime.setup_logging()
     try:
         with disk.explained(options.output):
             step = export(options.workdir, options.output, options.checkpoint)

@@ -10,10 +10,11 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from affect_jax import config as config_lib
-from affect_jax import observe, overrides, parallel
+from affect_jax import overrides, runtime
 from affect_jax.errors import UserError
+from affect_jax.runtime import parallel
 from data_pipelines import disk
-from data_pipelines.example import DataError
+from data_pipelines.schema import DataError
 
 FLAGS = flags.FLAGS
 MODES = ("train", "eval", "sweep", "crossval")
@@ -58,27 +59,27 @@ def _parse(argv: list[str]) -> list[str]:
 
 def main(_: list[str]) -> int:
     """Runs one mode; returns the exit status."""
-    observe.setup_logging()
+    runtime.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    observe.setup_logging(is_main=parallel.is_main_process())
+    runtime.setup_logging(is_main=parallel.is_main_process())
     if FLAGS.mode == "eval":
-        from affect_jax import evaluate_model
+        from affect_jax.experiments import evaluate_model
 
         evaluate_model.evaluate_any(FLAGS.config, FLAGS.workdir)
         return 0
-    from affect_jax import train
+    from affect_jax.training import loop
 
     try:
         if FLAGS.mode == "train":
-            train.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+            loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
             return 0
-        from affect_jax import crossval, sweep
+        from affect_jax.experiments import crossval, sweep
 
         if FLAGS.mode == "sweep":
             failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
-    except train.Stopped as stopped:
+    except loop.Stopped as stopped:
         log.info("%s", stopped)
         return stopped.exit_status
     return int(failed > 0)

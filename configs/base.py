@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
             heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
             distillation_weight=0.0,  # share of KL(teacher || student) in the categories; 0: off
             teacher="",  # model directory or workdir of the teacher
-            # Of a model with model.reliability; see affect_jax/losses_reliability.py.
+            # Of a model with model.reliability; see affect_jax/losses/reliability.py.
             reliability=dict(
                 variant="bounded",  # bounded, paper, official
                 lambda_anchor=0.1,  # weight of the anchor loss beside the cross-entropy
@@ -77,8 +77,9 @@ def get_config() -> ConfigDict:
         )
     )
 
-    # Training batches blended in pairs, examples and labels alike; see affect_jax/mixing.py. Mixed
-    # examples have no landmarks, so that loss.heatmap_weight is left with the others.
+    # Training batches blended in pairs, examples and labels alike; see
+    # affect_jax/training/mixing.py. Mixed examples have no landmarks, so that loss.heatmap_weight
+    # is left with the others.
     config.mixing = ConfigDict(
         dict(
             mixup_alpha=0.0,  # MixUp with lambda ~ Beta(alpha, alpha); 0: off
@@ -157,7 +158,7 @@ def get_config() -> ConfigDict:
             crop="auto",  # auto (landmark box, else box, else whole), landmarks, box, whole
             crop_scale=0.0,  # side of the crop over the box; 0: the preset's own
             augment="emofan",  # emofan, arbex_heavy, poster, vit, none
-            # Replace values of the preset; see data_pipelines.params.Params.
+            # Replace values of the preset; see data_pipelines.images.presets.Params.
             augment_overrides=dict(
                 fit=placeholder(str),
                 random_crop=placeholder(bool),

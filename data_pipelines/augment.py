@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_pipelines.example import FLIP_INDEX, DecodeError
-from data_pipelines.framing import Frame, Framing, frame_of
-from data_pipelines.params import PRESETS, Params
+from data_pipelines.images.framing import Frame, Framing, frame_of
+from data_pipelines.images.presets import PRESETS, Params
+from data_pipelines.schema import FLIP_INDEX, DecodeError
 
 # --- Random numbers -------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ def contact_sheet(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: writes the contact sheets of one preset or of all."""
-    from data_pipelines import decode
+    from data_pipelines.images import decode
 
     parser = argparse.ArgumentParser("python -m data_pipelines.augment", description=__doc__)
     parser.add_argument("--preset", required=True, choices=[*sorted(PRESETS), "all"])
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except (OSError, DecodeError) as e:
                 parser.error(f"{name}: {getattr(e, 'strerror', None) or e}")
     else:
-        from data_pipelines.synthetic import SyntheticFaces
+        from data_pipelines.sources.synthetic import SyntheticFaces
 
         faces = SyntheticFaces(64, image_size=256)
         pictures = [(faces[i]["image"], faces[i]["landmarks"]) for i in range(0, 64, 16)]

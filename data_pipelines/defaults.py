@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipelines.example import DataError
+from data_pipelines.schema import DataError
 
 DEFAULTS: dict[str, Any] = {
     "source": "manifest",

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import datasets, disk, locks
-from data_pipelines.example import FOREHEAD, NUM_LANDMARKS, DataError
-from data_pipelines.resampling import resample
+from data_pipelines.images.resampling import resample
+from data_pipelines.schema import FOREHEAD, NUM_LANDMARKS, DataError
 
 _SHOWN_REASONS = 8
 _BATCH = 16

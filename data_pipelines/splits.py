@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import disk, leakage
-from data_pipelines import persons as person_splits
-from data_pipelines.example import DataError, Source
+from data_pipelines import disk
+from data_pipelines.protocols import leakage
+from data_pipelines.protocols import persons as person_splits
+from data_pipelines.schema import DataError, Source
 
 _NAMED = 20  # persons that are printed
 
@@ -114,7 +115,7 @@ def official(prepared: Any) -> dict[str, Any]:
       `train`, `validation` and `test` as far as there are official ones (AffectNet's validation
       set plays the test part, since its test set is not public), or `full`.
     """
-    from data_pipelines.datasets.source import TfdsSource
+    from data_pipelines.sources.prepared import TfdsSource
 
     roles = prepared.meta["roles"]
     return {
@@ -170,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sources(args: argparse.Namespace) -> dict[str, Any]:
-    from data_pipelines.sources import make_sources
+    from data_pipelines.sources.make import make_sources
 
     if args.manifest and (args.dataset or args.data_dir):
         raise DataError("give --manifest, or --dataset and --data_dir, not both")
@@ -178,7 +179,7 @@ def _sources(args: argparse.Namespace) -> dict[str, Any]:
         return make_sources({"source": "manifest", "manifest": args.manifest})
     if not args.dataset or not args.data_dir:
         raise DataError("give --manifest, or --dataset and --data_dir")
-    from data_pipelines.datasets.source import find_prepared
+    from data_pipelines.sources.prepared import find_prepared
 
     sources = official(find_prepared(args.dataset, args.data_dir))
     if args.command == "leakage" and set(sources) == {"full"}:

@@ -16,11 +16,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from affect_jax import losses, losses_reliability
-from affect_jax.metrics import ClassificationStatistics
+from affect_jax.losses import reliability as losses
+from affect_jax.losses import supervised
+from affect_jax.metrics.base import ClassificationStatistics
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
-from affect_jax.train_state import current_stats, take_apart
+from affect_jax.models.state import current_stats, take_apart
 
 CLASSES, CLUSTERS, INPUTS, FEATURES = 8, 4, 64, 128
 TRAIN, TEST, BATCH, STEPS = 3000, 4000, 64, 900
@@ -87,12 +88,10 @@ def measure(
     def loss_of(params, stats, x, labels):
         net = training.build(params, stats)
         outputs = net(x)
-        loss = losses.softmax_cross_entropy(outputs["logits"], labels, label_smoothing=0.11)
+        loss = supervised.softmax_cross_entropy(outputs["logits"], labels, label_smoothing=0.11)
         if "anchors" in outputs:
-            loss += weights[0] * losses_reliability.anchor_loss(outputs["anchors"])
-            loss += weights[1] * losses_reliability.center_loss(
-                outputs["anchor_distances"], labels, FEATURES
-            )
+            loss += weights[0] * losses.anchor_loss(outputs["anchors"])
+            loss += weights[1] * losses.center_loss(outputs["anchor_distances"], labels, FEATURES)
         return loss, current_stats(net)
 
     @jax.jit

@@ -23,10 +23,10 @@ import numpy as np
 from flax import nnx
 
 from affect_jax import systems
-from affect_jax.benchmark import rows, train
+from affect_jax.benchmark import suite, train
 from affect_jax.errors import UserError
-from affect_jax.preprocessing import normalise
-from affect_jax.train_state import take_apart
+from affect_jax.models.preprocessing import normalise
+from affect_jax.models.state import take_apart
 
 SUITE = "cost"
 
@@ -40,11 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image_size", type=int, default=0, help="default: the config's")
     parser.add_argument("--dtype", default="", help="default: the config's")
     parser.add_argument("--steps", type=int, default=1, help="steps per measurement")
-    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     parser.add_argument("--only_alone", action="store_true", help="time no whole step")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
-    return rows.run(functools.partial(measure, options), options.json)
+    return suite.run(functools.partial(measure, options), options.json)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             cases = {k: milliseconds(train.training(c, options.steps)) for k, c in configs.items()}
         cases["balancing alone"] = alone(built["balanced"])
         cases["matmul"] = train.matmul(np.float32, 1024)
-    figures = rows.in_turn(cases, options.repeats)
+    figures = suite.in_turn(cases, options.repeats)
     rates = figures.pop("matmul", [])
     about = f"{config.model.name} {config.data.image_size} px, {config.batch_size}"
     found = []
@@ -82,21 +82,21 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         for name, own in values.items():
             against = values.get("bare") if name == "balanced" else None
             found.append(
-                rows.row(
+                suite.row(
                     SUITE, f"{about}, {name}", metric, own, unit, lower_is_better=True,
                     baseline="bare" if against else None, baseline_figures=against,
                 )
             )  # fmt: skip
     added = [counts["balanced"][0] - counts["bare"][0]]
-    found.append(rows.row(SUITE, f"{about}, balancing", "step_operations", added, "GFLOP"))
+    found.append(suite.row(SUITE, f"{about}, balancing", "step_operations", added, "GFLOP"))
     if rates:
         # No bare step is faster than its operations at the rate of large matrix products.
         least = [counts["bare"][0] / (rate / 1e9) * 1000 for rate in rates]
         shares = [own / ms for own, ms in zip(figures["balancing alone"], least, strict=True)]
-        found.append(rows.row(SUITE, f"{about}, bare", "step_at_matrix_rate", least, "ms"))
-        found.append(rows.row(SUITE, f"{about}, balancing", "share_at_most", shares, "of a step"))
+        found.append(suite.row(SUITE, f"{about}, bare", "step_at_matrix_rate", least, "ms"))
+        found.append(suite.row(SUITE, f"{about}, balancing", "share_at_most", shares, "of a step"))
     for part, count in parameters(built["balanced"].model).items():
-        found.append(rows.row(SUITE, part, "parameters", [count], "numbers"))
+        found.append(suite.row(SUITE, part, "parameters", [count], "numbers"))
     return found
 
 

@@ -19,12 +19,13 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from affect_jax.benchmark import reference, rows
-from data_pipelines import params, refine
-from data_pipelines.example import empty_labels
-from data_pipelines.loader import Loader
-from data_pipelines.pipeline import Pipeline
-from data_pipelines.synthetic import SyntheticFaces
+from affect_jax.benchmark import input_peer, suite
+from data_pipelines.images import presets
+from data_pipelines.loading import sampling
+from data_pipelines.loading.loader import Loader
+from data_pipelines.loading.pipeline import Pipeline
+from data_pipelines.schema import empty_labels
+from data_pipelines.sources.synthetic import SyntheticFaces
 
 SUITE = "input"
 IMAGE_SIZE = 224
@@ -61,11 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
     parser.add_argument("--count", type=int, default=320, help="pictures per measurement")
-    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     parser.add_argument("--workers", type=int, default=len(_cores()), help="0: no processes")
     parser.add_argument("--memory_images", type=int, default=50_000)
     options = parser.parse_args(arguments)
-    return rows.run(functools.partial(measure, options), options.json)
+    return suite.run(functools.partial(measure, options), options.json)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -118,11 +119,11 @@ def _loader(data: list[bytes], preset: str = PRESET, **options: Any) -> Loader:
     source = Encoded(data)
     return Loader(
         source=source,
-        plan=refine.Plan(source.labels, source.groups, batch_size=BATCH),
+        plan=sampling.Plan(source.labels, source.groups, batch_size=BATCH),
         batch_size=BATCH,
         image_size=IMAGE_SIZE,
         seed=0,
-        params=params.resolve(preset),
+        params=presets.resolve(preset),
         **options,
     )
 
@@ -154,7 +155,7 @@ def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
 
     peer, decoding = "reference path", "decoding alone"
     cases = {
-        peer: each(lambda jpeg: reference.transform(jpeg, rng)),
+        peer: each(lambda jpeg: input_peer.transform(jpeg, rng)),
         decoding: each(
             lambda jpeg: simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=True, fastupsample=True)
         ),
@@ -162,10 +163,10 @@ def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
         "no augmentation": loop(_loader(data, "none")),
         f"{PRESET}, kept in memory": loop(cached),
     }
-    figures = rows.in_turn(cases, repeats)
+    figures = suite.in_turn(cases, repeats)
     results = []
     for case in cases:
-        results += rows.rates(SUITE, case, figures, *_peers(case, peer, decoding))
+        results += suite.rates(SUITE, case, figures, *_peers(case, peer, decoding))
     for line in results:
         line["case"] = f"one core, {IMAGE_SIZE} px: {line['case']}"
     return results
@@ -206,11 +207,11 @@ def delivery(data: list[bytes], repeats: int, workers: int) -> list[dict[str, An
     cases: dict[str, Callable[[], float]] = {"plain loop, 1 core": plain}
     for name, setting in settings.items():
         cases[name] = functools.partial(delivered, *setting)
-    figures = rows.in_turn(cases, repeats)
-    results = rows.rates(SUITE, "plain loop, 1 core", figures)
-    results += rows.rates(SUITE, "1 thread, 1 core", figures, "plain loop, 1 core")
+    figures = suite.in_turn(cases, repeats)
+    results = suite.rates(SUITE, "plain loop, 1 core", figures)
+    results += suite.rates(SUITE, "1 thread, 1 core", figures, "plain loop, 1 core")
     for name in list(settings)[1:]:
-        results += rows.rates(SUITE, name, figures, "plain loop, 1 core", "1 thread, 1 core")
+        results += suite.rates(SUITE, name, figures, "plain loop, 1 core", "1 thread, 1 core")
     for line in results:
         line["case"] = f"delivered: {line['case']}"
     return results
@@ -256,8 +257,8 @@ def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
     slope = float(np.polyfit(seen, resident, 1)[0]) * 1000
     case = f"memory over {batches * BATCH} pictures"
     return [
-        rows.row(SUITE, case, "slope", [slope], "MB per 1000 pictures"),
-        rows.row(SUITE, case, "resident", resident.tolist(), "MB"),
+        suite.row(SUITE, case, "slope", [slope], "MB per 1000 pictures"),
+        suite.row(SUITE, case, "resident", resident.tolist(), "MB"),
     ]
 
 
@@ -266,7 +267,7 @@ def plan(repeats: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     labels = rng.choice(8, _PLAN_FRAMES, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100)
     groups = np.sort(rng.integers(0, _PLAN_GROUPS, _PLAN_FRAMES)).astype(np.int32)
-    made = refine.Plan(labels.astype(np.int32), groups, sampling="refine", batch_size=BATCH)
+    made = sampling.Plan(labels.astype(np.int32), groups, sampling="refine", batch_size=BATCH)
     epochs = iter(range(1, 1 << 30))
 
     def seconds() -> float:
@@ -281,6 +282,6 @@ def plan(repeats: int) -> list[dict[str, Any]]:
     peak = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
     return [
-        rows.row(SUITE, case, "time", figures, "s"),
-        rows.row(SUITE, case, "peak_memory", [peak], "MB"),
+        suite.row(SUITE, case, "time", figures, "s"),
+        suite.row(SUITE, case, "peak_memory", [peak], "MB"),
     ]

@@ -24,15 +24,17 @@ import numpy as np
 from flax import nnx
 
 from affect_jax import config as config_lib
-from affect_jax import evaluate, systems
-from affect_jax import step as step_lib
-from affect_jax.benchmark import rows
+from affect_jax import systems
+from affect_jax.benchmark import suite
 from affect_jax.benchmark.train import fresh_state, random_batch
 from affect_jax.errors import UserError, nearest
-from affect_jax.parallel import AXIS, Mapper
-from affect_jax.train_state import take_apart
-from data_pipelines import datasets, synthetic
-from data_pipelines.example import LABEL_ORDERS, LABELS, resolve_classes
+from affect_jax.evaluation import evaluator as evaluator_lib
+from affect_jax.models.state import take_apart
+from affect_jax.runtime.parallel import AXIS, Mapper
+from affect_jax.training import step as step_lib
+from data_pipelines import datasets
+from data_pipelines.schema import LABEL_ORDERS, LABELS, resolve_classes
+from data_pipelines.sources import synthetic
 
 SUITE = "smoke"
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -87,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [o.name for o in found if not (o.train and o.evaluation)]
     print(f"{len(found) - len(failed)} of {len(found)} configs train and evaluate")
     if options.json:
-        rows.save([row for outcome in found for row in table(outcome, device)], options.json)
+        suite.save([row for outcome in found for row in table(outcome, device)], options.json)
     return int(bool(failed))
 
 
@@ -216,7 +218,7 @@ def take_steps(
         state, terms = train_step(mapper.replicate(state), mapper.place(batch), {})
         check_finite(jax.device_get(terms), f"step of phase {phase.name!r}")
     outcome.train = True
-    evaluator = evaluate.Evaluator(system, mapper, take_apart(model)[0], flip=config.eval.flip)
+    evaluator = evaluator_lib.Evaluator(system, mapper, take_apart(model)[0], flip=config.eval.flip)
     check_finite(evaluator.run(state, [batch]).metrics, "evaluation")
     outcome.evaluation = True
 
@@ -251,7 +253,7 @@ def table(outcome: Outcome, device: str) -> list[dict[str, Any]]:
     }
     return [
         {
-            **rows.row(SUITE, outcome.name, metric, [value], unit),
+            **suite.row(SUITE, outcome.name, metric, [value], unit),
             "device": device,
             "note": outcome.note,
         }

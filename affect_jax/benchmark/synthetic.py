@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import cv2
 
-from affect_jax.benchmark import rows
-from data_pipelines.synthetic import SyntheticFaces, render
+from affect_jax.benchmark import suite
+from data_pipelines.sources.synthetic import SyntheticFaces, render
 
 SUITE = "synthetic"
 _SIZES = (96, 128, 256)
@@ -23,10 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--count", type=int, default=400, help="pictures per measurement")
-    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     options = parser.parse_args(arguments)
     measure = functools.partial(drawing, options.count, options.repeats)
-    return rows.run(measure, options.json)
+    return suite.run(measure, options.json)
 
 
 def drawing(count: int, repeats: int) -> list[dict]:
@@ -39,10 +39,10 @@ def drawing(count: int, repeats: int) -> list[dict]:
     cv2.setNumThreads(1)
     cases = {f"{size} px": _measure(count, image_size=size) for size in _SIZES}
     cases["128 px, second camera"] = _measure(count, image_size=128, domain="b")
-    figures = rows.in_turn({**cases, _YARDSTICK: _measure_yardstick(count)}, repeats)
-    found = rows.rates(SUITE, _YARDSTICK, figures)
+    figures = suite.in_turn({**cases, _YARDSTICK: _measure_yardstick(count)}, repeats)
+    found = suite.rates(SUITE, _YARDSTICK, figures)
     for case in cases:
-        found += rows.rates(SUITE, case, figures, _YARDSTICK)
+        found += suite.rates(SUITE, case, figures, _YARDSTICK)
     return found
 
 

@@ -22,12 +22,12 @@ import optax
 from flax import nnx
 
 from affect_jax import config as config_lib
-from affect_jax import step as step_lib
 from affect_jax import systems
-from affect_jax.benchmark import flops, peer, rows
-from affect_jax.parallel import AXIS, Mapper, check_batch_size
+from affect_jax.benchmark import flops, peer, suite
+from affect_jax.models.state import take_apart
+from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.systems.base import Phase
-from affect_jax.train_state import take_apart
+from affect_jax.training import step as step_lib
 
 SUITE = "train"
 _CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -46,12 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image_size", type=int, default=0, help="default: the config's")
     parser.add_argument("--dtype", default="", help="default: the config's")
     parser.add_argument("--steps", type=int, default=20, help="steps per measurement")
-    parser.add_argument("--repeats", type=int, default=rows.REPEATS)
+    parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     parser.add_argument("--matmul_size", type=int, default=0, help="default: 8192 on a GPU or TPU")
     parser.add_argument("--peer", action="store_true", help="measure timm in PyTorch as well")
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
-    return rows.run(functools.partial(measure, options), options.json)
+    return suite.run(functools.partial(measure, options), options.json)
 
 
 def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
@@ -89,12 +89,12 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             low_precision=dtype.itemsize == 2,
             steps=options.steps,
         )
-    figures = rows.in_turn(cases, options.repeats)
+    figures = suite.in_turn(cases, options.repeats)
     ours, peak = figures["ours"], figures["matmul"]
     share = [x * operations / (p * len(devices)) for x, p in zip(ours, peak, strict=True)]
     about = f"{devices[0].device_kind} x {len(devices)}"
     found = [
-        rows.row(
+        suite.row(
             SUITE,
             case,
             "images_per_second",
@@ -103,12 +103,12 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             baseline=theirs,
             baseline_figures=figures[theirs] if theirs else None,
         ),
-        rows.row(SUITE, case, "model_flops_utilisation", share, "of the matrix rate"),
-        rows.row(SUITE, about, f"matmul_{dtype.name}", [p / 1e12 for p in peak], "TFLOP/s"),
-        rows.row(SUITE, case, "model_gflops_per_image", [operations / 1e9], "GFLOP"),
+        suite.row(SUITE, case, "model_flops_utilisation", share, "of the matrix rate"),
+        suite.row(SUITE, about, f"matmul_{dtype.name}", [p / 1e12 for p in peak], "TFLOP/s"),
+        suite.row(SUITE, case, "model_gflops_per_image", [operations / 1e9], "GFLOP"),
     ]
     if theirs:
-        found.append(rows.row(SUITE, theirs, "images_per_second", figures[theirs], "images/s"))
+        found.append(suite.row(SUITE, theirs, "images_per_second", figures[theirs], "images/s"))
     return found
 
 

@@ -14,10 +14,10 @@ from flax import nnx
 
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.fan import FAN, ConvBlock
+from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.layers import Layers, check_images, global_average, lecun_normal, max_pool
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
-from affect_jax.models.tap import feature_map
 
 
 def split_outputs(values: jax.Array, n_expression: int, dtype: Any) -> dict[str, jax.Array]:

@@ -19,12 +19,12 @@ from flax import nnx
 from affect_jax.models.attention import attend
 from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
+from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.ir50 import IR50
 from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
 from affect_jax.models.mobilefacenet import MobileFaceNet
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
-from affect_jax.models.tap import feature_map
 from affect_jax.models.vit import LAYER_NORM_EPSILON, MLP, Block, Size, wave_positions
 
 _WINDOW_EPSILON = 1e-5  # of the LayerNorms outside of the transformer

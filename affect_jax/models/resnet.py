@@ -15,6 +15,7 @@ from flax import nnx
 
 from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
+from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.layers import (
     Layers,
     check_images,
@@ -24,7 +25,6 @@ from affect_jax.models.layers import (
 )
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
-from affect_jax.models.tap import feature_map
 
 
 class BasicBlock(nnx.Module):

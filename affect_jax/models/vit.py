@@ -17,10 +17,10 @@ from flax import nnx
 from affect_jax.models.attention import IMPLEMENTATIONS, attend, serves_cudnn
 from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
+from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
-from affect_jax.models.tap import feature_map
 
 PATCH = 16
 # The published networks'; PyTorch's own default is ten times larger.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import affect_jax
-from affect_jax.observe import write_atomically
+from affect_jax.runtime import write_atomically
 
 ABOUT_FILE = "about.json"
 _COMMAND = "affect_jax.main"

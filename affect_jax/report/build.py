@@ -12,11 +12,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from affect_jax.errors import UserError
-from affect_jax.observe import METRICS_FILE, NOT_METRICS, read_metrics, write_atomically
-from affect_jax.observe.tables import Results
-from affect_jax.report import classes, page, plots, predictions, style
-from affect_jax.report import faces as face_figures
+from affect_jax.evaluation import predictions
+from affect_jax.report import page
 from affect_jax.report.about import ABOUT_FILE
+from affect_jax.report.figures import confusion, curves, style
+from affect_jax.report.figures import faces as face_figures
+from affect_jax.runtime import METRICS_FILE, NOT_METRICS, read_metrics, write_atomically
+from affect_jax.runtime.tables import Results
 
 FOLDER = "report"
 PICTURES_FOLDER = f"{FOLDER}/pictures"  # Those of `report.pictures`
@@ -245,7 +247,7 @@ def _resolution(name: str) -> int:
 
 
 def _has_expressions(run: Run) -> bool:
-    return classes.has_labels(run.stored)
+    return confusion.has_labels(run.stored)
 
 
 def _has_pairs(run: Run) -> bool:
@@ -261,12 +263,12 @@ def _has_landmark_errors(run: Run) -> bool:
 
 def _confusion(run: Run, narrow: bool) -> Any:
     min_count = run.config.get("eval", {}).get("min_count", 1)
-    return classes.stored_confusion_matrix(run.stored, min_count, narrow=narrow)
+    return confusion.stored_confusion_matrix(run.stored, min_count, narrow=narrow)
 
 
 def _reliability(run: Run, narrow: bool) -> Any:
-    return classes.reliability_diagram(
-        run.stored["probabilities"], classes.stored_labels(run.stored)
+    return confusion.reliability_diagram(
+        run.stored["probabilities"], confusion.stored_labels(run.stored)
     )
 
 
@@ -281,7 +283,7 @@ def _circumplex(run: Run, narrow: bool) -> Any:
 
 
 def _landmark_error(run: Run, narrow: bool) -> Any:
-    return plots.landmark_error_curve(run.stored["nme"], run.stored.get("nme_box"))
+    return curves.landmark_error_curve(run.stored["nme"], run.stored.get("nme_box"))
 
 
 def _faces(run: Run, narrow: bool) -> Any:
@@ -318,7 +320,7 @@ def _caption(stored: Mapping[str, np.ndarray], row: int) -> tuple[str, str, bool
 
 
 def _curves(run: Run, narrow: bool) -> Any:
-    return plots.training_curves(run.rows, run.final.get("checkpoint"), narrow=narrow)
+    return curves.training_curves(run.rows, run.final.get("checkpoint"), narrow=narrow)
 
 
 def _has_curves(run: Run) -> bool:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from affect_jax.observe import write_atomically
-from affect_jax.observe.tables import describe
-from affect_jax.report import style
+from affect_jax.report.figures import style
+from affect_jax.runtime import write_atomically
+from affect_jax.runtime.tables import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

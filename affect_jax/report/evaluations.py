@@ -13,10 +13,11 @@ import ml_collections
 import numpy as np
 
 from affect_jax import config as config_lib
-from affect_jax.data import place_of
-from affect_jax.observe import swap_folder, write_atomically
-from affect_jax.report import classes, predictions, style
+from affect_jax.batches import place_of
+from affect_jax.evaluation import predictions
 from affect_jax.report.build import FOLDER, Source
+from affect_jax.report.figures import confusion, style
+from affect_jax.runtime import swap_folder, write_atomically
 
 EVALUATIONS_FOLDER = f"{FOLDER}/evaluations"
 
@@ -67,8 +68,8 @@ def write(
     try:
         partial.mkdir(parents=True)
         predictions.save(partial, stored)
-        if classes.has_labels(stored):
-            picture = style.png(classes.stored_confusion_matrix(stored, config.eval.min_count))
+        if confusion.has_labels(stored):
+            picture = style.png(confusion.stored_confusion_matrix(stored, config.eval.min_count))
             write_atomically(partial / "confusion_matrix.png", picture)
         content = json.dumps(record, indent=1) + "\n"
         write_atomically(partial / "evaluation.json", content.encode())

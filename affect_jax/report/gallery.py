@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from affect_jax.analysis import calibration, clusters, saliency
-from affect_jax.analysis.subject import Subject, distributions
 from affect_jax.errors import UserError
-from affect_jax.report import classes, insight, published
+from affect_jax.metrics import calibration, clusters
+from affect_jax.models import saliency
+from affect_jax.report import published
+from affect_jax.report.figures import confusion, embeddings
+from affect_jax.report.model_runner import Subject, distributions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +101,7 @@ def _calibration(views: Sequence[View], shown: Choices) -> Drawn:
         "validation split, and flip-averaged: the mean of the class probabilities of a picture and "
         "of its mirror image. " + " ".join(lines)
     )
-    return Drawn(classes.reliability_diagrams(diagrams, trues), {"rows": rows}, caption)
+    return Drawn(confusion.reliability_diagrams(diagrams, trues), {"rows": rows}, caption)
 
 
 def _confusion(views: Sequence[View], shown: Choices) -> Drawn:
@@ -114,11 +116,11 @@ def _confusion(views: Sequence[View], shown: Choices) -> Drawn:
     ]
     min_count = views[0].subject.config.eval.min_count
     numbers = {
-        view.name: classes.confusion_counts(true, guess, len(names))
+        view.name: confusion.confusion_counts(true, guess, len(names))
         for view, (_, true, guess) in zip(views, models, strict=True)
     }
     caption = "Share of each true class (row) that was given each label, and the number of images."
-    figure = classes.confusion_matrices(models, names, min_count)
+    figure = confusion.confusion_matrices(models, names, min_count)
     return Drawn(figure, {"class_names": names, "counts": numbers}, caption)
 
 
@@ -162,7 +164,7 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
         "and Calinski-Harabasz (higher is better; it grows with the number of images). The ARBEx "
         f"paper prints, for Aff-Wild2: {paper}."
     )
-    figure = insight.embeddings(panels, views[0].subject.class_names)
+    figure = embeddings.embeddings(panels, views[0].subject.class_names)
     return Drawn(figure, {"models": numbers, "published": published.ARBEX_CLUSTERS}, caption)
 
 
@@ -202,7 +204,7 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
         "faces": [{"index": f.index, "label": f.label, "source": f.source} for f in faces],
         "published": published.ARBEX_DEVIATIONS,
     }
-    figure = insight.corrections(faces, models, views[0].subject.class_names)
+    figure = embeddings.corrections(faces, models, views[0].subject.class_names)
     return Drawn(figure, numbers, caption)
 
 
@@ -223,11 +225,11 @@ def _rows(view: View, shown: Choices) -> np.ndarray:
     return np.searchsorted(view.passed["index"], list(view.passed["faces"]))
 
 
-def _shown_faces(view: View, shown: Choices) -> list[insight.Face]:
+def _shown_faces(view: View, shown: Choices) -> list[embeddings.Face]:
     source = view.subject.source(shown.split)
     labels = view.passed["expression"][_rows(view, shown)]
     return [
-        insight.Face(index, image, int(label), source.describe(index))
+        embeddings.Face(index, image, int(label), source.describe(index))
         for (index, image), label in zip(view.passed["faces"].items(), labels, strict=True)
     ]
 
@@ -256,7 +258,7 @@ def _overlay(maps_of: Maps) -> Callable:
                 for b, p, m in zip(guess, probabilities, np.float64(maps).round(4), strict=True)
             ]
         listed = [{"index": f.index, "label": f.label, "source": f.source} for f in faces]
-        return Drawn(insight.overlays(faces, models), {"faces": listed, "models": numbers}, "")
+        return Drawn(embeddings.overlays(faces, models), {"faces": listed, "models": numbers}, "")
 
     return draw
 

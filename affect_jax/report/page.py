@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from affect_jax.observe import count_images, duration, results_table
-from affect_jax.observe.tables import Results, table_rows
-from affect_jax.report import predictions
+from affect_jax.evaluation import predictions
+from affect_jax.runtime import count_images, duration, results_table
+from affect_jax.runtime.tables import Results, table_rows
 
 if TYPE_CHECKING:
     from affect_jax.report.build import Run

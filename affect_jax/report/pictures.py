@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from affect_jax import restore
-from affect_jax.analysis.subject import Subject, open_subject, predictor, run_over
 from affect_jax.errors import UserError, nearest
-from affect_jax.observe import write_atomically
-from affect_jax.report import style
+from affect_jax.evaluation.predictions import choose_faces
 from affect_jax.report.build import PICTURES_FOLDER
+from affect_jax.report.figures import style
 from affect_jax.report.gallery import PICTURES, Choices, Picture, View
-from affect_jax.report.predictions import choose_faces
-from data_pipelines.example import same_classes
+from affect_jax.report.model_runner import Subject, open_subject, predictor, run_over
+from affect_jax.runtime import write_atomically
+from affect_jax.weights import load_run
+from data_pipelines.schema import same_classes
 
 _FITTED_ON = "validation"
 
@@ -75,7 +75,7 @@ def write_pictures(
         ("faces", faces, any(picture.faces for picture in chosen)),
         ("indices", indices or None, any(picture.faces for picture in chosen)),
         ("points", points, "embedding" in names),
-        ("checkpoint", checkpoint, any(restore.is_workdir(each) for each in paths)),
+        ("checkpoint", checkpoint, any(load_run.is_workdir(each) for each in paths)),
     ):
         if value is not None and not acts:
             of = "a model directory, which holds one" if option == "checkpoint" else None
@@ -114,7 +114,7 @@ def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
         if Path(output).exists() and not Path(output).is_dir():
             raise UserError(f"--output {output} is a file; name a folder for the pictures")
         return Path(output)
-    if Path(path).is_dir() and not restore.is_workdir(path):
+    if Path(path).is_dir() and not load_run.is_workdir(path):
         raise UserError(f"{path} is no run; name a folder for the pictures with --output")
     return Path(path) / PICTURES_FOLDER
 

@@ -6,7 +6,7 @@ and a table that shows them says where they come from.
 
 from __future__ import annotations
 
-from affect_jax.observe.tables import Results
+from affect_jax.runtime.tables import Results
 
 _NAMES = (
     "accuracy",

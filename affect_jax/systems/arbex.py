@@ -15,8 +15,8 @@ import numbers
 import jax
 import ml_collections
 
-from affect_jax import losses_reliability as losses
 from affect_jax.config import ConfigError
+from affect_jax.losses import reliability as losses
 
 Terms = dict[str, jax.Array]
 

@@ -9,15 +9,17 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
-from affect_jax import losses, models, optim
+from affect_jax import models
 from affect_jax.config import ConfigError, flatten
 from affect_jax.errors import nearest
-from affect_jax.metrics_reliability import ReliabilityStatistics
+from affect_jax.losses import supervised as losses
+from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.models.layers import BatchNorm
 from affect_jax.models.reliability import SETTINGS, settings_of
+from affect_jax.models.state import take_apart
 from affect_jax.systems.arbex import check_loss
-from affect_jax.train_state import take_apart
-from data_pipelines.example import LABELS
+from affect_jax.training import optim
+from data_pipelines.schema import LABELS
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import ml_collections
 from flax import nnx
 
-from affect_jax import losses, optim
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
+from affect_jax.losses import supervised as losses
 from affect_jax.systems.arbex import reliability_terms
 from affect_jax.systems.base import Phase, System, need_outputs
 from affect_jax.systems.fan import landmark_loss, landmarks_of
+from affect_jax.training import optim
 
 log = logging.getLogger(__name__)
 

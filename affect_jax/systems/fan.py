@@ -7,8 +7,8 @@ trunk that `config.init_from` of an EmoFAN takes.
 import jax
 import ml_collections
 
-from affect_jax import losses
 from affect_jax.config import ConfigError
+from affect_jax.losses import supervised
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels, render_heatmaps
 from affect_jax.systems.base import Phase, System, need_outputs
 
@@ -34,7 +34,7 @@ def landmark_loss(
         config.loss.heatmap_sigma,
         image_size=batch["image"].shape[1],
     )
-    return losses.heatmap_loss(
+    return supervised.heatmap_loss(
         stacks, targets, visible, mask=batch.get("mask"), axis_name=axis_name
     )
 

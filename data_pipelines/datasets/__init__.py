@@ -8,7 +8,7 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
-from data_pipelines.example import DataError
+from data_pipelines.schema import DataError
 
 if TYPE_CHECKING:
     from data_pipelines.datasets.base import FaceBuilder
@@ -53,6 +53,6 @@ def builder_class(name: str) -> type["FaceBuilder"]:
 
 def make_sources(config):
     """Training, validation and test sources of a prepared set; see `source.make_sources`."""
-    from data_pipelines.datasets import source
+    from data_pipelines.sources import prepared
 
-    return source.make_sources(config)
+    return prepared.make_sources(config)

@@ -21,7 +21,7 @@ import numpy as np
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, unit_value
 from data_pipelines.datasets.layout import by_name, existing, subfolders
-from data_pipelines.example import NUM_LANDMARKS
+from data_pipelines.schema import NUM_LANDMARKS
 
 _SCALE = 10.0
 

@@ -32,7 +32,7 @@ from data_pipelines.datasets.layout import (
     pictures,
     subfolders,
 )
-from data_pipelines.example import LABEL_ORDERS
+from data_pipelines.schema import LABEL_ORDERS
 
 _TASKS = {
     "expr": ("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge", "EXPR_Set"),

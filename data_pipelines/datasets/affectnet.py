@@ -28,7 +28,7 @@ import numpy as np
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, unit_value
 from data_pipelines.datasets.layout import existing, find_root, first_existing
-from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
+from data_pipelines.schema import LABEL_ORDERS, NUM_LANDMARKS
 
 COLUMNS = (
     "subDirectory_filePath",

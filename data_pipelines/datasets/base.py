@@ -24,8 +24,8 @@ from data_pipelines.datasets.card import Card, Published, Record, Reject
 from data_pipelines.datasets.layout import layout_error
 from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
-from data_pipelines.decode import decode
-from data_pipelines.example import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
+from data_pipelines.images.decode import decode
+from data_pipelines.schema import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
 
 VERSION = "1.0.0"
 META_FILE = "affect.json"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.example import MISSING_ID, shorten
+from data_pipelines.schema import MISSING_ID, shorten
 
 
 class Reject(ValueError):

@@ -30,7 +30,7 @@ from data_pipelines.datasets.layout import (
     pictures,
     subfolders,
 )
-from data_pipelines.example import LABEL_ORDERS, NUM_LANDMARKS
+from data_pipelines.schema import LABEL_ORDERS, NUM_LANDMARKS
 
 FILE_LABELS = ("", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
 EIGHT = ("neutral", *FILE_LABELS[1:])

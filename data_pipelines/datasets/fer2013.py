@@ -21,7 +21,7 @@ import numpy as np
 from data_pipelines.datasets.base import FaceBuilder, encode_png
 from data_pipelines.datasets.card import Card, Published, Record, Reject
 from data_pipelines.datasets.layout import find_root, first_existing
-from data_pipelines.example import LABEL_ORDERS, shorten
+from data_pipelines.schema import LABEL_ORDERS, shorten
 
 FILES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv")
 USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}

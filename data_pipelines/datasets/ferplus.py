@@ -34,7 +34,7 @@ from data_pipelines.datasets.fer2013 import (
     usage_of,
 )
 from data_pipelines.datasets.layout import existing, find_root, first_existing
-from data_pipelines.example import LABEL_ORDERS, MISSING_ID
+from data_pipelines.schema import LABEL_ORDERS, MISSING_ID
 
 VOTES = "fer2013new.csv"
 COLUMNS = (*LABEL_ORDERS["ferplus"], "unknown", "NF")

@@ -16,7 +16,7 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
-from data_pipelines.example import MISSING_ID
+from data_pipelines.schema import MISSING_ID
 
 HIERARCHY = {
     "fear": ("anxiety", "worry", "panic", "terror", "nervous"),

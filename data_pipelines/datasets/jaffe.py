@@ -16,7 +16,7 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import pictures_below
-from data_pipelines.example import LABEL_ORDERS
+from data_pipelines.schema import LABEL_ORDERS
 
 CODES = ("NE", "HA", "SA", "SU", "AN", "DI", "FE")
 _NAME = re.compile(r"(([A-Z]{2})\.([A-Z]{2})\d*\.\d+)((?:\.\w+)+)", re.IGNORECASE)

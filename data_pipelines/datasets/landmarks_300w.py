@@ -31,7 +31,7 @@ from data_pipelines.datasets.layout import (
     pictures,
     subfolders,
 )
-from data_pipelines.example import NUM_LANDMARKS
+from data_pipelines.schema import NUM_LANDMARKS
 
 _LP_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
 _AFLW = ("AFLW2000", "AFLW2000-3D", "AFLW2000-3D/AFLW2000")

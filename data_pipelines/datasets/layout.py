@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.example import DataError
-from data_pipelines.picture_files import IMAGE_SUFFIXES
+from data_pipelines.images.picture_files import IMAGE_SUFFIXES
+from data_pipelines.schema import DataError
 
 _SEARCH_DEPTH = 3
 _LISTED = 12

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_pipelines.picture_files import IMAGE_SUFFIXES
+from data_pipelines.images.picture_files import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Any pictures of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
 
-The columns are those of `data_pipelines.sources` (path, expression, valence, arousal, landmarks,
+The columns are those of `docs/input_pipeline.md` (path, expression, valence, arousal, landmarks,
 box, person, video, split, gender ...). The config is named after the file or folder, so that
 several manifests can lie in one data folder: `manifest/faces` for faces.csv. Rows that name a split
 go there, the others follow their person; without such a column all rows are one split, "full", and
@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import sources
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Record
 from data_pipelines.datasets.layout import layout_error
-from data_pipelines.example import DataError
-from data_pipelines.persons import SPLIT_NAMES, follow_persons
+from data_pipelines.protocols.persons import SPLIT_NAMES, follow_persons
+from data_pipelines.schema import DataError
+from data_pipelines.sources import make
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -49,7 +49,7 @@ and the pictures it names                                         happy/*.jpg ..
         manual_dir = Path(manual_dir)
         try:
             path = _manifest_file(manual_dir)
-            read = sources.folder_table if path is None else sources.manifest_table
+            read = make.folder_table if path is None else make.manifest_table
             self._table = read(path or manual_dir, max_bad_fraction=1.0)
         except DataError as e:
             expected = self.card.expected

@@ -20,7 +20,7 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record
 from data_pipelines.datasets.layout import by_name, existing, find_root
-from data_pipelines.example import LABEL_ORDERS, MISSING_ID
+from data_pipelines.schema import LABEL_ORDERS, MISSING_ID
 
 LIST = "EmoLabel/list_patition_label.txt"
 _LINE = re.compile(r"((train|test)_\d+)\.jpg\s+(-?\d+)", re.IGNORECASE)

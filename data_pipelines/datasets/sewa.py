@@ -29,7 +29,7 @@ import numpy as np
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record, Reject, unit_value
 from data_pipelines.datasets.layout import by_name, existing, find_root, pictures, subfolders
-from data_pipelines.persons import NAME_COLUMNS, components
+from data_pipelines.protocols.persons import NAME_COLUMNS, components
 
 _JPEG_QUALITY = 95
 _DEFAULT_FPS = 25.0

@@ -17,7 +17,7 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Config, Published, Record
 from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
-from data_pipelines.example import MISSING_ID
+from data_pipelines.schema import MISSING_ID
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 FOLDERS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # in any case

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from array_record.python import array_record_module
 
-from data_pipelines.example import MISSING_ID
+from data_pipelines.schema import MISSING_ID
 
 Item = TypeVar("Item")
 WINDOW = 64

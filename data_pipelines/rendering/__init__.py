@@ -1,1 +1,1 @@
-"""The parts of the synthetic face renderer; `data_pipelines.synthetic` puts them together."""
+"""The parts of the synthetic face renderer; `sources.synthetic` puts them together."""

@@ -6,7 +6,7 @@ import pathlib
 import cv2
 import numpy as np
 
-from data_pipelines.synthetic import SyntheticFaces
+from data_pipelines.sources.synthetic import SyntheticFaces
 
 _VIDEOS = 64  # of one person, so that each shows every class
 

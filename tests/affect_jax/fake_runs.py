@@ -6,8 +6,8 @@ import ml_collections
 import numpy as np
 
 from affect_jax import config as config_lib
-from affect_jax import observe
-from affect_jax.report import predictions
+from affect_jax import runtime
+from affect_jax.evaluation import predictions
 
 CLASSES = ("neutral", "happy", "sad")
 
@@ -20,7 +20,7 @@ def finish(
     workdir.mkdir(parents=True, exist_ok=True)
     config_lib.claim_workdir(workdir, config)
     steps = config.num_steps
-    with observe.MetricWriter(workdir) as writer:
+    with runtime.MetricWriter(workdir) as writer:
         writer.write(steps // 2, "validation", {"accuracy": accuracy - 0.2, "loss": 1.5})
         writer.write(steps, "validation", {"accuracy": accuracy - 0.1, "loss": 1 - accuracy})
         writer.write(steps, "test_flip", {"valence_ccc": accuracy})

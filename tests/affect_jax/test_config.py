@@ -11,13 +11,14 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from affect_jax import cells, models, observe
 from affect_jax import config as config_lib
-from affect_jax.metrics_reliability import known_names
+from affect_jax import models, runtime
+from affect_jax.experiments import runs
+from affect_jax.metrics.reliability import known_names
 from affect_jax.models.poster import Poster
 from affect_jax.models.reliability import SETTINGS
 from configs import arbex_official_rafdb, arbex_rafdb, arbex_synthetic, base, poster_v2_rafdb
-from data_pipelines import params
+from data_pipelines.images import presets
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if p.name != "__init__.py")
@@ -68,8 +69,8 @@ def test_configs_of_papers_follow_them():
     for name in ("rafdb", "jaffe", "ferplus", "fergdb", "affwild2"):
         config = config_lib.load_file(ROOT / "configs" / f"arbex_{name}.py")
         overrides = config.data.augment_overrides.to_dict()
-        assert params.resolve(config.data.augment, overrides).erase == 0.0
-        assert params.resolve(config.data.augment, overrides).flip == 0.5
+        assert presets.resolve(config.data.augment, overrides).erase == 0.0
+        assert presets.resolve(config.data.augment, overrides).flip == 0.5
     for name in ("jaffe", "fergdb"):
         assert "unknown protocol" in (ROOT / "configs" / f"arbex_{name}.py").read_text()
     assert "JFT-300M" in (ROOT / "configs" / "vit_se_fer2013.py").read_text()
@@ -249,7 +250,7 @@ def test_the_best_mode_follows_the_metric(metric, mode):
 
 
 def test_metrics_whose_better_value_is_not_known():
-    directed = {n for n in known_names() if observe.higher_is_better(n) is not None}
+    directed = {n for n in known_names() if runtime.higher_is_better(n) is not None}
     assert known_names() - directed == {
         *("classes_counted", "confidence_primary", "confidence_corrected", "correction_changed"),
         *("spread_primary", "spread_final", "anchors_never_win"),
@@ -290,7 +291,7 @@ def test_a_digest_does_not_depend_on_how_the_mode_is_written():
         config.checkpoint.best_metric = metric
         for mode in modes:
             config.checkpoint.best_mode = mode
-            digests.append(cells.digest(config))
+            digests.append(runs.digest(config))
     assert digests[0] == digests[1] != digests[2] == digests[3]
 
 

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from affect_jax import cells, crossval, data_record, evaluate, restore, sweep, train
+from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import data as data_lib
+from affect_jax import data_record
 from affect_jax.config import ConfigError
 from affect_jax.data_record import DataChanged
 from affect_jax.errors import UserError
+from affect_jax.evaluation import evaluator
+from affect_jax.experiments import crossval, sweep
+from affect_jax.experiments import runs as runs_lib
+from affect_jax.training import loop
+from affect_jax.weights import load_run
 from tests.affect_jax import fake_runs, tiny
 
 CLASSES = ("happy", "sad", "anger")
@@ -78,7 +83,7 @@ def runs(monkeypatch):
             self.config, self.workdir, self.data = config, workdir, data
 
         def run(self):
-            if cells.read_figures(self.workdir) is None:
+            if runs_lib.read_figures(self.workdir) is None:
                 self.data.go_on()
                 started.append(self.workdir.name)
                 (self.workdir / "checkpoints/3").mkdir(parents=True, exist_ok=True)
@@ -89,8 +94,8 @@ def runs(monkeypatch):
         def __init__(self, *_, **__): ...
         def close(self): ...
 
-    monkeypatch.setattr(train, "_Run", Run)
-    monkeypatch.setattr(train, "Checkpointer", Checkpoints)
+    monkeypatch.setattr(loop, "_Run", Run)
+    monkeypatch.setattr(loop, "Checkpointer", Checkpoints)
     return types.SimpleNamespace(started=started, kind=Run)
 
 
@@ -100,16 +105,16 @@ def digest(workdir) -> str:
 
 def test_a_run_goes_on_with_its_own_data_alone(runs, tmp_path, caplog):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     before = {p.name: p.read_bytes() for p in workdir.glob("data.*")}
     assert len(before) == 2
     recorded = json.loads(before["data.json"])
     assert recorded["class_names"] == list(CLASSES)
     assert recorded["splits"]["test"]["count"] == 12
-    train.train_and_evaluate(config(manifest, num_steps=20), workdir)
+    loop.train_and_evaluate(config(manifest, num_steps=20), workdir)
     relabel(tmp_path / "data", 5, "happy")
     with pytest.raises(DataChanged) as caught:
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
     text = str(caught.value)
     assert "validation split: '5.png': expression: there 'anger', now 'happy'" in text
     assert "accept_changed=True" in text and str(workdir) in text and "\n" not in text
@@ -118,18 +123,18 @@ def test_a_run_goes_on_with_its_own_data_alone(runs, tmp_path, caplog):
     assert runs.started == ["run"] * 2
 
     # Accepted once, the new data are the run's own.
-    train.train_and_evaluate(config(manifest, data__accept_changed=True), workdir)
+    loop.train_and_evaluate(config(manifest, data__accept_changed=True), workdir)
     assert "accept_changed: the data are not those" in caplog.text and "5.png" in caplog.text
     assert digest(workdir) != recorded["digest"] and len(list(workdir.glob("data.*"))) == 2
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     relabel(tmp_path / "data", 5, "anger")
     with pytest.raises(DataChanged, match="there 'happy', now 'anger'"):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
 
 
 def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     rows = rows_of(tmp_path / "data")
 
     def rename(old, new):
@@ -142,7 +147,7 @@ def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path
     rename(CLASSES[-1], "neutral")
     for accept in (False, True):
         with pytest.raises(data_record.DataChanged, match=r"was class 0 and would be class 1"):
-            train.train_and_evaluate(config(manifest, data__accept_changed=accept), workdir)
+            loop.train_and_evaluate(config(manifest, data__accept_changed=accept), workdir)
     write(tmp_path / "data", rows)
     for i in range(4):
         relabel(tmp_path / "data", i, "fear")
@@ -150,59 +155,59 @@ def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path
         with pytest.raises(
             data_record.DataChanged, match=r"the 3 classes of the run: its head"
         ) as e:
-            train.train_and_evaluate(config(manifest, data__accept_changed=accept), workdir)
+            loop.train_and_evaluate(config(manifest, data__accept_changed=accept), workdir)
         assert "accept_changed" not in str(e.value)
 
 
 def test_a_run_that_left_nothing_takes_the_data_as_they_are(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     shutil.rmtree(workdir / "checkpoints")
     first = digest(workdir)
     relabel(tmp_path / "data")
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     assert digest(workdir) != first
 
 
 def test_a_run_of_an_earlier_version_takes_the_data_as_they_are(runs, tmp_path, caplog):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     for path in workdir.glob("data.*"):
         path.unlink()
     with caplog.at_level("INFO", "affect_jax"):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
     assert "began before runs recorded their data" in caplog.text
     relabel(tmp_path / "data")
     with pytest.raises(DataChanged):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
 
 
 def test_a_finished_run_keeps_the_record_of_what_it_was_trained_on(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     runs.kind.finishes = True
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     first = digest(workdir)
     relabel(tmp_path / "data")
-    train.train_and_evaluate(config(manifest, data__accept_changed=True), workdir)
+    loop.train_and_evaluate(config(manifest, data__accept_changed=True), workdir)
     assert digest(workdir) == first
     with pytest.raises(DataChanged):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
 
 
 def test_moved_data_are_the_same_data(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     moved = str(tmp_path / "elsewhere/faces.csv")
-    train.train_and_evaluate(config(moved), workdir)
+    loop.train_and_evaluate(config(moved), workdir)
     assert config_lib.read_workdir_config(workdir).data.manifest == moved
     shutil.copytree(tmp_path / "elsewhere", tmp_path / "third")
     relabel(tmp_path / "third")
     with pytest.raises(DataChanged, match=r"'0.png': expression: there 'happy', now 'sad'"):
-        train.train_and_evaluate(config(str(tmp_path / "third/faces.csv")), workdir)
+        loop.train_and_evaluate(config(str(tmp_path / "third/faces.csv")), workdir)
     (workdir / "data.json").unlink()  # nothing tells that they are the same
     with pytest.raises(ConfigError, match=r"data\.manifest: there"):
-        train.train_and_evaluate(config(str(tmp_path / "third/faces.csv")), workdir)
+        loop.train_and_evaluate(config(str(tmp_path / "third/faces.csv")), workdir)
 
 
 @pytest.mark.parametrize(
@@ -210,40 +215,40 @@ def test_moved_data_are_the_same_data(runs, tmp_path):
 )
 def test_a_damaged_record_says_what_to_do(damage, runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     (workdir / "data.json").write_text(damage)
     with pytest.raises(UserError, match=r"data\.json cannot be read.*remove it"):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
 
 
 def test_a_record_of_a_later_version_is_kept(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     text = '{"format": 2, "what": "another version wrote"}'
     (workdir / "data.json").write_text(text)
     with pytest.raises(UserError, match=r"data\.json has format 2, .* reads 1"):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
     assert (workdir / "data.json").read_text() == text
 
 
 def test_lost_columns_are_no_hindrance(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     (columns,) = workdir.glob("data.*.npz")
     columns.write_bytes(b"PK\x03\x04 cut")
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     relabel(tmp_path / "data")
     with pytest.raises(DataChanged, match="train split: 24 records there, 24 now"):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
 
 
 def test_changed_labels_are_told_before_what_follows_from_them(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    train.train_and_evaluate(config(manifest), workdir)
+    loop.train_and_evaluate(config(manifest), workdir)
     rows = rows_of(tmp_path / "data")
     write(tmp_path / "data", [{**r, "split": "train"} for r in rows if r["split"] != "test"])
     with pytest.raises(DataChanged, match="split: '"):
-        train.train_and_evaluate(config(manifest), workdir)
+        loop.train_and_evaluate(config(manifest), workdir)
 
 
 # Sweeps and folds.
@@ -315,10 +320,10 @@ def test_a_stage_on_other_data_is_another_stage(runs, tmp_path):
     # The stage alone is trained anew, on the new data; then the data of the cells come back.
     stage = config_lib.read_workdir_config(workdir / "stages/s")
     shutil.rmtree(workdir / "stages")
-    train.train_and_evaluate(stage, workdir / "stages/s")
+    loop.train_and_evaluate(stage, workdir / "stages/s")
     relabel(tmp_path / "data", 0, "happy")
-    stale = cells.stale(
-        cells.Cell(
+    stale = runs_lib.stale(
+        runs_lib.Cell(
             "a",
             config_lib.read_workdir_config(workdir / "cells/a/seed0"),
             workdir / "cells/a/seed0",
@@ -372,7 +377,7 @@ def test_folds_of_other_data_are_refused(as_cell, runs, tmp_path):
     shutil.rmtree(workdir / "folds/2")
     (workdir / "data.json").unlink()  # each fold has its own
     for fold, cell in crossval.plan(folds, workdir).items():
-        assert cells.outcome(cell).status == ("open" if fold == 2 else "done")
+        assert runs_lib.outcome(cell).status == ("open" if fold == 2 else "done")
 
 
 # Evaluation.
@@ -398,12 +403,12 @@ def evaluated(monkeypatch, tmp_path):
         class_names=CLASSES,
         system=types.SimpleNamespace(known={"expression"}, class_counts=()),
     )
-    monkeypatch.setattr(restore, "load_run", lambda *_, **__: loaded)
-    monkeypatch.setattr(evaluate.systems, "create", create)
+    monkeypatch.setattr(load_run, "load_run", lambda *_, **__: loaded)
+    monkeypatch.setattr(evaluator.systems, "create", create)
 
     def run(**changes):
         with pytest.raises(Reached):
-            evaluate.evaluate_workdir(config(**({"manifest": manifest} | changes)), workdir)
+            evaluator.evaluate_workdir(config(**({"manifest": manifest} | changes)), workdir)
 
     return tmp_path / "data", run
 

@@ -12,13 +12,16 @@ import types
 
 import pytest
 
-from affect_jax import cells, checkpoint_files, export, model_io, observe, report, train
-from affect_jax.checkpoint import Checkpointer
+from affect_jax import export, report, runtime
 from affect_jax.errors import UserError
-from affect_jax.observe import logs, rows
+from affect_jax.experiments import runs
+from affect_jax.runtime import logs, metric_writer
+from affect_jax.training import loop
+from affect_jax.weights import checkpoint_files, model_dir
+from affect_jax.weights.checkpoints import Checkpointer
 from data_pipelines import disk
 from tests.affect_jax import tiny
-from tests.affect_jax.test_checkpoint import make_state, record
+from tests.affect_jax.weights.test_checkpoints import make_state, record
 
 CHANGES = {
     "num_steps": 2,
@@ -33,7 +36,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
-    train.train_and_evaluate(tiny.one_block(**CHANGES), workdir)
+    loop.train_and_evaluate(tiny.one_block(**CHANGES), workdir)
     return workdir
 
 
@@ -46,7 +49,7 @@ def fill(monkeypatch, name: str) -> None:
             raise FULL
         whole(number)
 
-    monkeypatch.setattr(rows.os, "fsync", fsync)
+    monkeypatch.setattr(metric_writer.os, "fsync", fsync)
 
 
 @pytest.mark.parametrize(
@@ -65,13 +68,13 @@ def test_a_run_names_the_file_and_goes_on_later(
     changes = CHANGES | {"report__pictures": True}
     fill(monkeypatch, name)
     with pytest.raises(disk.DiskFullError) as caught:
-        train.train_and_evaluate(tiny.one_block(**changes), tmp_path)
+        loop.train_and_evaluate(tiny.one_block(**changes), tmp_path)
     text = str(caught.value)
     assert name.strip(".") in text and str(tmp_path) in text and "\n" not in text
     assert "free some space" in text
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
-    train.train_and_evaluate(tiny.one_block(**changes), tmp_path)
+    loop.train_and_evaluate(tiny.one_block(**changes), tmp_path)
     assert (tmp_path / "report" / report.RESULTS_FILE).exists()
 
 
@@ -157,7 +160,7 @@ def test_export_says_so(finished, tmp_path, monkeypatch, capsys):
     def save(*_, **__):
         raise ValueError("RESOURCE_EXHAUSTED: ... [OS error 28: No space left on device]")
 
-    monkeypatch.setattr(model_io, "save_model", save)
+    monkeypatch.setattr(model_dir, "save_model", save)
     arguments = ["--workdir", str(finished), "--output", str(tmp_path / "model")]
     assert export.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -171,15 +174,15 @@ def test_a_sweep_ends_at_once(tmp_path):
         started.append(cell.name)
         raise UserError("no room to write a checkpoint; free some space") from FULL
 
-    both = [cells.Cell(n, tiny.one_block(), tmp_path / n) for n in "ab"]
+    both = [runs.Cell(n, tiny.one_block(), tmp_path / n) for n in "ab"]
     with pytest.raises(UserError, match="no room"):
-        cells.run_all(both, run=run)
+        runs.run_all(both, run=run)
     assert started == ["a"]
 
 
 def test_the_command_ends_with_one_line_and_a_status(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    (tmp_path / "run" / observe.EVALUATIONS_FILE).symlink_to("/dev/full")
+    (tmp_path / "run" / runtime.EVALUATIONS_FILE).symlink_to("/dev/full")
     (tmp_path / "config.py").write_text(
         "from tests.affect_jax import test_full_disk as t, tiny\n"
         "def get_config(): return tiny.one_block(**t.CHANGES)\n"

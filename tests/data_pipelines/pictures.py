@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from data_pipelines.example import empty_labels
+from data_pipelines.schema import empty_labels
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:

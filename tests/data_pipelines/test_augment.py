@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import smooth
 
-from data_pipelines import augment, framing
+from data_pipelines import augment
 from data_pipelines.augment import Draws
-from data_pipelines.example import FLIP_INDEX, DataError
-from data_pipelines.framing import Frame, frame_of
-from data_pipelines.params import PRESETS, Params, resolve
+from data_pipelines.images import framing
+from data_pipelines.images.framing import Frame, frame_of
+from data_pipelines.images.presets import PRESETS, Params, resolve
+from data_pipelines.schema import FLIP_INDEX, DataError
+from tests.data_pipelines.pictures import smooth
 
 
 def spread_landmarks(size, seed=0):

@@ -1,12 +1,12 @@
 import math
 
 import pytest
-from pictures import Listed, encode, smooth
 
 from data_pipelines.defaults import DEFAULTS, check
-from data_pipelines.example import DataError
-from data_pipelines.pipeline import make_pipeline
-from data_pipelines.sources import make_sources
+from data_pipelines.loading.pipeline import make_pipeline
+from data_pipelines.schema import DataError
+from data_pipelines.sources.make import make_sources
+from tests.data_pipelines.pictures import Listed, encode, smooth
 
 WRONG = [
     *[("validation_fraction", v) for v in (1.5, 1.0, 1, -0.1, math.nan, math.inf, "0.2", True)],

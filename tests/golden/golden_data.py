@@ -10,9 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from affect_jax import model_io, models, pretrained
-from affect_jax.pretrained import conversion
-from affect_jax.train_state import take_apart
+from affect_jax import models
+from affect_jax import weights as weights_lib
+from affect_jax.models.state import take_apart
+from affect_jax.weights import model_dir
+from affect_jax.weights.released import convert
 
 FOLDER = pathlib.Path(__file__).parents[1] / "data" / "golden"
 DTYPES = ("float32", "float64")
@@ -75,7 +77,7 @@ def network_input(name, preprocessing):
 
 def build(architecture, name, dtype):
     """The model with the official weights, in evaluation mode; float64 under `precision`."""
-    _, model = pretrained.convert_state(conversion.release(architecture), state_dict(name))
+    _, model = weights_lib.convert_state(convert.release(architecture), state_dict(name))
     _, params, _ = take_apart(model)
     assert sum(x.size for x in params.values()) == manifest(name)["n_parameters_used"]
     return model if dtype == "float32" else widen(model, architecture, name)
@@ -83,11 +85,11 @@ def build(architecture, name, dtype):
 
 def widen(model, architecture, name):
     """The float64 model with the weights of `model`; under `precision`."""
-    released = conversion.release(architecture)
+    released = convert.release(architecture)
     arguments = released.infer(released.prepare(state_dict(name)))
     _, params, stats = take_apart(model)
     wide = models.create(released.model, **arguments, dtype="float64", param_dtype="float64")
-    return model_io.with_arrays(wide, {"params": params, "stats": stats})
+    return model_dir.with_arrays(wide, {"params": params, "stats": stats})
 
 
 def precision(dtype):

@@ -1,18 +1,19 @@
 """The head, the balancing part and the losses of ARBEx against the authors' code."""
 
-import golden_data as golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from affect_jax import losses, losses_reliability
+from affect_jax.losses import reliability as reliability_lib
+from affect_jax.losses import supervised
 from affect_jax.models import reliability
 from affect_jax.models.arbex import Head
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import BatchAttention, Reliability, anchor_distances, confidence
-from affect_jax.train_state import take_apart
+from affect_jax.models.state import take_apart
+from tests.golden import golden_data as golden
 
 weights = golden.weights
 # The official code divides by a float32 log(8) in float64 too: 3e-9 off in a confidence of which
@@ -141,12 +142,12 @@ def test_losses_and_their_gradients(dtype):
 
         def center(anchors, e, certainty):
             distances = anchor_distances(e, anchors)
-            return losses_reliability.center_loss(
+            return reliability_lib.center_loss(
                 distances, labels, 16, confidence=certainty[:, 0], variant="official"
             )
 
         assert_same("arbex_losses", "distances", anchor_distances(e, anchors), dtype)
-        value, gradient = jax.value_and_grad(losses_reliability.anchor_loss)(
+        value, gradient = jax.value_and_grad(reliability_lib.anchor_loss)(
             anchors, variant="official"
         )
         check("anchor_loss", value)
@@ -160,7 +161,7 @@ def test_losses_and_their_gradients(dtype):
         check("center_loss_grad_embeddings", by_embedding)
         check("center_loss_grad_confidence", by_confidence)
         for name, weighting in (("weighted", recorded["class_weights"]), ("unweighted", None)):
-            value, gradient = jax.value_and_grad(losses.softmax_cross_entropy)(
+            value, gradient = jax.value_and_grad(supervised.softmax_cross_entropy)(
                 recorded["logits"], labels, class_weights=weighting
             )
             check(f"dist_loss_{name}", value)
@@ -200,11 +201,11 @@ def test_one_step_of_label_correction(dtype):
         def run(e, params):
             model = blueprint.build(params, stats)
             outputs = model.balancing({"embedding": e, "logits": model.head(e)})
-            ce = losses.negative_log_likelihood(
+            ce = supervised.negative_log_likelihood(
                 outputs["logits"], labels, class_weights=class_weights
             )
-            mu = losses_reliability.anchor_loss(outputs["anchors"], variant="official")
-            center = losses_reliability.center_loss(
+            mu = reliability_lib.anchor_loss(outputs["anchors"], variant="official")
+            center = reliability_lib.center_loss(
                 outputs["anchor_distances"],
                 labels,
                 768,

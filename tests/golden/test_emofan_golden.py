@@ -2,16 +2,17 @@
 
 import functools
 
-import golden_data as golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from affect_jax import pretrained
-from affect_jax.pretrained.fan import emonet_modules
-from affect_jax.train_state import current_stats, take_apart
+from affect_jax import weights
+from affect_jax.models.state import current_stats, take_apart
+from affect_jax.weights.released import convert
+from affect_jax.weights.released.fan import emonet_modules
+from tests.golden import golden_data as golden
 
 OUTPUTS = {"heatmap": "heatmaps", "expression": "logits", "valence": "valence",
            "arousal": "arousal"}  # fmt: skip
@@ -40,7 +41,7 @@ def trunk_outputs(model, images):
 def test_outputs_are_those_of_emonet(name, dtype):
     with golden.precision(dtype):
         model = golden.build("emonet", name, dtype)
-        images = golden.network_input(name, golden.conversion.release("emonet").preprocessing)
+        images = golden.network_input(name, convert.release("emonet").preprocessing)
         outputs = jax.device_get(model.from_trunk(trunk_outputs(model, images)))
     for official, ours in OUTPUTS.items():
         golden.assert_recorded(name, official, outputs[ours], dtype)
@@ -146,4 +147,4 @@ def test_a_converted_file_gives_the_outputs_of_emonet(tmp_path):
     for official, ours in OUTPUTS.items():
         golden.assert_recorded("emonet8", official, outputs[ours], "float32")
     assert predictor.loaded.class_names[6:] == ("anger", "contempt")
-    assert "emonet" in pretrained.architectures()
+    assert "emonet" in weights.architectures()

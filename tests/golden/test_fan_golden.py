@@ -1,12 +1,13 @@
 """The stand-alone FAN, its decoding and its crop windows against the released detector."""
 
-import golden_data as golden
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from affect_jax.models.landmarks import crop_window, decode_heatmaps, window_to_photo
+from affect_jax.weights.released import convert
+from tests.golden import golden_data as golden
 
 RECORD = golden.manifest("fan_decode")
 ARRAYS = golden.arrays("fan_decode")
@@ -18,7 +19,7 @@ PEAKS = [(0, 0), (0, 63), (63, 0), (63, 63), (0, 30), (30, 0), (63, 30), (30, 63
 def test_heatmaps_of_every_stack_are_those_of_fan(dtype):
     with golden.precision(dtype):
         model = golden.build("fan", "fan4", dtype)
-        images = golden.network_input("fan4", golden.conversion.release("fan").preprocessing)
+        images = golden.network_input("fan4", convert.release("fan").preprocessing)
         graphdef, state = nnx.split(model)
         run = jax.jit(lambda state, x: nnx.merge(graphdef, state, copy=True)(x))
         outputs = jax.device_get(run(state, images))

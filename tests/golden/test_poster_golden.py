@@ -2,11 +2,13 @@
 
 import functools
 
-import golden_data as golden
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+
+from affect_jax.weights.released import convert
+from tests.golden import golden_data as golden
 
 CASES = {
     "ir50": "ir50",
@@ -42,7 +44,7 @@ def outputs(model, images):
 @pytest.mark.parametrize("dtype", golden.MAINLY_DOUBLE)
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_are_those_of_the_released_network(name, dtype):
-    released = golden.conversion.release(CASES[name])
+    released = convert.release(CASES[name])
     model = golden.build(CASES[name], name, "float32")
     images = golden.network_input(name, released.preprocessing)
     with golden.precision(dtype):
@@ -55,7 +57,7 @@ def test_outputs_are_those_of_the_released_network(name, dtype):
 def test_what_never_reaches_the_output_is_skipped_by_name():
     """Exactly the entries that the record calls unused, so that no live one is lost."""
     for name, architecture in CASES.items():
-        unused = golden.conversion.release(architecture).unused
+        unused = convert.release(architecture).unused
         entries = golden.manifest(name)["state_dict"]
         expected = {
             e["name"]

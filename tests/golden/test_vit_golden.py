@@ -1,12 +1,14 @@
 """ViT-B/16 against timm: the logits, and the class token after every block."""
 
-import golden_data as golden
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-PREPROCESSING = golden.conversion.release("vit_b16").preprocessing
+from affect_jax.weights.released import convert
+from tests.golden import golden_data as golden
+
+PREPROCESSING = convert.release("vit_b16").preprocessing
 
 
 @pytest.mark.parametrize("dtype", golden.MAINLY_DOUBLE)

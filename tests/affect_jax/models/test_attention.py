@@ -7,7 +7,7 @@ import pytest
 
 from affect_jax import models
 from affect_jax.models import attention
-from affect_jax.train_state import take_apart
+from affect_jax.models.state import take_apart
 
 PLAIN = jax.nn.dot_product_attention
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from affect_jax import models
-from affect_jax.train_state import current_stats, take_apart
+from affect_jax.models.state import current_stats, take_apart
 
 SMALL = {"width": 16, "depth": 2, "stacks": 2, "emotion_blocks": 2, "landmarks": 5}
 TINY = {"width": 16, "depth": 1, "stacks": 1, "emotion_blocks": 1, "landmarks": 3}

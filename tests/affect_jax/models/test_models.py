@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from affect_jax import models
-from affect_jax.train_state import take_apart
+from affect_jax.models.state import take_apart
 
 # The counts of the published networks, where a name and its defaults are one.
 PARAMETERS = {

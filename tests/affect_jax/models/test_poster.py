@@ -17,7 +17,7 @@ from affect_jax.models.poster import (
     _to_windows,
     relative_positions,
 )
-from affect_jax.train_state import take_apart
+from affect_jax.models.state import take_apart
 
 SMALL = {
     "input_size": 32,

@@ -21,7 +21,7 @@ from affect_jax.models.reliability import (
     geometric_correction,
     settings_of,
 )
-from affect_jax.train_state import take_apart
+from affect_jax.models.state import take_apart
 
 CLASSES, FEATURES, BATCH = 4, 10, 5
 

@@ -12,8 +12,8 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.layers import Layers
+from affect_jax.models.state import take_apart
 from affect_jax.models.vit import SIZES, Size, resize_positions, wave_positions
-from affect_jax.train_state import take_apart
 
 # Of the published networks, with their 1000 classes.
 PARAMETERS = {

@@ -11,14 +11,17 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from affect_jax import config as config_lib
-from affect_jax import model_io, models, optim, sweep, systems
+from affect_jax import models, systems
 from affect_jax.config import ConfigError
+from affect_jax.experiments import sweep
 from affect_jax.models.arbex import OFFICIAL_RELIABILITY
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
-from affect_jax.parallel import AXIS, MAPPINGS, Mapper
-from affect_jax.step import make_train_step
-from affect_jax.train_state import take_apart
+from affect_jax.models.state import take_apart
+from affect_jax.runtime.parallel import AXIS, MAPPINGS, Mapper
+from affect_jax.training import optim
+from affect_jax.training.step import make_train_step
+from affect_jax.weights import model_dir
 from configs import arbex_official_rafdb, arbex_rafdb, base
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -295,14 +298,14 @@ def test_every_cell_of_the_sweeps_can_be_made(path):
 def test_a_model_directory_keeps_the_settings(tmp_path):
     arguments = {"n_expression": 4, "width": 4, "reliability": {"anchors": 2, "scope": "batch"}}
     model = models.create("resnet18", **arguments)
-    model_io.save_model(
+    model_dir.save_model(
         tmp_path / "model",
         "resnet18",
         arguments,
         model,
-        preprocessing=model_io.Preprocessing(image_size=32),
+        preprocessing=model_dir.Preprocessing(image_size=32),
     )
-    loaded = model_io.load_model(tmp_path / "model")
+    loaded = model_dir.load_model(tmp_path / "model")
     assert loaded.arguments == arguments
     anchors = loaded.model.reliability.anchors[...]
     np.testing.assert_array_equal(anchors, model.reliability.anchors[...])

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from affect_jax import losses, mixing, systems
+from affect_jax import systems
 from affect_jax.config import ConfigError
+from affect_jax.losses import supervised
 from affect_jax.systems import Phase
+from affect_jax.training import mixing
 from configs import base
 
 KEY = jax.random.key(0)
@@ -52,7 +54,7 @@ def loss(system, made, labels, teacher=None):
 def test_the_loss_is_the_weighted_smoothed_cross_entropy():
     system, labels = create(), batch()
     total, terms = loss(system, outputs(), labels)
-    expected = losses.softmax_cross_entropy(
+    expected = supervised.softmax_cross_entropy(
         outputs()["logits"],
         labels["expression"],
         mask=labels["mask"],
@@ -68,7 +70,7 @@ def test_votes_and_mixed_labels_are_targets():
     system, labels = create(mixing__mixup_alpha=1.0), batch()
     mixed = mixing.mix(labels, KEY, system.config.mixing, 3)
     total, _ = loss(system, outputs(), mixed)
-    expected = losses.softmax_cross_entropy(
+    expected = supervised.softmax_cross_entropy(
         outputs()["logits"],
         mixed["expression_probs"],
         mask=labels["mask"],

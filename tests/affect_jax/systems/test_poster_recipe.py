@@ -8,7 +8,7 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import systems
-from affect_jax.train_state import current_stats, take_apart
+from affect_jax.models.state import current_stats, take_apart
 
 ROOT = pathlib.Path(__file__).parents[3]
 SIZES = {

@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-from data_pipelines.datasets.source import TfdsSource, find_prepared
-from data_pipelines.decode import decode
-from data_pipelines.example import Source, check_record
+from data_pipelines.images.decode import decode
 from data_pipelines.prepare import prepare
+from data_pipelines.schema import Source, check_record
+from data_pipelines.sources.prepared import TfdsSource, find_prepared
 
 
 class Result:

@@ -4,14 +4,14 @@ import json
 
 import cv2
 import numpy as np
-import official_trees as trees
 import pytest
-from prepared_sets import run
 
 from data_pipelines import datasets
-from data_pipelines.decode import decode
-from data_pipelines.example import LABEL_ORDERS, DataError
+from data_pipelines.images.decode import decode
 from data_pipelines.prepare import prepare
+from data_pipelines.schema import LABEL_ORDERS, DataError
+from tests.data_pipelines.datasets import official_trees as trees
+from tests.data_pipelines.datasets.prepared_sets import run
 
 
 def test_affectnet_2017(tmp_path):

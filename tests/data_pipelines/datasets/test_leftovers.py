@@ -2,13 +2,13 @@
 
 import shutil
 
-import official_trees as trees
 import pytest
-from prepared_sets import run
 
 from data_pipelines.datasets.card import Reject
-from data_pipelines.example import DataError
 from data_pipelines.prepare import prepare
+from data_pipelines.schema import DataError
+from tests.data_pipelines.datasets import official_trees as trees
+from tests.data_pipelines.datasets.prepared_sets import run
 
 # A folder of pictures of each layout, into which something may slip that belongs to no class.
 PLACES = {
@@ -93,8 +93,8 @@ def test_a_table_without_a_header_is_said_to_be_one(tmp_path, name):
 
 
 def test_no_message_prints_a_whole_row(tmp_path, capsys):
-    from data_pipelines.manifest_rows import BadRow
-    from data_pipelines.sources import ManifestSource
+    from data_pipelines.sources.make import ManifestSource
+    from data_pipelines.sources.manifest_rows import BadRow
 
     row = " ".join("7" * 2304)
     for error in (DataError(f"a\n{row}"), BadRow(f"value {row!r} is no number"), Reject(row)):

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import official_trees as trees
 import pytest
 
 from data_pipelines import datasets, prepare
 from data_pipelines.datasets.card import Published
-from data_pipelines.datasets.source import find_prepared, load_source
-from data_pipelines.example import DataError
+from data_pipelines.schema import DataError
+from data_pipelines.sources.prepared import find_prepared, load_source
+from tests.data_pipelines.datasets import official_trees as trees
 
 ROOT = Path(__file__).resolve().parents[3]
 

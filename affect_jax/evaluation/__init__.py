@@ -1,0 +1,1 @@
+"""One pass over a split: predictions, and what they are worth."""

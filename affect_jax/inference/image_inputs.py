@@ -1,0 +1,146 @@
+"""Pictures as callers give them: paths, encoded bytes, Pillow images and arrays.
+
+What can never be a picture (None, a number, floats, a folder) is the caller's mistake and raises
+`UserError`. A file or bytes that cannot be decoded raise `DecodeError` or `OSError`: one bad file
+among many.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from affect_jax.errors import UserError
+from data_pipelines.images.decode import decode, decode_pillow
+
+Picture = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | jax.Array
+
+_PATHS = (str, os.PathLike)
+_BYTES = (bytes, bytearray, memoryview)
+_ONE = (*_PATHS, *_BYTES, Image.Image)
+_KNOWN = (
+    "a path, the bytes of a file, a Pillow image, or a uint8 array [H, W, 3] RGB, [H, W] or "
+    "[H, W, 1] grey, [H, W, 4] RGBA"
+)
+_CHANNELS = (1, 3, 4)
+
+
+def each(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
+    """The pictures in what `Predictor.predict` was given; those of a list are checked first.
+
+    Raises:
+      UserError: for what holds no pictures.
+    """
+    if isinstance(images, _ONE):
+        items: Iterable[Any] = [images]
+    elif isinstance(images, np.ndarray | jax.Array):
+        items = _of_array(np.asarray(images))
+    elif hasattr(images, "columns"):
+        raise UserError(
+            f'images is a {type(images).__name__}; give its column of paths, such as table["path"]'
+        )
+    elif isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise UserError(f"images is {_what(images)}; give {_KNOWN}, or a list of them")
+    else:
+        items = images
+    if isinstance(items, list | tuple):
+        for index, item in enumerate(items):
+            check(index, item)
+        yield from items
+        return
+    for index, item in enumerate(items):
+        check(index, item)
+        yield item
+
+
+def _of_array(array: np.ndarray) -> Iterable[Any]:
+    if array.ndim == 1 and array.dtype.kind in "UOT":  # of paths
+        return array.tolist()
+    if array.ndim == 4:
+        return array
+    return [array]
+
+
+def _what(item: Any) -> str:
+    return "None" if item is None else f"a {type(item).__name__}"
+
+
+def is_path(item: Picture) -> bool:
+    """Whether a picture is named by its file."""
+    return isinstance(item, _PATHS)
+
+
+def check(index: int, item: Any) -> None:
+    """Raises UserError, naming the place in the list, unless `item` can be a picture."""
+    where = f"picture {index}"
+    if is_path(item):
+        path = os.fsdecode(item)
+        if not path:
+            raise UserError(f"{where} is an empty path")
+        if os.path.isdir(path):
+            raise UserError(
+                f"{where} is a folder, {path!r}; list the pictures in it, for example with "
+                f"sorted(pathlib.Path({path!r}).glob('*.jpg'))"
+            )
+    elif isinstance(item, np.ndarray | jax.Array):
+        shape = item.shape
+        grey, colour = len(shape) == 2, len(shape) == 3 and shape[-1] in _CHANNELS
+        if item.dtype != np.uint8 or not (grey or colour) or 0 in shape:
+            raise UserError(
+                f"{where} must be a uint8 RGB array [H, W, 3], [H, W] or [H, W, 1] in grey, or "
+                f"[H, W, 4] RGBA, got {item.dtype} {shape}{_hint(item)}"
+            )
+    elif isinstance(item, Image.Image):
+        if item.mode == "F":
+            raise UserError(f"{where} is a Pillow image of floats; convert it to 8 bits")
+    elif not isinstance(item, _BYTES):
+        value = f" ({item})" if isinstance(item, float) else ""
+        raise UserError(f"{where} is {_what(item)}{value}, not an array or a path; give {_KNOWN}")
+
+
+def _hint(array: Any) -> str:
+    if 0 in array.shape:
+        return "; it has no pixels: leave out what a crop left empty"
+    if np.issubdtype(array.dtype, np.floating):
+        return "; for values from 0 to 1: (255 * picture).round().astype(numpy.uint8)"
+    if array.dtype != np.uint8:
+        return "; convert it to 8 bits"
+    if array.ndim == 3 and array.shape[0] in _CHANNELS:
+        return "; channels come last: picture.transpose(1, 2, 0)"
+    if array.ndim == 3:
+        return "; many grey pictures are [B, H, W, 1]"
+    return ""
+
+
+def read(item: Picture, max_pixels: int) -> np.ndarray:
+    """Decodes what `check` has let through.
+
+    Args:
+      item: the picture.
+      max_pixels: larger files, bytes and Pillow images are refused.
+
+    Returns:
+      uint8 [H, W, 3] RGB, or [H, W] grey.
+
+    Raises:
+      DecodeError: it is damaged or too large.
+      OSError: the file cannot be read.
+    """
+    if is_path(item):
+        return decode(
+            pathlib.Path(os.fsdecode(item)).read_bytes(), max_pixels=max_pixels, grey=True
+        )
+    if isinstance(item, _BYTES):
+        return decode(bytes(item), max_pixels=max_pixels, grey=True)
+    if isinstance(item, Image.Image):
+        return decode_pillow(item, max_pixels=max_pixels)
+    array = np.asarray(item)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        return array[..., 0]
+    if array.ndim == 3 and array.shape[-1] == 4:  # transparency is laid on black, as in files
+        return decode_pillow(Image.fromarray(array), max_pixels=array.size)
+    return array

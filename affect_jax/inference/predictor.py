@@ -1,0 +1,332 @@
+"""Using a model: `affect_jax.load(DIR)` gives a `Predictor`."""
+
+import functools
+import os
+import pickle
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from affect_jax.errors import UserError
+from affect_jax.evaluation.validity import is_number
+from affect_jax.inference import image_inputs
+from affect_jax.inference.image_inputs import Picture
+from affect_jax.models.landmarks import decode_heatmaps
+from affect_jax.models.reliability import BatchAttention
+from affect_jax.runtime import forks
+from affect_jax.weights import model_dir
+from data_pipelines.images.decode import MAX_PIXELS
+from data_pipelines.schema import DecodeError
+
+if TYPE_CHECKING:
+    import pandas
+
+# Features that one part of a model hands to another; large, and of no meaning by themselves.
+_INTERNAL = ("features",)
+# Batches are filled up to one of these sizes, so that few programs are compiled.
+_BATCH_SIZES = (1, 4, 16)
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    batch_size: int = 32,
+    max_pixels: int = MAX_PIXELS,
+    **overrides: Any,
+) -> "Predictor":
+    """Opens a model directory for prediction.
+
+    Args:
+      path: written by training, `python -m affect_jax.convert` or `model_io.save_model`.
+      batch_size: most pictures that `predict` runs at once.
+      max_pixels: larger files (width x height) are not decoded.
+      **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
+
+    Raises:
+      UserError: if it is missing or damaged.
+    """
+    loaded = model_dir.load_model(path, **overrides)
+    return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
+
+
+class Predictor:
+    """A model with its preprocessing and class names.
+
+    Several threads may use one. It can be pickled, and so be handed to processes that are started
+    without forking (`multiprocessing.get_context("spawn")`); in a forked one it raises UserError,
+    for JAX would hang there.
+
+    Attributes:
+      batch_size: most pictures that `predict` runs at once.
+      max_pixels: larger files (width x height) become rows with an error.
+    """
+
+    def __init__(
+        self,
+        loaded: model_dir.LoadedModel,
+        *,
+        batch_size: int = 32,
+        max_pixels: int = MAX_PIXELS,
+    ):
+        for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
+            if value < 1:
+                raise UserError(f"{name} = {value}; at least 1 is needed")
+        self.batch_size, self.max_pixels = batch_size, max_pixels
+        self._packed = b""
+        self._lock = threading.RLock()
+        self._network: _Network | None = _Network(loaded)
+
+    def __getstate__(self) -> dict[str, Any]:
+        packed = self._packed or pickle.dumps(self.loaded)
+        return {"packed": packed, "batch_size": self.batch_size, "max_pixels": self.max_pixels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Opened when first used: an error while unpickling would stop a worker without a word.
+        self.batch_size, self.max_pixels = state["batch_size"], state["max_pixels"]
+        self._packed = state["packed"]
+        self._lock = threading.RLock()
+        self._network = None
+
+    def _opened(self) -> "_Network":
+        forks.check()
+        with self._lock:
+            if self._network is None:
+                self._network, self._packed = _Network(pickle.loads(self._packed)), b""
+            return self._network
+
+    @property
+    def loaded(self) -> model_dir.LoadedModel:
+        """The model and what is known about it."""
+        return self._opened().loaded
+
+    def outputs(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
+        """Everything the model returns for a batch, as NumPy arrays.
+
+        Args:
+          batch: [B, H, W, 3] RGB. uint8 pictures are normalised here; float32 is taken as the
+            network's own input. The size is left as it is.
+
+        Returns:
+          What the model has of `logits` [B, N], `valence` and `arousal` [B], `heatmaps`
+          [B, h, w, K] of the last stack, `embedding` [B, F] and so on; `stack_heatmaps` is a list.
+
+        Raises:
+          UserError: for another rank, channel count or dtype, or in a forked process.
+          ValueError: for a size that the model cannot take.
+        """
+        network = self._opened()
+        if not isinstance(batch, np.ndarray | jax.Array):
+            raise UserError(f"batch must be an array, not a {type(batch).__name__}")
+        if batch.ndim != 4 or batch.shape[-1] != 3 or not batch.shape[0]:
+            raise UserError(
+                f"batch must be [B, H, W, 3] with at least one picture, got {batch.shape}"
+                + ("; add a leading axis for a single one" if batch.ndim == 3 else "")
+            )
+        if batch.dtype != np.uint8 and batch.dtype not in network.float_dtypes:
+            raise UserError(
+                f"batch is {batch.dtype}; give uint8 pictures, or float32 already normalised"
+            )
+        outputs = network.forward(batch)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in outputs.items()}
+
+    def predict(
+        self, images: Picture | Iterable[Picture], *, landmarks: bool | None = None
+    ) -> "pandas.DataFrame":
+        """Predictions for whole pictures, one row each, in the order given.
+
+        Args:
+          images: one picture or any number of them, of any of these kinds: a path; the bytes of a
+            picture file; a Pillow image; a uint8 array [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or
+            [H, W, 4] RGBA, whose transparency is laid on black; [B, H, W, C] is B pictures. They
+            are brought to the model's input as its preprocessing says, not cropped to the face.
+          landmarks: whether to give landmarks; default: only where the model has nothing else.
+
+        Returns:
+          A DataFrame with `path`, or `index` for what has none; what the model has of
+          `expression`, `confidence`, `valence`, `arousal` and the probability `p_CLASS` of every
+          class; landmarks as `x0`, `y0`, `x1` ... in pixels of the picture; and `error`, which
+          says why a picture could not be read, or that the model gave no number for it, and is
+          missing where all went well. Columns do not depend on how many pictures went well.
+
+        Raises:
+          UserError: for what is not a picture (None, a folder, floats ...), a model without
+            anything to predict (see `outputs`), or in a forked process.
+        """
+        import pandas
+
+        network = self._opened()
+        columns = network.columns(landmarks)
+        rows: list[dict[str, Any]] = []
+        pending: list[_Pending] = []
+        full = False
+        for index, item in enumerate(image_inputs.each(images)):
+            row, picture = self._read(index, item)
+            rows.append(row)
+            if picture is None:
+                continue
+            pending.append((row, network.framing.pixels(picture), picture.shape[:2]))
+            if len(pending) == self.batch_size:
+                self._run(network, pending, self.batch_size, landmarks)
+                pending, full = [], True
+        if pending:
+            # After a full batch its program serves once more.
+            sizes = [*(() if full else _BATCH_SIZES), self.batch_size]
+            if network.mixes_examples:  # what fills a batch up would change the others
+                sizes = [len(pending)]
+            size = min(n for n in sizes if n >= len(pending))
+            self._run(network, pending, size, landmarks)
+        named = [name for name in ("path", "index") if any(name in row for row in rows)]
+        table = pandas.DataFrame(rows, columns=[*(named or ["path"]), *columns, "error"])
+        return table.astype({name: float for name in columns if name != "expression"})
+
+    def _read(self, index: int, item: Picture) -> tuple[dict[str, Any], np.ndarray | None]:
+        row: dict[str, Any] = {"index": index, "error": None}
+        if image_inputs.is_path(item):
+            row = {"path": os.fsdecode(item), "error": None}
+        try:
+            return row, image_inputs.read(item, self.max_pixels)
+        except OSError as error:
+            row["error"] = error.strerror or str(error)
+        except (DecodeError, ValueError) as error:  # a ValueError: a path that no file can have
+            row["error"] = str(error)
+        return row, None
+
+    def _run(
+        self, network: "_Network", pending: list["_Pending"], size: int, landmarks: bool | None
+    ) -> None:
+        batch = np.zeros((size, *pending[0][1].shape), np.uint8)
+        for i, (_, picture, _) in enumerate(pending):
+            batch[i] = picture
+        outputs = network.brief(batch, landmarks)
+        valid = {name: is_number(name, values) for name, values in outputs.items()}
+        for i, (row, _, shape) in enumerate(pending):
+            if bad := [name for name in valid if not valid[name][i]]:
+                row["error"] = f"the model gives no number for {' and '.join(bad)}"
+            else:
+                row |= network.row({name: v[i] for name, v in outputs.items()}, shape)
+
+
+_Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
+
+
+class _Network:
+    """A model's compiled functions, and tables made of what they give.
+
+    Attributes:
+      loaded: the model and what is known about it.
+      framing: from decoded pictures to pixels.
+      mixes_examples: whether what the model gives for a picture depends on the others of its batch.
+    """
+
+    def __init__(self, loaded: model_dir.LoadedModel):
+        forks.check()
+        self.loaded, self.framing = loaded, loaded.preprocessing.framing
+        modules = [module for _, module in nnx.iter_modules(loaded.model)]
+        self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
+        graphdef, self._state = nnx.split(loaded.model)
+        dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
+        self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
+        self._lock = threading.Lock()
+        self._known: set[tuple] = set()
+        self._columns: dict[bool | None, list[str]] = {}
+
+        def forward(state: nnx.State, images: jax.Array) -> dict[str, Any]:
+            if images.dtype == jnp.uint8:
+                images = loaded.preprocessing.normalise(images, dtype)
+            outputs = nnx.merge(graphdef, state, copy=True)(images)
+            return {k: v for k, v in outputs.items() if k not in _INTERNAL}
+
+        def brief(state: nnx.State, images: jax.Array, landmarks: bool | None) -> dict[str, Any]:
+            outputs = forward(state, images)
+            kept = {k: outputs[k] for k in _trained_outputs(loaded) if k in outputs}
+            if "heatmaps" in outputs and (landmarks or (landmarks is None and not kept)):
+                decode = loaded.arguments.get("decode", "quarter")
+                points, _ = decode_heatmaps(outputs["heatmaps"], decode)
+                height, width = outputs["heatmaps"].shape[1:3]
+                # In parts of the picture, so that its own size need not be known here.
+                kept["landmarks"] = points / jnp.asarray([width, height], points.dtype)
+            return kept
+
+        self._forward = jax.jit(forward)
+        self._brief = jax.jit(brief, static_argnames="landmarks")
+
+    def forward(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
+        """All outputs, on the host."""
+        key = ("forward", batch.shape, batch.dtype)
+        return self._once(key, lambda: self._forward(self._state, batch))
+
+    def brief(self, batch: np.ndarray, landmarks: bool | None) -> dict[str, Any]:
+        """What a table shows, on the host: `landmarks` [B, K, 2] are in parts of the input."""
+        key = ("brief", batch.shape, landmarks)
+        return self._once(key, lambda: self._brief(self._state, batch, landmarks))
+
+    def _once(self, key: tuple, run: Any) -> Any:
+        """Runs a compiled function; of threads that need it first, one compiles it."""
+        if key in self._known:
+            return jax.device_get(run())
+        with self._lock:
+            result = jax.device_get(run())
+            self._known.add(key)
+        return result
+
+    def columns(self, landmarks: bool | None) -> list[str]:
+        """Names of what a table shows.
+
+        Raises:
+          UserError: if that is nothing, or `landmarks` are asked for and there are none.
+        """
+        with self._lock:
+            if landmarks not in self._columns:
+                self._columns[landmarks] = self._find_columns(landmarks)
+            return self._columns[landmarks]
+
+    def _find_columns(self, landmarks: bool | None) -> list[str]:
+        side = self.loaded.preprocessing.image_size
+        images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
+        function = functools.partial(self._brief, landmarks=landmarks)
+        shapes = jax.eval_shape(function, self._state, images)
+        if not shapes or (landmarks and "landmarks" not in shapes):
+            given = ", ".join(sorted(jax.eval_shape(self._forward, self._state, images)))
+            wanted = "landmarks" if landmarks else "expression, valence, arousal or landmarks"
+            raise UserError(
+                f"the model {self.loaded.name} has no head for {wanted} that was trained; it gives "
+                f"{given}: take them with .outputs(batch) of uint8 pictures "
+                f"[B, {side}, {side}, 3]"
+            )
+        blank = {name: np.zeros(shape.shape[1:]) for name, shape in shapes.items()}
+        return list(self.row(blank, (side, side)))
+
+    def row(self, outputs: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str, Any]:
+        """Columns of one picture of `shape` from its outputs."""
+        row: dict[str, Any] = {}
+        if "logits" in outputs:
+            row |= self._expression(outputs["logits"])
+        row |= {k: float(outputs[k]) for k in ("valence", "arousal") if k in outputs}
+        if "landmarks" in outputs:
+            frame = self.framing.frame(*shape)
+            for k, (x, y) in enumerate(self.framing.to_picture(outputs["landmarks"], frame)):
+                row |= {f"x{k}": float(x), f"y{k}": float(y)}
+        return row
+
+    def _expression(self, logits: np.ndarray) -> dict[str, Any]:
+        names = self.loaded.class_names or tuple(str(i) for i in range(len(logits)))
+        exponentials = np.exp(np.float64(logits) - logits.max())
+        probabilities = exponentials / exponentials.sum()
+        best = int(probabilities.argmax())
+        return {
+            "expression": names[best],
+            "confidence": float(probabilities[best]),
+            **{f"p_{name}": float(p) for name, p in zip(names, probabilities, strict=True)},
+        }
+
+
+def _trained_outputs(loaded: model_dir.LoadedModel) -> tuple[str, ...]:
+    """The outputs worth showing: a head that had no labels in training gives noise."""
+    by_label = {"expression": ("logits",), "valence_arousal": ("valence", "arousal")}
+    labels = loaded.provenance.get("trained_for", by_label)
+    return tuple(name for label in by_label if label in labels for name in by_label[label])

@@ -1,0 +1,181 @@
+"""Losses of reliability balancing: anchors apart, embeddings at their class's anchors.
+
+Wasi et al., "ARBEx", 2023, section 3.5, in three variants:
+
+* "paper": as printed. The anchor loss has no lower bound, with the centre loss neither: embedding
+  and anchors can grow together.
+* "official": as the authors' code computes them; not bounded either.
+* "bounded": what the anchor loss wants ends at a margin, and anchors stay within a radius. The
+  default.
+
+Distances come from `models.reliability.anchor_distances`. As all losses here, these are those of
+the global batch, equal on all replicas.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
+from affect_jax.losses.supervised import as_float, global_sum, label_distribution, masked_mean
+
+VARIANTS = ("bounded", "paper", "official")
+
+
+def check_variant(variant: str) -> None:
+    """Raises ConfigError for an unknown variant."""
+    if variant not in VARIANTS:
+        raise ConfigError(
+            f"config.loss.reliability.variant = {variant!r}; {nearest(variant, VARIANTS)}"
+        )
+
+
+def anchor_loss(
+    anchors: jax.Array, *, variant: str = "bounded", margin: float = 1.0, radius: float = 2.0
+) -> jax.Array:
+    """How near the anchors of different classes are to each other, a scalar.
+
+    "bounded": mean of max(0, margin - d / sqrt(D))^2 over pairs of anchors of different classes,
+    and of max(0, |a| / sqrt(D) - radius)^2 over the anchors: the cross-entropy, too, drives them
+    outwards, those that are nobody's nearest above all.
+    "paper": minus the mean squared distance over all pairs of anchors. "official": minus the sum
+    of squared distances over ordered pairs of classes, between anchors of the same index, divided
+    by sqrt(D) K^2.
+
+    Args:
+        anchors: float [N, K, D].
+        variant: one of `VARIANTS`.
+        margin: distance wanted, in units of sqrt(D), which is the root mean square difference of
+            the components; for "bounded" only.
+        radius: norm allowed, in the same units; for "bounded" only. A standardised embedding has
+            1 on average, before the trained scale and bias of its standardisation.
+
+    Raises:
+        ConfigError: for an unknown variant.
+    """
+    check_variant(variant)
+    anchors = as_float(anchors)
+    classes, per_class, features = anchors.shape
+    if variant == "bounded":
+        flat = anchors.reshape(-1, features)
+        squares = _mean_squared_differences(flat)
+        owner = np.repeat(np.arange(classes), per_class)
+        different = owner[:, None] != owner
+        # The root has no gradient at 0; the small number gives it one of 0.
+        distances = jnp.sqrt(jnp.where(different, squares, 1) + 1e-12)
+        short = jnp.maximum(margin - distances, 0)
+        hinge = jnp.sum(jnp.where(different, short * short, 0)) / max(int(different.sum()), 1)
+        norms = jnp.sqrt(jnp.mean(jnp.square(flat), axis=-1) + 1e-12)
+        return hinge + jnp.mean(jnp.square(jnp.maximum(norms - radius, 0)))
+    if variant == "paper":
+        # The mean over ordered pairs of n points is 2 / (n - 1) times their scatter.
+        count = classes * per_class
+        centred = anchors - jnp.mean(anchors, axis=(0, 1))
+        return -2 * jnp.sum(jnp.square(centred)) / max(count - 1, 1)
+    # Over ordered pairs of N points: 2 N times their scatter.
+    centred = anchors - jnp.mean(anchors, axis=0)
+    scale = math.sqrt(features) * per_class**2
+    return -2 * classes * jnp.sum(jnp.square(centred)) / scale
+
+
+def _mean_squared_differences(points: jax.Array) -> jax.Array:
+    """[n, n] from [n, D], in the memory of the result: differences would take D times that."""
+    centred = points - jnp.mean(points, axis=0)  # less is lost where |a|^2 + |b|^2 - 2ab cancels
+    products = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.diagonal(products)
+    return jnp.maximum(squares[:, None] + squares - 2 * products, 0) / points.shape[1]
+
+
+def center_loss(
+    distances: jax.Array,
+    labels: jax.Array,
+    features: int,
+    *,
+    confidence: jax.Array | None = None,
+    variant: str = "bounded",
+    mask: jax.Array | None = None,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Mean over the labelled examples of the distance to the nearest anchor of the true class.
+
+    "paper": min_k d^2. "bounded": the same divided by D. "official": min_k d, times the example's
+    confidence, divided by sqrt(D). With soft labels it is the expectation over the classes. Of
+    equal anchors the first one gets the gradient.
+
+    Args:
+        distances: float [B, N, K] of embeddings to anchors.
+        labels: int [B] or float [B, N], see `losses.label_distribution`.
+        features: D, the length of an embedding.
+        confidence: float [B] of the primary distribution; used by "official" only, which needs it.
+        variant: one of `VARIANTS`.
+        mask: bool [B], False for padding.
+        axis_name: mapped axis of the replicas that share the batch; None: there is one.
+
+    Raises:
+        ConfigError: for an unknown variant.
+        ValueError: for "official" without confidence.
+    """
+    check_variant(variant)
+    if variant == "official" and confidence is None:
+        raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
+    distances = as_float(distances)
+    targets, valid = label_distribution(labels, distances.shape[1])
+    valid = valid if mask is None else valid & mask
+    distances = jnp.where(valid[:, None, None], distances, 1)
+    winner = jnp.argmin(distances, axis=2, keepdims=True)
+    nearest_one = jnp.take_along_axis(distances, winner, axis=2)[:, :, 0]
+    if variant == "official":
+        per_class = nearest_one * confidence[:, None] / math.sqrt(features)
+    else:
+        per_class = jnp.square(nearest_one) / (features if variant == "bounded" else 1)
+    per_class = jnp.where(targets > 0, targets.astype(per_class.dtype) * per_class, 0)
+    return masked_mean(jnp.sum(per_class, axis=1), valid, axis_name)
+
+
+def reliability_report(
+    outputs: dict[str, jax.Array],
+    labels: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+    """What balancing does to a batch, without gradient: scalars of the global batch.
+
+    `confidence_primary` and `confidence_corrected` (means); `correction_changed`: share of the
+    examples whose predicted class differs from the primary one; `correction_better` and
+    `correction_worse`: shares of the labelled examples that became right or wrong by it;
+    `embedding_norm`: mean norm of the embedding as it is compared, behind the standardisation with
+    its trained scale and bias, through which it can grow as the anchors do; with anchors
+    `anchor_norm` and `anchor_norm_max`, and `anchors_never_win`: share of the anchors that are the
+    nearest one of no example of the batch.
+
+    Args:
+        outputs: of a model with `Reliability`, in training mode.
+        labels: int [B] or float [B, N].
+        mask: bool [B], False for padding.
+        axis_name: mapped axis of the replicas that share the batch; None: there is one.
+    """
+    outputs = jax.lax.stop_gradient(outputs)
+    targets, valid = label_distribution(labels, outputs["primary"].shape[1])
+    mask = jnp.ones(valid.shape, bool) if mask is None else mask
+    first, last = (jnp.argmax(outputs[name], axis=1) for name in ("primary", "logits"))
+    truth = jnp.argmax(targets, axis=1)
+    right_before, right_after = first == truth, last == truth
+    report = {
+        "correction_changed": masked_mean(first != last, mask, axis_name),
+        "correction_better": masked_mean(~right_before & right_after, mask & valid, axis_name),
+        "correction_worse": masked_mean(right_before & ~right_after, mask & valid, axis_name),
+    }
+    for name in ("confidence_primary", "confidence_corrected", "embedding_norm"):
+        report[name] = masked_mean(outputs[name], mask, axis_name)
+    if "anchors" in outputs:
+        norms = jnp.sqrt(jnp.sum(jnp.square(outputs["anchors"]), axis=-1))
+        report["anchor_norm"], report["anchor_norm_max"] = jnp.mean(norms), jnp.max(norms)
+        flat = outputs["anchor_distances"].reshape(mask.size, -1)
+        won = jax.nn.one_hot(jnp.argmin(flat, axis=1), flat.shape[1]) * mask[:, None]
+        wins = global_sum(jnp.sum(won, axis=0), axis_name)
+        report["anchors_never_win"] = jnp.mean(wins == 0)
+    return report

@@ -1,0 +1,1 @@
+"""Every figure that the project reports, computed once and nowhere else."""

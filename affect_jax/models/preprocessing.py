@@ -1,0 +1,119 @@
+"""How a picture becomes a network's input, as it is recorded with a model."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from affect_jax.errors import UserError
+from data_pipelines.images import presets
+from data_pipelines.images.framing import CROPS, Framing
+
+SCALE = 255.0
+
+
+def normalise(
+    images: Any, mean: Any, std: Any, scale: float = SCALE, dtype: Any = jnp.float32
+) -> Any:
+    """Network input from uint8 pictures [..., 3]: over `scale`, mean removed, over std."""
+    scaled = jnp.asarray(images, dtype) / jnp.asarray(scale, dtype)
+    return (scaled - jnp.asarray(mean, dtype)) / jnp.asarray(std, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a uint8 RGB picture becomes the network's input.
+
+    `pixels` frames and resizes it to `image_size` on both sides, as evaluation does; `normalise`
+    divides by `scale` and takes (x - mean) / std per channel.
+
+    Attributes:
+      image_size: side of the input.
+      mean, std, scale: of the input; mean and std per channel, RGB.
+      fit: how a picture that is not square gets there: "stretch" scales its sides apart, "cover"
+        takes the largest square in its middle, "contain" the whole on black.
+      margin: only the middle 1 / (1 + margin) of the sides of that is seen.
+      crop: what training cut out of pictures: "landmarks", "box" (a square around them), "auto"
+        (landmarks before the box) or "whole"; pictures without them are taken whole.
+      crop_scale: side of that square over the mean side of the box around the landmarks, or of the
+        box; 0: the model expects another crop, or it is not known.
+    """
+
+    image_size: int
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    scale: float = SCALE
+    fit: str = "stretch"
+    crop_scale: float = 0.0
+    margin: float = 0.0
+    crop: str = "auto"
+
+    def __post_init__(self):
+        if self.fit not in presets.FITS:
+            raise UserError(f"preprocessing.fit is {self.fit!r}; use one of {presets.FITS}")
+        if self.crop not in CROPS:
+            raise UserError(f"preprocessing.crop is {self.crop!r}; use one of {CROPS}")
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        numbers = (*self.mean, *self.std, self.scale, self.crop_scale, self.margin)
+        finite = all(map(math.isfinite, numbers))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
+            raise UserError(
+                "preprocessing needs 3 means and 3 positive deviations, all numbers finite, got "
+                f"{self.mean}, {self.std}, {self.scale}, {self.crop_scale}, {self.margin}"
+            )
+        if self.image_size < 1 or not self.scale > 0 or min(self.crop_scale, self.margin) < 0:
+            raise UserError(
+                "preprocessing needs a positive image_size and scale, and no negative crop_scale "
+                f"or margin, got {self.image_size}, {self.scale}, {self.crop_scale}, {self.margin}"
+            )
+
+    @classmethod
+    def of_config(cls, config: ml_collections.ConfigDict) -> "Preprocessing":
+        """That of a run's evaluation."""
+        section, data = config.model, config.data
+        preset = presets.resolve(data.augment, data.augment_overrides)
+        whole = data.crop == "whole"
+        return cls(
+            image_size=data.image_size,
+            mean=tuple(section.mean),
+            std=tuple(section.std),
+            fit=preset.fit,
+            margin=preset.margin,
+            crop=data.crop,
+            crop_scale=0.0 if whole else float(data.crop_scale or preset.box_scale),
+        )
+
+    @property
+    def framing(self) -> Framing:
+        """From decoded pictures to pixels."""
+        return Framing(self.image_size, self.fit, self.margin, self.crop, self.crop_scale)
+
+    def pixels(
+        self,
+        picture: np.ndarray,
+        landmarks: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """What the network sees of a picture: the same bytes as in evaluation.
+
+        Args:
+          picture: uint8 [H, W, 3] RGB, or [H, W] grey.
+          landmarks: float [68, 2] pixels of the picture, or None.
+          box: float [4], x0, y0, x1, y1, or None.
+
+        Returns:
+          uint8 [image_size, image_size, 3].
+
+        Raises:
+          DecodeError: landmarks or box lie outside the picture.
+        """
+        framing = self.framing
+        return framing.pixels(picture, framing.frame(*picture.shape[:2], landmarks, box))
+
+    def normalise(self, images: Any, dtype: Any = jnp.float32) -> Any:
+        """Network input from uint8 pictures [..., 3]; the size is left as it is."""
+        return normalise(images, self.mean, self.std, self.scale, dtype)

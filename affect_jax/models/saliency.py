@@ -1,0 +1,160 @@
+"""Where in the picture a prediction comes from: class-activation maps and attention rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from affect_jax.errors import UserError
+from affect_jax.models.feature_taps import Tap
+
+Forward = Callable[[jax.Array], dict[str, Any]]
+
+
+def class_activation(
+    forward: Forward, images: jax.Array, classes: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Grad-CAM: the features of the last map, weighted by what each does for the score of a class.
+
+    Selvaraju et al., "Grad-CAM", ICCV 2017: each channel's weight is the mean over all places of
+    the gradient of the class's logit; the weighted sum is cut off below zero. Where a model gives
+    log-probabilities as `logits`, these are the score.
+
+    Args:
+        forward: a model, or a function of one: images -> outputs with `logits` [B, N]. It must show
+            its feature map (`models.tap.feature_map`).
+        images: [B, H, W, 3], the network's input.
+        classes: int [B]; where it is negative, and by default, the predicted ones.
+
+    Returns:
+        (maps [B, h, w], each divided by its maximum, zero where nothing speaks for the class;
+        logits [B, N]).
+
+    Raises:
+        UserError: if the model shows no feature map.
+    """
+    if isinstance(forward, nnx.Module):
+        # Put together anew inside every transformation: a module from outside cannot recompute
+        # its blocks (`remat`) in there.
+        parts = nnx.split(forward)
+
+        def call(x: jax.Array) -> dict[str, Any]:
+            return nnx.merge(*parts, copy=True)(x)
+    else:
+        call = forward
+    with Tap() as survey:
+        # A function of its own: JAX would not trace again what it has traced without the tap.
+        jax.eval_shape(lambda x: call(x), images)
+    if not survey.maps:
+        raise UserError(
+            "this model shows no feature map to draw class activations on; pass its last one "
+            "through affect_jax.models.feature_taps.feature_map"
+        )
+    at = len(survey.maps) - 1
+    last = survey.maps[at]
+
+    def score(shift: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        with Tap(shift, at) as tap:
+            logits = call(images)["logits"]
+        chosen = jnp.argmax(logits, axis=-1)
+        if classes is not None:
+            chosen = jnp.where(classes < 0, chosen, classes)
+        own = jnp.take_along_axis(logits, chosen[:, None], axis=-1)
+        return own.sum(), (tap.maps[at].values, logits)
+
+    zeros = jnp.zeros(last.values.shape, jnp.promote_types(jnp.float32, last.values.dtype))
+    gradient, (values, logits) = jax.grad(score, has_aux=True)(zeros)
+
+    def places(tokens: jax.Array) -> jax.Array:
+        tokens = tokens.reshape(tokens.shape[0], -1, tokens.shape[-1])[:, last.prefix :]
+        return tokens.astype(zeros.dtype)
+
+    weights = places(gradient).mean(axis=1, keepdims=True)
+    maps = jax.nn.relu((places(values) * weights).sum(axis=-1))
+    top = maps.max(axis=-1, keepdims=True)
+    maps = jnp.where(top > 0, maps / jnp.where(top > 0, top, 1.0), 0.0)
+    return maps.reshape(-1, *last.grid), logits
+
+
+def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
+    """The attention of a vision transformer, in the form that `rollout` takes.
+
+    Args:
+        model: with a method `trace(images)` that returns `outputs` and, as `attention`, the weights
+            [B, heads, T, T] of every block after the softmax.
+        images: [B, H, W, 3], the network's input.
+
+    Returns:
+        `attention` [B, depth, T, T], the mean over the heads; `grid` (h, w) of the patches;
+        `prefix`, the number of tokens in front of them; `logits` [B, N].
+
+    Raises:
+        UserError: if the model has no attention to show.
+    """
+    if not hasattr(model, "trace"):
+        raise UserError(
+            f"{type(model).__name__} has no attention between patches to draw a rollout of; for "
+            'any network there is the picture "cam"'
+        )
+    with Tap() as tap:
+        trace = model.trace(images)
+    attention = jnp.stack([weights.mean(axis=1) for weights in trace.attention], axis=1)
+    last = tap.maps[-1]
+    return {
+        "attention": attention,
+        "grid": last.grid,
+        "prefix": last.prefix,
+        "logits": trace.outputs["logits"],
+    }
+
+
+def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np.ndarray:
+    """Attention rollout: how much of the output comes from each patch, through all blocks.
+
+    Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020: the heads are
+    averaged, the shortcut counts as much as the attention, and the blocks are multiplied. The
+    output is the class token, or without one the mean of the patches.
+
+    Args:
+        attention: [B, depth, T, T], the mean over the heads; rows are the tokens that look.
+        grid: (h, w) of the patches, the last h * w of the T tokens.
+        prefix: tokens in front of them; the first is the class token.
+
+    Returns:
+        [B, h, w], each map divided by its maximum.
+
+    Raises:
+        ValueError: if T is not prefix + h * w.
+    """
+    flow = attention_flow(attention)
+    if flow.shape[-1] != prefix + grid[0] * grid[1]:
+        raise ValueError(f"{flow.shape[-1]} tokens are no grid of {grid} after {prefix} others")
+    shares = (flow[:, 0] if prefix else flow.mean(axis=1))[:, prefix:]
+    return (shares / shares.max(axis=1, keepdims=True)).reshape(-1, *grid)
+
+
+def attention_flow(attention: np.ndarray) -> np.ndarray:
+    """[B, T, T]: the shares that the input tokens (columns) have in every token (row) in the end.
+
+    Rows sum to 1. `attention` as in `rollout`.
+    """
+    attention = np.asarray(attention, np.float64)
+    identity = np.eye(attention.shape[-1])
+    flow = np.broadcast_to(identity, attention[:, 0].shape)
+    for block in range(attention.shape[1]):
+        flow = (attention[:, block] + identity) / 2 @ flow
+    return flow
+
+
+def spread_over(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Maps [B, h, w] enlarged to pictures [B, height, width] by cubic interpolation, in [0, 1]."""
+    import cv2
+
+    size = (width, height)
+    grown = [cv2.resize(np.float32(m), size, interpolation=cv2.INTER_CUBIC) for m in maps]
+    return np.clip(np.stack(grown), 0.0, 1.0)

@@ -1,0 +1,1 @@
+"""Weights published by others: their files, names and conversion."""

@@ -1,0 +1,197 @@
+"""What a network from elsewhere expects and gives: normalisation of its input, class names.
+
+Given by the user, told by files of Hugging Face or timm next to the weights, or known of the
+release, in this order.
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from affect_jax.errors import UserError
+from affect_jax.weights.model_dir import Preprocessing
+from affect_jax.weights.released.files import Weights
+from affect_jax.weights.released.spec import Clues, Normalisation, Released
+from data_pipelines.schema import DataError, resolve_classes
+
+log = logging.getLogger(__name__)
+
+PREPROCESSOR_FILE = "preprocessor_config.json"
+CONFIG_FILE = "config.json"
+# What Hugging Face writes where the classes were not named.
+_PLACEHOLDER = re.compile(r"LABEL_\d+")
+
+
+class HubDescription(NamedTuple):
+    """What the files next to the weights tell; empty where they tell nothing.
+
+    Attributes:
+      normalisation: of the input, or None.
+      scale: by which uint8 values are divided.
+      class_names: position = class id.
+      classes_from: the file that names them.
+      model_type: of Hugging Face's `config.json`.
+    """
+
+    normalisation: Normalisation | None = None
+    scale: float = 255.0
+    class_names: tuple[str, ...] = ()
+    classes_from: str = ""
+    model_type: str = ""
+
+
+def read_hub_files(source: pathlib.Path) -> HubDescription:
+    """Reads `preprocessor_config.json` and `config.json` in the folder of a weights file."""
+    config = _json(source.with_name(CONFIG_FILE))
+    normalisation, scale = _hugging_face(_json(source.with_name(PREPROCESSOR_FILE)))
+    pretrained = config.get("pretrained_cfg")  # timm's
+    if normalisation is None and isinstance(pretrained, Mapping):
+        mean, std = _three(pretrained.get("mean")), _three(pretrained.get("std"))
+        if mean and std:
+            normalisation = Normalisation(mean, std, f"pretrained_cfg in {CONFIG_FILE} next to it")
+    return HubDescription(
+        normalisation,
+        scale,
+        _named_classes(config),
+        f"{CONFIG_FILE} next to the weights",
+        str(config.get("model_type") or ""),
+    )
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        log.warning("%s is not read: it is not valid JSON (%s)", path, error)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _three(values: Any) -> tuple[float, ...]:
+    """Three numbers; empty for anything else."""
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        return ()
+    if not all(isinstance(x, int | float) for x in values):
+        return ()
+    return tuple(float(x) for x in values)
+
+
+def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, float]:
+    """Mean and deviation of a `preprocessor_config.json`, and what pixels are divided by."""
+    mean, std = _three(content.get("image_mean")), _three(content.get("image_std"))
+    if content.get("do_normalize") is False:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    if not mean or not std:
+        return None, 255.0
+    factor = content.get("rescale_factor")
+    scale = round(1 / factor, 6) if isinstance(factor, float) and factor > 0 else 255.0
+    if content.get("do_rescale") is False:
+        scale = 1.0
+    return Normalisation(mean, std, f"{PREPROCESSOR_FILE} next to it"), scale
+
+
+def _named_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names of a `config.json`, Hugging Face's or timm's; empty if it names none."""
+    labels = config.get("id2label") or config.get("label_names")
+    if isinstance(labels, Mapping):
+        try:
+            by_id = {int(key): str(name) for key, name in labels.items()}
+        except ValueError:
+            return ()
+        labels = [by_id.get(i, "") for i in range(len(by_id))]
+    if not isinstance(labels, list) or not all(labels):
+        return ()
+    names = [str(name).strip() for name in labels]
+    if all(_PLACEHOLDER.fullmatch(name) for name in names):
+        return ()
+    # ImageNet has two cranes.
+    return tuple(n if names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(names))
+
+
+def given_normalisation(mean: Sequence[float], std: Sequence[float]) -> Normalisation | None:
+    """What the user gives; None if nothing.
+
+    Raises:
+      UserError: for one without the other, or numbers that cannot be of RGB in [0, 1].
+    """
+    if not len(mean) and not len(std):
+        return None
+    if not len(mean) or not len(std):
+        raise UserError("--mean and --std belong together; give both, three numbers each")
+    for name, values in (("mean", mean), ("std", std)):
+        whole = len(values) == 3 and all(0 <= x <= 1 for x in values)
+        if not whole or (name == "std" and not min(values)):
+            listed = ",".join(f"{x:g}" for x in values)
+            hint = "; divide those for 0 to 255 by 255" if max(values) > 1 else ""
+            raise UserError(
+                f"--{name}={listed}: give three numbers for RGB in [0, 1], as 0.485,0.456,0.406"
+                + ("; a deviation is above 0" if name == "std" else "")
+                + hint
+            )
+    return Normalisation(tuple(map(float, mean)), tuple(map(float, std)), "given")
+
+
+def preprocessing_of(
+    released: Released,
+    arguments: Mapping[str, Any],
+    source: pathlib.Path,
+    weights: Weights,
+    hub: HubDescription,
+    given: Normalisation | None,
+) -> tuple[Preprocessing, Normalisation]:
+    """Preprocessing of a converted network, and how its mean and deviation are known.
+
+    The size is the one that position embeddings are made for, if there are such.
+    """
+    own = released.preprocessing
+    found = given or hub.normalisation
+    if found is None and released.normalisation is not None:
+        names = frozenset(weights.state)
+        clues = Clues(source.name, weights.entry, names, hub.model_type)
+        found = released.normalisation(clues)
+    found = found or Normalisation(
+        own.mean, own.std, f"that of the {released.architecture} release"
+    )
+    scale = hub.scale if found is hub.normalisation else own.scale
+    size = arguments.get("image_size", own.image_size)
+    made = dataclasses.replace(own, image_size=size, mean=found.mean, std=found.std, scale=scale)
+    return made, found
+
+
+def class_names_of(
+    released: Released, count: int, classes: str | Sequence[str], hub: HubDescription
+) -> tuple[tuple[str, ...], str]:
+    """Names of the `count` classes of a converted network, and where they come from.
+
+    Raises:
+      UserError: if `classes` are not as many.
+    """
+    if len(classes):
+        try:
+            names = resolve_classes(classes if isinstance(classes, str) else tuple(classes))
+        except DataError as error:
+            raise UserError(str(error).replace("data.classes", "--classes")) from None
+        if len(names) != count:
+            raise UserError(
+                f"--classes names {len(names)} classes ({', '.join(names)}), the network has "
+                f"{count or 'none'}"
+            )
+        return names, "given"
+    if names := released.class_names(count):
+        return names, "the release"
+    if count and len(hub.class_names) == count:
+        return hub.class_names, hub.classes_from
+    if hub.class_names:
+        log.warning(
+            "%s names %d classes, the network has %d: they are left out",
+            hub.classes_from,
+            len(hub.class_names),
+            count,
+        )
+    return (), ""

@@ -1,0 +1,1 @@
+"""From an encoded picture to the pixels of a batch: decode, frame, transform."""

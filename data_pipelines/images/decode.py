@@ -1,0 +1,261 @@
+"""Encoded pictures to RGB (or grey) uint8 arrays: fast for JPEG and PNG, careful for all else.
+
+JPEG is decoded with the accurate cosine transform and smooth chroma, to the very pixels that Pillow
+gives; the coarser settings would save at most 4 %.
+
+Orientation tags are applied, transparency is laid on black, 16-bit samples are cut to 8 and
+CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before
+memory is taken. Whatever cannot be decoded whole raises `DecodeError` with a short reason.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps
+
+from data_pipelines.images import picture_files
+from data_pipelines.schema import DecodeError
+
+MAX_PIXELS = 50_000_000
+_MAX_SIDE = 32767  # OpenCV warps nothing larger
+# Below it libjpeg's other scales (3/8, say) may give as many pixels as the one asked for.
+_LEAST_SIDE = 16
+_HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE))
+_EXIF_BYTES = 1 << 16
+_PNG_END = b"IEND\xaeB`\x82"
+_PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
+# 16-bit grey modes of Pillow; `I` is what it makes of 16-bit PNG files in older releases.
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, grey: bool = False) -> np.ndarray:
+    """Decodes one picture.
+
+    Args:
+      data: the bytes of a JPEG, PNG or any other file that Pillow reads.
+      max_pixels: larger pictures (width x height in the header) are refused.
+      grey: a picture stored in grey comes back as [H, W] instead of [H, W, 3].
+
+    Returns:
+      uint8 [H, W, 3] RGB, or [H, W].
+
+    Raises:
+      DecodeError: empty, truncated, damaged, too large or in an unknown format.
+    """
+    return decode_shrunk(data, lambda height, width: 1, max_pixels=max_pixels, grey=grey).image
+
+
+class Shrunk(NamedTuple):
+    """A picture at 1/k of its size.
+
+    Attributes:
+      image: uint8 [ceil(height / k), ceil(width / k), 3], or without the last axis. Pixel x of the
+        picture lies at (x + 0.5) / k - 0.5 in it, whether or not k divides the sides.
+      k: 1, 2, 4 or 8.
+      height, width: of the picture as it is shown.
+    """
+
+    image: np.ndarray
+    k: int
+    height: int
+    width: int
+
+
+def decode_shrunk(
+    data: bytes,
+    shrink: Callable[[int, int], int],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    grey: bool = False,
+) -> Shrunk:
+    """Decodes one picture at 1/k of its size, averaging the pixels that fall together.
+
+    For training: a picture much larger than the output would alias under bilinear sampling, and
+    takes longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known;
+    for an orientation tag that turns the picture the two may come swapped.
+
+    Raises:
+      DecodeError: as for `decode`.
+    """
+    if not data:
+        raise DecodeError("zero bytes")
+    shrunk = None
+    if data[:2] == b"\xff\xd8":
+        image, shrunk = _decode_jpeg(data, max_pixels, grey, shrink)
+    elif data[:8] == b"\x89PNG\r\n\x1a\n":
+        image = _decode_png(data, max_pixels)
+    else:
+        image = _decode_other(data, max_pixels)
+    if shrunk is None:
+        height, width = image.shape[:2]
+        k = shrink(height, width)
+        shrunk = Shrunk(shrink_by(image, k), k, height, width)
+    if shrunk.image.ndim == 2 and not grey:
+        shrunk = shrunk._replace(image=cv2.cvtColor(shrunk.image, cv2.COLOR_GRAY2RGB))
+    return shrunk
+
+
+def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
+    """Means of k x k pixels of a uint8 picture; the last row and column are repeated to fill."""
+    if k == 1:
+        return image
+    height, width = image.shape[:2]
+    bottom, right = -height % k, -width % k
+    if bottom or right:
+        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    size = (image.shape[1] // k, image.shape[0] // k)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise DecodeError(f"empty picture of {width}x{height}")
+    if max(width, height) > _MAX_SIDE:
+        raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
+    if width * height > max_pixels:
+        raise DecodeError(f"{width}x{height} is more than {max_pixels} pixels (max_pixels)")
+
+
+def _decode_jpeg(
+    data: bytes, max_pixels: int, grey: bool, shrink: Callable[[int, int], int]
+) -> tuple[np.ndarray, Shrunk | None]:
+    """The decoded picture, and what becomes of it where it has been shrunk already."""
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return _decode_other(data, max_pixels), None  # unusual subsampling, or a damaged header
+    _check_size(width, height, max_pixels)
+    if space in ("CMYK", "YCCK"):
+        return _decode_other(data, max_pixels), None
+    wanted, orientation = shrink(height, width), _exif_orientation(data)
+    uneven = height % wanted or width % wanted
+    # Shrinking begins at the corner stored first, which must be the corner shown first.
+    k = 1 if min(height, width) < _LEAST_SIDE or (orientation > 1 and uneven) else wanted
+    options = {"colorspace": "GRAY" if grey and space == "Gray" else "RGB"}
+    if k > 1:
+        # Halving, quartering and so on in the cosine domain is cheaper than decoding whole.
+        options |= {"min_height": -(-height // k), "min_width": -(-width // k)}
+    try:
+        image = simplejpeg.decode_jpeg(data, **options)
+    except ValueError as e:
+        # Surplus bytes between segments harm nothing; a missing end does.
+        if "extraneous bytes" not in str(e):
+            raise DecodeError(f"truncated or damaged JPEG ({e})") from e
+        image = simplejpeg.decode_jpeg(data, strict=False, **options)
+    image = image[..., 0] if options["colorspace"] == "GRAY" else image
+    image = _oriented(image, orientation)
+    if k != wanted:
+        return image, None
+    height, width = (width, height) if orientation >= 5 else (height, width)
+    return image, Shrunk(image, k, height, width)
+
+
+def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise DecodeError("truncated PNG")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    _check_size(width, height, max_pixels)
+    if _PNG_END not in data:  # harmless surplus bytes may follow it
+        raise DecodeError("truncated PNG")
+    plain = depth == 8 and colour in _PNG_COLOUR
+    if plain and not (b"tRNS" in data[:1024] or b"eXIf" in data):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _PNG_COLOUR[colour])
+        if image is not None:
+            return image
+    return _decode_other(data, max_pixels)
+
+
+def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture that Pillow has opened, as `decode` gives its file.
+
+    Returns:
+      uint8 [H, W, 3] RGB, or [H, W] for a picture stored in grey.
+
+    Raises:
+      DecodeError: as for `decode`.
+    """
+    return _of_pillow(lambda: picture, max_pixels)
+
+
+def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
+    if reason := picture_files.fault("", data[:64]):
+        raise DecodeError(reason)
+    return _of_pillow(lambda: Image.open(io.BytesIO(data)), max_pixels)
+
+
+def _of_pillow(open_picture: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
+    try:
+        picture = open_picture()
+        _check_size(*picture.size, max_pixels)
+        picture.load()
+        picture = ImageOps.exif_transpose(picture)
+        return _to_array(picture)
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError as e:
+        raise DecodeError(str(e)) from e
+    except Image.UnidentifiedImageError as e:
+        raise DecodeError("not a picture in a known format") from e
+    # Pillow's readers raise a dozen types on damaged input, `struct.error` and `KeyError` included.
+    except Exception as e:
+        raise DecodeError(f"cannot be decoded ({type(e).__name__}: {e})") from e
+
+
+def _to_array(picture: Image.Image) -> np.ndarray:
+    if picture.mode in _DEEP_MODES:
+        samples = np.asarray(picture).astype(np.int64)
+        shift = 8 if samples.max(initial=0) > 255 else 0
+        return np.clip(samples >> shift, 0, 255).astype(np.uint8)
+    if picture.mode == "F":
+        raise DecodeError("floating-point samples have no stated range; convert to 8 or 16 bits")
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, rgba)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _exif_orientation(data: bytes) -> int:
+    """Orientation tag (1 to 8) of a JPEG; 1 where there is none or where it is damaged."""
+    start = 2
+    # Application segments and comments come first; Exif is one of them, or there is none.
+    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:
+        if data[start + 1] == 0xE1 and data[start + 4 : start + 10] == b"Exif\x00\x00":
+            break
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    else:
+        return 1
+    tiff = data[start + 10 : start + 10 + _EXIF_BYTES]
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (offset,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, offset)
+        for entry in range(offset + 2, offset + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _oriented(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation == 1:
+        return image
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    # Tags 2, 3, 4 mirror x, both, y; 5 to 8 do the same (none, x, both, y) after a transposition.
+    mirror_x = orientation in (2, 3, 6, 7)
+    mirror_y = orientation in (3, 4, 7, 8)
+    image = image[:, ::-1] if mirror_x else image
+    image = image[::-1] if mirror_y else image
+    return np.ascontiguousarray(image)

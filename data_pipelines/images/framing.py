@@ -1,0 +1,207 @@
+"""Which part of a picture fills the output: around landmarks, a box, or the whole picture.
+
+`Framing` is the one way from a decoded picture to the pixels that a network sees, in evaluation
+and in use. Training with random draws warps the picture itself (see `augment`).
+
+Frames are measured between pixel edges (the first pixel spans 0 to 1), landmarks between pixel
+centres (the first pixel is at 0): half a pixel lies between the two.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data_pipelines.images.presets import Params
+from data_pipelines.images.resampling import resample
+from data_pipelines.schema import DataError, DecodeError
+
+CROPS = ("auto", "landmarks", "box", "whole")
+_KEPT_RESOLUTION = 1.3
+
+
+class Frame(NamedTuple):
+    """The part of a picture that fills the output: centre and sides, pixel edges at integers."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def touches(self, height: int, width: int) -> bool:
+        """Whether any part of a picture of this size is in the frame."""
+        across = abs(2 * self.x - width) < self.width + width
+        return across and abs(2 * self.y - height) < self.height + height
+
+    def shrunk(self, k: int) -> "Frame":
+        """The same part of the picture shrunk k times, its first pixel where it was."""
+        return Frame(self.x / k, self.y / k, self.width / k, self.height / k)
+
+
+def check_frame(frame: Frame, height: int, width: int) -> None:
+    """Raises DecodeError unless the frame shows something of a picture of this size."""
+    if not frame.touches(height, width):
+        raise DecodeError("the face's box or landmarks lie outside the picture")
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+    """From a decoded picture to the pixels that a network sees; nothing is drawn at random.
+
+    Attributes:
+      size: side of the output.
+      fit, margin: see `Params`.
+      crop, crop_scale: see `frame_of`; with a scale of 0 the picture is taken whole.
+    """
+
+    size: int
+    fit: str = "cover"
+    margin: float = 0.0
+    crop: str = "auto"
+    crop_scale: float = 0.0
+
+    @classmethod
+    def of(cls, params: Params, size: int, crop: str = "auto", crop_scale: float = 0.0):
+        """The framing of `params`; see `frame_of`."""
+        return cls(size, params.fit, params.margin, crop, crop_scale or params.box_scale)
+
+    def frame(
+        self,
+        height: int,
+        width: int,
+        landmarks: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+    ) -> Frame:
+        """The part of a picture of this size that fills the output, its margin included.
+
+        One around landmarks or a box may miss the picture: see `check_frame`.
+        """
+        params = Params(box_scale=self.crop_scale or 1.0, fit=self.fit)
+        crop = self.crop if self.crop_scale else "whole"
+        return frame_of(height, width, landmarks, box, params, crop)
+
+    def pixels(self, image: np.ndarray, frame: Frame | None = None) -> np.ndarray:
+        """What the network sees of a picture.
+
+        Args:
+          image: uint8 [H, W, 3], or [H, W] grey.
+          frame: of `frame`; default: that of the whole picture.
+
+        Returns:
+          uint8 [size, size, 3].
+
+        Raises:
+          DecodeError: the frame shows nothing of the picture.
+        """
+        frame = frame or self.frame(*image.shape[:2])
+        check_frame(frame, *image.shape[:2])
+        return resample(image, *self._window(frame), self.size)
+
+    def matrix(self, frame: Frame) -> np.ndarray:
+        """float64 [2, 3] from pixels of the picture to pixels of the output."""
+        left, top, width, height = self._window(frame)
+        sx, sy = self.size / width, self.size / height
+        # Pixel centres lie at halves.
+        x, y = (0.5 - left) * sx - 0.5, (0.5 - top) * sy - 0.5
+        return np.array([[sx, 0, x], [0, sy, y]])
+
+    def to_picture(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
+        """Points [..., 2] in parts of the output (0 to 1 from edge to edge) in picture pixels."""
+        left, top, width, height = self._window(frame)
+        return np.array([left, top]) + parts * np.array([width, height]) - 0.5
+
+    def _window(self, frame: Frame) -> tuple[float, float, float, float]:
+        """Left, top, width and height of what is seen: the frame without its margin."""
+        width, height = frame.width / (1 + self.margin), frame.height / (1 + self.margin)
+        return frame.x - width / 2, frame.y - height / 2, width, height
+
+
+def frame_of(
+    height: int,
+    width: int,
+    landmarks: np.ndarray | None,
+    box: np.ndarray | None,
+    params: Params,
+    crop: str = "auto",
+    crop_scale: float = 0.0,
+) -> Frame:
+    """The square around landmarks, box or picture.
+
+    Args:
+      height, width: of the picture.
+      landmarks: float [68, 2] pixels or None; NaN = unknown.
+      box: float [4] or None; NaN = unknown.
+      params: `box_scale` and `fit` are used.
+      crop: `auto` takes landmarks before the box before the whole picture; `landmarks` and `box`
+        take only that, or the whole picture where it is missing; `whole`.
+      crop_scale: overrides `params.box_scale` unless 0.
+
+    Raises:
+      DataError: `crop` is not known.
+    """
+    if crop not in CROPS:
+        raise DataError(f"data.crop is {crop!r}; known: {', '.join(CROPS)}")
+    edges = None
+    if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
+        low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5
+        edges = (*low.tolist(), *high.tolist())
+    elif crop in ("auto", "box") and box is not None and np.isfinite(box).all():
+        edges = tuple(box.tolist())
+    if edges is not None:
+        side = (edges[2] - edges[0] + edges[3] - edges[1]) / 2 * (crop_scale or params.box_scale)
+        if side > 0:
+            return Frame((edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2, side, side)
+    if params.fit == "stretch":
+        return Frame(width / 2, height / 2, width, height)
+    side = min(height, width) if params.fit == "cover" else max(height, width)
+    return Frame(width / 2, height / 2, side, side)
+
+
+def halving(frame: Frame, target: float) -> int:
+    """By how much a picture may be shrunk before its frame is taken: 1, 2, 4 or 8.
+
+    Args:
+      frame: on the picture as it is.
+      target: pixels of output that the frame's side fills.
+    """
+    times = int(min(frame.width, frame.height) / target)
+    return 1 if times < 2 else min(1 << times.bit_length() - 1, 8)
+
+
+def cut_to_reach(
+    image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
+) -> tuple[np.ndarray, np.ndarray | None, Frame]:
+    """Cuts away what no draw can show and shrinks the rest to 1.3 x the output's resolution.
+
+    Args:
+      image, landmarks, frame: of the decoded picture; the frame touches it.
+      params: bounds of the augmentation.
+      target: pixels of output that the frame's side fills.
+
+    Returns:
+      picture, landmarks and frame in the new coordinates; a copy, for keeping.
+    """
+    # A turned square reaches further by cos + sin of its angle; zooming out and moving add to it.
+    turn = math.radians(min(abs(params.rotation), 45.0))
+    room = 1 + 2 * params.translation
+    reach = (math.cos(turn) + math.sin(turn)) * room / (1 - params.scale) / 2
+    height, width = image.shape[:2]
+    left = max(math.floor(frame.x - reach * frame.width) - 1, 0)
+    top = max(math.floor(frame.y - reach * frame.height) - 1, 0)
+    right = min(math.ceil(frame.x + reach * frame.width) + 1, width)
+    bottom = min(math.ceil(frame.y + reach * frame.height) + 1, height)
+    cut = image[top:bottom, left:right]
+    zoom = _KEPT_RESOLUTION * target / min(frame.width, frame.height)
+    size = (right - left, bottom - top)
+    if zoom < 1:
+        size = tuple(max(round(zoom * n), 1) for n in size)
+        cut = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)
+    else:
+        cut = cut.copy()
+    sx, sy = size[0] / (right - left), size[1] / (bottom - top)
+    frame = Frame((frame.x - left) * sx, (frame.y - top) * sy, frame.width * sx, frame.height * sy)
+    if landmarks is not None:
+        landmarks = (landmarks + 0.5 - [left, top]) * [sx, sy] - 0.5
+    return cut, landmarks, frame

@@ -1,0 +1,1 @@
+"""From sources to batches: sampling order, reading, worker processes."""

@@ -1,0 +1,213 @@
+"""The order of the training examples: plain shuffle, inverse frequency, per-epoch refinement.
+
+Refinement sampling is ARBEx's (Wasi et al., 2023): every epoch up to 512 pictures of each video or
+person are pooled, and 500 of each class are taken from the pool, topped up by repetition.
+
+An order is a pure function of (seed, epoch), so every process computes it without talking. The
+stream of all epochs is cut into global batches; a process takes a fixed part of each batch. Class
+lists are dealt out over the places of a batch before they are mixed, so that with 2, 4, 8 ...
+processes each takes the same number of every class in an epoch (one more or less), and the global
+batches are the same for any number of processes.
+"""
+
+import functools
+import threading
+
+import numpy as np
+
+from data_pipelines.schema import DataError
+
+SAMPLINGS = ("shuffle", "refine", "inverse_frequency")
+
+
+def _generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, purpose))))
+
+
+def refinement_pool(
+    groups: np.ndarray, usable: np.ndarray, per_group: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Up to `per_group` randomly chosen usable records of each group.
+
+    Args:
+      groups: int [n]; a record of group -1 is always in the pool.
+      usable: int [m] records to choose from.
+      per_group: limit.
+      rng: is advanced.
+
+    Returns:
+      int64 [p] record numbers, in random order within a group.
+    """
+    group = groups[usable].astype(np.uint64)
+    # Group in the high bits and noise in the low ones: one sort shuffles inside groups.
+    key = (group << np.uint64(40)) | (rng.integers(0, 1 << 40, len(usable), np.uint64))
+    # Stable: in millions of records some keys are equal, and every host must order them alike.
+    order = np.argsort(key, kind="stable")
+    del key
+    group = group[order]
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]]) if len(group) else group
+    rank = np.arange(len(group)) - np.repeat(starts, np.diff(np.r_[starts, len(group)]))
+    single = groups[usable[order]] < 0
+    return usable[order[(rank < per_group) | single]]
+
+
+def repeat_to(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` of the members in random order: each as often as any other, one more or less."""
+    rounds = -(-count // len(members))
+    if rounds == 1:
+        return rng.permutation(members)[:count]
+    return np.concatenate([rng.permutation(members) for _ in range(rounds)])[:count]
+
+
+def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) -> np.ndarray:
+    """Mixes entries such that each keeps its lane.
+
+    Entry i of the stream (counting from `start`) belongs to lane (start + i) % lanes; within a lane
+    the order is random. A lane therefore sees every class of a class-sorted list in proportion.
+    """
+    lane = (start + np.arange(len(entries))) % lanes
+    places = np.argsort(lane, kind="stable")
+    mixed = np.empty_like(entries)
+    mixed[places] = entries[np.lexsort((rng.random(len(entries)), lane))]
+    return mixed
+
+
+@functools.lru_cache(maxsize=8)
+def lane_order(batch_size: int) -> np.ndarray:
+    """Lane of each place of a batch (int64 [batch_size]).
+
+    Lanes that agree modulo H fill one of H equal parts, for every H = 2, 4, 8, ... that divides
+    the batch size.
+    """
+    order = np.arange(batch_size)
+    block = batch_size
+    while block % 2 == 0:
+        # Even entries of each block go to its first half, odd ones to its second.
+        pairs = order.reshape(-1, block // 2, 2)
+        order = np.ascontiguousarray(pairs.transpose(0, 2, 1)).reshape(-1)
+        block //= 2
+    return order
+
+
+class Plan:
+    """Which record stands at each position of the endless training stream.
+
+    Args:
+      labels: int [n] class ids, -1 = unknown.
+      groups: int [n] video or person, -1 = unknown.
+      sampling: `shuffle` (every record once an epoch), `refine`, or `inverse_frequency` (as many
+        draws as labelled records, the same number of each class).
+      seed: non-negative.
+      batch_size: global.
+      per_group, per_class: of refinement sampling.
+
+    Attributes:
+      length: positions in an epoch.
+
+    Raises:
+      DataError: unknown sampling, no labelled record, or a batch larger than an epoch.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        groups: np.ndarray,
+        *,
+        sampling: str = "shuffle",
+        seed: int = 0,
+        batch_size: int,
+        per_group: int = 512,
+        per_class: int = 500,
+    ):
+        if sampling not in SAMPLINGS:
+            raise DataError(f"data.sampling is {sampling!r}; known: {', '.join(SAMPLINGS)}")
+        if per_group < 1 or per_class < 1:
+            raise DataError("data.refine: per_group and per_class must be at least 1")
+        self.labels, self.groups = np.asarray(labels), np.asarray(groups)
+        self.sampling, self.seed, self.batch_size = sampling, seed, batch_size
+        self._per_group, self._per_class = per_group, per_class
+        self._classes = np.unique(self.labels[self.labels >= 0])
+        if sampling != "shuffle" and not len(self._classes):
+            raise DataError(f"data.sampling={sampling} needs expression labels; there are none")
+        self.length = {
+            "shuffle": len(self.labels),
+            "refine": per_class * len(self._classes),
+            "inverse_frequency": int((self.labels >= 0).sum()),
+        }[sampling]
+        if batch_size > self.length:
+            raise DataError(
+                f"batch_size {batch_size} is larger than an epoch of {self.length} examples "
+                f"(data.sampling={sampling}); take a smaller one"
+            )
+        self._orders: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_orders")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._orders, self._lock = {}, threading.Lock()
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Record numbers of one epoch (int64 [length])."""
+        with self._lock:  # threads that wait need this very epoch
+            if epoch not in self._orders:
+                for old in [e for e in self._orders if e < epoch - 1]:
+                    del self._orders[old]
+                self._orders[epoch] = self._compute(epoch)
+            return self._orders[epoch]
+
+    def _compute(self, epoch: int) -> np.ndarray:
+        rng = _generator(self.seed, epoch, 0)
+        if self.sampling == "shuffle":
+            return rng.permutation(self.length)
+        if self.sampling == "refine":
+            usable = np.flatnonzero(self.labels >= 0)
+            pool = refinement_pool(self.groups, usable, self._per_group, rng)
+            counts = [self._per_class] * len(self._classes)
+        else:
+            pool = np.flatnonzero(self.labels >= 0)
+            share, extra = divmod(self.length, len(self._classes))
+            # The classes that get one more change from epoch to epoch.
+            counts = [
+                share + ((c + epoch) % len(self._classes) < extra)
+                for c in range(len(self._classes))
+            ]
+        pool_labels = self.labels[pool]
+        entries = []
+        for label, count in zip(self._classes, counts, strict=True):
+            members = pool[pool_labels == label]
+            if not len(members):  # the limit of a large group kept a rare class out
+                members = np.flatnonzero(self.labels == label)
+            entries.append(repeat_to(members, count, rng))
+        return deal(np.concatenate(entries), epoch * self.length, self.batch_size, rng)
+
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Epoch, place in the epoch and record of positions of the stream (int64 [k] each)."""
+        epochs, places = np.divmod(positions, self.length)
+        records = np.empty(len(positions), np.int64)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            records[here] = self.order(int(epoch))[places[here]]
+        return epochs, places, records
+
+    def batch_positions(self, step: int, shard_index: int = 0, shard_count: int = 1) -> np.ndarray:
+        """Positions of the stream that process `shard_index` takes at a step (int64 [k])."""
+        part = self.batch_size // shard_count
+        lanes = lane_order(self.batch_size)[shard_index * part : (shard_index + 1) * part]
+        return step * self.batch_size + lanes.astype(np.int64)
+
+    def class_counts(self, epoch: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Examples of each class in an epoch, and different records among them.
+
+        Returns:
+          two int64 [num_classes].
+        """
+        order = self.order(epoch)
+
+        def count(records: np.ndarray) -> np.ndarray:
+            labels = self.labels[records]
+            return np.bincount(labels[labels >= 0], minlength=num_classes)
+
+        return count(order), count(np.unique(order))

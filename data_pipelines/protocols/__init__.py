@@ -1,0 +1,1 @@
+"""Who may be in which split: persons, folds, exclusion, leakage."""

@@ -1,0 +1,1 @@
+"""Where raw examples come from: manifests, folders, prepared sets, synthetic faces."""

@@ -1,0 +1,146 @@
+"""Lines of a CSV or JSONL manifest to rows; column names are checked, cells are not."""
+
+import csv
+import json
+import os
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from data_pipelines.schema import DataError, shorten
+from data_pipelines.sources.manifest_rows import BadRow
+
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_ZIP = b"PK\x03\x04"  # what an .xlsx file is
+_OLD_EXCEL = b"\xd0\xcf\x11\xe0"
+_AS_UTF8 = 'save it as UTF-8 (in Excel: "CSV UTF-8")'
+
+
+def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
+
+    Column names are stripped and lower-cased. UTF-8 is read, with or without a byte order mark, and
+    UTF-16 with one; so is Excel's first line `sep=;`. A line that is no JSON object, or has more or
+    fewer cells than the header, comes as `BadRow`; empty cells at the end do not count.
+
+    Raises:
+      DataError: the file is missing, is no text, has no header, names a column twice, or is one
+        JSON array.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise DataError(f"data.manifest: there is no file {path}")
+    try:
+        with open(path, encoding=_encoding(path), newline="") as file:
+            if path.suffix.lower() in _JSON_SUFFIXES:
+                yield from _json_rows(file, path)
+            else:
+                yield from _csv_rows(file, path)
+    except UnicodeError as e:
+        raise DataError(f"{path} is not UTF-8 text ({e}); {_AS_UTF8}") from e
+    except csv.Error as e:
+        raise DataError(f"{path} is no readable CSV ({e})") from e
+
+
+def _encoding(path: pathlib.Path) -> str:
+    """`utf-16` by its mark, else `utf-8-sig`; complains about what is no text."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if head.startswith((_ZIP, _OLD_EXCEL)):
+        raise DataError(f'{path} is an Excel workbook; in Excel, save it as "CSV UTF-8"')
+    if head.startswith(_UTF16):
+        return "utf-16"
+    if b"\0" in head:
+        raise DataError(
+            f"{path} holds zero bytes: UTF-16 without a byte order mark, or no text; {_AS_UTF8}"
+        )
+    return "utf-8-sig"
+
+
+def _json_rows(
+    file: Iterable[str], path: pathlib.Path
+) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    begun = False
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        if line.lstrip().startswith("[") and not begun:
+            raise DataError(
+                f"{path} is one JSON array; write one object a line "
+                '(pandas: to_json(path, orient="records", lines=True))'
+            )
+        begun = True
+        try:
+            row = json.loads(line, object_pairs_hook=_Pairs)
+        except json.JSONDecodeError as e:
+            yield number, BadRow(f"no JSON ({e.msg} at column {e.colno})")
+            continue
+        if not isinstance(row, _Pairs):
+            yield number, BadRow("not a JSON object; each line must be one")
+            continue
+        names = [str(k).strip().lower() for k, _ in row]
+        _check_names(names, f"{path}:{number}")
+        yield number, {n: _plain(v) for n, (_, v) in zip(names, row, strict=True)}
+
+
+class _Pairs(list):
+    """The pairs of a JSON object, in which a name may stand twice."""
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value whose inner objects are dictionaries."""
+    if isinstance(value, _Pairs):
+        return {k: _plain(v) for k, v in value}
+    return [_plain(v) for v in value] if isinstance(value, list) else value
+
+
+def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    header, before = _next_line(file, 0)
+    # Excel's own way to state the delimiter.
+    stated = re.fullmatch(r'"?sep=(.)"?[\s;,]*', header, re.IGNORECASE)
+    if stated:
+        header, before = _next_line(file, before)
+    if not header.strip():
+        raise DataError(f"{path} is empty; a manifest starts with a header such as path,expression")
+    delimiter = stated[1] if stated else max(",;\t", key=header.count)
+    names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter))]
+    if "path" not in names:
+        listed = shorten(", ".join(names))
+        raise DataError(f"{path} has no column `path`; its columns are {listed}")
+    _check_names(names, str(path))
+    least = max(i for i, n in enumerate(names, 1) if n)  # columns without a name may be absent
+    reader = csv.reader(file, delimiter=delimiter)
+    for cells in reader:
+        number = reader.line_num + before
+        if not any(c.strip() for c in cells):
+            continue  # an empty line, or what Excel leaves below a table
+        if len(cells) < least or any(c.strip() for c in cells[len(names) :]):
+            yield number, BadRow(f"{len(cells)} cells where the header has {len(names)}")
+            continue
+        yield number, dict(zip(names, cells, strict=False))
+
+
+def _next_line(file, number: int) -> tuple[str, int]:
+    """The next line that is not empty, and its number, after line `number`."""
+    while (line := file.readline()) and not line.strip():
+        number += 1
+    return line, number + 1
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    """Refuses a column that stands twice; columns without a name are of no account.
+
+    Raises:
+      DataError: naming the columns.
+    """
+    twice = [n for n, count in Counter(names).items() if count > 1 and n]
+    if twice:
+        listed = shorten(", ".join(names))
+        raise DataError(
+            f"{where}: column {', '.join(twice)} stands more than once (capitals and spaces around "
+            f"a name do not count); the columns are {listed}. Remove or rename all but "
+            "one"
+        )

@@ -1,0 +1,267 @@
+"""Rows of a manifest, each checked on its own: its file, its numbers, its spelling."""
+
+import contextlib
+import math
+import os
+import pathlib
+import re
+import stat
+import sys
+import unicodedata
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_pipelines.images import landmark_checks, picture_files
+from data_pipelines.protocols import split_names
+from data_pipelines.protocols.persons import NAME_COLUMNS, WHO_COLUMNS
+from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, shorten
+
+GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
+VIDEO_COLUMNS = ("video", "clip")
+ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+COLUMNS = (
+    *("path", "expression", "valence", "arousal", "landmarks", "box", *BOX_COLUMNS),
+    *(*WHO_COLUMNS, "video", "clip", "group", "frame", "split", *ATTRIBUTE_COLUMNS),
+)
+# What str() makes of an empty cell of pandas, NumPy or SQL. Not "NA": JAFFE has a person NA.
+_NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
+MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
+# An unknown expression, as spreadsheets and data frames write it.
+_UNKNOWN = frozenset(["", "-1", "nan", "null", "n/a", "na", "<na>"])
+_ID = re.compile(r"[+-]?\d+(\.0*)?")
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+class BadRow(Exception):
+    """A row cannot be used; the message is the reason."""
+
+    def __init__(self, reason: str):
+        super().__init__(shorten(reason))
+
+
+class Row(NamedTuple):
+    """One row, checked on its own.
+
+    Attributes:
+      path: as written, or as the file is called on this system (`a\\b.jpg` for `a/b.jpg`).
+      file: absolute path without links in it; two rows of one picture have the same.
+      expression: still as written, ids without zeros (`1` for `1.0`); None = unknown.
+      split: of `persons`, or `split_names.EVALUATION`; -1 = none.
+      person: who is on it; `names` are the cells of `persons.NAME_COLUMNS` ('' where empty).
+    """
+
+    number: int
+    path: str
+    file: str
+    expression: str | None
+    valence: float
+    arousal: float
+    landmarks: np.ndarray | None
+    box: np.ndarray | None
+    person: str | None
+    group: str | None
+    video: str | None
+    frame: float | None
+    split: int
+    attributes: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def parse_row(
+    number: int, path: str, row: dict[str, Any], root: pathlib.Path, folders: dict[str, str]
+) -> Row:
+    """Checks one row of a file.
+
+    Args:
+      number: its line.
+      path: of the picture, as written; relative to `root`.
+      row: column -> value.
+      root: folder that relative paths refer to.
+      folders: folder -> its path without links; filled here, for the rows to come.
+
+    Raises:
+      BadRow: it cannot be used, with the reason.
+    """
+    if not path:
+        raise BadRow("the path is empty")
+    text = _name(row.get("split"))
+    split = split_names.split_of_cell(text) if text else MISSING_ID
+    if split is None:
+        raise BadRow(f"unknown split {text!r}; known: train, validation, test")
+    names = {name: _name(row.get(name)) for name in NAME_COLUMNS}
+    video = _first(names, VIDEO_COLUMNS)
+    path, size, file = _find(path, root, folders)
+    parsed = Row(
+        number=number,
+        path=path,
+        file=file,
+        expression=expression_token(row.get("expression")),
+        valence=_affect(row, "valence"),
+        arousal=_affect(row, "arousal"),
+        landmarks=_landmarks(row),
+        box=_box(row),
+        person=_first(names, WHO_COLUMNS),
+        group=_first(names, GROUP_COLUMNS),
+        video=video,
+        frame=_number(row.get("frame"), "frame") if video else None,
+        split=split,
+        attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
+        names=tuple(names.values()),
+    )
+    if size == 0:
+        raise BadRow("zero bytes")
+    if reason := picture_files.fault(path, _head(file, path)):
+        raise BadRow(reason)
+    return parsed
+
+
+def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, int, str]:
+    """A picture's path as this system spells it, its size in bytes, and `Row.file`.
+
+    Raises:
+      BadRow: there is no such file.
+    """
+    first: BadRow | None = None
+    for spelling in _spellings(path):
+        full = os.path.join(root, spelling)
+        try:
+            found = os.lstat(full)
+            linked = stat.S_ISLNK(found.st_mode)
+            if linked:
+                found = os.stat(full)
+        except (OSError, ValueError) as e:
+            first = first or BadRow(f"missing file ({getattr(e, 'strerror', None) or e})")
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            raise BadRow("this is a folder, not a picture")
+        if linked:
+            return spelling, found.st_size, os.path.realpath(full)
+        folder, name = os.path.split(full)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return spelling, found.st_size, os.path.join(folders[folder], name)
+    assert first is not None
+    raise first
+
+
+def _spellings(path: str) -> list[str]:
+    """A path, and what its file may be called where it is not found: Windows and macOS differ."""
+    spellings = [path, path.replace("\\", "/")]
+    if not path.isascii():
+        forms = [unicodedata.normalize(form, spellings[1]) for form in ("NFC", "NFD")]
+        spellings += forms
+    return list(dict.fromkeys(spellings))
+
+
+def _head(file: str, path: str) -> bytes:
+    """First bytes of a file whose ending does not say that it can be read; nothing of others."""
+    if os.path.splitext(path)[1].lower() in picture_files.IMAGE_SUFFIXES:
+        return b""
+    with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
+        return opened.read(64)
+    return b""
+
+
+def _is_empty(value: Any) -> bool:
+    # NaN is how Python writes an empty cell of a data frame into JSON lines.
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+def _text(value: Any) -> str:
+    if _is_empty(value):
+        return ""
+    # Interned: millions of frames repeat a few names.
+    return sys.intern(str(value).strip())
+
+
+def _name(value: Any) -> str:
+    """A name; "" where the cell says in the words of some tool that there is none."""
+    text = _text(value)
+    return "" if text in _NO_NAME else text
+
+
+def _first(names: dict[str, str], columns: tuple[str, ...]) -> str | None:
+    return next((names[c] for c in columns if names[c]), None)
+
+
+def expression_token(value: Any) -> str | None:
+    """An expression cell as text; None where it is unknown.
+
+    Raises:
+      BadRow: a number that is no class id.
+    """
+    text = _text(value)
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1].strip()
+    if _ID.fullmatch(text):
+        text = str(int(text.partition(".")[0]))
+    elif _NUMBER.fullmatch(text):
+        raise BadRow(f"expression {text!r} is neither a class name nor a whole number")
+    return None if text.lower() in _UNKNOWN else sys.intern(text)
+
+
+def _number(value: Any, what: str) -> float | None:
+    if _is_empty(value):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        comma = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
+        hint = "; write a point instead of the comma" if comma else ""
+        raise BadRow(f"{what} {value!r} is not a number{hint}") from None
+    if not math.isfinite(number):
+        raise BadRow(f"{what} is {value}; leave the cell empty where it is unknown")
+    return number
+
+
+def _affect(row: dict[str, Any], what: str) -> float:
+    number = _number(row.get(what), what)
+    if number is None or number == MISSING_VA:
+        return math.nan
+    if not -1 <= number <= 1:
+        raise BadRow(f"{what} {number:g} is outside [-1, 1]")
+    return number
+
+
+def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
+    if _is_empty(value):
+        return None
+    # Plain numbers, JSON lists and Python's print of one differ only in separators.
+    cells = [c for c in re.split(r"[\s,;()\[\]'\"]+", str(value)) if c]
+    if not cells:
+        return None
+    if len(cells) != count:
+        raise BadRow(f"{what} holds {len(cells)} numbers instead of {count}")
+    with contextlib.suppress(ValueError):  # all at once: landmarks are 136 numbers a row
+        numbers = np.array([float(c) for c in cells], np.float32)
+        if np.isfinite(numbers).all():
+            return numbers
+    return np.array([_number(c, what) for c in cells], np.float32)
+
+
+def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
+    points = _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks")
+    if points is not None and (reason := landmark_checks.landmark_fault(points.reshape(-1, 2))):
+        raise BadRow(reason)
+    return points
+
+
+def _box(row: dict[str, Any]) -> np.ndarray | None:
+    value = row.get("box")
+    if _is_empty(value) and not all(_is_empty(row.get(c)) for c in BOX_COLUMNS):
+        value = [row.get(c) for c in BOX_COLUMNS]
+    box = _numbers(value, 4, "box")
+    if box is not None and (reason := landmark_checks.box_fault(box)):
+        raise BadRow(reason)
+    return box
+
+
+def is_id(token: str) -> bool:
+    """Whether an expression is written as a number."""
+    return _ID.fullmatch(token) is not None

@@ -1,0 +1,163 @@
+"""Pictures that a table names more than once: repeated, contradictory, or with several faces.
+
+Rows name the same picture if their paths lead to the same file, in whatever spelling: `a.jpg`,
+`./a.jpg`, its absolute path, a link to it. Of rows that agree in everything, one is kept. Rows
+that disagree are all left out: none can be trusted. Rows whose boxes or landmarks lie apart are
+different faces, and are all kept.
+"""
+
+import logging
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data_pipelines.protocols.persons import SPLIT_NAMES
+from data_pipelines.sources.manifest_rows import Row
+
+log = logging.getLogger(__name__)
+
+_SAME_FACE = 0.5  # intersection over union of two boxes
+_SHOWN = 5
+
+
+def without_repeats(
+    rows: list[Row],
+    expression: np.ndarray,
+    class_names: Sequence[str],
+    bad: list[tuple[int, str, str]],
+    name: str,
+) -> tuple[list[Row], np.ndarray]:
+    """The rows that are left, and their class ids.
+
+    Args:
+      rows: checked rows.
+      expression: int [n] their class ids.
+      class_names: names of the classes.
+      bad: (row, path, reason) of rows that are left out; contradictory ones are added.
+      name: of the data, for messages.
+    """
+    keep = np.ones(len(rows), bool)
+    repeats = []
+    for places in _same_pictures(rows):
+        for face in _faces(rows, places):
+            first, *others = face
+            reasons = {i: _difference(rows, expression, class_names, i, first) for i in others}
+            contradicting = [i for i in others if reasons[i]]
+            if contradicting:
+                reasons[first] = _difference(rows, expression, class_names, first, contradicting[0])
+                agreeing = reasons[first]
+                for i in face:
+                    keep[i] = False
+                    bad.append((rows[i].number, rows[i].path, reasons[i] or agreeing))
+            else:
+                keep[others] = False
+                repeats += others
+    if repeats:
+        log.warning(
+            "%s: %d rows repeat another row and are left out (%s)",
+            name,
+            len(repeats),
+            ", ".join(_place(rows[i]) for i in repeats[:_SHOWN]),
+        )
+    bad.sort(key=lambda b: b[0])
+    kept = [row for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
+    return kept, expression[keep]
+
+
+def _same_pictures(rows: list[Row]) -> Iterator[list[int]]:
+    """Positions of the rows of each picture that more than one row names."""
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        by_name[_folded(row.file)].append(i)
+    for places in by_name.values():
+        if len(places) > 1:
+            by_file: dict[object, list[int]] = defaultdict(list)
+            same = len({rows[i].file for i in places}) == 1
+            for i in places:
+                by_file[0 if same else _identity(rows[i].file)].append(i)
+            yield from (found for found in by_file.values() if len(found) > 1)
+
+
+def _folded(file: str) -> str:
+    """A path as a file system that does not tell capitals apart would call it."""
+    file = os.path.normpath(file)
+    return (file if file.isascii() else unicodedata.normalize("NFC", file)).casefold()
+
+
+def _identity(file: str) -> object:
+    """What two spellings of one file have in common."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return file
+    return found.st_dev, found.st_ino
+
+
+def _faces(rows: list[Row], places: list[int]) -> list[list[int]]:
+    """The rows of one picture, gathered by the face they are of."""
+    faces: list[tuple[np.ndarray | None, list[int]]] = []
+    for i in places:
+        box = _extent(rows[i])
+        for other, members in faces:
+            if box is None or other is None or _overlap(box, other) >= _SAME_FACE:
+                members.append(i)
+                break
+        else:
+            faces.append((box, [i]))
+    return [members for _, members in faces]
+
+
+def _extent(row: Row) -> np.ndarray | None:
+    if row.box is not None:
+        return row.box
+    if row.landmarks is None:
+        return None
+    points = row.landmarks.reshape(-1, 2)
+    return np.concatenate([points.min(0), points.max(0)])
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+    areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
+    shared = float(np.prod(sides))
+    return shared / max(areas - shared, 1e-9)
+
+
+def _difference(
+    rows: list[Row], expression: np.ndarray, class_names: Sequence[str], i: int, other: int
+) -> str:
+    """What row i says otherwise than another row of the same picture; empty for nothing."""
+    a, b = rows[i], rows[other]
+    names = [class_names[expression[k]] if expression[k] >= 0 else None for k in (i, other)]
+    fields = {
+        "expression": names,
+        "split": [SPLIT_NAMES[r.split] if r.split >= 0 else None for r in (a, b)],
+        "person": [a.person, b.person],
+        "valence": [a.valence, b.valence],
+        "arousal": [a.arousal, b.arousal],
+        "group": [a.group, b.group],
+        "video": [a.video, b.video],
+        "frame": [a.frame, b.frame],
+        "attributes": [a.attributes, b.attributes],
+    }
+    for field, (mine, theirs) in fields.items():
+        if mine != theirs and not (mine != mine and theirs != theirs):  # NaN is NaN
+            said = ["empty" if v is None or v != v else str(v) for v in (mine, theirs)]
+            return (
+                f"{_place(b)} is the same picture with {field} {said[1]}, not {said[0]}; keep one"
+            )
+    for field in ("landmarks", "box"):
+        mine, theirs = getattr(a, field), getattr(b, field)
+        if (mine is None) != (theirs is None) or (
+            mine is not None and not np.array_equal(mine, theirs)
+        ):
+            return f"{_place(b)} is the same face with another {field}; keep one"
+    return ""
+
+
+def _place(row: Row) -> str:
+    return f"row {row.number}" if row.number else row.path

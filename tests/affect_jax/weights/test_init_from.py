@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+
+from affect_jax import models, weights
+from affect_jax.errors import UserError
+from affect_jax.models.state import take_apart
+from affect_jax.weights import load_run, model_dir
+
+TRUNK = {"width": 16, "depth": 1, "stacks": 1, "landmarks": 3}
+EMOFAN = {**TRUNK, "emotion_blocks": 1}
+
+
+def arrays(model):
+    _, params, stats = take_apart(model)
+    return {**params, **{f"stats:{path}": value for path, value in stats.items()}}
+
+
+def save(path, name, arguments, seed=1):
+    model = models.create(name, **arguments, seed=seed)
+    model(np.random.default_rng(seed).random((2, 16, 16, 3), np.float32))  # moves the statistics
+    model_dir.save_model(
+        path, name, arguments, model, preprocessing=model_dir.Preprocessing(image_size=16)
+    )
+    return arrays(model)
+
+
+def test_a_fan_directory_fills_the_trunk_of_an_emofan(tmp_path):
+    source = save(tmp_path / "fan", "fan", {**TRUNK, "pool": "max"})
+    model = models.create("emofan", **EMOFAN)
+    before = arrays(model)
+    report = weights.init_from(model, tmp_path / "fan")
+    after = arrays(model)
+    for path, value in after.items():
+        key = path.replace("fan/", "", 1)
+        wanted = source[key] if "fan/" in path else before[path]
+        np.testing.assert_array_equal(value, wanted)
+    assert len(report.loaded) == len(source)
+    assert not report.skipped
+    assert report.missing
+    assert all(path.startswith("emotion/") for path in report.missing)
+    assert not model.emotion.norm.use_running_average  # the mode is the caller's
+
+
+def test_a_head_for_other_classes_keeps_its_fresh_values(tmp_path):
+    source = save(tmp_path / "model", "resnet18", {"width": 4, "n_expression": 8})
+    model = models.create("resnet18", width=4, n_expression=5)
+    fresh = arrays(model)
+    report = weights.init_from(model, tmp_path / "model")
+    assert set(report.skipped) == {"head/kernel", "head/bias"} == set(report.missing)
+    assert "(32, 8) in the source, (32, 5) in the model" in str(report)
+    for path, value in arrays(model).items():
+        wanted = fresh[path] if path.startswith("head/") else source[path]
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_differences_are_errors_unless_allowed_by_name(tmp_path):
+    save(tmp_path / "fan", "fan", {**TRUNK, "stacks": 2, "pool": "max"})
+    model = models.create("emofan", **EMOFAN)
+    before = arrays(model)
+    message = (
+        r"built with stacks=2, the model with stacks=1.*(?s:.*)feature_bridge/bias .*: only in"
+    )
+    with pytest.raises(UserError, match=message):
+        weights.init_from(model, tmp_path / "fan")
+    for path, value in arrays(model).items():
+        np.testing.assert_array_equal(value, before[path])
+    bridges = ["fan/stacks/0/feature_bridge", "fan/stacks/0/heatmap_bridge"]
+    report = weights.init_from(model, tmp_path / "fan", allow=[*bridges, "fan/stacks/1"])
+    assert report.skipped["fan/stacks/0/heatmap_bridge/kernel"] == "not in the model"
+    assert "fan/stem_conv/kernel" in report.loaded
+
+
+def test_the_pooling_of_the_trunk_must_agree():
+    source = models.create("fan", **TRUNK, pool="avg")
+    model = models.create("emofan", **EMOFAN)
+    with pytest.raises(UserError, match="built with pool='avg', the model with pool='max'"):
+        weights.init_from(model, source)
+    assert weights.init_from(model, source, allow=["pool"]).loaded
+
+
+@pytest.mark.parametrize("setting", [{"width": 32}, {"depth": 2}, {"stacks": 2}])
+def test_another_size_of_the_trunk_is_named(setting):
+    name, value = next(iter(setting.items()))
+    source = models.create("fan", **TRUNK | setting, pool="max")
+    message = (
+        f"the given model \\(built with {name}={value}, the model with {name}={TRUNK[name]}\\)"
+    )
+    with pytest.raises(UserError, match=message):
+        weights.init_from(models.create("emofan", **EMOFAN), source)
+
+
+def test_the_trunk_gives_the_heatmaps_of_the_detector_it_came_from():
+    source = models.create("fan", **TRUNK, pool="max", seed=3)
+    images = np.random.default_rng(0).random((2, 16, 16, 3), np.float32)
+    source(images)  # moves the statistics
+    source.eval()
+    model = models.create("emofan", **EMOFAN)
+    weights.init_from(model, source)
+    model.eval()
+    wanted, got = source(images)["heatmaps"], model(images)["heatmaps"]
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(model.fan(images)["features"][-1], source(images)["features"][-1])
+
+
+def test_a_smaller_source_of_the_same_class_is_an_error():
+    source = models.create("fan", **TRUNK)
+    model = models.create("fan", **{**TRUNK, "stacks": 2})
+    with pytest.raises(UserError, match="only in the model"):
+        weights.init_from(model, source)
+
+
+def test_a_source_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        weights.init_from(models.create("fan", **TRUNK), tmp_path / "weights.npz")
+
+
+def test_unrelated_models_are_refused():
+    with pytest.raises(UserError, match="is a FAN; it fits neither a ResNet nor one of its parts"):
+        weights.init_from(models.create("resnet18", width=4), models.create("fan", **TRUNK))
+
+
+POSTER = {"input_size": 16, "image_width": 4, "image_stages": (1, 1, 1), "landmark_width": 2,
+          "landmark_stages": (0, 0, 0), "dims": (2, 4, 8), "windows": (4, 2, 1),
+          "heads": (1, 2, 2), "embedding": 16, "vit_depth": 1}  # fmt: skip
+
+
+def test_parts_at_any_depth_start_from_models_of_their_own(tmp_path):
+    sizes = {"width": 4, "stage_sizes": (1, 1, 1), "input_size": 16}
+    image = save(tmp_path / "image", "ir50", sizes)
+    sizes = {"width": 2, "stage_sizes": (0, 0, 0), "input_size": 16}
+    landmark = save(tmp_path / "landmark", "mobilefacenet", sizes)
+    model = models.create("arbex", backbone=POSTER)
+    fresh = arrays(model)
+    paths = f"{tmp_path / 'image'}, {tmp_path / 'landmark'}"
+    load_run.initialise_from(model, paths, (), mapper=None)
+    for path, value in arrays(model).items():
+        wanted = fresh[path]
+        for part, source in (("image_net", image), ("landmark_net", landmark)):
+            key = path.replace(f"backbone/{part}/", "")
+            wanted = source[key] if key != path else wanted
+        np.testing.assert_array_equal(value, wanted)
+
+
+def test_a_classifier_gives_its_features_and_keeps_its_last_layer():
+    source = models.create("poster_v2", **POSTER, n_expression=5, seed=1)
+    model = models.create("arbex", backbone=POSTER)
+    report = weights.init_from(model, source)
+    assert set(report.skipped) == {"backbone/head/kernel", "backbone/head/bias"}
+    given = arrays(source)
+    for path, value in arrays(model.backbone).items():
+        np.testing.assert_array_equal(value, given[path])
+
+
+def test_counters_of_the_source_stay_where_they_are():
+    own = {"params": {"w": np.zeros(2)}, "stats": {"steps": np.zeros(()), "mean": np.zeros(2)}}
+    given = {"params": {"w": np.ones(2)}, "stats": {"steps": np.array(450.0), "mean": np.ones(2)}}
+    for source in (given, {**given, "stats": {"mean": np.ones(2)}}):
+        merged, report = weights.merge(own, source, counters={"steps"})
+        assert merged["stats"]["steps"] == 0 and merged["stats"]["mean"][0] == 1
+        assert report.missing == ["steps"]

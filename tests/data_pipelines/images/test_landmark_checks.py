@@ -1,0 +1,176 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.images import landmark_checks
+from data_pipelines.loading.pipeline import Pipeline
+from data_pipelines.schema import TooManyBadRecords
+from data_pipelines.sources.make import ManifestSource
+from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
+
+RNG = np.random.default_rng(3)
+FACE = RNG.uniform((20, 15), (44, 50), (68, 2)).astype(np.float32)
+MISSING = FACE.copy()
+MISSING[5:8] = 0
+CODED = np.where(np.arange(68)[:, None] < 27, -1, FACE)
+POINTS = {
+    "fractions": (FACE / 64, r"landmarks lie in 0\.\.1; give pixels"),
+    "fractions around the centre": ((FACE - 32) / 64, r"landmarks lie in 0\.\.1; give pixels"),
+    "zero": (FACE * 0, r"all landmarks are \(0, 0\)"),
+    "equal": (FACE * 0 + 7, r"all landmarks are \(7, 7\)"),
+    "minus one": (FACE * 0 - 1, r"all landmarks are \(-1, -1\)"),
+    "tiny": (FACE / 30 + 9, r"landmarks span only 0\.\d+ x 1\.\d+ pixels"),
+    "flat": (FACE * (1, 0.01), r"landmarks span only \d+\.\d x 0\.3\d* pixels"),
+    "some missing": (MISSING, r"3 of the landmarks are \(0, 0\)"),
+    "some minus one": (CODED, r"27 of the landmarks are \(-1, -1\)"),
+}
+BOXES = {
+    "fractions": ("0.2 0.1 0.7 0.9", r"lies in 0\.\.1; give pixels"),
+    "the whole as fractions": ("0 0 1 1", r"lies in 0\.\.1; give pixels"),
+    "no area": ("10 10 10 30", "has no area"),
+    "turned": ("30 30 10 10", "has no area"),
+    "x, y, width, height": ("30 30 20 25", "has no area; it is x0, y0, x1, y1, not width"),
+    "zero": ("0 0 0 0", "has no area; leave the cell empty where unknown"),
+    "minus one": ("-1 -1 -1 -1", "has no area; leave the cell empty where unknown"),
+    "tiny": ("10 10 10.5 30", r"is only 0\.5 x 20 pixels"),
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def source(header, cell):
+        for k in range(20):
+            (tmp_path / f"{k}.jpg").write_bytes(encode(smooth(64, 64)))
+        rows = [[f"{k}.jpg", ("sad", "happy")[k % 2], cell if k == 19 else ""] for k in range(20)]
+        write_csv(tmp_path / "m.csv", header, rows)
+        return ManifestSource(tmp_path / "m.csv")
+
+    return source
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_landmarks_of_no_face_are_bad_rows(read, name):
+    points, reason = POINTS[name]
+    source = read(("path", "expression", "landmarks"), " ".join(map(str, points.ravel())))
+    ((row, path, found),) = source.bad_rows
+    assert (row, path) == (21, "19.jpg") and re.search(reason, found), found
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_boxes_of_no_face_are_bad_rows(read, name):
+    text, reason = BOXES[name]
+    ((row, path, found),) = read(("path", "expression", "box"), text).bad_rows
+    assert (row, path) == (21, "19.jpg") and re.search(reason, found), found
+
+
+def test_sound_marks_are_none_of_these():
+    assert landmark_checks.landmark_fault(FACE) == landmark_checks.landmark_fault(FACE - 30) == ""
+    assert landmark_checks.landmark_fault(np.full((68, 2), np.nan)) == ""
+    assert (
+        landmark_checks.box_fault(np.float32([0, 1, 2, 3]))
+        == landmark_checks.box_fault(np.full(4, np.nan))
+        == ""
+    )
+    # A face at the border, and a box that reaches over it, are cut there.
+    assert landmark_checks.fault(FACE - (25, 0), None, 64, 64) == ""
+    assert landmark_checks.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
+    # Generous boxes: of a face that fills the picture, and of one in its corner.
+    assert landmark_checks.fault(None, np.float32([-20, -20, 84, 84]), 64, 64) == ""
+    assert landmark_checks.fault(None, np.float32([-18, -18, 40, 40]), 64, 64) == ""
+    assert (
+        landmark_checks.fault(FACE / 30, None, 3, 3) == ""
+    )  # of a picture of 3 pixels, all is small
+
+
+class Marked(Listed):
+    """Twenty pictures of which number 7 has the given landmarks or box."""
+
+    def __init__(self, picture, points=None, box=None):
+        landmarks = np.tile(FACE, (20, 1, 1)) if points is not None else None
+        super().__init__([picture] * 20, landmarks=landmarks)
+        self.points, self.box = points, box
+
+    def __getitem__(self, i):
+        record = super().__getitem__(i)
+        if i == 7 and self.points is not None:
+            record["landmarks"] = np.asarray(self.points, np.float32)
+        if self.box is not None:
+            record["box"] = np.float32(self.box if i == 7 else [20, 15, 44, 50])
+        return record
+
+
+def evaluate(source, size=32, **options):
+    with Pipeline(source, batch_size=20, image_size=size, train=False, **options) as pipeline:
+        return next(iter(pipeline)), pipeline.bad_records.names
+
+
+@pytest.mark.parametrize("side", [64, 512])
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        (FACE + 64, "68 of 68 landmarks lie outside the picture, which is 64x64 pixels"),
+        (FACE * 2.2, "landmarks lie outside the picture"),
+        (FACE - (40, 0), "landmarks lie outside the picture"),
+        (FACE / 64, "landmarks lie in 0..1"),
+        (FACE * 0, "all landmarks are (0, 0)"),
+    ],
+)
+def test_landmarks_that_do_not_fit_the_picture_are_bad_records(side, points, reason):
+    scale = side / 64  # the large picture is shrunk while it is decoded
+    if reason.startswith(("68", "landmarks lie outside")):
+        points = points * scale
+    source = Marked(encode(smooth(side, side)), points)
+    source.landmarks *= scale
+    batch, bad = evaluate(source)
+    assert np.flatnonzero(~batch["mask"]).tolist() == [7]
+    assert reason.replace("64x64", f"{side}x{side}") in bad["picture 7"]
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ([70, 10, 90, 30], "most of the face's box [70.0, 10.0, 90.0, 30.0] lies outside"),
+        ([-60, 0, 20, 64], "lies outside the picture, which is 64x64 pixels"),
+        ([0, 0, 128, 128], "lies outside"),
+        ([0.2, 0.2, 0.8, 0.8], "lies in 0..1"),
+    ],
+)
+def test_boxes_that_do_not_fit_the_picture_are_bad_records(box, reason):
+    picture = encode(smooth(64, 64))
+    batch, bad = evaluate(Marked(picture, box=box))
+    assert np.flatnonzero(~batch["mask"]).tolist() == [7] and reason in bad["picture 7"]
+    # Where the box is not used, it does not matter.
+    assert evaluate(Marked(picture, box=box), crop="whole")[0]["mask"].all()
+    assert evaluate(Marked(picture, FACE, box))[0]["mask"].all()
+    assert not evaluate(Marked(picture, FACE, box), crop="box")[0]["mask"][7]
+
+
+def test_too_many_of_them_stop_the_run():
+    source = Marked(encode(smooth(64, 64)), FACE)
+    source.landmarks += 64
+    with pytest.raises(TooManyBadRecords, match="lie outside the picture"):
+        evaluate(source)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("size", [32, 8])
+def test_marks_are_pixels_of_the_upright_picture(orientation, size):
+    upright = smooth(61, 91, 1)
+    stored = Image.fromarray(upright)
+    if orientation > 1:
+        # `transpose` with the inverse of what the tag asks for.
+        inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]
+        stored = stored.transpose(inverse)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = Marked(encode(stored, quality=98, exif=exif.tobytes()), FACE)
+    straight = Marked(encode(upright, "PNG"), FACE)
+    turned, expected = (evaluate(s, size=size)[0] for s in (source, straight))
+    np.testing.assert_allclose(turned["landmarks"], expected["landmarks"], atol=1e-4)
+    difference = turned["image"].astype(int) - expected["image"]
+    assert np.abs(difference).mean() < 3
+    with_box = [Marked(s.images[0], box=[20, 15, 44, 50]) for s in (source, straight)]
+    turned, expected = (evaluate(s, size=size)[0]["image"].astype(int) for s in with_box)
+    assert np.abs(turned - expected).mean() < 3
