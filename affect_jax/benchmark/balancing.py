@@ -18,7 +18,7 @@ from flax import nnx
 
 from affect_jax.losses import reliability as losses
 from affect_jax.losses import supervised
-from affect_jax.metrics.base import ClassificationStatistics
+from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
 from affect_jax.models.state import current_stats, take_apart

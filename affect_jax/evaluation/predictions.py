@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from affect_jax.metrics.base import landmark_errors
+from affect_jax.metrics.landmarks import landmark_errors
 from affect_jax.runtime import write_atomically
 
 ARRAYS_FILE = "predictions.npz"

@@ -18,15 +18,14 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation import predictions
 from affect_jax.experiments import runs
-from affect_jax.metrics.base import (
-    ClassificationStatistics,
-    LandmarkStatistics,
-    RegressionStatistics,
-)
+from affect_jax.metrics import spread
+from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.landmarks import LandmarkStatistics
+from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.report import comparison
 from affect_jax.report.figures import confusion as confusion_lib
 from affect_jax.report.figures import style
-from affect_jax.runtime import parallel
+from affect_jax.runtime import parallel, tables
 from affect_jax.training import final_test, loop
 from data_pipelines.sources import cache, folds, make
 
@@ -229,7 +228,7 @@ def write_report(
     ]
     if not_run := [fold for fold, o in outcomes.items() if o.status == runs.OPEN]:
         problems.append(f"{len(not_run)} of {len(planned)} folds are not finished yet")
-    head, body, lines = ["", *map(comparison.label, columns)], [], []
+    head, body, lines = ["", *map(tables.label, columns)], [], []
     for fold, values in figures.items():
         lines.append({"fold": fold, "seconds": outcomes[fold].seconds, **_tests(values)})
         body.append([f"fold {fold}", *_cells(columns, values)])
@@ -243,13 +242,11 @@ def write_report(
         pictures = _write_pooled(result, parts, folder, config.eval.min_count)
         images = runtime.count_images(*_images(planned, parts))
         title = f"{len(figures)} of {len(planned)} folds, no person in two, {images}"
-        page = comparison.page(
-            title, [("Test persons of each fold", head, body)], problems, pictures
-        )
+        page = tables.page(title, [("Test persons of each fold", head, body)], problems, pictures)
         runtime.write_atomically(folder / "table.md", page.encode())
-        comparison.write_csv(folder / "table.csv", lines)
+        tables.write_csv(folder / "table.csv", lines)
         plain = [[cell.strip("*") for cell in line] for line in body]
-        print(f"\n{title}\n\n{comparison.fixed(head, plain)}\n", flush=True)
+        print(f"\n{title}\n\n{tables.fixed(head, plain)}\n", flush=True)
     for problem in problems:
         log.warning("%s", problem)
     log.info("report: %s", folder)
@@ -269,7 +266,7 @@ def _over_folds(figures: dict[int, dict[str, float]]) -> dict[str, dict[str, flo
     """`mean` and `sd` of the figures that every fold has: a score that few folds have, for want of
     classes with enough test pictures, is no score of the others."""
     common = set.intersection(*(set(_tests(f)) for f in figures.values()))
-    spreads = {c: comparison.Spread.of([f[c] for f in figures.values()]) for c in common}
+    spreads = {c: spread.Spread.of([f[c] for f in figures.values()]) for c in common}
     return {name: {c: getattr(s, name) for c, s in spreads.items()} for name in ("mean", "sd")}
 
 
@@ -278,7 +275,7 @@ def _tests(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _cells(columns: list[str], values: dict[str, float]) -> list[str]:
-    return [comparison.number(c, values.get(c, np.nan)) for c in columns]
+    return [tables.number(c, values.get(c, np.nan)) for c in columns]
 
 
 def _write_pooled(
@@ -304,7 +301,7 @@ def _write_pooled(
                     line[name] = float(part["valence_arousal"][i, d])
                     line[f"{name}_predicted"] = float(part["valence_arousal_predicted"][i, d])
             lines.append(line)
-    comparison.write_csv(folder / "predictions.csv", lines)
+    tables.write_csv(folder / "predictions.csv", lines)
     if result.confusion is None or not result.confusion.any():
         return []
     names = next(iter(parts.values()))["class_names"].tolist()
@@ -312,7 +309,7 @@ def _write_pooled(
         {"true": name, **dict(zip(names, row, strict=True))}
         for name, row in zip(names, result.confusion.tolist(), strict=True)
     ]
-    comparison.write_csv(folder / "confusion.csv", rows)
+    tables.write_csv(folder / "confusion.csv", rows)
     true = np.concatenate([p["expression"] for p in parts.values()])
     probabilities = np.concatenate([p["probabilities"] for p in parts.values()])
     true = np.where(np.isfinite(probabilities).all(1), true, -1)
@@ -331,7 +328,7 @@ def _write_folds(planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:
                 {"fold": fold, "split": split, "person": person, "pictures": int(n)}
                 for person, n in zip(people.tolist(), counts, strict=True)
             ]
-    comparison.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
+    tables.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
 
 
 def _write_final(result: Result, planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:

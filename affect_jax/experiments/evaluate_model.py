@@ -20,10 +20,11 @@ from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluator as evaluator_lib
 from affect_jax.evaluation.evaluator import Evaluation, Evaluator
 from affect_jax.evaluation.results import record
+from affect_jax.experiments import evaluate_run
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems.base import System
-from affect_jax.systems.fan import landmarks_of
+from affect_jax.systems.objective import landmarks_of
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.schema import NUM_LANDMARKS
 
@@ -65,7 +66,7 @@ def evaluate_any(
                 f"config.init_from = {config.init_from!r}, but {workdir} holds a run, whose own "
                 "checkpoints are evaluated; name another --workdir for the results of that model"
             )
-        return evaluator_lib.evaluate_workdir(config, workdir)
+        return evaluate_run.evaluate_workdir(config, workdir)
     if not config.init_from:
         where = "no --workdir is given" if workdir is None else f"{workdir} is no workdir of a run"
         raise ConfigError(

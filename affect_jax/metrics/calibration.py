@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from affect_jax.metrics.base import ECE_BINS, ClassificationStatistics
+from affect_jax.metrics.classification import ECE_BINS, ClassificationStatistics
 
 _LEAST, _MOST = 0.05, 20.0
 _TINY = float(np.finfo(np.float32).tiny)

@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from affect_jax.metrics.base import ClassificationStatistics, MetricSet
+from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.classification import ClassificationStatistics
 
 _PRIMARY = ("accuracy", "balanced_accuracy", "f1_macro", "nll", "ece")
 

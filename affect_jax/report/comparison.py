@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,68 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from affect_jax.metrics.spread import CONFIDENCE, Difference, Spread, paired_difference
 from affect_jax.report.figures import style
 from affect_jax.runtime import write_atomically
-from affect_jax.runtime.tables import describe
+from affect_jax.runtime.tables import Table, fixed, label, number, page, write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FOLDER = "report"
-CONFIDENCE = 0.95
 
 Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
-Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
-
-
-class Spread(NamedTuple):
-    """A figure over several runs: mean, standard deviation (n - 1; NaN for one run), count."""
-
-    mean: float
-    sd: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of numbers, which must not be none; NaN where any is NaN."""
-        array = np.asarray(values, np.float64)
-        if array.size == 0:
-            return cls(math.nan, math.nan, 0)
-        sd = float(array.std(ddof=1)) if array.size > 1 else math.nan
-        return cls(float(array.mean()), sd, array.size)
-
-
-class Difference(NamedTuple):
-    """Mean of paired differences, with the ends of its confidence interval (NaN for one pair)."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out; one without width, up to rounding, tells nothing."""
-        wide = self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
-        return wide and (self.low > 0 or self.high < 0)
-
-
-def paired_difference(
-    a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
-) -> Difference:
-    """a - b over the keys (seeds) that both have, with Student's t interval of the mean.
-
-    Differences that are all equal have an interval of no width.
-    """
-    from scipy import stats  # slow to import
-
-    both = sorted(a.keys() & b.keys())
-    spread = Spread.of([a[k] - b[k] for k in both])
-    if spread.n < 2:
-        return Difference(spread.mean, math.nan, math.nan, spread.n)
-    half = stats.t.ppf((1 + confidence) / 2, spread.n - 1) * spread.sd / math.sqrt(spread.n)
-    return Difference(spread.mean, spread.mean - half, spread.mean + half, spread.n)
 
 
 class Grid(NamedTuple):
@@ -213,24 +161,6 @@ def _of_seeds(by_seed: Mapping[int, Mapping[str, float]], name: str) -> dict[int
     return {s: float(f[name]) for s, f in by_seed.items() if f.get(name) is not None}
 
 
-def label(column: str) -> str:
-    """A metric's name for a table's head, with its split where that is not test."""
-    split, _, name = column.rpartition("/")
-    group, text, higher = describe(name)
-    if group in ("Valence", "Arousal"):
-        text = f"{group.lower()} {text}"
-    arrow = {True: " ↑", False: " ↓", None: ""}[higher]
-    return f"{split.replace('_', ' ')} {text}{arrow}".strip()
-
-
-def number(column: str, value: float, sign: bool = False) -> str:
-    """A metric's value with its usual digits; a dash for NaN."""
-    if math.isnan(value):
-        return "-"
-    digits = 4 if column.rpartition("/")[2].startswith("nme") else 3
-    return f"{value:{'+' if sign else ''}.{digits}f}"
-
-
 def _spread(column: str, spread: Spread) -> str:
     if spread.n == 0:
         return "-"
@@ -307,35 +237,6 @@ def text(compared: Comparison) -> str:
     return "\n\n".join([*parts, *compared.problems])
 
 
-def fixed(head: list[str], body: list[list[str]]) -> str:
-    """A table in fixed width."""
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [head, *body]
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
-
-
-def page(
-    title: str, tables: Sequence[Table], problems: Sequence[str] = (), pictures: Sequence[str] = ()
-) -> str:
-    """Tables, what is missing from them and pictures (files beside it) as a Markdown document."""
-    parts = [f"# {title}"]
-    for heading, head, body in tables:
-        rule = "|---|" + "---:|" * (len(head) - 1)
-        lines = ["| " + " | ".join(line) + " |" for line in [head, *body]]
-        parts.append("\n".join([f"{heading}:", "", lines[0], rule, *lines[1:]]))
-    if problems:
-        parts.append("Not in the table:\n\n" + "\n".join(f"* {p}" for p in problems))
-    parts += [f"![{name}]({name})" for name in pictures]
-    return "\n\n".join(parts) + "\n"
-
-
 def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list[Path]:
     """Writes `table.md`, `table.csv` and, with `pictures`, `rows.png`, `differences.png` and
     `curves.png`, as far as there is something to draw.
@@ -392,24 +293,6 @@ def _columns_of(difference: Difference) -> dict[str, float]:
 def write_cells(workdir: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
     """Writes `cells.csv`, one line a run."""
     return write_csv(Path(workdir) / FOLDER / "cells.csv", lines)
-
-
-def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes lines with all the columns that any of them has; NaN and absent values are empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: _cell(v) for k, v in line.items()} for line in lines)
-    write_atomically(path, out.getvalue().encode())
-    return path
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return value
 
 
 def _has_intervals(compared: Comparison) -> bool:

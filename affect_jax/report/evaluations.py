@@ -15,8 +15,9 @@ import numpy as np
 from affect_jax import config as config_lib
 from affect_jax.batches import place_of
 from affect_jax.evaluation import predictions
-from affect_jax.report.build import FOLDER, Source
+from affect_jax.report.build import Source
 from affect_jax.report.figures import confusion, style
+from affect_jax.report.run import FOLDER
 from affect_jax.runtime import swap_folder, write_atomically
 
 EVALUATIONS_FOLDER = f"{FOLDER}/evaluations"

@@ -19,7 +19,7 @@ from affect_jax.runtime import count_images, duration, results_table
 from affect_jax.runtime.tables import Results, table_rows
 
 if TYPE_CHECKING:
-    from affect_jax.report.build import Run
+    from affect_jax.report.run import Run
 
 NOTICE = (
     "This model reads what a face shows, not what a person feels. Displays of emotion and their "

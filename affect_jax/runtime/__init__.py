@@ -4,6 +4,7 @@ Nothing here knows about devices or models; the training loop hands over numbers
 several processes only the main one (`is_main`) writes or shows anything.
 """
 
+from affect_jax.runtime.files import swap_folder, write_atomically
 from affect_jax.runtime.logs import quiet_orbax, setup_logging
 from affect_jax.runtime.metric_writer import (
     EVALUATIONS_FILE,
@@ -11,8 +12,6 @@ from affect_jax.runtime.metric_writer import (
     NOT_METRICS,
     MetricWriter,
     read_metrics,
-    swap_folder,
-    write_atomically,
 )
 from affect_jax.runtime.progress import Progress, Throughput, duration
 from affect_jax.runtime.tables import count_images, higher_is_better, results_table

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affect_jax.runtime.files import write_atomically
 
 Results = Mapping[str, Mapping[str, float | None]]
 
@@ -205,3 +213,71 @@ def _markdown(header: list[str], body: list[list[str]]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     return "\n".join([line(header), "|---|" + "---:|" * (len(header) - 1), *map(line, body)])
+
+
+Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
+
+
+def label(column: str) -> str:
+    """A metric's name for a table's head, with its split where that is not test."""
+    split, _, name = column.rpartition("/")
+    group, text, higher = describe(name)
+    if group in ("Valence", "Arousal"):
+        text = f"{group.lower()} {text}"
+    arrow = {True: " ↑", False: " ↓", None: ""}[higher]
+    return f"{split.replace('_', ' ')} {text}{arrow}".strip()
+
+
+def number(column: str, value: float, sign: bool = False) -> str:
+    """A metric's value with its usual digits; a dash for NaN."""
+    if math.isnan(value):
+        return "-"
+    digits = 4 if column.rpartition("/")[2].startswith("nme") else 3
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def fixed(head: list[str], body: list[list[str]]) -> str:
+    """A table in fixed width."""
+    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [head, *body]
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join(lines)
+
+
+def page(
+    title: str, tables: Sequence[Table], problems: Sequence[str] = (), pictures: Sequence[str] = ()
+) -> str:
+    """Tables, what is missing from them and pictures (files beside it) as a Markdown document."""
+    parts = [f"# {title}"]
+    for heading, head, body in tables:
+        rule = "|---|" + "---:|" * (len(head) - 1)
+        lines = ["| " + " | ".join(line) + " |" for line in [head, *body]]
+        parts.append("\n".join([f"{heading}:", "", lines[0], rule, *lines[1:]]))
+    if problems:
+        parts.append("Not in the table:\n\n" + "\n".join(f"* {p}" for p in problems))
+    parts += [f"![{name}]({name})" for name in pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes lines with all the columns that any of them has; NaN and absent values are empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: _cell(v) for k, v in line.items()} for line in lines)
+    write_atomically(path, out.getvalue().encode())
+    return path
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return value

@@ -14,11 +14,11 @@ from affect_jax.config import ConfigError, flatten
 from affect_jax.errors import nearest
 from affect_jax.losses import supervised as losses
 from affect_jax.metrics.reliability import ReliabilityStatistics
+from affect_jax.models import state
 from affect_jax.models.layers import BatchNorm
 from affect_jax.models.reliability import SETTINGS, settings_of
 from affect_jax.models.state import take_apart
 from affect_jax.systems.arbex import check_loss
-from affect_jax.training import optim
 from data_pipelines.schema import LABELS
 
 log = logging.getLogger(__name__)
@@ -42,23 +42,6 @@ class Phase:
     start: int
     learning_rate: float | None = None
     synthetic: bool = False
-
-
-def need_outputs(
-    outputs: dict[str, jax.Array], names: tuple[str, ...], key: str
-) -> list[jax.Array]:
-    """The outputs of these names.
-
-    Raises:
-      ConfigError: the model lacks one that `config.loss.<key>` needs.
-    """
-    missing = [name for name in names if name not in outputs]
-    if missing:
-        raise ConfigError(
-            f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
-            f"{', '.join(sorted(outputs))}"
-        )
-    return [outputs[name] for name in names]
 
 
 class System:
@@ -183,7 +166,7 @@ class System:
     def _check_freeze(self, model: nnx.Module) -> None:
         paths = list(take_apart(model)[1])
         for pattern in self.config.optimizer.freeze:
-            if not any(optim.matches((pattern,), path) for path in paths):
+            if not any(state.matches((pattern,), path) for path in paths):
                 raise ConfigError(
                     f"config.optimizer.freeze: no parameter starts with {pattern!r}; "
                     + nearest(pattern, paths)
@@ -199,7 +182,7 @@ class System:
 
     def trainable(self, path: str, phase: Phase) -> bool:
         """Whether the parameter at `path` is trained in `phase`."""
-        return not optim.matches(self.config.optimizer.freeze, path)
+        return not state.matches(self.config.optimizer.freeze, path)
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
         """Puts the parts that train into training mode.
@@ -209,7 +192,7 @@ class System:
         model.train()
         for path, module in nnx.iter_modules(model):
             name = "/".join(map(str, (*path, "scale")))
-            if isinstance(module, BatchNorm) and optim.matches(self.config.optimizer.freeze, name):
+            if isinstance(module, BatchNorm) and state.matches(self.config.optimizer.freeze, name):
                 module.eval()
 
     def mixes(self, phase: Phase) -> bool:

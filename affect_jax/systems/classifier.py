@@ -11,7 +11,7 @@ import ml_collections
 
 from affect_jax.config import ConfigError
 from affect_jax.systems.base import Phase, System
-from affect_jax.systems.emofan import Terms, emofan_loss, learnt
+from affect_jax.systems.objective import Terms, emofan_loss, learnt
 
 
 class ClassifierSystem(System):

@@ -8,43 +8,8 @@ import jax
 import ml_collections
 
 from affect_jax.config import ConfigError
-from affect_jax.losses import supervised
-from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels, render_heatmaps
-from affect_jax.systems.base import Phase, System, need_outputs
-
-
-def landmark_loss(
-    outputs: dict[str, jax.Array],
-    batch: dict[str, jax.Array],
-    *,
-    config: ml_collections.ConfigDict,
-    axis_name: str | None,
-) -> jax.Array:
-    """Heatmap regression of the landmark trunk, every stack supervised; 0 without landmarks.
-
-    Args:
-        outputs: `stack_heatmaps`, a tuple of [B, h, h, 68].
-        batch: `landmarks` [B, 68, 2] in pixels of `image` [B, H, H, 3] (NaN: missing), `mask`.
-        config: `loss.heatmap_sigma` in heatmap pixels.
-    """
-    (stacks,) = need_outputs(outputs, ("stack_heatmaps",), "heatmap_weight")
-    targets, visible = render_heatmaps(
-        batch["landmarks"],
-        stacks[0].shape[1],
-        config.loss.heatmap_sigma,
-        image_size=batch["image"].shape[1],
-    )
-    return supervised.heatmap_loss(
-        stacks, targets, visible, mask=batch.get("mask"), axis_name=axis_name
-    )
-
-
-def landmarks_of(
-    outputs: dict[str, jax.Array], config: ml_collections.ConfigDict, image_size: int
-) -> jax.Array:
-    """Landmarks [B, 68, 2] in pixels of the input, read off `heatmaps` as `model.decode` says."""
-    points, _ = decode_heatmaps(outputs["heatmaps"], config.model.get("decode", "quarter"))
-    return grid_to_pixels(points, outputs["heatmaps"].shape[1], image_size)
+from affect_jax.systems.base import Phase, System
+from affect_jax.systems.objective import landmark_loss, landmarks_of
 
 
 class FANSystem(System):

@@ -4,8 +4,7 @@ Parameters are any pytree of arrays; a parameter is named by its path, such as
 `trunk/conv1/kernel`. The optimizer state is a plain optax pytree, so checkpoints hold it as it is.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,18 +14,9 @@ import optax
 
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
+from affect_jax.models.state import matches, path_name
 
 Schedule = Callable[[Any], jax.Array]
-
-
-def path_name(path: tuple) -> str:
-    """`a/b/kernel` from a key path of `jax.tree_util` (an `nnx.State`'s ends in `/value`)."""
-    return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
-
-
-def matches(patterns: Iterable[str], name: str) -> bool:
-    """Whether one of the patterns, a regular expression or a plain prefix, starts `name`."""
-    return any(re.match(pattern, name) for pattern in patterns)
 
 
 def decays(name: str, parameter: jax.Array) -> bool:

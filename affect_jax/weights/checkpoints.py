@@ -21,6 +21,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from affect_jax.config import selection_mode
 from affect_jax.errors import UserError
+from affect_jax.models.state import describe_arrays, first_differences
 from affect_jax.runtime import parallel, quiet_orbax
 from affect_jax.weights import checkpoint_files as files
 from data_pipelines import disk
@@ -37,29 +38,6 @@ MODEL_PARTS = ("params", "stats", "ema")
 
 class CheckpointMismatch(UserError):
     """The checkpoint belongs to another architecture than the one being restored."""
-
-
-def describe_arrays(tree: Any) -> dict[str, list[int]]:
-    """Path -> shape of every array of a nested dict, for comparison across runs."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): list(np.shape(leaf))
-        for path, leaf in leaves
-    }
-
-
-def first_differences(saved: dict[str, list[int]], wanted: dict[str, list[int]]) -> list[str]:
-    """Lines naming the entries in which two descriptions differ, shortest useful list first."""
-    lines = []
-    for name in sorted(saved.keys() | wanted.keys()):
-        here, there = wanted.get(name), saved.get(name)
-        if here is None:
-            lines.append(f"{name}: shape {tuple(there)} only in the checkpoint")
-        elif there is None:
-            lines.append(f"{name}: shape {tuple(here)} only in the configured model")
-        elif list(here) != list(there):
-            lines.append(f"{name}: checkpoint {tuple(there)}, configured model {tuple(here)}")
-    return lines
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,10 +23,9 @@ import affect_jax
 from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models.preprocessing import Preprocessing
-from affect_jax.models.state import take_apart
+from affect_jax.models.state import describe_arrays, first_differences, take_apart
 from affect_jax.runtime import forks, swap_folder
 from affect_jax.weights import checksums
-from affect_jax.weights.checkpoints import describe_arrays, first_differences
 
 log = logging.getLogger(__name__)
 

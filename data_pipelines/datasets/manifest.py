@@ -19,7 +19,7 @@ from data_pipelines.datasets.card import Card, Config, Record
 from data_pipelines.datasets.layout import layout_error
 from data_pipelines.protocols.persons import SPLIT_NAMES, follow_persons
 from data_pipelines.schema import DataError
-from data_pipelines.sources import make
+from data_pipelines.sources import table as table_lib
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -49,7 +49,7 @@ and the pictures it names                                         happy/*.jpg ..
         manual_dir = Path(manual_dir)
         try:
             path = _manifest_file(manual_dir)
-            read = make.folder_table if path is None else make.manifest_table
+            read = table_lib.folder_table if path is None else table_lib.manifest_table
             self._table = read(path or manual_dir, max_bad_fraction=1.0)
         except DataError as e:
             expected = self.card.expected

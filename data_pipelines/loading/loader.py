@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import augment
-from data_pipelines.images import decode, framing, landmark_checks
+from data_pipelines.images import decode, framing, landmark_checks, transforms
 from data_pipelines.images.presets import Params
 from data_pipelines.loading import sampling
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DecodeError, Source, TooManyBadRecords
@@ -77,7 +76,7 @@ class Loader:
             epochs, places, records = self.plan.at(positions)
             mask = np.ones(part, bool)
         batch = self._empty(part)
-        draws = augment.Draws(self.params, self.image_size, self.seed, epochs, places)
+        draws = transforms.Draws(self.params, self.image_size, self.seed, epochs, places)
         bad: list[tuple[int, str]] = []
         for k in np.flatnonzero(mask).tolist():
             if self.plan is None:
@@ -109,7 +108,7 @@ class Loader:
         """Fills place k, with another record of the same class where this one is unusable."""
         if self._fill(batch, k, int(record), draws, bad):
             return int(record)
-        u = augment.uniforms(self.seed ^ 0x5EED, epochs[k], places[k], _TRIES)[0]
+        u = transforms.uniforms(self.seed ^ 0x5EED, epochs[k], places[k], _TRIES)[0]
         same = np.flatnonzero(self.source.labels == self.source.labels[record])
         for attempt in range(_TRIES):
             pool = same if attempt < _SAME_CLASS_TRIES else np.arange(len(self.source))
@@ -121,7 +120,7 @@ class Loader:
             f"{self.source.describe(int(record))}: {bad[-1][1]}"
         )
 
-    def _fill(self, batch, k: int, index: int, draws: augment.Draws, bad: list) -> bool:
+    def _fill(self, batch, k: int, index: int, draws: transforms.Draws, bad: list) -> bool:
         """Writes record `index` to place k; False where it cannot be read."""
         try:
             if self.params.fixed:
@@ -131,7 +130,7 @@ class Loader:
                 image, landmarks, frame, record = self._kept(index, self._picture)
                 matrix = draws.apply(k, image, frame, batch["image"][k])
                 if landmarks is not None:
-                    landmarks = augment.move_landmarks(landmarks, matrix, draws.flip[k])
+                    landmarks = transforms.move_landmarks(landmarks, matrix, draws.flip[k])
         except DecodeError as e:
             bad.append((index, str(e)))
             return False
@@ -182,7 +181,7 @@ class Loader:
         self._check_marks(landmarks, record["box"], *image.shape[:2])
         frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
         if landmarks is not None:
-            landmarks = augment.move_landmarks(landmarks, self._framing.matrix(frame), False)
+            landmarks = transforms.move_landmarks(landmarks, self._framing.matrix(frame), False)
         return self._framing.pixels(image, frame), landmarks, record
 
     def _picture(self, index: int) -> tuple[np.ndarray, np.ndarray | None, framing.Frame, dict]:

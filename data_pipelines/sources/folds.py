@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines import splits
 from data_pipelines.defaults import setting
-from data_pipelines.schema import DataError, Source, tracks_of
-from data_pipelines.sources import cache
+from data_pipelines.protocols import folds as folds_lib
+from data_pipelines.schema import DataError, Source
+from data_pipelines.sources import cache, prepared
+from data_pipelines.sources import table as table_lib
+from data_pipelines.sources.subset import Subset
 
 log = logging.getLogger(__name__)
 
 PROTOCOLS = ("split", "folds", "leave_one_out")
-_OF_THE_WHOLE = (
-    *("class_names", "num_classes", "has", "has_persons", "group_names"),
-    *("attribute_names", "attribute_values"),
-)
 # Knobs of the synthetic faces that change labels, but no picture.
 _SPOILING = (
     "symmetric_noise",
@@ -30,50 +28,6 @@ _SPOILING = (
     "missing_valence_arousal",
     "missing_landmarks",
 )
-
-
-class Subset:
-    """Some records of a source, in the order of `rows`; follows `example.Source`.
-
-    Attributes:
-      base: the source.
-      rows: int64 [n], the records of `base`.
-    """
-
-    def __init__(self, base: Source, rows: np.ndarray):
-        self.base, self.rows = base, np.asarray(rows, np.int64)
-        self.labels = np.asarray(base.labels)[self.rows]
-        self.groups = np.asarray(base.groups)[self.rows]
-        self.tracks = tracks_of(base)[self.rows]
-        self.persons = np.asarray(base.persons)[self.rows].astype(str).tolist()
-        for name in _OF_THE_WHOLE:
-            if hasattr(base, name):
-                setattr(self, name, getattr(base, name))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.base[int(self.rows[i])]
-
-    def record_columns(self) -> dict[str, Any]:
-        """Returns the columns of the chosen records, as `fingerprint` compares them."""
-        if not hasattr(self.base, "record_columns"):
-            return {"person": self.persons}
-        columns = self.base.record_columns()
-        return {
-            name: column[self.rows]
-            if isinstance(column, np.ndarray)
-            else [column[i] for i in self.rows.tolist()]
-            for name, column in columns.items()
-        }
-
-    def record_facts(self) -> dict[str, Any]:
-        """Returns what `fingerprint` compares of all records of the base together."""
-        return self.base.record_facts() if hasattr(self.base, "record_facts") else {}
-
-    def describe(self, i: int) -> str:
-        return self.base.describe(int(self.rows[i]))
 
 
 def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
@@ -93,7 +47,7 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
     test = fold == number
     persons = np.asarray(whole.persons).astype(str)
     held_out = np.zeros(len(fold), bool)
-    held_out[~test] = splits.validation(
+    held_out[~test] = folds_lib.validation(
         persons[~test].tolist(),
         setting(config, "validation_fraction"),
         seed=setting(config, "split_seed"),
@@ -139,7 +93,7 @@ def fold_of_records(config: Mapping[str, Any], source: Source) -> np.ndarray:
             )
         if count < 3:
             raise DataError(f"leave_one_out needs at least 3 persons; the data hold {count}")
-        return splits.leave_one_out(persons)
+        return folds_lib.leave_one_out(persons)
     if protocol != "folds":
         raise DataError(f"data.protocol is {protocol!r}; known: {', '.join(PROTOCOLS)}")
     if not known:
@@ -148,7 +102,7 @@ def fold_of_records(config: Mapping[str, Any], source: Source) -> np.ndarray:
         raise DataError(
             f"{folds} folds cannot be cut from {count} persons; use at least 2 and at most {count}"
         )
-    return splits.kfold(persons, folds, labels=source.labels, seed=setting(config, "split_seed"))
+    return folds_lib.kfold(persons, folds, labels=source.labels, seed=setting(config, "split_seed"))
 
 
 def _whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
@@ -159,7 +113,6 @@ def _whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
 
 
 def _make_whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
-    from data_pipelines.sources import make  # imports this module
 
     if any(setting(config, field) for field in ("clean", "clean_eval", "exclude")):
         raise DataError("data.clean, data.clean_eval and data.exclude cannot be used with folds")
@@ -174,9 +127,9 @@ def _make_whole(config: Mapping[str, Any]) -> tuple[Source, Source]:
         return made[0], made[int(sound != section)]
     classes = setting(config, "classes")
     if kind in ("manifest", "folder"):
-        read = make.manifest_table if kind == "manifest" else make.folder_table
+        read = table_lib.manifest_table if kind == "manifest" else table_lib.folder_table
         table = read(setting(config, kind), classes, setting(config, "max_bad_fraction"))
-        whole = make.TableSource(table)
+        whole = table_lib.TableSource(table)
     elif kind == "tfds":
         whole = _prepared(setting(config, "dataset"), setting(config, "data_dir"))
         whole = whole.with_classes(classes) if len(classes) else whole
@@ -190,7 +143,7 @@ def _prepared(name: str, data_dir: str) -> Any:
 
     if not name or not data_dir:
         raise DataError("data.source is tfds: set data.dataset and data.data_dir")
-    parts = splits.official(find_prepared(name, data_dir))
+    parts = prepared.official(find_prepared(name, data_dir))
     if len(parts) != 1:
         raise DataError(
             f"{name} has official splits ({', '.join(parts)}) and is trained and tested on those; "

@@ -14,6 +14,7 @@ import numpy as np
 from data_pipelines.datasets import names
 from data_pipelines.defaults import setting
 from data_pipelines.protocols import cleaning, exclusion, persons
+from data_pipelines.protocols import folds as folds_lib
 from data_pipelines.schema import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -338,13 +339,12 @@ def make_sources(config: Mapping[str, Any]) -> dict[str, TfdsSource]:
     Raises:
       DataError: the configuration or the data cannot be used.
     """
-    from data_pipelines import splits
 
     name, data_dir = setting(config, "dataset"), setting(config, "data_dir")
     if not name or not data_dir:
         raise DataError("data.source is tfds: set data.dataset and data.data_dir")
     prepared = find_prepared(name, data_dir)
-    sources = splits.official(prepared)
+    sources = official(prepared)
     sources["train"] = sources.pop("full", None) or sources.get("train")
     if sources["train"] is None:
         raise DataError(f"{name} was prepared without a train split; prepare it again")
@@ -411,10 +411,9 @@ def _test_rows(everything: TfdsSource, own: bool, config: Mapping[str, Any]) -> 
     folds, test_fold = setting(config, "folds"), setting(config, "test_fold")
     if own:
         return _in_test(everything.persons, config)
-    from data_pipelines import splits
 
     seed = setting(config, "split_seed")
-    fold = splits.kfold(everything.persons, folds, labels=everything.labels, seed=seed)
+    fold = folds_lib.kfold(everything.persons, folds, labels=everything.labels, seed=seed)
     return fold == test_fold
 
 
@@ -429,3 +428,23 @@ def _log_split(name: str, split: str, source: TfdsSource) -> None:
     counts = np.bincount(source.labels[source.labels >= 0], minlength=source.num_classes)
     listed = ", ".join(f"{c} {n}" for c, n in zip(source.class_names, counts, strict=True))
     log.info("%s %s: %d pictures; %s", name, split, len(source), listed or "no classes")
+
+
+def official(prepared: Any) -> dict[str, Any]:
+    """The official splits of a prepared data set by the part they play in the usual protocol.
+
+    Args:
+      prepared: what `datasets.source.find_prepared` gives.
+
+    Returns:
+      `train`, `validation` and `test` as far as there are official ones (AffectNet's validation
+      set plays the test part, since its test set is not public), or `full`.
+    """
+    from data_pipelines.sources.prepared import TfdsSource
+
+    roles = prepared.meta["roles"]
+    return {
+        role: TfdsSource(prepared, split)
+        for role, split in roles.items()
+        if split in prepared.splits
+    }

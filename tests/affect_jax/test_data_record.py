@@ -17,7 +17,7 @@ from affect_jax.config import ConfigError
 from affect_jax.data_record import DataChanged
 from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluator
-from affect_jax.experiments import crossval, sweep
+from affect_jax.experiments import crossval, evaluate_run, sweep
 from affect_jax.experiments import runs as runs_lib
 from affect_jax.training import loop
 from affect_jax.weights import load_run
@@ -408,7 +408,7 @@ def evaluated(monkeypatch, tmp_path):
 
     def run(**changes):
         with pytest.raises(Reached):
-            evaluator.evaluate_workdir(config(**({"manifest": manifest} | changes)), workdir)
+            evaluate_run.evaluate_workdir(config(**({"manifest": manifest} | changes)), workdir)
 
     return tmp_path / "data", run
 

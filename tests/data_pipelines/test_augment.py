@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import augment
-from data_pipelines.augment import Draws
-from data_pipelines.images import framing
+from data_pipelines.images import framing, transforms
 from data_pipelines.images.framing import Frame, frame_of
 from data_pipelines.images.presets import PRESETS, Params, resolve
+from data_pipelines.images.transforms import Draws
 from data_pipelines.schema import FLIP_INDEX, DataError
 from tests.data_pipelines.pictures import smooth
 
@@ -27,7 +27,7 @@ GRAINY = smooth(64, 64) // 2 + np.random.default_rng(0).integers(0, 60, (64, 64,
 def run(image, landmarks=None, *, size=None, **fields):
     where = {k: fields.pop(k) for k in ("seed", "epoch", "index", "box") if k in fields}
     params = Params(**{"box_scale": 1.0, **fields})
-    return augment.augment(image, landmarks, params=params, size=size or len(image), **where)
+    return transforms.augment(image, landmarks, params=params, size=size or len(image), **where)
 
 
 def test_identity_parameters_return_the_image():
@@ -43,7 +43,7 @@ def test_a_frame_that_is_the_picture_keeps_landmarks():
     points = spread_landmarks(64)
     draws = Draws(Params(), 64, 0, np.zeros(1), np.zeros(1))
     matrix = draws.matrix(0, Frame(32, 32, 64, 64))
-    np.testing.assert_array_equal(augment.move_landmarks(points, matrix, False), points)
+    np.testing.assert_array_equal(transforms.move_landmarks(points, matrix, False), points)
 
 
 def test_flip_is_exact_for_pixels_and_landmarks():
@@ -53,7 +53,7 @@ def test_flip_is_exact_for_pixels_and_landmarks():
     out = np.empty_like(image)
     matrix = draws.apply(0, image, Frame(32, 32, 64, 64), out)
     np.testing.assert_array_equal(out, image[:, ::-1])
-    moved = augment.move_landmarks(points, matrix, True)
+    moved = transforms.move_landmarks(points, matrix, True)
     np.testing.assert_allclose(moved[:, 0], 63 - points[FLIP_INDEX, 0], atol=1e-4)
     np.testing.assert_allclose(moved[:, 1], points[FLIP_INDEX, 1], atol=1e-4)
 
@@ -68,7 +68,7 @@ def test_flip_twice_is_the_identity(seed, size):
     matrix = draws.apply(0, image, frame, once)
     draws.apply(0, once, frame, twice)
     np.testing.assert_array_equal(twice, image)
-    back = augment.move_landmarks(augment.move_landmarks(points, matrix, True), matrix, True)
+    back = transforms.move_landmarks(transforms.move_landmarks(points, matrix, True), matrix, True)
     np.testing.assert_allclose(back, points, atol=1e-3)
 
 
@@ -85,7 +85,7 @@ def test_a_dot_drawn_at_a_landmark_stays_under_its_coordinate(seed, index, corne
     cv2.circle(image, tuple(points[corner].round().astype(int).tolist()), 3, 255, -1)
     # Drawn at a rounded place: put the landmark exactly there.
     points[corner] = points[corner].round()
-    out, moved = augment.augment(image, points, params=params, size=128, seed=seed, index=index)
+    out, moved = transforms.augment(image, points, params=params, size=128, seed=seed, index=index)
     # After a flip the point has changed its number, by the mirror's table.
     draws = Draws(params, 128, seed, np.zeros(1), np.array([index]))
     number = int(np.flatnonzero(corner == FLIP_INDEX)[0]) if draws.flip[0] else corner
@@ -116,7 +116,7 @@ def test_every_choice_is_a_function_of_seed_epoch_and_index():
     params = PRESETS["arbex_heavy"]
 
     def draw(seed, epoch, index):
-        return augment.augment(
+        return transforms.augment(
             image, points, params=params, size=48, seed=seed, epoch=epoch, index=index
         )[0]
 
@@ -141,17 +141,17 @@ def test_draws_in_a_batch_equal_draws_alone():
 
 
 def test_uniforms_are_uniform_and_independent():
-    u = augment.uniforms(3, np.zeros(20_000, int), np.arange(20_000), 4)
+    u = transforms.uniforms(3, np.zeros(20_000, int), np.arange(20_000), 4)
     assert u.min() >= 0 and u.max() < 1
     assert abs(u.mean() - 0.5) < 0.005
     assert abs(u.var() - 1 / 12) < 0.002
     correlation = np.corrcoef(np.c_[u[:-1], u[1:]].T) - np.eye(8)
     assert np.abs(correlation).max() < 0.03
-    np.testing.assert_array_equal(augment.uniforms(3, np.zeros(9), np.arange(9), 2), u[:9, :2])
+    np.testing.assert_array_equal(transforms.uniforms(3, np.zeros(9), np.arange(9), 2), u[:9, :2])
     # Neither (epoch, index) nor (seed, epoch) may be swapped.
     one, two = np.array([1]), np.array([2])
-    assert augment.uniforms(0, one, two, 1) != augment.uniforms(0, two, one, 1)
-    assert augment.uniforms(1, two, one, 1) != augment.uniforms(2, one, one, 1)
+    assert transforms.uniforms(0, one, two, 1) != transforms.uniforms(0, two, one, 1)
+    assert transforms.uniforms(1, two, one, 1) != transforms.uniforms(2, one, one, 1)
 
 
 def test_colour_identity_and_factors():
@@ -159,8 +159,8 @@ def test_colour_identity_and_factors():
     np.testing.assert_array_equal(run(image, grey=1e-12)[0], image)  # the matrix path, unchanged
     bright, _ = run(image // 2, brightness=0.5, seed=1)
     ratio = bright.astype(float).sum() / (image // 2).sum()
-    span = 2 * augment.uniforms(1, np.zeros(1), np.zeros(1), len(augment._DRAWS))[0] - 1
-    expected = 1 + 0.5 * span[augment._DRAWS.index("brightness")]
+    span = 2 * transforms.uniforms(1, np.zeros(1), np.zeros(1), len(transforms._DRAWS))[0] - 1
+    expected = 1 + 0.5 * span[transforms._DRAWS.index("brightness")]
     assert abs(ratio - expected) < 0.01
 
 
@@ -203,8 +203,8 @@ def test_degradations_change_the_picture_and_keep_its_mean(what, image):
 def test_noise_has_the_stated_strength():
     image = np.full((128, 128, 3), 128, np.uint8)
     out, _ = run(image, noise=1.0, noise_std=20, seed=1)
-    u = augment.uniforms(1, np.zeros(1), np.zeros(1), len(augment._DRAWS))[0]
-    expected = 20 * u[augment._DRAWS.index("noise_std")]
+    u = transforms.uniforms(1, np.zeros(1), np.zeros(1), len(transforms._DRAWS))[0]
+    expected = 20 * u[transforms._DRAWS.index("noise_std")]
     assert abs(out.astype(float).std() - expected) < 0.6
     assert abs(out.mean() - 128) < 0.5
 
@@ -237,7 +237,7 @@ def test_frames():
 def test_margin_crops_the_middle_in_evaluation_and_anywhere_in_training():
     image = smooth(64, 64)
     evaluation = Params(margin=1.0).framing_only()
-    middle, _ = augment.augment(image, params=evaluation, size=32)
+    middle, _ = transforms.augment(image, params=evaluation, size=32)
     np.testing.assert_array_equal(middle, image[16:48, 16:48])
     corners = set()
     for index in range(40):
@@ -266,8 +266,8 @@ def test_what_is_kept_in_memory_holds_all_that_a_draw_can_show(index):
     assert cut.shape[0] < 200
     cut_matrix = draws.apply(0, cut, cut_frame, kept)
     np.testing.assert_allclose(
-        augment.move_landmarks(points, matrix, False),
-        augment.move_landmarks(cut_points, cut_matrix, False),
+        transforms.move_landmarks(points, matrix, False),
+        transforms.move_landmarks(cut_points, cut_matrix, False),
         atol=1e-3,
     )
     assert np.abs(whole.astype(int) - kept).max() <= 3
@@ -290,7 +290,7 @@ def test_frames_outside_the_picture_are_told():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_deliver_what_the_contract_says(name):
-    out, points = augment.augment(
+    out, points = transforms.augment(
         smooth(100, 80), spread_landmarks(80), params=PRESETS[name], size=64, seed=1, index=5
     )
     assert out.shape == (64, 64, 3) and out.dtype == np.uint8

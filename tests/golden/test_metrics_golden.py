@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from affect_jax.metrics.base import RegressionStatistics
+from affect_jax.metrics.regression import RegressionStatistics
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "data" / "golden"
 RECORD = json.loads((GOLDEN / "metrics.json").read_text())["cases"]

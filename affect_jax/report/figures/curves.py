@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from affect_jax.metrics.base import NME_LIMITS
+from affect_jax.metrics.landmarks import NME_LIMITS
 from affect_jax.report.figures import style
 
 if TYPE_CHECKING:

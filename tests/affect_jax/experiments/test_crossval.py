@@ -11,11 +11,9 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
 from affect_jax.experiments import crossval, sweep
-from affect_jax.metrics.base import (
-    ClassificationStatistics,
-    LandmarkStatistics,
-    RegressionStatistics,
-)
+from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.landmarks import LandmarkStatistics
+from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.training import loop
 from data_pipelines.schema import DataError
 from data_pipelines.sources import make

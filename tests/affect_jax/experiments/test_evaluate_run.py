@@ -11,7 +11,8 @@ from PIL import Image
 
 from affect_jax import batches, runtime
 from affect_jax.config import ConfigError
-from affect_jax.evaluation import evaluator, predictions
+from affect_jax.evaluation import predictions
+from affect_jax.experiments import evaluate_run
 from affect_jax.training import loop
 from data_pipelines.schema import TooManyBadRecords
 from tests.affect_jax import tiny
@@ -73,7 +74,7 @@ def trained(tmp_path_factory):
 def test_other_classes_are_refused_with_the_map_to_ask_for(trained):
     config, workdir = trained
     with pytest.raises(ConfigError, match=r"config\.data\.classes=anger,disgust,happy"):
-        evaluator.evaluate_workdir(config, workdir)
+        evaluate_run.evaluate_workdir(config, workdir)
 
 
 def test_labels_are_mapped_by_name_and_unknown_classes_left_out(trained):
@@ -81,9 +82,9 @@ def test_labels_are_mapped_by_name_and_unknown_classes_left_out(trained):
     mapped = config.copy_and_resolve_references()
     mapped.data.classes = ",".join(HOME)
     with pytest.raises(TooManyBadRecords, match="unknown class name 'contempt'"):
-        evaluator.evaluate_workdir(mapped, workdir)
+        evaluate_run.evaluate_workdir(mapped, workdir)
     mapped.data.max_bad_fraction = 0.25
-    result = evaluator.evaluate_workdir(mapped, workdir)
+    result = evaluate_run.evaluate_workdir(mapped, workdir)
     source = batches.make_sources(mapped)["test"]
     for index, label in zip(*(result.predictions[k] for k in ("index", "expression")), strict=True):
         name = next(n for n in AWAY if n in source.describe(index))
@@ -102,13 +103,13 @@ def test_what_was_measured_is_recorded_with_its_predictions(trained, monkeypatch
     mapped.data.max_bad_fraction = 0.25
     away = pathlib.Path(config.data.manifest)
     (workdir / runtime.EVALUATIONS_FILE).unlink(missing_ok=True)
-    evaluator.evaluate_workdir(mapped, workdir)
+    evaluate_run.evaluate_workdir(mapped, workdir)
     assert f"test split of manifest {away}, checkpoint 1 of" in capsys.readouterr().out
     monkeypatch.chdir(away.parent)
     mapped.data.manifest = "./faces.csv"  # the same, written otherwise
-    evaluator.evaluate_workdir(mapped, workdir)
+    evaluate_run.evaluate_workdir(mapped, workdir)
     mapped.data.manifest = str(away.parents[1] / "home/faces.csv")
-    evaluator.evaluate_workdir(mapped, workdir)
+    evaluate_run.evaluate_workdir(mapped, workdir)
 
     rows = runtime.read_metrics(workdir / runtime.EVALUATIONS_FILE)
     assert [row["source"] for row in rows] == ["manifest"] * 3
@@ -144,6 +145,6 @@ def test_the_same_data_under_another_path_are_cut_as_they_were(trained):
     for manifest in ("./faces.csv", str(pathlib.Path("faces.csv").absolute())):
         now.data.manifest = manifest
         with pytest.raises(ConfigError, match=r"data\.protocol = split.*would be tested"):
-            evaluator._check_same_split(now, then)
+            evaluate_run._check_same_split(now, then)
     now.data.manifest = "other/faces.csv"
-    evaluator._check_same_split(now, then)
+    evaluate_run._check_same_split(now, then)

@@ -23,6 +23,7 @@ from affect_jax import runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.experiments import runs, sweep
+from affect_jax.metrics import spread
 from affect_jax.report import comparison
 from affect_jax.training import loop
 from tests.affect_jax import fake_runs, tiny
@@ -441,15 +442,15 @@ def test_cells_of_one_seed_see_the_same_pictures_in_the_same_order(tmp_path):
 
 
 def test_statistics_of_known_numbers():
-    assert comparison.Spread.of([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
-    assert np.isnan(comparison.Spread.of([1.0]).sd)
+    assert spread.Spread.of([1.0, 2.0, 3.0]) == (2.0, 1.0, 3)
+    assert np.isnan(spread.Spread.of([1.0]).sd)
     a, b = {0: 0.62, 1: 0.60, 2: 0.64, 9: 0.1}, {0: 0.60, 1: 0.59, 2: 0.61}
-    found = comparison.paired_difference(a, b)
+    found = spread.paired_difference(a, b)
     expected = stats.ttest_rel([0.62, 0.60, 0.64], [0.60, 0.59, 0.61]).confidence_interval(0.95)
     assert found.mean == pytest.approx(0.02)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.n == 3 and not found.is_clear
-    assert comparison.paired_difference(a, b, confidence=0.5).is_clear
+    assert spread.paired_difference(a, b, confidence=0.5).is_clear
 
 
 _READY = sorted(p.stem for p in (tiny.ROOT / "configs" / "sweeps").glob("[a-z]*.py"))

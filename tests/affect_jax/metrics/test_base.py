@@ -8,13 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from affect_jax.metrics.base import (
-    ClassificationStatistics,
-    LandmarkStatistics,
-    MetricSet,
-    RegressionStatistics,
-    landmark_errors,
-)
+from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.landmarks import LandmarkStatistics, landmark_errors
+from affect_jax.metrics.regression import RegressionStatistics
 
 NAN = np.nan
 HAS = {"expression", "valence_arousal", "landmarks"}

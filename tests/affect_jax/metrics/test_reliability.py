@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from affect_jax.metrics.base import ClassificationStatistics, MetricSet
+from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.models.reliability import confidence
 

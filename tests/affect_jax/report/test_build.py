@@ -11,7 +11,8 @@ import pytest
 
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.metrics.base import ClassificationStatistics, LandmarkStatistics
+from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.report import page, published, render, write_html, write_report
 from affect_jax.report.__main__ import main
 from affect_jax.report.figures import confusion, curves, faces, style

@@ -12,6 +12,7 @@ from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models import saliency
 from affect_jax.report import build, model_runner, pictures
+from affect_jax.report import run as run_lib
 from affect_jax.report.__main__ import main
 from affect_jax.report.figures import embeddings, style
 from affect_jax.report.gallery import PICTURES
@@ -235,7 +236,7 @@ def test_the_page_shows_pictures_of_the_tested_checkpoint_alone(tmp_path):
         record = {"title": "T", "caption": "C", "split": split, "models": models_of}
         (folder / f"{name}.json").write_text(json.dumps(record))
         (folder / f"{name}.png").write_bytes(b"")
-    run = build.Run([], {}, {"checkpoint": 40}, {}, {}, {})
+    run = run_lib.Run([], {}, {"checkpoint": 40}, {}, {}, {})
     assert build._further_pictures(tmp_path, run) == [(folder / "a.png", "T", "C")]
 
 

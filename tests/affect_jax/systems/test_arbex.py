@@ -14,12 +14,12 @@ from affect_jax import config as config_lib
 from affect_jax import models, systems
 from affect_jax.config import ConfigError
 from affect_jax.experiments import sweep
+from affect_jax.models import state as state_lib
 from affect_jax.models.arbex import OFFICIAL_RELIABILITY
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, MAPPINGS, Mapper
-from affect_jax.training import optim
 from affect_jax.training.step import make_train_step
 from affect_jax.weights import model_dir
 from configs import arbex_official_rafdb, arbex_rafdb, base
@@ -271,7 +271,7 @@ def test_what_arbex_rafdb_says_to_freeze_are_the_two_networks():
     prefixes = ast.literal_eval(command.strip('"'))
     model = models.create("arbex", backbone=base.poster(**SMALL))
     params = take_apart(model)[1]
-    frozen = {path for path in params if optim.matches(prefixes, path)}
+    frozen = {path for path in params if state_lib.matches(prefixes, path)}
     assert frozen == {
         path
         for path in params

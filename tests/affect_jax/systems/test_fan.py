@@ -14,7 +14,7 @@ from affect_jax import config as config_lib
 from affect_jax import export, runtime, systems
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
-from affect_jax.evaluation import evaluator
+from affect_jax.experiments import evaluate_run
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from affect_jax.weights import load_run
@@ -150,7 +150,7 @@ def test_an_emofan_starts_from_the_run_and_keeps_its_trunk(finished, tmp_path, c
     assert "nme" in rows["test"] and "nme" not in rows["test_video"]
     assert rows["test_video"]["valence_rmse"] != rows["test"]["valence_rmse"]
     assert "video-smoothed" in (tmp_path / "emofan/report/results.md").read_text()
-    again = evaluator.evaluate_workdir(config, tmp_path / "emofan")
+    again = evaluate_run.evaluate_workdir(config, tmp_path / "emofan")
     assert again.video["arousal_ccc"] == pytest.approx(rows["test_video"]["arousal_ccc"], abs=1e-5)
 
 

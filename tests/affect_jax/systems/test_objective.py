@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 from affect_jax.config import ConfigError
 from affect_jax.losses import supervised
 from affect_jax.models.landmarks import render_heatmaps
-from affect_jax.systems.emofan import emofan_loss
+from affect_jax.systems.objective import emofan_loss
 from configs import base
 
 KEY = jax.random.key(0)

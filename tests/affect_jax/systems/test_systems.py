@@ -6,6 +6,7 @@ import pytest
 from affect_jax import systems
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import evaluator
+from affect_jax.experiments import evaluate_run
 from tests.affect_jax import tiny
 
 ALL = frozenset({"expression", "valence_arousal", "landmarks"})
@@ -71,16 +72,16 @@ def test_only_trained_outputs_are_predictions(has, changes, names):
 def test_a_run_is_not_evaluated_on_another_cut_of_its_own_data():
     then = tiny.config(data__source="manifest", data__manifest="a.csv")
     with pytest.raises(ConfigError, match=r"data\.test_fold = 2"):
-        evaluator._check_same_split(
+        evaluate_run._check_same_split(
             tiny.config(data__source="manifest", data__manifest="a.csv", data__test_fold=2), then
         )
     fold = tiny.config(data__protocol="folds", data__folds=4, data__test_fold=1)
     for protocol in ("split", "leave_one_out"):
         now = tiny.config(data__protocol=protocol, data__folds=4, data__test_fold=1)
         with pytest.raises(ConfigError, match=rf"data\.protocol = {protocol}, but.*with folds"):
-            evaluator._check_same_split(now, fold)
+            evaluate_run._check_same_split(now, fold)
     other = tiny.config(data__source="manifest", data__manifest="b.csv", data__test_fold=2)
-    evaluator._check_same_split(other, then)
+    evaluate_run._check_same_split(other, then)
 
 
 def test_flip_average_is_clipped():

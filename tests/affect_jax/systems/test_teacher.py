@@ -14,7 +14,7 @@ from affect_jax.losses import supervised
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems import Phase
-from affect_jax.systems.emofan import emofan_loss
+from affect_jax.systems.objective import emofan_loss
 from affect_jax.weights import load_run, model_dir
 from tests.affect_jax import tiny
 

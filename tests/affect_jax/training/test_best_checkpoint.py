@@ -7,11 +7,12 @@ import pytest
 from affect_jax import batches, systems
 from affect_jax import config as config_lib
 from affect_jax.evaluation import evaluator as evaluator_lib
+from affect_jax.experiments import evaluate_run
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from configs import arbex_rafdb, base, emofan_afewva, emofan_faces, fan_300w, quickstart
-from data_pipelines.sources.folds import Subset
+from data_pipelines.sources.subset import Subset
 from data_pipelines.sources.synthetic import SyntheticFaces
 from tests.affect_jax import tiny
 
@@ -207,5 +208,5 @@ def test_labels_of_a_part_of_a_source():
 def test_an_evaluation_ramps_trust_by_the_length_of_the_run(steps):
     """Whatever length the config that names the data has."""
     recorded, given = tiny.one_block(num_steps=steps), tiny.one_block(num_steps=100_000)
-    assert evaluator_lib._as_trained(given, recorded).num_steps == steps
+    assert evaluate_run._as_trained(given, recorded).num_steps == steps
     assert given.num_steps == 100_000

@@ -12,6 +12,7 @@ from affect_jax import config as config_lib
 from affect_jax import export, report, runtime
 from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluator
+from affect_jax.experiments import evaluate_run
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from affect_jax.weights import load_run
@@ -92,25 +93,25 @@ def test_starting_a_finished_run_again_changes_nothing(finished):
 
 def test_eval_mode_repeats_the_test_figures(finished, capsys):
     workdir, result = finished
-    evaluation = evaluator.evaluate_workdir(tiny.config(), workdir)
+    evaluation = evaluate_run.evaluate_workdir(tiny.config(), workdir)
     for name, value in result.metrics.items():
         np.testing.assert_allclose(evaluation.metrics[name], value, rtol=1e-5, atol=1e-6)
     assert evaluation.flip is not None
     assert "flip-averaged" in capsys.readouterr().out
     other = tiny.config(eval__split="validation", eval__checkpoint="latest", eval__batch_size=8)
-    assert evaluator.evaluate_workdir(other, workdir).metrics["loss"] > 0
+    assert evaluate_run.evaluate_workdir(other, workdir).metrics["loss"] > 0
 
 
 def test_eval_mode_mistakes(finished, tmp_path):
     workdir, _ = finished
     with pytest.raises(UserError, match="did you mean 'validation'"):
-        evaluator.evaluate_workdir(tiny.config(eval__split="validatoin"), workdir)
+        evaluate_run.evaluate_workdir(tiny.config(eval__split="validatoin"), workdir)
     with pytest.raises(UserError, match="no checkpoint '77'"):
-        evaluator.evaluate_workdir(tiny.config(eval__checkpoint="77"), workdir)
+        evaluate_run.evaluate_workdir(tiny.config(eval__checkpoint="77"), workdir)
     with pytest.raises(CheckpointMismatch, match="another architecture"):
-        evaluator.evaluate_workdir(tiny.config(model__width=32), workdir)
+        evaluate_run.evaluate_workdir(tiny.config(model__width=32), workdir)
     with pytest.raises(UserError, match="no workdir"):
-        evaluator.evaluate_workdir(tiny.config(), tmp_path)
+        evaluate_run.evaluate_workdir(tiny.config(), tmp_path)
 
 
 def test_a_fold_is_evaluated_only_as_the_fold_it_was(finished, tmp_path):
@@ -118,7 +119,7 @@ def test_a_fold_is_evaluated_only_as_the_fold_it_was(finished, tmp_path):
     config_lib.claim_workdir(tmp_path, tiny.config(data__protocol="folds", **fold))
     shutil.copytree(finished[0] / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(UserError, match=r"data\.protocol = split.*with folds.*would be tested"):
-        evaluator.evaluate_workdir(tiny.config(**fold), tmp_path)
+        evaluate_run.evaluate_workdir(tiny.config(**fold), tmp_path)
 
 
 def test_a_finished_run_that_lost_its_report_has_it_again(finished, tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from affect_jax import models
 from affect_jax.config import ConfigError
+from affect_jax.models import state as state_lib
 from affect_jax.training import optim
 from configs import base
 
@@ -191,7 +192,7 @@ class Net(nnx.Module):
 def test_decay_leaves_out_biases_and_norms_of_a_module():
     params = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
     named = {
-        optim.path_name(path): value
+        state_lib.path_name(path): value
         for path, value in jax.tree_util.tree_flatten_with_path(params)[0]
     }
     assert {k for k, v in named.items() if optim.decays(k, v)} == {"conv/kernel", "head/kernel"}
@@ -200,7 +201,7 @@ def test_decay_leaves_out_biases_and_norms_of_a_module():
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     changed = {
-        optim.path_name(path)
+        state_lib.path_name(path)
         for path, value in jax.tree_util.tree_flatten_with_path(updates)[0]
         if np.any(value)
     }
@@ -217,7 +218,7 @@ def test_of_every_model_kernels_alone_decay(name):
         settings["se"] = True
     model = nnx.eval_shape(lambda: models.create(name, **settings))
     params = {
-        optim.path_name(path): value
+        state_lib.path_name(path): value
         for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))[0]
     }
     last = {path: path.rsplit("/", 1)[-1] for path in params}
@@ -245,7 +246,7 @@ def test_frozen_parameters_do_not_move_have_no_state_and_do_not_count_in_clippin
     params = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
     if form == "flat":
         params = {
-            optim.path_name(path): value
+            state_lib.path_name(path): value
             for path, value in jax.tree_util.tree_flatten_with_path(params)[0]
         }
     optimizer, _ = create(
@@ -258,11 +259,12 @@ def test_frozen_parameters_do_not_move_have_no_state_and_do_not_count_in_clippin
     )
     state = optimizer.init(params)
     gradients = jax.tree_util.tree_map_with_path(
-        lambda path, p: jnp.full_like(p, 1e9 if "conv" in optim.path_name(path) else 1e-3), params
+        lambda path, p: jnp.full_like(p, 1e9 if "conv" in state_lib.path_name(path) else 1e-3),
+        params,
     )
     updates, state = optimizer.update(gradients, state, params)
     for path, update in jax.tree_util.tree_flatten_with_path(updates)[0]:
-        frozen = optim.path_name(path).startswith(("conv", "norm"))
+        frozen = state_lib.path_name(path).startswith(("conv", "norm"))
         np.testing.assert_allclose(update, 0 if frozen else -1e-3, rtol=1e-6)
     # The momentum of the three others and the step count.
     assert len(jax.tree.leaves(state)) == 4

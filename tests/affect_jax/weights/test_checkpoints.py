@@ -8,8 +8,9 @@ import optax
 import pytest
 
 from affect_jax.errors import UserError
+from affect_jax.models.state import first_differences
 from affect_jax.runtime.parallel import Mapper
-from affect_jax.weights.checkpoints import Checkpointer, CheckpointMismatch, first_differences
+from affect_jax.weights.checkpoints import Checkpointer, CheckpointMismatch
 
 
 def make_state(value: float, *, width: int = 4, prefix: str = "") -> dict:

@@ -10,7 +10,7 @@ import pytest
 
 from affect_jax import export, runtime
 from affect_jax.errors import UserError
-from affect_jax.evaluation import evaluator
+from affect_jax.experiments import evaluate_run
 from affect_jax.training import loop
 from affect_jax.weights import checksums
 from affect_jax.weights.checkpoints import Checkpointer
@@ -198,7 +198,7 @@ def test_evaluation_and_export_use_a_whole_one(uninterrupted, tmp_path, caplog):
     shutil.copytree(uninterrupted, tmp_path / "run")
     flip(largest(tmp_path / "run/checkpoints/8/model"), 0.7)
     config = tiny.one_block(**CHANGES, eval__checkpoint="latest")
-    evaluator.evaluate_workdir(config, tmp_path / "run")
+    evaluate_run.evaluate_workdir(config, tmp_path / "run")
     rows = runtime.read_metrics(tmp_path / "run" / runtime.EVALUATIONS_FILE)
     assert rows[-1]["checkpoint"] == 6
     assert export.export(tmp_path / "run", tmp_path / "model", "latest") == 6

@@ -93,8 +93,8 @@ def test_a_table_without_a_header_is_said_to_be_one(tmp_path, name):
 
 
 def test_no_message_prints_a_whole_row(tmp_path, capsys):
-    from data_pipelines.sources.make import ManifestSource
     from data_pipelines.sources.manifest_rows import BadRow
+    from data_pipelines.sources.table import ManifestSource
 
     row = " ".join("7" * 2304)
     for error in (DataError(f"a\n{row}"), BadRow(f"value {row!r} is no number"), Reject(row)):

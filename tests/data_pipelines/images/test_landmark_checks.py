@@ -7,7 +7,7 @@ from PIL import Image
 from data_pipelines.images import landmark_checks
 from data_pipelines.loading.pipeline import Pipeline
 from data_pipelines.schema import TooManyBadRecords
-from data_pipelines.sources.make import ManifestSource
+from data_pipelines.sources.table import ManifestSource
 from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
 
 RNG = np.random.default_rng(3)

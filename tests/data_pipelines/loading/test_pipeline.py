@@ -16,7 +16,7 @@ import pytest
 from data_pipelines.loading.pipeline import Pipeline, make_pipeline
 from data_pipelines.loading.workers import WatchedIterator, WorkerDiedError
 from data_pipelines.schema import DataError, DecodeError, TooManyBadRecords
-from data_pipelines.sources.make import ManifestSource
+from data_pipelines.sources.table import ManifestSource
 from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines import prepare, splits
+from data_pipelines.protocols import folds as folds_lib
 from data_pipelines.protocols import leakage
 from data_pipelines.schema import DataError, empty_labels
+from data_pipelines.sources import prepared as prepared_lib
 from data_pipelines.sources.make import make_sources
 from tests.data_pipelines.datasets import official_trees as trees
 
@@ -28,15 +30,15 @@ def test_no_person_stands_in_two_folds(rows, folds, seed):
     persons, labels = [p for p, _ in rows], np.array([k for _, k in rows])
     if len(set(persons)) < folds:
         with pytest.raises(DataError, match="folds need"):
-            splits.kfold(persons, folds, labels=labels, seed=seed)
+            folds_lib.kfold(persons, folds, labels=labels, seed=seed)
         return
-    fold = splits.kfold(persons, folds, labels=labels, seed=seed)
+    fold = folds_lib.kfold(persons, folds, labels=labels, seed=seed)
     by_person = {p: set(fold[np.array(persons) == p]) for p in persons}
     assert all(len(f) == 1 for f in by_person.values())
     assert set(fold.tolist()) == set(range(folds))  # none is empty
     # The order of the records does not matter.
     order = np.random.default_rng(seed).permutation(len(rows))
-    shuffled = splits.kfold([persons[i] for i in order], folds, labels=labels[order], seed=seed)
+    shuffled = folds_lib.kfold([persons[i] for i in order], folds, labels=labels[order], seed=seed)
     np.testing.assert_array_equal(shuffled, fold[order])
 
 
@@ -44,23 +46,23 @@ def test_folds_are_balanced_and_fixed():
     rng = np.random.default_rng(0)
     persons = [f"S{k:03d}" for k in rng.integers(0, 100, 3000)]
     labels = rng.choice(7, 3000, p=[0.4, 0.2, 0.15, 0.1, 0.08, 0.05, 0.02])
-    fold = splits.kfold(persons, 10, labels=labels)
+    fold = folds_lib.kfold(persons, 10, labels=labels)
     sizes = np.bincount(fold)
     assert sizes.max() - sizes.min() <= 30
     for k in range(7):
         counts = np.bincount(fold[labels == k], minlength=10)
         assert counts.max() <= counts.mean() * 1.25 + 2
-    np.testing.assert_array_equal(fold, splits.kfold(persons, 10, labels=labels))
-    assert (fold != splits.kfold(persons, 10, labels=labels, seed=1)).any()
+    np.testing.assert_array_equal(fold, folds_lib.kfold(persons, 10, labels=labels))
+    assert (fold != folds_lib.kfold(persons, 10, labels=labels, seed=1)).any()
     # Written down once, so that a change of the rule does not pass unnoticed.
-    assert splits.kfold(list("aabbccddee"), 2).tolist() == PINNED
+    assert folds_lib.kfold(list("aabbccddee"), 2).tolist() == PINNED
 
 
 PINNED = [0, 0, 0, 0, 1, 1, 1, 1, 0, 0]
 
 
 def test_leave_one_out():
-    fold = splits.leave_one_out(["KL", "KA", "KL", "YM"])
+    fold = folds_lib.leave_one_out(["KL", "KA", "KL", "YM"])
     assert fold.tolist() == [1, 0, 1, 2]
 
 
@@ -68,7 +70,7 @@ def test_leave_one_out():
 @given(people, st.floats(0, 0.9), st.integers(0, 3))
 def test_validation_is_cut_by_person(rows, fraction, seed):
     persons = [p for p, _ in rows]
-    held_out = splits.validation(persons, fraction, seed=seed)
+    held_out = folds_lib.validation(persons, fraction, seed=seed)
     mine = {p for p, h in zip(persons, held_out, strict=True) if h}
     others = {p for p, h in zip(persons, held_out, strict=True) if not h}
     assert not mine & others
@@ -79,7 +81,7 @@ def test_official_roles(tmp_path):
     from data_pipelines.sources.prepared import find_prepared
 
     prepare.prepare("sfew/aligned", trees.sfew(tmp_path / "in"), tmp_path / "out")
-    parts = splits.official(find_prepared("sfew", tmp_path / "out"))
+    parts = prepared_lib.official(find_prepared("sfew", tmp_path / "out"))
     # SFEW's test labels are not public: its Val plays that part.
     assert set(parts) == {"train", "test"} and parts["test"].split == "validation"
 

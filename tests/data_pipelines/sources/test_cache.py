@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 
 from data_pipelines.loading.pipeline import Pipeline
-from data_pipelines.sources import cache, folds
+from data_pipelines.sources import cache, subset
 from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.synthetic import SyntheticFaces
 
@@ -55,7 +55,7 @@ def test_pipelines_within_shared_draw_each_picture_once():
 
 def test_subsets_share_the_pictures_of_their_whole():
     source = Counting(8)
-    some, others = folds.Subset(source, [1, 3, 5, 6]), folds.Subset(source, [6, 3, 0])
+    some, others = subset.Subset(source, [1, 3, 5, 6]), subset.Subset(source, [6, 3, 0])
     with cache.shared():
         one_pass(some)
         found = one_pass(others)[0]

@@ -6,7 +6,8 @@ import pytest
 from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import TEST, TRAIN, VALIDATION
 from data_pipelines.schema import DataError
-from data_pipelines.sources.make import FolderSource, make_sources
+from data_pipelines.sources.make import make_sources
+from data_pipelines.sources.table import FolderSource
 from tests.data_pipelines.pictures import encode, smooth
 
 PICTURE = encode(smooth(8, 8))

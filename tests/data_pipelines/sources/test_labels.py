@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import LABEL_ORDERS, DataError, TooManyBadRecords, order_name
-from data_pipelines.sources.make import FolderSource, ManifestSource
+from data_pipelines.sources.table import FolderSource, ManifestSource
 from tests.data_pipelines.pictures import encode, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))

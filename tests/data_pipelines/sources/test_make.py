@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import DataError, Source, TooManyBadRecords, check_record
-from data_pipelines.sources import make
-from data_pipelines.sources.make import FolderSource, ManifestSource, make_sources
+from data_pipelines.sources import table
+from data_pipelines.sources.make import make_sources
+from data_pipelines.sources.table import FolderSource, ManifestSource
 from tests.data_pipelines.pictures import encode, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))
@@ -454,5 +455,5 @@ def test_reading_is_quick_for_many_rows(tmp_path):
         [[f"{k}.jpg", "sad", 0.1, 0.2, f"v{k % 50}"] for k in range(20_000)],
     )
     start = time.process_time()
-    assert len(make.ManifestSource(tmp_path / "m.csv")) == 20_000
+    assert len(table.ManifestSource(tmp_path / "m.csv")) == 20_000
     assert time.process_time() - start < 4

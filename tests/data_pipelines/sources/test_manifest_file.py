@@ -3,8 +3,9 @@ import json
 import pytest
 
 from data_pipelines.schema import DataError, TooManyBadRecords
-from data_pipelines.sources.make import ManifestSource, make_sources
+from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.manifest_file import read_rows
+from data_pipelines.sources.table import ManifestSource
 from tests.data_pipelines.pictures import encode, smooth
 
 PICTURE = encode(smooth(8, 8))

@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from data_pipelines.sources.make import ManifestSource
+from data_pipelines.sources.table import ManifestSource
 from tests.data_pipelines.pictures import encode, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))

@@ -1,0 +1,9 @@
+"""Which examples count."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def unmasked(mask: np.ndarray | None, count: int) -> np.ndarray:
+    return np.ones(count, bool) if mask is None else np.asarray(mask, bool)

@@ -1,0 +1,60 @@
+"""Mean and spread over seeds, and paired differences with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+class Spread(NamedTuple):
+    """A figure over several runs: mean, standard deviation (n - 1; NaN for one run), count."""
+
+    mean: float
+    sd: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of numbers, which must not be none; NaN where any is NaN."""
+        array = np.asarray(values, np.float64)
+        if array.size == 0:
+            return cls(math.nan, math.nan, 0)
+        sd = float(array.std(ddof=1)) if array.size > 1 else math.nan
+        return cls(float(array.mean()), sd, array.size)
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences, with the ends of its confidence interval (NaN for one pair)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves 0 out; one without width, up to rounding, tells nothing."""
+        wide = self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
+        return wide and (self.low > 0 or self.high < 0)
+
+
+def paired_difference(
+    a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
+) -> Difference:
+    """a - b over the keys (seeds) that both have, with Student's t interval of the mean.
+
+    Differences that are all equal have an interval of no width.
+    """
+    from scipy import stats  # slow to import
+
+    both = sorted(a.keys() & b.keys())
+    spread = Spread.of([a[k] - b[k] for k in both])
+    if spread.n < 2:
+        return Difference(spread.mean, math.nan, math.nan, spread.n)
+    half = stats.t.ppf((1 + confidence) / 2, spread.n - 1) * spread.sd / math.sqrt(spread.n)
+    return Difference(spread.mean, spread.mean - half, spread.mean + half, spread.n)
