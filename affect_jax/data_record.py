@@ -24,8 +24,10 @@ from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
 from affect_jax.errors import UserError
 from affect_jax.runtime import parallel, write_atomically
-from data_pipelines.schema import DataError, canonical_name
-from data_pipelines.sources import cache, fingerprint
+from data_pipelines.defaults import DataConfig
+from data_pipelines.schema import DataError, Source, canonical_name
+from data_pipelines.sources import fingerprint
+from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,9 @@ class Compared:
         parallel.from_main(lambda: write(self.workdir, self.now))
 
 
-def compare(workdir: pathlib.Path, sources: Mapping[str, Any], *, accept: bool = False) -> Compared:
+def compare(
+    workdir: pathlib.Path, sources: Mapping[str, Source], *, accept: bool = False
+) -> Compared:
     """Compares the data of a run with those it began with; on every process, writing nothing.
 
     A run that began without a record, in an earlier version, takes the data as they are.
@@ -145,7 +149,7 @@ def _remedy(then: Sequence[str], now: Sequence[str]) -> str:
 
 
 def check_own(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, sources: Mapping[str, Any]
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, sources: Mapping[str, Source]
 ) -> None:
     """Compares data that a finished run is used on with those it began with; writes nothing.
 
@@ -166,7 +170,7 @@ def check_own(
         return
     recorded.data.max_bad_fraction = config.data.max_bad_fraction
     # Another view of the data, as by data.clean_eval, says nothing about what they are.
-    if cache.source_key(config.data) != cache.source_key(recorded.data):
+    if not data_lib.same_records(config.data, recorded.data):
         sources = data_lib.make_sources(recorded)
     now = fingerprint.of_sources(sources)
     found = fingerprint.first_difference(then, now)
@@ -190,17 +194,15 @@ def _check_processes(now: Fingerprint) -> None:
         )
 
 
-def current(config: ml_collections.ConfigDict) -> Fingerprint:
-    """Returns the fingerprint of a config's data as they are; raises `DataError` as its sources do.
+def changed(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, cache: DataCache | None = None
+) -> Difference | None:
+    """Return how the data of a config differ from those recorded in `workdir`.
 
-    Within `caching.shared` the data are read once.
-    """
-    key = ("fingerprint", cache.source_key(config.data))
-    return cache.sources_for(key, lambda: fingerprint.of_sources(data_lib.make_sources(config)))
-
-
-def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Difference | None:
-    """Returns how the data of a config differ from those recorded in `workdir`.
+    Args:
+      workdir: of a run.
+      config: names the data.
+      cache: the data of a config are read once with it.
 
     Returns:
       None if they are the same, the workdir has no record, or the data cannot be read now.
@@ -208,8 +210,10 @@ def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Differe
     then = read(workdir)
     if then is None:
         return None
+    cache = cache or DataCache()
     try:
-        now = current(config)
+        key = ("fingerprint", DataConfig.of(config.data).source_key())
+        now = cache.once(key, lambda: fingerprint.of_sources(data_lib.make_sources(config, cache)))
     except DataError as error:
         log.debug("%s cannot be compared: %s", workdir, error)
         return None

@@ -39,12 +39,16 @@ class Encoded:
 
     class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
     num_classes = len(class_names)
+    group_names = attribute_names = attribute_values = ()
+    has_persons = False
     has = frozenset({"expression"})
 
     def __init__(self, data: list[bytes]):
         self.data = data
         self.labels = (np.arange(len(data)) % self.num_classes).astype(np.int32)
         self.groups = np.arange(len(data), dtype=np.int32)
+        self.tracks = np.full(len(data), -1, np.int32)
+        self.persons = [str(i) for i in range(len(data))]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -54,6 +58,12 @@ class Encoded:
 
     def describe(self, i: int) -> str:
         return f"picture {i}"
+
+    def record_columns(self) -> dict[str, np.ndarray | list[str]]:
+        return {}
+
+    def record_facts(self) -> dict[str, Any]:
+        return {}
 
 
 def main(arguments: list[str] | None = None) -> int:

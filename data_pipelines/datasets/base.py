@@ -26,10 +26,9 @@ from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
 from data_pipelines.images.decode import decode
 from data_pipelines.schema import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
+from data_pipelines.sources.prepared import META_FILE, REJECTED_FILE
 
 VERSION = "1.0.0"
-META_FILE = "affect.json"
-REJECTED_FILE = "rejected.csv"
 # Formats that are stored as they are; all others become PNG.
 _STORED = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
 _PIXELS = "pixels"

@@ -14,7 +14,7 @@ from data_pipelines.images import decode, framing, landmark_checks, transforms
 from data_pipelines.images.presets import Params
 from data_pipelines.loading import sampling
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DecodeError, Source, TooManyBadRecords
-from data_pipelines.sources import cache
+from data_pipelines.sources.cache import DataCache
 
 BAD = "bad_records"  # key of a batch: (record, reason) of what could not be read
 _SAME_CLASS_TRIES, _TRIES = 16, 64
@@ -37,6 +37,7 @@ class Loader:
       cache_bytes: room for pictures: finished ones where nothing is drawn at random (evaluation),
         else decoded ones, cropped to what the augmentation can reach and shrunk to about 1.3 x
         the output; 0 = decode every time. Evaluation gives the same pixels with any.
+      cache: shares these images with other pipelines.
     """
 
     source: Source
@@ -51,15 +52,16 @@ class Loader:
     shard_count: int = 1
     max_pixels: int = decode.MAX_PIXELS
     cache_bytes: int = 0
+    cache: dataclasses.InitVar[DataCache | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, cache: DataCache | None):
         self._cache = None
         self._framing = framing.Framing.of(self.params, self.image_size, self.crop, self.crop_scale)
         if self.cache_bytes:
             # Records, and so labels, are kept with the pictures: a cache belongs to its source.
             kept = self.params.framing_only() if self.params.fixed else self.params
             frame = (self.image_size, kept, self.crop, self.crop_scale, self.max_pixels)
-            self._cache = cache.cache_for(self.source, frame, self.cache_bytes)
+            self._cache = (cache or DataCache()).images(self.source, frame, self.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
         """The batch of this process at a step; `bad_records` holds (record, reason) pairs."""

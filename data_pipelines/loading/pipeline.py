@@ -6,6 +6,7 @@ stream is the same with any number of threads, worker processes or hosts, and is
 plain step number.
 """
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -13,14 +14,14 @@ from typing import Any
 
 import cv2
 import grain.python as grain
-import numpy as np
 from absl import flags
 
-from data_pipelines.defaults import check, setting
+from data_pipelines.defaults import DataConfig
 from data_pipelines.images import decode, framing, presets
 from data_pipelines.loading import loader, workers
 from data_pipelines.loading import sampling as sampling_lib
-from data_pipelines.schema import DataError, Source, TooManyBadRecords
+from data_pipelines.schema import Batch, DataError, Source, TooManyBadRecords
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Pipeline:
       cache_bytes, max_pixels: see `loader.Loader`.
       max_bad_fraction: share of unreadable records that is put up with.
       start_step: training goes on from here.
+      cache: shares decoded images with other pipelines.
 
     Attributes:
       step: number of the next batch; a pipeline with this `start_step` goes on with it.
@@ -122,6 +124,7 @@ class Pipeline:
         max_pixels: int = decode.MAX_PIXELS,
         max_bad_fraction: float = 0.1,
         start_step: int = 0,
+        cache: DataCache | None = None,
     ):
         _check(batch_size, image_size, seed, shard_index, shard_count)
         if not len(source):
@@ -151,6 +154,7 @@ class Pipeline:
             shard_count=shard_count,
             max_pixels=max_pixels,
             cache_bytes=cache_bytes,
+            cache=cache,
         )
         framing.frame_of(1, 1, None, None, chosen, crop)  # complains about an unknown crop now
         self._num_workers = num_workers
@@ -182,7 +186,7 @@ class Pipeline:
             self.step = 0
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> Batch:
         if not self.train and self.step == self._batches:
             raise StopIteration
         if self._iterator is None:
@@ -273,35 +277,21 @@ def _check(batch_size, image_size, seed, shard_index, shard_count) -> None:
 
 
 def make_pipeline(
-    config: Mapping[str, Any], source: Source, *, train: bool, batch_size: int, **kwargs: Any
+    data: DataConfig | Mapping[str, Any],
+    source: Source,
+    *,
+    train: bool,
+    batch_size: int,
+    **kwargs: Any,
 ) -> Pipeline:
-    """`Pipeline` with the settings of `config.data` (see `defaults`); keywords go before them.
+    """Return a `Pipeline` with the settings of `config.data`; keywords replace them.
 
     Raises:
       DataError: a setting is out of its range, or as `Pipeline`.
     """
-    check(config)
-    settings = {
-        "image_size": setting(config, "image_size"),
-        "seed": setting(config, "seed"),
-        "sampling": setting(config, "sampling"),
-        "refine_options": setting(config, "refine"),
-        "augment_preset": setting(config, "augment"),
-        "augment_overrides": setting(config, "augment_overrides"),
-        "crop": setting(config, "crop"),
-        "crop_scale": setting(config, "crop_scale"),
-        "num_workers": setting(config, "num_workers"),
-        "num_threads": setting(config, "num_threads"),
-        "prefetch": setting(config, "prefetch"),
-        "max_pixels": setting(config, "max_pixels"),
-        "max_bad_fraction": setting(config, "max_bad_fraction"),
-        "cache_bytes": _cache_bytes(config),
-    }
+    data = DataConfig.of(data)
+    same = ("image_size", "sampling", "augment_overrides", "crop", "crop_scale", "num_workers")
+    same += ("num_threads", "prefetch", "max_pixels", "max_bad_fraction", "cache_bytes")
+    settings = {name: getattr(data, name) for name in same}
+    settings |= {"augment_preset": data.augment, "refine_options": dataclasses.asdict(data.refine)}
     return Pipeline(source, train=train, batch_size=batch_size, **(settings | kwargs))
-
-
-def _cache_bytes(config: Mapping[str, Any]) -> int:
-    cache = setting(config, "cache")
-    if cache not in ("none", "memory"):
-        raise DataError(f"data.cache is {cache!r}; known: none, memory")
-    return int(setting(config, "cache_megabytes") * 1e6) if cache == "memory" else 0

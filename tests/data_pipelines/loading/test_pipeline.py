@@ -16,8 +16,7 @@ import pytest
 from data_pipelines.loading.pipeline import Pipeline, make_pipeline
 from data_pipelines.loading.workers import WatchedIterator, WorkerDiedError
 from data_pipelines.schema import DataError, DecodeError, TooManyBadRecords
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
+from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]
 ROOT = pathlib.Path(__file__).parents[3]
@@ -325,7 +324,7 @@ def test_a_folder_that_vanishes_stops_the_run(tmp_path):
         (tmp_path / f"{k}.jpg").write_bytes(data)
     rows = [[f"{k}.jpg", ("sad", "happy")[k % 2], f"p{k}"] for k in range(24)]
     write_csv(tmp_path / "set.csv", ["path", "expression", "person"], rows)
-    source = ManifestSource(tmp_path / "set.csv")
+    source = manifest_source(tmp_path / "set.csv")
     with pipe(source, prefetch=1, num_threads=1) as pipeline:
         next(pipeline)
         shutil.rmtree(tmp_path)

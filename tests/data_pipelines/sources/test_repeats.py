@@ -3,8 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import encode, smooth, write_csv
+from tests.data_pipelines.pictures import encode, manifest_source, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))
 HEADER = ("path", "expression", "person", "split", "valence", "arousal", "box")
@@ -24,7 +23,7 @@ def read(tmp_path):
     def source(*rows, header=HEADER):
         known = [[*r[:2], *[""] * (len(header) - 2)] if header != HEADER else r for r in sound]
         write_csv(tmp_path / "m.csv", header, [*known, *rows])
-        return ManifestSource(tmp_path / "m.csv")
+        return manifest_source(tmp_path / "m.csv")
 
     return source
 
