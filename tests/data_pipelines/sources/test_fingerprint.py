@@ -130,7 +130,7 @@ def test_other_pictures_of_the_same_names_are_noticed(rows, tmp_path):
     for row in rows:
         Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / row["path"])
     found = first_difference(then, of(path))
-    assert "'pictures/00.png': the picture there and the one now are not the same" in found.text
+    assert "'pictures/00.png': the image there and the one now are not the same" in found.text
 
 
 def test_folders_name_the_class_that_was_renamed(tmp_path):

@@ -90,7 +90,7 @@ def test_folders_without_pictures_are_passed_over(tmp_path, caplog):
         tree(tmp_path, *faces("train"), *faces("test"), "extra/", "notes/a.txt", "train/fear/")
     )
     assert set(source.class_names) == set(CLASSES) and len(source) == 12
-    assert "3 folders hold no picture: extra, notes, train/fear" in caplog.text
+    assert "3 folders hold no image: extra, notes, train/fear" in caplog.text
     # An empty split among classes is none.
     assert set(folder_source(tree(tmp_path / "b", *faces("."), "test/")).class_names) == set(
         CLASSES
@@ -117,7 +117,7 @@ REFUSED = {
     "splits too high": ([f"data/{f}" for f in BOTH], r"one class, 'data'.*folders of \S*/data, "),
     "own names too high": (["x/calm/1.jpg", "x/tense/1.jpg"], r"class, 'x'.*folders of \S*/x, "),
     "numbers too high": (["x/1/1.jpg", "x/2/1.jpg"], r"one class, 'x'.*folders of \S*/x, give"),
-    "one class": (["happy/1.jpg", "happy/2.jpg", "sad/"], r"2 pictures are of one class, 'happy'"),
+    "one class": (["happy/1.jpg", "happy/2.jpg", "sad/"], r"2 images are of one class, 'happy'"),
     "one class, spelt twice": (["happy/1.jpg", "Happiness/2.jpg"], r"of one class, 'happy'"),
     "person Joy": (["happy/Joy/1.jpg", "sad/ann/1.jpg"], r"happy/Joy would be .* an expression"),
     "person deep below": (["happy/a/b/Fear/1.jpg", "sad/1.jpg"], r"b/Fear would be .*expression"),
@@ -134,8 +134,8 @@ REFUSED = {
     "splits in splits": ([f"train/{f}" for f in BOTH], r"train is named like a split and holds"),
     "wrapper in splits": ([*faces("train/images"), *faces("test/images")], r"class, 'images'"),
     "split and class": (["train_happy/1.jpg", "train_sad/1.jpg"], r"a split and a class at once"),
-    "unlabelled test": ([*faces("train"), "test/1.jpg"], r"test holds pictures, but no folders of"),
-    "pictures alone": (["1.jpg", "2.jpg"], r"holds 2 pictures directly, and no class folder"),
+    "unlabelled test": ([*faces("train"), "test/1.jpg"], r"test holds images, but no folders of"),
+    "pictures alone": (["1.jpg", "2.jpg"], r"holds 2 images directly, and no class folder"),
 }
 
 
@@ -172,7 +172,7 @@ def test_configured_classes_name_what_is_no_person(tmp_path):
 
 def test_what_classes_list_is_no_split(tmp_path):
     files = ["valid/1.jpg", "invalid/1.jpg"]
-    with pytest.raises(DataError, match=r"mixes .*\(valid: 1 pictures\)"):
+    with pytest.raises(DataError, match=r"mixes .*\(valid: 1 images\)"):
         folder_source(tree(tmp_path, *files))
     assert folder_source(tmp_path, classes="valid,invalid").labels.tolist() == [1, 0]
     below = [f"{c}/{p}/1.jpg" for c in ("happy", "dev") for p in ("ann", "bob")]
@@ -216,15 +216,15 @@ def test_every_file_that_is_not_taken_is_counted(tmp_path, caplog):
     assert len(folder_source(tmp_path)) == 6
     lines = [r.message.removeprefix(f"{tmp_path}: ") for r in caplog.records]
     assert lines[:2] == [
-        "7 files that are no pictures were left out: 2 .txt, 2 hidden, 1 .db, 1 .mp4, "
+        "7 files that are not images were left out: 2 .txt, 2 hidden, 1 .db, 1 .mp4, "
         "1 without suffix",
         "2 files in folders that start with . or _ were left out: 1 __MACOSX, 1 _old",
     ]
-    assert any("1 pictures in no class folder" in line and "loose.jpg" in line for line in lines)
+    assert any("1 images in no class folder" in line and "loose.jpg" in line for line in lines)
     caplog.clear()
     folder_source(tree(tmp_path / "b", *BOTH, "loose.jpg", "train/2.jpg"))
-    assert "1 pictures in no class folder were left out: they lie directly in it" in caplog.text
-    assert "1 pictures in no class folder were left out: they lie directly in train" in caplog.text
+    assert "1 images in no class folder were left out: they are directly in it" in caplog.text
+    assert "1 images in no class folder were left out: they are directly in train" in caplog.text
 
 
 def test_pictures_are_known_by_content_where_the_suffix_is_silent(tmp_path):
@@ -287,8 +287,8 @@ def test_a_folder_linked_into_two_classes_is_contradictory(tmp_path):
     source = folder_source(root)
     assert [path for _, path, _ in source.bad_rows] == ["angry/1.jpg", "fear/1.jpg"]
     reasons = [reason for _, _, reason in source.bad_rows]
-    assert "fear/1.jpg is the same picture with expression fear, not angry" in reasons[0]
-    assert "angry/1.jpg is the same picture with expression angry, not fear" in reasons[1]
+    assert "fear/1.jpg is the same image with expression fear, not angry" in reasons[0]
+    assert "angry/1.jpg is the same image with expression angry, not fear" in reasons[1]
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):

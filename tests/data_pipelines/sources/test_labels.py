@@ -209,7 +209,7 @@ def test_a_class_that_splits_spell_differently_is_refused(tmp_path, train, test)
             (tmp_path / split / c).mkdir(parents=True)
             (tmp_path / split / c / "1.jpg").write_bytes(PICTURE)
     expected = "|".join(
-        f"'{a}' stands in {p} alone and '{b}' in {q}"
+        f"'{a}' is only in {p} and '{b}' only in {q}"
         for a, p, b, q in ((train, "train", test, "test"), (test, "test", train, "train"))
     )
     with pytest.raises(DataError, match=rf"({expected}).*list the classes: data\.classes="):

@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import pytest
 
+from data_pipelines.protocols.persons import fold_of
 from data_pipelines.schema import DataError, Source, TooManyBadRecords
 from data_pipelines.sources.make import make_sources
 from tests.data_pipelines.pictures import (
@@ -157,7 +158,7 @@ def test_bad_lines_of_jsonl(photos, tmp_path):
     rows = [{"path": f"{k}.jpg", "expression": "sad"} for k in range(20)]
     source = manifest_source(jsonl(tmp_path, [*rows, '{"path": "0.jpg", ', "[1, 2]"]))
     assert [(row, why.split(" (")[0]) for row, _, why in source.bad_rows] == [
-        (21, "no JSON"),
+        (21, "not JSON"),
         (22, "not a JSON object; each line must be one"),
     ]
 
@@ -232,7 +233,7 @@ def test_configured_classes(photos):
 
 def test_an_absent_class_is_warned_of(photos, caplog):
     named(photos, ["calm"] * 5, classes=("calm", "tense"))
-    assert "no picture of class tense" in caplog.text
+    assert "no image of class tense" in caplog.text
 
 
 def test_attributes_get_codes_and_ages_get_bands(photos):
@@ -304,9 +305,8 @@ def test_splits_are_disjoint_by_person_and_follow_the_hash(photos):
     people = {name: set(source.persons) for name, source in made.items()}
     assert sum(map(len, people.values())) == 40 and all(people.values())
     assert sum(map(len, made.values())) == 120
-    from data_pipelines.protocols.persons import in_test_fold
 
-    assert people["test"] == {f"p{k}" for k in range(40) if in_test_fold(f"p{k}")}
+    assert people["test"] == {f"p{k}" for k in range(40) if fold_of(f"p{k}", 4) == 1}
     assert len(people["validation"]) == round(0.15 * (40 - len(people["test"])))
 
 
@@ -324,7 +324,7 @@ def test_a_split_column_is_followed(photos, caplog):
     rows = [[*row, ("train", "valid", "test")[k % 3]] for k, row in enumerate(PEOPLE)]
     made = make_sources({"manifest": str(photos("path,expression,person,split", rows))})
     assert [len(made[k]) for k in ("train", "validation", "test")] == [40, 40, 40]
-    assert "40 persons stand in more than one split" in caplog.text
+    assert "40 persons are in more than one split" in caplog.text
     alone = [[*row, "train"] for row in PEOPLE]
     made = make_sources({"manifest": str(photos("path,expression,person,split", alone))})
     assert all(len(source) for source in made.values())
@@ -360,7 +360,7 @@ def test_what_is_unknown_or_ambiguous_is_counted(photos, caplog):
     with caplog.at_level(logging.INFO):
         source = manifest_source(photos("path,expression,person,video", rows))
     assert source.persons == ["ann", "bob", "2.jpg"]
-    assert "1 of 3 pictures name no person" in caplog.text
+    assert "1 of 3 images name no person" in caplog.text
     assert "1 videos or groups have a name that several persons use" in caplog.text
 
 
@@ -413,13 +413,12 @@ def test_without_persons_each_picture_is_its_own(photos, caplog):
 
 
 def test_training_classes_that_are_absent_are_named(photos, caplog):
-    from data_pipelines.protocols.persons import in_test_fold
 
-    test_person = next(f"q{k}" for k in range(99) if in_test_fold(f"q{k}"))
+    test_person = next(f"q{k}" for k in range(99) if fold_of(f"q{k}", 4) == 1)
     rows = [*PEOPLE, ["120.jpg", "fear", test_person]]
     with caplog.at_level(logging.INFO):
         make_sources({"manifest": str(photos("path,expression,person", rows))})
-    assert "no training picture of class fear" in caplog.text
+    assert "no training image of class fear" in caplog.text
     assert "train: " in caplog.text and "happy " in caplog.text
 
 
@@ -435,7 +434,7 @@ def test_cleaning_applies_where_it_is_asked_for(photos):
 
 def test_nothing_left_for_training(photos):
     rows = [["0.jpg", "sad", "ann", "test"]]
-    with pytest.raises(DataError, match="no picture is left for training"):
+    with pytest.raises(DataError, match="no image is left for training"):
         make_sources({"manifest": str(photos("path,expression,person,split", rows))})
 
 

@@ -55,14 +55,14 @@ def test_files_that_are_no_csv_say_what_to_do(folder):
     "header", ["path,expression,expression", "path,expression,Expression ", "path,PATH,expression"]
 )
 def test_a_column_that_stands_twice_is_refused(folder, header):
-    with pytest.raises(DataError, match=r"column (expression|path) stands more than once"):
+    with pytest.raises(DataError, match=r"column (expression|path) occurs more than once"):
         manifest_source(write(folder, f"{header}\nimages/0.jpg,sad,happy\n"))
 
 
 def test_a_name_that_stands_twice_in_a_json_line_is_refused(folder):
     for second in ("expression", " Expression"):
         line = f'{{"path": "images/0.jpg", "expression": "sad", "{second}": "happy"}}'
-        with pytest.raises(DataError, match=r"m\.jsonl:1: column expression stands more than once"):
+        with pytest.raises(DataError, match=r"m\.jsonl:1: column expression occurs more than once"):
             manifest_source(write(folder, line, name="m.jsonl"))
 
 
@@ -143,9 +143,9 @@ def test_splits_without_labels_are_told(folder, caplog):
     rows += ["images/8.jpg,,q,validation", "images/9.jpg,,r,test", "images/10.jpg,sad,s,test"]
     path = write(folder, "\n".join(["path,expression,person,split", *rows]))
     make_sources({"manifest": str(path)})
-    assert "none of the 1 pictures of the validation split has expression" in caplog.text
+    assert "none of the 1 images of the validation split has expression" in caplog.text
     assert "of the test split has" not in caplog.text
     rows = [f"images/{k}.jpg,,p{k},train" for k in range(8)] + ["images/9.jpg,sad,r,test"]
     path = write(folder, "\n".join(["path,expression,person,split", *rows]))
-    with pytest.raises(DataError, match=r"none of the .* training pictures has a label"):
+    with pytest.raises(DataError, match=r"none of the .* training images has a label"):
         make_sources({"manifest": str(path)})

@@ -233,7 +233,7 @@ def test_a_prepared_manifest_keeps_together_what_the_manifest_does(tmp_path, tab
     plain = make_lib.make_sources({"source": "manifest", "manifest": str(path)})
     # Rows that put one picture into two splits are bad, so that only persons are left in two.
     contradicting = split == "contradicting" and table != "none"
-    assert ("stand in more than one split" in caplog.text) == contradicting
+    assert ("are in more than one split" in caplog.text) == contradicting
     assert all(len(source) for source in plain.values())
     unreadable = {f"{k}.png" for k in (20, 46, 59)}
     sides: dict[str, set[str]] = {}

@@ -58,8 +58,8 @@ def test_rows_that_contradict_each_other_are_bad(read, name):
     source = read(FIRST, FIRST, ["./0.jpg", *other[1:]])
     assert len(source) == 40
     assert [row for row, _, _ in source.bad_rows] == [42, 43, 44]
-    assert source.bad_rows[2][2] == f"row 42 is the same picture with {message}; keep one"
-    assert all("row 44 is the same picture" in reason for _, _, reason in source.bad_rows[:2])
+    assert source.bad_rows[2][2] == f"row 42 is the same image with {message}; keep one"
+    assert all("row 44 is the same image" in reason for _, _, reason in source.bad_rows[:2])
 
 
 def test_faces_that_lie_apart_are_kept(read):
