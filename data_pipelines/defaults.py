@@ -24,6 +24,7 @@ def _field(
     low: float | None = None,
     high: float = math.inf,
     *,
+    without: float | None = None,
     choices: tuple[str, ...] = (),
     records: bool = False,
     free: bool = False,
@@ -32,83 +33,82 @@ def _field(
 
     Args:
       default: the value; a class, for a new object of it.
-      low, high: of a number; fields of type `int` take whole numbers only.
+      low, high: range of a number, `without` one of its ends; `int` fields are whole numbers.
       choices: of a text.
       records: the field decides which records there are, their labels, or their splits.
       free: a run may be resumed with another value.
     """
-    metadata = {"low": low, "high": high, "choices": choices, "records": records, "free": free}
+    metadata = {"range": (low, high, without), "choices": choices, "records": records, "free": free}
     if isinstance(default, type):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _check_names(values: Mapping[str, Any], kind: type, message: str) -> None:
+_record_field = functools.partial(_field, records=True)
+
+
+def _check(section: Any, prefix: str, unused: tuple[str, ...] = ()) -> None:
+    """Raise DataError for a value of a dataclass that its field does not allow."""
+    for field in dataclasses.fields(section):
+        name, value = prefix + field.name, getattr(section, field.name)
+        choices = field.metadata["choices"]
+        if choices and value not in choices:
+            raise DataError(f"{name} is {value!r}; known: {', '.join(choices)}")
+        low, high, without = field.metadata["range"]
+        if low is None or field.name in unused:
+            continue
+        kind = numbers.Integral if field.type is int else numbers.Real
+        number = isinstance(value, kind) and not isinstance(value, bool)
+        # A comparison with NaN is False.
+        if number and low <= value <= high and value not in (without, math.inf):
+            continue
+        what = "a whole number" if field.type is int else "a number"
+        if high == math.inf:
+            limits = f"above {low}" if low == without else f"of at least {low}"
+        else:
+            limits = f"from {low} to {'less than ' if high == without else ''}{high}"
+        raise DataError(f"{name} = {value}; it must be {what} {limits}")
+
+
+def _check_names(values: Mapping[str, Any], kind: type, prefix: str) -> None:
+    """Raise DataError for a name that is not a field of a dataclass."""
     known = [f.name for f in dataclasses.fields(kind)]
     for name in values:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise DataError(f"{message.format(name)}; {hint}")
-
-
-def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
-    # A comparison with NaN is False.
-    if _is_number(value, whole) and low <= value <= high and value != math.inf:
-        return
-    kind = "a whole number" if whole else "a number"
-    limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-    raise DataError(f"data.{name} = {value}; it must be {kind} {limits}")
-
-
-def _is_number(value: Any, whole: bool = False) -> bool:
-    kind = numbers.Integral if whole else numbers.Real
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-_record_field = functools.partial(_field, records=True)
+            raise DataError(f"{prefix}{name}: there is no such field; {hint}")
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceOptions:
-    """Options of one set of synthetic faces; fractions are probabilities in [0, 1]."""
+    """Options of one set of synthetic faces."""
 
-    frames_per_video: int = 4  # consecutive records of one video
-    videos_per_person: int = 4
+    frames_per_video: int = _field(4, 1)  # consecutive records of one video
+    videos_per_person: int = _field(4, 1)
     # Time between frames: expressions swing once in 1.3 to 4 units, heads sway once in 1.7 to 5.
-    frame_time: float = 0.35
+    frame_time: float = _field(0.35, 0, without=0)
     # Most over least frequent class; frequencies fall geometrically in the order neutral, happy,
     # sad, surprise, fear, disgust, anger, contempt.
-    imbalance: float = 1.0
-    symmetric_noise: float = 0.0  # fraction of labels replaced by any other class
-    confusable_noise: float = 0.0  # ... by the class it is most often mistaken for
-    missing_expression: float = 0.0  # fraction of labels left out
-    missing_valence_arousal: float = 0.0
-    missing_landmarks: float = 0.0
+    imbalance: float = _field(1.0, 1)
+    symmetric_noise: float = _field(0.0, 0, 1)  # fraction of labels replaced by any other class
+    confusable_noise: float = _field(0.0, 0, 1)  # ... by the class it is most often mistaken for
+    missing_expression: float = _field(0.0, 0, 1)  # fraction of labels left out
+    missing_valence_arousal: float = _field(0.0, 0, 1)
+    missing_landmarks: float = _field(0.0, 0, 1)
     # Camera: a, or b, which is colder, flatter and coarser and sees heads turned further.
-    domain: str = "a"
+    domain: str = _field("a", choices=("a", "b"))
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
         """Return the options of a mapping; raises `DataError` for one that does not exist."""
-        _check_names(options, cls, "synthetic faces have no option {!r}")
+        _check_names(options, cls, "data.synthetic.")
         return cls(**options)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(FaceOptions):
-            value = getattr(self, field.name)
-            if field.name in ("frames_per_video", "videos_per_person", "imbalance"):
-                wrong = not value >= 1 and "at least 1"
-            elif field.name == "domain":
-                wrong = value not in ("a", "b") and '"a" or "b"'
-            elif field.name == "frame_time":
-                wrong = not value > 0 and "positive"
-            else:
-                wrong = not 0.0 <= value <= 1.0 and "in [0, 1]"
-            if wrong:
-                raise DataError(f"synthetic faces: {field.name} must be {wrong}, not {value!r}")
+        _check(self, "data.synthetic.")
         if self.symmetric_noise + self.confusable_noise > 1.0:
-            raise DataError("synthetic faces: symmetric_noise + confusable_noise exceed 1")
+            raise DataError("data.synthetic: symmetric_noise + confusable_noise exceed 1")
 
 
 # Options that spoil labels but change no image; and all that only training splits get.
@@ -126,13 +126,13 @@ class SyntheticConfig(FaceOptions):
     `TRAINING_ONLY` options apply to the training split alone.
     """
 
-    num_train: int = 4096
-    num_validation: int = 512
-    num_test: int = 512
-    render_size: int = 128  # side of the rendered image, pixels
-    seed: int = 0
-    version: int = 1  # of the renderer's appearance and labels
-    test_domain: str = ""  # camera of the test split; "": the same
+    num_train: int = _field(4096)
+    num_validation: int = _field(512)
+    num_test: int = _field(512)
+    render_size: int = _field(128)  # side of the rendered image, pixels
+    seed: int = _field(0)
+    version: int = _field(1)  # of the renderer's appearance and labels
+    test_domain: str = _field("", choices=("", "a", "b"))  # camera of the test split; "": the same
 
     def options(self, split: str) -> FaceOptions:
         """Return the options of one split."""
@@ -149,12 +149,11 @@ class SyntheticConfig(FaceOptions):
 class Refinement:
     """The section `data.refine`: sizes of an epoch of `sampling="refine"`."""
 
-    per_group: int = 512  # most records of one group in the pool of an epoch
-    per_class: int = 500  # examples of each class in an epoch
+    per_group: int = _field(512, 1)  # most records of one group in the pool of an epoch
+    per_class: int = _field(500, 1)  # examples of each class in an epoch
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            _check_number(f"refine.{name}", value, 1, math.inf, whole=True)
+        _check(self, "data.refine.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,13 +178,13 @@ class DataConfig:
     exclude_train: bool = _record_field(False)  # leave them out of training as well
 
     # Splits by person.
-    # Fraction of the training persons held out for model selection, in [0, 1).
-    validation_fraction: float = _record_field(0.15)
+    # Fraction of the training persons held out for model selection.
+    validation_fraction: float = _record_field(0.15, 0, 1, without=1)
     # split; or one fold of a cross-validation: folds, leave_one_out (all records are cut into even
     # folds by person and test_fold is tested on; see --mode=crossval).
     protocol: str = _record_field("split", choices=PROTOCOLS)
-    # Without a split column: test = sha256(person) mod folds == test_fold. At least 2.
-    folds: int = _record_field(4)
+    # Without a split column: test = sha256(person) mod folds == test_fold.
+    folds: int = _record_field(4, 2)
     test_fold: int = _record_field(1, 0)
     split_seed: int = _record_field(0, 0)
 
@@ -222,12 +221,12 @@ class DataConfig:
         if isinstance(section, DataConfig):
             return section
         values = {name: value for name, value in section.items() if value is not None}
-        _check_names(values, cls, "data.{}: there is no such field")
+        _check_names(values, cls, "data.")
         if "synthetic" in values:
             values["synthetic"] = SyntheticConfig.of(dict(values["synthetic"]))
         if "refine" in values:
             sizes = dict(values["refine"])
-            _check_names(sizes, Refinement, "data.refine.{}: there is no such field")
+            _check_names(sizes, Refinement, "data.refine.")
             values["refine"] = Refinement(**sizes)
         if not isinstance(values.get("classes", ""), str):
             values["classes"] = tuple(values["classes"])
@@ -236,22 +235,7 @@ class DataConfig:
         return cls(**values)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, limits = getattr(self, field.name), field.metadata
-            if limits["choices"] and value not in limits["choices"]:
-                known = ", ".join(limits["choices"])
-                raise DataError(f"data.{field.name} is {value!r}; known: {known}")
-            if limits["low"] is not None:
-                whole = field.type is int
-                _check_number(field.name, value, limits["low"], limits["high"], whole=whole)
-        fraction = self.validation_fraction
-        if not _is_number(fraction) or not 0 <= fraction < 1:
-            raise DataError(
-                f"data.validation_fraction = {fraction}; it must be a number from 0 to less than "
-                "1, the fraction of the training persons held out"
-            )
-        if self.protocol != "leave_one_out":
-            _check_number("folds", self.folds, 2, math.inf, whole=True)
+        _check(self, "data.", unused=("folds",) if self.protocol == "leave_one_out" else ())
         if self.protocol == "split" and self.test_fold >= self.folds:
             raise DataError(
                 f"data.test_fold = {self.test_fold}; the folds of data.folds = {self.folds} are 0 "

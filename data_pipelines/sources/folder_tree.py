@@ -3,21 +3,18 @@
 The layouts are `CLASS/NAME.jpg`, `SPLIT/CLASS/NAME.jpg` and `CLASS/SPLIT/NAME.jpg`, each with
 folders for persons inside. Splits have many names (`split_names`). Other layouts are refused with
 what was found and what was expected: a split taken for a class, or an expression taken for a
-person, would spoil the training unnoticed. Links to folders are followed. The log counts the files
-that are not used.
+person, would spoil the training unnoticed.
 """
 
 import logging
 import os
 import pathlib
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NoReturn
 
-from data_pipelines.images import picture_files
 from data_pipelines.protocols import split_names
 from data_pipelines.schema import DataError, canonical_name, known_names, resolve_classes
+from data_pipelines.sources.folder_scan import Folder, joined, scan
 
 log = logging.getLogger(__name__)
 
@@ -25,38 +22,6 @@ _SHOWN = 5
 _SEARCH_DEPTH = 4
 _NO_PERSONS = known_names() - {"other"}
 Rows = Iterator[tuple[int, dict[str, Any]]]
-
-
-@dataclass
-class Folder:
-    """A folder with its images and the folders in it.
-
-    Attributes:
-      parts: names of the folders from the root to this one.
-      images: names of the image files directly in it, sorted.
-      folders: sorted by name.
-      total: images at any depth.
-    """
-
-    parts: tuple[str, ...] = ()
-    images: list[str] = field(default_factory=list)
-    folders: list["Folder"] = field(default_factory=list)
-    total: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.parts[-1] if self.parts else ""
-
-    @property
-    def filled(self) -> list["Folder"]:
-        """The folders in it that hold an image at any depth."""
-        return [f for f in self.folders if f.total]
-
-    def walk(self) -> Iterator["Folder"]:
-        """Yield this folder and all below it that hold images."""
-        yield self
-        for below in self.filled:
-            yield from below.walk()
 
 
 def read(root: pathlib.Path, classes: str | tuple[str, ...] = "") -> list[tuple[int, dict]]:
@@ -72,73 +37,13 @@ def read(root: pathlib.Path, classes: str | tuple[str, ...] = "") -> list[tuple[
     return list(_Layout(root, classes).rows())
 
 
-class _Scan:
-    """A tree of folders as it is read; the log says what was not used."""
-
-    def __init__(self, root: pathlib.Path):
-        self.files: Counter[str] = Counter()  # that are not images, by kind
-        self.folders: dict[str, int] = {}  # left out by name -> files in them
-        self.links: list[str] = []
-        self.tree = self._folder(str(root), (), (os.path.realpath(root),))
-        for message, counts in (
-            ("%d files that are not images were left out: %s", self.files),
-            ("%d files in folders that start with . or _ were left out: %s", self.folders),
-        ):
-            if counts:
-                ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-                kinds = ", ".join(f"{n} {kind}" for kind, n in ordered)
-                log.warning(f"%s: {message}", root, sum(counts.values()), kinds)
-        for link in self.links:
-            log.warning("%s: %s", root, link)
-
-    def _folder(self, place: str, parts: tuple[str, ...], above: tuple[str, ...]) -> Folder:
-        folder = Folder(parts)
-        try:
-            entries = sorted(os.scandir(place), key=lambda e: e.name)
-            folders = {e.name for e in entries if _is(e.is_dir)}
-        except OSError as e:
-            raise DataError(f"{place} cannot be read ({e.strerror or e})") from e
-        for entry in entries:
-            if entry.name in folders:
-                self._subfolder(folder, entry, above)
-            elif entry.name.startswith("."):
-                self.files["hidden"] += 1
-            elif not _is(entry.is_file):
-                self.links.append(f"link to nothing left out: {_joined((*parts, entry.name))}")
-            elif picture_files.is_picture(entry.path, entry.name):
-                folder.images.append(entry.name)
-            else:
-                self.files[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
-        folder.total = len(folder.images) + sum(f.total for f in folder.folders)
-        return folder
-
-    def _subfolder(self, folder: Folder, entry: os.DirEntry, above: tuple[str, ...]) -> None:
-        parts = (*folder.parts, entry.name)
-        if entry.name[0] in "._":
-            self.folders[_joined(parts)] = sum(len(f) for _, _, f in os.walk(entry.path))
-            return
-        real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
-        if real in above:
-            self.links.append(f"link to a folder above it left out: {_joined(parts)}")
-            return
-        folder.folders.append(self._folder(entry.path, parts, (*above, real)))
-
-
-def _is(question: Callable[[], bool]) -> bool:
-    """Return the answer of a directory entry; False for a link that leads to itself."""
-    try:
-        return question()
-    except OSError:
-        return False
-
-
 class _Layout:
     """Splits, classes and persons of a tree, or a refusal."""
 
     def __init__(self, root: pathlib.Path, classes: str | tuple[str, ...]):
         self.root = root
         self.classes = {canonical_name(n) for n in resolve_classes(classes)} if classes else set()
-        self.tree = _Scan(root).tree
+        self.tree = scan(root)
 
     def rows(self) -> Rows:
         tree = self.tree
@@ -179,7 +84,7 @@ class _Layout:
     def _class_folders(self, place: Folder) -> list[Folder]:
         """Return the folders of classes in the root or in a split."""
         if place.parts:
-            where = _joined(place.parts)
+            where = joined(place.parts)
             if not place.filled:
                 self._refuse(f"{where} holds images, but no folders of classes")
             inner = [f.name for f in place.filled if self._split(f.name) is not None]
@@ -249,7 +154,7 @@ class _Layout:
                 split = self._is_plain_split(below.name)
                 if below is not folder and (split or self._is_expression(below.name)):
                     self._refuse(
-                        f"{_joined(below.parts)} would be the images of a person, but is named "
+                        f"{joined(below.parts)} would be the images of a person, but is named "
                         f"like {'a split' if split else 'an expression'}"
                     )
 
@@ -262,7 +167,7 @@ class _Layout:
             if below and below[0] == wrapper:
                 below = below[1:]
             for image in place.images:
-                row = {"path": _joined((*place.parts, image)), "expression": name}
+                row = {"path": joined((*place.parts, image)), "expression": name}
                 if below:
                     row["person"] = below[0]
                 if split is not None:
@@ -276,7 +181,7 @@ class _Layout:
                 "%s: %d images in no class folder were left out: they are directly in %s (%s)",
                 self.root,
                 len(place.images),
-                _joined(place.parts) if place.parts else "it",
+                joined(place.parts) if place.parts else "it",
                 ", ".join(place.images[:_SHOWN]),
             )
 
@@ -289,7 +194,7 @@ class _Layout:
                 "%s: %d folders hold no image: %s",
                 self.root,
                 len(empty),
-                ", ".join(_joined(f.parts) for f in empty[:_SHOWN]),
+                ", ".join(joined(f.parts) for f in empty[:_SHOWN]),
             )
 
     def _listed(self, place: Folder, names: Collection[str]) -> str:
@@ -356,7 +261,3 @@ def _wrapper(classes: Iterable[Folder]) -> str:
 def _may_fit(folder: Folder) -> bool:
     """Return whether a folder holds only folders of images, several of them."""
     return len(folder.filled) > 1 and not folder.images and all(f.images for f in folder.filled)
-
-
-def _joined(parts: Collection[str]) -> str:
-    return str(pathlib.PurePath(*parts))

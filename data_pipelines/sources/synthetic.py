@@ -1,4 +1,4 @@
-"""Synthetic faces with expressions: a labelled picture from (seed, index), nothing stored.
+"""Synthetic faces with expressions: a labelled image from (seed, index), nothing stored.
 
 Every random choice is a hash of the seed and of what it belongs to (person, video, frame), so that
 record i is the same in every process, in any order and for any size of the source. Frames of a
@@ -27,7 +27,7 @@ _SPLIT_STRIDE = 1 << 40
 _MAX_SIZE = 1 << 31
 # Pairs that people confuse: neutral-sad, happy-contempt, surprise-fear, disgust-anger.
 _CONFUSABLE = np.array([2, 7, 0, 4, 3, 6, 5, 1])
-# Smaller pictures are drawn at this size and scaled down.
+# Smaller images are drawn at this size and scaled down.
 _MIN_CANVAS = 96
 # Streams of random numbers: an argument of `hashing.fold`.
 _PERSON, _VIDEO, _CLASS, _FRAME, _LABEL, _BACKGROUND = range(6)
@@ -35,7 +35,7 @@ _PERSON, _VIDEO, _CLASS, _FRAME, _LABEL, _BACKGROUND = range(6)
 
 @dataclasses.dataclass(frozen=True)
 class _Labels:
-    """What is known of records without drawing them; arrays of one length."""
+    """Labels of records, known without drawing them; arrays of one length."""
 
     person: np.ndarray
     video: np.ndarray
@@ -56,7 +56,7 @@ class SyntheticFaces:
       size: number of records, below 2^31.
       seed: draws all persons, videos and labels.
       split: "train", "validation" or "test"; one seed gives them different persons.
-      image_size: side of the picture in pixels, at least 32.
+      image_size: side of the image in pixels, at least 32.
       version: of appearance and labels; only the current one exists.
       options: fields of `FaceOptions`.
 
@@ -150,7 +150,7 @@ class SyntheticFaces:
         return {"synthetic": drawn_from | dataclasses.asdict(self.options)}
 
     def describe(self, i: int) -> str:
-        """Where record i comes from, for messages."""
+        """Return split, person, video and expression of record i, for messages."""
         labels = self._draw_labels(np.array([i]))
         return (
             f"synthetic face {i} ({self.split}, seed {self.seed}, person {labels.person[0]}, "
@@ -158,7 +158,7 @@ class SyntheticFaces:
         )
 
     def __getitem__(self, i: int) -> Record:
-        """Record i, drawn anew."""
+        """Return record i, drawn anew."""
         i = int(i)
         if not -self.size <= i < self.size:
             raise IndexError(f"synthetic faces: {i} is outside a source of {self.size}")
