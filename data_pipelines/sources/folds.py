@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 def fold_sources(data: DataConfig, cache: DataCache) -> dict[str, Source]:
     """Return training, validation and test sources of the fold `data.test_fold`.
 
-    Synthetic faces are those of the training split; options that spoil labels affect the training
-    side only.
+    Of synthetic faces, only the training split is used; options that spoil labels affect the
+    training side only.
 
     Raises:
       DataError: there are fewer persons than folds, no such fold, or the data cannot be cut.

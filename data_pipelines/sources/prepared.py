@@ -67,7 +67,7 @@ def find_prepared(name: str, data_dir: str | Path) -> Prepared:
     base, _, config = name.partition("/")
     root = Path(data_dir).expanduser() / base
     pattern = f"{config}/*/{META_FILE}" if config else f"**/{META_FILE}"
-    # TFDS's temporary folders, left by a killed run, hold nothing that may be read.
+    # Skip the temporary folders of TFDS that a killed run has left.
     found = sorted(
         p for p in root.glob(pattern) if not any(d.startswith("incomplete.") for d in p.parts)
     )
