@@ -457,7 +457,6 @@ def test_settings_come_from_the_config():
         "cache": "memory",
         "cache_megabytes": 3,
         "num_threads": 2,
-        "seed": 4,
     }
     made = make_pipeline(config, Listed(PICTURES), train=True, batch_size=8, seed=9)
     loader = made._loader
