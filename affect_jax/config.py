@@ -161,7 +161,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     try:
         defaults.DataConfig.of(config.data)
     except DataError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"config.{error}") from None
     positive = ("log_every", "checkpoint.every", "checkpoint.keep")
     flat = flatten(config)
     for key in positive:
