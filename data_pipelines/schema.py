@@ -136,33 +136,62 @@ Batch: TypeAlias = dict[str, np.ndarray]
 
 @runtime_checkable
 class Source(Protocol):
-    """A random-access set of n raw records whose labels are known without decoding an image.
+    """A random-access set of n raw records whose labels are known without decoding an image."""
 
-    Attributes:
-      class_names: position = class id.
-      num_classes: their number.
-      labels: int32 [n] class ids, -1 where unknown.
-      groups: int32 [n] video, clip or person of each record, -1 where unknown.
-      group_names: names of the groups, where they have any.
-      tracks: int32 [n] video that each record is a frame of, -1 for a single image. Frames of one
-        video follow each other in time.
-      persons: n names of what must not be in two splits: the person where one is known.
-      has_persons: whether any record names a person, a video or a group.
-      attribute_names, attribute_values: the attributes, and the meaning of their codes.
-      has: the label fields that at least one record may hold.
-    """
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; position = class id."""
+        ...
 
-    class_names: tuple[str, ...]
-    num_classes: int
-    labels: np.ndarray
-    groups: np.ndarray
-    group_names: tuple[str, ...]
-    tracks: np.ndarray
-    persons: Sequence[str]
-    has_persons: bool
-    attribute_names: tuple[str, ...]
-    attribute_values: tuple[tuple[str, ...], ...]
-    has: frozenset[str]
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [n] class ids, -1 where unknown."""
+        ...
+
+    @property
+    def groups(self) -> np.ndarray:
+        """int32 [n] video, clip or person of each record, -1 where unknown."""
+        ...
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups; empty if they have none."""
+        ...
+
+    @property
+    def tracks(self) -> np.ndarray:
+        """int32 [n] video of each record, frame after frame; -1 for a single image."""
+        ...
+
+    @property
+    def persons(self) -> Sequence[str]:
+        """n names of what must be in one split: the person, if one is known."""
+        ...
+
+    @property
+    def has_persons(self) -> bool:
+        """Whether any record names a person, a video or a group."""
+        ...
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attributes for audit."""
+        ...
+
+    @property
+    def attribute_values(self) -> tuple[tuple[str, ...], ...]:
+        """Meaning of the codes of each attribute."""
+        ...
+
+    @property
+    def has(self) -> frozenset[str]:
+        """The label fields that at least one record may hold."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -1,12 +1,12 @@
 """What several runs of one process share: sources, and decoded images in memory.
 
-A sweep, a cross-validation and a run of several phases make one `DataCache` and hand it down. Each
-image is then decoded, or drawn, once for each framing.
+A sweep or a cross-validation makes one `DataCache` and hands it down to its runs. Each image is
+then decoded, or drawn, once for each framing.
 """
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class DataCache:
     """Values made once for each key, and images of sources."""
 
     def __init__(self) -> None:
-        self._values: dict[Hashable, object] = {}
+        self._values: dict[Hashable, Any] = {}
         # A source stays alive with its images: the key holds its id.
         self._images: dict[Hashable, tuple[Source, Entries]] = {}
 

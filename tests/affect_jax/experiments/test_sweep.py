@@ -392,7 +392,7 @@ def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop,
         "train_and_evaluate",
-        lambda config, workdir, show_test=True, cache=None: shown.append(show_test) or made_up(config, workdir),
+        lambda *run, show_test=True, cache=None: shown.append(show_test) or made_up(*run),
     )
     described = (
         '"seeds": (0,), "rank_by": "validation/loss", '
