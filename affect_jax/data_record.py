@@ -211,7 +211,7 @@ def digest(workdir: pathlib.Path) -> str | None:
 
 def write(workdir: pathlib.Path, now: Fingerprint) -> None:
     """Replace the record of a workdir, completely or not at all."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{split}/{name}": column
         for split, records in now.splits.items()
         for name, column in records.columns.items()

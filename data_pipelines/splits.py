@@ -119,12 +119,12 @@ def _leakage(args: argparse.Namespace, sources: Mapping[str, Source]) -> int:
         raise DataError(f"--stride {args.stride}: it must be at least 1")
     shared = leakage.shared_names(sources)
     for kind in ("person", "group"):
-        mine = [s for s in shared if s.kind == kind]
-        print(f"{kind}s: {len(mine)} in more than one split")
-        for s in mine[:_NAMED]:
+        names = [s for s in shared if s.kind == kind]
+        print(f"{kind}s: {len(names)} in more than one split")
+        for s in names[:_NAMED]:
             print(f"  {s.name}: " + ", ".join(f"{k} {n}" for k, n in s.counts.items()))
-        if len(mine) > _NAMED:
-            print(f"  ... and {len(mine) - _NAMED} more")
+        if len(names) > _NAMED:
+            print(f"  ... and {len(names) - _NAMED} more")
     if args.stride > 1:
         sources = {k: Subset(s, np.arange(0, len(s), args.stride)) for k, s in sources.items()}
     hashes = {name: leakage.hash_images(source) for name, source in sources.items()}

@@ -173,7 +173,7 @@ def _close(
     dct_bits: int,
 ) -> list[tuple[int, int, int]]:
     """Return (i, j, distance) of all close pairs; the cheap hash rules out nearly all others."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     for start in range(0, len(left[1]), _BLOCK):
         for other in range(0, len(right[1]), _BLOCK):
             block = left[1][start : start + _BLOCK, None] ^ right[1][None, other : other + _BLOCK]

@@ -82,11 +82,11 @@ class DataCache:
         """
         base = source.base if isinstance(source, Subset) else source
         key = (id(base), framing, limit)
-        _, entries = self._images.pop(key, None) or (base, Entries(limit))
+        _, entries = self._images.pop(key, (base, Entries(limit)))
         while self._images and entries.used + self._used() > limit:
             del self._images[next(iter(self._images))]
         self._images[key] = (base, entries)
-        return entries if base is source else _SubsetEntries(entries, source.rows)
+        return _SubsetEntries(entries, source.rows) if isinstance(source, Subset) else entries
 
     def _used(self) -> int:
         return sum(entries.used for _, entries in self._images.values())

@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def _difference(
     """Return how row i contradicts another row of the same image; "" if it does not."""
     a, b = rows[i], rows[other]
     names = [class_names[expression[k]] if expression[k] >= 0 else None for k in (i, other)]
-    fields = {
+    fields: dict[str, Sequence[Any]] = {
         "expression": names,
         "split": [SPLIT_NAMES[r.split] if r.split >= 0 else None for r in (a, b)],
         "person": [a.person, b.person],

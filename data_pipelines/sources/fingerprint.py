@@ -227,8 +227,8 @@ def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
             return Difference(f"{text} ({'; '.join(changes)})")
     if then.attribute_names != now.attribute_names:
         return Difference(_there_now("attributes", then.attribute_names, now.attribute_names))
-    found = [_split_difference(split, then, now) for split in then.splits]
-    found = [difference for difference in found if difference is not None]
+    differences = (_split_difference(split, then, now) for split in then.splits)
+    found = [difference for difference in differences if difference is not None]
     return next((d for d in found if not d.only_order), found[0] if found else None)
 
 

@@ -51,22 +51,21 @@ class _Layout:
             what = "holds no image"
             if tree.total:
                 what = f"holds {tree.total} images directly, and no class folder with images"
-            found = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
+            listed = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
             raise DataError(
-                f"data.folder: {self.root} {what}; {self._expected()}, found {found}"
+                f"data.folder: {self.root} {what}; {self._expected()}, found {listed}"
                 f"{self._advice()}"
             )
         splits = {f.name: self._split(f.name) for f in tree.filled}
-        named = [name for name, split in splits.items() if split is not None]
+        named = {name: split for name, split in splits.items() if split is not None}
         self._check_mixed_names(named)
+        found: list[tuple[Folder, int | None]]
         if not named:
-            classes = [(f, None) for f in self._class_folders(tree)]
+            found = [(f, None) for f in self._class_folders(tree)]
         elif len(named) == len(splits):
-            classes = [
-                (f, splits[top.name]) for top in tree.filled for f in self._class_folders(top)
-            ]
+            found = [(f, splits[top.name]) for top in tree.filled for f in self._class_folders(top)]
             self._tell_loose(tree)
-            listed = ", ".join(f"{n} as {split_names.spelling(splits[n])}" for n in named)
+            listed = ", ".join(f"{n} as {split_names.spelling(s)}" for n, s in named.items())
             log.info("%s: folders taken for splits: %s", self.root, listed)
         else:
             self._refuse(
@@ -75,7 +74,7 @@ class _Layout:
                 "others out, or into the splits"
             )
         self._tell_unused()
-        classes = self._with_inner_splits(classes)
+        classes = self._with_inner_splits(found)
         self._check_classes(classes)
         wrapper = _wrapper(folder for folder, _, _ in classes)
         for folder, name, split in classes:

@@ -48,7 +48,7 @@ def fold_sources(data: DataConfig, cache: DataCache) -> dict[str, Source]:
             "data.validation_fraction above 0"
         )
     sides = {"train": ~test & ~held_out, "validation": held_out, "test": test}
-    sources = {
+    sources: dict[str, Source] = {
         name: Subset(spoilt if name == "train" else whole, np.flatnonzero(rows))
         for name, rows in sides.items()
     }
@@ -108,12 +108,13 @@ def _make_whole(data: DataConfig) -> tuple[Source, Source]:
         from data_pipelines.sources.synthetic import synthetic_sources  # slow drawing code
 
         section = dataclasses.replace(data.synthetic, num_validation=0, num_test=0)
-        sound = dataclasses.replace(section, **dict.fromkeys(SPOILING, 0.0))
+        spoiling: dict[str, Any] = dict.fromkeys(SPOILING, 0.0)
+        sound = dataclasses.replace(section, **spoiling)
         made = [synthetic_sources(s)["train"] for s in (sound, section)]
         return made[0], made[int(sound != section)]
     if data.source == "tfds":
-        whole = prepared.whole_source(data.dataset, data.data_dir)
-        whole = whole.with_classes(data.classes) if data.classes else whole
+        stored = prepared.whole_source(data.dataset, data.data_dir)
+        whole: Source = stored.with_classes(data.classes) if data.classes else stored
     else:
         whole = table.TableSource(table.read_table(data))
     return whole, whole

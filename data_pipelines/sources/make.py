@@ -33,7 +33,7 @@ def make_sources(
     return cache.once(data.source_key(), lambda: _checked(_make(data, cache)))
 
 
-def _make(data: DataConfig, cache: DataCache) -> dict[str, Source]:
+def _make(data: DataConfig, cache: DataCache) -> Mapping[str, Source]:
     if data.protocol != "split":
         return folds.fold_sources(data, cache)
     if data.source == "synthetic":
@@ -47,8 +47,8 @@ def _make(data: DataConfig, cache: DataCache) -> dict[str, Source]:
     return table.table_sources(table.read_table(data), data)
 
 
-def _checked(sources: dict[str, Source]) -> dict[str, Source]:
-    """Warn of splits without a label that training has, whose metrics are undefined.
+def _checked(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Return the sources; warn of splits that lack a label of the training split.
 
     Raises:
       DataError: no training image has a label.
@@ -68,7 +68,7 @@ def _checked(sources: dict[str, Source]) -> dict[str, Source]:
                 name,
                 ", ".join(sorted(absent)),
             )
-    return sources
+    return dict(sources)
 
 
 def evaluation_source(data: DataConfig | Mapping[str, Any], split: str) -> Source:

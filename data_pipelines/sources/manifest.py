@@ -267,8 +267,8 @@ def _columns(
     names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
     places = [ATTRIBUTE_COLUMNS.index(a) for a in names]
     coded = [_code([r.attributes[k] for r in rows], a) for k, a in zip(places, names, strict=True)]
-    group_names = tuple(sorted({r.group for r in rows} - {None}))
-    groups = {g: i for i, g in enumerate(group_names)}
+    group_names = tuple(sorted({r.group for r in rows if r.group is not None}))
+    groups: dict[str | None, int] = {g: i for i, g in enumerate(group_names)}
     return Table(
         name=name,
         root=root,

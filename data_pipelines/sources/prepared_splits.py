@@ -35,8 +35,9 @@ def prepared_sources(data: DataConfig) -> dict[str, TfdsSource]:
     name = data.dataset
     prepared = find_prepared(name, data.data_dir)
     sources = official(prepared)
-    sources["train"] = sources.pop("full", None) or sources.get("train")
-    if sources["train"] is None:
+    if "full" in sources:
+        sources["train"] = sources.pop("full")
+    if "train" not in sources:
         raise DataError(f"{name} was prepared without a train split; prepare it again")
     own = prepared.meta["dataset"] == "manifest"
     # Persons of whom no image could be read: the manifest itself counts them, so they count here.
@@ -63,8 +64,8 @@ def prepared_sources(data: DataConfig) -> dict[str, TfdsSource]:
         sources["validation"] = train.subset(np.flatnonzero(held_out))
         sources["train"] = train.subset(np.flatnonzero(~held_out))
     everyone = [p for s in sources.values() for p in s.persons]
-    split = np.repeat(np.arange(len(sources)), [len(s) for s in sources.values()])
-    persons.warn_of_shared(name, everyone, split)
+    places = np.repeat(np.arange(len(sources)), [len(s) for s in sources.values()])
+    persons.warn_of_shared(name, everyone, places)
     if data.exclude:
         sources = _without_excluded(prepared, sources, data)
     for split in persons.SPLIT_NAMES:
