@@ -286,7 +286,7 @@ def test_file_systems_without_locks_are_told(fakes, tmp_path, monkeypatch, caplo
 
     monkeypatch.setattr(fcntl, "flock", none)
     assert run(file_of(tmp_path, PLAIN), tmp_path / "w", sweep__seeds="0") == 0
-    assert len(fakes) == 2 and "keeps no locks" in caplog.text
+    assert len(fakes) == 2 and "has no locks" in caplog.text
 
 
 def test_a_report_that_fails_hides_no_other_error(fakes, tmp_path, monkeypatch, caplog):
