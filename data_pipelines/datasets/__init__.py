@@ -13,6 +13,10 @@ from data_pipelines.schema import DataError
 if TYPE_CHECKING:
     from data_pipelines.datasets.base import FaceBuilder
 
+# Files beside the records: class names, groups and counts; what was rejected or left out and why.
+META_FILE = "affect.json"
+REJECTED_FILE = "rejected.csv"
+
 _BUILDERS = {
     "affectnet": "AffectNet",
     "afew_va": "AfewVa",
@@ -32,12 +36,12 @@ _BUILDERS = {
 
 
 def names() -> tuple[str, ...]:
-    """Names of all the data sets, sorted."""
+    """Return the names of all data sets, sorted."""
     return tuple(sorted(_BUILDERS))
 
 
 def builder_class(name: str) -> type["FaceBuilder"]:
-    """The builder of a data set by its name, without a config.
+    """Return the builder of a data set by its name, without a config.
 
     Raises:
       DataError: unknown name; the nearest known one is named.
@@ -49,10 +53,3 @@ def builder_class(name: str) -> type["FaceBuilder"]:
         )
     module = importlib.import_module(f"data_pipelines.datasets.{name}")
     return getattr(module, _BUILDERS[name])
-
-
-def make_sources(config):
-    """Training, validation and test sources of a prepared set; see `source.make_sources`."""
-    from data_pipelines.sources import prepared
-
-    return prepared.make_sources(config)

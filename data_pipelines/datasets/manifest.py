@@ -42,7 +42,6 @@ and the pictures it names                                         happy/*.jpg ..
         group="video or person",
         person="person",
         fields=("expression", "valence_arousal", "landmarks"),
-        roles={"full": "full"},
     )
 
     def __init__(self, *, manual_dir: Path, **kwargs: Any):
@@ -58,7 +57,7 @@ and the pictures it names                                         happy/*.jpg ..
         kwargs["config"] = Config(name=config, description=str(path or manual_dir))
         super().__init__(manual_dir=manual_dir, **kwargs)
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+    def locate(self) -> Mapping[str, Any]:
         table = self._table
         if table.split is None:
             found = {"full": np.arange(len(table.paths))}
@@ -87,7 +86,7 @@ and the pictures it names                                         happy/*.jpg ..
         return self._table.has_persons
 
     def roles(self) -> dict[str, str]:
-        return {name: name for name in self.locate(self.manual_dir)}
+        return {name: name for name in self.locate()}
 
     def records(self, found: tuple[np.ndarray, list[tuple[int, str, str]]]) -> Iterator[Record]:
         table = self._table

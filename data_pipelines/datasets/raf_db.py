@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record
+from data_pipelines.datasets.card import Card, Published, Record, configs
 from data_pipelines.datasets.layout import by_name, existing, find_root
 from data_pipelines.schema import LABEL_ORDERS, MISSING_ID
 
@@ -30,10 +30,12 @@ class RafDb(FaceBuilder):
     """Builder of RAF-DB (basic), configs `aligned` and `original`."""
 
     name = "raf_db"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="aligned", description="aligned pictures of 100x100"),
-        Config(name="original", description="original pictures with a face box"),
-    ]
+    BUILDER_CONFIGS = configs(
+        {
+            "aligned": "aligned pictures of 100x100",
+            "original": "original pictures with a face box",
+        }
+    )
     card = Card(
         title="RAF-DB (basic)",
         class_names=LABEL_ORDERS["rafdb"],
@@ -52,7 +54,6 @@ basic/
             ("race", ("caucasian", "african-american", "asian")),
             ("age", ("0-3", "4-19", "20-39", "40-69", "70+")),
         ),
-        roles={"train": "train", "test": "test"},
     )
     published: Mapping[str, Published] = {
         "": Published(
@@ -64,15 +65,10 @@ basic/
         )
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, _is_root)
-        if root is None:
-            raise self.wrong_folder(manual_dir, f"there is no {LIST}")
-        images = existing(root, f"Image/{self.builder_config.name}")
-        if images is None:
-            raise self.wrong_folder(
-                manual_dir, f"there is no folder Image/{self.builder_config.name}"
-            )
+    def locate(self) -> Mapping[str, Any]:
+        root = self.need(find_root(self.manual_dir, _is_root), f"there is no {LIST}")
+        place = f"Image/{self.builder_config.name}"
+        images = self.need(existing(root, place), f"there is no folder {place}")
         self.places = [images]
         rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
         for line in existing(root, LIST).read_text(encoding="utf-8-sig").splitlines():

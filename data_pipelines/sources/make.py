@@ -93,9 +93,9 @@ def _make_sources(config: Mapping[str, Any]) -> dict[str, Source]:
 
         return synthetic.make_sources(config)
     if kind == "tfds":
-        from data_pipelines import datasets
+        from data_pipelines.sources import prepared
 
-        return datasets.make_sources(config)
+        return prepared.make_sources(config)
     return split_table(_read_table(kind, config), config)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets import names
+from data_pipelines.datasets import META_FILE, REJECTED_FILE, names
 from data_pipelines.defaults import setting
 from data_pipelines.protocols import cleaning, exclusion, persons
 from data_pipelines.protocols import folds as folds_lib
@@ -27,7 +27,6 @@ from data_pipelines.schema import (
 
 log = logging.getLogger(__name__)
 
-META_FILE = "affect.json"
 # Keys of that file without which its records would be read wrong.
 _NEEDED = (
     "class_names",
@@ -40,7 +39,6 @@ _NEEDED = (
 )
 # What cards call a group whose records are frames of one video, a face each.
 _VIDEOS = ("clip", "recording", "face track")
-REJECTED_FILE = "rejected.csv"
 
 
 @dataclasses.dataclass(frozen=True)
