@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from data_pipelines import augment
 from data_pipelines.images import framing, transforms
-from data_pipelines.images.framing import Frame, frame_of
+from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import PRESETS, Params, resolve
 from data_pipelines.images.transforms import Draws
 from data_pipelines.schema import FLIP_INDEX, DataError
@@ -19,6 +19,10 @@ def spread_landmarks(size, seed=0):
     cells = rng.permutation(81)[:68]
     step = size / 11
     return np.stack([(cells % 9 + 1.5) * step, (cells // 9 + 1.5) * step], 1).astype(np.float32)
+
+
+def frame_of(height, width, landmarks, box, params, crop="auto", crop_scale=0.0):
+    return Framing.of(params, 1, crop, crop_scale).frame(height, width, landmarks, box)
 
 
 GRAINY = smooth(64, 64) // 2 + np.random.default_rng(0).integers(0, 60, (64, 64, 3), np.uint8)

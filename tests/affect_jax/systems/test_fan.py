@@ -19,7 +19,8 @@ from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from affect_jax.weights import load_run
 from data_pipelines import landmarker, prepare
-from data_pipelines.images import framing, presets
+from data_pipelines.images import presets
+from data_pipelines.images.framing import Framing
 from data_pipelines.sources.prepared import load_source
 from data_pipelines.sources.synthetic import SyntheticFaces
 from tests.affect_jax import tiny
@@ -96,7 +97,7 @@ def test_prepare_finds_with_it_what_evaluation_finds(finished, model):
     seen = finished[1].evaluation.predictions["landmarks"][:4]
     for record, points, pixels in zip(records, found, seen, strict=True):
         preset = presets.resolve("emofan")
-        frame = framing.frame_of(48, 48, record["landmarks"], None, preset, "auto", 1.4)
+        frame = Framing.of(preset, 32, "auto", 1.4).frame(48, 48, record["landmarks"])
         back = (pixels + 0.5) * frame.width / 32 + [frame.x, frame.y] - frame.width / 2 - 0.5
         # Warps of the two differ by interpolation; an untrained network's maxima may jump.
         assert np.median(np.abs(points - back)) < 0.05 * frame.width
@@ -106,7 +107,7 @@ def test_prepare_finds_with_it_what_evaluation_finds(finished, model):
 def test_windows_of_prepare_are_the_frames_of_training(x, y, width, height):
     landmarks = np.full((68, 2), [x, y], np.float32)
     landmarks[1] += np.float32([width, height])
-    frame = framing.frame_of(200, 200, landmarks, None, presets.resolve("none"), "auto", 1.4)
+    frame = Framing(32, crop_scale=1.4).frame(200, 200, landmarks)
     box = landmarker.face_box(landmarks, np.full(4, np.nan), (200, 200, 3))
     centre, side = landmarker.face_window(box, 1.4)
     np.testing.assert_allclose([*centre, side], [frame.x, frame.y, frame.width], rtol=1e-4)

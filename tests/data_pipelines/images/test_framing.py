@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from affect_jax.models.preprocessing import Preprocessing
-from data_pipelines.images import framing, transforms
+from data_pipelines.images import transforms
 from data_pipelines.images.decode import decode, decode_shrunk
 from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import FITS, Params
@@ -244,7 +244,7 @@ def test_frames_that_miss_the_picture():
         seen.pixels(noisy(50, 50), seen.frame(50, 50, None, far))
     # Without a scale it is not known what training cut out.
     assert Framing(SIZE, crop="box").frame(50, 40, None, far) == Frame(20, 25, 40, 40)
-    framing.check_frame(Frame(20, 25, 40, 40), 50, 40)
+    Frame(20, 25, 40, 40).check(50, 40)
 
 
 def test_the_readers_of_a_config_know_its_crop():

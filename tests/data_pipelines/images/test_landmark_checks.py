@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.images import landmark_checks
+from data_pipelines.loading.options import Options
 from data_pipelines.loading.pipeline import Pipeline
 from data_pipelines.schema import TooManyBadRecords
 from data_pipelines.sources.table import ManifestSource
@@ -102,7 +103,7 @@ class Marked(Listed):
 
 
 def evaluate(source, size=32, **options):
-    with Pipeline(source, batch_size=20, image_size=size, train=False, **options) as pipeline:
+    with Pipeline(source, Options(20, size, **options), train=False) as pipeline:
         return next(iter(pipeline)), pipeline.bad_records.names
 
 

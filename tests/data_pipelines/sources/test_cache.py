@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 
+from data_pipelines.loading.options import Options
 from data_pipelines.loading.pipeline import Pipeline
 from data_pipelines.sources import cache, subset
 from data_pipelines.sources.make import make_sources
@@ -24,13 +25,8 @@ class Counting(SyntheticFaces):
 
 def one_pass(source, **options):
     # One thread: two could draw the same picture at once, before either has kept it.
-    options = {
-        "batch_size": 4,
-        "image_size": 24,
-        "cache_bytes": 1 << 24,
-        "num_threads": 1,
-    } | options
-    with Pipeline(source, train=False, **options) as batches:
+    options = {"cache_bytes": 1 << 24, "num_threads": 1} | options
+    with Pipeline(source, Options(4, **{"image_size": 24} | options), train=False) as batches:
         return [b["image"] for b in batches]
 
 
