@@ -1,7 +1,7 @@
 """Aff-Wild2 (ABAW challenges): videos with an expression or valence/arousal for every frame.
 
 One text file per video, one line per frame: line i below the header belongs to the i-th frame,
-`cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no picture.
+`cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no image.
 Two configs, whose splits differ:
 
 * `expr`: `EXPR_Classification_Challenge` (also `EXPR_Recognition_Challenge`, `EXPR_Set`); header
@@ -22,17 +22,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.datasets import layout
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, configs, unit_value
-from data_pipelines.datasets.layout import (
-    existing,
-    find,
-    find_root,
-    first_existing,
-    pictures,
-    subfolders,
-    with_suffix,
-)
 from data_pipelines.schema import LABEL_ORDERS
 
 _TASKS = {
@@ -44,7 +36,7 @@ _HEADERS = {
     "expr": "neutral,anger,disgust,fear,happiness,sadness,surprise",
     "va": "valence,arousal",
 }
-# The pictures came in parts: cropped_aligned, cropped_aligned_new_50_vids ...
+# The images came in parts: cropped_aligned, cropped_aligned_new_50_vids ...
 _PICTURES = re.compile(r"crop(ped|s)_aligned", re.IGNORECASE)
 _SIDE = re.compile(r"_(left|right)$")
 
@@ -53,12 +45,7 @@ class AffWild2(FaceBuilder):
     """Builder of Aff-Wild2, configs `expr` and `va`."""
 
     name = "aff_wild2"
-    BUILDER_CONFIGS = configs(
-        {
-            "expr": "8 expressions",
-            "va": "valence and arousal",
-        }
-    )
+    BUILDER_CONFIGS = configs({"expr": "8 expressions", "va": "valence and arousal"})
     card = Card(
         title="Aff-Wild2",
         class_names=LABEL_ORDERS["affwild2"],
@@ -93,20 +80,20 @@ cropped_aligned/
         return self.card.class_names if self.task == "expr" else ()
 
     def locate(self) -> Mapping[str, Any]:
-        images = find_root(self.manual_dir, lambda p: bool(_picture_folders(p)))
+        images = layout.find_root(self.manual_dir, lambda p: bool(_picture_folders(p)))
         self.places = _picture_folders(self.need(images, "there is no folder cropped_aligned"))
         videos = self._videos()
         names = _TASKS[self.task]
-        notes = find(self.manual_dir, names)
+        notes = layout.find(self.manual_dir, names)
         self.need(notes, f"there is no annotation folder {' or '.join(names)}")
         self.release = notes.name
         for name in names:
-            other = existing(notes.parent, name)
+            other = layout.existing(notes.parent, name)
             if other is not None and other != notes:
                 self.left.leave_out(name, f"another release; {notes.name} is read")
-        folders = {split: first_existing(notes, names) for split, names in _SPLITS.items()}
+        folders = {split: layout.first_existing(notes, names) for split, names in _SPLITS.items()}
         found = {
-            split: (sorted(with_suffix(folder, ".txt")), videos)
+            split: (sorted(layout.with_suffix(folder, ".txt")), videos)
             for split, folder in folders.items()
             if folder is not None
         }
@@ -115,9 +102,9 @@ cropped_aligned/
     def _videos(self) -> dict[str, Path]:
         """Return the folder of the images of each video, by its name."""
         videos: dict[str, Path] = {}
-        for video in (v for folder in self.places for v in subfolders(folder)):
+        for video in (v for folder in self.places for v in layout.subfolders(folder)):
             # An archive may be unpacked into a folder of its own name.
-            for path in subfolders(video) if _PICTURES.match(video.name) else [video]:
+            for path in layout.subfolders(video) if _PICTURES.match(video.name) else [video]:
                 if videos.setdefault(path.name, path) != path:
                     raise self.wrong_folder(
                         f"pictures of {path.name} lie in {videos[path.name].parent} and in "
@@ -141,7 +128,7 @@ cropped_aligned/
             return
         video = path.stem
         # One listing instead of a look-up per frame: there are millions.
-        there = {p.stem: p for p in pictures(videos[video])} if video in videos else {}
+        there = {p.stem: p for p in layout.pictures(videos[video])} if video in videos else {}
         for number, line in enumerate(lines[1:], start=1):
             stem = f"{number:05d}"
             picture = there.get(stem, Path(f"{stem}.jpg"))
@@ -174,4 +161,4 @@ cropped_aligned/
 
 
 def _picture_folders(folder: Path) -> list[Path]:
-    return [p for p in subfolders(folder) if _PICTURES.match(p.name)]
+    return [p for p in layout.subfolders(folder) if _PICTURES.match(p.name)]

@@ -3,10 +3,10 @@
 Two releases are in use, and which one was found is written to `affect.json` and printed:
 
 * 2017, CSV: `training.csv` and `validation.csv` with the path, face box, 68 landmarks, expression
-  0 to 10 and valence/arousal of each picture of any size. 8 (none), 9 (uncertain) and 10 (no face)
-  are left out; a valence or arousal of -2 is a missing one. 500 validation pictures per class.
-* 2021, npy: `train_set` and `val_set`, pictures of 224x224 and four .npy files for each. Only
-  expressions 0 to 7; 3,999 validation pictures (contempt has 499).
+  0 to 10 and valence/arousal of each image of any size. 8 (none), 9 (uncertain) and 10 (no face)
+  are left out; a valence or arousal of -2 is a missing one. 500 validation images per class.
+* 2021, npy: `train_set` and `val_set`, images of 224x224 and four .npy files for each. Only
+  expressions 0 to 7; 3,999 validation images (contempt has 499).
 
 Both count classes alike: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger,
 7 contempt (column description of the 2017 lists, README of the 2021 release; the same in public
@@ -140,7 +140,7 @@ def _read_row(record: Record, row: dict[str, str]) -> None:
 
 
 def _stems(folder: Path, kind: str) -> dict[str, Path]:
-    """Pictures, or the annotations of an expression, by the name of the picture."""
+    """Return images, or annotation files of the expression, by the name of the image."""
     ending = "_exp.npy" if kind == "annotations" else ""
     place = existing(folder, kind) or folder / kind
     files = (p for p in place.iterdir() if p.name[0] != ".") if place.is_dir() else ()

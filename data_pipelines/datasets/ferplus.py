@@ -1,11 +1,11 @@
-"""FER+: ten votes for every picture of FER-2013 (Barsoum et al. 2016).
+"""FER+: ten votes for every image of FER-2013 (Barsoum et al. 2016).
 
 `fer2013new.csv` has, row by row beside `fer2013.csv`, Usage, Image name and the votes for neutral,
 happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF (no face). Rows without a
 name were taken out by the authors.
 
 * `votes` (default): the votes for the 8 expressions as a distribution in `expression_probs`; the
-  class is the one with most votes, -1 at a tie. Pictures with at least as many votes for unknown
+  class is the one with most votes, -1 at a tie. Images with at least as many votes for unknown
   and NF as for the expressions are left out. [The rule is ours.]
 * `majority`: the authors' majority rule. Single votes are dropped as slips; the class is the one
   with more than half of the remaining votes; all else, unknown and NF are left out. Training sees
@@ -45,10 +45,7 @@ class FerPlus(FaceBuilder):
 
     name = "ferplus"
     BUILDER_CONFIGS = configs(
-        {
-            "votes": "votes as a distribution",
-            "majority": "pictures with a majority only",
-        }
+        {"votes": "votes as a distribution", "majority": "pictures with a majority only"}
     )
     card = Card(
         title="FER+",

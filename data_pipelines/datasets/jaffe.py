@@ -1,9 +1,9 @@
-"""JAFFE: 213 grey pictures of ten Japanese women posing 7 expressions (Lyons et al. 1998).
+"""JAFFE: 213 grey images of ten Japanese women posing 7 expressions (Lyons et al. 1998).
 
 The file name tells person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
 SA sad, SU surprise, AN anger, DI disgust, FE fear. There is no official split; the protocols in
-use are 10 folds or leaving one person out. Pictures may lie in several folders (one a person, say).
-Some copies hold each picture twice, as `KA.AN1.39.tiff` and `KA.AN1.39.tiff.bmp`: one is read, the
+use are 10 folds or leaving one person out. Images may lie in several folders (one a person, say).
+Some copies hold each image twice, as `KA.AN1.39.tiff` and `KA.AN1.39.tiff.bmp`: one is read, the
 other left out as a copy. Source: https://zenodo.org/records/3451524 and the
 README of the data set; counts per class follow from the file names.
 """

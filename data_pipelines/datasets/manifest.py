@@ -1,4 +1,4 @@
-"""Any pictures of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
+"""Any images of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
 
 The columns are those of `docs/input_pipeline.md` (path, expression, valence, arousal, landmarks,
 box, person, video, split, gender ...). The config is named after the file or folder, so that
@@ -64,7 +64,7 @@ and the pictures it names                                         happy/*.jpg ..
         else:
             split = follow_persons(table.persons, table.split)
             found = {name: np.flatnonzero(split == k) for k, name in enumerate(SPLIT_NAMES)}
-        # Rows that could not be read belong to no split; they are listed with the first.
+        # Rows that could not be read belong to no split; they go with the first.
         bad = table.bad
         result = {}
         for name, rows in found.items():
@@ -111,7 +111,7 @@ and the pictures it names                                         happy/*.jpg ..
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """The manifest at a place: the file itself, or the only one in a folder; None for a tree.
+    """Return the manifest: the file itself, or the only one in a folder; None for a class tree.
 
     Raises:
       DataError: a folder holds several manifests.
@@ -130,7 +130,7 @@ def _manifest_file(place: Path) -> Path | None:
 
 
 def _names_paths(file: Path) -> bool:
-    """Whether the first line of a file names a column `path`."""
+    """Return whether the first line of a file names a column `path`."""
     with open(file, encoding="utf-8-sig", errors="replace") as f:
         first = f.readline(100_000).lower()
     names = re.split(r"[,;\t:{}]", first)

@@ -6,7 +6,7 @@ with 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger, 7 neutral; 
 2 unsure), race (0 Caucasian, 1 African-American, 2 Asian) and age (0: 0-3, 1: 4-19, 2: 20-39,
 3: 40-69, 4: 70+), one number a line.
 
-Configs: `aligned` (the authors' 100x100 pictures, which papers use) and `original` (pictures of
+Configs: `aligned` (the authors' 100x100 images, which papers use) and `original` (images of
 any size with the authors' face box). Sources: http://www.whdeng.cn/RAF/model1.html and the readme
 of the annotation folder as quoted in public loaders. The per-class counts are those of the label
 list. Persons are not known.
@@ -31,10 +31,7 @@ class RafDb(FaceBuilder):
 
     name = "raf_db"
     BUILDER_CONFIGS = configs(
-        {
-            "aligned": "aligned pictures of 100x100",
-            "original": "original pictures with a face box",
-        }
+        {"aligned": "aligned pictures of 100x100", "original": "original pictures with a face box"}
     )
     card = Card(
         title="RAF-DB (basic)",
@@ -114,7 +111,7 @@ def _is_root(folder: Path) -> bool:
 
 
 def _attributes(path: Path) -> tuple[int, ...]:
-    """Gender, race and age: the last three numbers of the file; -1 where there is no such file."""
+    """Return gender, race and age, the last three numbers of a file; -1 if there is no file."""
     limits = [len(values) for _, values in RafDb.card.attributes]
     try:
         words = path.read_text().split()[-3:]

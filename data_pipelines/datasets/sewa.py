@@ -10,7 +10,7 @@ knows. A column whose name has "frame" or "time" says when (frames count from 1,
 in seconds); without one, row i belongs to frame i. The other numeric columns are annotators and are
 averaged. Values must lie in [-1, 1].
 
-Frames may also have been taken out of the video before: a folder of pictures named by their number.
+Frames may also have been taken out of the video before: a folder of images named by their number.
 Configs: `every5` (each fifth frame, default) and `all`. There is no official split;
 EmoFAN cuts 8:1:1 by person. Landmarks: use `prepare --landmarks MODEL`, as EmoFAN does.
 """
@@ -26,6 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from data_pipelines.datasets import layout
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import (
     Card,
@@ -35,14 +36,6 @@ from data_pipelines.datasets.card import (
     configs,
     only_file,
     unit_value,
-)
-from data_pipelines.datasets.layout import (
-    by_name,
-    existing,
-    find_root,
-    pictures,
-    subfolders,
-    with_suffix,
 )
 from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.protocols.persons import NAME_COLUMNS, components
@@ -61,12 +54,7 @@ class Sewa(FaceBuilder):
     """Builder of SEWA, configs `every5` and `all`."""
 
     name = "sewa"
-    BUILDER_CONFIGS = configs(
-        {
-            "every5": "each fifth frame",
-            "all": "every frame",
-        }
-    )
+    BUILDER_CONFIGS = configs({"every5": "each fifth frame", "all": "every frame"})
     card = Card(
         title="SEWA",
         class_names=(),
@@ -87,14 +75,14 @@ RECORDING/                        one folder per recording
     published: Mapping[str, Published] = {"": Published(groups={"full": 398})}
 
     def locate(self) -> Mapping[str, Any]:
-        root = find_root(self.manual_dir, lambda p: bool(_recordings(p)))
+        root = layout.find_root(self.manual_dir, lambda p: bool(_recordings(p)))
         self.need(root, "there is no recording folder with a valence and an arousal file")
         self.places = [root]
-        return {"full": [f for f in subfolders(root) if _is_recording(f)]}
+        return {"full": [f for f in layout.subfolders(root) if _is_recording(f)]}
 
     def records(self, found: list[Path]) -> Iterator[Record]:
         for folder, person in zip(found, _persons(found), strict=True):
-            videos = with_suffix(folder, _VIDEOS)
+            videos = layout.with_suffix(folder, _VIDEOS)
             capture = cv2.VideoCapture(str(videos[0])) if videos else None
             try:
                 yield from self._recording(folder, person, videos, capture)
@@ -106,7 +94,7 @@ RECORDING/                        one folder per recording
         self, folder: Path, person: str, videos: list[Path], capture: cv2.VideoCapture | None
     ) -> Iterator[Record]:
         step = 5 if self.builder_config.name == "every5" else 1
-        stills = [p for f in (folder, *subfolders(folder)) for p in pictures(f)]
+        stills = [p for f in (folder, *layout.subfolders(folder)) for p in layout.pictures(f)]
         fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
         try:
             if len(videos) > 1 and not stills:
@@ -136,12 +124,12 @@ RECORDING/                        one folder per recording
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return [f for f in subfolders(folder) if all(_notes(f, word) for word in _WORDS)]
+    return [f for f in layout.subfolders(folder) if all(_notes(f, word) for word in _WORDS)]
 
 
 def _is_recording(folder: Path) -> bool:
     """Return whether a folder beside recordings is one too, though a part of it may be absent."""
-    names = by_name(folder)
+    names = layout.by_name(folder)
     video = any(n.endswith(_VIDEOS) for n in names)
     return video or "metadata.ini" in names or any(_notes(folder, word) for word in _WORDS)
 
@@ -273,7 +261,7 @@ def _persons(recordings: list[Path]) -> list[str]:
 
 def _subject(folder: Path) -> str:
     parser = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-    place = existing(folder, "metadata.ini")
+    place = layout.existing(folder, "metadata.ini")
     try:
         parser.read(place or folder / "metadata.ini", encoding="utf-8-sig")
     except (configparser.Error, UnicodeDecodeError):

@@ -40,12 +40,7 @@ class Sfew(FaceBuilder):
     """Builder of SFEW 2.0, configs `aligned` and `original`."""
 
     name = "sfew"
-    BUILDER_CONFIGS = configs(
-        {
-            "aligned": "the authors' aligned faces",
-            "original": "whole stills",
-        }
-    )
+    BUILDER_CONFIGS = configs({"aligned": "the authors' aligned faces", "original": "whole stills"})
     card = Card(
         title="SFEW 2.0",
         class_names=CLASSES,

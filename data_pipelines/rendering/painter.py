@@ -24,7 +24,7 @@ _TEETH_ARC = 1.0 - np.abs(np.linspace(-1.0, 1.0, 17))[:, None] ** 5
 
 
 class Painter:
-    """One picture in the making: `paint` draws it, `landmarks` are its 68 points in pixels.
+    """One image in the making: `paint` draws it, `landmarks` are its 68 points in pixels.
 
     Args:
       person, muscles, camera, light: what is drawn and how it is seen.
@@ -57,7 +57,7 @@ class Painter:
         self.landmarks = self.flat["landmarks"]
 
     def paint(self) -> np.ndarray:
-        """The picture, uint8 [size, size, 3]."""
+        """Return the image, uint8 [size, size, 3]."""
         head.paint_behind(
             self.image, self.soft, self.person, self.flat, self.ink, self.mm, self.u[2:5]
         )
@@ -135,7 +135,7 @@ class Painter:
             canvas.stroke(self.detail, ink["chin"], 128 - 40 * deep, self._width(1.2))
 
     def _cavity(self, gap: float) -> None:
-        """Teeth, tongue and darkness between parted lips, `gap` millimetres apart."""
+        """Draw teeth, tongue and darkness between parted lips, `gap` millimetres apart."""
         outline = self.ink["opening"]
         box = canvas.window(outline, self.size)
         if box is None:
@@ -204,10 +204,8 @@ class Painter:
         cv2.multiply(bright, cv2.merge([soft] * 4), bright, scale=1 / 128)
         bright = cv2.resize(bright, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         bright = cv2.cvtColor(bright, cv2.COLOR_RGBA2RGB)
-        image, mask = (
-            cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB),
-            cv2.extractChannel(self.image, 3),
-        )
+        image = cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB)
+        mask = cv2.extractChannel(self.image, 3)
         folds = cv2.multiply(cv2.GaussianBlur(self.detail, (3, 3), 0), mask, scale=1 / 255)
         cv2.multiply(bright, cv2.cvtColor(folds, cv2.COLOR_GRAY2RGB), bright, scale=1 / 128)
         # Outside the head the background keeps its own colours (128 = unchanged).
@@ -216,7 +214,7 @@ class Painter:
         self.image = cv2.multiply(image, bright, image, scale=1 / 128)
 
     def _shine(self) -> None:
-        """Catchlights in open eyes, on the side of the light."""
+        """Draw catchlights in open eyes, on the side of the light."""
         shift_x, shift_y = 2.0 * float(self.light.key[0]) * self.mm, -1.8 * self.mm
         heights = self.landmarks[:, 1]
         for (x, y), (upper, lower) in zip(self.flat["irises"].tolist(), _OPENINGS, strict=True):
