@@ -4,9 +4,9 @@
     python -m data_pipelines.prepare --dataset raf_db --manual_dir ~/RAF-DB --data_dir ~/prepared
     python -m data_pipelines.prepare --dataset ck_plus/seven_peak --manual_dir ... --data_dir ...
 
-A data set appears in `--data_dir` whole or not at all: it is written to a temporary folder that is
+A data set in `--data_dir` is complete or absent: it is written to a temporary folder that is
 renamed at the end. Repeat a run that was stopped or killed: it removes what the last one left and
-starts again. `rejected.csv` beside the records lists the pictures that cannot be used and why. It
+starts again. `rejected.csv` next to the records lists the pictures that cannot be used and why. It
 also lists, with an empty split, rows and pictures that belong to no split, so that what was used
 and what was left out add up to what was there.
 """
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     description.print_summary(builder, existed)
     if existed and args.landmarks:
         print(
-            "warning: --landmarks had no effect: the landmarks are those of the first time",
+            "warning: --landmarks had no effect: the data set keeps its first landmarks",
             file=sys.stderr,
         )
     return 0

@@ -3,7 +3,7 @@
 Each clip is a folder `001` ... `600` with frames `00000.png` ... and a JSON file
 `{"actor": ..., "video_id": "001", "frames": {"00000": {"valence", "arousal", "landmarks"}}}`. The
 twelve archives may be unpacked into one folder (`001/001.json`) or into several of any name
-(`01/001/001.json`); all of them are read, and a clip that lies in two places is refused.
+(`01/001/001.json`); all of them are read, and a clip found in two places is refused.
 Valence and arousal are whole numbers from -10 to 10 and are divided by 10, as in EmoFAN.
 
 The group is the clip, whose frames keep their order, and the person is the actor, so that folds are
@@ -45,7 +45,7 @@ class AfewVa(FaceBuilder):
         person="actor",
         fields=("valence_arousal", "landmarks"),
     )
-    # The number of clips and of frames is that of the paper; it counts no actors per split.
+    # The number of frames is from the paper, which does not count actors.
     published: Mapping[str, Published] = {"": Published(examples={"full": 30051})}
 
     def locate(self) -> Mapping[str, Any]:

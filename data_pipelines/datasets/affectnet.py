@@ -90,7 +90,7 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
         self.need(training, "there is neither a training.csv nor a train_set/annotations")
         self.release = "2017"
         lists = training.parent
-        # A root that is the list folder itself has the images beside it.
+        # If the root is the list folder itself, the images are in its parent.
         images = first_existing(root, _PICTURES) or first_existing(lists.parent, _PICTURES)
         self.need(images, "training.csv is there, but no folder Manually_Annotated_Images")
         self.places = [images]

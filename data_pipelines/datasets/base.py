@@ -2,10 +2,10 @@
 
 A builder is a TFDS builder. Two things differ from a plain one. Records are written straight to
 ArrayRecord shards in the order in which they come, because TFDS's own writer needs TensorFlow as
-soon as a split passes 1 GB, and because frames of a video should stay in order. And beside the
-shards lie `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
+soon as a split passes 1 GB, and because frames of a video should stay in order. Next to the
+shards are `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
 (class names, groups, counts, the release that was found) and `rejected.csv`. All of it is written
-into a temporary folder that TFDS renames at the end, so a data set is there whole or not at all.
+into a temporary folder that TFDS renames at the end, so a data set is complete or absent.
 """
 
 import abc
@@ -62,7 +62,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version(VERSION)
-    # TFDS looks beside the code for checksums of downloads, with a package it does not require.
+    # TFDS looks next to the code for checksums of downloads, with a package it does not require.
     code_path = None
     card: ClassVar[Card]
     published: ClassVar[Mapping[str, Published]] = {}

@@ -49,8 +49,8 @@ class Card:
       person: what is kept together when a split is cut ("person", "actor", "video" ...).
       fields: label fields the set can hold.
       attributes: names of the subgroups and the names of their values.
-      roles: which split serves as "train" and "test" in the usual protocol; empty: those of the
-        same names.
+      roles: which split serves as "train" and "test" in the usual protocol; empty: the splits of
+        these names.
       checked: what the layout was checked against.
     """
 

@@ -1,6 +1,6 @@
 """FER+: ten votes for every image of FER-2013 (Barsoum et al. 2016).
 
-`fer2013new.csv` has, row by row beside `fer2013.csv`, Usage, Image name and the votes for neutral,
+`fer2013new.csv` has, for each row of `fer2013.csv`, Usage, Image name and the votes for neutral,
 happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF (no face). Rows without a
 name were taken out by the authors.
 

@@ -1,7 +1,7 @@
 """FG-Emotions: faces from films and series with 33 fine expressions (Liang et al. 2020).
 
 Key frames in one folder per fine class, `train/anxiety/...` and `test/anxiety/...`; a folder of the
-coarse class may stand between them (`train/fear/anxiety/...`). No public description of the
+coarse class may lie between them (`train/fear/anxiety/...`). No public description of the
 archive was found, so this layout is the plainest one that fits the papers; class folders are
 recognised by their names in any case, and other names are reported.
 

@@ -1,6 +1,6 @@
 """JAFFE: 213 grey images of ten Japanese women posing 7 expressions (Lyons et al. 1998).
 
-The file name tells person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
+The file name gives person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
 SA sad, SU surprise, AN anger, DI disgust, FE fear. There is no official split; the protocols in
 use are 10 folds or leaving one person out. Images may lie in several folders (one a person, say).
 Some copies hold each image twice, as `KA.AN1.39.tiff` and `KA.AN1.39.tiff.bmp`: one is read, the

@@ -8,7 +8,7 @@ with 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger, 7 neutral; 
 
 Configs: `aligned` (the authors' 100x100 images, which papers use) and `original` (images of
 any size with the authors' face box). Sources: http://www.whdeng.cn/RAF/model1.html and the readme
-of the annotation folder as quoted in public loaders. The per-class counts are those of the label
+of the annotation folder as quoted in public loaders. The per-class counts come from the label
 list. Persons are not known.
 """
 

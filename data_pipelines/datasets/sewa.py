@@ -4,9 +4,9 @@ The database is one folder per recording, with `metadata.ini` (session, subject,
 the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not print the
 names or columns of the annotation files, and they could not be checked against a copy, so they are
 recognised loosely: exactly one file with "valence" and one with "arousal" in its name, .csv or
-.txt, a row per annotated moment; a recording with several (the annotators' own beside the gold
-standard, say) is left out with their names as the reason, for which one is meant only its owner
-knows. A column whose name has "frame" or "time" says when (frames count from 1, time
+.txt, a row per annotated moment; a recording with several (the annotators' own and the gold
+standard, say) is left out and their names are the reason: only its owner knows which one is
+meant. A column whose name has "frame" or "time" says when (frames count from 1, time
 in seconds); without one, row i belongs to frame i. The other numeric columns are annotators and are
 averaged. Values must lie in [-1, 1].
 
@@ -128,7 +128,7 @@ def _recordings(folder: Path) -> list[Path]:
 
 
 def _is_recording(folder: Path) -> bool:
-    """Return whether a folder beside recordings is one too, though a part of it may be absent."""
+    """Return whether a folder next to recordings is one too, though parts may be absent."""
     names = layout.by_name(folder)
     video = any(n.endswith(_VIDEOS) for n in names)
     return video or "metadata.ini" in names or any(_notes(folder, word) for word in _WORDS)

@@ -72,7 +72,7 @@ Train/Angry/ ...  Val/Angry/ ...      (config original)
                 folder = existing(root, place)
                 if folder is not None and folder != used and _has_classes(folder):
                     self.left.leave_out(place, reason, self.count(folder))
-        # Whole stills lie beside the folders of aligned faces, which are another config's.
+        # Whole stills share a folder with aligned faces, which belong to the other config.
         self.places = list(found.values()) if config == "aligned" else []
         return found
 

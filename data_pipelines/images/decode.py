@@ -57,7 +57,7 @@ class Shrunk(NamedTuple):
       image: uint8 [ceil(height / k), ceil(width / k), 3], or without the last axis. Pixel x of the
         image lies at (x + 0.5) / k - 0.5 in it, whether or not k divides the sides.
       k: 1, 2, 4 or 8.
-      height, width: of the image as it is shown.
+      height, width: of the whole image, its orientation tag applied.
     """
 
     image: np.ndarray

@@ -115,7 +115,7 @@ class Framing:
 
         Args:
           image: uint8 [H, W, 3], or [H, W] grey.
-          frame: the part to show; default: that of the whole image.
+          frame: the part to show; default: the frame of the whole image.
 
         Returns:
           uint8 [size, size, 3].

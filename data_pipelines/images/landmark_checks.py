@@ -1,4 +1,4 @@
-"""Landmarks and boxes that cannot be those of a face in their image.
+"""Checks of landmarks and boxes that cannot belong to a face in their image.
 
 They are pixels of the upright image (see `schema`). Fractions of the image, in 0..1, would
 crop a single pixel.
@@ -10,7 +10,7 @@ import numpy as np
 
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
-_LEAST_PICTURE = 8  # pixels; in a smaller image nothing can be told
+_LEAST_PICTURE = 8  # pixels; a smaller image is not judged
 _EMPTY = "leave the cell empty where unknown"
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 

@@ -28,7 +28,7 @@ def is_picture(path: str, name: str) -> bool:
     """Return whether a file is an image, readable or not.
 
     Args:
-      path: of the file; opened only where the ending does not tell.
+      path: of the file; opened only if the ending is not known.
       name: its name.
     """
     suffix = os.path.splitext(name)[1].lower()

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 # Shrinking by more than this is done in two steps, whole pixels first. At 4 the result differs
-# from that of one step by 1 or 2 levels at edges, and a photo of 12 megapixels takes half the time.
+# from one step by 1 or 2 levels at edges, and a photo of 12 megapixels takes half the time.
 _GAP = 4.0
 _EDGE = 1e-6  # of a pixel: rounding of a frame that ends with the image
 
@@ -92,7 +92,7 @@ class _Axis:
             middle = n / 2 if len(seen) == 1 else float(edges[self.first + 1])
             low, high = middle - n * len(seen) / 2, middle + n * len(seen) / 2
             step = n
-        # Pixels of the rectangle alone: the result is that of an image cropped to it.
+        # Pixels of the rectangle alone, as if the image were cropped to it.
         tiny = _EDGE * step
         self.start = min(max(math.floor(low + tiny), 0), n - 1)
         self.stop = max(min(math.ceil(high - tiny), n), self.start + 1)

@@ -170,7 +170,7 @@ class Loader:
     def _check_marks(
         self, landmarks: np.ndarray | None, box: np.ndarray, height: int, width: int
     ) -> None:
-        """Raise `DecodeError` for marks that cannot be those of a face in the image."""
+        """Raise `DecodeError` for marks that cannot belong to a face in the image."""
         crop = self.options.crop
         by_box = crop == "box" or (crop == "auto" and landmarks is None)
         if reason := landmark_checks.fault(landmarks, box if by_box else None, height, width):

@@ -29,7 +29,7 @@ def paint_behind(
 ) -> None:
     """Draw everything up to the bare face: back hair, body, ears, skull and skin.
 
-    `flat` and `ink` are those of `outlines.Outlines`, `u` 3 numbers for the colour of the clothes.
+    `flat` and `ink` are fields of `outlines.Outlines`; `u`: 3 numbers for the clothes.
     """
     p = person
     cap = canvas.hull(flat["skull"])

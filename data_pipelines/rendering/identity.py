@@ -31,7 +31,6 @@ HAIR_STYLES = ("bald", "buzz", "short", "side", "fringe", "long", "long_fringe",
 class Person(NamedTuple):
     """Traits of one person: lengths in millimetres, colours RGB 0 to 255, strengths in [0, 1]."""
 
-    tone: float
     age: float
     glasses: bool
     attributes: tuple[int, int, int]
@@ -115,11 +114,6 @@ def _style(u: float, masculine: bool, age: float) -> str:
     return HAIR_STYLES[2]
 
 
-def draw(key: np.ndarray) -> Person:
-    """Return the person of one key (uint64 [1])."""
-    return describe(*hashing.draw(key.tolist(), [NUMBERS])[0])
-
-
 def describe(u: list[float], n: list[float]) -> Person:
     """Return the person of these uniform and normal numbers (`NUMBERS` of each)."""
     # Each band takes an even part of its scale, however many people it holds.
@@ -140,7 +134,6 @@ def describe(u: list[float], n: list[float]) -> Person:
     lip_base = (0.86 * skin[0] + 8.0, 0.62 * skin[1], 0.60 * skin[2] + 4.0)
     rouge = (150.0 + 50.0 * u[11], 34.0, 50.0)
     return Person(
-        tone=tone,
         age=age,
         glasses=u[2] < _GLASSES_SHARE,
         attributes=(

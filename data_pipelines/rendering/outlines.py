@@ -46,7 +46,7 @@ _EAR = np.array(
     float,
 )
 _INNER_EAR = np.array([(75, -8, -86), (79, -10, -93), (79, 4, -93), (75, 12, -86)], float)
-_CURTAIN = np.array(  # long hair beside the face, from the parting down and back up
+_CURTAIN = np.array(  # long hair along the face, from the parting down and back up
     [(8, -74, -28), (34, -66, -30), (56, -46, -38), (65, -10, -52), (67, 40, -58), (66, 90, -58),
      (70, 150, -64), (92, 152, -84), (94, 90, -92), (92, 30, -96), (88, -40, -96), (66, -92, -90),
      (36, -112, -78), (6, -118, -70)],
@@ -331,7 +331,7 @@ def _lengths(
     # A raised lid folds away behind its crease, a lowered one shows more of itself.
     lids = [max(0.8, 3.4 - 1.0 * p.hood - 2.2 * half[5] + 2.5 * half[43]) for half in halves]
     bags = [4.4 - 1.2 * half[6] - 0.8 * half[7] for half in halves]
-    # A dimpler makes a pit beside the corner of the mouth.
+    # A dimpler makes a pit near the corner of the mouth.
     pits = [1.5 + 5.0 * half[14] for half in halves]
     dimples = [2.0 * half[14] for half in halves]
     downwards = (1.0, *lids, *bags, 0.5 * p.brow_thickness, *pits)

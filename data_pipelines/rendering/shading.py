@@ -23,7 +23,7 @@ _Y = np.linspace(-125.0, 135.0, GRID)
 _DX, _DY = float(_X[1] - _X[0]), float(_Y[1] - _Y[0])
 _GX, _GY = np.meshgrid(_X, _Y)
 _INDEX = np.arange(GRID, dtype=np.float32)
-# Heights of the features on the canonical face; those of a person are mapped to them.
+# Heights of the features on the canonical face; a person's are mapped to them.
 _CANONICAL_LEVELS = np.array([-125.0, 0.0, 50.0, 71.0, 109.0, 135.0])
 
 
@@ -79,7 +79,7 @@ _NOSE = _ridge().astype(np.float32)
 # What muscles raise or lower by `_weights`, as arguments of `_blob`.
 _BUMPS = (
     *((36.0, 30.0, 12.0, 8.0, s) for s in (-1, 1)),  # raised cheek
-    *((31.0, 52.0, 7.0, 12.0, s) for s in (-1, 1)),  # pouch beside the nasolabial fold
+    *((31.0, 52.0, 7.0, 12.0, s) for s in (-1, 1)),  # pouch at the nasolabial fold
     *((28.0, 68.0, 5.0, 8.0, s) for s in (-1, 1)),  # corner of the mouth drawn in
     (8.0, -20.0, 4.5, 8.0, 0),  # frown
     (0.0, 98.0, 13.0, 7.0, 0),  # chin boss

@@ -384,9 +384,9 @@ def test_workers_leave_when_the_run_is_killed(tmp_path):
         textwrap.dedent(
             f"""
             import multiprocessing, sys, time
-            sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/data_pipelines")!r}]
+            sys.path.insert(0, {str(ROOT)!r})
             if __name__ == "__main__":
-                from test_pipeline import pipe
+                from tests.data_pipelines.loading.test_pipeline import pipe
                 pipeline = pipe(num_workers=1, num_threads=1)
                 next(pipeline)
                 print(*[p.pid for p in multiprocessing.active_children()], flush=True)
