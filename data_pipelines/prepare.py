@@ -25,6 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import datasets, disk, locks
+from data_pipelines.datasets.files import META_FILE
 from data_pipelines.landmarker import Landmarker, load_landmarker
 from data_pipelines.schema import DataError
 
@@ -75,7 +76,7 @@ def run(builder: "FaceBuilder") -> bool:
       disk.DiskFullError: there is no room for the records.
     """
     target = Path(builder.data_dir)
-    if (target / datasets.META_FILE).is_file():
+    if (target / META_FILE).is_file():
         return False
     # Looking for the layout costs nothing and fails before anything is written.
     builder.locate()

@@ -13,10 +13,6 @@ from data_pipelines.schema import DataError
 if TYPE_CHECKING:
     from data_pipelines.datasets.base import FaceBuilder
 
-# Files next to the records: class names, groups and counts; what was rejected or left out and why.
-META_FILE = "affect.json"
-REJECTED_FILE = "rejected.csv"
-
 _BUILDERS = {
     "affectnet": "AffectNet",
     "afew_va": "AfewVa",

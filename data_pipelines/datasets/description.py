@@ -11,6 +11,7 @@ from typing import Any
 from data_pipelines import datasets
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Published
+from data_pipelines.datasets.files import META_FILE, REJECTED_FILE
 
 _SHOWN_REASONS = 8
 
@@ -66,7 +67,7 @@ def compare(meta: Mapping[str, Any], published: Published) -> list[str]:
 def print_summary(builder: FaceBuilder, existed: bool) -> None:
     """Print what was prepared and rejected; on stderr, differences from the published counts."""
     target = Path(builder.data_dir)
-    meta = json.loads((target / datasets.META_FILE).read_text(encoding="utf-8"))
+    meta = json.loads((target / META_FILE).read_text(encoding="utf-8"))
     print(f"{'already prepared' if existed else 'prepared'}: {target}")
     if existed:
         print("  (remove that folder to prepare it again)")
@@ -85,10 +86,10 @@ def print_summary(builder: FaceBuilder, existed: bool) -> None:
         print(f"  not used by this config: {count} x {reason}")
     for reason, count in meta["left_out"].items():
         print(f"  in no split: {count} x {reason}")
-    with open(target / datasets.REJECTED_FILE, newline="", encoding="utf-8") as f:
+    with open(target / REJECTED_FILE, newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     reasons = collections.Counter(row["reason"] for row in rows if row["split"])
     if rows:
-        print(f"  rejected pictures: {target / datasets.REJECTED_FILE}")
+        print(f"  rejected pictures: {target / REJECTED_FILE}")
         for reason, count in reasons.most_common(_SHOWN_REASONS):
             print(f"    {count} x {reason}")

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets import META_FILE, REJECTED_FILE, names
+from data_pipelines.datasets import names
+from data_pipelines.datasets.files import META_FILE, REJECTED_FILE, labels_file
 from data_pipelines.defaults import setting
 from data_pipelines.protocols import cleaning, exclusion, persons
 from data_pipelines.protocols import folds as folds_lib
@@ -119,7 +120,7 @@ class TfdsSource:
             )
         meta = prepared.meta
         self.folder, self.split = prepared.folder, split
-        with np.load(prepared.folder / f"labels-{split}.npz") as z:
+        with np.load(prepared.folder / labels_file(split)) as z:
             self.labels, self.groups = z["labels"], z["groups"]
             self.valence_arousal, self._person_ids = z["valence_arousal"], z["persons"]
         self._total = len(self.labels)

@@ -20,7 +20,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.sources.prepared import find_prepared, load_source
 from tests.data_pipelines.datasets import official_trees as trees
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(*args: str) -> int:
