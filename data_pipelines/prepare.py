@@ -25,9 +25,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import datasets, disk, locks
-from data_pipelines.datasets.files import META_FILE
 from data_pipelines.landmarker import Landmarker, load_landmarker
 from data_pipelines.schema import DataError
+from data_pipelines.sources.prepared import META_FILE
 
 if TYPE_CHECKING:
     from data_pipelines.datasets.base import FaceBuilder

@@ -27,7 +27,9 @@ from affect_jax.report.figures import confusion as confusion_lib
 from affect_jax.report.figures import style
 from affect_jax.runtime import parallel, tables
 from affect_jax.training import final_test, loop
-from data_pipelines.sources import cache, folds, make
+from data_pipelines import defaults
+from data_pipelines.sources import folds, make
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
@@ -52,27 +54,35 @@ class Result:
     failed: int = 0
 
 
-def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, runs.Cell]:
+def plan(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, cache: DataCache | None = None
+) -> dict[int, runs.Cell]:
     """The run of every fold.
+
+    Args:
+      config: as in `cross_validate`.
+      workdir: folder of the folds.
+      cache: shared by the folds.
 
     Raises:
       ConfigError: the protocol is unknown.
       DataError: the data cannot be cut into such folds.
     """
     section = config.crossval
-    protocols = tuple(p for p in folds.PROTOCOLS if p != "split")
+    protocols = tuple(p for p in defaults.PROTOCOLS if p != "split")
     if section.protocol not in protocols:
         raise ConfigError(
             f"config.crossval.protocol = {section.protocol!r}; "
             + nearest(section.protocol, protocols)
         )
-    count = folds.count_folds(fold_config(config, 0).data)
+    count = folds.count_folds(fold_config(config, 0).data, cache)
     return {
         fold: runs.Cell(
             f"fold {fold}",
             fold_config(config, fold),
             workdir / "folds" / f"{fold}",
             files=(final_test.PREDICTIONS,),
+            cache=cache,
         )
         for fold in range(count)
     }
@@ -91,12 +101,17 @@ def fold_config(config: ml_collections.ConfigDict, fold: int) -> ml_collections.
     return own
 
 
-def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
+def cross_validate(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    cache: DataCache | None = None,
+) -> Result:
     """Trains and tests every fold that is not finished, and writes the report.
 
     Args:
       config: of the runs; `config.crossval` says how the data are cut.
       workdir: folder of the folds.
+      cache: shares data with other cross-validations.
 
     Raises:
       UserError: if the data cannot be cut so, the folder holds folds of another config or of other
@@ -106,36 +121,36 @@ def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Pat
     """
     workdir = pathlib.Path(workdir).absolute()
     config_lib.check(config)
-    with cache.shared():
-        planned = plan(config, workdir)
-        only = _only(config.crossval.only, len(planned))
-        parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
-        # The folds are cut from all records, so those of any fold speak for the whole.
-        data = data_record.compare(
-            workdir,
-            make.make_sources(planned[0].config.data),
-            accept=config.data.accept_changed,
-        )
-        parallel.from_main(lambda: _claim(workdir, config))
-        data.begin()
-        unfinished = any(runs.outcome(cell).status != runs.DONE for cell in planned.values())
-        if parallel.any_process(unfinished):
-            data.go_on()
-        loop.set_compilation_cache(config, workdir)
-        try:
-            failed = runs.run_all([planned[fold] for fold in only])
-        except UserError:
-            raise  # before anything was trained: there is nothing to report
-        except BaseException:
-            with runs.reporting():
-                write_report(config, planned, workdir)
-            raise
-        result = write_report(config, planned, workdir)
-        if parallel.is_main_process():
-            _write_folds(planned, workdir)
-            complete = len(result.figures) == len(planned)
-            if complete and not (workdir / runtime.METRICS_FILE).exists():
-                _write_final(result, planned, workdir)
+    cache = cache or DataCache()
+    planned = plan(config, workdir, cache)
+    only = _only(config.crossval.only, len(planned))
+    parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
+    # The folds are cut from all records, so those of any fold speak for the whole.
+    data = data_record.compare(
+        workdir,
+        make.make_sources(planned[0].config.data, cache),
+        accept=config.data.accept_changed,
+    )
+    parallel.from_main(lambda: _claim(workdir, config))
+    data.begin()
+    unfinished = any(runs.outcome(cell).status != runs.DONE for cell in planned.values())
+    if parallel.any_process(unfinished):
+        data.go_on()
+    loop.set_compilation_cache(config, workdir)
+    try:
+        failed = runs.run_all([planned[fold] for fold in only])
+    except UserError:
+        raise  # before anything was trained: there is nothing to report
+    except BaseException:
+        with runs.reporting():
+            write_report(config, planned, workdir)
+        raise
+    result = write_report(config, planned, workdir)
+    if parallel.is_main_process():
+        _write_folds(planned, workdir)
+        complete = len(result.figures) == len(planned)
+        if complete and not (workdir / runtime.METRICS_FILE).exists():
+            _write_final(result, planned, workdir)
     result.failed = failed
     return result
 
@@ -322,7 +337,7 @@ def _write_folds(planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:
     """`folds.csv`: the part that each person plays in each fold."""
     lines = []
     for fold, cell in planned.items():
-        for split, source in make.make_sources(cell.config.data).items():
+        for split, source in make.make_sources(cell.config.data, cell.cache).items():
             people, counts = np.unique(source.persons, return_counts=True)
             lines += [
                 {"fold": fold, "split": split, "person": person, "pictures": int(n)}

@@ -16,6 +16,7 @@ import ml_collections
 from affect_jax import config as config_lib
 from affect_jax import data_record, runtime
 from configs import base
+from data_pipelines.sources.cache import DataCache
 
 RECORD_FILE = "cell.json"
 # Fields that may change on the way, but say how far a run goes and what it chooses from.
@@ -35,6 +36,7 @@ class Cell:
       needs: folders of runs that must be finished before this one, its stages.
       files: without these in its folder it is not finished.
       data: a config with the data of the folder's record; None: `config`.
+      cache: shares sources and decoded images with other cells.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Cell:
     needs: tuple[pathlib.Path, ...] = ()
     files: tuple[str, ...] = ()
     data: ml_collections.ConfigDict | None = None
+    cache: DataCache | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 def read_figures(workdir: pathlib.Path) -> Figures | None:
@@ -141,7 +144,7 @@ def _other_data(cell: Cell) -> str:
     config = cell.data or cell.config
     if config.data.accept_changed:
         return ""
-    found = data_record.changed(cell.workdir, config)
+    found = data_record.changed(cell.workdir, config, cell.cache)
     if found is None:
         return ""
     return (

@@ -36,7 +36,6 @@ from affect_jax.runtime import parallel
 from affect_jax.training import loop, run_lock
 from data_pipelines import disk, locks
 from data_pipelines.schema import DataError
-from data_pipelines.sources import cache
 
 __all__ = [
     "DONE",
@@ -138,7 +137,7 @@ def _planned_steps(cell: Cell) -> int | None:
 
 def train_cell(cell: Cell, *, show_test: bool = True) -> None:
     """Runs a cell as `--mode=train` would; without `show_test` its test figures are not printed."""
-    loop.train_and_evaluate(cell.config, cell.workdir, show_test=show_test)
+    loop.train_and_evaluate(cell.config, cell.workdir, show_test=show_test, cache=cell.cache)
 
 
 @contextlib.contextmanager
@@ -183,27 +182,26 @@ def run_all(
     waiting = [c for c in cells if not parallel.any_process(_finished(c) is not None)]
     if len(waiting) < len(cells):
         log.info("%d of %d are finished already", len(cells) - len(waiting), len(cells))
-    with cache.shared():
-        for number, cell in enumerate(waiting, start=1):
-            left = f", about {_left(spent, len(waiting) - number + 1)} left" if spent else ""
-            with _locked(cell.workdir, wait=required) as mine:
-                if not mine:
-                    log.info("%s: another process works on it", cell.name)
-                    continue
-                if parallel.any_process(_finished(cell) is not None):
-                    continue  # by another process, meanwhile
-                log.info("[%d of %d] %s%s", number, len(waiting), cell.name, left)
-                begin = time.monotonic()
-                error = _attempt(cell, run)
-                spent.append(time.monotonic() - begin)
-            if error is not None:
-                failed += 1
-                if required:
-                    raise UserError(f"{cell.name} failed, and others need it: {_told(error)}")
-                if _ends_all(error, cells):
-                    raise UserError(f"{cell.name} failed before any was trained: {_told(error)}")
-                log.error("%s failed: %s", cell.name, _told(error))
-            after()
+    for number, cell in enumerate(waiting, start=1):
+        left = f", about {_left(spent, len(waiting) - number + 1)} left" if spent else ""
+        with _locked(cell.workdir, wait=required) as mine:
+            if not mine:
+                log.info("%s: another process works on it", cell.name)
+                continue
+            if parallel.any_process(_finished(cell) is not None):
+                continue  # by another process, meanwhile
+            log.info("[%d of %d] %s%s", number, len(waiting), cell.name, left)
+            begin = time.monotonic()
+            error = _attempt(cell, run)
+            spent.append(time.monotonic() - begin)
+        if error is not None:
+            failed += 1
+            if required:
+                raise UserError(f"{cell.name} failed, and others need it: {_told(error)}")
+            if _ends_all(error, cells):
+                raise UserError(f"{cell.name} failed before any was trained: {_told(error)}")
+            log.error("%s failed: %s", cell.name, _told(error))
+        after()
     return failed
 
 

@@ -27,7 +27,7 @@ from affect_jax.metrics import reliability
 from affect_jax.report import comparison
 from affect_jax.runtime import parallel
 from affect_jax.training import loop
-from data_pipelines.sources import cache
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
@@ -247,6 +247,7 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
         if sweep.cell == "run" and "crossval" in base:
             del base["crossval"]
     folders: dict[str, pathlib.Path] = {}
+    cache = DataCache()  # the data are read once
 
     def make(name: str, where: str, changes: Changes, folder: pathlib.Path) -> runs.Cell:
         needs = []
@@ -264,7 +265,7 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
             placed[key] = value
         made = apply_changes(base, placed, where)
         config_lib.check(made)
-        return runs.Cell(name, made, folder, tuple(needs))
+        return runs.Cell(name, made, folder, tuple(needs), cache=cache)
 
     def as_folds(cell: runs.Cell) -> runs.Cell:
         from affect_jax.experiments import crossval
@@ -313,8 +314,7 @@ def run(
         are now, or a cell fails by a mistake that all have in common (`cells.run_all`).
       train.Stopped: after SIGINT or SIGTERM.
     """
-    with cache.shared():  # the data are read once
-        return _run(load(path, config), config, workdir)
+    return _run(load(path, config), config, workdir)
 
 
 def _run(sweep: Sweep, config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> int:
@@ -384,7 +384,7 @@ def _runner(sweep: Sweep) -> Callable[[runs.Cell], None]:
     from affect_jax.experiments import crossval
 
     def run_folds(cell: runs.Cell) -> None:
-        failed = crossval.cross_validate(cell.config, cell.workdir).failed
+        failed = crossval.cross_validate(cell.config, cell.workdir, cell.cache).failed
         if failed:
             raise UserError(f"{failed} folds failed; see the folders in {cell.workdir / 'folds'}")
 

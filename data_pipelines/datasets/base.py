@@ -21,7 +21,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.datasets.card import Card, Published, Record, Reject
-from data_pipelines.datasets.files import META_FILE, REJECTED_FILE, labels_file
 from data_pipelines.datasets.layout import LayoutError, layout_error
 from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.datasets.writing import (
@@ -37,6 +36,7 @@ from data_pipelines.datasets.writing import (
 )
 from data_pipelines.landmarker import Landmarker, face_box
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS
+from data_pipelines.sources.prepared import META_FILE, REJECTED_FILE
 
 VERSION = "1.0.0"
 _PIXELS = "pixels"
@@ -283,7 +283,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         folder = Path(self.data_dir)
         for split, book in self._books.items():
             np.savez(
-                folder / labels_file(split),
+                folder / f"labels-{split}.npz",
                 labels=np.array(book.labels, np.int32),
                 groups=np.array(book.groups, np.int32),
                 persons=np.array(book.persons, np.int32),

@@ -11,7 +11,7 @@ from typing import Any
 from data_pipelines import datasets
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Published
-from data_pipelines.datasets.files import META_FILE, REJECTED_FILE
+from data_pipelines.sources.prepared import META_FILE, REJECTED_FILE
 
 _SHOWN_REASONS = 8
 

@@ -48,7 +48,7 @@ and the pictures it names                                         happy/*.jpg ..
         manual_dir = Path(manual_dir)
         try:
             path = _manifest_file(manual_dir)
-            read = table_lib.folder_table if path is None else table_lib.manifest_table
+            read = table_lib.read_folder if path is None else table_lib.read_manifest
             self._table = read(path or manual_dir, max_bad_fraction=1.0)
         except DataError as e:
             expected = self.card.expected

@@ -15,13 +15,19 @@ from data_pipelines.images.framing import Frame, Framing, cut_to_reach, halving
 from data_pipelines.images.presets import Params
 from data_pipelines.loading.options import Options
 from data_pipelines.loading.sampling import RefinementPlan
-from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DecodeError, Source, TooManyBadRecords
-from data_pipelines.sources import cache
+from data_pipelines.schema import (
+    MISSING_ID,
+    NUM_LANDMARKS,
+    DecodeError,
+    Record,
+    Source,
+    TooManyBadRecords,
+)
+from data_pipelines.sources.cache import DataCache
 
 BAD = "bad_records"  # key of a batch: (record, reason) of what could not be read
 _SAME_CLASS_TRIES, _TRIES = 16, 64
 
-Record = dict[str, Any]
 BadList = list[tuple[int, str]]
 
 
@@ -42,23 +48,27 @@ class Loader:
       source: raw records.
       plan: order of training examples; None = evaluation, in the order of the source.
       params: augmentation, without randomness for evaluation.
-      options: see `Options`.
+      options: see `Options`. With a cache, finished images are kept if nothing is drawn at random
+        (evaluation), else decoded ones, cut to what augmentation can reach and shrunk to about
+        1.3 x the output. Evaluation gives the same pixels either way.
+      cache: shares these images with other pipelines.
     """
 
     source: Source
     plan: RefinementPlan | None
     params: Params
     options: Options
+    cache: dataclasses.InitVar[DataCache | None] = None
 
-    def __post_init__(self) -> None:
-        o = self.options
+    def __post_init__(self, cache: DataCache | None) -> None:
+        o = self.options.data
         self._framing = Framing.of(self.params, o.image_size, o.crop, o.crop_scale)
         self._cache = None
         if o.cache_bytes:
             # Records, and so labels, are kept with the images: a cache belongs to its source.
             kept = self.params.framing_only() if self.params.fixed else self.params
             frame = (o.image_size, kept, o.crop, o.crop_scale, o.max_pixels)
-            self._cache = cache.cache_for(self.source, frame, o.cache_bytes)
+            self._cache = (cache or DataCache()).images(self.source, frame, o.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Return the batch of this process at a step; `bad_records` holds (record, reason)."""
@@ -74,7 +84,7 @@ class Loader:
             epochs, places, records = self.plan.at(positions)
             mask = np.ones(o.part, bool)
         batch = self._empty(o.part)
-        draws = transforms.Draws(self.params, o.image_size, o.seed, epochs, places)
+        draws = transforms.Draws(self.params, o.data.image_size, o.seed, epochs, places)
         bad: BadList = []
         for k in np.flatnonzero(mask).tolist():
             if self.plan is None:
@@ -95,7 +105,7 @@ class Loader:
         return batch
 
     def _empty(self, n: int) -> dict[str, np.ndarray]:
-        size, has = self.options.image_size, self.source.has
+        size, has = self.options.data.image_size, self.source.has
         batch = {
             "image": np.zeros((n, size, size, 3), np.uint8),
             "expression": np.full(n, MISSING_ID, np.int32),
@@ -171,7 +181,7 @@ class Loader:
         self, landmarks: np.ndarray | None, box: np.ndarray, height: int, width: int
     ) -> None:
         """Raise `DecodeError` for marks that cannot belong to a face in the image."""
-        crop = self.options.crop
+        crop = self.options.data.crop
         by_box = crop == "box" or (crop == "auto" and landmarks is None)
         if reason := landmark_checks.fault(landmarks, box if by_box else None, height, width):
             raise DecodeError(reason)
@@ -180,7 +190,7 @@ class Loader:
         """Return the network's pixels and the landmarks on them; nothing is drawn."""
         image, landmarks, record = self._read(index)
         if isinstance(image, bytes):
-            image = decode.decode(image, max_pixels=self.options.max_pixels, grey=True)
+            image = decode.decode(image, max_pixels=self.options.data.max_pixels, grey=True)
         self._check_marks(landmarks, record["box"], *image.shape[:2])
         frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
         if landmarks is not None:
@@ -190,7 +200,7 @@ class Loader:
     def _drawable(self, index: int) -> _Prepared:
         """Return a decoded image, perhaps shrunk, and the frame to draw from it in training."""
         image, landmarks, record = self._read(index)
-        target = self.options.image_size * (1 + self.params.margin)
+        target = self.options.data.image_size * (1 + self.params.margin)
 
         def frame_of(height: int, width: int) -> Frame:
             return self._framing.frame(height, width, landmarks, record["box"])
@@ -200,7 +210,7 @@ class Loader:
 
         if isinstance(image, bytes):
             image, k, height, width = decode.decode_shrunk(
-                image, shrink, max_pixels=self.options.max_pixels, grey=True
+                image, shrink, max_pixels=self.options.data.max_pixels, grey=True
             )
         else:
             height, width = image.shape[:2]

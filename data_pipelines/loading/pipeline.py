@@ -6,19 +6,21 @@ stream is the same with any number of threads, worker processes or hosts, and is
 plain step number.
 """
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import grain.python as grain
-import numpy as np
 from absl import flags
 
+from data_pipelines.defaults import DataConfig
 from data_pipelines.loading import loader, workers
 from data_pipelines.loading.options import Options
 from data_pipelines.loading.sampling import RefinementPlan
-from data_pipelines.schema import DataError, Source, TooManyBadRecords
+from data_pipelines.schema import Batch, DataError, Source, TooManyBadRecords
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Pipeline:
       options: see `Options`.
       train: training or evaluation.
       start_step: training resumes here.
+      cache: shares decoded images with other pipelines.
 
     Attributes:
       step: number of the next batch; a pipeline with this `start_step` begins with it.
@@ -86,7 +89,15 @@ class Pipeline:
       TooManyBadRecords, WorkerDiedError: while iterating.
     """
 
-    def __init__(self, source: Source, options: Options, *, train: bool, start_step: int = 0):
+    def __init__(
+        self,
+        source: Source,
+        options: Options,
+        *,
+        train: bool,
+        start_step: int = 0,
+        cache: DataCache | None = None,
+    ):
         if not len(source):
             raise DataError("the source holds no record; see the log for rows that were left out")
         params, plan = options.params(train), None
@@ -95,18 +106,18 @@ class Pipeline:
                 source.labels,
                 source.groups,
                 options.batch_size,
-                sampling=options.sampling,
+                sampling=options.data.sampling,
                 seed=options.seed,
-                **options.refine,
+                **dataclasses.asdict(options.data.refine),
             )
         self._source, self._plan, self._options, self.train = source, plan, options, train
-        self._loader = loader.Loader(source, plan, params, options)
-        self.buffered = options.batches_ahead * max(options.num_workers, 1)
+        self._loader = loader.Loader(source, plan, params, options, cache)
+        self.buffered = options.batches_ahead * max(options.data.num_workers, 1)
         self._batches = -(-len(source) // options.batch_size)
         self.steps_per_epoch = float(self._batches)
         if plan is not None:
             self.steps_per_epoch = plan.length / options.batch_size
-        self.bad_records = BadRecords(source, options.max_bad_fraction)
+        self.bad_records = BadRecords(source, options.data.max_bad_fraction)
         self.step = start_step
         self._logged_epoch = -1
         self._iterator: workers.WatchedIterator | grain.DatasetIterator | None = None
@@ -128,7 +139,7 @@ class Pipeline:
             self.step = 0
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> Batch:
         if not self.train and self.step == self._batches:
             raise StopIteration
         if self._iterator is None:
@@ -144,7 +155,7 @@ class Pipeline:
     def _start(self) -> workers.WatchedIterator | grain.DatasetIterator:
         # Images are spread over our threads; OpenCV's own would only get in their way.
         cv2.setNumThreads(1)
-        ahead, processes = self._options.batches_ahead, self._options.num_workers
+        ahead, processes = self._options.batches_ahead, self._options.data.num_workers
         options = grain.ReadOptions(num_threads=self._options.threads, prefetch_buffer_size=ahead)
         steps = grain.MapDataset.range(self.step, _ENDLESS)
         data = steps.map(self._loader).to_iter_dataset(options)
@@ -205,18 +216,19 @@ class Pipeline:
 
 
 def make_pipeline(
-    config: Mapping[str, Any],
+    data: DataConfig | Mapping[str, Any],
     source: Source,
     *,
     train: bool,
     batch_size: int,
     start_step: int = 0,
-    **overrides: Any,
+    cache: DataCache | None = None,
+    **own: int,
 ) -> Pipeline:
-    """Make a `Pipeline` with the settings of `config.data`; see `Options.from_config`.
+    """Make a `Pipeline` with the settings of `config.data`; `own` are further `Options`.
 
     Raises:
-      DataError: as `Options.from_config` and `Pipeline`.
+      DataError: as `DataConfig.of`, `Options` and `Pipeline`.
     """
-    options = Options.from_config(config, batch_size, **overrides)
-    return Pipeline(source, options, train=train, start_step=start_step)
+    options = Options(batch_size, DataConfig.of(data), **own)
+    return Pipeline(source, options, train=train, start_step=start_step, cache=cache)

@@ -124,7 +124,7 @@ def test_a_run_goes_on_with_its_own_data_alone(runs, tmp_path, caplog):
 
     # Accepted once, the new data are the run's own.
     loop.train_and_evaluate(config(manifest, data__accept_changed=True), workdir)
-    assert "accept_changed: the data are not those" in caplog.text and "5.png" in caplog.text
+    assert "accept_changed: the data of" in caplog.text and "5.png" in caplog.text
     assert digest(workdir) != recorded["digest"] and len(list(workdir.glob("data.*"))) == 2
     loop.train_and_evaluate(config(manifest), workdir)
     relabel(tmp_path / "data", 5, "anger")
@@ -176,7 +176,7 @@ def test_a_run_of_an_earlier_version_takes_the_data_as_they_are(runs, tmp_path, 
         path.unlink()
     with caplog.at_level("INFO", "affect_jax"):
         loop.train_and_evaluate(config(manifest), workdir)
-    assert "began before runs recorded their data" in caplog.text
+    assert "holds no record of its data" in caplog.text
     relabel(tmp_path / "data")
     with pytest.raises(DataChanged):
         loop.train_and_evaluate(config(manifest), workdir)

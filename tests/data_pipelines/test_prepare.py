@@ -17,8 +17,9 @@ from data_pipelines import datasets, prepare
 from data_pipelines.datasets import description
 from data_pipelines.datasets.card import Published
 from data_pipelines.schema import DataError
-from data_pipelines.sources.prepared import find_prepared, load_source
+from data_pipelines.sources.prepared import find_prepared
 from tests.data_pipelines.datasets import official_trees as trees
+from tests.data_pipelines.datasets.prepared_sets import load_source
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -31,7 +31,7 @@ def fakes(monkeypatch):
     """Runs are made up; (test fold) of each one started, and what they predicted."""
     started = {}
 
-    def run(config, workdir, show_test=True):
+    def run(config, workdir, show_test=True, cache=None):
         fold = config.data.test_fold
         started[fold] = started.get(fold, 0) + 1
         if config.loss.regression == "pcc" and fold == 1:
@@ -186,7 +186,7 @@ def failing(monkeypatch, errors):
     """Runs that raise what `errors` has for their fold; the folds started, in order."""
     started = []
 
-    def run(config, workdir, show_test=True):
+    def run(config, workdir, show_test=True, cache=None):
         fold = config.data.test_fold
         started.append(fold)
         if fold in errors:

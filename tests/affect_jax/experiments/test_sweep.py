@@ -34,7 +34,7 @@ def fakes(monkeypatch):
     """Runs are made up; (row's loss, seed) of each one started, in order."""
     started = []
 
-    def run(config, workdir, show_test=True):
+    def run(config, workdir, show_test=True, cache=None):
         started.append((config.loss.regression, config.seed))
         if config.loss.regression == "pcc":
             raise RuntimeError("made to fail")
@@ -200,7 +200,7 @@ def test_a_stage_of_another_config_is_refused(fakes, tmp_path):
 def test_a_mistake_of_the_first_cell_ends_the_sweep(tmp_path, monkeypatch):
     started = []
 
-    def mistaken(config, workdir, show_test=True):
+    def mistaken(config, workdir, show_test=True, cache=None):
         started.append(workdir)
         raise UserError("no weights there")
 
@@ -392,7 +392,7 @@ def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop,
         "train_and_evaluate",
-        lambda config, workdir, show_test=True: shown.append(show_test) or made_up(config, workdir),
+        lambda *run, show_test=True, cache=None: shown.append(show_test) or made_up(*run),
     )
     described = (
         '"seeds": (0,), "rank_by": "validation/loss", '
@@ -472,7 +472,7 @@ import sys, time
 from affect_jax import config, sweep, train
 from tests.affect_jax import fake_runs
 
-def run(cell, workdir, show_test=True):
+def run(cell, workdir, show_test=True, cache=None):
     if cell.loss.regression == "mse":
         time.sleep(300)
     fake_runs.finish(cell, workdir, 0.5)

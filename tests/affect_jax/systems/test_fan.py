@@ -21,9 +21,9 @@ from affect_jax.weights import load_run
 from data_pipelines import landmarker, prepare
 from data_pipelines.images import presets
 from data_pipelines.images.framing import Framing
-from data_pipelines.sources.prepared import load_source
 from data_pipelines.sources.synthetic import SyntheticFaces
 from tests.affect_jax import tiny
+from tests.data_pipelines.datasets.prepared_sets import load_source
 
 TRUNK = {"model.width": 16, "model.depth": 1, "model.stacks": 1}
 DATA = {k: v for k, v in tiny.OVERRIDES.items() if k.startswith("data.")}

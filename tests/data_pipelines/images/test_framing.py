@@ -15,7 +15,7 @@ from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import FITS, Params
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import DecodeError
-from data_pipelines.sources import cache as cache_lib
+from data_pipelines.sources.cache import DataCache
 from tests.data_pipelines.pictures import Listed, encode, smooth
 
 SIZE = 32
@@ -88,9 +88,10 @@ def config(fit, crop, margin=0.0, **data):
     return ConfigDict({"data": values, "model": model})
 
 
-def evaluated(config, source):
+def evaluated(config, source, cache=None):
     """Pixels and landmarks of two passes of an evaluation."""
-    with make_pipeline(config.data, source, train=False, batch_size=8, num_threads=2) as batches:
+    options = {"batch_size": 8, "num_threads": 2, "cache": cache}
+    with make_pipeline(config.data, source, train=False, **options) as batches:
         passes = [list(batches) for _ in range(2)]
     found = [
         {k: np.concatenate([b[k] for b in one])[: len(source)] for k in ("image", "landmarks")}
@@ -126,10 +127,10 @@ def test_all_ways_give_the_same_bytes(fit, crop, margin):
 def test_runs_in_one_process_share_finished_pictures():
     section = config("cover", "auto", cache="memory", cache_megabytes=64)
     alone = evaluated(section, source())
-    with cache_lib.shared():
-        for _ in range(2):
-            together = evaluated(section, source())
-            np.testing.assert_array_equal(together["image"], alone["image"])
+    cache = DataCache()
+    for _ in range(2):
+        together = evaluated(section, source(), cache)
+        np.testing.assert_array_equal(together["image"], alone["image"])
 
 
 def test_worker_processes_give_the_same_bytes():

@@ -13,21 +13,26 @@ import time
 import numpy as np
 import pytest
 
-from data_pipelines.loading.options import Options
-from data_pipelines.loading.pipeline import Pipeline, make_pipeline
+from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.loading.workers import WatchedIterator, WorkerDiedError
 from data_pipelines.schema import DataError, DecodeError, TooManyBadRecords
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
+from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]
 ROOT = pathlib.Path(__file__).parents[3]
 
 
-def pipe(source=None, train=True, start_step=0, **options):
-    options = Options(**{"batch_size": 8, "image_size": 24, "augment": "arbex_heavy"} | options)
+def pipe(source=None, train=True, start_step=0, batch_size=8, **options):
+    own = {k: options.pop(k) for k in ("seed", "shard_index", "shard_count") if k in options}
+    data = {"image_size": 24, "augment": "arbex_heavy"} | options
     source = Listed(PICTURES) if source is None else source
-    return Pipeline(source, options, train=train, start_step=start_step)
+    return make_pipeline(
+        data, source, train=train, batch_size=batch_size, start_step=start_step, **own
+    )
+
+
+def kept_in(size):
+    return {"cache": "memory", "cache_megabytes": size / 1e6}
 
 
 def take(pipeline, count):
@@ -237,18 +242,18 @@ def test_large_pictures_are_averaged_not_sampled(kind):
 
 def test_what_is_kept_in_memory_does_not_change_the_stream():
     options = {"image_size": 16, "batch_size": 12}
-    plain = take(pipe(**options, cache_bytes=1), 6)  # no picture fits: cropped anew every time
-    kept = pipe(**options, cache_bytes=1 << 24)
+    plain = take(pipe(**options, **kept_in(1)), 6)  # no picture fits: cropped anew every time
+    kept = pipe(**options, **kept_in(1 << 24))
     for expected in plain:
         same(next(kept), expected)
     assert len(kept._loader._cache._entries) == 24
     kept.close()
-    some = pipe(**options, cache_bytes=10_000)
+    some = pipe(**options, **kept_in(10_000))
     for expected in plain:
         same(next(some), expected)
     assert 0 < len(some._loader._cache._entries) < 24
     some.close()
-    resumed = take(pipe(**options, cache_bytes=1 << 24, start_step=3), 3)
+    resumed = take(pipe(**options, **kept_in(1 << 24), start_step=3), 3)
     same(resumed[2], plain[5])
 
 
@@ -327,7 +332,7 @@ def test_a_folder_that_vanishes_stops_the_run(tmp_path):
         (tmp_path / f"{k}.jpg").write_bytes(data)
     rows = [[f"{k}.jpg", ("sad", "happy")[k % 2], f"p{k}"] for k in range(24)]
     write_csv(tmp_path / "set.csv", ["path", "expression", "person"], rows)
-    source = ManifestSource(tmp_path / "set.csv")
+    source = manifest_source(tmp_path / "set.csv")
     with pipe(source, prefetch=1, num_threads=1) as pipeline:
         next(pipeline)
         shutil.rmtree(tmp_path)
@@ -460,12 +465,11 @@ def test_settings_come_from_the_config():
         "cache": "memory",
         "cache_megabytes": 3,
         "num_threads": 2,
-        "seed": 4,
     }
     made = make_pipeline(config, Listed(PICTURES), train=True, batch_size=8, seed=9)
     loader = made._loader
-    options = loader.options
-    assert (options.image_size, options.seed, options.cache_bytes) == (20, 9, 3_000_000)
+    data = loader.options.data
+    assert (data.image_size, loader.options.seed, data.cache_bytes) == (20, 9, 3_000_000)
     assert (loader.params.rotation, loader.params.erase) == (9.0, 0.5)
     assert loader.plan.sampling == "inverse_frequency" and made.buffered == 4
     with pytest.raises(DataError, match="known: none, memory"):
