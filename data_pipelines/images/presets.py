@@ -23,17 +23,17 @@ class Params:
     Geometry, drawn uniformly:
       rotation: up to this many degrees either way.
       scale: factor in [1 - scale, 1 + scale].
-      translation: up to this share of the output's side, each way in x and y.
+      translation: up to this fraction of the output's side, each way in x and y.
       flip: probability of a mirror.
     Colour, drawn uniformly:
       brightness, contrast, saturation: factors in [1 - x, 1 + x]; contrast turns about mid-grey.
-      hue: rotation about the grey axis, up to this share of a full turn either way.
+      hue: rotation about the grey axis, up to this fraction of a full turn either way.
       grey: probability of losing all colour.
     Degradations, each with a probability:
       blur, blur_sigma: Gaussian of up to so many pixels.
       noise, noise_std: Gaussian of up to so many grey levels.
       jpeg, jpeg_quality: artefacts of a quality from so much to 95.
-      erase, erase_area: one rectangle of 2 % up to this share of the image, of one random grey.
+      erase, erase_area: one rectangle of 2 % up to this fraction of the image, of one random grey.
     """
 
     box_scale: float = 1.5

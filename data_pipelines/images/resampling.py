@@ -24,7 +24,7 @@ def resample(
     """Return a rectangle of an image, scaled to a square.
 
     What lies outside the image is black; an output pixel that is partly outside is darkened by
-    the share that is.
+    the fraction that is.
 
     Args:
       image: uint8 [H, W, 3] or, for a grey image, [H, W].
@@ -69,7 +69,7 @@ class _Axis:
     Attributes:
       empty: nothing.
       first, last: output pixels that show some of them, last exclusive.
-      covered: float32, the share of each of these that does; None where all is covered.
+      covered: float32, the fraction of each of these that does; None where all is covered.
       start, stop: input pixels needed.
       pad: how many more to make up on either side.
       low, high: edges of the output pixels `first` to `last`, on the input cut and padded.

@@ -1,6 +1,6 @@
 """Anti-aliased drawing with sub-pixel coordinates, and colour arithmetic on plain tuples.
 
-An image has four channels: RGB, and the share of a pixel that belongs to the person (the
+An image has four channels: RGB, and the fraction of a pixel that belongs to the person (the
 background has 0), so that one stroke draws both. Layers with one channel take a number for colour.
 Points are in pixels (float), or already in sixteenths of a pixel (int32, from `fixed`): it costs no
 more to convert all curves of an image at once than to convert one.
