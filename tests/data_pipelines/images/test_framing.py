@@ -79,18 +79,18 @@ def source():
     return Framed(raw_pictures())
 
 
-def config(fit, crop, margin=0.0, **data):
+def config(fit, crop, margin=0.0, cache="none", **data):
     """A config whose evaluation frames like this, whatever its augmentation draws."""
     overrides = {"fit": fit, "margin": margin, "rotation": 20.0, "flip": 0.5}
     values = {"image_size": SIZE, "augment": "emofan", "crop": crop, "augment_overrides": overrides}
-    values |= {"crop_scale": 0.0, "max_bad_fraction": 1.0, "cache": "none", **data}
+    values |= {"crop_scale": 0.0, "max_bad_fraction": 1.0, "num_threads": 2, "cache": cache, **data}
     model = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     return ConfigDict({"data": values, "model": model})
 
 
 def evaluated(config, source, cache=None):
     """Pixels and landmarks of two passes of an evaluation."""
-    options = {"batch_size": 8, "num_threads": 2, "cache": cache}
+    options = {"batch_size": 8, "cache": cache}
     with make_pipeline(config.data, source, train=False, **options) as batches:
         passes = [list(batches) for _ in range(2)]
     found = [
