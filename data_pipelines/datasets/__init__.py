@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def names() -> tuple[str, ...]:
-    """Names of all the data sets, sorted."""
+    """Return the names of all data sets, sorted."""
     return tuple(sorted(BUILDERS))
 
 
 def builder_class(name: str) -> type["FaceBuilder"]:
-    """The builder of a data set by its name, without a config.
+    """Return the builder of a data set by its name, without a config.
 
     Raises:
       DataError: unknown name; the nearest known one is named.

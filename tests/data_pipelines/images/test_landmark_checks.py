@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.images import landmark_checks
-from data_pipelines.loading.pipeline import Pipeline
+from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import TooManyBadRecords
 from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
 
@@ -101,7 +101,8 @@ class Marked(Listed):
 
 
 def evaluate(source, size=32, **options):
-    with Pipeline(source, batch_size=20, image_size=size, train=False, **options) as pipeline:
+    data = {"image_size": size, "augment": "none"} | options
+    with make_pipeline(data, source, train=False, batch_size=20) as pipeline:
         return next(iter(pipeline)), pipeline.bad_records.names
 
 

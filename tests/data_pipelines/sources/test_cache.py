@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 
-from data_pipelines.loading.pipeline import Pipeline
+from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.sources import subset
 from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.make import make_sources
@@ -23,15 +23,10 @@ class Counting(SyntheticFaces):
         return super().__getitem__(i)
 
 
-def one_pass(source, **options):
+def one_pass(source, cache=None, **options):
     # One thread: two could draw the same picture at once, before either has kept it.
-    options = {
-        "batch_size": 4,
-        "image_size": 24,
-        "cache_bytes": 1 << 24,
-        "num_threads": 1,
-    } | options
-    with Pipeline(source, train=False, **options) as batches:
+    data = {"image_size": 24, "augment": "none", "num_threads": 1, "cache": "memory"} | options
+    with make_pipeline(data, source, train=False, batch_size=4, cache=cache) as batches:
         return [b["image"] for b in batches]
 
 

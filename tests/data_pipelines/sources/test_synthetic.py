@@ -20,7 +20,7 @@ INNER = slice(17, 68)  # the landmarks without the jaw
 
 
 def person(number: int = 3) -> identity.Person:
-    return identity.draw(hashing.fold(number))
+    return identity.describe(*hashing.draw(hashing.fold(number).tolist(), [identity.NUMBERS])[0])
 
 
 def muscles(units: dict[int, float] | None = None, sides: tuple[float, float] = (1.0, 1.0)):
