@@ -52,8 +52,8 @@ def test_no_person_is_in_two_folds_or_on_two_sides(protocol, tmp_path):
     planned = crossval.plan(config(crossval__protocol=protocol), tmp_path)
     assert len(planned) == {"folds": 4, "leave_one_out": 16}[protocol]
     tested, pictures = [], []
-    for cell in planned.values():
-        made = make.make_sources(cell.config.data)
+    for run in planned.values():
+        made = make.make_sources(run.config.data)
         people = {split: set(source.persons) for split, source in made.items()}
         assert not people["train"] & people["test"]
         assert not people["train"] & people["validation"]
@@ -257,7 +257,7 @@ def test_predictions_that_are_no_numbers_are_not_dropped():
 def test_a_sweep_can_be_of_cross_validations(fakes, tmp_path):
     path = tmp_path / "sweep.py"
     path.write_text(
-        "from tests.affect_jax import test_crossval\n"
+        "from tests.affect_jax.experiments import test_crossval\n"
         "def get_config():\n    return test_crossval.config(folds=3)\n"
         "def get_sweep(config):\n"
         '    return {"cell": "crossval", "rows": {"a": {}}, "seeds": (0,)}\n'
