@@ -160,25 +160,19 @@ def pool(parts: list[Stored], min_count: int = 1) -> tuple[Figures, np.ndarray |
     if len(names) != 1:
         raise ConfigError(f"the folds have different classes: {sorted(names)}")
     class_names = names.pop()
-    figures, confusion = {}, None
-    if all("probabilities" in part for part in parts):
-        classes = ClassificationStatistics(len(class_names), class_names, min_count)
-        for part in parts:
+    classes = ClassificationStatistics(len(class_names), class_names, min_count)
+    regression, landmarks = RegressionStatistics(), LandmarkStatistics()
+    stored = set.intersection(*map(set, parts))
+    for part in parts:
+        if "probabilities" in stored:
             classes.update(_logits(part), part["expression"])
-        figures |= classes.compute()
-        confusion = classes.confusion
-    if all("valence_arousal_predicted" in part for part in parts):
-        regression = RegressionStatistics()
-        for part in parts:
+        if "valence_arousal_predicted" in stored:
             regression.update(part["valence_arousal_predicted"], part["valence_arousal"])
-        figures |= regression.compute()
-    if all(name in part for part in parts for name in LandmarkStatistics.FIGURES):
-        landmarks = LandmarkStatistics()
-        for part in parts:
+        if stored.issuperset(landmarks.FIGURES):
             errors = {n: predictions.landmark_errors_of(part, n) for n in landmarks.FIGURES}
             landmarks.add(errors)
-        figures |= landmarks.compute()
-    return figures, confusion
+    figures = {**classes.compute(), **regression.compute(), **landmarks.compute()}
+    return figures, classes.confusion if "probabilities" in stored else None
 
 
 def _logits(part: Stored) -> np.ndarray:

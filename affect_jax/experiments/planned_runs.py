@@ -36,10 +36,7 @@ class PlannedRun:
     """One run of a sweep or a cross-validation.
 
     Attributes:
-      name: shown in the log.
-      config: of the run.
-      workdir: its folder.
-      needs: folders of runs that must be finished before this one, its stages.
+      needs: folders of its stages, runs that must be finished before this one.
       files: the run is finished only if its folder holds these.
       data: a config with the data that the folder's record describes; None: `config`.
     """
@@ -57,11 +54,10 @@ class Outcome:
     """What became of a planned run.
 
     Attributes:
-      name: of the run.
       status: DONE, FAILED, OPEN (not finished) or ELSEWHERE (another process works on it).
-      figures: metric -> value of a finished run, see `read_figures`.
+      figures: of a finished run, see `read_figures`.
       seconds: spent on it in all attempts that ended.
-      error: what went wrong in one line, which names the file of a longer message.
+      error: one line, which names the file of a longer message.
     """
 
     name: str
@@ -90,18 +86,12 @@ def outcome(run: PlannedRun) -> Outcome:
 
 
 def problems(outcomes: Iterable[Outcome], asked: Collection[Outcome], kind: str) -> list[str]:
-    """Return lines about runs without figures: each that failed, and how many are not finished.
+    """Return lines about the runs that failed, and how many of the `asked` ones are unfinished.
 
-    Args:
-      outcomes: of all runs.
-      asked: of the runs that this call was asked for; only these can be unfinished.
-      kind: what the runs are, such as "folds".
+    `kind` says what the runs are, such as "folds".
     """
-    lines = [
-        f"{o.name}: {o.status}" + (f": {o.error}" if o.error else "")
-        for o in outcomes
-        if o.status in (FAILED, ELSEWHERE)
-    ]
+    bad = (o for o in outcomes if o.status in (FAILED, ELSEWHERE))
+    lines = [": ".join(filter(None, (o.name, o.status, o.error))) for o in bad]
     if unfinished := sum(o.status == OPEN for o in asked):
         lines.append(f"{unfinished} of {len(asked)} {kind} are not finished yet")
     return lines
@@ -120,11 +110,10 @@ def _is_finished(run: PlannedRun) -> bool:
     )
     for config in (now, then):
         config["data"].pop("accept_changed")  # it is given for one call
-    planned = _planned_steps(run)
     return (
         now == then
         # The folder may hold a shorter run that is being made longer.
-        and (planned is None or last_step(run.workdir) == planned)
+        and _planned_steps(run) in (None, last_step(run.workdir))
         and all((run.workdir / name).exists() for name in run.files)
         and read_figures(run.workdir) is not None
     )
@@ -172,9 +161,7 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
     Fields at their default are left out, so fields of later versions do not change it.
     """
-    default, given = (
-        _with_mode(config_lib.flatten(config_lib.to_plain(c))) for c in (base.get_config(), config)
-    )
+    default, given = _fields(base.get_config()), _fields(config)
     fields = {
         key: value
         for key, value in given.items()
@@ -184,11 +171,11 @@ def digest(config: ml_collections.ConfigDict) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _with_mode(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields with "max" or "min" in place of an automatic `checkpoint.best_mode`."""
-    higher = runtime.higher_is_better(fields["checkpoint.best_metric"])
-    known = {} if higher is None else {"checkpoint.best_mode": "max" if higher else "min"}
-    return fields | known
+def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Return key -> value, with "max" or "min" in place of an automatic `best_mode`."""
+    fields = config_lib.flatten(config_lib.to_plain(config))
+    metric, mode = fields["checkpoint.best_metric"], fields["checkpoint.best_mode"]
+    return fields | {"checkpoint.best_mode": config_lib.selection_mode(metric, mode)}
 
 
 def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] | None:

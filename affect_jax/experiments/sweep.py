@@ -86,34 +86,33 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
       ConfigError: a change cannot be made, or a stage does not come before those that name it.
     """
     is_crossval = sweep.cell == "crossval"
-    of_stages = planned_runs.without_sections(config, "sweep", "crossval")
-    of_rows = planned_runs.without_sections(config, "sweep") if is_crossval else of_stages
-    folders: dict[str, pathlib.Path] = {}
+    plain = planned_runs.without_sections(config, "sweep", "crossval")
+    of_rows = planned_runs.without_sections(config, "sweep") if is_crossval else plain
+    plain.report.pictures = of_rows.report.pictures = config.sweep.pictures
+    stages: dict[str, PlannedRun] = {}
 
     def make(
-        base: ml_collections.ConfigDict, name: str, where: str, changes: Changes, folder: str
+        base: ml_collections.ConfigDict, name: str, place: str, changes: Changes, folder: str
     ) -> PlannedRun:
-        needs, placed = [], dict(changes)
+        needs, changes = [], dict(changes)
         for key, value in changes.items():
             if isinstance(value, str) and value.startswith(_STAGE):
                 stage = value.removeprefix(_STAGE)
-                if stage not in folders:
+                if stage not in stages:
                     raise ConfigError(
-                        f"{where}: {key} = {value!r}, but there is no such stage before it; "
-                        + nearest(stage, folders)
+                        f"{place}: {key} = {value!r}, but there is no such stage before it; "
+                        + nearest(stage, stages)
                     )
-                needs.append(folders[stage])
-                placed[key] = str(folders[stage])
-        made = apply_changes(base, placed, where)
-        made.report.pictures = config.sweep.pictures
+                needs.append(stages[stage].workdir)
+                changes[key] = str(needs[-1])
+        made = apply_changes(base, changes, place)
         config_lib.check(made)
-        return PlannedRun(name, made, workdir / folder, tuple(needs))
+        data = crossval.fold_config(made, 0) if "crossval" in made else None
+        return PlannedRun(name, made, workdir / folder, tuple(needs), data=data)
 
-    stages, planned = [], {}
     for name, changes in sweep.stages.items():
-        place = f"stages: {name}"
-        stages.append(make(of_stages, f"stage {name}", place, changes, f"stages/{name}"))
-        folders[name] = stages[-1].workdir
+        stages[name] = make(plain, f"stage {name}", f"stages: {name}", changes, f"stages/{name}")
+    planned = {}
     # Seed by seed: an interrupted sweep has complete pairs to compare.
     for seed in sweep.seeds:
         for row, changes in sweep.rows.items():
@@ -121,12 +120,9 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
             if "seed" in changes:
                 raise ConfigError(f"rows: {row}: seed is set by the sweep's seeds")
             changes["seed"] = seed
-            folder = f"cells/{row}/seed{seed}"
-            run = make(of_rows, f"{row}, seed {seed}", f"rows: {row}", changes, folder)
-            if is_crossval:
-                run = dataclasses.replace(run, data=crossval.fold_config(run.config, 0))
-            planned[row, seed] = run
-    return PlannedSweep(stages, planned)
+            name, folder = f"{row}, seed {seed}", f"cells/{row}/seed{seed}"
+            planned[row, seed] = make(of_rows, name, f"rows: {row}", changes, folder)
+    return PlannedSweep(list(stages.values()), planned)
 
 
 def run(
@@ -203,12 +199,8 @@ def _train(sweep: Sweep, run: PlannedRun) -> None:
 def _check_stale(planned: PlannedSweep, stages: Iterable[PlannedRun]) -> None:
     """Refuse to train stages anew under the runs that started from them, or to mix data sets."""
     digests = {stage.workdir.name: planned_runs.digest(stage.config) for stage in stages}
-    reasons = [
-        reason
-        for run in (*planned.stages, *planned.runs.values())
-        if (reason := planned_runs.stale(run, digests))
-    ]
-    if reasons:
+    every = (*planned.stages, *planned.runs.values())
+    if reasons := [text for run in every if (text := planned_runs.stale(run, digests))]:
         more = f"\n... {len(reasons)} in all" * (len(reasons) > 5)
         raise UserError("\n".join(reasons[:5]) + more)
 
@@ -228,14 +220,13 @@ def choose(names: Iterable[str], patterns: str) -> list[str]:
     Raises:
       ConfigError: a pattern matches none.
     """
-    names = list(names)
-    chosen: set[str] = set()
-    for pattern in filter(None, (p.strip() for p in patterns.split(","))):
-        picked = [n for n in names if n == pattern or fnmatch.fnmatchcase(n, pattern)]
+    names, chosen = list(names), set()
+    for pattern in [p.strip() for p in patterns.split(",") if p.strip()] or ["*"]:
+        picked = {n for n in names if n == pattern or fnmatch.fnmatchcase(n, pattern)}
         if not picked:
             raise ConfigError(f"config.sweep.rows: no row {pattern!r}; {nearest(pattern, names)}")
-        chosen.update(picked)
-    return [n for n in names if n in chosen or not patterns.strip()]
+        chosen |= picked
+    return [n for n in names if n in chosen]
 
 
 def write_report(
@@ -258,15 +249,11 @@ def write_report(
     measured = {name for outcome in outcomes.values() for name in outcome.figures}
     columns = sweep.columns or tuple(c for c in _COLUMNS if c in measured)
     problems = planned_runs.problems(outcomes.values(), [outcomes[key] for key in asked], "runs")
-    if measured:
-        shown = dict.fromkeys(
-            (sweep.rank_by, *columns, *([sweep.grid["column"]] if sweep.grid else ()))
-        )
-        problems += [
-            f"no finished run has measured {c!r}; {nearest(c, measured)}"
-            for c in shown
-            if c and c not in measured
-        ]
+    in_grid = [sweep.grid["column"]] if sweep.grid else []
+    for column in dict.fromkeys((sweep.rank_by, *columns, *in_grid)):
+        if measured and column and column not in measured:
+            hint = nearest(column, measured)
+            problems.append(f"no finished run has measured {column!r}; {hint}")
     curves = {
         name: {
             row: {seed: _curve(planned.runs[row, seed], name) for seed in by_seed}
@@ -278,22 +265,15 @@ def write_report(
     compared = comparison.Comparison(layout, figures, curves, problems)
     if parallel.is_main_process():
         compared.write(workdir, pictures=pictures)
-        lines = [
-            {
-                "row": row,
-                "seed": seed,
-                "status": outcome.status,
-                "seconds": round(outcome.seconds, 1) or math.nan,
-                "error": outcome.error,
+        lines = []
+        for (row, seed), outcome in outcomes.items():
+            line = {"row": row, "seed": seed, "status": outcome.status}
+            line |= {"seconds": round(outcome.seconds, 1) or math.nan, "error": outcome.error}
+            for name, value in outcome.figures.items():
                 # Ranked rows show the test metrics of the first one only.
-                **{
-                    name: value
-                    for name, value in outcome.figures.items()
-                    if name.startswith("validation/") or not sweep.rank_by
-                },
-            }
-            for (row, seed), outcome in outcomes.items()
-        ]
+                if name.startswith("validation/") or not sweep.rank_by:
+                    line[name] = value
+            lines.append(line)
         tables.write_csv(workdir / comparison.FOLDER / "cells.csv", lines)
     return compared
 

@@ -1,12 +1,13 @@
 """The description of a sweep, as `get_sweep` of a sweep file returns it; see docs/sweeps.md."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -16,11 +17,12 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.evaluation.evaluator import FLIPPED, SMOOTHED
 from affect_jax.metrics import reliability
-from affect_jax.report.comparison import Grid, Layout
+from affect_jax.report.comparison import Layout
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
 _CALIBRATED = ("test_temperature", "test_mirror")
-_SPLITS = ("", "validation", "test_flip", "test_video", *_CALIBRATED, "fold_mean", "fold_sd")
+_SPLITS_WITH_RECALLS = ("", "validation", "test_video", "fold_mean", "fold_sd")
+_SPLITS = (*_SPLITS_WITH_RECALLS, "test_flip", *_CALIBRATED)
 # Splits whose predictions are averaged, which is done for these label fields only.
 _AVERAGED = {"test_flip": FLIPPED, "test_video": SMOOTHED}
 
@@ -53,32 +55,24 @@ class Sweep(Layout):
                     f"{name!r} cannot be the name of a row: it names a folder; use letters, "
                     "digits and +-._ ()"
                 )
-        if self.grid is not None:
-            _check_grid(self.grid)
-        grid = self.grid or Grid(column="", corner="", across=(), lines={})
-        for key, value, known in (
-            ("rank_mode", self.rank_mode, ("min", "max")),
-            ("cell", self.cell, ("run", "crossval")),
-        ):
-            if value not in known:
-                raise ConfigError(f"{key} = {value!r}; {nearest(value, known)}")
+        for key, known in (("rank_mode", ("min", "max")), ("cell", ("run", "crossval"))):
+            _check_known(key, [getattr(self, key)], known, "value")
+        shown, rows_shown = ("", ()) if self.grid is None else _check_grid(self.grid)
         for key, names in (
             ("reference", [self.reference]),
             ("contrasts", itertools.chain(*self.contrasts)),
             ("paper", self.paper),
-            ("grid", itertools.chain(*grid["lines"].values())),
+            ("grid", rows_shown),
         ):
-            for name in filter(None, names):
-                if name not in self.rows:
-                    raise ConfigError(
-                        f"{key}: there is no row {name!r}; {nearest(name, self.rows)}"
-                    )
-        _check_metrics("columns", self.columns)
-        _check_metrics("curves", self.curves)
-        _check_metrics("grid", [grid["column"]])
-        _check_metrics("rank_by", [self.rank_by])
-        for row, figures in self.paper.items():
-            _check_metrics(f"paper: {row}", figures)
+            _check_known(key, names, self.rows, "row")
+        for key, metrics in (
+            ("rank_by", [self.rank_by]),
+            ("columns", self.columns),
+            ("curves", self.curves),
+            ("grid", [shown]),
+            *((f"paper: {row}", figures) for row, figures in self.paper.items()),
+        ):
+            _check_known(key, (m for m in metrics if not _is_recall(m)), _known_metrics(), "metric")
         if self.cell == "crossval" and (self.curves or self.rank_by):
             key = "curves" if self.curves else "rank_by"
             raise ConfigError(f"{key}: a cross-validation has no validation metrics of its own")
@@ -87,11 +81,18 @@ class Sweep(Layout):
                 f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; ranked "
                 "by the test split, its figures would no longer be those of unseen data"
             )
-        if self.rank_by and self.grid and not grid["column"].startswith("validation/"):
+        if self.rank_by and shown and not shown.startswith("validation/"):
             raise ConfigError("grid: ranked rows show validation/... columns only")
 
 
-def _check_grid(grid: Mapping[str, Any]) -> None:
+def _check_known(key: str, names: Iterable[str], known: Collection[str], kind: str) -> None:
+    for name in names:
+        if name and name not in known:
+            raise ConfigError(f"{key}: there is no {kind} {name!r}; {nearest(name, known)}")
+
+
+def _check_grid(grid: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the metric of a grid and the rows it names."""
     keys = ("column", "corner", "across", "lines")
     if set(grid) != set(keys):
         raise ConfigError(f"grid has the keys {', '.join(grid)}; it needs {', '.join(keys)}")
@@ -100,20 +101,21 @@ def _check_grid(grid: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"grid: line {name!r} has {len(rows)} rows for {len(grid['across'])} columns"
             )
+    return grid["column"], list(itertools.chain(*grid["lines"].values()))
 
 
-def _check_metrics(key: str, columns: Iterable[str]) -> None:
-    """Refuse metrics that no run measures; `key` is the field that names them."""
+@functools.cache
+def _known_metrics() -> frozenset[str]:
+    """Return the names of all columns that a run can have, except recalls of classes."""
     known = {split: reliability.known_names(_AVERAGED.get(split)) for split in _SPLITS}
     known |= {split: frozenset({"accuracy", "nll", "ece", "confidence"}) for split in _CALIBRATED}
     known["test_temperature"] |= {"temperature"}
-    for column in filter(None, columns):
-        split, _, name = column.rpartition("/")
-        has_recalls = split in known and split not in ("test_flip", *_CALIBRATED)
-        is_recall = has_recalls and name.startswith("recall_")
-        if name not in known.get(split, ()) and not is_recall:
-            names = [f"{s}/{n}".lstrip("/") for s, ns in known.items() for n in ns]
-            raise ConfigError(f"{key}: no metric is called {column!r}; {nearest(column, names)}")
+    return frozenset(f"{split}/{n}".lstrip("/") for split, names in known.items() for n in names)
+
+
+def _is_recall(column: str) -> bool:
+    split, _, name = column.rpartition("/")
+    return name.startswith("recall_") and split in _SPLITS_WITH_RECALLS
 
 
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# metric -> row -> seed -> step -> value
+Curves = Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]]
+
 
 def rows_figure(
     values: Mapping[str, Mapping[str, Sequence[float]]],
@@ -101,23 +104,24 @@ def _panels(
     return figure
 
 
-def curves_figure(
-    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]],
-) -> Figure | None:
-    """Draw validation metrics over training, a line for the mean of each row's runs.
-
-    Args:
-      curves: metric -> row -> seed -> step -> value.
-    """
-    if not curves:
+def curves_figure(curves: Curves) -> Figure | None:
+    """Draw validation metrics over training, a line for the mean of each row's runs."""
+    drawn = {
+        name: {
+            row: found for row, runs in rows.items() if (found := [c for c in runs.values() if c])
+        }
+        for name, rows in curves.items()
+    }
+    drawn = {name: rows for name, rows in drawn.items() if rows}
+    if not drawn:
         return None
     with style.styled():
-        figure = style.new_figure(2.0 + 3.6 * len(curves), 3.4)
-        panels = figure.subplots(1, len(curves), squeeze=False)[0]
-        for axes, (name, rows) in zip(panels, curves.items(), strict=True):
-            for i, (row, by_seed) in enumerate(rows.items()):
-                steps = sorted(set.intersection(*map(set, by_seed.values())))
-                means = [np.mean([curve[step] for curve in by_seed.values()]) for step in steps]
+        figure = style.new_figure(2.0 + 3.6 * len(drawn), 3.4)
+        panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+        for axes, (name, rows) in zip(panels, drawn.items(), strict=True):
+            for i, (row, found) in enumerate(rows.items()):
+                steps = sorted(set.intersection(*map(set, found)))
+                means = [np.mean([curve[step] for curve in found]) for step in steps]
                 # Ten colours, then the same dashed.
                 axes.plot(steps, means, "-" if i < 10 else "--", color=f"C{i % 10}", label=row)
             axes.set_title(f"validation {label(name)}")

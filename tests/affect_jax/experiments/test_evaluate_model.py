@@ -13,7 +13,7 @@ from affect_jax import batches, models, runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.experiments import evaluate_model
+from affect_jax.experiments import evaluate
 from affect_jax.weights import model_dir
 from data_pipelines.schema import DataError
 from tests.affect_jax import tiny
@@ -70,9 +70,9 @@ def test_a_test_split_alone_is_evaluated_as_predict_sees_it(tmp_path, model, cap
     manifest = write(tmp_path / "data", size=(40, 56), broken=(4,))
     made = config(manifest, model, data__max_bad_fraction=0.2, data__classes="sad,anger,happy")
     with pytest.raises(ConfigError, match=r"config\.data\.classes=happy,sad,anger"):
-        evaluate_model.evaluate_any(made, tmp_path / "out")
+        evaluate.evaluate(made, tmp_path / "out")
     made.data.classes = "happy,sad,anger"
-    result = evaluate_model.evaluate_any(made, tmp_path / "out")
+    result = evaluate.evaluate(made, tmp_path / "out")
     out = capsys.readouterr().out
     assert f"model {model}: 8 of 9 images (1 could not be read)" in out
     assert result.images == 8 and result.flip.keys() == {
@@ -96,9 +96,9 @@ def test_a_test_split_alone_is_evaluated_as_predict_sees_it(tmp_path, model, cap
 
 def test_two_models_share_a_folder_of_results(tmp_path, model):
     made = config(write(tmp_path / "data"), model)
-    evaluate_model.evaluate_any(made, tmp_path / "out")
+    evaluate.evaluate(made, tmp_path / "out")
     made.init_from = str(save(tmp_path / "other" / "mine"))
-    evaluate_model.evaluate_any(made, tmp_path / "out")
+    evaluate.evaluate(made, tmp_path / "out")
     rows = runtime.read_metrics(tmp_path / "out" / runtime.EVALUATIONS_FILE)
     assert len({row["report"] for row in rows}) == 2
 
@@ -153,12 +153,12 @@ def test_all_is_for_files_alone():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("no model", "is no model directory"),
+        ("no model", "is not a model directory"),
         ("file", r"is a file; make a model directory of it with python -m affect_jax\.convert"),
         ("run", "is the workdir of a run; evaluate it as --workdir"),
         ("nothing", "give --workdir of a finished run, or a model directory"),
         ("no names", "convert it again with --classes"),
-        ("no labels", "gives valence_arousal; the data are labelled with expression"),
+        ("no labels", "predicts valence_arousal; the data are labelled with expression"),
         ("checkpoint", "has no effect on the model directory"),
     ],
 )
@@ -187,13 +187,13 @@ def test_what_cannot_be_evaluated_is_said(tmp_path, model, change, message):
     else:
         made.eval.checkpoint = "latest"
     with pytest.raises(UserError, match=message):
-        evaluate_model.evaluate_any(made, tmp_path / "out")
+        evaluate.evaluate(made, tmp_path / "out")
 
 
 def test_a_run_is_not_taken_for_the_place_of_another_models_results(tmp_path, model):
     (tmp_path / "config.json").write_text(json.dumps({"init_from": ""}))
     with pytest.raises(ConfigError, match="holds a run, whose own checkpoints are evaluated"):
-        evaluate_model.evaluate_any(config("x.csv", model), tmp_path)
+        evaluate.evaluate(config("x.csv", model), tmp_path)
 
 
 def test_figures_of_heads_without_labels_in_training_are_left_out(tmp_path):
@@ -201,6 +201,6 @@ def test_figures_of_heads_without_labels_in_training_are_left_out(tmp_path):
         write(tmp_path / "data"),
         save(tmp_path / "model", provenance={"trained_for": ["expression"]}),
     )
-    result = evaluate_model.evaluate_any(made, tmp_path / "out")
+    result = evaluate.evaluate(made, tmp_path / "out")
     assert "accuracy" in result.metrics and "valence_ccc" not in result.metrics
     assert result.flip is None

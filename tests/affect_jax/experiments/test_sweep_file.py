@@ -46,7 +46,7 @@ def test_mistakes_end_before_anything_is_trained(described, message, fakes, tmp_
      "test_video/nme", "test_mirror/valence_ccc", "test_mirror/temperature"],
 )  # fmt: skip
 def test_columns_of_what_is_not_averaged_are_refused(column):
-    with pytest.raises(ConfigError, match=f"no metric is called '{column}'"):
+    with pytest.raises(ConfigError, match=f"there is no metric '{column}'"):
         sweep_file.Sweep(rows={"a": {}}, columns=(column,))
 
 
