@@ -88,10 +88,6 @@ def fold_config(config: ml_collections.ConfigDict, fold: int) -> ml_collections.
 def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
     """Train and test every fold that is not finished, and write the report.
 
-    Args:
-      config: of the runs; `config.crossval` says how the data are cut.
-      workdir: folder of the folds.
-
     Raises:
       UserError: the data cannot be cut so, the folder holds folds of another config or of other
         data, or a fold failed by a mistake that all share (`runs.run_all`).
@@ -211,7 +207,7 @@ def write_report(
         images = runtime.count_images(*_count_images(planned, parts))
         title = f"{len(parts)} of {len(planned)} folds, no person in two, {images}"
         print(f"\n{title}\n\n{tables.fixed(head, body)}\n", flush=True)
-        body[-1][0] = "**pooled**"
+        body[-1][0] = "**pooled**"  # in bold
         pictures = _write_pooled(result, parts, folder, config.eval.min_count)
         page = tables.page(title, [("Test persons of each fold", head, body)], problems, pictures)
         runtime.write_atomically(folder / "table.md", page.encode())

@@ -73,9 +73,9 @@ def measure(
       loaded: the model, with the config of this evaluation.
       source: of the split.
       workdir: for the results.
-      mapper: holds the model's arrays.
+      mapper: of the model's arrays.
       what: names the model in the title.
-      model: the model directory, if the model is not a run's checkpoint.
+      model: its directory, unless it is a run's checkpoint.
     """
     config = loaded.config
     evaluator = Evaluator(

@@ -196,12 +196,13 @@ def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] |
 def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
     """Return why the results of a run cannot be used now: other data, or another stage; else "".
 
+    A run without a record of its stages, of an earlier version, passes.
+
     Args:
-      run: the folder may hold an earlier version's run, without a record of its stages: it passes.
       planned: name -> `digest` of the stages as they will be, to look ahead; by default they are
         compared as they are, and a stage that is not finished passes.
     """
-    if not has_results(run.workdir):
+    if not config_lib.holds_results(run.workdir):
         return ""
     data = run.data or run.config
     changed = None if data.data.accept_changed else data_record.changed(run.workdir, data)
@@ -240,15 +241,6 @@ def _is_same_stage(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
     both = now.keys() & then.keys()
     known = [key for key in both if key != "data" or None not in (now[key], then[key])]
     return bool(both) and all(now[key] == then[key] for key in known)
-
-
-def has_results(workdir: pathlib.Path) -> bool:
-    """Return whether a run, or a fold of a cross-validation, has begun in a folder."""
-    return (
-        any((workdir / "checkpoints").glob("[0-9]*"))
-        or any((workdir / "folds").glob("*"))
-        or read_figures(workdir) is not None
-    )
 
 
 def last_step(workdir: pathlib.Path) -> int | None:

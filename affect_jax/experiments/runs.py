@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.experiments import planned_runs
@@ -55,7 +56,6 @@ def run_all(
     and divergence or a program error may concern one row: these are recorded.
 
     Args:
-      planned: the runs.
       run: trains one run to its end, or raises.
       after: called after each run, also after a failed one.
       required: wait for runs that another process works on, and let the first failure end all.
@@ -135,7 +135,7 @@ def _attempt(one: PlannedRun, run: Callable[[PlannedRun], None]) -> Exception | 
                 raise UserError(f"it needs the run in {stage}, which is not finished")
         if parallel.any_process(bool(reason := planned_runs.stale(one))):
             raise UserError(reason or "its results are out of date; see the main process")
-        if one.needs and not planned_runs.has_results(one.workdir):
+        if one.needs and not config_lib.holds_results(one.workdir):
             _update_record(one, stages=planned_runs.stage_states(one.needs))
         run(one)
     except loop.Stopped:

@@ -132,7 +132,6 @@ def run(
 
     Args:
       config: of the sweep file, with the command line's changes.
-      workdir: folder of the sweep.
       path: the sweep file.
 
     Returns:
