@@ -28,10 +28,11 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path | No
             )
         return evaluate_run.evaluate_workdir(config, workdir)
     if not config.init_from:
-        where = "no --workdir is given" if workdir is None else f"{workdir} holds no run"
+        where = "no --workdir is given"
+        if workdir is not None:
+            where = f"{workdir} holds no run: it has no {config_lib.CONFIG_FILE}"
         raise ConfigError(
-            f"{where}: there is no {config_lib.CONFIG_FILE} in it; give --workdir of a finished "
-            "run, or a model directory as --config.init_from"
+            f"{where}; give --workdir of a finished run, or a model directory as --config.init_from"
         )
     path = pathlib.Path(config.init_from)
     results = workdir or _RESULTS / f"eval_{path.resolve().name}"

@@ -21,7 +21,7 @@ from tests.affect_jax import fake_runs, tiny
 
 
 def config(folds: int = 4, **changes):
-    """Sixteen persons with four pictures each."""
+    """Sixteen persons with four images each."""
     changes = {"data__synthetic__videos_per_person": 4, "landmark_stage__steps": 0} | changes
     return tiny.config(crossval__folds=folds, **changes)
 
@@ -51,7 +51,7 @@ def read_csv(path) -> list[dict[str, str]]:
 def test_no_person_is_in_two_folds_or_on_two_sides(protocol, tmp_path):
     planned = crossval.plan(config(crossval__protocol=protocol), tmp_path)
     assert len(planned) == {"folds": 4, "leave_one_out": 16}[protocol]
-    tested, pictures = [], []
+    tested, images = [], []
     for run in planned.values():
         made = make.make_sources(run.config.data)
         people = {split: set(source.persons) for split, source in made.items()}
@@ -61,12 +61,12 @@ def test_no_person_is_in_two_folds_or_on_two_sides(protocol, tmp_path):
         assert len(set.union(*people.values())) == 16
         assert sum(len(s) for s in made.values()) == 64
         tested += sorted(people["test"])
-        pictures += made["test"].rows.tolist()
+        images += made["test"].rows.tolist()
     assert len(tested) == len(set(tested)) == 16
-    assert sorted(pictures) == list(range(64))
+    assert sorted(images) == list(range(64))
 
 
-def test_folds_are_even_and_hold_the_pictures_they_name():
+def test_folds_are_even_and_hold_the_images_they_name():
     section = config().data
     section.protocol, section.folds = "folds", 4
     sizes = []
@@ -174,7 +174,7 @@ def test_folds_of_another_config_are_refused_and_kept(changes, key, fakes, tmp_p
     assert sum(fakes.values()) == 4
 
 
-def test_folds_are_gone_on_with_by_part_and_longer(fakes, tmp_path):
+def test_folds_are_resumed_by_part_and_longer(fakes, tmp_path):
     crossval.cross_validate(config(crossval__only="1"), tmp_path)
     crossval.cross_validate(config(crossval__only="2"), tmp_path)
     assert fakes == {1: 1, 2: 1}
@@ -206,7 +206,7 @@ def test_a_mistake_of_all_folds_ends_the_first(monkeypatch, tmp_path, caplog):
         crossval.cross_validate(config(), tmp_path)
     assert started == [0]
     assert "missing" not in caplog.text  # the command says it once
-    # Put right, it goes on in the same folder.
+    # Corrected, it continues in the same folder.
     started = failing(monkeypatch, {})
     crossval.cross_validate(config(init_from="better"), tmp_path)
     assert started == [0, 1, 2, 3]
@@ -222,7 +222,7 @@ def test_a_mistake_is_recorded_once_folds_have_trained(monkeypatch, tmp_path, ca
     assert (tmp_path / "folds/1/error.txt").read_text() == f"{MISTAKE}\n"
 
 
-@pytest.mark.parametrize("error", [DataError("bad picture"), loop.Diverged("step 3"), OSError()])
+@pytest.mark.parametrize("error", [DataError("bad image"), loop.Diverged("step 3"), OSError()])
 def test_what_may_be_wrong_with_one_fold_ends_no_other(error, monkeypatch, tmp_path):
     started = failing(monkeypatch, {0: error})
     assert crossval.cross_validate(config(), tmp_path).failed == 1

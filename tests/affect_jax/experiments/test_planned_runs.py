@@ -12,7 +12,7 @@ from tests.affect_jax import fake_runs, tiny
 from tests.affect_jax.experiments.sweeps import STAGED, read_csv, run_sweep, write_sweep
 
 
-def test_cells_of_a_stage_that_is_another_one_now_are_refused(fakes, tmp_path):
+def test_runs_of_a_stage_that_is_another_one_now_are_refused(fakes, tmp_path):
     workdir = tmp_path / "w"
     assert run_sweep(write_sweep(tmp_path, STAGED.format(8)), workdir, sweep__rows="a") == 0
     assert len(fakes) == 2
@@ -24,7 +24,7 @@ def test_cells_of_a_stage_that_is_another_one_now_are_refused(fakes, tmp_path):
     assert run_sweep(write_sweep(tmp_path, STAGED.format(8)), workdir) == 0
     assert len(fakes) == 3
 
-    # The stage is trained on by other means: the cells from the old one are in no table.
+    # The stage is trained further by other means: runs from the old one are left out.
     config = config_lib.read_workdir_config(workdir / "stages/trunk")
     config.num_steps = 16
     fake_runs.finish(config, workdir / "stages/trunk", 0.5)
@@ -39,11 +39,11 @@ def test_cells_of_a_stage_that_is_another_one_now_are_refused(fakes, tmp_path):
     assert len(fakes) == 5
 
 
-def test_cells_without_a_record_of_their_stages_stay_finished(fakes, tmp_path):
+def test_runs_without_a_record_of_their_stages_stay_finished(fakes, tmp_path):
     path = write_sweep(tmp_path, STAGED.format(8))
     run_sweep(path, tmp_path / "w")
-    for cell in (tmp_path / "w/cells").glob("*/seed0/cell.json"):
-        cell.write_text('{"name": "a, seed 0", "seconds": 2.5}\n')
+    for one in (tmp_path / "w/cells").glob("*/seed0/cell.json"):
+        one.write_text('{"name": "a, seed 0", "seconds": 2.5}\n')
     assert run_sweep(path, tmp_path / "w", log_every=3) == 0
     assert len(fakes) == 3 + 3  # a field that is idle: every run looks for itself what is left
     run_sweep(path, tmp_path / "w", log_every=3)

@@ -23,14 +23,14 @@ from tests.affect_jax.experiments.sweeps import (
 )
 
 
-def test_a_longer_run_is_gone_on_with(fakes, tmp_path):
+def test_a_longer_run_is_resumed(fakes, tmp_path):
     path = write_sweep(tmp_path, PLAIN)
     run_sweep(path, tmp_path / "w", sweep__seeds="0")
     run_sweep(path, tmp_path / "w", sweep__seeds="0", num_steps=20)
     assert len(fakes) == 4
 
 
-def test_a_failing_cell_is_recorded_and_does_not_end_the_others(fakes, tmp_path):
+def test_a_failing_run_is_recorded_and_does_not_end_the_others(fakes, tmp_path):
     path = write_sweep(tmp_path, '"rows": {"bad": {"loss.regression": "pcc"}, "good": {}}')
     assert run_sweep(path, tmp_path / "w") == 3
     assert len(fakes) == 6
@@ -43,7 +43,7 @@ def test_a_failing_cell_is_recorded_and_does_not_end_the_others(fakes, tmp_path)
     assert len(fakes) == 9
 
 
-def test_a_mistake_of_the_first_cell_ends_the_sweep(tmp_path, monkeypatch):
+def test_a_mistake_of_the_first_run_ends_the_sweep(tmp_path, monkeypatch):
     started = []
 
     def mistaken(config, workdir, show_test=True):
@@ -86,7 +86,7 @@ def test_a_report_that_fails_hides_no_other_error(fakes, tmp_path, monkeypatch, 
     assert "could not be written either" in caplog.text
 
 
-def test_a_cell_of_another_process_is_left_to_it(fakes, tmp_path):
+def test_a_run_of_another_process_is_left_to_it(fakes, tmp_path):
     path = write_sweep(tmp_path, PLAIN)
     folder = tmp_path / "w/cells/MSE/seed0"
     folder.mkdir(parents=True)
@@ -104,29 +104,29 @@ def test_a_cell_of_another_process_is_left_to_it(fakes, tmp_path):
 @pytest.mark.parametrize(("main_says", "ends"), [(0.0, False), (1.0, True)])
 def test_processes_agree_on_whether_a_failure_ends_all(main_says, ends, tmp_path, monkeypatch):
     """A process knows of the main one's error only that there was one: the main one decides."""
-    cell = PlannedRun("a", tiny.one_block(), tmp_path / "a")
+    one = PlannedRun("a", tiny.one_block(), tmp_path / "a")
     monkeypatch.setattr(runs.parallel, "is_main_process", lambda: False)
     monkeypatch.setattr(
         runs.parallel, "all_gather_hosts", lambda mine: np.array([[0.0, 0.0, main_says], mine])
     )
-    assert runs._is_shared(UserError("the main process has stopped"), [cell]) is ends
-    assert runs._is_shared(RuntimeError("of this process alone"), [cell]) is ends
+    assert runs._is_shared(UserError("the main process has stopped"), [one]) is ends
+    assert runs._is_shared(RuntimeError("of this process alone"), [one]) is ends
 
 
 KILLED = """
 import sys, time
-from affect_jax import config
+from affect_jax.config import load_file
 from affect_jax.experiments import sweep
 from affect_jax.training import loop
 from tests.affect_jax import fake_runs
 
-def run(cell, workdir, show_test=True):
-    if cell.loss.regression == "mse":
+def run(config, workdir, show_test=True):
+    if config.loss.regression == "mse":
         time.sleep(300)
-    fake_runs.finish(cell, workdir, 0.5)
+    fake_runs.finish(config, workdir, 0.5)
 
 loop.train_and_evaluate = run
-sweep.run(config.load_file(sys.argv[1]), sys.argv[2], sys.argv[1])
+sweep.run(load_file(sys.argv[1]), sys.argv[2], sys.argv[1])
 """
 
 

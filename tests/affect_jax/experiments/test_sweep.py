@@ -68,7 +68,7 @@ def test_what_was_not_asked_for_is_not_missing(fakes, tmp_path, capsys):
     assert "| R+C |" not in page
 
 
-def test_finished_cells_are_skipped_and_more_seeds_are_added(fakes, tmp_path):
+def test_finished_runs_are_skipped_and_more_seeds_are_added(fakes, tmp_path):
     path = write_sweep(tmp_path, PLAIN)
     run_sweep(path, tmp_path / "w", sweep__rows="M*", sweep__seeds="0")
     assert fakes == [("mse", 0)]
@@ -79,11 +79,11 @@ def test_finished_cells_are_skipped_and_more_seeds_are_added(fakes, tmp_path):
     assert "4 of 6 runs are not finished" in (tmp_path / "w/report/table.md").read_text()
 
 
-def test_cells_of_another_config_are_refused_before_anything_is_written(fakes, tmp_path):
+def test_runs_of_another_config_are_refused_before_anything_is_written(fakes, tmp_path):
     path, workdir = write_sweep(tmp_path, PLAIN), tmp_path / "w"
     run_sweep(path, workdir, sweep__seeds="0")
-    for cell in workdir.glob("cells/*/seed0"):  # as a run leaves them
-        (cell / "checkpoints/8").mkdir(parents=True)
+    for one in workdir.glob("cells/*/seed0"):  # as a run leaves them
+        (one / "checkpoints/8").mkdir(parents=True)
     table = (workdir / "report/table.md").read_bytes()
     for part in ({}, {"sweep__seeds": "1"}, {"sweep__rows": "MSE"}):
         message = r"(?s)R\+C/seed0 holds a run of another config:.*batch_size: there 16, now 8"
@@ -118,7 +118,7 @@ def test_stages_come_first_and_rows_know_their_folders(fakes, tmp_path):
     assert recorded.init_from == str(tmp_path / "w/stages/trunk")
 
 
-def test_a_figure_that_no_cell_measures_ranks_nothing(fakes, tmp_path):
+def test_a_figure_that_no_run_measures_ranks_nothing(fakes, tmp_path):
     described = '"seeds": (0,), "rank_by": "validation/nme", "rows": {"a": {}, "b": {}}'
     run_sweep(write_sweep(tmp_path, described), tmp_path / "w")
     page = (tmp_path / "w/report/table.md").read_text()
@@ -159,14 +159,14 @@ def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
     assert shown == [False] * 4
 
 
-def test_cells_of_one_seed_see_the_same_pictures_in_the_same_order(tmp_path):
+def test_runs_of_one_seed_see_the_same_images_in_the_same_order(tmp_path):
     path = write_sweep(tmp_path, PLAIN)
     config = config_lib.load_file(path)
     planned = sweep.plan(sweep_file.load(path, config), config, tmp_path).runs
     seen = {}
-    for place, cell in planned.items():
-        made = data_lib.make_sources(cell.config)
-        with data_lib.train_batches(cell.config, made["train"], 0) as batches:
+    for place, one in planned.items():
+        made = data_lib.make_sources(one.config)
+        with data_lib.train_batches(one.config, made["train"], 0) as batches:
             seen[place] = [next(batches) for _ in range(2)]
     for seed in (0, 1, 2):
         for a, b in zip(seen["R+C", seed], seen["MSE", seed], strict=True):
@@ -185,8 +185,8 @@ def test_the_ready_sweeps_can_be_planned(name, tmp_path):
     described = sweep_file.load(path, config)
     planned = sweep.plan(described, config, tmp_path)
     assert len(planned.runs) == len(described.rows) * len(described.seeds)
-    for cell in planned.runs.values():
-        assert set(cell.needs) <= {stage.workdir for stage in planned.stages}
+    for one in planned.runs.values():
+        assert set(one.needs) <= {stage.workdir for stage in planned.stages}
 
 
 def test_a_part_of_a_model_is_replaced_as_a_whole():
@@ -200,8 +200,8 @@ def test_a_part_of_a_model_is_replaced_as_a_whole():
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_in_the_cell_it_was_in(tmp_path):
-    """With real runs: the first is not touched, the second goes on from its checkpoint."""
+def test_a_killed_sweep_resumes_the_run_it_was_in(tmp_path):
+    """With real runs: the first is not touched, the second is resumed from its checkpoint."""
     path = write_sweep(
         tmp_path,
         '"seeds": (0,), "rows": {"a": {}, "b": {"loss.regression": "mse"}}, "shared": '
