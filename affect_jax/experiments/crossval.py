@@ -238,7 +238,10 @@ def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
     """
     common = set.intersection(*(set(_of_test(f)) for f in figures.values()))
     spreads = {name: Spread.of(f[name] for f in figures.values()) for name in common}
-    return {kind: {n: getattr(s, kind) for n, s in spreads.items()} for kind in ("mean", "sd")}
+    return {
+        "mean": {name: spread.mean for name, spread in spreads.items()},
+        "sd": {name: spread.sd for name, spread in spreads.items()},
+    }
 
 
 def _write_pooled(

@@ -55,8 +55,8 @@ class Sweep(Layout):
                     f"{name!r} cannot be the name of a row: it names a folder; use letters, "
                     "digits and +-._ ()"
                 )
-        for key, known in (("rank_mode", ("min", "max")), ("cell", ("run", "crossval"))):
-            _check_known(key, [getattr(self, key)], known, "value")
+        _check_known("rank_mode", [self.rank_mode], ("min", "max"), "value")
+        _check_known("cell", [self.cell], ("run", "crossval"), "value")
         shown, rows_shown = ("", ()) if self.grid is None else _check_grid(self.grid)
         for key, names in (
             ("reference", [self.reference]),
