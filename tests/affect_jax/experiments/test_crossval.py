@@ -1,7 +1,5 @@
 """Cross-validation: folds without shared persons, pooled figures, what is run and recorded."""
 
-import csv
-
 import numpy as np
 import pytest
 
@@ -18,6 +16,7 @@ from affect_jax.training import loop
 from data_pipelines.schema import DataError
 from data_pipelines.sources import make
 from tests.affect_jax import fake_runs, tiny
+from tests.affect_jax.experiments.sweeps import read_csv
 
 
 def config(folds: int = 4, **changes):
@@ -40,11 +39,6 @@ def fakes(monkeypatch):
 
     monkeypatch.setattr(loop, "train_and_evaluate", run)
     return started
-
-
-def read_csv(path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("protocol", ["folds", "leave_one_out"])
