@@ -232,6 +232,14 @@ def test_a_fold_that_lost_its_predictions_is_tested_again(fakes, tmp_path):
     assert "1 of 4 folds are not finished yet" in (tmp_path / "report/table.md").read_text()
     crossval.cross_validate(config(), tmp_path)
     assert fakes == {0: 1, 1: 1, 2: 2, 3: 1}
+    # A pooled result is replaced once a fold has been run again.
+    pooled = tmp_path / "metrics.jsonl"
+    pooled.write_text('{"step": 8, "split": "test", "time": 0, "accuracy": 0.0, "final": true}\n')
+    (tmp_path / "folds/2/report/predictions.npz").unlink()
+    result = crossval.cross_validate(config(), tmp_path)
+    assert runtime.read_metrics(tmp_path)[-1]["accuracy"] == pytest.approx(
+        result.pooled["accuracy"]
+    )
 
 
 def test_predictions_that_are_no_numbers_are_not_dropped():
