@@ -14,7 +14,6 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import weights
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluator as evaluator_lib
@@ -160,7 +159,7 @@ def _with_model(
     made.data.augment_overrides.update({"fit": seen.fit, "margin": seen.margin})
     if seen.crop_scale:
         made.data.crop_scale = seen.crop_scale
-    if not weights.is_converted(loaded):  # of others' networks the crop is not known
+    if not loaded.is_converted:  # of others' networks the crop is not known
         made.data.crop = seen.crop
     log.info(
         "pictures as the model expects them: %d x %d, fit %s, margin %g, mean %s, std %s; cut out "
@@ -196,7 +195,7 @@ def _measurable(
     if "heatmaps" in outputs and outputs["heatmaps"].shape[-1] == NUM_LANDMARKS:
         given.add("landmarks")
     # A head that had no labels in training gives noise.
-    given &= weights.trained_for(loaded)
+    given &= loaded.trained_for()
     if not given & labelled:
         raise UserError(
             f"the model in {path} gives {', '.join(sorted(given)) or 'nothing that is measured'}; "

@@ -172,7 +172,7 @@ def _changed(stages: Mapping[str, Any], planned: Mapping[str, str]) -> list[str]
 def has_results(workdir: pathlib.Path) -> bool:
     """Returns whether a run, or a fold of it, has begun in a folder."""
     return (
-        any((workdir / "checkpoints").glob("[0-9]*"))
+        any((workdir / runtime.CHECKPOINTS_FOLDER).glob("[0-9]*"))
         or any((workdir / "folds").glob("*"))
         or read_figures(workdir) is not None
     )

@@ -226,7 +226,7 @@ def _ends_all(error: Exception, cells: Sequence[Cell]) -> bool:
 def _has_trained(workdir: pathlib.Path) -> bool:
     """Whether a run, or a fold of it, has done a step that it keeps."""
     return any(
-        any((folder / "checkpoints").glob("[0-9]*")) or last_step(folder) is not None
+        any((folder / runtime.CHECKPOINTS_FOLDER).glob("[0-9]*")) or last_step(folder) is not None
         for folder in (workdir, *(workdir / "folds").glob("*"))
     )
 

@@ -6,20 +6,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from affect_jax.weights.model_dir import Preprocessing
-from affect_jax.weights.released.resnet import IMAGENET_MEAN, IMAGENET_STD
-from affect_jax.weights.released.spec import Released
-
-State = Mapping[str, np.ndarray]
-Arguments = Mapping[str, Any]
+from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.weights.released.spec import IMAGENET_MEAN, IMAGENET_STD, Arguments, Release, State
 
 _SCALES = range(3)
 _RESIDUAL = ("norm1", "conv1", "act", "conv2", "norm2")
 _SHORTCUT = ("shortcut_conv", "shortcut_norm")
 _UNIT = ("conv", "norm", "act")
 _BOTTLENECK = ("expand", "depthwise", "project")
+_TRANSFORMER_BLOCK = {
+    "norm1": "norm1",
+    "attn.qkv": "attention/qkv",
+    "attn.proj": "attention/out",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp/fc1",
+    "mlp.fc2": "mlp/fc2",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +29,14 @@ class Scheme:
     """What one of the two projects calls things.
 
     Attributes:
-      image, landmark: where the two networks lie.
-      stage: the units of a stage of the image network, its number (from 1) left open.
+      image, landmark: prefixes of the two networks.
+      stage: the units of a stage of the image network, with `{}` for its number from 1.
       residual, shortcut: the two branches of such a unit.
       unit, bottleneck: parts of the landmark network's blocks, in the order of ours.
       landmark_parts: our path -> theirs.
-      parts: of everything else; a `{i}` counts scales from 0, a `{n}` from 1.
-      entries: the same for arrays that are no module's weight or bias.
-      transformer: where the transformer lies.
+      parts: the same for the rest; `{i}` counts scales from 0, `{n}` from 1.
+      entries: the same for arrays other than a module's weight or bias.
+      transformer: prefix of the transformer.
     """
 
     image: str
@@ -135,7 +137,7 @@ ARBEX = Scheme(
 
 
 def _spread(table: Mapping[str, str]) -> dict[str, str]:
-    """Official -> ours for every scale, from ours -> official with the scale left open."""
+    """Return official -> ours for every scale of a table ours -> official."""
     return {
         theirs.format(i=i, n=i + 1): ours.format(i=i)
         for ours, theirs in table.items()
@@ -143,8 +145,8 @@ def _spread(table: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def image_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
-    """Names of the image network, whose own begin with `at` and ours with `root`."""
+def _image_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
+    """Return the names of the image network, official ones below `at`, ours below `root`."""
     table = {
         f"{at}input_layer.{k}": f"{root}{ours}"
         for k, ours in enumerate(("stem_conv", "stem_norm", "stem_act"))
@@ -159,8 +161,10 @@ def image_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: s
     return table
 
 
-def landmark_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
-    """Names of the landmark network, whose own begin with `at` and ours with `root`."""
+def _landmark_modules(
+    scheme: Scheme, stages: tuple[int, ...], at: str = "", root: str = ""
+) -> dict:
+    """Return the names of the landmark network, as `_image_modules`."""
     bottlenecks = {}
     for stage, size in enumerate(stages):
         down, units = f"stages/{stage}/down", f"stages/{stage}/units"
@@ -178,33 +182,29 @@ def landmark_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root
     }
 
 
-def poster_modules(scheme: Scheme, arguments: Arguments) -> dict[str, str]:
-    """Names of the whole network."""
-    table = image_modules(scheme, arguments["image_stages"], scheme.image, "image_net/")
-    table |= landmark_modules(
-        scheme, arguments["landmark_stages"], scheme.landmark, "landmark_net/"
-    )
-    table |= _spread(scheme.parts)
+def _modules(scheme: Scheme, arguments: Arguments) -> dict[str, str]:
+    """Return the names of the whole network."""
+    stages = arguments["image_stages"], arguments["landmark_stages"]
     at, root = scheme.transformer, "transformer/"
-    for i in range(arguments["vit_depth"]):
-        for theirs, ours in (
-            ("norm1", "norm1"),
-            ("attn.qkv", "attention/qkv"),
-            ("attn.proj", "attention/out"),
-            ("norm2", "norm2"),
-            ("mlp.fc1", "mlp/fc1"),
-            ("mlp.fc2", "mlp/fc2"),
-        ):
-            table[f"{at}blocks.{i}.{theirs}"] = f"{root}blocks/{i}/{ours}"
-    return table | {
-        f"{at}norm": f"{root}norm",
-        f"{at}se_block.linear1": f"{root}gate/reduce",
-        f"{at}se_block.linear2": f"{root}gate/expand",
-    }
+    return (
+        _image_modules(scheme, stages[0], scheme.image, "image_net/")
+        | _landmark_modules(scheme, stages[1], scheme.landmark, "landmark_net/")
+        | _spread(scheme.parts)
+        | {
+            f"{at}blocks.{i}.{theirs}": f"{root}blocks/{i}/{ours}"
+            for i in range(arguments["vit_depth"])
+            for theirs, ours in _TRANSFORMER_BLOCK.items()
+        }
+        | {
+            f"{at}norm": f"{root}norm",
+            f"{at}se_block.linear1": f"{root}gate/reduce",
+            f"{at}se_block.linear2": f"{root}gate/expand",
+        }
+    )
 
 
-def poster_entries(scheme: Scheme) -> dict[str, str]:
-    """Names of tokens, tables and factors."""
+def _entries(scheme: Scheme) -> dict[str, str]:
+    """Return the names of tokens, tables and factors."""
     return _spread(scheme.entries) | {
         f"{scheme.transformer}cls_token": "transformer/cls_token",
         f"{scheme.transformer}pos_embed": "transformer/pos_embed",
@@ -212,7 +212,7 @@ def poster_entries(scheme: Scheme) -> dict[str, str]:
 
 
 def _count(pattern: str, state: State) -> int:
-    """How many numbers stand for the group of `pattern` at the beginning of a name."""
+    """Count the different values of the group of `pattern` at the beginning of names."""
     return len({match[1] for name in state if (match := re.match(pattern, name))})
 
 
@@ -226,10 +226,10 @@ def _landmark_stages(scheme: Scheme, state: State, at: str = "") -> tuple[int, .
     return tuple(_count(rf"{re.escape(at + prefix)}\.(\d+)\.", state) for prefix in units)
 
 
-def _number_stages(state: State) -> dict[str, np.ndarray]:
-    """An IR-50 whose units are counted through ("body.7") with the stages of their widths.
+def _number_stages(state: State) -> State:
+    """Rename the units of an IR-50 counted through ("body.7") by stages, told by their widths.
 
-    Face recognisers are published so; their fourth stage becomes "body4", which nobody reads.
+    Face recognisers are published so; their fourth stage becomes "body4", which is not used.
     """
     widths = {
         int(match[1]): value.shape[0]
@@ -262,7 +262,7 @@ def _infer_landmark(state: State) -> dict[str, Any]:
 
 
 def _infer(scheme: Scheme, state: State) -> dict[str, Any]:
-    """Arguments from shapes. The transformer's heads leave no trace in them; they are always 8."""
+    """Infer arguments from shapes, in which the transformer's heads, always 8, leave no trace."""
     modules = {ours: theirs for theirs, ours in _spread(scheme.parts).items()}
     entries = {ours: theirs for theirs, ours in _spread(scheme.entries).items()}
     tables = [state[entries[f"fusions/{i}/attention/position_bias"]].shape for i in _SCALES]
@@ -289,7 +289,7 @@ def _infer(scheme: Scheme, state: State) -> dict[str, Any]:
 
 
 def _unused(scheme: Scheme, index: str) -> tuple[str, ...]:
-    """Entries of the official networks that never reach their output."""
+    """Return beginnings of official entries that never reach the networks' output."""
     at = scheme.transformer
     dead = ("patch_embed.", "CON1.", "IRLinear1.", "IRLinear2.", "eca_block.")
     return (
@@ -303,44 +303,44 @@ def _unused(scheme: Scheme, index: str) -> tuple[str, ...]:
 _PREPROCESSING = Preprocessing(image_size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 _LICENCE = "POSTER_V2: MIT"
 
+
+def _release(
+    architecture: str, model: str, scheme: Scheme, licence: str, position_index: str
+) -> Release:
+    return Release(
+        architecture=architecture,
+        model=model,
+        infer=lambda state: _infer(scheme, state),
+        modules=lambda arguments: _modules(scheme, arguments),
+        preprocessing=_PREPROCESSING,
+        licence=licence,
+        entries=lambda arguments: _entries(scheme),
+        unused=_unused(scheme, position_index),
+    )
+
+
 RELEASES = (
-    Released(
+    Release(
         architecture="ir50",
         model="ir50",
         infer=_infer_image,
-        modules=lambda arguments: image_modules(POSTER, arguments["stage_sizes"]),
+        modules=lambda arguments: _image_modules(POSTER, arguments["stage_sizes"]),
         preprocessing=_PREPROCESSING,
         licence=_LICENCE,
         prepare=_number_stages,
         unused=("output_layer.", "body4."),
     ),
-    Released(
+    Release(
         architecture="mobilefacenet",
         model="mobilefacenet",
         infer=_infer_landmark,
-        modules=lambda arguments: landmark_modules(POSTER, arguments["stage_sizes"]),
+        modules=lambda arguments: _landmark_modules(POSTER, arguments["stage_sizes"]),
         preprocessing=dataclasses.replace(_PREPROCESSING, image_size=112),
         licence=_LICENCE,
         unused=("output_layer.",),
     ),
-    Released(
-        architecture="poster_v2",
-        model="poster_v2",
-        infer=lambda state: _infer(POSTER, state),
-        modules=lambda arguments: poster_modules(POSTER, arguments),
-        preprocessing=_PREPROCESSING,
-        licence=_LICENCE,
-        entries=lambda arguments: poster_entries(POSTER),
-        unused=_unused(POSTER, "attn{n}.relative_position_index"),
-    ),
-    Released(
-        architecture="arbex",
-        model="arbex_backbone",
-        infer=lambda state: _infer(ARBEX, state),
-        modules=lambda arguments: poster_modules(ARBEX, arguments),
-        preprocessing=_PREPROCESSING,
-        licence="ARBEx: no licence file",
-        entries=lambda arguments: poster_entries(ARBEX),
-        unused=_unused(ARBEX, "attns.{i}.index_relative"),
+    _release("poster_v2", "poster_v2", POSTER, _LICENCE, "attn{n}.relative_position_index"),
+    _release(
+        "arbex", "arbex_backbone", ARBEX, "ARBEx: no licence file", "attns.{i}.index_relative"
     ),
 )
