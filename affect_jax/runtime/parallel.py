@@ -87,7 +87,7 @@ class Mapper:
         self.devices = list(devices if devices is not None else jax.devices())
         self._local = [d for d in self.devices if d.process_index == jax.process_index()]
         self.global_mesh = _mesh(self.devices)
-        # The arrays that pmap takes and gives are those of this process alone.
+        # pmap takes and gives arrays of this process alone.
         self.mesh = _mesh(self._local) if mapping == "pmap" else self.global_mesh
 
     def map(

@@ -13,10 +13,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
-
 from affect_jax.errors import UserError
 from affect_jax.weights import checksums
 
@@ -104,24 +100,8 @@ def damage(directory: pathlib.Path, step: int, items: Sequence[str] = ITEMS) -> 
     """Find the first fault of a checkpoint, reading all of it; as `outer_damage`."""
     if fault := outer_damage(directory, step, items):
         return fault
-    folder = directory / str(step)
-    faults = checksums.check(folder, items)
-    if faults is None and jax.process_count() == 1:  # an earlier version wrote no checksums
-        faults = [f for item in _ARRAYS if item in items and (f := _unreadable(folder, item))]
+    faults = checksums.check(directory / str(step), items)
     return faults[0] if faults else ""
-
-
-def _unreadable(folder: pathlib.Path, item: str) -> str:
-    """Return why the arrays of an item cannot be read, "" if they can."""
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.metadata(folder / item).item_metadata.tree
-            numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            reader.restore(folder / item, restore_args=numpy)
-    except Exception as error:  # Orbax raises many kinds
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        return f"{item} cannot be read ({first[0][:120]})"
-    return ""
 
 
 def set_aside_damaged(directory: pathlib.Path) -> int | None:

@@ -32,7 +32,7 @@ class InitReport:
 
     Attributes:
       loaded: paths whose arrays were loaded.
-      resized: those of them that were made to fit, each with how.
+      resized: loaded paths whose arrays were made to fit, each with how.
       skipped: paths of the source that were not loaded, each with the reason.
       missing: paths of the model that keep their fresh values.
     """

@@ -163,7 +163,7 @@ def build_model(
       allow: entries whose names begin with one of these may be unknown.
 
     Raises:
-      NotOfThisKind: if the shapes are not those of this architecture.
+      NotOfThisKind: if the shapes do not fit this architecture.
       UserError: listing what is missing, unexpected or of another shape, if anything is.
     """
     try:

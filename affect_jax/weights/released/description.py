@@ -148,9 +148,7 @@ def preprocessing_of(
         names = frozenset(weights.state)
         clues = Clues(source.name, weights.entry, names, hub.model_type)
         found = released.normalisation(clues)
-    found = found or Normalisation(
-        own.mean, own.std, f"that of the {released.architecture} release"
-    )
+    found = found or Normalisation(own.mean, own.std, f"the {released.architecture} release")
     scale = hub.scale if found is hub.normalisation else own.scale
     size = arguments.get("image_size", own.image_size)
     made = dataclasses.replace(own, image_size=size, mean=found.mean, std=found.std, scale=scale)

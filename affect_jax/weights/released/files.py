@@ -21,19 +21,8 @@ SUFFIXES = (*TORCH_SUFFIXES, ".npz", ".safetensors")
 # Entries under which training scripts keep a state dict, the one to use first: averaged weights
 # before raw ones, and the teacher of self-distillation before its student.
 _WRAPPERS = (
-    "model_ema",
-    "state_dict_ema",
-    "ema_state_dict",
-    "params_ema",
-    "ema",
-    "teacher",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "params",
-    "net",
-    "network",
-    "student",
+    *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema", "teacher"),
+    *("state_dict", "model_state_dict", "model", "params", "net", "network", "student"),
 )
 # What torch.nn.DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -206,7 +195,7 @@ def _state_dicts(content: Mapping[str, Any]) -> list[str]:
 def _unwrap(
     content: Any, path: pathlib.Path, entry: str
 ) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-    """Return the entry that is used, those of other state dicts, and the state dict itself."""
+    """Return the used entry, the other entries with state dicts, and the state dict itself."""
     taken, others = "", ()
     while isinstance(content, Mapping) and (inner := _state_dicts(content)):
         wanted = entry if not taken else ""

@@ -72,7 +72,7 @@ class Release:
       unused: beginnings of entries (after `prepare`) that files may hold and the model does not
         need.
       on_hubs: whether files of Hugging Face and timm come with a description.
-      normalisation: mean and deviation by what a file tells; None: always those of
+      normalisation: mean and deviation by what a file tells; None: always as in
         `preprocessing`.
     """
 

@@ -25,7 +25,6 @@ from affect_jax.runtime import (
     read_metrics,
     results_table,
     setup_logging,
-    write_atomically,
 )
 from affect_jax.runtime.metric_writer import to_number
 
@@ -224,14 +223,6 @@ def test_events_hold_the_scalars_and_hide_what_a_resume_repeats(tmp_path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
 
 
-def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
-    path = tmp_path / "a.txt"
-    write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, None)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
 def test_throughput_leaves_out_the_first_step_and_pauses():
     clock = Clock()
     throughput = Throughput(32, clock=clock)
@@ -261,7 +252,7 @@ def test_progress_without_a_terminal_is_a_line_now_and_then():
             clock.now += 100.0 if step == 21 else 1.0
             progress.update(step, loss=0.5, images_per_second=250.0)
             if step == 61:
-                assert progress.eta_seconds() == pytest.approx(39.0)  # Not the compilation's pace
+                assert "ETA 0:39" in stream.getvalue().splitlines()[-1]  # not the pace of compiling
     lines = stream.getvalue().splitlines()
     assert len(lines) == 9
     assert lines[1] == "step 31/100 (31%), loss 0.5, 250 images/s, ETA 1:09"
