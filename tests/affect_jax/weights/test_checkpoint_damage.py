@@ -81,7 +81,13 @@ def test_a_run_resumes_from_the_newest_whole_checkpoint(damage, saved, tmp_path,
     (line,) = caplog.messages
     place = tmp_path / "damaged_checkpoints/3"
     assert line.startswith("checkpoint 3 is damaged: ") and str(place) in line and place.is_dir()
-    # The step can be written again, and damaged again.
+    checkpointer.close()
+
+
+def test_a_damaged_step_can_be_written_and_damaged_again(saved, tmp_path):
+    shutil.copytree(saved, tmp_path, dirs_exist_ok=True)
+    flip(largest(tmp_path / "checkpoints/3"), 0.2)
+    checkpointer = opened(tmp_path)
     checkpointer.save(3, make_state(3), record={"class_names": []}, metrics={"score": 1.0})
     checkpointer.wait()
     checkpointer.close()

@@ -255,7 +255,7 @@ def test_the_command_writes_a_model_that_loads(tmp_path, emonet, capsys):
     assert loaded.preprocessing.image_size == 256
     assert loaded.provenance["source"] == "w.npz"
     assert "NC-ND" in loaded.provenance["licence"]
-    # Once more: a model directory is replaced, and nothing temporary is left beside it.
+    # Once more: a model directory is replaced, and nothing temporary is left.
     assert run("emonet", tmp_path / "w.npz", tmp_path / "out") == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "w.npz"]
 

@@ -193,7 +193,7 @@ def test_mean_pooling_drops_the_class_token(tmp_path):
     np.testing.assert_array_equal(model.pos_embed[...], arrays(source())["pos_embed"][:, 1:])
 
 
-def test_whatever_is_not_known_is_an_error_unless_allowed(tmp_path):
+def test_an_unknown_entry_is_an_error_unless_allowed(tmp_path):
     state = original(arrays(source())) | {"pre_logits/kernel": np.zeros((4, 4), np.float32)}
     path = write(tmp_path / "old.npz", state)
     model = models.create("vit_ti16", **ARGUMENTS)
