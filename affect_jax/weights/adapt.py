@@ -13,34 +13,44 @@ from affect_jax.errors import UserError
 from affect_jax.models.emofan import EmoFAN
 from affect_jax.models.fan import FAN
 from affect_jax.models.vit import SIZES, ViT, resize_positions
-from affect_jax.weights.differences import is_under
+from affect_jax.weights.differences import is_under, listed
 from affect_jax.weights.model_dir import arrays_of
 from data_pipelines.schema import canonical_name
 
 
 @dataclasses.dataclass
-class Changes:
-    """What was done to a source's arrays.
+class InitReport:
+    """What was loaded into a model, and how it was made to fit.
 
     Attributes:
-      resized: path -> how its array was made to fit.
-      skipped: path -> why its array was removed.
+      loaded: paths whose arrays were loaded.
+      resized: loaded paths whose arrays were made to fit, each with how.
+      skipped: paths of the source that were not loaded, each with the reason.
+      missing: paths of the model that keep their fresh values.
     """
 
+    loaded: list[str] = dataclasses.field(default_factory=list)
     resized: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    missing: list[str] = dataclasses.field(default_factory=list)
 
-    def __add__(self, other: "Changes") -> "Changes":
-        return Changes(self.resized | other.resized, self.skipped | other.skipped)
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.loaded)} arrays loaded, {len(self.skipped)} skipped, "
+            f"{len(self.missing)} left at their initial values"
+        ]
+        lines += [f"  resized {path}: {how}" for path, how in self.resized.items()]
+        lines += [f"  skipped {path}: {reason}" for path, reason in self.skipped.items()]
+        if fresh := [f"initial {path}" for path in self.missing if path not in self.skipped]:
+            lines.append(listed(fresh))
+        return "\n".join(lines)
 
 
-def without_head(params: dict[str, Any], head: str | None, root: str) -> Changes:
+def remove_head(params: dict[str, Any], head: str | None, root: str, report: InitReport) -> None:
     """Remove the last layer of a source that fills the part `root` of a model."""
-    changes = Changes()
     for path in [p for p in params if head and is_under(p, (head,))]:
         del params[path]
-        changes.skipped[f"{root}{path}"] = "the model has a last layer of its own"
-    return changes
+        report.skipped[f"{root}{path}"] = "the model has a last layer of its own"
 
 
 def match_classes(
@@ -49,7 +59,8 @@ def match_classes(
     params: dict[str, Any],
     classes: Sequence[str],
     source_classes: Sequence[str] | None,
-) -> Changes:
+    report: InitReport,
+) -> None:
     """Bring the last layer into the model's label order, or remove its classes.
 
     Args:
@@ -58,10 +69,11 @@ def match_classes(
       params: path -> array.
       classes: of the model, empty if unknown.
       source_classes: None if they cannot be known, as in a file from elsewhere.
+      report: where changes are noted.
     """
-    changes, head = Changes(), models.head_of(model)
+    head = models.head_of(model)
     if not head:
-        return changes
+        return
     fresh = arrays_of(model)["params"] if _regresses(model) and _regresses(source) else {}
     per_class = [p for p in params if is_under(p, (head, "reliability"))]
     reason = "its classes are not known"
@@ -70,7 +82,7 @@ def match_classes(
         theirs = [canonical_name(name) for name in source_classes]
         resized = any(params[p].shape != fresh[p].shape for p in per_class if p in fresh)
         if own == theirs or not (resized or (own and theirs)):
-            return changes
+            return
         reason = f"made for {', '.join(source_classes) or 'no classes'}"
         if sorted(own) == sorted(theirs):
             columns = [theirs.index(name) for name in own]
@@ -79,16 +91,15 @@ def match_classes(
                 # Valence and arousal may follow the classes.
                 order = np.array([*columns, *range(len(own), value.shape[-1])])
                 params[path] = value[..., order]
-                changes.resized[path] = f"reordered, as {reason}"
-    for path in [p for p in per_class if p not in changes.resized]:
+                report.resized[path] = f"reordered, as {reason}"
+    for path in [p for p in per_class if p not in report.resized]:
         value = params.pop(path)
         fits = path in fresh and value.shape[:-1] == fresh[path].shape[:-1]
         if fits and is_under(path, (head,)):
             params[path] = np.concatenate([fresh[path][..., :-2], value[..., -2:]], -1)
-            changes.resized[path] = f"valence and arousal alone: {reason}"
+            report.resized[path] = f"valence and arousal alone: {reason}"
         else:
-            changes.skipped[path] = reason
-    return changes
+            report.skipped[path] = reason
 
 
 def _regresses(model: nnx.Module) -> bool:
@@ -96,22 +107,21 @@ def _regresses(model: nnx.Module) -> bool:
     return isinstance(model, EmoFAN) or getattr(model, "regression", False)
 
 
-def match_positions(model: ViT, source: ViT, params: dict[str, Any]) -> Changes:
+def match_positions(model: ViT, source: ViT, params: dict[str, Any], report: InitReport) -> None:
     """Interpolate position embeddings, and remove the class token if the model has none."""
-    changes, own, given = Changes(), model.pos_embed[...], params["pos_embed"]
+    own, given = model.pos_embed[...], params["pos_embed"]
     if given.shape == own.shape:
-        return changes
+        return
     positions = given
     if source.prefix and not model.prefix:
-        changes.skipped["cls_token"] = "the model pools its patches"
+        report.skipped["cls_token"] = "the model pools its patches"
         del params["cls_token"]
         positions = given[:, 1:]
     if model.prefix and not source.prefix:
-        return changes  # the source has no class token: `merge` reports it
+        return  # the source has no class token: `merge` reports it
     side = math.isqrt(own.shape[1] - model.prefix)
     params["pos_embed"] = resize_positions(positions, (side, side), model.prefix)
-    changes.resized["pos_embed"] = f"{given.shape} to {params['pos_embed'].shape}"
-    return changes
+    report.resized["pos_embed"] = f"{given.shape} to {params['pos_embed'].shape}"
 
 
 def compare_widths(model: ViT, source: ViT, where: str) -> None:

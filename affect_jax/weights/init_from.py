@@ -1,6 +1,5 @@
 """Starting a model from the weights of a run, a model directory or a released checkpoint."""
 
-import dataclasses
 import logging
 import pathlib
 from collections.abc import Collection, Sequence
@@ -14,7 +13,8 @@ from affect_jax.models.state import take_apart
 from affect_jax.models.vit import ViT
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import adapt, model_dir
-from affect_jax.weights.differences import Differences, is_under, listed, shapes_of
+from affect_jax.weights.adapt import InitReport
+from affect_jax.weights.differences import Differences, is_under, shapes_of
 from affect_jax.weights.load_run import is_workdir, load_run
 from affect_jax.weights.model_dir import Arrays, arrays_of
 from affect_jax.weights.released import convert
@@ -24,34 +24,6 @@ log = logging.getLogger(__name__)
 
 # Parts that a released checkpoint of a backbone does not have.
 _NOT_RELEASED = ("se", "emotion/se", "reliability")
-
-
-@dataclasses.dataclass
-class InitReport:
-    """What `init_from` did.
-
-    Attributes:
-      loaded: paths whose arrays were loaded.
-      resized: loaded paths whose arrays were made to fit, each with how.
-      skipped: paths of the source that were not loaded, each with the reason.
-      missing: paths of the model that keep their fresh values.
-    """
-
-    loaded: list[str] = dataclasses.field(default_factory=list)
-    resized: dict[str, str] = dataclasses.field(default_factory=dict)
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
-    missing: list[str] = dataclasses.field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.loaded)} arrays loaded, {len(self.skipped)} skipped, "
-            f"{len(self.missing)} left at their initial values"
-        ]
-        lines += [f"  resized {path}: {how}" for path, how in self.resized.items()]
-        lines += [f"  skipped {path}: {reason}" for path, reason in self.skipped.items()]
-        if fresh := [f"initial {path}" for path in self.missing if path not in self.skipped]:
-            lines.append(listed(fresh))
-        return "\n".join(lines)
 
 
 def initialise_from(
@@ -99,8 +71,8 @@ def init_from(
 
     * A last layer for another number of classes keeps its fresh values. If both label orders are
       known, a layer for the same classes in another order is reordered, and a layer for other
-      classes keeps its fresh values. The label order of a file is not known, so its last layer is
-      never loaded. Outputs for valence and arousal are loaded for any classes.
+      classes keeps its fresh values. A file's last layer is loaded only if all checkpoints of its
+      release have the same classes. Outputs for valence and arousal are loaded for any classes.
     * Position embeddings of a vision transformer are interpolated to the model's `image_size`.
     * A file, or a model directory converted from one, need not hold squeeze and excitation or
       reliability balancing.
@@ -134,14 +106,13 @@ def init_from(
     where += adapt.compare_trunks(model, source, root, where, allow)
     given, head = arrays_of(source), models.head_of(model)
     if root:
-        changed = adapt.without_head(given["params"], models.head_of(source), root)
+        adapt.remove_head(given["params"], models.head_of(source), root, report)
     else:
         if isinstance(model, ViT):
             adapt.compare_widths(model, source, where)
-        changed = adapt.match_classes(model, source, given["params"], classes, source_classes)
+        adapt.match_classes(model, source, given["params"], classes, source_classes, report)
         if isinstance(model, ViT):
-            changed += adapt.match_positions(model, source, given["params"])
-    report.resized, report.skipped = changed.resized, report.skipped | changed.skipped
+            adapt.match_positions(model, source, given["params"], report)
     given = {part: {f"{root}{k}": x for k, x in named.items()} for part, named in given.items()}
     merged, found = merge(
         arrays_of(model),
