@@ -1,5 +1,6 @@
 """Facial-affect models in JAX: train, evaluate, export and serve."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from affect_jax.version import __version__
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(path: str, **options: Any) -> "Predictor":
+def load(path: str | os.PathLike, **options: Any) -> "Predictor":
     """Open a model directory for prediction; see `affect_jax.inference.predictor.load`."""
     # Imported here so that `import affect_jax` does not pull in JAX, Flax and Orbax.
     from affect_jax.inference import predictor
