@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from affect_jax.evaluation import predictions
 from affect_jax.report.build import Source
 from affect_jax.report.figures import confusion, style
 from affect_jax.report.run import FOLDER
-from affect_jax.runtime import swap_folder, write_atomically
+from affect_jax.runtime import replace_folder, write_atomically
 
 EVALUATIONS_FOLDER = f"{FOLDER}/evaluations"
 
@@ -65,18 +64,13 @@ def write(
         "data": plain["data"],
     }
     folder = Path(workdir) / EVALUATIONS_FOLDER / _name(config, step, own)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with replace_folder(folder) as partial:
         predictions.save(partial, stored)
         if confusion.has_labels(stored):
             picture = style.png(confusion.stored_confusion_matrix(stored, config.eval.min_count))
             write_atomically(partial / "confusion_matrix.png", picture)
         content = json.dumps(record, indent=1) + "\n"
         write_atomically(partial / "evaluation.json", content.encode())
-        swap_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
