@@ -22,7 +22,6 @@ from affect_jax.metrics import spread
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
-from affect_jax.report import comparison
 from affect_jax.report.figures import confusion as confusion_lib
 from affect_jax.report.figures import style
 from affect_jax.runtime import parallel, tables
@@ -32,7 +31,6 @@ from data_pipelines.sources import cache, folds, make
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
-_TINY = 1e-30  # a probability of 0 has no logarithm
 
 
 @dataclasses.dataclass
@@ -186,11 +184,10 @@ def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[s
         raise ConfigError(f"the folds know different classes: {sorted(set(names))}")
     figures: dict[str, float] = {}
     confusion = None
-    if all("probabilities" in p for p in parts):
+    if all("logits" in p for p in parts):
         statistics = ClassificationStatistics(len(names[0]), names[0], min_count)
         for p in parts:
-            logits = np.log(np.maximum(p["probabilities"].astype(np.float64), _TINY))
-            statistics.update(logits, p["expression"])
+            statistics.update(p["logits"], p["expression"])
         figures |= statistics.compute()
         confusion = statistics.confusion
     if all("valence_arousal_predicted" in p for p in parts):
@@ -201,7 +198,7 @@ def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[s
     if all(name in p for p in parts for name in LandmarkStatistics.FIGURES):
         landmarks = LandmarkStatistics()
         for p in parts:
-            landmarks.add({n: predictions.landmark_errors_of(p, n) for n in landmarks.FIGURES})
+            landmarks.add({n: p[n] for n in landmarks.FIGURES})
         figures |= landmarks.compute()
     return figures, confusion
 
@@ -213,12 +210,12 @@ def write_report(
     outcomes = {fold: runs.outcome(cell) for fold, cell in planned.items()}
     figures = {fold: o.figures for fold, o in outcomes.items() if o.status == runs.DONE}
     result = Result(figures, {}, None)
-    parts = {f: predictions.load(planned[f].workdir / comparison.FOLDER) for f in figures}
+    parts = {f: predictions.load(planned[f].workdir / runtime.REPORT_FOLDER) for f in figures}
     if parts:
         result.pooled, result.confusion = pool(list(parts.values()), config.eval.min_count)
     if not parallel.is_main_process():
         return result
-    folder = workdir / comparison.FOLDER
+    folder = workdir / runtime.REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     columns = [c for c in _COLUMNS if any(c in f for f in figures.values())]
     problems = [
@@ -239,7 +236,7 @@ def write_report(
             body.append([shown, *_cells(columns, values)])
         lines.append({"fold": "pooled", **result.pooled})
         body.append(["**pooled**", *_cells(columns, result.pooled)])
-        pictures = _write_pooled(result, parts, folder, config.eval.min_count)
+        pictures = _write_pooled(result, parts, folder)
         images = runtime.count_images(*_images(planned, parts))
         title = f"{len(figures)} of {len(planned)} folds, no person in two, {images}"
         page = tables.page(title, [("Test persons of each fold", head, body)], problems, pictures)
@@ -279,23 +276,17 @@ def _cells(columns: list[str], values: dict[str, float]) -> list[str]:
 
 
 def _write_pooled(
-    result: Result,
-    parts: dict[int, dict[str, np.ndarray]],
-    folder: pathlib.Path,
-    min_count: int,
+    result: Result, parts: dict[int, dict[str, np.ndarray]], folder: pathlib.Path
 ) -> list[str]:
     """Pooled predictions, confusion matrix and its picture; returns the pictures' names."""
     lines = []
     for fold, part in parts.items():
-        known = part["class_names"].tolist()
+        if "probabilities" in part:
+            true, guesses = predictions.class_columns(part)
         for i, source in enumerate(part["source"].tolist()):
             line: dict[str, Any] = {"fold": fold, "source": source}
             if "probabilities" in part:
-                label, guess = int(part["expression"][i]), part["probabilities"][i]
-                line["expression"] = known[label] if label >= 0 else ""
-                line["expression_predicted"] = (
-                    known[int(guess.argmax())] if np.isfinite(guess).all() else ""
-                )
+                line["expression"], line["expression_predicted"] = true[i], guesses[i]
             if "valence_arousal_predicted" in part:
                 for d, name in enumerate(("valence", "arousal")):
                     line[name] = float(part["valence_arousal"][i, d])
@@ -310,10 +301,7 @@ def _write_pooled(
         for name, row in zip(names, result.confusion.tolist(), strict=True)
     ]
     tables.write_csv(folder / "confusion.csv", rows)
-    true = np.concatenate([p["expression"] for p in parts.values()])
-    probabilities = np.concatenate([p["probabilities"] for p in parts.values()])
-    true = np.where(np.isfinite(probabilities).all(1), true, -1)
-    figure = confusion_lib.confusion_matrix(true, probabilities.argmax(1), names, min_count)
+    figure = confusion_lib.confusion_matrices([("", result.confusion, result.pooled)], names)
     runtime.write_atomically(folder / "confusion_matrix.png", style.png(figure))
     return ["confusion_matrix.png"]
 
@@ -328,7 +316,7 @@ def _write_folds(planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:
                 {"fold": fold, "split": split, "person": person, "pictures": int(n)}
                 for person, n in zip(people.tolist(), counts, strict=True)
             ]
-    tables.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
+    tables.write_csv(workdir / runtime.REPORT_FOLDER / "folds.csv", lines)
 
 
 def _write_final(result: Result, planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:

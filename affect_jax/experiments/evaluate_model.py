@@ -14,7 +14,7 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import weights
+from affect_jax import report, weights
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluator as evaluator_lib
@@ -116,7 +116,9 @@ def evaluate_model(
             tracks=tracks,
         )
     step = int(loaded.provenance.get("step", 0))
-    record(config, workdir, result, source, loaded.class_names, step, f"model {path}", model=path)
+    what = f"model {path}"
+    folder = record(config, workdir, result, source, loaded.class_names, step, what, model=path)
+    report.draw_evaluation(folder, config.eval.min_count)
     return result
 
 

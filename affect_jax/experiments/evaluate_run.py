@@ -6,7 +6,7 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import data_record, systems
+from affect_jax import data_record, report, systems
 from affect_jax.evaluation.evaluator import Evaluation, Evaluator, check_classes, tracks_to_smooth
 from affect_jax.evaluation.results import record
 from affect_jax.models.state import take_apart
@@ -97,5 +97,6 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
             loaded.state, batches, keep_predictions=True, tracks=tracks_to_smooth(config, source)
         )
     what = f"checkpoint {loaded.step} of {workdir}"
-    record(config, workdir, result, source, loaded.class_names, loaded.step, what)
+    folder = record(config, workdir, result, source, loaded.class_names, loaded.step, what)
+    report.draw_evaluation(folder, config.eval.min_count)
     return result

@@ -23,7 +23,7 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation.evaluator import FLIPPED, SMOOTHED
 from affect_jax.experiments import runs
-from affect_jax.metrics import reliability
+from affect_jax.metrics.names import known_names
 from affect_jax.report import comparison
 from affect_jax.runtime import parallel
 from affect_jax.training import loop
@@ -125,7 +125,7 @@ def _check_grid(grid: Mapping[str, Any]) -> None:
 def _check_metric(column: str, where: str) -> None:
     """Refuses the name of a figure that no run ever measures."""
     split, _, name = column.rpartition("/")
-    known = {s: reliability.known_names(_MEASURED.get(s)) for s in _SPLITS}
+    known = {s: known_names(_MEASURED.get(s)) for s in _SPLITS}
     known |= {s: frozenset({"accuracy", "nll", "ece", "confidence"}) for s in _CALIBRATED}
     known["test_temperature"] |= {"temperature"}
     recall = name.startswith("recall_") and split not in ("test_flip", *_CALIBRATED)
@@ -355,7 +355,7 @@ def _run(sweep: Sweep, config: ml_collections.ConfigDict, workdir: str | pathlib
     compared = write_report(sweep, planned, chosen, workdir)
     if parallel.is_main_process():
         print(f"\n{comparison.text(compared)}\n", flush=True)
-        log.info("report: %s", workdir / comparison.FOLDER)
+        log.info("report: %s", workdir / runtime.REPORT_FOLDER)
     return failed
 
 

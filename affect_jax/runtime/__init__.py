@@ -4,7 +4,7 @@ Nothing here knows about devices or models; the training loop hands over numbers
 several processes only the main one (`is_main`) writes or shows anything.
 """
 
-from affect_jax.runtime.files import swap_folder, write_atomically
+from affect_jax.runtime.files import REPORT_FOLDER, swap_folder, write_atomically
 from affect_jax.runtime.logs import quiet_orbax, setup_logging
 from affect_jax.runtime.metric_writer import (
     EVALUATIONS_FILE,
@@ -20,6 +20,7 @@ __all__ = [
     "EVALUATIONS_FILE",
     "METRICS_FILE",
     "NOT_METRICS",
+    "REPORT_FOLDER",
     "MetricWriter",
     "Progress",
     "Throughput",

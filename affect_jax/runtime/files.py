@@ -11,6 +11,8 @@ from pathlib import Path
 
 from data_pipelines import disk
 
+REPORT_FOLDER = "report"  # in a workdir: stored predictions, tables and figures
+
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file so that a reader sees the old content or the new one, never a part of it.

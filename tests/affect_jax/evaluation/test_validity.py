@@ -130,9 +130,9 @@ def test_pictures_of_an_analysis_leave_them_out(caplog):
         source=lambda split: OneBatch(),
         batches=lambda source: contextlib.nullcontext([batch | {"image": pictures}]),
     )
-    found = model_runner.run_over(looked_at, lambda images: {"logits": LOGITS}, "test")
+    found, _ = model_runner.run_over(looked_at, lambda images: {"logits": LOGITS}, "test")
     assert found["expression"].tolist() == [0, -1, -1, 1, 2]
-    assert "2 of 5 predictions are no numbers and left out, the first that of set.csv:1" in (
+    assert "2 of 5 predictions are not finite and left out; the first belongs to set.csv:1" in (
         caplog.text
     )
 

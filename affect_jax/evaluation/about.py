@@ -1,4 +1,4 @@
-"""What a reader must know of a run: data, counts, date, version and command."""
+"""The record of a run's test: data counts, date, version and command."""
 
 from __future__ import annotations
 
@@ -14,39 +14,33 @@ from typing import Any
 import numpy as np
 
 import affect_jax
-from affect_jax.runtime import write_atomically
+from affect_jax.runtime import REPORT_FOLDER, write_atomically
+from data_pipelines.schema import Source
 
 ABOUT_FILE = "about.json"
 _COMMAND = "affect_jax.main"
 
 
-def write_about(workdir: str | os.PathLike, sources: Mapping[str, Any]) -> Path:
-    """Writes `report/about.json` of a run that is being tested.
+def write_about(workdir: str | os.PathLike, sources: Mapping[str, Source]) -> None:
+    """Write `report/about.json` of the run in `workdir`, which is about to be tested.
 
     Args:
         workdir: the run's folder.
         sources: split -> source of its examples.
-
-    Returns:
-        The file.
     """
     record = {
         "affect_jax": affect_jax.__version__,
         "tested": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": _command(),
-        "splits": {name: describe_split(source) for name, source in sources.items()},
+        "splits": {name: _describe_split(source) for name, source in sources.items()},
     }
-    path = Path(workdir) / "report" / ABOUT_FILE
+    path = Path(workdir) / REPORT_FOLDER / ABOUT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-    return path
 
 
-def describe_split(source: Any) -> dict[str, Any]:
-    """Counts of a split: `images`, `persons`, and images of each class and without one.
-
-    Persons are counted where the source names them, classes where there are labels.
-    """
+def _describe_split(source: Source) -> dict[str, Any]:
+    """Return `images`, `persons` if known, and images of each class and without a label."""
     labels = np.asarray(source.labels)
     counts: dict[str, Any] = {"images": len(source)}
     persons = getattr(source, "persons", None)
@@ -60,7 +54,7 @@ def describe_split(source: Any) -> dict[str, Any]:
 
 
 def _command() -> str:
-    """The command line of this process; empty if another program called the library."""
+    """Return the command line of this process; empty if another program uses the package."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None or spec.name != _COMMAND:
         return ""
