@@ -46,32 +46,20 @@ def _diagram(axes: Axes, below: Axes, name: str, bins: CalibrationBins, ece: flo
     used = counts > 0
     width = 0.92 / len(counts)
     axes.bar(centres[used], accuracy[used], width, color=style.BLUE, label="accuracy")
-    axes.bar(
-        centres[used],
-        (confidence - accuracy)[used],
-        width,
-        bottom=accuracy[used],
-        color="none",
-        edgecolor=style.ORANGE,
-        hatch="/////",
-        linewidth=0.8,
-        label="gap to confidence",
-    )
+    gap = {"color": "none", "edgecolor": style.ORANGE, "hatch": "/////", "linewidth": 0.8}
+    height, bottom = (confidence - accuracy)[used], accuracy[used]
+    axes.bar(centres[used], height, width, bottom=bottom, label="gap to confidence", **gap)
     axes.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     title = f"Calibration error (ECE) {ece:.3f}"
     axes.set_title(f"{name}\n{title}" if name else title)
     style.percent_axis(axes.yaxis)
-    style.grid(axes, "y")
+    axes.grid(True, axis="y")
     below.bar(centres, counts / total, width, color=style.GREY)
     below.axvline(mean_confidence, color=style.ORANGE, linewidth=1.2)
     below.axvline(mean_accuracy, color=style.BLUE, linewidth=1.2)
     below.set(xlabel="confidence of the prediction", ylabel="images")
-    below.set_title(
-        f"mean confidence {mean_confidence:.1%} (orange), accuracy {mean_accuracy:.1%} (blue)",
-        fontsize=7.5,
-        fontweight="normal",
-        pad=3,
-    )
+    means = f"mean confidence {mean_confidence:.1%} (orange), accuracy {mean_accuracy:.1%} (blue)"
+    below.set_title(means, fontsize=7.5, fontweight="normal", pad=3)
     style.percent_axis(below.yaxis)
     style.percent_axis(below.xaxis)

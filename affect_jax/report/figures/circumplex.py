@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,26 +16,14 @@ if TYPE_CHECKING:
 
 # Words around the circle, at about the angles (degrees) of Russell's circumplex (1980), moved apart
 # where they would overlap.
-_WORDS = (
-    (8, "pleased"),
-    (30, "happy"),
-    (52, "excited"),
-    (72, "astonished"),
-    (108, "alarmed"),
-    (128, "afraid"),
-    (150, "distressed"),
-    (172, "frustrated"),
-    (194, "miserable"),
-    (214, "sad"),
-    (234, "bored"),
-    (254, "tired"),
-    (286, "sleepy"),
-    (308, "calm"),
-    (330, "relaxed"),
-    (352, "content"),
-)
+_WORDS = {
+    8: "pleased", 30: "happy", 52: "excited", 72: "astonished",
+    108: "alarmed", 128: "afraid", 150: "distressed", 172: "frustrated",
+    194: "miserable", 214: "sad", 234: "bored", 254: "tired",
+    286: "sleepy", 308: "calm", 330: "relaxed", 352: "content",
+}  # fmt: skip
 _MANY = 1500  # Beyond it points hide each other: draw their density
-_TICK = {"fontsize": style.SMALL, "color": "#555555", "zorder": 5}
+_SMALL = {"fontsize": style.SMALL, "color": "#555555", "zorder": 5}
 
 
 def circumplex(
@@ -102,29 +90,14 @@ def _circle(axes: Axes) -> None:
         axes.annotate("", end, (-end[0], -end[1]), arrowprops=arrow, zorder=3)
     axes.text(1.1, 0, "valence", fontsize=8, fontweight="bold", va="center", ha="left")
     axes.text(0, 1.1, "arousal", fontsize=8, fontweight="bold", va="bottom", ha="center")
-    for value in (-1, 1):
-        axes.text(
-            value + 0.02 * value,
-            -0.03,
-            f"{value:+d}",
-            **_TICK,
-            va="top",
-            ha="right" if value > 0 else "left",
-        )
-    for degrees, word in _WORDS:
+    for value, side in ((-1, "left"), (1, "right")):
+        axes.text(1.02 * value, -0.03, f"{value:+d}", **_SMALL, va="top", ha=side)
+    for degrees, word in _WORDS.items():
         x, y = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        axes.text(
-            1.05 * x,
-            1.05 * y,
-            word,
-            fontsize=style.SMALL,
-            fontstyle="italic",
-            color="#555555",
-            path_effects=halo,
-            zorder=5,
-            ha="left" if x > 0 else "right",
-            va="center" if abs(y) < 0.75 else "bottom" if y > 0 else "top",
-        )
+        across = "left" if x > 0 else "right"
+        up = "center" if abs(y) < 0.75 else "bottom" if y > 0 else "top"
+        place = {"ha": across, "va": up, "fontstyle": "italic", "path_effects": halo}
+        axes.text(1.05 * x, 1.05 * y, word, **_SMALL, **place)
     axes.set_axis_off()
 
 
@@ -132,61 +105,40 @@ def _points(
     axes: Axes, points: np.ndarray, classes: np.ndarray | None, class_names: Sequence[str]
 ) -> None:
     x, y = np.clip(points, -1.05, 1.05).T
-    if len(points) > _MANY:
-        axes.hexbin(
-            x, y, gridsize=36, extent=(-1.05, 1.05, -1.05, 1.05), mincnt=1, bins="log",
-            cmap="Blues", linewidths=0.1, zorder=2,
-        )  # fmt: skip
-        if classes is None:
-            return
-        for index, name in enumerate(class_names):
-            chosen = classes == index
-            if chosen.any():
-                _class_mean(axes, x[chosen], y[chosen], index, name)
-        return
-    size = float(np.clip(6000 / len(points), 9, 28))
+    many = len(points) > _MANY
+    look = {"linewidths": 0, "zorder": 2, "s": float(np.clip(6000 / len(points), 9, 28))}
+    if many:
+        _density(axes, x, y, 1.05, gridsize=36, zorder=2)
     if classes is None:
-        axes.scatter(x, y, s=size, color=style.BLUE, alpha=0.55, linewidths=0, zorder=2)
+        if not many:
+            axes.scatter(x, y, color=style.BLUE, alpha=0.55, **look)
         return
     for index, name in enumerate(class_names):
+        own = {"color": style.CLASS_COLOURS[index], "marker": style.CLASS_MARKERS[index]}
         chosen = classes == index
-        if chosen.any():
-            axes.scatter(
-                x[chosen], y[chosen], s=size, color=style.CLASS_COLOURS[index],
-                marker=style.CLASS_MARKERS[index], alpha=0.65, linewidths=0, label=name, zorder=2,
-            )  # fmt: skip
-    axes.scatter(
-        x[classes < 0], y[classes < 0], s=size, color=style.GREY, alpha=0.5, linewidths=0, zorder=2
-    )
+        if chosen.any() and many:
+            mean = x[chosen].mean(), y[chosen].mean()
+            axes.scatter(*mean, s=70, edgecolors="white", linewidths=1, zorder=4, label=name, **own)
+        elif chosen.any():
+            axes.scatter(x[chosen], y[chosen], alpha=0.65, label=name, **own, **look)
+    if not many:
+        axes.scatter(x[classes < 0], y[classes < 0], color=style.GREY, alpha=0.5, **look)
 
 
-def _class_mean(axes: Axes, x: np.ndarray, y: np.ndarray, index: int, name: str) -> None:
-    axes.scatter(
-        x.mean(), y.mean(), s=70, color=style.CLASS_COLOURS[index],
-        marker=style.CLASS_MARKERS[index], edgecolors="white", linewidths=1.0, zorder=4,
-        label=name,
-    )  # fmt: skip
+def _density(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float, **options: Any) -> None:
+    extent = (-limit, limit, -limit, limit)
+    options |= {"extent": extent, "mincnt": 1, "bins": "log", "cmap": "Blues", "linewidths": 0.1}
+    axes.hexbin(x, y, **options)
 
 
 def _agreement(axes: Axes, true: np.ndarray, predicted: np.ndarray, name: str) -> None:
     if len(true) > _MANY:
-        axes.hexbin(
-            true, np.clip(predicted, -1, 1), gridsize=34, extent=(-1, 1, -1, 1), mincnt=1,
-            bins="log", cmap="Blues", linewidths=0.1,
-        )  # fmt: skip
+        _density(axes, true, np.clip(predicted, -1, 1), 1, gridsize=34)
     else:
-        size = float(np.clip(6000 / len(true), 8, 28))
-        axes.scatter(
-            true,
-            np.clip(predicted, -1.05, 1.05),
-            s=size,
-            color=style.BLUE,
-            alpha=0.45,
-            linewidths=0,
-        )
+        look = {"s": float(np.clip(6000 / len(true), 8, 28)), "alpha": 0.45, "linewidths": 0}
+        axes.scatter(true, np.clip(predicted, -1.05, 1.05), color=style.BLUE, **look)
     axes.plot([-1, 1], [-1, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
     axes.set(xlabel=f"true {name.lower()}", ylabel=f"predicted {name.lower()}")
-    axes.set_xticks((-1, -0.5, 0, 0.5, 1))
-    axes.set_yticks((-1, -0.5, 0, 0.5, 1))
-    style.grid(axes)
+    axes.set(xticks=(-1, -0.5, 0, 0.5, 1), yticks=(-1, -0.5, 0, 0.5, 1))
+    axes.grid(True)

@@ -21,11 +21,7 @@ def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     across = min(columns, 3)
     down = math.ceil(columns / across)
     figure = style.new_figure(2.2 + 2.6 * across, down * (0.9 + 0.26 * rows))
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    axes = list(grid.ravel())
-    for unused in axes[columns:]:
-        unused.set_visible(False)
-    return figure, axes[:columns]
+    return figure, style.panels(figure, columns, across, sharey=True)
 
 
 def _name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
@@ -37,7 +33,7 @@ def _name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.12)
-        style.grid(ax, "x")
+        ax.grid(True, axis="x")
 
 
 def rows(
@@ -129,6 +125,6 @@ def curves(metrics: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]
                 ax.plot(steps, means, label=row, **line)
             ax.set_title(f"validation {label(name)}")
             ax.set_xlabel("step")
-            style.grid(ax, "y")
+            ax.grid(True, axis="y")
         panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
     return figure

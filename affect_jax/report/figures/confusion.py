@@ -98,11 +98,5 @@ def _matrix_cells(
                 axes.text(column, row, f"{100 * fraction:.0f}", va="center", fontsize=small, **text)
                 continue
             axes.text(column, row - 0.04, f"{fraction:.0%}", va="bottom", fontsize=8.5, **text)
-            axes.text(
-                column,
-                row + 0.08,
-                f"{counts[row, column]:,}",
-                va="top",
-                fontsize=style.SMALL,
-                **text,
-            )
+            count, small = f"{counts[row, column]:,}", style.SMALL
+            axes.text(column, row + 0.08, count, va="top", fontsize=small, **text)

@@ -59,12 +59,9 @@ def training_curves(
     with style.styled():
         count = len(panels) + len(stages)
         columns = 1 if narrow else min(count, 2)
-        lines = math.ceil(count / columns)
         width = style.NARROW if narrow else 4.2 * columns + 0.2
-        figure = style.new_figure(width, 2.9 * lines)
-        grid = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for unused in grid[count:]:
-            unused.remove()
+        figure = style.new_figure(width, 2.9 * math.ceil(count / columns))
+        grid = style.panels(figure, count, columns)
         top = max((row["step"] for row in rows), default=1)
         for i, axes in enumerate(grid[: len(stages)]):
             last = i == len(stages) - 1
@@ -110,21 +107,14 @@ def _stages(rows: Sequence[Mapping[str, Any]]) -> list[_Stage]:
 
 
 def _series(rows: Sequence[Mapping[str, Any]], split: str, name: str) -> tuple[np.ndarray, ...]:
-    points = {
-        row["step"]: row[name]
-        for row in rows
-        if row["split"] == split and row.get(name) is not None
-    }
+    own = (row for row in rows if row["split"] == split and row.get(name) is not None)
+    points = {row["step"]: row[name] for row in own}
     steps = np.array(sorted(points), np.int64)
     return steps, np.array([points[step] for step in steps], np.float64)
 
 
 def _loss_panel(
-    axes: Axes,
-    rows: Sequence[Mapping[str, Any]],
-    stage: _Stage,
-    named: bool,
-    with_validation: bool,
+    axes: Axes, rows: Sequence[Mapping[str, Any]], stage: _Stage, named: bool, with_validation: bool
 ) -> None:
     steps, values = _series(rows, "train", "loss")
     inside = (steps >= stage.first) & (steps <= stage.last)
@@ -134,15 +124,13 @@ def _loss_panel(
         axes.plot(steps, _smooth(values), color=style.BLUE, label="training (smoothed)")
     elif steps.size:
         axes.plot(steps, values, "o-", color=style.BLUE, markersize=3.5, label="training")
-    shown = [values]
+    everything = values
     steps, values = _series(rows, "validation", "loss")
     if named:  # before this stage the rest of the network was untrained
         steps, values = steps[steps >= stage.first], values[steps >= stage.first]
-    if not with_validation:
-        steps, values = steps[:0], values[:0]
-    if steps.size:
+    if with_validation and steps.size:
         axes.plot(steps, values, color=style.ORANGE, label="validation", **_markers(steps.size))
-    everything = np.concatenate([*shown, values])
+        everything = np.concatenate([everything, values])
     if everything.min() > 0 and everything.max() > 30 * everything.min():
         axes.set_yscale("log")
     elif everything.size > _FEW_POINTS:
@@ -152,7 +140,7 @@ def _loss_panel(
         if everything.max() > high + 3 * margin:
             axes.set_ylim(low - margin, high + 2 * margin)
     axes.set_title(f"Loss of the stage “{stage.name}”" if named else "Loss")
-    style.grid(axes, "y")
+    axes.grid(True, axis="y")
 
 
 def _metric_panel(
@@ -168,21 +156,13 @@ def _metric_panel(
         axes.plot(steps, values, color=colour, label=label, **_markers(steps.size))
         test_steps, tests = _series(rows, "test", name)
         if tests.size:
-            axes.plot(
-                test_steps[-1:] if best_step is None else [best_step],  # the tested step
-                tests[-1:],
-                marker="*",
-                markersize=9,
-                color=colour,
-                markeredgecolor="white",
-                linestyle="none",
-                clip_on=False,
-                zorder=5,
-            )
+            at = test_steps[-1:] if best_step is None else [best_step]  # the tested step
+            star = {"marker": "*", "markersize": 9, "markeredgecolor": "white", "zorder": 5}
+            axes.plot(at, tests[-1:], color=colour, linestyle="none", clip_on=False, **star)
     if any(_series(rows, "test", name)[1].size for name, _ in shown):
         axes.plot([], [], "*", color=style.GREY, markersize=7, label="test")
     axes.set_title(title)
-    style.grid(axes, "y")
+    axes.grid(True, axis="y")
     axes.margins(y=0.15)
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(loc="best")
@@ -236,13 +216,9 @@ def landmark_error_curve(
             lines.items(), (style.BLUE, style.GREEN), strict=False
         ):
             median = np.median(errors)
-            axes.step(
-                [0, *errors, max(right, errors[-1])],
-                [0, *fractions, 1],
-                where="post",
-                color=colour,
-                label=f"{label}, median {median:.2%}",
-            )
+            x, y = [0, *errors, max(right, errors[-1])], [0, *fractions, 1]
+            label += f", median {median:.2%}"
+            axes.step(x, y, where="post", color=colour, label=label)
             axes.plot(median, 0.5, "o", color=colour, markersize=5)
         axes.axvline(limit, color=style.GREY, linewidth=1, linestyle=(0, (4, 3)))
         axes.legend(loc="lower right")
@@ -251,5 +227,5 @@ def landmark_error_curve(
         axes.set_title(f"Area up to {limit:.0%}: {area:.3f}, failures {failures:.1%}")
         style.percent_axis(axes.xaxis)
         style.percent_axis(axes.yaxis)
-        style.grid(axes)
+        axes.grid(True)
     return figure

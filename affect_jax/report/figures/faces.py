@@ -20,16 +20,9 @@ if TYPE_CHECKING:
 _BRIGHT = "#00A6FF"
 # (first, last + 1, closed) of the contours among the 68 iBUG points
 _CONTOURS = (
-    (0, 17, False),
-    (17, 22, False),
-    (22, 27, False),
-    (27, 31, False),
-    (31, 36, False),
-    (36, 42, True),
-    (42, 48, True),
-    (48, 60, True),
-    (60, 68, True),
-)
+    (0, 17, False), (17, 22, False), (22, 27, False), (27, 31, False), (31, 36, False),
+    (36, 42, True), (42, 48, True), (48, 60, True), (60, 68, True),
+)  # fmt: skip
 _PART_COLOURS = {"primary": style.AMBER, "corrected": style.BLUE, "final": style.SKY}
 _PART_NAMES = {
     "primary": "primary (head alone)",
@@ -93,21 +86,17 @@ def landmark_faces(
     if not len(images):
         raise ValueError("landmark_faces: no image to show")
     columns = min(columns, len(images))
-    lines = math.ceil(len(images) / columns)
     with style.styled():
-        width, height = 2.15 * columns + 0.1, 2.55 * lines + 0.4
+        width, height = 2.15 * columns + 0.1, 2.55 * math.ceil(len(images) / columns) + 0.4
         # By hand: the automatic layout would shrink the faces to fit wide captions.
         figure = style.new_figure(width, height, "none")
         figure.subplots_adjust(
             left=0.1 / width, right=1 - 0.1 / width, bottom=0.48 / height, top=1 - 0.4 / height,
             wspace=0.06, hspace=0.24,
         )  # fmt: skip
-        grid = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for unused in grid[len(images) :]:
-            unused.remove()
+        grid = style.panels(figure, len(images), columns)
         shown = {}
-        for i, image in enumerate(images):
-            axes = grid[i]
+        for i, (axes, image) in enumerate(zip(grid, images, strict=True)):
             rows, pixels = image.shape[:2]
             _show(axes, image)
             if true is not None and np.isfinite(true[i]).any():
@@ -150,15 +139,10 @@ def _dots(axes: Axes, points: np.ndarray) -> Line2D:
 
 
 def _caption(axes: Axes, first: str, second: str, right: bool | None) -> None:
-    colour = {True: style.INK, False: style.ORANGE, None: style.INK}[right]
-    axes.text(
-        0.5, -0.03, first, transform=axes.transAxes, ha="center", va="top", fontsize=8.5,
-        color=colour, fontweight="bold",
-    )  # fmt: skip
-    axes.text(
-        0.5, -0.12, second, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
-        color="#444444",
-    )  # fmt: skip
+    place = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    bold = {"fontweight": "bold", "color": style.ORANGE if right is False else style.INK}
+    axes.text(0.5, -0.03, first, fontsize=8.5, **bold, **place)
+    axes.text(0.5, -0.12, second, fontsize=7.5, color="#444444", **place)
 
 
 def corrections(
@@ -177,14 +161,16 @@ def corrections(
     Raises:
         ValueError: there is no face.
     """
-    _check_faces(faces)
+    from matplotlib.patches import Patch
+
+    if not faces:
+        raise ValueError("corrections: no face to show")
     size, columns = len(class_names), len(models)
     with style.styled():
-        figure = style.new_figure(1.7 + columns * max(3.4, 0.5 * size + 0.6), 1.6 * len(faces) + 1)
-        grid = figure.subplots(
-            len(faces), columns + 1, squeeze=False,
-            width_ratios=[1.5] + [max(3.4, 0.5 * size + 0.6)] * columns,
-        )  # fmt: skip
+        width = max(3.4, 0.5 * size + 0.6)
+        figure = style.new_figure(1.7 + columns * width, 1.6 * len(faces) + 1)
+        ratios = [1.5] + [width] * columns
+        grid = figure.subplots(len(faces), columns + 1, squeeze=False, width_ratios=ratios)
         for row, face in enumerate(faces):
             _show(grid[row, 0], face.image)
             for axes, (name, stages) in zip(grid[row, 1:], models.items(), strict=True):
@@ -198,8 +184,6 @@ def corrections(
                     for text in axes.get_xticklabels():
                         text.set(ha="right", rotation_mode="anchor")
         shown = dict.fromkeys(stage for stages in models.values() for stage in stages)
-        from matplotlib.patches import Patch
-
         handles = [Patch(color=_PART_COLOURS[stage], label=_PART_NAMES[stage]) for stage in shown]
         handles.append(Patch(color=style.PALE, label="true class"))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
@@ -224,9 +208,7 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
         axes.axvspan(label - 0.5, label + 0.5, color=style.PALE, zorder=0)
     axes.set_ylim(0, max(0.3, 1.18 * max(float(np.max(v)) for v in stages.values())))
     axes.set_xlim(-0.6, len(values) - 0.4)
-    axes.set_title(
-        "standard deviation: " + ", ".join(texts), fontsize=style.SMALL, fontweight="normal", pad=3
-    )
+    axes.set_title("standard deviation: " + ", ".join(texts), **_SMALL | {"loc": "left"})
     axes.tick_params(labelsize=style.SMALL)
     style.percent_axis(axes.yaxis)
 
@@ -248,7 +230,8 @@ def overlays(
     Raises:
         ValueError: there is no face.
     """
-    _check_faces(faces)
+    if not faces:
+        raise ValueError("overlays: no face to show")
     each = 1 + len(models)
     across = min(len(faces), max(1, 2 * faces_in_row // each))
     down = math.ceil(len(faces) / across)
@@ -278,8 +261,3 @@ def _show(axes: Axes, image: np.ndarray) -> None:
     # Nearest pixels make small photos look torn, and the file larger.
     axes.imshow(image, interpolation="bicubic" if len(image) < 256 else "antialiased")
     axes.set_axis_off()
-
-
-def _check_faces(faces: Sequence[Face]) -> None:
-    if not faces:
-        raise ValueError("no face to show")

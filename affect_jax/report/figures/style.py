@@ -104,9 +104,13 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
     return content
 
 
-def grid(axes: Axes, axis: str = "both") -> None:
-    """Draw light grid lines behind the data."""
-    axes.grid(True, axis=axis)
+def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axes]:
+    """Return `count` axes in rows of `columns`; `options` are those of `Figure.subplots`."""
+    lines = math.ceil(count / columns)
+    grid = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
+    for unused in grid[count:]:
+        unused.remove()
+    return grid[:count]
 
 
 def percent_axis(axis: Any) -> None:
