@@ -205,7 +205,7 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
 def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     if not any("corrected" in view.outputs for view in views):
         raise UserError(
-            f"the model in {views[0].model.path} has no reliability balancing, so there is no "
+            f"the model in {views[0].model.path} has no reliability balancing, hence no "
             "correction to draw; use a run with model.reliability enabled"
         )
     models, numbers, lines = {}, {}, []

@@ -185,7 +185,7 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def page(
     title: str, tables: Sequence[Table], problems: Sequence[str] = (), pictures: Sequence[str] = ()
 ) -> str:
-    """Return a Markdown document of tables, what is missing from them, and images beside it."""
+    """Return a Markdown document of tables, what is missing from them, and images next to it."""
     parts = [f"# {title}"]
     parts += [f"{heading}:\n\n{markdown_table(head, body)}" for heading, head, body in tables]
     if problems:

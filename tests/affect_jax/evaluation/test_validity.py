@@ -75,7 +75,7 @@ def test_they_count_as_wrong_and_are_named(caplog):
     assert metrics["invalid_predictions"] == 2
     assert metrics["accuracy"] == 0.5  # NaN and infinity are right for no class
     assert (
-        "2 predictions are no numbers; they count as wrong: set.csv:11, set.csv:12" in caplog.text
+        "2 predictions are not finite; they count as wrong: set.csv:11, set.csv:12" in caplog.text
     )
     whole = evaluator({"logits": np.nan_to_num(LOGITS)})
     assert "invalid_predictions" not in whole.run({}, OneBatch()).metrics
