@@ -22,6 +22,7 @@ from affect_jax.metrics import spread
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
+from affect_jax.report import comparison
 from affect_jax.report.figures import confusion as confusion_lib
 from affect_jax.report.figures import style
 from affect_jax.runtime import parallel, tables
@@ -210,12 +211,12 @@ def write_report(
     outcomes = {fold: runs.outcome(cell) for fold, cell in planned.items()}
     figures = {fold: o.figures for fold, o in outcomes.items() if o.status == runs.DONE}
     result = Result(figures, {}, None)
-    parts = {f: predictions.load(planned[f].workdir / runtime.REPORT_FOLDER) for f in figures}
+    parts = {f: predictions.load(planned[f].workdir / comparison.FOLDER) for f in figures}
     if parts:
         result.pooled, result.confusion = pool(list(parts.values()), config.eval.min_count)
     if not parallel.is_main_process():
         return result
-    folder = workdir / runtime.REPORT_FOLDER
+    folder = workdir / comparison.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     columns = [c for c in _COLUMNS if any(c in f for f in figures.values())]
     problems = [
@@ -316,7 +317,7 @@ def _write_folds(planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:
                 {"fold": fold, "split": split, "person": person, "pictures": int(n)}
                 for person, n in zip(people.tolist(), counts, strict=True)
             ]
-    tables.write_csv(workdir / runtime.REPORT_FOLDER / "folds.csv", lines)
+    tables.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
 
 
 def _write_final(result: Result, planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:

@@ -355,7 +355,7 @@ def _run(sweep: Sweep, config: ml_collections.ConfigDict, workdir: str | pathlib
     compared = write_report(sweep, planned, chosen, workdir)
     if parallel.is_main_process():
         print(f"\n{comparison.text(compared)}\n", flush=True)
-        log.info("report: %s", workdir / runtime.REPORT_FOLDER)
+        log.info("report: %s", workdir / comparison.FOLDER)
     return failed
 
 

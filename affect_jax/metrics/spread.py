@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 
 class Spread(NamedTuple):
-    """A metric over several runs: mean, standard deviation (n - 1; NaN for one run), count."""
+    """A figure over several runs: mean, standard deviation (n - 1; NaN for one run), count."""
 
     mean: float
     sd: float
@@ -20,7 +20,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Return the spread of `values`; NaN where any is NaN, or without a value."""
+        """Of numbers, which must not be none; NaN where any is NaN."""
         array = np.asarray(values, np.float64)
         if array.size == 0:
             return cls(math.nan, math.nan, 0)
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """True if the interval excludes 0; one without width, up to rounding, shows nothing."""
+        """Whether the interval leaves 0 out; one without width, up to rounding, tells nothing."""
         wide = self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
         return wide and (self.low > 0 or self.high < 0)
 
@@ -46,7 +46,10 @@ class Difference(NamedTuple):
 def paired_difference(
     a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Difference:
-    """Return the mean of a - b over shared keys (seeds), with Student's t interval."""
+    """a - b over the keys (seeds) that both have, with Student's t interval of the mean.
+
+    Differences that are all equal have an interval of no width.
+    """
     from scipy import stats  # slow to import
 
     both = sorted(a.keys() & b.keys())

@@ -1,32 +1,37 @@
-"""Tables that compare rows of runs over seeds, and the statistics behind them."""
+"""Tables and pictures that compare rows of runs over seeds, and the statistics behind them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from affect_jax.metrics.spread import CONFIDENCE, Difference, Spread, paired_difference
-from affect_jax.report.figures import comparison as figures
 from affect_jax.report.figures import style
-from affect_jax.runtime import REPORT_FOLDER, write_atomically
+from affect_jax.runtime import write_atomically
 from affect_jax.runtime.tables import Table, fixed, label, number, page, write_csv
 
-Runs = Mapping[str, Mapping[int, Mapping[str, float]]]  # row -> seed -> metric -> value
-Curves = Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]]
-_FIGURES = ("rows.png", "differences.png", "curves.png")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = "report"
+
+Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
 
 
 class Grid(NamedTuple):
-    """Rows of a sweep in the layout of a paper's table.
+    """Rows of a sweep laid out as a paper's table.
 
     Attributes:
       column: the metric.
       corner: what lines and columns are.
       across: heads of the columns.
       lines: head of a line -> its rows, one a column.
-      figures: row -> seed -> value.
+      figures: row -> seed -> figure.
     """
 
     column: str
@@ -37,21 +42,21 @@ class Grid(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The content of a comparison of rows.
+    """Everything a table of rows shows.
 
     Attributes:
       columns: metric names.
-      values: row -> column -> seed -> value, rows in the order of the table.
+      values: row -> column -> seed -> figure, rows in the order of the table.
       spreads: row -> column -> `Spread`.
       differences: row -> column -> `Difference` from the reference; empty without one.
       contrasts: "row a - row b" -> column -> `Difference`.
       reference: the row that others are compared with, or "".
       paper: row -> column -> published number.
-      best: test metrics of the first row, where rows are ranked by validation; else empty.
+      best: test figures of the first row, where rows are ranked by validation; else empty.
       title, notes: above and below the table.
       problems: lines on runs that are not in it.
       grid: another table, of some rows, or None.
-      curves: metric -> row -> seed -> step -> validation value.
+      curves: metric -> row -> seed -> step -> validation figure.
     """
 
     columns: tuple[str, ...]
@@ -66,7 +71,7 @@ class Comparison(NamedTuple):
     notes: str
     problems: tuple[str, ...]
     grid: Grid | None
-    curves: Curves
+    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]]
 
 
 def compare(
@@ -82,15 +87,15 @@ def compare(
     notes: str = "",
     problems: Sequence[str] = (),
     grid: Mapping[str, Any] | None = None,
-    curves: Curves | None = None,
+    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]] | None = None,
 ) -> Comparison:
-    """Compute means, spreads and paired differences of rows.
+    """Means, spreads and paired differences of rows.
 
     Args:
-      runs: finished runs.
+      runs: row -> seed -> metric -> figure, of finished runs.
       columns: metrics to show.
       reference: row from which differences are taken.
-      contrasts: pairs of rows whose difference, first - second, is also shown.
+      contrasts: pairs of rows whose difference, first - second, is shown beside those.
       paper: row -> metric -> published number.
       rank_by: sort rows by the mean of this metric, rows without it last. Test metrics are then
         shown for the first row only.
@@ -98,35 +103,43 @@ def compare(
       title, notes, problems, curves: see `Comparison`.
       grid: `column`, `corner`, `across` and `lines` of a `Grid`.
     """
-    columns, order = tuple(columns), list(runs)
+    columns = tuple(columns)
+    order = list(runs)
     best: dict[str, Spread] = {}
     if rank_by:
         sign = 1.0 if rank_mode == "min" else -1.0
 
         def rank(row: str) -> tuple[bool, float]:
-            mean = _spread_of(runs[row], rank_by).mean
+            mean = Spread.of(list(_of_seeds(runs[row], rank_by).values())).mean
             return math.isnan(mean), sign * mean
 
         order = sorted(order, key=rank)
-        columns = columns if rank_by in columns else (rank_by, *columns)
+        if rank_by not in columns:
+            columns = (rank_by, *columns)
         if order and not rank(order[0])[0]:
             tested = [c for c in columns if not c.startswith("validation/")]
             tested = tested or [c.removeprefix("validation/") for c in columns]
-            best = {c: _spread_of(runs[order[0]], c) for c in tested}
+            best = {c: Spread.of(list(_of_seeds(runs[order[0]], c).values())) for c in tested}
         columns = tuple(c for c in columns if c.startswith("validation/"))
     values = {row: {c: _of_seeds(runs[row], c) for c in columns} for row in order}
-
-    def difference(a: str, b: str) -> dict[str, Difference]:
-        return {c: paired_difference(values[a][c], values[b][c]) for c in columns}
-
+    differences = {}
+    if reference:
+        differences = {
+            row: {c: paired_difference(values[row][c], values[reference][c]) for c in columns}
+            for row in order
+            if row != reference
+        }
     return Comparison(
         columns=columns,
         values=values,
-        spreads={row: {c: _spread_of(runs[row], c) for c in columns} for row in order},
-        differences={
-            row: difference(row, reference) for row in order if reference and row != reference
+        spreads={
+            r: {c: Spread.of(list(v.values())) for c, v in cs.items()} for r, cs in values.items()
         },
-        contrasts={f"{a} - {b}": difference(a, b) for a, b in contrasts},
+        differences=differences,
+        contrasts={
+            f"{a} - {b}": {c: paired_difference(values[a][c], values[b][c]) for c in columns}
+            for a, b in contrasts
+        },
         reference=reference,
         paper=paper or {},
         best=best,
@@ -146,10 +159,6 @@ def compare(
 
 def _of_seeds(by_seed: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
     return {s: float(f[name]) for s, f in by_seed.items() if f.get(name) is not None}
-
-
-def _spread_of(by_seed: Mapping[int, Mapping[str, float]], name: str) -> Spread:
-    return Spread.of(list(_of_seeds(by_seed, name).values()))
 
 
 def _spread(column: str, spread: Spread) -> str:
@@ -173,7 +182,7 @@ def _tables(compared: Comparison) -> list[Table]:
     with_paper = {col for col in c.columns if any(col in p for p in c.paper.values())}
     head = ["", "runs"]
     for column in c.columns:
-        head += [label(column), "paper"] if column in with_paper else [label(column)]
+        head += [label(column)] + (["paper"] if column in with_paper else [])
     body = []
     for row, by_column in c.spreads.items():
         runs = max((s.n for s in by_column.values()), default=0)
@@ -208,7 +217,7 @@ def _tables(compared: Comparison) -> list[Table]:
 
 
 def _grid(compared: Comparison, grid: Grid) -> Table:
-    """Return the means of some rows, with the paper's numbers in brackets."""
+    """Means of some rows, with the paper's numbers in brackets."""
 
     def cell(row: str) -> str:
         values = grid.figures[row]
@@ -222,26 +231,42 @@ def _grid(compared: Comparison, grid: Grid) -> Table:
 
 
 def text(compared: Comparison) -> str:
-    """Return the tables in fixed width, for a terminal."""
+    """The tables in fixed width, for a terminal."""
     parts = [compared.title] if compared.title else []
     parts += [f"{heading}\n\n{fixed(head, body)}" for heading, head, body in _tables(compared)]
     return "\n\n".join([*parts, *compared.problems])
 
 
-def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> None:
-    """Write `table.md`, `table.csv` and, with `pictures`, the figures that can be drawn.
+def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list[Path]:
+    """Writes `table.md`, `table.csv` and, with `pictures`, `rows.png`, `differences.png` and
+    `curves.png`, as far as there is something to draw.
 
-    These are `rows.png`, `differences.png` and `curves.png`.
+    Returns:
+      The files.
     """
-    folder = Path(workdir) / REPORT_FOLDER
+    folder = Path(workdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    written = []
     if pictures:
-        _draw(compared, folder)
-    drawn = [name for name in _FIGURES if (folder / name).exists()]
+        for name, draw, there in (
+            (
+                "rows.png",
+                rows_figure,
+                any(s.n for r in compared.spreads.values() for s in r.values()),
+            ),
+            ("differences.png", differences_figure, _has_intervals(compared)),
+            ("curves.png", curves_figure, bool(compared.curves)),
+        ):
+            (folder / name).unlink(missing_ok=True)
+            if there:
+                write_atomically(folder / name, style.png(draw(compared)))
+    there = [n for n in ("rows.png", "differences.png", "curves.png") if (folder / n).exists()]
+    written += [folder / name for name in there]
+    table = folder / "table.md"
     title = compared.title or "Comparison"
     title += f"\n\n{compared.notes}" if compared.notes else ""
-    content = page(title, _tables(compared), compared.problems, drawn)
-    write_atomically(folder / "table.md", content.encode())
+    content = page(title, _tables(compared), compared.problems, there)
+    write_atomically(table, content.encode())
     lines = []
     for row, by_column in compared.spreads.items():
         for column, spread in by_column.items():
@@ -253,29 +278,115 @@ def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> None
     for row, by_column in compared.contrasts.items():
         for column, difference in by_column.items():
             lines.append({"row": row, "column": column, **_columns_of(difference)})
-    write_csv(folder / "table.csv", lines)
-
-
-def _draw(compared: Comparison, folder: Path) -> None:
-    c = compared
-    for name in _FIGURES:
-        (folder / name).unlink(missing_ok=True)
-    drawn = {}
-    if any(s.n for r in c.spreads.values() for s in r.values()):
-        drawn["rows.png"] = figures.rows(c.values, c.columns, c.paper, c.reference)
-    if any(d.n > 1 for r in c.differences.values() for d in r.values()):
-        drawn["differences.png"] = figures.differences(c.differences, c.columns, c.reference)
-    if c.curves:
-        drawn["curves.png"] = figures.curves(c.curves)
-    for name, figure in drawn.items():
-        write_atomically(folder / name, style.png(figure))
+    return [*written, table, write_csv(folder / "table.csv", lines)]
 
 
 def _columns_of(difference: Difference) -> dict[str, float]:
-    names = {"mean": "difference", "low": "low", "high": "high", "n": "pairs"}
-    return {names[key]: value for key, value in difference._asdict().items()}
+    return {
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "pairs": difference.n,
+    }
 
 
 def write_cells(workdir: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Write `cells.csv`, one line a run."""
-    return write_csv(Path(workdir) / REPORT_FOLDER / "cells.csv", lines)
+    """Writes `cells.csv`, one line a run."""
+    return write_csv(Path(workdir) / FOLDER / "cells.csv", lines)
+
+
+def _has_intervals(compared: Comparison) -> bool:
+    return any(d.n > 1 for r in compared.differences.values() for d in r.values())
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    across = min(columns, 3)
+    down = math.ceil(columns / across)
+    figure = style.new_figure(2.2 + 2.6 * across, down * (0.9 + 0.26 * rows))
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    axes = list(grid.ravel())
+    for unused in axes[columns:]:
+        unused.set_visible(False)
+    return figure, axes[:columns]
+
+
+def _name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_yticks(range(len(names)), names)
+        ax.tick_params(axis="y", length=0)
+        ax.margins(x=0.12)
+        style.grid(ax, "x")
+
+
+def rows_figure(compared: Comparison) -> Figure:
+    """Every run as a dot, the mean of its row as a bar, the paper's number as an open diamond."""
+    names = list(compared.values)
+    columns = [c for c in compared.columns if any(compared.spreads[r][c].n for r in names)]
+    with style.styled():
+        figure, panels = _panels(len(names), len(columns))
+        for ax, column in zip(panels, columns, strict=True):
+            for y, row in enumerate(names):
+                values = list(compared.values[row][column].values())
+                colour = style.ORANGE if row == compared.reference else style.BLUE
+                ax.plot(values, [y] * len(values), "o", color=colour, markersize=4, alpha=0.6)
+                if values:
+                    ax.plot([np.mean(values)] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
+                published = compared.paper.get(row, {}).get(column)
+                if published is not None:
+                    ax.plot(
+                        published, y, "D", color=style.GREY, markerfacecolor="none", markersize=5
+                    )
+            ax.set_title(label(column))
+        _name_rows(panels, names)
+        marks = "dots: runs, bars: means"
+        marks += ", diamonds: the paper, on its own data" if compared.paper else ""
+        figure.supxlabel(marks, fontsize=8, color=style.GREY)
+    return figure
+
+
+def differences_figure(compared: Comparison) -> Figure:
+    """Paired differences from the reference with their intervals; grey where 0 is inside."""
+    names = list(compared.differences)
+    columns = [c for c in compared.columns if any(compared.differences[r][c].n > 1 for r in names)]
+    with style.styled():
+        figure, panels = _panels(len(names), len(columns))
+        for ax, column in zip(panels, columns, strict=True):
+            ax.axvline(0, color=style.INK, linewidth=0.8)
+            for y, row in enumerate(names):
+                difference = compared.differences[row][column]
+                if difference.n < 2:
+                    continue
+                colour = style.BLUE if difference.is_clear else style.GREY
+                ax.plot([difference.low, difference.high], [y, y], color=colour)
+                ax.plot(difference.mean, y, "o", color=colour, markersize=5)
+            ax.set_title(label(column))
+        _name_rows(panels, names)
+        figure.supxlabel(
+            f"difference from {compared.reference}, {CONFIDENCE:.0%} interval over seeds",
+            fontsize=8,
+            color=style.GREY,
+        )
+    return figure
+
+
+def curves_figure(compared: Comparison) -> Figure:
+    """Validation figures over training: a line for the mean of each row's runs."""
+    with style.styled():
+        figure = style.new_figure(2.0 + 3.6 * len(compared.curves), 3.4)
+        panels = figure.subplots(1, len(compared.curves), squeeze=False)[0]
+        for ax, (name, rows) in zip(panels, compared.curves.items(), strict=True):
+            for i, (row, by_seed) in enumerate(rows.items()):
+                steps = sorted(set.intersection(*(set(curve) for curve in by_seed.values())))
+                means = [np.mean([curve[step] for curve in by_seed.values()]) for step in steps]
+                # Ten colours, then the same dashed.
+                line = {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"}
+                ax.plot(steps, means, label=row, **line)
+            ax.set_title(f"validation {label(name)}")
+            ax.set_xlabel("step")
+            style.grid(ax, "y")
+        panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+    return figure

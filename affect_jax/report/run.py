@@ -12,7 +12,7 @@ from typing import Any
 from affect_jax.config import CONFIG_FILE
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.evaluation.about import ABOUT_FILE
+from affect_jax.evaluation.provenance import ABOUT_FILE
 from affect_jax.runtime import METRICS_FILE, NOT_METRICS, REPORT_FOLDER, read_metrics
 from affect_jax.runtime.tables import Results
 
@@ -36,7 +36,7 @@ class Run:
         final: the last test row.
         stored: the predictions.
         config: the run's configuration; empty if the workdir has none.
-        about: see `evaluation.about`; empty if not recorded.
+        about: see `provenance.write_about`; empty if not recorded.
     """
 
     rows: list[dict[str, Any]]

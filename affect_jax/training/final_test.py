@@ -11,7 +11,7 @@ import numpy as np
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
-from affect_jax.evaluation import about, predictions
+from affect_jax.evaluation import predictions, provenance
 from affect_jax.evaluation.evaluator import Evaluation, Evaluator
 from affect_jax.evaluation.results import counts, show
 from affect_jax.metrics import calibration
@@ -124,7 +124,7 @@ def _write(
     sources: Mapping[str, Source],
     batches: Any,
 ) -> None:
-    about.write_about(workdir, sources)
+    provenance.write_about(workdir, sources)
     predictions.write(
         workdir,
         evaluation.predictions,

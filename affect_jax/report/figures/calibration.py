@@ -54,7 +54,7 @@ def _diagram(axes: Axes, below: Axes, name: str, bins: CalibrationBins, ece: flo
     title = f"Calibration error (ECE) {ece:.3f}"
     axes.set_title(f"{name}\n{title}" if name else title)
     style.percent_axis(axes.yaxis)
-    axes.grid(True, axis="y")
+    style.grid(axes, "y")
     below.bar(centres, counts / total, width, color=style.GREY)
     below.axvline(mean_confidence, color=style.ORANGE, linewidth=1.2)
     below.axvline(mean_accuracy, color=style.BLUE, linewidth=1.2)

@@ -141,4 +141,4 @@ def _agreement(axes: Axes, true: np.ndarray, predicted: np.ndarray, name: str) -
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
     axes.set(xlabel=f"true {name.lower()}", ylabel=f"predicted {name.lower()}")
     axes.set(xticks=(-1, -0.5, 0, 0.5, 1), yticks=(-1, -0.5, 0, 0.5, 1))
-    axes.grid(True)
+    style.grid(axes)

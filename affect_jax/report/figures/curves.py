@@ -140,7 +140,7 @@ def _loss_panel(
         if everything.max() > high + 3 * margin:
             axes.set_ylim(low - margin, high + 2 * margin)
     axes.set_title(f"Loss of the stage “{stage.name}”" if named else "Loss")
-    axes.grid(True, axis="y")
+    style.grid(axes, "y")
 
 
 def _metric_panel(
@@ -162,7 +162,7 @@ def _metric_panel(
     if any(_series(rows, "test", name)[1].size for name, _ in shown):
         axes.plot([], [], "*", color=style.GREY, markersize=7, label="test")
     axes.set_title(title)
-    axes.grid(True, axis="y")
+    style.grid(axes, "y")
     axes.margins(y=0.15)
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(loc="best")
@@ -227,5 +227,5 @@ def landmark_error_curve(
         axes.set_title(f"Area up to {limit:.0%}: {area:.3f}, failures {failures:.1%}")
         style.percent_axis(axes.xaxis)
         style.percent_axis(axes.yaxis)
-        axes.grid(True)
+        style.grid(axes)
     return figure

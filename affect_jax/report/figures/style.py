@@ -113,6 +113,11 @@ def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axe
     return grid[:count]
 
 
+def grid(axes: Axes, axis: str = "both") -> None:
+    """Draw light grid lines behind the data."""
+    axes.grid(True, axis=axis)
+
+
 def percent_axis(axis: Any) -> None:
     """Label fractions in [0, 1] as percentages."""
     from matplotlib.ticker import PercentFormatter

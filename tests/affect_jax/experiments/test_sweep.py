@@ -25,7 +25,6 @@ from affect_jax.errors import UserError
 from affect_jax.experiments import runs, sweep
 from affect_jax.metrics import spread
 from affect_jax.report import comparison
-from affect_jax.report.figures import comparison as figures
 from affect_jax.training import loop
 from tests.affect_jax import fake_runs, tiny
 
@@ -116,7 +115,7 @@ def test_a_grid_and_curves_as_in_a_paper(fakes, tmp_path):
 def test_a_curve_is_the_mean_of_the_runs_over_steps():
     curves = {"accuracy": {"row": {0: {4: 0.2, 8: 0.4}, 1: {4: 0.4, 8: 0.8, 12: 0.9}}}}
     compared = comparison.compare({"row": {}}, ("accuracy",), curves=curves)
-    figure = figures.curves(compared.curves)
+    figure = comparison.curves_figure(compared)
     (line,) = figure.axes[0].lines
     np.testing.assert_allclose(line.get_xydata(), [[4, 0.3], [8, 0.6]])
 
