@@ -16,6 +16,8 @@ from affect_jax import runtime
 from affect_jax.errors import UserError, nearest
 from affect_jax.metrics.names import known_names
 from configs import base
+from data_pipelines import defaults
+from data_pipelines.schema import DataError
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"  # see `data_record`
@@ -34,11 +36,7 @@ _FREE = (
     "report.",
     "compilation_cache",
     "parallel.",
-    "data.num_workers",
-    "data.num_threads",
-    "data.prefetch",
-    "data.max_bad_fraction",
-    "data.accept_changed",
+    *defaults.FREE,
     "sweep.",
     "crossval.",
 )
@@ -160,7 +158,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       ConfigError: naming the key.
     """
-    positive = ("log_every", "checkpoint.every", "checkpoint.keep", "data.image_size")
+    try:
+        defaults.DataConfig.of(config.data)
+    except DataError as error:
+        raise ConfigError(f"config.{error}") from None
+    positive = ("log_every", "checkpoint.every", "checkpoint.keep")
     flat = flatten(config)
     for key in positive:
         if flat[key] < 1:

@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from affect_jax.config import ConfigError
+from data_pipelines.defaults import PLACES
 
 # Fields that act in some modes alone.
 _OF_MODES = {
@@ -19,12 +20,7 @@ _OF_MODES = {
     "crossval": ("crossval", "sweep"),
 }
 # Where the data are -> the source that reads them there.
-_SOURCES = {
-    "data.manifest": "manifest",
-    "data.folder": "folder",
-    "data.dataset": "tfds",
-    "data.data_dir": "tfds",
-}
+_SOURCES = {f"data.{field}": source for source, fields in PLACES.items() for field in fields}
 # Field -> another one that goes before it unless it has this value.
 _REPLACED = {
     "num_epochs": ("num_steps", None),

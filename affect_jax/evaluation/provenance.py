@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import affect_jax
-from affect_jax.runtime import write_atomically
+from affect_jax.runtime import REPORT_FOLDER, write_atomically
 from data_pipelines.schema import Source
 
 ABOUT_FILE = "about.json"
@@ -26,7 +26,7 @@ def write_about(workdir: pathlib.Path, sources: Mapping[str, Source]) -> None:
         "command": _command(),
         "splits": {name: _describe_split(source) for name, source in sources.items()},
     }
-    path = workdir / "report" / ABOUT_FILE
+    path = workdir / REPORT_FOLDER / ABOUT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
@@ -35,9 +35,8 @@ def _describe_split(source: Source) -> dict[str, Any]:
     """Return `images`, `persons` if they are known, and images per class if there are labels."""
     labels = np.asarray(source.labels)
     counts: dict[str, Any] = {"images": len(source)}
-    persons = getattr(source, "persons", None)
-    if persons is not None and getattr(source, "has_persons", True):
-        counts["persons"] = len(set(np.asarray(persons).astype(str).tolist()))
+    if source.has_persons:
+        counts["persons"] = len(set(source.persons))
     if (labels >= 0).any():
         found = np.bincount(labels[labels >= 0], minlength=len(source.class_names))
         counts["classes"] = dict(zip(source.class_names, found.tolist(), strict=True))

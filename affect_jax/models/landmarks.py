@@ -1,21 +1,16 @@
-"""From heatmaps to landmarks and back, and the crop window of the FAN detector.
+"""From heatmaps to landmarks and back.
 
-Three frames are in use. *Pixel* coordinates count pixel centres from 0, as in `batch["landmarks"]`
+Two frames are in use. *Pixel* coordinates count pixel centres from 0, as in `batch["landmarks"]`
 and in OpenCV. *Grid* coordinates measure the heatmap from its corner, so that the centre of its
 first cell is 0.5; `decode_heatmaps` gives these. A heatmap of h cells over a picture of H pixels
-has pixel = grid * H / h - 0.5. The third is the original photo that a window was cut from.
+has pixel = grid * H / h - 0.5.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-REFERENCE_SIZE = 200.0  # pixels of a face of scale 1, in the FAN detector
-CROP_SIZE = 256  # pixels of the detector's input
-BOX_TO_SCALE = 195.0
-LIFT = 0.12  # part of the box height by which the window is moved up
 _REACH = 3  # cells around the maximum that its centroid takes in
 _LEAST = 1e-3  # of the maximum; what is below counts as this
 
@@ -127,23 +122,3 @@ def render_heatmaps(
     profile = jnp.exp(-0.5 * distance**2)
     heatmaps = jnp.einsum("bkx,bky->byxk", profile[:, :, 0], profile[:, :, 1])
     return jnp.where(mask[:, None, None, :], heatmaps, 0.0), mask
-
-
-def crop_window(box: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
-    """The detector's window around a face box (x0, y0, x1, y1), in pixels of the photo.
-
-    Returns the window's centre [2], its scale (of a side of 200 pixels), and the upper left and
-    bottom right corners [2] as integers; the window may reach beyond the photo.
-    """
-    x0, y0, x1, y1 = np.asarray(box, np.float64)
-    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - LIFT * (y1 - y0)])
-    scale = float((x1 - x0 + y1 - y0) / BOX_TO_SCALE)
-    corners = window_to_photo(np.array([[1, 1], [CROP_SIZE] * 2]), centre, scale, CROP_SIZE)
-    return centre, scale, corners[0], corners[1]
-
-
-def window_to_photo(points: np.ndarray, centre: np.ndarray, scale: float, size: int) -> np.ndarray:
-    """Pixels of the photo, truncated to int32, of points [..., 2] in a window of `size` cells."""
-    side = np.float32(REFERENCE_SIZE * scale)
-    relative = np.asarray(points, np.float32) / np.float32(size) - np.float32(0.5)
-    return (relative * side + np.asarray(centre, np.float32)).astype(np.int32)

@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from affect_jax import config as config_lib
 from affect_jax import models, runtime
-from affect_jax.experiments import runs
+from affect_jax.experiments import planned_runs
 from affect_jax.metrics.names import known_names
 from affect_jax.models.poster import Poster
 from affect_jax.models.reliability import SETTINGS
@@ -291,7 +291,7 @@ def test_a_digest_does_not_depend_on_how_the_mode_is_written():
         config.checkpoint.best_metric = metric
         for mode in modes:
             config.checkpoint.best_mode = mode
-            digests.append(runs.digest(config))
+            digests.append(planned_runs.digest(config))
     assert digests[0] == digests[1] != digests[2] == digests[3]
 
 
