@@ -14,7 +14,7 @@ import ml_collections
 
 from affect_jax import runtime
 from affect_jax.errors import UserError, nearest
-from affect_jax.metrics import reliability
+from affect_jax.metrics.names import known_names
 from configs import base
 from data_pipelines import defaults
 from data_pipelines.schema import DataError
@@ -206,7 +206,7 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
     if higher is None:
         if mode in ("max", "min"):
             return mode
-        known = reliability.known_names()
+        known = known_names()
         if metric not in known:
             raise ConfigError(
                 f"config.checkpoint.best_metric = {metric!r} is not a metric; "

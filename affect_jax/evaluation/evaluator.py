@@ -16,8 +16,8 @@ from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax.evaluation import smoothing, validity
-from affect_jax.metrics import reliability
 from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.names import names_of
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.parallel import Mapper, all_gather_hosts
@@ -167,7 +167,7 @@ class Evaluator:
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
         system = self._system
-        names = reliability.names_of(self._new_metrics(has), system.num_classes, count)
+        names = names_of(self._new_metrics(has), system.num_classes, count)
         fields = system.supervised if has is None else system.supervised & frozenset(has)
         return names if fields else names - {"loss"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,14 +11,12 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
-from affect_jax.report import evaluations
+from affect_jax.evaluation import evaluation_folder
 from affect_jax.runtime.parallel import is_main_process
 from data_pipelines.schema import Source
 
 if TYPE_CHECKING:
     from affect_jax.evaluation.evaluator import Evaluation
-
-log = logging.getLogger(__name__)
 
 
 def show(evaluation: Evaluation, title: str) -> None:
@@ -43,8 +40,10 @@ def record(
     what: str,
     *,
     model: str | os.PathLike = "",
-) -> None:
+) -> pathlib.Path | None:
     """Shows an evaluation and adds it to `eval.jsonl` and `report/evaluations` of `workdir`.
+
+    Returns the folder of its predictions; None except on the main process.
 
     Args:
       config: with the data and the split that were evaluated.
@@ -57,11 +56,11 @@ def record(
       model: the model directory, if it was none of the run's own checkpoints.
     """
     if not is_main_process():
-        return
+        return None
     split, place = config.eval.split, data_lib.place_of(config.data)
     title = f"{split} split of {' '.join(place.values())}, {what}"
     show(result, f"{title}: {runtime.count_images(result.images, len(source))}")
-    folder = evaluations.write(
+    folder = evaluation_folder.write(
         workdir, config, step, result.predictions, source, class_names, model=model
     )
     about = {**place, "report": str(folder.relative_to(workdir))}
@@ -72,7 +71,7 @@ def record(
             if metrics is not None:
                 values = {"checkpoint": step, **counts(result, source), **metrics}
                 writer.write(step, f"{split}{suffix}", values, about=about)
-    log.info("predictions and confusion matrix: %s", folder)
+    return folder
 
 
 def counts(result: Evaluation, source: Source) -> dict[str, int]:

@@ -17,13 +17,13 @@ from affect_jax import data_record, runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation import predictions
+from affect_jax.evaluation.predictions import StoredPredictions
 from affect_jax.experiments import planned_runs, runs
 from affect_jax.experiments.planned_runs import DONE, Figures, PlannedRun
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.metrics.spread import Spread
-from affect_jax.report import comparison
 from affect_jax.report.figures import confusion as confusion_lib
 from affect_jax.report.figures import style
 from affect_jax.runtime import parallel, tables
@@ -35,9 +35,6 @@ from data_pipelines.sources.cache import DataCache
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
-_TINY = 1e-30  # a probability of 0 has no logarithm
-
-Stored = Mapping[str, np.ndarray]  # what `predictions.load` returns
 
 
 @dataclasses.dataclass
@@ -150,7 +147,7 @@ def _claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, unfinished:
     config_lib.claim_workdir(workdir, config)
 
 
-def pool(parts: list[Stored], min_count: int = 1) -> tuple[Figures, np.ndarray | None]:
+def pool(parts: list[StoredPredictions], min_count: int = 1) -> tuple[Figures, np.ndarray | None]:
     """Compute metrics over the stored predictions of several folds together.
 
     Args:
@@ -171,20 +168,14 @@ def pool(parts: list[Stored], min_count: int = 1) -> tuple[Figures, np.ndarray |
     regression, landmarks = RegressionStatistics(), LandmarkStatistics()
     stored = set.intersection(*map(set, parts))
     for part in parts:
-        if "probabilities" in stored:
-            classes.update(_logits(part), part["expression"])
+        if "logits" in stored:
+            classes.update(part["logits"], part["expression"])
         if "valence_arousal_predicted" in stored:
             regression.update(part["valence_arousal_predicted"], part["valence_arousal"])
         if stored.issuperset(landmarks.FIGURES):
-            errors = {n: predictions.landmark_errors_of(part, n) for n in landmarks.FIGURES}
-            landmarks.add(errors)
+            landmarks.add({name: part[name] for name in landmarks.FIGURES})
     figures = {**classes.compute(), **regression.compute(), **landmarks.compute()}
-    return figures, classes.confusion if "probabilities" in stored else None
-
-
-def _logits(part: Stored) -> np.ndarray:
-    """Return stored class predictions as log-probabilities, float64 [n, N]."""
-    return np.log(np.maximum(part["probabilities"].astype(np.float64), _TINY))
+    return figures, classes.confusion if "logits" in stored else None
 
 
 def write_report(
@@ -193,12 +184,14 @@ def write_report(
     """Write `workdir/report` from the folds that are finished."""
     outcomes = {fold: planned_runs.outcome(run) for fold, run in planned.items()}
     result = Result({f: o.figures for f, o in outcomes.items() if o.status == DONE}, {}, None)
-    parts = {f: predictions.load(planned[f].workdir / comparison.FOLDER) for f in result.figures}
+    parts = {
+        f: predictions.load(planned[f].workdir / runtime.REPORT_FOLDER) for f in result.figures
+    }
     if parts:
         result.pooled, result.confusion = pool(list(parts.values()), config.eval.min_count)
     if not parallel.is_main_process():
         return result
-    folder = workdir / comparison.FOLDER
+    folder = workdir / runtime.REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     problems = planned_runs.problems(outcomes.values(), outcomes.values(), "folds")
     if parts:
@@ -219,7 +212,7 @@ def write_report(
         title = f"{len(parts)} of {len(planned)} folds, no person in two, {images}"
         print(f"\n{title}\n\n{tables.fixed(head, body)}\n", flush=True)
         body[-1][0] = "**pooled**"  # in bold
-        pictures = _write_pooled(result, parts, folder, config.eval.min_count)
+        pictures = _write_pooled(result, parts, folder)
         page = tables.page(title, [("Test persons of each fold", head, body)], problems, pictures)
         runtime.write_atomically(folder / "table.md", page.encode())
     for problem in problems:
@@ -229,7 +222,7 @@ def write_report(
 
 
 def _count_images(
-    planned: Mapping[int, PlannedRun], parts: Mapping[int, Stored]
+    planned: Mapping[int, PlannedRun], parts: Mapping[int, StoredPredictions]
 ) -> tuple[int, int]:
     """Return how many test images of the finished folds could be read, and how many there are."""
     read = {fold: len(part["index"]) for fold, part in parts.items()}
@@ -256,36 +249,28 @@ def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
 
 
 def _write_pooled(
-    result: Result, parts: Mapping[int, Stored], folder: pathlib.Path, min_count: int
+    result: Result, parts: Mapping[int, StoredPredictions], folder: pathlib.Path
 ) -> list[str]:
     """Write pooled predictions and confusion matrix; return the names of the pictures."""
     lines = [line for fold, part in parts.items() for line in _prediction_lines(fold, part)]
     tables.write_csv(folder / "predictions.csv", lines)
     if result.confusion is None or not result.confusion.any():
         return []
-    together = {
-        name: np.concatenate([part[name] for part in parts.values()])
-        for name in ("expression", "probabilities")
-    }
-    together["class_names"] = next(iter(parts.values()))["class_names"]
-    names = together["class_names"].tolist()
+    names = next(iter(parts.values()))["class_names"].tolist()
     counts = zip(names, result.confusion.tolist(), strict=True)
     rows = [{"true": name, **dict(zip(names, row, strict=True))} for name, row in counts]
     tables.write_csv(folder / "confusion.csv", rows)
-    figure = confusion_lib.stored_confusion_matrix(together, min_count)
+    figure = confusion_lib.confusion_matrices([("", result.confusion, result.pooled)], names)
     runtime.write_atomically(folder / "confusion_matrix.png", style.png(figure))
     return ["confusion_matrix.png"]
 
 
-def _prediction_lines(fold: int, part: Stored) -> Iterable[dict[str, Any]]:
+def _prediction_lines(fold: int, part: StoredPredictions) -> Iterable[dict[str, Any]]:
     """Yield the lines of `predictions.csv` of one fold."""
     columns: dict[str, np.ndarray] = {"source": part["source"]}
     if "probabilities" in part:
-        names = np.array([*part["class_names"].tolist(), ""])  # -1 is the empty one
-        known = np.isfinite(part["probabilities"]).all(axis=1)
-        columns["expression"] = names[part["expression"]]
-        guess = np.where(known, part["probabilities"].argmax(axis=1), -1)
-        columns["expression_predicted"] = names[guess]
+        true, predicted = predictions.class_columns(part)
+        columns |= {"expression": np.array(true), "expression_predicted": np.array(predicted)}
     if "valence_arousal_predicted" in part:
         for d, name in enumerate(("valence", "arousal")):
             columns[name] = part["valence_arousal"][:, d]
@@ -304,7 +289,7 @@ def _write_folds(planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> No
                 {"fold": fold, "split": split, "person": person, "pictures": int(n)}
                 for person, n in zip(people.tolist(), counts, strict=True)
             ]
-    tables.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
+    tables.write_csv(workdir / runtime.REPORT_FOLDER / "folds.csv", lines)
 
 
 def _write_final(result: Result, planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> None:

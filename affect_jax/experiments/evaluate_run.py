@@ -8,7 +8,7 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import data_record, systems
+from affect_jax import data_record, report, systems
 from affect_jax.config import ConfigError
 from affect_jax.evaluation.evaluator import Evaluation, Evaluator, check_classes, tracks_to_smooth
 from affect_jax.evaluation.results import record
@@ -89,7 +89,9 @@ def measure(
     tracks = tracks_to_smooth(config, source)
     with data_lib.eval_batches(config, source) as batches:
         result = evaluator.run(loaded.state, batches, keep_predictions=True, tracks=tracks)
-    record(config, workdir, result, source, loaded.class_names, loaded.step, what, model=model)
+    names, step = loaded.class_names, loaded.step
+    folder = record(config, workdir, result, source, names, step, what, model=model)
+    report.draw_evaluation(folder, config.eval.min_count)
     return result
 
 

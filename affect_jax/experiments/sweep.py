@@ -183,7 +183,7 @@ def _run(sweep: Sweep, config: ml_collections.ConfigDict, workdir: str | pathlib
     compared = report()
     if parallel.is_main_process():
         print(f"\n{compared.text()}\n", flush=True)
-        log.info("report: %s", workdir / comparison.FOLDER)
+        log.info("report: %s", workdir / runtime.REPORT_FOLDER)
     return failed
 
 
@@ -273,7 +273,7 @@ def write_report(
                 if name.startswith("validation/") or not sweep.rank_by:
                     line[name] = value
             lines.append(line)
-        tables.write_csv(workdir / comparison.FOLDER / "cells.csv", lines)
+        tables.write_csv(workdir / runtime.REPORT_FOLDER / "cells.csv", lines)
     return compared
 
 

@@ -16,7 +16,7 @@ from affect_jax import config as config_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.evaluation.evaluator import FLIPPED, SMOOTHED
-from affect_jax.metrics import reliability
+from affect_jax.metrics.names import known_names
 from affect_jax.report.comparison import Layout
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
@@ -107,7 +107,7 @@ def _check_grid(grid: Mapping[str, Any]) -> tuple[str, list[str]]:
 @functools.cache
 def _known_metrics() -> frozenset[str]:
     """Return the names of all columns that a run can have, except recalls of classes."""
-    known = {split: reliability.known_names(_AVERAGED.get(split)) for split in _SPLITS}
+    known = {split: known_names(_AVERAGED.get(split)) for split in _SPLITS}
     known |= {split: frozenset({"accuracy", "nll", "ece", "confidence"}) for split in _CALIBRATED}
     known["test_temperature"] |= {"temperature"}
     return frozenset(f"{split}/{n}".lstrip("/") for split, names in known.items() for n in names)

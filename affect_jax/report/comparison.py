@@ -11,10 +11,9 @@ from typing import Any
 from affect_jax.metrics.spread import CONFIDENCE, Difference, Spread, paired_difference
 from affect_jax.report.figures import comparison as figures_lib
 from affect_jax.report.figures import style
-from affect_jax.runtime import write_atomically
+from affect_jax.runtime import REPORT_FOLDER, write_atomically
 from affect_jax.runtime.tables import Table, fixed, label, number, page, write_csv
 
-FOLDER = "report"
 _PICTURES = ("rows.png", "differences.png", "curves.png")
 
 
@@ -155,7 +154,7 @@ class Comparison:
 
     def write(self, workdir: Path, *, pictures: bool = True) -> None:
         """Write `table.md`, `table.csv` and, with `pictures`, what there is to draw."""
-        folder = workdir / FOLDER
+        folder = workdir / REPORT_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in zip(_PICTURES, self._figures() if pictures else (), strict=False):
             (folder / name).unlink(missing_ok=True)

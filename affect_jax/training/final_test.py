@@ -11,6 +11,7 @@ import numpy as np
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
+from affect_jax.evaluation import predictions, provenance
 from affect_jax.evaluation.evaluator import Evaluation, Evaluator
 from affect_jax.evaluation.results import counts, show
 from affect_jax.metrics import calibration
@@ -126,16 +127,13 @@ def _write(
     sources: Mapping[str, Source],
     batches: Any,
 ) -> None:
-    from affect_jax import report
-
-    report.write_about(workdir, sources)
-    report.write_report(
+    provenance.write_about(workdir, sources)
+    predictions.write(
         workdir,
         evaluation.predictions,
         sources["test"],
         batches=batches,
         face_count=config.report.faces,
-        draw=False,
     )
 
 
@@ -146,11 +144,11 @@ def _title(images: str, step: int) -> str:
 def _has_report(workdir: pathlib.Path) -> bool:
     from affect_jax import report
 
-    return (workdir / report.FOLDER / report.RESULTS_FILE).exists()
+    return (workdir / runtime.REPORT_FOLDER / report.RESULTS_FILE).exists()
 
 
 def _draw_report(workdir: pathlib.Path) -> None:
     from affect_jax import report
 
     report.render(workdir)
-    log.info("report: %s", workdir / report.FOLDER)
+    log.info("report: %s", workdir / runtime.REPORT_FOLDER)

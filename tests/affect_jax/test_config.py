@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from affect_jax import config as config_lib
 from affect_jax import models, runtime
 from affect_jax.experiments import planned_runs
-from affect_jax.metrics.reliability import known_names
+from affect_jax.metrics.names import known_names
 from affect_jax.models.poster import Poster
 from affect_jax.models.reliability import SETTINGS
 from configs import arbex_official_rafdb, arbex_rafdb, arbex_synthetic, base, poster_v2_rafdb

@@ -75,7 +75,7 @@ def test_they_count_as_wrong_and_are_named(caplog):
     assert metrics["invalid_predictions"] == 2
     assert metrics["accuracy"] == 0.5  # NaN and infinity are right for no class
     assert (
-        "2 predictions are no numbers; they count as wrong: set.csv:11, set.csv:12" in caplog.text
+        "2 predictions are not finite; they count as wrong: set.csv:11, set.csv:12" in caplog.text
     )
     whole = evaluator({"logits": np.nan_to_num(LOGITS)})
     assert "invalid_predictions" not in whole.run({}, OneBatch()).metrics
@@ -130,9 +130,9 @@ def test_pictures_of_an_analysis_leave_them_out(caplog):
         source=lambda split: OneBatch(),
         batches=lambda source: contextlib.nullcontext([batch | {"image": pictures}]),
     )
-    found = model_runner.run_over(looked_at, lambda images: {"logits": LOGITS}, "test")
+    found, _ = model_runner.run_over(looked_at, lambda images: {"logits": LOGITS}, "test")
     assert found["expression"].tolist() == [0, -1, -1, 1, 2]
-    assert "2 of 5 predictions are no numbers and left out, the first that of set.csv:1" in (
+    assert "2 of 5 predictions are not finite and left out; the first belongs to set.csv:1" in (
         caplog.text
     )
 

@@ -9,9 +9,9 @@ import pytest
 
 import affect_jax
 from affect_jax import config as config_lib
-from affect_jax import export, report, runtime
+from affect_jax import export, runtime
 from affect_jax.errors import UserError
-from affect_jax.evaluation import evaluator
+from affect_jax.evaluation import evaluator, predictions
 from affect_jax.experiments import evaluate_run
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
@@ -142,7 +142,7 @@ def test_a_finished_run_that_lost_its_report_has_it_again(finished, tmp_path, mo
     assert (tmp_path / "report/predictions.csv").read_bytes() == before
     # The last row comes after the predictions.
     shutil.rmtree(tmp_path / "report")
-    monkeypatch.setattr(report, "write_report", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(predictions, "write", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loop.train_and_evaluate(config, tmp_path)
     assert not [r for r in runtime.read_metrics(tmp_path) if r.get("final")]
