@@ -31,19 +31,7 @@ def get_config() -> ConfigDict:
     config.eval_every = 550
     config.checkpoint.every = 550
 
-    config.model = ConfigDict(
-        dict(
-            name="arbex",
-            reduction=128,
-            hidden=(64, 64),
-            dropout=0.5,
-            reliability=base.reliability(),
-            backbone=base.poster(),
-            dtype="float32",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
-    )
+    config.model = base.model("arbex", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.loss.label_smoothing = 0.11
     config.optimizer.learning_rate = 3e-4
     config.optimizer.schedule = "exponential"

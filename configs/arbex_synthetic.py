@@ -22,32 +22,7 @@ def get_config() -> ConfigDict:
     config.log_every = 50
     config.eval_every = 200
 
-    config.model = ConfigDict(
-        dict(
-            name="arbex_tiny",
-            reduction=64,
-            hidden=(64,),
-            dropout=0.2,
-            reliability=base.reliability(),
-            backbone=base.poster(
-                input_size=32,
-                image_width=16,
-                image_stages=(1, 1, 1),
-                landmark_width=16,
-                landmark_stages=(0, 0, 0),
-                dims=(32, 64, 128),
-                windows=(8, 4, 2),
-                embedding=128,
-                vit_heads=4,
-                layer_scale=0.1,
-                drop_path=0.0,
-                positions="waves",
-            ),
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
-    )
+    config.model = base.model("arbex_tiny", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     config.loss.label_smoothing = 0.11
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"

@@ -6,8 +6,10 @@ This file is no experiment of its own. Override any value on the command line as
 
 from typing import Any
 
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from affect_jax import models
 
 
 def get_config() -> ConfigDict:
@@ -24,27 +26,8 @@ def get_config() -> ConfigDict:
     config.init_from = ""
     config.init_allow = ()  # names (prefixes) that init_from may leave out or not use
 
-    config.system = "emofan"  # which objective: see affect_jax/systems
-    # The constructor arguments of the model `name`, and how it is fed and trained.
-    config.model = ConfigDict(
-        dict(
-            name="emofan",  # see affect_jax.models.names()
-            width=256,  # features of the face-alignment trunk
-            depth=4,  # levels of an hourglass
-            stacks=2,  # hourglasses
-            emotion_blocks=4,  # ConvBlock + pooling pairs of the emotion branch
-            attention=True,  # multiply features by the summed heatmaps
-            decode="quarter",  # landmarks off heatmaps: quarter, parabola, centroid
-            se=False,  # squeeze and excitation on the pooled features
-            # Reliability balancing: None (off), True (the defaults of `reliability` below), or
-            # settings as dict(anchors=4), the rest as there. Its losses: loss.reliability.
-            reliability=placeholder(object),
-            train_trunk=True,  # False: the landmark trunk stays as it is, statistics too
-            dtype="float32",  # compute type; parameters, statistics and losses are float32
-            mean=(0.0, 0.0, 0.0),  # taken from RGB in [0, 1]
-            std=(1.0, 1.0, 1.0),
-        )
-    )
+    config.system = "emofan"  # arbex, classifier, emofan, fan, vit_se: see affect_jax/systems
+    config.model = model("emofan")
 
     config.landmark_stage = ConfigDict(
         dict(
@@ -65,7 +48,7 @@ def get_config() -> ConfigDict:
             heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
             distillation_weight=0.0,  # share of KL(teacher || student) in the categories; 0: off
             teacher="",  # model directory or workdir of the teacher
-            # Of a model with model.reliability; see affect_jax/losses/reliability.py.
+            # Of a model with model.reliability.enabled; see affect_jax/losses/reliability.py.
             reliability=dict(
                 variant="bounded",  # bounded, paper, official
                 lambda_anchor=0.1,  # weight of the anchor loss beside the cross-entropy
@@ -250,51 +233,29 @@ def get_config() -> ConfigDict:
     return config
 
 
-def reliability(**changes: Any) -> FieldReference:
-    """A `model.reliability` with every setting, for configs that are about them.
+def model(name: str, **changes: Any) -> ConfigDict:
+    """Return the section `model`: every field of a model that a config can set.
 
-    Each is a field of its own, `--config.model.reliability.anchors=4`. As a whole it can be None
-    (off), True or a dict of settings; these begin from the defaults here, not from `changes`.
+    Its fields are the constructor arguments of the model, described in its class and with its
+    defaults; `--config.model.name=X` replaces them by those of X. In addition there are
+
+      name: see `affect_jax.models.names()`
+      dtype: "float32" or "bfloat16", of the computation; parameters, statistics and losses are
+        float32
+      mean, std: taken from RGB in [0, 1], and divided by, before the model
+      train_trunk: of EmoFAN; False freezes the landmark trunk, statistics too
+      reliability: reliability balancing, off unless `enabled`; see
+        `affect_jax.models.reliability_settings`. Its losses are in `loss.reliability`.
+
+    Args:
+      name: of the model.
+      **changes: values that differ from the defaults.
     """
-    settings = ConfigDict(
-        dict(
-            normalise=True,  # standardise the embedding first
-            anchors=10,  # per class; 0: only the attentive correction
-            anchor_scale=1.0,  # standard deviation of their components at the start
-            delta=1.0,  # temperature of the distances
-            scope="example",  # attention within an embedding, or across the "batch"
-            tokens=8,  # pieces of an embedding that attend to each other; with "example"
-            heads=4,  # of the attention
-            attention_per_class=1,  # outputs of the attention; with "batch"
-            correction="weighted",  # weighted (= both), geometric, attentive, off, trust
-            ramp_steps=0,  # of "trust"; 0: all steps that train classes, if num_steps is set
-            temperature=1.0,  # of the primary logits
-            epsilon=1e-4,  # of the confidence weights
-            detach_confidence=False,  # no gradient through confidences
-        )
+    section = ConfigDict(
+        {"name": name, **models.section(name), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     )
-    settings.update(changes)
-    return FieldReference(settings, field_type=object)
-
-
-def poster(**changes: Any) -> dict[str, Any]:
-    """Every size of a POSTER++, those of the released networks but for `changes`."""
-    return (
-        dict(
-            input_size=112,  # what both networks see; a multiple of 16
-            image_width=64,
-            image_stages=(3, 4, 14),
-            landmark_width=64,
-            landmark_stages=(4, 6, 2),
-            dims=(64, 128, 256),  # of the cross-attention at 1/4, 1/8 and 1/16 of input_size
-            windows=(28, 14, 7),
-            heads=(2, 4, 8),
-            layer_scale=1e-5,  # where the factors of the cross-attention start
-            drop_path=0.25,  # stochastic depth of the third scale
-            embedding=768,
-            vit_depth=2,
-            vit_heads=8,
-            positions="normal",  # of the transformer's tokens at the start: normal, waves
-        )
-        | changes
-    )
+    if name == "emofan":
+        section.train_trunk = True
+    section.lock()
+    section.update(changes)
+    return section.unlock()

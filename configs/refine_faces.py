@@ -23,16 +23,7 @@ def get_config() -> ConfigDict:
     config.log_every = 50
     config.eval_every = 125
 
-    config.model = ConfigDict(
-        dict(
-            name="resnet18",
-            regression=False,
-            width=16,
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
-    )
+    config.model = base.model("resnet18", width=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     config.loss.label_smoothing = 0.1
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"

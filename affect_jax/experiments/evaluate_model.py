@@ -21,10 +21,10 @@ from affect_jax.evaluation import evaluator as evaluator_lib
 from affect_jax.evaluation.evaluator import Evaluation, Evaluator
 from affect_jax.evaluation.results import record
 from affect_jax.experiments import evaluate_run
+from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
-from affect_jax.systems.base import System
-from affect_jax.systems.objective import landmarks_of
+from affect_jax.systems.base import Labels, System
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.schema import NUM_LANDMARKS
 
@@ -47,7 +47,7 @@ class _Given(System):
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
         if "landmarks" in self.has:
-            kept["landmarks"] = landmarks_of(outputs, self.config, image_size)
+            kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept
 
 
@@ -103,7 +103,7 @@ def evaluate_model(
         _check_classes(loaded, source, path)
     mapper = Mapper(config.parallel.mapping)
     blueprint, params, stats = take_apart(loaded.model)
-    system = _Given(config, loaded.class_names, has, ())
+    system = _Given(config, Labels(has, loaded.class_names))
     evaluator = Evaluator(
         system, mapper, blueprint, flip=config.eval.flip, min_count=config.eval.min_count
     )
@@ -147,10 +147,13 @@ def _with_model(
     seen = loaded.preprocessing
     # The evaluation divides by 255 before it takes the mean away.
     factor = seen.scale / 255
+    arguments = dict(loaded.arguments)
+    if "reliability" in arguments:
+        arguments["reliability"] = to_section(arguments["reliability"])
     made.model = ml_collections.ConfigDict(
         {
             "name": loaded.name,
-            **loaded.arguments,
+            **arguments,
             "mean": tuple(factor * m for m in seen.mean),
             "std": tuple(factor * s for s in seen.std),
         }

@@ -215,10 +215,8 @@ def apply_changes(
                 section = isinstance(value, Mapping)
                 if section:
                     value = ml_collections.ConfigDict(dict(value))
-                # A section replaces what was there, a part of a model may be True, for its
-                # defaults, and None says nothing about a type.
-                part = sections == ["model"] and isinstance(value, bool)
-                if name in place and (section or part or place[name] is None):
+                # A section replaces what was there, and None says nothing about a type.
+                if name in place and (section or place[name] is None):
                     del place[name]
                 place[name] = value
         except TypeError as error:

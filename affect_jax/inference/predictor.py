@@ -17,7 +17,7 @@ from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import Picture
 from affect_jax.models.landmarks import decode_heatmaps
-from affect_jax.models.reliability import BatchAttention
+from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.runtime import forks
 from affect_jax.weights import model_dir
 from data_pipelines.images.decode import MAX_PIXELS

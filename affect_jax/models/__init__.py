@@ -6,7 +6,16 @@ a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B
 """
 
 from affect_jax.models import arbex, emofan, fan, ir50, mobilefacenet, poster, resnet, vit
-from affect_jax.models.registry import create, default, entry, head_of, names, register, takes
+from affect_jax.models.registry import (
+    create,
+    default,
+    entry,
+    head_of,
+    names,
+    register,
+    section,
+    takes,
+)
 
 __all__ = [
     "arbex",
@@ -22,6 +31,7 @@ __all__ = [
     "poster",
     "register",
     "resnet",
+    "section",
     "takes",
     "vit",
 ]

@@ -79,7 +79,7 @@ class EmoFAN(nnx.Module):
         pool: str = "max",
         decode: str = "quarter",
         se: bool = False,
-        reliability: Mapping[str, Any] | bool | None = None,
+        reliability: Mapping[str, Any] | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,

@@ -227,7 +227,7 @@ class Poster(nnx.Module):
         vit_depth: int = 2,
         vit_heads: int = 8,
         positions: str = "normal",
-        reliability: Mapping[str, Any] | bool | None = None,
+        reliability: Mapping[str, Any] | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,
@@ -246,8 +246,7 @@ class Poster(nnx.Module):
         positions: how the embeddings of its tokens' places begin: "normal", small as in the
           released networks, which drown in features that are not trained yet, or "waves", sines
           and cosines of row and column added to that.
-        reliability: settings of a `Reliability` behind the logits, True for its defaults; None or
-          False: there is none.
+        reliability: settings of a `Reliability` behind the logits; None: no balancing.
 
         Raises:
           ValueError: for sizes that do not go together.

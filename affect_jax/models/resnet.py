@@ -99,7 +99,7 @@ class ResNet(nnx.Module):
         regression: bool = False,
         width: int = 64,
         se: bool = False,
-        reliability: Mapping[str, Any] | bool | None = None,
+        reliability: Mapping[str, Any] | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,

@@ -208,7 +208,7 @@ class ViT(nnx.Module):
         drop_path: float = 0.0,
         attention: str = "auto",
         remat: bool = False,
-        reliability: Mapping[str, Any] | bool | None = None,
+        reliability: Mapping[str, Any] | None = None,
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         axis_name: str | None = None,

@@ -29,7 +29,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         "title": "ARBEx: ways of correction, synthetic faces with 20 % wrong labels",
         "seeds": (0, 1, 2),
         "rows": {
-            "bare": {"model.reliability": None},
+            "bare": {"model.reliability.enabled": False},
             "off": {correction: "off"},
             "geometric": {correction: "geometric"},
             "attentive": {correction: "attentive"},

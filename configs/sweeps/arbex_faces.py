@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
     """Rows: how pictures are drawn, with and without balancing."""
     plain, refine = {"data.sampling": "shuffle"}, {"data.sampling": "refine"}
-    bare = {"model.reliability": None}
+    bare = {"model.reliability.enabled": False}
     start = arbex_synthetic.get_config()
     return {
         "title": "Refinement sampling and reliability balancing on photos",

@@ -43,7 +43,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     rows, paper, contrasts = {}, {}, []
     for i, noise in enumerate(_NOISE):
         wrong = {"data.synthetic.symmetric_noise": noise / 100}
-        rows[f"n{noise} bare"] = wrong | {"model.reliability": None}
+        rows[f"n{noise} bare"] = wrong | {"model.reliability.enabled": False}
         for anchors, accuracy in _PAPER.items():
             name = f"n{noise} K{anchors}"
             rows[name] = wrong | {"model.reliability.anchors": anchors}

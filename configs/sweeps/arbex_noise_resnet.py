@@ -11,9 +11,8 @@ Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_no
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from configs import arbex_synthetic
+from configs import arbex_synthetic, base
 from configs.sweeps.arbex_anchors import NOTE
 
 COLUMNS = (
@@ -34,16 +33,7 @@ def get_config() -> ConfigDict:
     config = arbex_synthetic.get_config()
     config.num_steps = 500
     config.eval_every = 125
-    config.model = ConfigDict(
-        dict(
-            name="resnet18",
-            width=16,
-            reliability=placeholder(object),
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
-    )
+    config.model = base.model("resnet18", width=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     config.loss.label_smoothing = 0.0  # as in the paper's table
     config.optimizer.learning_rate = 2e-3
     config.data.augment = "emofan"
@@ -64,8 +54,8 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         "seeds": (0, 1, 2),
         "rows": {
             "none": {},
-            "K0": {"model.reliability": {"anchors": 0}},
-            "K10": {"model.reliability": {"anchors": 10}},
+            "K0": {"model.reliability.enabled": True, "model.reliability.anchors": 0},
+            "K10": {"model.reliability.enabled": True, "model.reliability.anchors": 10},
         },
         "columns": COLUMNS,
         "reference": "K0",

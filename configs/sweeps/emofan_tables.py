@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import fan_synthetic, quickstart
+from configs import base, fan_synthetic, quickstart
 
 _COLUMNS = ("accuracy", "valence_rmse", "valence_ccc", "arousal_rmse", "arousal_ccc")
 # Accuracy, valence RMSE and CCC, arousal RMSE and CCC, on AffectNet.
@@ -27,14 +27,6 @@ _PAPER = {
     "R+C+A+D": (0.62, 0.34, 0.72, 0.31, 0.64),
     "R+C+A+S": (0.60, 0.35, 0.72, 0.31, 0.64),
     "R+C+A+S+D": (0.62, 0.33, 0.73, 0.30, 0.65),
-}
-_RESNET = {
-    "name": "resnet18",
-    "regression": True,
-    "width": 16,
-    "dtype": "float32",
-    "mean": (0.0, 0.0, 0.0),
-    "std": (1.0, 1.0, 1.0),
 }
 
 
@@ -70,7 +62,10 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         {"loss.regression": "shake_shake"},
     )
     distilled = {"loss.teacher": "stage:teacher", "loss.distillation_weight": 0.5}
-    resnet = {"model": _RESNET, "init_from": ""}
+    resnet = {
+        "model": base.model("resnet18", regression=True, width=16).to_dict(),
+        "init_from": "",
+    }
     fan = fan_synthetic.get_config().model.to_dict() | {
         "width": config.model.width,
         "depth": config.model.depth,
