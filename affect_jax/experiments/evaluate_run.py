@@ -83,7 +83,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         config,
         class_names=loaded.class_names,
         has=frozenset(source.has) & loaded.system.known,
-        class_counts=loaded.system.class_counts,
+        class_counts=loaded.system.labels.class_counts,
     )
     evaluator = Evaluator(
         system,

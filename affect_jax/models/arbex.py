@@ -108,13 +108,7 @@ class ARBEx(nnx.Module):
             )
         make = Layers(rngs, dtype, param_dtype, axis_name)
         self.output_dtype = make.output_dtype
-        shared = {
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "axis_name": axis_name,
-            "rngs": rngs,
-        }
-        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, **shared)
+        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, **make.shared)
         features = self.backbone.transformer.cls_token.shape[-1]
         self.reduce = make.linear(features, reduction) if reduction else None
         features = reduction or features

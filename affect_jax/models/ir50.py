@@ -45,7 +45,7 @@ class Unit(nnx.Module):
 class IR50(nnx.Module):
     """The image network of POSTER++ and ARBEx: three stages, each at half the size of the last.
 
-    Stage i has `stage_sizes[i]` units of `width * 2**i` features. Pictures are first brought to
+    Stage i has `stage_sizes[i]` units of `width * 2**i` features. Images are first brought to
     `input_size` pixels, without interpolation.
     """
 
@@ -82,7 +82,7 @@ class IR50(nnx.Module):
             self.stages.append(units)
 
     def maps(self, images: jax.Array) -> list[jax.Array]:
-        """The output of every stage for normalised pictures [B, H, W, 3], in the compute type."""
+        """Return the output of every stage for normalised images [B, H, W, 3], as computed."""
         check_images(images)
         x = resize_nearest(images.astype(self.dtype), self.input_size)
         x = self.stem_act(self.stem_norm(self.stem_conv(x)))
@@ -94,9 +94,9 @@ class IR50(nnx.Module):
         return found
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Feature maps of normalised pictures [B, H, W, 3] of any size.
+        """Return feature maps of normalised images [B, H, W, 3] of any size.
 
-        Returns `x1`, `x2`, `x3` [B, s, s, F], s being 1/2, 1/4 and 1/8 of `input_size`.
+        They are `x1`, `x2`, `x3` [B, s, s, F], s being 1/2, 1/4 and 1/8 of `input_size`.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         names = (f"x{i}" for i in (1, 2, 3))

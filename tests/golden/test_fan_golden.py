@@ -1,15 +1,14 @@
-"""The stand-alone FAN, its decoding and its crop windows against the released detector."""
+"""The stand-alone FAN, and its decoding against the released detector."""
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from affect_jax.models.landmarks import crop_window, decode_heatmaps, window_to_photo
+from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.weights.released import convert
 from tests.golden import golden_data as golden
 
-RECORD = golden.manifest("fan_decode")
 ARRAYS = golden.arrays("fan_decode")
 PEAKS = [(0, 0), (0, 63), (63, 0), (63, 63), (0, 30), (30, 0), (63, 30), (30, 63), (1, 1),
          (62, 62), (5, 41)]  # fmt: skip
@@ -48,19 +47,3 @@ def test_decoding_borders_ties_and_flat_maps():
     points, scores = decode_heatmaps(recorded_maps())
     np.testing.assert_array_equal(points, ARRAYS["maps/points"])
     np.testing.assert_array_equal(scores, ARRAYS["maps/scores"])
-
-
-@pytest.mark.parametrize("case", ["maps", "network"])
-def test_points_in_the_photo_are_truncated(case):
-    centre, scale = np.array(RECORD["center"]), RECORD["scale"]
-    got = window_to_photo(ARRAYS[f"{case}/points"], centre, scale, 64)
-    np.testing.assert_array_equal(got, ARRAYS[f"{case}/points_image"])
-
-
-def test_crop_windows():
-    for i, box in enumerate(ARRAYS["crop/boxes"]):
-        centre, scale, upper_left, bottom_right = crop_window(box)
-        np.testing.assert_allclose(centre, ARRAYS["crop/center"][i], rtol=1e-12)
-        np.testing.assert_allclose(scale, ARRAYS["crop/scale"][i], rtol=1e-12)
-        np.testing.assert_array_equal(upper_left, ARRAYS["crop/upper_left"][i])
-        np.testing.assert_array_equal(bottom_right, ARRAYS["crop/bottom_right"][i])
