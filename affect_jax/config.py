@@ -179,7 +179,7 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Check `config` against the one recorded in `workdir`; write nothing.
 
-    A folder without checkpoints, its own or those of folds, passes.
+    A folder without checkpoints, of its own or of folds, passes.
 
     Raises:
       ConfigError: the folder has a run of another config, naming what differs, or a config that

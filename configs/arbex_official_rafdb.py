@@ -21,7 +21,7 @@ from configs import arbex_rafdb, base
 
 
 def get_config() -> ConfigDict:
-    """The settings are those of the model `arbex_official`."""
+    """Return the recipe of the authors' code, with the model `arbex_official`."""
     config = arbex_rafdb.get_config()
     config.num_steps = 100_000  # the blend is ramped in over these
     config.batch_size = 256

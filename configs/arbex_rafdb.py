@@ -21,7 +21,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The recipe of the paper; what it leaves open is said in docs/arbex.md."""
+    """Return the recipe of the paper; what it leaves open is said in docs/arbex.md."""
     config = base.get_config()
     config.system = "arbex"
     config.num_epochs = 1000.0

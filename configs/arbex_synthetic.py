@@ -14,7 +14,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The sizes are those of the model `arbex_tiny`."""
+    """Return `arbex_tiny` at 32 px."""
     config = base.get_config()
     config.system = "arbex"
     config.batch_size = 32
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic.render_size = 64
     config.data.synthetic.frames_per_video = 1
     config.data.image_size = 32
-    # A few thousand pictures teach no transformer to follow a face that moves.
+    # A few thousand images are too few for a transformer to learn faces that move.
     config.data.augment = "none"
     config.data.augment_overrides.flip = 0.5
     config.data.augment_overrides.brightness = 0.2

@@ -1,6 +1,6 @@
 """Every field of a configuration, documented once; the other configs change what they need.
 
-This file is no experiment of its own. Override any value on the command line as
+This file is not an experiment. Override any value on the command line as
 `--config.section.field=value`.
 """
 
@@ -13,7 +13,7 @@ from affect_jax import models
 
 
 def get_config() -> ConfigDict:
-    """Defaults of every field."""
+    """Return the defaults of every field."""
     config = ConfigDict()
 
     config.seed = 0  # initialisation, order, augmentation, dropout
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
 
     config.landmark_stage = ConfigDict(
         dict(
-            steps=0,  # first train only the landmark trunk, for this many of the run's steps
+            steps=0,  # train only the landmark trunk first, for this many of the run's steps
             data="own",  # own, or synthetic: embedded faces, for data without landmarks
             learning_rate=1e-3,
         )
@@ -44,31 +44,31 @@ def get_config() -> ConfigDict:
             label_smoothing=0.0,
             # none, balanced (1 / frequency), sqrt_balanced, or numbers "1,2,..."
             class_weights="none",
-            heatmap_weight=0.0,  # weight of heatmap regression beside the emotion losses
+            heatmap_weight=0.0,  # weight of heatmap regression in the sum; 0: off
             heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
-            distillation_weight=0.0,  # share of KL(teacher || student) in the categories; 0: off
+            distillation_weight=0.0,  # fraction of KL(teacher || student) in the categories; 0: off
             teacher="",  # model directory or workdir of the teacher
             # Of a model with model.reliability.enabled; see affect_jax/losses/reliability.py.
             reliability=dict(
                 variant="bounded",  # bounded, paper, official
-                lambda_anchor=0.1,  # weight of the anchor loss beside the cross-entropy
+                lambda_anchor=0.1,  # weight of the anchor loss
                 lambda_center=1.0,  # weight of the centre loss
-                # bounded: least distance of anchors and largest norm, over sqrt(embedding length)
+                # bounded: least distance of anchors, largest norm, both over sqrt(embedding length)
                 margin=1.0,
                 radius=2.0,
             ),
         )
     )
 
-    # Training batches blended in pairs, examples and labels alike; see
+    # Training batches blended in pairs, images and labels; see
     # affect_jax/training/mixing.py. Mixed examples have no landmarks, so that loss.heatmap_weight
-    # is left with the others.
+    # acts on the others only.
     config.mixing = ConfigDict(
         dict(
             mixup_alpha=0.0,  # MixUp with lambda ~ Beta(alpha, alpha); 0: off
             cutmix_alpha=0.0,  # CutMix, the same; 0: off
-            switch=0.5,  # with both on: the share of CutMix
-            probability=1.0,  # share of the batches that are mixed
+            switch=0.5,  # with both on: the fraction of CutMix
+            probability=1.0,  # fraction of the batches that are mixed
         )
     )
 
@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
             step_epochs=15.0,  # step: epochs between decays
             decay_factor=0.1,  # step and plateau: at each decay; exponential: each epoch
             plateau_patience=100,  # plateau: steps without a lower training loss before a decay
-            final_fraction=0.0,  # cosine: where it ends, as a share of learning_rate
+            final_fraction=0.0,  # cosine: final learning rate over learning_rate
             warmup_steps=0,
             warmup_epochs=0.0,  # used when warmup_steps is 0
             b1=0.9,
@@ -91,8 +91,8 @@ def get_config() -> ConfigDict:
             weight_decay=0.0,  # of kernels; see optim.decays
             clip_norm=0.0,  # global norm of the gradient; 0: off
             sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
-            layer_decay=1.0,  # learning rate of each block over that of the next one; 1: off
-            freeze=(),  # path prefixes or regular expressions of parameters that stay as they are
+            layer_decay=1.0,  # learning rate of each block over the next block's; 1: off
+            freeze=(),  # path prefixes or regular expressions of parameters not to train
         )
     )
     config.ema_decay = 0.0  # exponential moving average of the weights, used in evaluation; 0: off
@@ -184,10 +184,10 @@ def get_config() -> ConfigDict:
         dict(
             batch_size=0,  # 0: as in training
             flip=True,  # test: also report valence and arousal averaged over mirror images
-            # After training: classes flip-averaged (with flip) and with a temperature that the
-            # validation persons choose, what any correction of predictions has to beat.
+            # After training: also test class probabilities averaged over mirror images (with flip)
+            # and with a temperature chosen on validation: baselines of any correction.
             calibrate=False,
-            video=False,  # test: also average each frame's outputs with those of the last four
+            video=False,  # test: also average each frame's outputs with the last four frames'
             min_count=10,  # classes with fewer true examples are left out of macro scores
             split="test",  # --mode=eval: which split; all: every row of a manifest or folder
             checkpoint="best",  # --mode=eval: best, latest, or a step
@@ -197,8 +197,8 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict(
         dict(
             every=200,  # steps
-            keep=2,  # latest ones kept, beside the best
-            # A validation metric; the loss is that of the outputs which are trained.
+            keep=2,  # latest checkpoints kept, and the best
+            # A validation metric; "loss" covers the outputs that are trained.
             best_metric="loss",
             best_mode="auto",  # auto (known for every metric), max, min
         )
@@ -210,8 +210,8 @@ def get_config() -> ConfigDict:
         dict(
             rows="",  # names or patterns of the rows to run, "a,b*"; "": all
             seeds="",  # instead of the file's, "0,1"
-            report_only=False,  # draw the table of what is there, train nothing
-            pictures=False,  # every cell draws its own report too, which takes seconds
+            report_only=False,  # make the table of finished runs, train nothing
+            pictures=False,  # every run draws its own report too, which takes seconds
         )
     )
     # --mode=crossval; see docs/sweeps.md.
@@ -225,7 +225,7 @@ def get_config() -> ConfigDict:
     config.report = ConfigDict(
         dict(
             faces=16,  # test faces drawn in the report
-            pictures=True,  # False: they are left to `python -m affect_jax.report`
+            pictures=True,  # False: draw them later, by `python -m affect_jax.report`
         )
     )
     config.compilation_cache = ""  # folder for compiled programs; "": workdir/.jax_cache; "off"

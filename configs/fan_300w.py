@@ -18,7 +18,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The published network."""
+    """Return the published network."""
     config = base.get_config()
     config.system = "fan"
     config.batch_size = 64

@@ -13,7 +13,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A small FAN at 64 px."""
+    """Return a small FAN at 64 px."""
     config = base.get_config()
     config.system = "fan"
     config.batch_size = 32

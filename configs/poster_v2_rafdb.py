@@ -19,7 +19,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Adam at 3.5e-5, times 0.98 every epoch, 200 epochs of batches of 144."""
+    """Return the published recipe: 200 epochs of batches of 144."""
     config = base.get_config()
     config.system = "classifier"
     config.num_epochs = 200.0

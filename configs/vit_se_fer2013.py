@@ -19,7 +19,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The recipe that all stages share."""
+    """Return the recipe of stage 1, which stage 2 builds on."""
     config = base.get_config()
     config.system = "vit_se"
     config.batch_size = 64

@@ -16,7 +16,7 @@ from configs import base, quickstart
 
 
 def get_config() -> ConfigDict:
-    """The model of `vit_se_fer2013`, a third as deep, on the faces of `quickstart`."""
+    """Return the model of `vit_se_fer2013`, a third as deep, on the faces of `quickstart`."""
     config = base.get_config()
     config.system = "vit_se"
     config.batch_size = 16

@@ -115,7 +115,7 @@ class EmoFAN(nnx.Module):
         """Return the outputs for images [B, H, W, 3] in [0, 1].
 
         They are `logits` [B, n_expression], `valence` and `arousal` [B] (not squashed),
-        `embedding` [B, width], the trunk's `heatmaps` and `stack_heatmaps`, and those of
+        `embedding` [B, width], the trunk's `heatmaps` and `stack_heatmaps`, and the outputs of
         `reliability`. `model.fan(images)` runs the trunk alone.
         """
         check_images(images)

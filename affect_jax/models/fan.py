@@ -102,10 +102,17 @@ class Stack(nnx.Module):
 class FAN(nnx.Module):
     """Landmark network of any width, depth and number of stacks.
 
-    The picture must be a multiple of 4 * 2**depth pixels on both sides; heatmaps are a quarter of
-    its size. `pool` is "max" (as in EmoNet) or "avg" (as in the stand-alone FAN): weights trained
-    with one are of no use with the other. `decode` is how landmarks are read off the heatmaps
-    (see `landmarks.decode_heatmaps`); it is kept with the model for those who do.
+    Both sides of an image must be multiples of 4 * 2**depth pixels; heatmaps have a quarter of the
+    size.
+
+    Args:
+      width: features, a multiple of 16.
+      depth: levels of an hourglass.
+      stacks: hourglasses.
+      landmarks: heatmaps.
+      pool: "max" (as in EmoNet) or "avg" (as in the stand-alone FAN). Weights trained with one are
+        useless with the other.
+      decode: how callers decode the heatmaps, see `landmarks.decode_heatmaps`.
     """
 
     def __init__(

@@ -192,7 +192,7 @@ class Layers:
     def layer_norm(self, features: int, eps: float) -> nnx.LayerNorm:
         """Return a LayerNorm over the last axis; its two-pass variance is at least float32.
 
-        PyTorch's own `eps` is 1e-5, that of timm's transformers 1e-6.
+        `eps` is 1e-5 in PyTorch and 1e-6 in timm's transformers.
         """
         return nnx.LayerNorm(
             features,

@@ -297,7 +297,7 @@ class Poster(nnx.Module):
         """Return the outputs for normalised images [B, H, W, 3] of any size.
 
         They are `embedding` [B, embedding], `logits` [B, n_expression] unless that is 0, with
-        `regression` `valence` and `arousal` [B], and those of `reliability`. In training,
+        `regression` `valence` and `arousal` [B], and the outputs of `reliability`. In training,
         stochastic depth draws from the `dropout` stream of `rngs`.
         """
         check_images(images)

@@ -50,8 +50,8 @@ class BatchAttention(nnx.Module):
     """Self-attention between the examples of the batch, as in the official code.
 
     The prediction for an image depends on the others of its batch, padding included: use it only to
-    compare with that code. In training mode the batch is that of all replicas, in evaluation mode
-    the one given. Outputs are [B, N * per_class], summed within the classes.
+    compare with that code. In training mode the batch is the one of all replicas, in evaluation
+    mode the one given. Outputs are [B, N * per_class], summed within the classes.
 
     Raises:
       ValueError: the heads do not divide the outputs.

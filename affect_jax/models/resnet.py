@@ -136,8 +136,8 @@ class ResNet(nnx.Module):
 
         They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B];
         `layer1`, `layer2` ... the output of every stage [B, h, w, F]; `avgpool` [B, F], the
-        average of the last stage; `embedding`, the same after squeeze and excitation; and those of
-        `reliability`.
+        average of the last stage; `embedding`, the same after squeeze and excitation; and the
+        outputs of `reliability`.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         check_images(images)

@@ -272,8 +272,8 @@ class ViT(nnx.Module):
         """Return the outputs for normalised images [B, H, W, 3], sides multiples of 16.
 
         They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B],
-        `embedding` [B, D], the input of the last layer, and those of `reliability`. In training
-        mode, unless all rates are 0, dropout draws from the `dropout` stream of `rngs`.
+        `embedding` [B, D], the input of the last layer, and the outputs of `reliability`. In
+        training, unless all rates are 0, dropout draws from the `dropout` stream of `rngs`.
         """
         return self._run(images, rngs, None, None)
 

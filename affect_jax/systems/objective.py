@@ -59,7 +59,7 @@ class LossInputs:
         return labels
 
     def need(self, names: tuple[str, ...], key: str) -> list[jax.Array]:
-        """Return the outputs `names`; ConfigError if one that `config.loss.<key>` needs lacks."""
+        """Return the outputs `names`, which `config.loss.<key>` needs; ConfigError without one."""
         if not self.outputs.keys() >= set(names):
             raise ConfigError(
                 f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
@@ -183,7 +183,7 @@ def balancing_loss(
     """Return lambda_a anchor loss + lambda_c centre loss of a model with `Reliability`.
 
     With `correction="trust"` both are ramped in as the correction is. Terms are `anchor_loss` and
-    `center_loss`, not weighted, and those of `losses.reliability.reliability_report`.
+    `center_loss`, not weighted, and the terms of `losses.reliability.reliability_report`.
 
     Args:
       inputs: of a model with `Reliability`, in training mode.

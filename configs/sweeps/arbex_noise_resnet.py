@@ -2,7 +2,7 @@
 
 Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px, three seeds a row:
 without the part, with attention alone (K0), with ten anchors a class (K10). Paper: Wasi et al.,
-2023, Table 2 (on ARBEx; `arbex_noise` is that). Time: about 1 minute a cell on 2 CPU cores;
+2023, Table 2 (on ARBEx; `arbex_noise` is that). Time: about 1 minute a run on 2 CPU cores;
 not run to its end here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise_resnet.py \
              --workdir runs/arbex_noise_resnet
@@ -29,7 +29,7 @@ COLUMNS = (
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_synthetic.get_config()
     config.num_steps = 500
     config.eval_every = 125
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: without balancing, and anchors per class."""
+    """Return the rows: without balancing, and anchors per class."""
     return {
         "title": "Reliability balancing on ResNet-18, synthetic faces with 20 % wrong labels",
         "notes": NOTE,

@@ -31,14 +31,14 @@ _PAPER = {
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = quickstart.small()
     config.num_steps = 250
     config.eval_every = 100_000  # at the end alone
     config.log_every = 20
     config.landmark_stage.steps = 0
     config.model.width = 32
-    # As in the paper: the trunk learns landmarks, and stays as it is under the emotion branch.
+    # As in the paper: the trunk learns landmarks, and is frozen under the emotion branch.
     config.model.train_trunk = False
     config.loss.heatmap_weight = 0.0
 
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: R regression, C categories, A attention, S shake-shake loss, D distillation."""
+    """Return the rows: R regression, C categories, A attention, S shake-shake, D distillation."""
     only, attention, shake = (
         {"loss.categories": False},
         {"model.attention": True},
@@ -74,8 +74,8 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     trunk = {"init_from": "stage:trunk"}
     return {
         "title": "EmoFAN's ablations on synthetic faces with 15 % wrong labels",
-        "notes": "The paper's numbers are those of AffectNet: only differences between rows can be "
-        "set beside each other, never the numbers.",
+        "notes": "The paper's numbers are of AffectNet. Compare only differences between rows, "
+        "not the numbers.",
         "seeds": (0, 1, 2),
         "stages": {
             "trunk": {"system": "fan", "model": fan, "num_steps": 400},
