@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.layers import Layers
@@ -96,19 +95,15 @@ class ARBEx(nnx.Module):
         dropout: float = 0.5,
         reliability: Mapping[str, Any] | None = PAPER_RELIABILITY,
         backbone: Mapping[str, Any] = BACKBONE,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if n_expression < 2 or reduction < 0 or not 0 <= dropout < 1:
             raise ValueError(
                 "n_expression must be at least 2, reduction at least 0 and dropout in [0, 1), got "
                 f"{n_expression}, {reduction}, {dropout}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.output_dtype = make.output_dtype
-        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, **make.shared)
+        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, make=make)
         features = self.backbone.transformer.cls_token.shape[-1]
         self.reduce = make.linear(features, reduction) if reduction else None
         features = reduction or features

@@ -83,17 +83,13 @@ class EmoFAN(nnx.Module):
         decode: str = "quarter",
         se: bool = False,
         reliability: Mapping[str, Any] | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if n_expression < 0 or emotion_blocks < 1:
             raise ValueError(
                 "n_expression must be at least 0 and emotion_blocks at least 1, got "
                 f"{n_expression}, {emotion_blocks}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.n_expression = n_expression
         self.attention = attention
         self.smallest = 4 * 2**emotion_blocks
@@ -105,7 +101,7 @@ class EmoFAN(nnx.Module):
             landmarks=landmarks,
             pool=pool,
             decode=decode,
-            **make.shared,
+            make=make,
         )
         in_features = width * (1 + stacks) + (0 if attention else landmarks)
         self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, se, make)

@@ -124,10 +124,7 @@ class FAN(nnx.Module):
         landmarks: int = 68,
         pool: str = "avg",
         decode: str = "quarter",
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 16 or width % 16:
             raise ValueError(f"width must be a positive multiple of 16, got {width}")
@@ -142,7 +139,6 @@ class FAN(nnx.Module):
             raise ValueError(
                 f"decode must be one of {', '.join(map(repr, DECODERS))}, got {decode!r}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.width, self.depth = width, depth
         self.pool, self.decode = pool, decode
         self.multiple = 4 * 2**depth

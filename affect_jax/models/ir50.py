@@ -5,10 +5,7 @@ CVPR 2019; equal to the image network of the released POSTER++ at the default se
 stage and its identity embedding, which no expression network reads, are left out.
 """
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.layers import Layers, PReLU, check_images, resize_nearest
@@ -55,17 +52,13 @@ class IR50(nnx.Module):
         width: int = 64,
         stage_sizes: tuple[int, ...] = (3, 4, 14),
         input_size: int = 112,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 1 or min(stage_sizes) < 1 or len(stage_sizes) != 3:
             raise ValueError(
                 "width must be at least 1 and stage_sizes three numbers of at least 1, got "
                 f"{width}, {tuple(stage_sizes)}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.input_size = input_size
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.stem_conv = make.conv(3, width, 3)

@@ -119,7 +119,14 @@ class BatchNorm(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Makes layers that share random streams, dtypes and the BatchNorm axis of one model."""
+    """Makes the layers of one model.
+
+    Attributes:
+      rngs: random streams of the initialisation.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+      axis_name: mapped axis over whose replicas BatchNorm averages; None: a single device.
+    """
 
     rngs: nnx.Rngs
     dtype: Any = jnp.float32
@@ -130,11 +137,6 @@ class Layers:
         # Names such as "bfloat16" come from configs and from model.json.
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
         object.__setattr__(self, "param_dtype", jnp.dtype(self.param_dtype))
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """Arguments that a model passes on to a model inside it."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
     def output_dtype(self) -> Any:

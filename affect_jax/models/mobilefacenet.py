@@ -6,8 +6,6 @@ settings. The layers that turn its last map into coordinates, which POSTER++ com
 reads, are left out.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -124,17 +122,13 @@ class MobileFaceNet(nnx.Module):
         width: int = 64,
         stage_sizes: tuple[int, ...] = (4, 6, 2),
         input_size: int = 112,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 1 or min(stage_sizes) < 0 or len(stage_sizes) != 3:
             raise ValueError(
                 "width must be at least 1 and stage_sizes three numbers of at least 0, got "
                 f"{width}, {tuple(stage_sizes)}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.input_size = input_size
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         w = width

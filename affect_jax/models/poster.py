@@ -246,10 +246,7 @@ class Poster(nnx.Module):
         vit_heads: int = 8,
         positions: str = "normal",
         reliability: Mapping[str, Any] | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         _check_sizes(n_expression, input_size, dims, windows, heads)
         if positions not in POSITIONS or (positions == "waves" and embedding % 4):
@@ -257,13 +254,13 @@ class Poster(nnx.Module):
                 f"positions must be one of {', '.join(POSITIONS)}, the latter with an embedding "
                 f"that is a multiple of 4; got {positions!r} and {embedding}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
-        shared = {"input_size": input_size, **make.shared}
         self.n_expression = n_expression
         self.output_dtype = make.output_dtype
-        self.image_net = IR50(width=image_width, stage_sizes=image_stages, **shared)
+        self.image_net = IR50(
+            width=image_width, stage_sizes=image_stages, input_size=input_size, make=make
+        )
         self.landmark_net = MobileFaceNet(
-            width=landmark_width, stage_sizes=landmark_stages, **shared
+            width=landmark_width, stage_sizes=landmark_stages, input_size=input_size, make=make
         )
         self.image_convs, self.landmark_convs, self.fusions = nnx.List(), nnx.List(), nnx.List()
         landmark_features = (landmark_width, 2 * landmark_width, 8 * landmark_width)

@@ -5,14 +5,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.errors import nearest
 from affect_jax.models import reliability_settings
+from affect_jax.models.layers import Layers
 
 _REGISTRY: dict[str, "Entry"] = {}
-# Arguments that a run sets itself, by its data and devices.
-_SET_BY_RUNS = ("n_expression", "image_size", "param_dtype", "axis_name")
+# Arguments that a run sets itself, by its data.
+_SET_BY_RUNS = ("n_expression", "image_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Entry:
     preset: Mapping[str, Any]
 
     def defaults(self) -> dict[str, Any]:
-        """Return every argument that a caller may give, with its default."""
+        """Return every argument of its own that a caller may give, with its default."""
         parameters = inspect.signature(self.constructor.__init__).parameters
-        own = {n: p.default for n, p in parameters.items() if n not in {"self", "rngs"}}
+        own = {n: p.default for n, p in parameters.items() if n not in {"self", "make"}}
         return {n: self.preset.get(n, v) for n, v in own.items() if n not in self.fixed}
 
 
@@ -96,15 +98,24 @@ def head_of(model: nnx.Module) -> str | None:
     return heads.pop() if heads else None
 
 
-def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: Any) -> nnx.Module:
+def create(
+    name: str,
+    *,
+    rngs: nnx.Rngs | None = None,
+    seed: int = 0,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+    **arguments: Any,
+) -> nnx.Module:
     """Build a model with fresh parameters, in training mode.
 
     Args:
       name: registered name.
       rngs: random streams of the initialisation; default: `nnx.Rngs(seed)`.
       seed: of the initialisation.
-      **kwargs: arguments of the model; every model takes `dtype` (of the computation),
-        `param_dtype` and `axis_name` (over which BatchNorm averages).
+      dtype, param_dtype, axis_name: see `Layers`.
+      **arguments: of the model.
 
     Raises:
       ValueError: an unknown name.
@@ -112,8 +123,8 @@ def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: 
     """
     found = entry(name)
     known = found.defaults()
-    for keyword in kwargs:
+    for keyword in arguments:
         if keyword not in known:
             raise TypeError(f"model {name!r} has no keyword {keyword!r}; {nearest(keyword, known)}")
-    rngs = nnx.Rngs(seed) if rngs is None else rngs
-    return found.constructor(**found.fixed, **{**found.preset, **kwargs}, rngs=rngs)
+    make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
+    return found.constructor(**found.fixed, **{**found.preset, **arguments}, make=make)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.excitation import Excitation
@@ -102,10 +101,7 @@ class ResNet(nnx.Module):
         width: int = 64,
         se: bool = False,
         reliability: Mapping[str, Any] | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
@@ -113,7 +109,6 @@ class ResNet(nnx.Module):
             raise ValueError(
                 f"n_expression must be at least 1, or 0 with regression, got {n_expression}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.n_expression = n_expression
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.stem_conv = make.conv(3, width, 7, stride=2, init=he_normal_fan_out)

@@ -215,19 +215,16 @@ class ViT(nnx.Module):
         attention: str = "auto",
         remat: bool = False,
         reliability: Mapping[str, Any] | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         choices = {"pool": (pool, POOLS), "attention": (attention, IMPLEMENTATIONS)}
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if attention == "cudnn" and not serves_cudnn(dtype):
+        if attention == "cudnn" and not serves_cudnn(make.dtype):
             raise ValueError(
                 f"attention='cudnn' needs a GPU and a 16-bit dtype, got {jax.default_backend()} "
-                f"and {jnp.dtype(dtype).name}; use 'auto' or 'xla'"
+                f"and {make.dtype.name}; use 'auto' or 'xla'"
             )
         if n_expression < 0 or depth < 0:
             raise ValueError(
@@ -237,7 +234,6 @@ class ViT(nnx.Module):
             raise ValueError(
                 f"dropout and drop_path must lie in [0, 1), got {dropout}, {drop_path}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         shape = SIZES[size]
         blocks = depth or shape.depth
         self.n_expression = n_expression

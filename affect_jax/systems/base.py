@@ -135,6 +135,8 @@ class System:
         arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
         if models.takes(name, "reliability") or self.balancing is not None:
             arguments["reliability"] = self.balancing
+        if models.takes(name, "n_expression"):
+            arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         if models.takes(name, "image_size"):
             arguments.setdefault("image_size", self.config.data.image_size)
         return arguments
@@ -149,7 +151,6 @@ class System:
         self._log_departures(arguments)
         size = self.config.data.image_size
         try:
-            arguments["dtype"] = jnp.dtype(arguments["dtype"])
             model = models.create(
                 self.config.model.name, **arguments, axis_name=axis_name, rngs=rngs
             )

@@ -5,8 +5,6 @@ Objective: cross-entropy. Valence and arousal are learnt too, where the model gi
 (`model.reliability`, see `systems.arbex`).
 """
 
-from typing import Any
-
 import jax
 import ml_collections
 
@@ -37,10 +35,6 @@ class ClassifierSystem(System):
             )
         has = frozenset(labels.has & learnt)
         super().__init__(config, Labels(has, labels.class_names, labels.class_counts))
-
-    def model_arguments(self) -> dict[str, Any]:
-        classes = self.num_classes if "expression" in self.has else 0
-        return super().model_arguments() | {"n_expression": classes}
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         affect = "valence_arousal" in self.has

@@ -17,7 +17,6 @@ The paper freezes the trunk in the second phase (`model.train_trunk=False`).
 """
 
 import logging
-from typing import Any
 
 import jax
 from flax import nnx
@@ -69,10 +68,6 @@ class EmoFANSystem(System):
         return self.config.model.get("train_trunk", True) and not all(
             state.matches(frozen, path) for path in _TRUNK
         )
-
-    def model_arguments(self) -> dict[str, Any]:
-        classes = self.num_classes if "expression" in self.has else 0
-        return super().model_arguments() | {"n_expression": classes}
 
     def first_steps(self, total_steps: int) -> int:
         return min(self.config.landmark_stage.steps, max(total_steps // 2, 1))
