@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from affect_jax import config as config_lib
 from affect_jax import models, systems
 from affect_jax.config import ConfigError
-from affect_jax.experiments import sweep
+from affect_jax.experiments import evaluate_model, sweep
 from affect_jax.models import state as state_lib
 from affect_jax.models.arbex import OFFICIAL_RELIABILITY
 from affect_jax.models.layers import Layers
@@ -308,5 +308,7 @@ def test_a_model_directory_keeps_the_settings(tmp_path):
     )
     loaded = model_dir.load_model(tmp_path / "model")
     assert loaded.arguments == arguments
+    config = evaluate_model._with_model(base.get_config(), loaded)
+    assert config.model.reliability.to_dict() == to_section(arguments["reliability"])
     anchors = loaded.model.reliability.anchors[...]
     np.testing.assert_array_equal(anchors, model.reliability.anchors[...])
