@@ -1,7 +1,7 @@
 """Architectures. `create(name, **kwargs)` builds one; `names()` lists them.
 
-Every model is called as `model(images)`, images float [B, H, W, 3] already normalised, and returns
-a dict of arrays, at least float32: `logits` [B, N], `valence` [B], `arousal` [B],
+Every model is called as `model(images)`, images float [B, H, W, 3] already normalised. It returns a
+dict of arrays, at least float32, such as `logits` [B, N], `valence` [B], `arousal` [B],
 `heatmaps` [B, h, w, K] of the last stack, `stack_heatmaps` (all stacks), `embedding` [B, F].
 """
 

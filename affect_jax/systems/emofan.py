@@ -24,7 +24,6 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
-from affect_jax.models import state
 from affect_jax.models.emofan import EmoFAN
 from affect_jax.systems.base import Phase, System
 from affect_jax.systems.objective import (
@@ -37,7 +36,7 @@ from affect_jax.systems.objective import (
 
 log = logging.getLogger(__name__)
 
-# Layers of a landmark trunk, the first and the last: one that `optimizer.freeze` spares trains.
+# The first and the last layer of a landmark trunk.
 _TRUNK = ("fan/stem_conv/kernel", "fan/stacks/0/heatmaps/kernel")
 
 
@@ -63,11 +62,9 @@ class EmoFANSystem(System):
         return self.supervised
 
     def _trunk_trains(self) -> bool:
-        """Return whether the trunk, if there is one, trains after the landmark stage."""
-        frozen = self.config.optimizer.freeze
-        return self.config.model.get("train_trunk", True) and not all(
-            state.matches(frozen, path) for path in _TRUNK
-        )
+        """Return whether any of the trunk trains in the emotion phase."""
+        emotion = Phase("emotion", 0)
+        return any(self.trainable(path, emotion) for path in _TRUNK)
 
     def first_steps(self, total_steps: int) -> int:
         return min(self.config.landmark_stage.steps, max(total_steps // 2, 1))
@@ -103,21 +100,19 @@ class EmoFANSystem(System):
         landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
         return [landmarks, Phase("emotion", steps)]
 
-    def _trains_trunk(self, phase: Phase) -> bool:
-        return phase.name == "landmarks" or self.config.model.train_trunk
+    def _freezes_trunk(self, phase: Phase) -> bool:
+        return phase.name != "landmarks" and not self.config.model.get("train_trunk", True)
 
     def trainable(self, path: str, phase: Phase) -> bool:
         in_trunk = path.startswith("fan/")
         if phase.name == "landmarks":
             return in_trunk
-        if in_trunk and not self._trains_trunk(phase):
-            return False
-        return super().trainable(path, phase)
+        return super().trainable(path, phase) and not (in_trunk and self._freezes_trunk(phase))
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
         """Put what trains into training mode; a frozen trunk keeps its statistics too."""
         super().set_train_mode(model, phase)
-        if isinstance(model, EmoFAN) and not self._trains_trunk(phase):
+        if isinstance(model, EmoFAN) and self._freezes_trunk(phase):
             model.fan.eval()
 
     def mixes(self, phase: Phase) -> bool:
