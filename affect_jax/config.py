@@ -15,6 +15,8 @@ from affect_jax import runtime
 from affect_jax.errors import UserError, nearest
 from affect_jax.metrics import reliability
 from configs import base
+from data_pipelines import defaults
+from data_pipelines.schema import DataError
 
 CONFIG_FILE = "config.json"
 DATA_FILE = "data.json"  # see `data_record`
@@ -33,11 +35,7 @@ _FREE = (
     "report.",
     "compilation_cache",
     "parallel.",
-    "data.num_workers",
-    "data.num_threads",
-    "data.prefetch",
-    "data.max_bad_fraction",
-    "data.accept_changed",
+    *defaults.FREE,
     "sweep.",
     "crossval.",
 )
@@ -104,8 +102,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       ConfigError: a value cannot be, naming the key.
     """
+    try:
+        defaults.DataConfig.of(config.data)
+    except DataError as error:
+        raise ConfigError(f"config.{error}") from None
     flat = flatten(config)
-    for key in ("log_every", "checkpoint.every", "checkpoint.keep", "data.image_size"):
+    for key in ("log_every", "checkpoint.every", "checkpoint.keep"):
         if flat[key] < 1:
             raise ConfigError(f"config.{key} = {flat[key]}; it must be at least 1")
     for key in ("eval_every", "eval.batch_size", "eval.min_count", "landmark_stage.steps"):

@@ -1,6 +1,6 @@
 """Command line: `python -m affect_jax.main --config configs/X.py --workdir DIR`.
 
-Only flags live here; the work is in `train.py`, `evaluate.py` and `evaluate_model.py`.
+Only flags live here; the work is in `training.loop` and `experiments`.
 """
 
 import logging
@@ -74,9 +74,9 @@ def main(_: list[str]) -> int:
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     runtime.setup_logging(is_main=parallel.is_main_process())
     if FLAGS.mode == "eval":
-        from affect_jax.experiments import evaluate_model
+        from affect_jax.experiments import evaluate
 
-        evaluate_model.evaluate_any(FLAGS.config, FLAGS.workdir)
+        evaluate.evaluate(FLAGS.config, FLAGS.workdir)
         return 0
     from affect_jax.training import loop
 

@@ -15,6 +15,7 @@ from affect_jax import models, systems
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from configs import base
+from data_pipelines.defaults import PLACES
 
 # Fields that act in some modes alone.
 _OF_MODES = {
@@ -24,12 +25,7 @@ _OF_MODES = {
     "crossval": ("crossval", "sweep"),
 }
 # Where the data are -> the source that reads them there.
-_SOURCES = {
-    "data.manifest": "manifest",
-    "data.folder": "folder",
-    "data.dataset": "tfds",
-    "data.data_dir": "tfds",
-}
+_SOURCES = {f"data.{field}": source for source, fields in PLACES.items() for field in fields}
 # Field -> another one that overrules it unless that has this value.
 _OVERRULED = {
     "num_epochs": ("num_steps", None),

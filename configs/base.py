@@ -4,12 +4,15 @@ This file is not an experiment. Override any value on the command line as
 `--config.section.field=value`.
 """
 
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from affect_jax import models
+from data_pipelines import defaults
+from data_pipelines.images.presets import Params
 
 
 def get_config() -> ConfigDict:
@@ -97,88 +100,11 @@ def get_config() -> ConfigDict:
     )
     config.ema_decay = 0.0  # exponential moving average of the weights, used in evaluation; 0: off
 
-    config.data = ConfigDict(
-        dict(
-            source="synthetic",  # synthetic, manifest, folder, tfds
-            manifest="",  # CSV or JSONL file
-            folder="",  # a folder with one folder a class
-            dataset="",  # tfds: name of the data set, prepared by data_pipelines.prepare
-            data_dir="",  # tfds: where it was prepared
-            synthetic=dict(
-                num_train=4096,
-                num_validation=512,
-                num_test=512,
-                render_size=128,  # side of the rendered picture
-                seed=0,
-                version=1,  # of the renderer's appearance and labels
-                frames_per_video=4,
-                videos_per_person=4,
-                frame_time=0.35,  # between frames; expressions and heads sway once in 1.3 to 5
-                imbalance=1.0,  # most over least frequent class
-                symmetric_noise=0.0,  # training labels replaced by any other class
-                confusable_noise=0.0,  # ... by the class they are mistaken for
-                missing_expression=0.0,  # training labels left out
-                missing_valence_arousal=0.0,
-                missing_landmarks=0.0,
-                domain="a",  # camera: a, b
-                test_domain="",  # camera of the test split; "": the same
-            ),
-            # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are
-            # numbers are ids of that order; in a list they are positions from 0.
-            classes="",
-            clean=False,  # AffectNet: drop training rows whose category contradicts their VA
-            clean_eval=False,  # the same for validation and test
-            exclude="",  # text file, a path a line: wrong pictures left out of validation and test
-            exclude_train=False,  # leave them out of training as well
-            validation_fraction=0.15,  # share of the training persons held out for model selection
-            # split; or one fold of a cross-validation: folds, leave_one_out (all records are cut
-            # into even folds by person and test_fold is tested on; see --mode=crossval)
-            protocol="split",
-            folds=4,  # without a split column: test = sha256(person) mod folds == test_fold
-            test_fold=1,
-            split_seed=0,
-            image_size=256,
-            crop="auto",  # auto (landmark box, else box, else whole), landmarks, box, whole
-            crop_scale=0.0,  # side of the crop over the box; 0: the preset's own
-            augment="emofan",  # emofan, arbex_heavy, poster, vit, none
-            # Replace values of the preset; see data_pipelines.images.presets.Params.
-            augment_overrides=dict(
-                fit=placeholder(str),
-                random_crop=placeholder(bool),
-                box_scale=placeholder(float),
-                margin=placeholder(float),
-                rotation=placeholder(float),
-                scale=placeholder(float),
-                translation=placeholder(float),
-                flip=placeholder(float),
-                brightness=placeholder(float),
-                contrast=placeholder(float),
-                saturation=placeholder(float),
-                hue=placeholder(float),
-                grey=placeholder(float),
-                blur=placeholder(float),
-                blur_sigma=placeholder(float),
-                noise=placeholder(float),
-                noise_std=placeholder(float),
-                jpeg=placeholder(float),
-                jpeg_quality=placeholder(float),
-                erase=placeholder(float),
-                erase_area=placeholder(float),
-            ),
-            max_pixels=50_000_000,  # larger pictures are refused before decoding
-            sampling="shuffle",  # shuffle, refine, inverse_frequency
-            refine=dict(per_group=512, per_class=500),
-            num_workers=0,  # worker processes; 0: threads only
-            num_threads=0,  # 0: as many as usable cores
-            prefetch=0,  # batches kept ready; 0: automatic
-            cache="none",  # none, memory (decoded crops; small sets)
-            cache_megabytes=2048,
-            max_bad_fraction=0.1,  # more unreadable records than this stop the run
-            # Go on with a run, sweep or cross-validation though its data have changed since it
-            # began; they are recorded anew. False: such a run is refused, naming the difference.
-            accept_changed=False,
-        )
-    )
+    # Documented, with defaults and ranges, in data_pipelines/defaults.py.
+    config.data = ConfigDict(defaults.section())
+    config.data.source = "synthetic"
+    overrides = {f.name: placeholder(f.type) for f in dataclasses.fields(Params)}
+    config.data.augment_overrides = ConfigDict(overrides)
 
     config.eval = ConfigDict(
         dict(

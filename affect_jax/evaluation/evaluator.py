@@ -22,7 +22,7 @@ from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.parallel import Mapper, all_gather_hosts
 from affect_jax.systems.base import System
-from data_pipelines.schema import Source, same_classes, tracks_of
+from data_pipelines.schema import Source, same_classes
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +185,7 @@ class Evaluator:
           state: placed on the devices; `params` or `ema`, and `stats` are read.
           batches: one pass over a split.
           keep_predictions: also return the per-example arrays.
-          tracks: int [n] of the split's records (see `example.tracks_of`): also measure with
+          tracks: int [n] of the split's records (see `schema.Source`): also measure with
             smoothing over the frames of each.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
@@ -248,7 +248,7 @@ def _join(parts: list[Predictions]) -> Predictions:
     return {k: v[order] for k, v in joined.items()}
 
 
-def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarray | None:
+def tracks_to_smooth(config: ml_collections.ConfigDict, source: Source) -> np.ndarray | None:
     """The tracks to smooth over when `source` is evaluated; None unless `config.eval.video`.
 
     Raises:
@@ -256,7 +256,7 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarr
     """
     if not config.eval.video:
         return None
-    tracks = tracks_of(source)
+    tracks = np.asarray(source.tracks)
     if not (tracks >= 0).any():
         raise config_lib.ConfigError(
             "config.eval.video is set, but the split holds no videos: a manifest names them in a "

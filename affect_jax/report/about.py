@@ -15,12 +15,13 @@ import numpy as np
 
 import affect_jax
 from affect_jax.runtime import write_atomically
+from data_pipelines.schema import Source
 
 ABOUT_FILE = "about.json"
 _COMMAND = "affect_jax.main"
 
 
-def write_about(workdir: str | os.PathLike, sources: Mapping[str, Any]) -> Path:
+def write_about(workdir: str | os.PathLike, sources: Mapping[str, Source]) -> Path:
     """Writes `report/about.json` of a run that is being tested.
 
     Args:
@@ -42,16 +43,15 @@ def write_about(workdir: str | os.PathLike, sources: Mapping[str, Any]) -> Path:
     return path
 
 
-def describe_split(source: Any) -> dict[str, Any]:
+def describe_split(source: Source) -> dict[str, Any]:
     """Counts of a split: `images`, `persons`, and images of each class and without one.
 
     Persons are counted where the source names them, classes where there are labels.
     """
     labels = np.asarray(source.labels)
     counts: dict[str, Any] = {"images": len(source)}
-    persons = getattr(source, "persons", None)
-    if persons is not None and getattr(source, "has_persons", True):
-        counts["persons"] = len(set(np.asarray(persons).astype(str).tolist()))
+    if source.has_persons:
+        counts["persons"] = len(set(source.persons))
     if (labels >= 0).any():
         found = np.bincount(labels[labels >= 0], minlength=len(source.class_names))
         counts["classes"] = dict(zip(source.class_names, found.tolist(), strict=True))

@@ -16,6 +16,7 @@ from affect_jax.evaluation.results import counts, show
 from affect_jax.metrics import calibration
 from affect_jax.runtime import parallel
 from data_pipelines.schema import Source
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def run(
     at: tuple[int, int],
     tracks: np.ndarray | None,
     show_test: bool,
+    cache: DataCache | None,
 ) -> Evaluation:
     """Tests a checkpoint; writes predictions, rows and, last of all, the report's pictures.
 
@@ -77,11 +79,12 @@ def run(
       at: steps of the whole run, and of the checkpoint.
       tracks: of the test split's records, to smooth over; see `evaluate.tracks_to_smooth`.
       show_test: print the figures.
+      cache: shares decoded images with other pipelines.
     """
     total, step = at
     source = sources["test"]
     with contextlib.ExitStack() as open_pipelines:
-        batches = open_pipelines.enter_context(data_lib.eval_batches(config, source))
+        batches = open_pipelines.enter_context(data_lib.eval_batches(config, source, cache))
         evaluation = evaluator.run(state, batches, keep_predictions=True, tracks=tracks)
         # Before the last row: a run that has it has its predictions too. A full disk ends all
         # processes alike.
@@ -91,7 +94,7 @@ def run(
         if evaluation.video is not None:
             writer.write(total, "test_video", evaluation.video)
         if config.eval.calibrate and "logits" in evaluation.predictions:
-            validation = data_lib.eval_batches(config, sources["validation"])
+            validation = data_lib.eval_batches(config, sources["validation"], cache)
             batches = open_pipelines.enter_context(validation)
             fitted = evaluator.run(state, batches, keep_predictions=True).predictions
             for split, figures in _calibrated(fitted, evaluation.predictions).items():

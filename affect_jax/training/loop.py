@@ -35,6 +35,7 @@ from affect_jax.training import step as step_lib
 from affect_jax.training.stopping import Stopped, StopSignals
 from affect_jax.weights import load_run
 from affect_jax.weights.checkpoints import MODEL_PARTS, Checkpointer
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,11 @@ def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int
 
 
 def train_and_evaluate(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, *, show_test: bool = True
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    show_test: bool = True,
+    cache: DataCache | None = None,
 ) -> Result:
     """Trains, selects the best checkpoint on the validation persons, reads the test split once.
 
@@ -72,6 +77,7 @@ def train_and_evaluate(
       config: see `configs/base.py`.
       workdir: folder of the run; an interrupted run in it is resumed.
       show_test: print the test figures, which are written in any case.
+      cache: shares sources and decoded images with other runs.
 
     Returns:
       The selected state and its test metrics.
@@ -86,7 +92,7 @@ def train_and_evaluate(
     parallel.check_batch_size(config.batch_size)
     parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
     mixing.check(config.mixing, config.batch_size)
-    sources = data_lib.make_sources(config)
+    sources = data_lib.make_sources(config, cache)
     parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
     data = data_record.compare(workdir, sources, accept=config.data.accept_changed)
     for split, source in sources.items():
@@ -108,7 +114,7 @@ def train_and_evaluate(
             best_mode=config.checkpoint.best_mode,
         )
         stack.callback(checkpointer.close)
-        run = _Run(config, workdir, mapper, sources, data, system, checkpointer, show_test)
+        run = _Run(config, workdir, mapper, sources, data, system, checkpointer, show_test, cache)
         return run.run()
 
 
@@ -132,10 +138,11 @@ class _Run:
         system: System,
         checkpointer: Checkpointer,
         show_test: bool,
+        cache: DataCache | None,
     ):
         self.config, self.workdir, self.mapper = config, workdir, mapper
         self.sources, self.system, self.checkpointer = sources, system, checkpointer
-        self.data, self.show_test = data, show_test
+        self.data, self.show_test, self.cache = data, show_test, cache
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
         self.teacher = None
         if config.loss.teacher:
@@ -214,7 +221,7 @@ class _Run:
             contextlib.ExitStack() as self.open_pipelines,
         ):
             self.validation = self.open_pipelines.enter_context(
-                data_lib.eval_batches(self.config, self.sources["validation"])
+                data_lib.eval_batches(self.config, self.sources["validation"], self.cache)
             )
             if self.start < self.total:
                 with runtime.Progress(self.total, self.start, self.is_main) as progress:
@@ -295,9 +302,9 @@ class _Run:
             self.batches.close()
         source = self.sources["train"]
         if synthetic:
-            source = data_lib.synthetic_training_source(self.config)
+            source = data_lib.synthetic_training_source(self.config, self.cache)
         self.batches = self.open_pipelines.enter_context(
-            data_lib.train_batches(self.config, source, step)
+            data_lib.train_batches(self.config, source, step, self.cache)
         )
         return self.mapper.prefetch(self.batches)
 
@@ -381,5 +388,6 @@ class _Run:
             at=(self.total, best),
             tracks=self.tracks,
             show_test=self.show_test,
+            cache=self.cache,
         )
         return Result(state, evaluation.metrics, evaluation)

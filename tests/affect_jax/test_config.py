@@ -10,7 +10,7 @@ import pytest
 
 from affect_jax import config as config_lib
 from affect_jax import runtime
-from affect_jax.experiments import runs
+from affect_jax.experiments import planned_runs
 from affect_jax.metrics.reliability import known_names
 from affect_jax.models.reliability_settings import to_section
 from configs import arbex_synthetic, base
@@ -195,7 +195,7 @@ def test_a_digest_does_not_depend_on_how_the_mode_is_written():
         config.checkpoint.best_metric = metric
         for mode in modes:
             config.checkpoint.best_mode = mode
-            digests.append(runs.digest(config))
+            digests.append(planned_runs.digest(config))
     assert digests[0] == digests[1] != digests[2] == digests[3]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from affect_jax import export, report, runtime
 from affect_jax.errors import UserError
-from affect_jax.experiments import runs
+from affect_jax.experiments import planned_runs, runs
 from affect_jax.runtime import logs, metric_writer
 from affect_jax.training import loop
 from affect_jax.weights import checkpoint_files, model_dir
@@ -174,7 +174,7 @@ def test_a_sweep_ends_at_once(tmp_path):
         started.append(cell.name)
         raise UserError("no room to write a checkpoint; free some space") from FULL
 
-    both = [runs.Cell(n, tiny.one_block(), tmp_path / n) for n in "ab"]
+    both = [planned_runs.PlannedRun(n, tiny.one_block(), tmp_path / n) for n in "ab"]
     with pytest.raises(UserError, match="no room"):
         runs.run_all(both, run=run)
     assert started == ["a"]

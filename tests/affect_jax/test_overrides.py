@@ -182,7 +182,7 @@ def test_epochs_count_where_they_are_given():
         (["--workdir=x", "--config.eval.split=test"], 1, "--config.eval.split has no effect"),
         (["--mode=eval"], 1, "--config and --workdir are needed"),
         # A model directory is evaluated without a run.
-        (["--mode=eval", "--config.init_from=models/none"], 2, "is no model directory"),
+        (["--mode=eval", "--config.init_from=models/none"], 2, "is not a model directory"),
     ],
 )
 def test_the_command_settles_what_it_parsed(flags, status, message):

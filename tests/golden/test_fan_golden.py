@@ -1,4 +1,4 @@
-"""The stand-alone FAN, and its decoding against the released detector."""
+"""The stand-alone FAN, its decoding and our face windows against the released detector."""
 
 import jax
 import numpy as np
@@ -7,6 +7,7 @@ from flax import nnx
 
 from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.weights.released import convert
+from data_pipelines.landmarker import WINDOW_SIDE, face_window
 from tests.golden import golden_data as golden
 
 ARRAYS = golden.arrays("fan_decode")
@@ -47,3 +48,22 @@ def test_decoding_borders_ties_and_flat_maps():
     points, scores = decode_heatmaps(recorded_maps())
     np.testing.assert_array_equal(points, ARRAYS["maps/points"])
     np.testing.assert_array_equal(scores, ARRAYS["maps/scores"])
+
+
+def window_to_photo(points, centre, scale, size):
+    """Photo pixels of points in a window of `size` cells, truncated as the detector does."""
+    side = np.float32(WINDOW_SIDE * scale)
+    relative = np.asarray(points, np.float32) / np.float32(size) - np.float32(0.5)
+    return (relative * side + np.asarray(centre, np.float32)).astype(np.int32)
+
+
+def test_crop_windows():
+    for i, box in enumerate(ARRAYS["crop/boxes"]):
+        # Ours counts from the edge of the first pixel, the detector from its centre.
+        centre, side = face_window(box)
+        centre, scale = centre - 0.5, side / WINDOW_SIDE
+        np.testing.assert_allclose(centre, ARRAYS["crop/center"][i], rtol=1e-12)
+        np.testing.assert_allclose(scale, ARRAYS["crop/scale"][i], rtol=1e-12)
+        corners = window_to_photo(np.array([[1, 1], [256, 256]]), centre, scale, 256)
+        np.testing.assert_array_equal(corners[0], ARRAYS["crop/upper_left"][i])
+        np.testing.assert_array_equal(corners[1], ARRAYS["crop/bottom_right"][i])

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from affect_jax import config as config_lib
 from affect_jax import models, systems
 from affect_jax.config import ConfigError
-from affect_jax.experiments import evaluate_model, sweep
+from affect_jax.experiments import evaluate_model, sweep, sweep_file
 from affect_jax.models import state as state_lib
 from affect_jax.models.arbex import OFFICIAL_RELIABILITY
 from affect_jax.models.layers import Layers
@@ -286,7 +286,7 @@ def test_what_arbex_rafdb_says_to_freeze_are_the_two_networks():
 def test_every_cell_of_the_sweeps_can_be_made(path):
     config = config_lib.load_file(path)
     labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
-    described = sweep.load(path, config)
+    described = sweep_file.load(path, config)
     for name, changes in {**described.stages, **described.rows}.items():
         cell = sweep.apply_changes(config, changes, name)
         system = systems.create(cell, **labels)

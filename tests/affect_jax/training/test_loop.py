@@ -17,7 +17,7 @@ from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from affect_jax.weights import load_run
 from affect_jax.weights.checkpoints import CheckpointMismatch
-from data_pipelines import prepare
+from data_pipelines import landmarker
 from data_pipelines.schema import DataError
 from tests.affect_jax import tiny
 
@@ -171,8 +171,8 @@ def test_exported_model_gives_the_same_outputs(finished, tmp_path):
     predictor = affect_jax.load(tmp_path / "model")
     seen = predictor.loaded.preprocessing
     assert (seen.fit, seen.margin, seen.crop_scale) == ("cover", 0.28, 0.0)
-    with pytest.raises(DataError, match="trained on whole pictures"):
-        prepare.load_landmarker(str(tmp_path / "model"))
+    with pytest.raises(DataError, match="trained on whole images"):
+        landmarker.load_landmarker(str(tmp_path / "model"))
     source = loop.data_lib.make_sources(tiny.config())["test"]
     with loop.data_lib.eval_batches(tiny.config(), source) as batches:
         batch = next(iter(batches))
