@@ -6,6 +6,7 @@ Only flags live here; the work is in `training.loop` and `experiments`.
 import logging
 import sys
 
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -29,6 +30,16 @@ flags.DEFINE_integer("process_id", None, "Rank of this process, from 0.")
 log = logging.getLogger("affect_jax")
 
 
+class _Loaded(flags.ArgumentParser):
+    """Gives `--config` a config that is loaded already, with the fields of its model."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self._config = config
+
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        return self._config.lock()
+
+
 def _parse(argv: list[str]) -> list[str]:
     """Parses flags; a wrong config key or value becomes one readable line."""
     path = None
@@ -37,7 +48,7 @@ def _parse(argv: list[str]) -> list[str]:
         if name in ("--config", "-config"):
             path = value or (argv[position + 1] if position + 1 < len(argv) else None)
     if path:
-        config_lib.check_overrides(config_lib.load_file(path), argv)
+        FLAGS["config"].parser = _Loaded(overrides.load(path, argv))
     try:
         rest = FLAGS(argv)
     except (flags.Error, TypeError, ValueError) as error:

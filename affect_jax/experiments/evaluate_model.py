@@ -15,10 +15,10 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation.evaluator import Evaluation, check_classes
 from affect_jax.experiments.evaluate_run import measure
+from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
-from affect_jax.systems.base import System
-from affect_jax.systems.objective import landmarks_of
+from affect_jax.systems.base import Labels, System
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.load_run import LoadedRun
 from data_pipelines.schema import NUM_LANDMARKS
@@ -40,7 +40,7 @@ class _GivenModel(System):
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
         if "landmarks" in self.has:
-            kept["landmarks"] = landmarks_of(outputs, self.config, image_size)
+            kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept
 
 
@@ -76,7 +76,7 @@ def evaluate_model(
     _, params, stats = take_apart(loaded.model)
     given = LoadedRun(
         model=loaded.model,
-        system=_GivenModel(config, loaded.class_names, has, ()),
+        system=_GivenModel(config, Labels(has, loaded.class_names)),
         state=mapper.replicate({"params": params, "stats": stats}),
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
@@ -108,10 +108,13 @@ def _with_model(
     expected = loaded.preprocessing
     # The evaluation divides by 255 before it subtracts the mean.
     factor = expected.scale / 255
+    arguments = dict(loaded.arguments)
+    if "reliability" in arguments:
+        arguments["reliability"] = to_section(arguments["reliability"])
     made.model = ml_collections.ConfigDict(
         {
             "name": loaded.name,
-            **loaded.arguments,
+            **arguments,
             "mean": tuple(factor * m for m in expected.mean),
             "std": tuple(factor * s for s in expected.std),
         }

@@ -50,7 +50,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         class_names=loaded.class_names,
         # An output that was not trained is not measured.
         has=frozenset(source.has) & loaded.system.known,
-        class_counts=loaded.system.class_counts,
+        class_counts=loaded.system.labels.class_counts,
     )
     what = f"checkpoint {loaded.step} of {workdir}"
     return measure(dataclasses.replace(loaded, system=system), source, workdir, mapper, what)

@@ -68,10 +68,8 @@ def apply_changes(
                 is_section = isinstance(value, Mapping)
                 if is_section:
                     value = ml_collections.ConfigDict(dict(value))
-                # A section is replaced, a part of a model may be switched on (True), and None has
-                # no type to keep.
-                is_part = sections == ["model"] and isinstance(value, bool)
-                if name in place and (is_section or is_part or place[name] is None):
+                # A section is replaced, and None has no type to keep.
+                if name in place and (is_section or place[name] is None):
                     del place[name]
                 place[name] = value
         except TypeError as error:

@@ -18,7 +18,7 @@ from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.metrics.classification import softmax
 from affect_jax.models.landmarks import decode_heatmaps
-from affect_jax.models.reliability import BatchAttention
+from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.runtime import forks
 from affect_jax.weights.model_dir import OUTPUTS_OF_LABEL, LoadedModel, load_model
 from data_pipelines.images.decode import MAX_PIXELS

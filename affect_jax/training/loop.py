@@ -324,7 +324,7 @@ class _Run:
             "batch_size": self.config.batch_size,
             "class_names": list(train.class_names),
             "has": sorted(train.has),
-            "class_counts": list(self.system.class_counts),
+            "class_counts": list(self.system.labels.class_counts),
         }
 
     def _stop_requested(self, stop: StopSignals, step: int) -> bool:

@@ -14,6 +14,7 @@ from affect_jax.models.state import Blueprint, current_stats, select, take_apart
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AXIS
 from affect_jax.systems.base import Phase, System
+from affect_jax.systems.objective import LossInputs
 from affect_jax.training import mixing, optim
 from affect_jax.weights.teacher import Teacher
 
@@ -54,14 +55,8 @@ def make_train_step(
         def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
             model = blueprint.build({**fixed, **trained}, state["stats"])
             outputs = system.forward(model, images, phase, nnx.Rngs(dropout=replica_key))
-            loss, terms = system.loss(
-                outputs,
-                batch,
-                key=step_key,
-                axis_name=AXIS,
-                phase=phase,
-                teacher=teacher_outputs,
-            )
+            inputs = LossInputs(outputs, batch, step_key, AXIS, teacher_outputs)
+            loss, terms = system.loss(inputs, phase)
             return loss, (terms, current_stats(model))
 
         gradient_of = jax.value_and_grad(loss_of, has_aux=True)

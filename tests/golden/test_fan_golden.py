@@ -10,7 +10,6 @@ from affect_jax.weights.released import convert
 from data_pipelines.landmarker import WINDOW_SIDE, face_window
 from tests.golden import golden_data as golden
 
-RECORD = golden.manifest("fan_decode")
 ARRAYS = golden.arrays("fan_decode")
 PEAKS = [(0, 0), (0, 63), (63, 0), (63, 63), (0, 30), (30, 0), (63, 30), (30, 63), (1, 1),
          (62, 62), (5, 41)]  # fmt: skip

@@ -189,7 +189,7 @@ def test_data_with_landmarks_and_nothing_else(tmp_path):
 
 
 def test_data_without_landmarks_are_refused():
-    with pytest.raises(ConfigError, match="is about landmarks"):
+    with pytest.raises(ConfigError, match="learns landmarks"):
         systems.create(
             fan_config(), class_names=("a",), has=frozenset({"expression"}), class_counts=(1,)
         )

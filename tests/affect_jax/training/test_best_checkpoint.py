@@ -101,7 +101,7 @@ def test_a_checkpoint_cannot_be_chosen_by_what_is_not_trained():
 def test_balancing_is_not_measured_where_no_classes_are_trained():
     """Of classes without a loss there is neither a final nor a primary distribution."""
     config = quickstart.get_config()
-    config.model.reliability = {"anchors": 2}
+    config.model.reliability.update(enabled=True, anchors=2)
     outputs = {k: np.zeros((4, 3)) for k in ("logits", "primary", "corrected")}
     outputs |= {"valence": np.zeros(4), "arousal": np.zeros(4)}
     outputs |= {"anchor_distances": np.zeros((4, 3, 2))}
@@ -115,7 +115,7 @@ def test_balancing_is_not_measured_where_no_classes_are_trained():
 def test_trust_is_ramped_in_while_classes_are_trained():
     """The counter stands still in the landmark stage, so that the ramp must not count it."""
     config = quickstart.get_config()
-    config.model.reliability = {"anchors": 2, "correction": "trust"}
+    config.model.reliability.update(enabled=True, anchors=2, correction="trust")
     config.num_steps = 1000
     for steps, ramp in ((250, 750), (700, 500), (0, 1000)):
         system = create(config, landmark_stage__steps=steps)
