@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(
-    r'^__version__ = "(.+)"$', (ROOT / "affect_jax" / "__init__.py").read_text(), re.MULTILINE
+    r'^__version__ = "(.+)"$', (ROOT / "affect_jax" / "version.py").read_text(), re.MULTILINE
 ).group(1)
 
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]

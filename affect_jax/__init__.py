@@ -1,11 +1,18 @@
 """Facial-affect models in JAX: train, evaluate, export and serve."""
 
-__version__ = "0.1.0"
+import os
+from typing import TYPE_CHECKING, Any
+
+from affect_jax.version import __version__
+
+if TYPE_CHECKING:
+    from affect_jax.inference.predictor import Predictor
+
 __all__ = ["__version__", "load"]
 
 
-def load(path, **options):
-    """Open a model directory for prediction; see :func:`affect_jax.inference.predictor.load`."""
+def load(path: str | os.PathLike, **options: Any) -> "Predictor":
+    """Open a model directory for prediction; see `affect_jax.inference.predictor.load`."""
     # Imported here so that `import affect_jax` does not pull in JAX, Flax and Orbax.
     from affect_jax.inference import predictor
 

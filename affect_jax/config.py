@@ -45,7 +45,7 @@ _PLACES = ("data.manifest", "data.folder", "data.data_dir")
 # What a cross-validation cuts its folds by: free in other runs, which have none.
 _CUT = ("crossval.protocol", "crossval.folds")
 # A run that began, and one that was tested, perhaps without its checkpoints by now.
-_RESULTS = ("checkpoints/[0-9]*", "report/predictions.npz")
+_RESULTS = (f"{runtime.CHECKPOINTS_FOLDER}/[0-9]*", "report/predictions.npz")
 
 
 class ConfigError(UserError):

@@ -7,44 +7,40 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from affect_jax import runtime, weights
+from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.weights import model_dir
+from affect_jax.weights.released import convert
 from data_pipelines import disk
 
 _MANY = 10
+# Option -> help; all are optional.
+_OPTIONS = {
+    "classes": "names in the order of the last layer, as a,b,c, or a label order as affectnet8 "
+    "(default: the release's, or those of config.json next to the file)",
+    "mean": "of RGB in [0, 1], as 0.5,0.5,0.5; together with --std",
+    "std": "of RGB in [0, 1], as 0.5,0.5,0.5; together with --mean",
+    "strip_prefix": "use only entries whose names begin with it, and remove it",
+    "entry": "which state dict to use, if the file holds several",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.convert", description="Convert released weights."
     )
-    parser.add_argument(
-        "--architecture", required=True, help="one of " + ", ".join(weights.architectures())
-    )
+    names = ", ".join(convert.architectures())
+    parser.add_argument("--architecture", required=True, help=f"one of {names}")
     parser.add_argument("--source", required=True, help=".pth, .npz or .safetensors file")
     parser.add_argument("--output", required=True, help="directory to write the model to")
-    parser.add_argument(
-        "--classes",
-        default="",
-        help="names in the order of the last layer, as a,b,c, or a label order as affectnet8 "
-        "(default: the release's, or those of config.json next to the file)",
-    )
-    numbers = "of RGB in [0, 1], as 0.5,0.5,0.5; together with --"
-    parser.add_argument("--mean", default="", help=numbers + "std")
-    parser.add_argument("--std", default="", help=numbers + "mean")
-    parser.add_argument(
-        "--strip_prefix", default="", help="take the entries that begin with it alone, without it"
-    )
-    parser.add_argument(
-        "--entry", default="", help="of a file with several state dicts, the one to take"
-    )
+    for name, text in _OPTIONS.items():
+        parser.add_argument(f"--{name}", default="", help=text)
     options = parser.parse_args(arguments)
     runtime.setup_logging()
     try:
         with disk.explained(options.output):
-            loaded = weights.convert(
+            loaded = convert.convert(
                 options.architecture,
                 options.source,
                 options.output,
@@ -59,28 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     built = ", ".join(f"{k}={v}" for k, v in loaded.arguments.items())
     print(f"{options.output}: {loaded.name}({built})")
-    for line in describe(loaded):
+    for line in _describe(loaded):
         print(f"  {line}")
     if not loaded.provenance["preprocessing_certain"]:
         print(
             "warning: nothing tells the mean and deviation that these weights were trained with, "
-            "and a wrong one costs accuracy. Look them up; for DeiT, DINO and MAE add "
+            "and wrong ones cost accuracy. Look them up; for DeiT, DINO and MAE add "
             "--mean=0.485,0.456,0.406 --std=0.229,0.224,0.225",
             file=sys.stderr,
         )
     return 0
 
 
-def describe(loaded: model_dir.LoadedModel) -> list[str]:
-    """Lines that tell what was recorded of a converted network, and where it comes from."""
+def _describe(loaded: model_dir.LoadedModel) -> list[str]:
+    """Return lines that tell what was recorded of a converted network, and its origin."""
     about, seen = loaded.provenance, loaded.preprocessing
     lines = []
     if about["entry"]:
         others = ", ".join(about["other_entries"])
-        lines.append(
-            f"weights: the entry {about['entry']}"
-            + (f"; there is {others} too (--entry)" if others else "")
-        )
+        more = f"; there is {others} too (--entry)" if others else ""
+        lines.append(f"weights: the entry {about['entry']}{more}")
     if about["left_out"]:
         lines.append(f"left out: {about['left_out']} entries without the prefix")
     mean, std = (", ".join(f"{x:g}" for x in values) for values in (seen.mean, seen.std))

@@ -1,4 +1,4 @@
-"""Turns a checkpoint of a run into a model directory that `affect_jax.load` reads.
+"""Turn a checkpoint of a run into a model directory that `affect_jax.load` reads.
 
 python -m affect_jax.export --workdir DIR --output MODEL [--checkpoint best|latest|STEP]
 """
@@ -20,13 +20,10 @@ from data_pipelines import disk
 def export(
     workdir: str | pathlib.Path, output: str | pathlib.Path, checkpoint: str = "best"
 ) -> int:
-    """Writes the model of a checkpoint to `output`, whole or not at all.
-
-    Returns:
-      The step of the checkpoint.
+    """Write the model of a checkpoint to `output`, whole or not at all; return its step.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or `output` is in the way.
+      UserError: if there is no such run or checkpoint, or `output` holds something else.
     """
     model_dir.check_writable(output)
     run = load_run.load_run(workdir, checkpoint, Mapper())
@@ -47,7 +44,7 @@ def export(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m affect_jax.export", description=__doc__)
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--output", required=True, help="model directory to write")

@@ -7,7 +7,7 @@ SUITES = ("cost", "input", "smoke", "synthetic", "train")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite named first with the options that follow."""
+    """Run the suite named first, with the options that follow."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in SUITES:
         wrong = f"no suite {arguments[0]!r}; " if arguments and arguments[0][0] != "-" else ""

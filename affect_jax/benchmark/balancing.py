@@ -1,9 +1,9 @@
-"""Reliability balancing on a problem small enough for many seeds: wrong labels, no pictures.
+"""Reliability balancing with wrong labels, on points: a problem small enough for many seeds.
 
 `python -m affect_jax.benchmark.balancing [--seeds 5] [--noise 0.2]` trains a small MLP on 3,000
-points of 8 classes, each of four clusters in 64 dimensions, a share of whose labels is wrong, and
-prints a Markdown table of what it reaches on 4,000 points with the right labels. Seeds are paired:
-every row sees the same points in the same order. A few minutes on 2 CPU cores.
+points of 8 classes, each of four clusters in 64 dimensions, a fraction of whose labels is wrong. It
+prints a Markdown table of the scores on 4,000 points with correct labels. Seeds are paired: every
+row sees the same points in the same order. It takes a few minutes on 2 CPU cores.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class MLP(nnx.Module):
         self.reliability = Reliability.of(reliability, FEATURES, CLASSES, make)
 
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
-        """Outputs for points [B, INPUTS], as those of every classifier."""
+        """Return outputs for points [B, INPUTS], as every classifier does."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = nnx.relu(norm(layer(x)))
         outputs = {"embedding": x, "logits": self.head(x)}
@@ -61,7 +61,7 @@ class MLP(nnx.Module):
 
 
 def points(seed: int, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points float32 [count, INPUTS] and labels int32 [count], a share `noise` of them wrong."""
+    """Draw points float32 [count, INPUTS] and labels int32 [count], a fraction `noise` wrong."""
     centres = np.random.default_rng(7).normal(0, 0.5, (CLASSES, CLUSTERS, INPUTS))
     rng = np.random.default_rng([seed, count])
     labels, clusters = rng.integers(0, CLASSES, count), rng.integers(0, CLUSTERS, count)
@@ -77,7 +77,7 @@ def measure(
     seeds: Sequence[int],
     noise: float,
 ) -> list[dict[str, float]]:
-    """What a row reaches with each seed: column -> value."""
+    """Train and test a row's settings with each seed; return column -> value."""
     model = MLP(settings, 0)
     model.train()
     training = take_apart(model)[0]
@@ -107,20 +107,13 @@ def measure(
         return jax.lax.scan(step, start, jax.random.split(key, STEPS))[0][:2]
 
     evaluate = jax.jit(lambda params, stats, x: evaluation.build(params, stats)(x))
-    return [
-        _scores(
-            evaluate(
-                *train(
-                    *take_apart(MLP(settings, seed))[1:],
-                    *points(seed, TRAIN, noise),
-                    jax.random.key(seed),
-                ),
-                points(seed, TEST, 0.0)[0],
-            ),
-            points(seed, TEST, 0.0)[1],
-        )
-        for seed in seeds
-    ]
+    found = []
+    for seed in seeds:
+        fresh, key = take_apart(MLP(settings, seed))[1:], jax.random.key(seed)
+        trained = train(*fresh, *points(seed, TRAIN, noise), key)
+        x, labels = points(seed, TEST, 0.0)
+        found.append(_scores(evaluate(*trained, x), labels))
+    return found
 
 
 def _scores(outputs: dict[str, jax.Array], labels: np.ndarray) -> dict[str, float]:
@@ -135,12 +128,12 @@ def _scores(outputs: dict[str, jax.Array], labels: np.ndarray) -> dict[str, floa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.benchmark.balancing", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--seeds", type=int, default=5, help="seeds a row")
-    parser.add_argument("--noise", type=float, default=0.2, help="share of wrong labels")
+    parser.add_argument("--noise", type=float, default=0.2, help="fraction of wrong labels")
     options = parser.parse_args(arguments)
     print("| |", " | ".join(COLUMNS), "| accuracy - none |")
     print("|---" * (len(COLUMNS) + 2) + "|")

@@ -1,18 +1,18 @@
 """`python -m affect_jax.benchmark cost`: what reliability balancing adds to a training step.
 
-The step of a run (forward, backward, optimizer) with and without `model.reliability` takes turns on
-a batch that lies on the devices already, and so does the part by itself: its correction, all losses
-and their gradients, from given embeddings and logits. Beside the times stand the operations that
-XLA counts in forward and backward pass, element-wise work included, and the parameters of the parts
-that run. A full-size step on a CPU takes most of a minute and longer to compile: `--repeats 0` only
-counts, `--only_alone` times nothing but the part and sets it against the shortest time that the
-operations of a bare step can take, at the rate of large float32 matrix products.
+The step of a run (forward, backward, optimizer) with and without `model.reliability` is timed in
+turn on a batch already on the devices, and so is the part by itself: its correction, all losses and
+their gradients, from given embeddings and logits. The rows also hold the operations that XLA counts
+in forward and backward pass, including element-wise ones, and the parameters of each part.
+
+A full-size step on a CPU takes most of a minute, and longer to compile: `--repeats 0` only counts,
+and `--only_alone` times only the part, and compares it with the shortest time that the operations
+of a bare step can take, at the rate of large float32 matrix products.
 """
 
 import argparse
 import collections
 import functools
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,23 +32,16 @@ SUITE = "cost"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`."""
-    parser = argparse.ArgumentParser("python -m affect_jax.benchmark cost", description=__doc__)
-    parser.add_argument("--system", default="arbex_rafdb", help="name of a file in configs/")
-    parser.add_argument("--model", default="", help="another model of the same kind")
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--image_size", type=int, default=0, help="default: the config's")
-    parser.add_argument("--dtype", default="", help="default: the config's")
-    parser.add_argument("--steps", type=int, default=1, help="steps per measurement")
-    parser.add_argument("--repeats", type=int, default=suite.REPEATS)
+    """Run the suite; see `--help`."""
+    parser = suite.parser(SUITE, __doc__)
+    train.add_options(parser, system="arbex_rafdb", batch_size=32, steps=1)
     parser.add_argument("--only_alone", action="store_true", help="time no whole step")
-    parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows: milliseconds and operations of a step, with and without; parameters of each part.
+    """Measure milliseconds and operations of a step, with and without; count parameters.
 
     Raises:
       UserError: if the options do not fit, or the config has no balancing to leave out.
@@ -101,7 +94,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 class Built(NamedTuple):
-    """A config's model in training mode, and what else its loss takes."""
+    """A config's model in training mode, and the other arguments of its loss."""
 
     config: ml_collections.ConfigDict
     system: systems.System
@@ -124,7 +117,7 @@ class Built(NamedTuple):
 
 
 def operations(built: Built) -> float:
-    """Operations of loss and gradient of one batch, as XLA counts them before it optimises."""
+    """Count operations of loss and gradient of a batch, as XLA does before it optimises."""
     blueprint, params, stats = take_apart(built.model)
     section = built.config.model
 
@@ -142,7 +135,7 @@ def operations(built: Built) -> float:
 
 
 def alone(built: Built) -> Callable[[], float]:
-    """A function that runs the part once, forward and backward, and returns milliseconds."""
+    """Return a function that runs the part, forward and backward, and gives milliseconds."""
     blueprint, params, stats = take_apart(built.model.reliability)
     batch = train.random_batch(built.config)
     built.model.eval()
@@ -171,13 +164,9 @@ def alone(built: Built) -> Callable[[], float]:
 
 
 def parameters(model: nnx.Module) -> dict[str, int]:
-    """Numbers to train, by part: members of the model, those of its `backbone` apart; and all."""
+    """Count parameters by member of the model, each member of its `backbone` by itself; and all."""
     counts: collections.Counter[str] = collections.Counter()
     for path, array in take_apart(model)[1].items():
         names = path.split("/")
         counts["/".join(names[: 2 if names[0] == "backbone" else 1])] += array.size
     return {**counts, "all": counts.total()}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Floating-point operations of a function: those of its matrix products and convolutions."""
+"""Floating-point operations of a function's matrix products and convolutions."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ import jax
 
 
 def count(function: Callable, *arguments: Any) -> int:
-    """Operations (a multiplication and an addition are two) of one call, without running it.
+    """Count operations (a multiplication and an addition are two) of a call, without running it.
 
     Element-wise work and reductions are not counted, as is customary for the "model FLOPs" of a
     network; they are a few percent. Both branches of a condition count, a `while` loop once.

@@ -1,8 +1,8 @@
 """The peer of the input benchmark: a training transform as PyTorch users write it.
 
-Pillow decodes, and every step makes a picture of its own: resize to 256, rotation up to 15 degrees,
-colour jitter with hue, random crop of 224, mirror, to float, normalise, erase. The steps follow
-torchvision's transforms on Pillow pictures; tensors are numpy arrays here, so that the benchmark
+Pillow decodes, and every step makes a new image: resize to 256, rotation up to 15 degrees, colour
+jitter with hue, random crop of 224, mirror, to float, normalise, erase. The steps follow
+torchvision's transforms on Pillow images; tensors are numpy arrays here, so that the benchmark
 needs no PyTorch.
 """
 
@@ -17,7 +17,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
 
 
 def transform(data: bytes, rng: np.random.Generator) -> np.ndarray:
-    """One encoded picture to float32 [3, 224, 224], normalised and augmented."""
+    """Return an encoded image as float32 [3, 224, 224], augmented and normalised."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     image = _resize(image, 256)
     image = image.rotate(rng.uniform(-15, 15), Image.Resampling.NEAREST)

@@ -23,16 +23,12 @@ def _modules() -> tuple[Any, Any]:
         import timm
         import torch
     except ImportError as error:
-        raise UserError(f"--peer: {error}; pip install timm torch, or leave --peer away") from error
+        raise UserError(f"--peer: {error}; pip install timm torch, or leave out --peer") from error
     return timm, torch
 
 
 def version() -> str:
-    """Of PyTorch.
-
-    Raises:
-      UserError: if timm or PyTorch is not installed.
-    """
+    """Return PyTorch's version; UserError if timm or PyTorch is not installed."""
     return _modules()[1].__version__
 
 
@@ -45,9 +41,9 @@ def training(
     low_precision: bool,
     steps: int,
 ) -> Callable[[], float]:
-    """A function that trains `steps` steps and returns images a second.
+    """Return a function that trains `steps` steps and gives images a second.
 
-    torch.compile and AdamW (fused on a GPU); with `low_precision` under bf16 autocast.
+    It uses torch.compile and AdamW (fused on a GPU); with `low_precision`, bf16 autocast.
 
     Raises:
       UserError: if timm or PyTorch is not installed or has no such model.

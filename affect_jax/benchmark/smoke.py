@@ -1,9 +1,9 @@
-"""`python -m affect_jax.benchmark smoke`: whether every config trains and evaluates here at all.
+"""`python -m affect_jax.benchmark smoke`: whether every config trains and evaluates here.
 
-Of each config, at its real size, one training step of every phase and one evaluation step of a tiny
-batch of noise with random labels: no data are needed. What does not compile or does not fit on a
-device is found in minutes instead of in the middle of an experiment. Configs whose programs are
-the same are run once.
+Each config takes, at its real size, one training step of every phase and one evaluation step on a
+tiny batch of noise with random labels, so no data are needed. A config that does not compile or
+does not fit on a device is found in minutes instead of in the middle of an experiment. Configs with
+the same program are run once.
 """
 
 import argparse
@@ -37,17 +37,16 @@ from data_pipelines.schema import LABEL_ORDERS, LABELS, resolve_classes
 from data_pipelines.sources import synthetic
 
 SUITE = "smoke"
-_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _NO_EXPERIMENTS = ("__init__", "base")
 _STEPS = 1000  # length of the run that the steps are taken from
-# Sections of a config that make its program; what else it says changes data or files.
+# Sections of a config that make its program; the others change data or files.
 _OF_THE_PROGRAM = ("system", "model", "landmark_stage", "loss", "mixing", "optimizer", "ema_decay")
 _LINE = "{:32} {:>12} {:8} {:8} {:>10}  {}"
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What came of one config.
+    """The result of one config.
 
     Attributes:
       name: of the config, as "sweeps/arbex_noise".
@@ -66,11 +65,10 @@ class Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`. Returns 1 if any config failed."""
+    """Run the suite; see `--help`. Return 1 if any config failed."""
     parser = argparse.ArgumentParser("python -m affect_jax.benchmark smoke", description=__doc__)
-    parser.add_argument(
-        "--configs", default="", help="names, patterns or files, as quickstart,vit_*; default: all"
-    )
+    which = "names, patterns or files, as quickstart,vit_*; default: all"
+    parser.add_argument("--configs", default="", help=which)
     parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
     try:
@@ -94,14 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def choose(text: str) -> dict[str, pathlib.Path]:
-    """Name -> file of the configs that `--configs` asks for; without a text, of all.
+    """Return name -> file of the configs in `--configs`, of all for an empty text.
 
     Raises:
-      ConfigError: a name or pattern that no config has.
+      ConfigError: for a name or pattern that no config has.
     """
-    files = [*sorted(_CONFIGS.glob("*.py")), *sorted(_CONFIGS.glob("sweeps/*.py"))]
+    files = [*sorted(suite.CONFIGS.glob("*.py")), *sorted(suite.CONFIGS.glob("sweeps/*.py"))]
     known = {
-        path.relative_to(_CONFIGS).with_suffix("").as_posix(): path
+        path.relative_to(suite.CONFIGS).with_suffix("").as_posix(): path
         for path in files
         if path.stem not in _NO_EXPERIMENTS
     }
@@ -119,18 +117,18 @@ def choose(text: str) -> dict[str, pathlib.Path]:
 
 
 def batch_size() -> int:
-    """The least global batch that all devices share and that can be mixed in pairs."""
+    """Return the smallest global batch that all devices share and that mixes in pairs."""
     devices = jax.device_count()
     return devices if devices > 1 else 2
 
 
 def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
-    """Takes one step of every kind with a config; any error becomes a note.
+    """Take one step of every kind with a config; any error becomes a note.
 
     Args:
       name: of the config.
       path: its file.
-      programs: what has been run before, by `program`; this one is added.
+      programs: results so far, by `program`; this one is added.
     """
     outcome = Outcome(name)
     start = time.perf_counter()
@@ -144,7 +142,7 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
             return dataclasses.replace(first, name=name, seconds=0.0, note=note)
         programs[key] = outcome
         take_steps(config, class_names, has, outcome)
-    except Exception as error:  # of any kind: that is what is looked for
+    except Exception as error:  # of any kind: finding them is the purpose
         text = " ".join(str(error).split()) or "no message"
         outcome.note = f"{type(error).__name__}: {text[:300]}"
     outcome.seconds = time.perf_counter() - start
@@ -155,10 +153,10 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
 
 
 def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Class names and label fields that the data of a config have, as far as it tells.
+    """Return class names and label fields of a config's data, as far as it tells them.
 
-    A manifest or a folder of one's own has AffectNet's eight classes and all labels that the model
-    has outputs for.
+    A manifest or folder is taken to have AffectNet's eight classes, and all labels for which the
+    model has outputs.
     """
     data, model = config.data, config.model
     class_names, has = LABEL_ORDERS["affectnet8"], LABELS
@@ -175,7 +173,7 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
 
 
 def program(config: ml_collections.ConfigDict, classes: int, has: frozenset[str]) -> str:
-    """What tells two programs apart; of a number, whether it is 0 or 1, which switch things."""
+    """Return what tells two programs apart; of a number only whether it is 0 or 1, a switch."""
 
     def kind(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -194,7 +192,7 @@ def take_steps(
     has: frozenset[str],
     outcome: Outcome,
 ) -> None:
-    """Trains one step of every phase, then evaluates one batch; fills in `outcome`.
+    """Train one step of every phase, then evaluate one batch; fill in `outcome`.
 
     Raises:
       FloatingPointError: a loss or a metric is not a finite number.
@@ -224,38 +222,29 @@ def take_steps(
 
 
 def check_finite(figures: Mapping[str, Any], where: str) -> None:
-    """Raises FloatingPointError naming the figures that are not finite numbers."""
+    """Raise FloatingPointError naming the figures that are not finite numbers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong or not figures:
         raise FloatingPointError(f"{where}: {', '.join(wrong) or 'no figure'} not finite")
 
 
 def line(outcome: Outcome) -> str:
-    """An outcome as a line of the table printed."""
-    words = {True: "ok", False: "failed"}
-    return _LINE.format(
-        outcome.name,
-        f"{outcome.parameters:,}",
-        words[outcome.train],
-        words[outcome.evaluation],
-        f"{outcome.seconds:.1f}",
-        outcome.note,
-    ).rstrip()
+    """Return an outcome as a line of the printed table."""
+    words = ["ok" if good else "failed" for good in (outcome.train, outcome.evaluation)]
+    count, seconds = f"{outcome.parameters:,}", f"{outcome.seconds:.1f}"
+    return _LINE.format(outcome.name, count, *words, seconds, outcome.note).rstrip()
 
 
 def table(outcome: Outcome, device: str) -> list[dict[str, Any]]:
-    """An outcome as benchmark rows, with the device and the note."""
+    """Return an outcome as benchmark rows, with the device and the note."""
     figures = {
         "parameters": (outcome.parameters, "parameters"),
         "train_step": (int(outcome.train), "1: ok"),
         "evaluation_step": (int(outcome.evaluation), "1: ok"),
         "compile_seconds": (outcome.seconds, "s"),
     }
+    more = {"device": device, "note": outcome.note}
     return [
-        {
-            **suite.row(SUITE, outcome.name, metric, [value], unit),
-            "device": device,
-            "note": outcome.note,
-        }
+        suite.row(SUITE, outcome.name, metric, [value], unit) | more
         for metric, (value, unit) in figures.items()
     ]

@@ -1,5 +1,6 @@
-"""What every benchmark suite shares: measuring in turn, rows of results, the table printed."""
+"""What all suites share: options, measuring in turn, rows of results, the printed table."""
 
+import argparse
 import json
 import pathlib
 import statistics
@@ -11,14 +12,25 @@ from affect_jax.errors import UserError
 from data_pipelines import disk
 
 REPEATS = 7
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+def parser(suite: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of every suite, `--json` and `--repeats`."""
+    made = argparse.ArgumentParser(
+        f"python -m affect_jax.benchmark {suite}", description=description
+    )
+    made.add_argument("--json", help="write the rows to this file")
+    made.add_argument("--repeats", type=int, default=REPEATS, help="measurements of each case")
+    return made
 
 
 def in_turn(
     cases: Mapping[str, Callable[[], float]], repeats: int = REPEATS
 ) -> dict[str, list[float]]:
-    """Measures all cases one after the other, and that `repeats` times over.
+    """Measure all cases one after the other, `repeats` times.
 
-    What else the machine does then falls on all of them alike.
+    Other load on the machine then affects all of them alike.
 
     Args:
       cases: name -> a function that runs the case once and returns its figure.
@@ -45,7 +57,7 @@ def row(
     baseline_figures: Sequence[float] | None = None,
     lower_is_better: bool = False,
 ) -> dict[str, Any]:
-    """One line of results: the median, its spread, and the ratio to a baseline (> 1: we win)."""
+    """Return a row of results: median, spread, and ratio to a baseline (> 1: ours is better)."""
     median = statistics.median(figures)
     ratio = None
     if baseline_figures is not None:
@@ -68,7 +80,7 @@ def row(
 def rates(
     suite: str, case: str, figures: Mapping[str, Sequence[float]], *baselines: str
 ) -> list[dict[str, Any]]:
-    """Rows of images/s of a case of `figures`, one for each baseline (or one without)."""
+    """Return rows of images/s of a case of `figures`, one for each baseline (or one without)."""
     return [
         row(
             suite,
@@ -84,7 +96,7 @@ def rates(
 
 
 def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | None) -> int:
-    """Measures, prints the table, writes the rows where asked for; returns the exit status."""
+    """Measure, print the table and write the rows if asked for; return the exit status."""
     try:
         with disk.explained(json_path or ""):
             results = measure()
@@ -98,7 +110,7 @@ def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | Non
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text for a terminal."""
+    """Return rows as text for a terminal."""
     lines = [f"{'case':34} {'metric':26} {'median':>11} {'min':>10} {'max':>10}  ratio to baseline"]
     for r in rows:
         ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f} x {r['baseline']}"
@@ -110,7 +122,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def save(rows: Sequence[Mapping[str, Any]], path: str | pathlib.Path) -> None:
-    """Writes rows as a JSON list."""
+    """Write rows as a JSON list."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(list(rows), indent=1) + "\n")

@@ -1,15 +1,13 @@
 """`python -m affect_jax.benchmark train`: training steps on this machine's devices.
 
-The step of a run (forward, backward, optimizer, moving average) on a batch that lies on the devices
-already. Model FLOPs utilisation is the work of the network, three times that of a forward pass,
-over what the same devices reach in large matrix products of the same type. With --peer, timm's
-network in PyTorch (torch.compile, bf16 autocast) takes turns with ours; that needs `timm` and
-`torch`.
+The step of a run (forward, backward, optimizer, moving average) is timed on a batch already on the
+devices. Model FLOPs utilisation is the work of the network, three forward passes, over what the
+same devices reach in large matrix products of the same type. With --peer, timm's network in PyTorch
+(torch.compile, bf16 autocast) takes turns with ours; that needs `timm` and `torch`.
 """
 
 import argparse
 import functools
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +28,6 @@ from affect_jax.systems.base import Phase
 from affect_jax.training import step as step_lib
 
 SUITE = "train"
-_CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 _CLASSES = tuple(f"class {i}" for i in range(7))
 _HAS = frozenset({"expression", "valence_arousal", "landmarks"})
 # Forward, and twice as much for the gradients of inputs and weights.
@@ -38,29 +35,35 @@ _PASSES = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`."""
-    parser = argparse.ArgumentParser("python -m affect_jax.benchmark train", description=__doc__)
-    parser.add_argument("--system", default="vit_se_fer2013", help="name of a file in configs/")
-    parser.add_argument("--model", default="", help="another model of the same kind, as vit_ti16")
-    parser.add_argument("--batch_size", type=int, default=0, help="default: the config's")
-    parser.add_argument("--image_size", type=int, default=0, help="default: the config's")
-    parser.add_argument("--dtype", default="", help="default: the config's")
-    parser.add_argument("--steps", type=int, default=20, help="steps per measurement")
-    parser.add_argument("--repeats", type=int, default=suite.REPEATS)
+    """Run the suite; see `--help`."""
+    parser = suite.parser(SUITE, __doc__)
+    add_options(parser, system="vit_se_fer2013", steps=20)
     parser.add_argument("--matmul_size", type=int, default=0, help="default: 8192 on a GPU or TPU")
     parser.add_argument("--peer", action="store_true", help="measure timm in PyTorch as well")
-    parser.add_argument("--json", help="write the rows to this file")
     options = parser.parse_args(arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
 
+def add_options(parser: argparse.ArgumentParser, **defaults: str | int) -> None:
+    """Add the options that choose a training step; 0 or "" leaves what the config has."""
+    chosen = {"model": "", "batch_size": 0, "image_size": 0, "dtype": ""} | defaults
+    helps = {
+        "system": "name of a file in configs/",
+        "model": "another model of the same kind, as vit_ti16",
+        "steps": "steps per measurement",
+    }
+    for name, default in chosen.items():
+        text = helps.get(name, "default: " + (str(default) if default else "the config's"))
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=text)
+
+
 def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The config of `--system` with the other options in it.
+    """Return the config of `--system` with the other options in it.
 
     Raises:
       UserError: if there is none of that name, or its batch does not fit the devices.
     """
-    config = config_lib.load_file(_CONFIGS / f"{options.system}.py")
+    config = config_lib.load_file(suite.CONFIGS / f"{options.system}.py")
     config.model.name = options.model or config.model.name
     config.model.dtype = options.dtype or config.model.dtype
     config.batch_size = options.batch_size or config.batch_size
@@ -71,7 +74,7 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows: images a second, utilisation, the matrix rate, and the peer's images a second."""
+    """Measure images a second, utilisation, the matrix rate, and the peer's images a second."""
     config = settings(options)
     theirs = f"timm, torch {peer.version()}" if options.peer else None
     dtype = jnp.dtype(config.model.dtype)
@@ -113,26 +116,26 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def forward_flops(config: ml_collections.ConfigDict) -> int:
-    """Operations of a forward pass for one picture."""
+    """Return the operations of a forward pass for one image."""
     counted = config.copy_and_resolve_references()
-    counted.model.dtype = "float32"  # fused attention cannot be looked into
+    counted.model.dtype = "float32"  # the inside of fused attention cannot be counted
     system = system_of(counted)
     model = nnx.eval_shape(lambda: system.create_model(nnx.Rngs(0), None))
     graphdef, state = nnx.split(model)
     side = counted.data.image_size
-    picture = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return flops.count(lambda s, x: nnx.merge(graphdef, s)(x), state, picture)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return flops.count(lambda s, x: nnx.merge(graphdef, s)(x), state, image)
 
 
 def system_of(config: ml_collections.ConfigDict) -> systems.System:
-    """The system of a config, for labels of every kind."""
+    """Return the system of a config, for labels of every kind."""
     return systems.create(
         config, class_names=_CLASSES, has=_HAS, class_counts=tuple(1 for _ in _CLASSES)
     )
 
 
 def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
-    """A function that trains `steps` steps of the last phase and returns images a second."""
+    """Return a function that trains `steps` steps of the last phase and gives images a second."""
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100, None)
@@ -169,9 +172,11 @@ def fresh_state(
 def random_batch(
     config: ml_collections.ConfigDict, classes: int = len(_CLASSES)
 ) -> dict[str, np.ndarray]:
-    """A batch of B noise pictures of side S and labels: `image` uint8 [B, S, S, 3], `expression`
-    int32 [B], `valence_arousal` float32 [B, 2] in [-1, 1], `landmarks` float32 [B, 68, 2] pixels,
-    `mask` bool [B]."""
+    """Return a batch of B images of noise, of side S, with random labels.
+
+    `image` uint8 [B, S, S, 3], `expression` int32 [B], `valence_arousal` float32 [B, 2] in
+    [-1, 1], `landmarks` float32 [B, 68, 2] in pixels, `mask` bool [B].
+    """
     rng = np.random.default_rng(0)
     count, side = config.batch_size, config.data.image_size
     return {
@@ -184,7 +189,7 @@ def random_batch(
 
 
 def matmul(dtype: Any, size: int) -> Callable[[], float]:
-    """A function that returns the FLOP/s of one device in square products of that size."""
+    """Return a function that gives the FLOP/s of one device in square products of a size."""
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(a, a))

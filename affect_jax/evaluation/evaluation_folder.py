@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from affect_jax import config as config_lib
 from affect_jax.batches import place_of
 from affect_jax.evaluation import predictions
-from affect_jax.runtime import REPORT_FOLDER, swap_folder, write_atomically
+from affect_jax.runtime import REPORT_FOLDER, replace_folder, write_atomically
 from data_pipelines.schema import Source
 
 _FOLDER = f"{REPORT_FOLDER}/evaluations"
@@ -58,15 +57,10 @@ def write(
         "data": config_lib.to_plain(config)["data"],
     }
     folder = Path(workdir) / _FOLDER / _name(config, step, own)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with replace_folder(folder) as partial:
         predictions.save(partial, stored)
         content = json.dumps(record, indent=1) + "\n"
         write_atomically(partial / "evaluation.json", content.encode())
-        swap_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from affect_jax import batches as data_lib
-from affect_jax import weights
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation.evaluator import Evaluation, check_classes
@@ -122,7 +121,7 @@ def _with_model(
     made.data.augment_overrides.update({"fit": expected.fit, "margin": expected.margin})
     if expected.crop_scale:
         made.data.crop_scale = expected.crop_scale
-    if not weights.is_converted(loaded):  # the crop of others' networks is unknown
+    if not loaded.is_converted:  # the crop of others' networks is unknown
         made.data.crop = expected.crop
     log.info(
         "images as the model expects them: %d x %d, fit %s, margin %g, mean %s, std %s; cropped by "
@@ -156,7 +155,8 @@ def _measurable(
         given.add("valence_arousal")
     if "heatmaps" in outputs and outputs["heatmaps"].shape[-1] == NUM_LANDMARKS:
         given.add("landmarks")
-    given &= weights.trained_for(loaded)  # a head without labels in training gives noise
+    # A head that had no labels in training gives noise.
+    given &= loaded.trained_for()
     if not given & labelled:
         raise UserError(
             f"the model in {path} predicts {', '.join(sorted(given)) or 'nothing measurable'}; "

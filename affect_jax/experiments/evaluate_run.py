@@ -17,6 +17,7 @@ from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run
 from affect_jax.weights.load_run import LoadedRun
 from data_pipelines.schema import Source
+from data_pipelines.sources.make import ALL
 
 # Fields that decide which persons a run was trained on.
 _CUT = ("protocol", "folds", "test_fold", "split_seed", "validation_fraction")
@@ -118,10 +119,9 @@ def _check_same_split(
     if data_lib.place_of(data) != data_lib.place_of(then):
         return
     why = "persons it was trained on would be tested"
-    if config.eval.split == data_lib.ALL:
+    if config.eval.split == ALL:
         raise ConfigError(
-            f"config.eval.split = {data_lib.ALL!r}, but the run was trained on a part of these "
-            f"data: {why}"
+            f"config.eval.split = {ALL!r}, but the run was trained on a part of these data: {why}"
         )
     for key in _CUT:
         if data[key] != then[key]:

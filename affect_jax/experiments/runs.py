@@ -120,7 +120,8 @@ def _is_shared(error: Exception, planned: Sequence[PlannedRun]) -> bool:
 def _has_trained(workdir: pathlib.Path) -> bool:
     """Return whether a run, or a fold of it, has done a step that it keeps."""
     return any(
-        any((folder / "checkpoints").glob("[0-9]*")) or planned_runs.last_step(folder) is not None
+        any((folder / runtime.CHECKPOINTS_FOLDER).glob("[0-9]*"))
+        or planned_runs.last_step(folder) is not None
         for folder in (workdir, *(workdir / "folds").glob("*"))
     )
 

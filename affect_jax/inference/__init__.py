@@ -1,1 +1,1 @@
-"""From pictures to predictions: a model directory opened, its inputs read."""
+"""From images to predictions: a model directory opened, its inputs read."""

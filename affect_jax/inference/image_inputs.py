@@ -1,14 +1,13 @@
-"""Pictures as callers give them: paths, encoded bytes, Pillow images and arrays.
+"""Images as callers give them: paths, encoded bytes, Pillow images and arrays.
 
-What can never be a picture (None, a number, floats, a folder) is the caller's mistake and raises
-`UserError`. A file or bytes that cannot be decoded raise `DecodeError` or `OSError`: one bad file
-among many.
+An input that can never be an image (None, a number, floats, a folder) is the caller's mistake and
+raises `UserError`. A file or bytes that cannot be decoded raise `DecodeError` or `OSError`, since
+they may be one bad file among many.
 """
 
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +16,9 @@ from PIL import Image
 from affect_jax.errors import UserError
 from data_pipelines.images.decode import decode, decode_pillow
 
-Picture = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | jax.Array
+ImageInput = (
+    str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | jax.Array
+)
 
 _PATHS = (str, os.PathLike)
 _BYTES = (bytes, bytearray, memoryview)
@@ -29,14 +30,14 @@ _KNOWN = (
 _CHANNELS = (1, 3, 4)
 
 
-def each(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
-    """The pictures in what `Predictor.predict` was given; those of a list are checked first.
+def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
+    """Yield the images in what `Predictor.predict` was given; check all of a list first.
 
     Raises:
-      UserError: for what holds no pictures.
+      UserError: for an input that holds no images.
     """
     if isinstance(images, _ONE):
-        items: Iterable[Any] = [images]
+        items: Iterable = [images]
     elif isinstance(images, np.ndarray | jax.Array):
         items = _of_array(np.asarray(images))
     elif hasattr(images, "columns"):
@@ -57,33 +58,31 @@ def each(images: Picture | Iterable[Picture]) -> Iterator[Picture]:
         yield item
 
 
-def _of_array(array: np.ndarray) -> Iterable[Any]:
+def _of_array(array: np.ndarray) -> Iterable:
     if array.ndim == 1 and array.dtype.kind in "UOT":  # of paths
         return array.tolist()
-    if array.ndim == 4:
-        return array
-    return [array]
+    return array if array.ndim == 4 else [array]
 
 
-def _what(item: Any) -> str:
+def _what(item: object) -> str:
     return "None" if item is None else f"a {type(item).__name__}"
 
 
-def is_path(item: Picture) -> bool:
-    """Whether a picture is named by its file."""
+def is_path(item: ImageInput) -> bool:
+    """Return whether an image is given by the name of its file."""
     return isinstance(item, _PATHS)
 
 
-def check(index: int, item: Any) -> None:
-    """Raises UserError, naming the place in the list, unless `item` can be a picture."""
-    where = f"picture {index}"
-    if is_path(item):
+def check(index: int, item: object) -> None:
+    """Raise UserError, naming the place in the list, unless `item` can be an image."""
+    where = f"image {index}"
+    if isinstance(item, _PATHS):
         path = os.fsdecode(item)
         if not path:
             raise UserError(f"{where} is an empty path")
         if os.path.isdir(path):
             raise UserError(
-                f"{where} is a folder, {path!r}; list the pictures in it, for example with "
+                f"{where} is a folder, {path!r}; list the images in it, for example with "
                 f"sorted(pathlib.Path({path!r}).glob('*.jpg'))"
             )
     elif isinstance(item, np.ndarray | jax.Array):
@@ -102,26 +101,20 @@ def check(index: int, item: Any) -> None:
         raise UserError(f"{where} is {_what(item)}{value}, not an array or a path; give {_KNOWN}")
 
 
-def _hint(array: Any) -> str:
+def _hint(array: np.ndarray | jax.Array) -> str:
     if 0 in array.shape:
-        return "; it has no pixels: leave out what a crop left empty"
+        return "; it has no pixels: leave out empty crops"
     if np.issubdtype(array.dtype, np.floating):
-        return "; for values from 0 to 1: (255 * picture).round().astype(numpy.uint8)"
+        return "; for values from 0 to 1: (255 * image).round().astype(numpy.uint8)"
     if array.dtype != np.uint8:
         return "; convert it to 8 bits"
     if array.ndim == 3 and array.shape[0] in _CHANNELS:
-        return "; channels come last: picture.transpose(1, 2, 0)"
-    if array.ndim == 3:
-        return "; many grey pictures are [B, H, W, 1]"
-    return ""
+        return "; channels come last: image.transpose(1, 2, 0)"
+    return "; many grey images are [B, H, W, 1]" if array.ndim == 3 else ""
 
 
-def read(item: Picture, max_pixels: int) -> np.ndarray:
-    """Decodes what `check` has let through.
-
-    Args:
-      item: the picture.
-      max_pixels: larger files, bytes and Pillow images are refused.
+def read(item: ImageInput, max_pixels: int) -> np.ndarray:
+    """Decode an input that passed `check`; refuse files, bytes and Pillow images that are larger.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] grey.
@@ -130,10 +123,8 @@ def read(item: Picture, max_pixels: int) -> np.ndarray:
       DecodeError: it is damaged or too large.
       OSError: the file cannot be read.
     """
-    if is_path(item):
-        return decode(
-            pathlib.Path(os.fsdecode(item)).read_bytes(), max_pixels=max_pixels, grey=True
-        )
+    if isinstance(item, _PATHS):
+        item = pathlib.Path(os.fsdecode(item)).read_bytes()
     if isinstance(item, _BYTES):
         return decode(bytes(item), max_pixels=max_pixels, grey=True)
     if isinstance(item, Image.Image):
@@ -141,6 +132,6 @@ def read(item: Picture, max_pixels: int) -> np.ndarray:
     array = np.asarray(item)
     if array.ndim == 3 and array.shape[-1] == 1:
         return array[..., 0]
-    if array.ndim == 3 and array.shape[-1] == 4:  # transparency is laid on black, as in files
+    if array.ndim == 3 and array.shape[-1] == 4:  # transparency becomes black, as in files
         return decode_pillow(Image.fromarray(array), max_pixels=array.size)
     return array

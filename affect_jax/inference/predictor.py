@@ -4,7 +4,7 @@ import functools
 import os
 import pickle
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,22 +15,26 @@ from flax import nnx
 from affect_jax.errors import UserError
 from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
-from affect_jax.inference.image_inputs import Picture
+from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.metrics.classification import softmax
 from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.models.reliability import BatchAttention
 from affect_jax.runtime import forks
-from affect_jax.weights import model_dir
+from affect_jax.weights.model_dir import OUTPUTS_OF_LABEL, LoadedModel, load_model
 from data_pipelines.images.decode import MAX_PIXELS
 from data_pipelines.schema import DecodeError
 
 if TYPE_CHECKING:
     import pandas
 
-# Features that one part of a model hands to another; large, and of no meaning by themselves.
+# Features that one part of a model passes to another: large, and not meant for users.
 _INTERNAL = ("features",)
-# Batches are filled up to one of these sizes, so that few programs are compiled.
+# Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16)
+_IN_TABLES = ("expression", "valence_arousal")
+
+# A row of the table, the network's input uint8 [S, S, 3], and (height, width) of the image.
+_Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
 
 
 def load(
@@ -40,40 +44,33 @@ def load(
     max_pixels: int = MAX_PIXELS,
     **overrides: Any,
 ) -> "Predictor":
-    """Opens a model directory for prediction.
+    """Open a model directory for prediction.
 
     Args:
-      path: written by training, `python -m affect_jax.convert` or `model_io.save_model`.
-      batch_size: most pictures that `predict` runs at once.
+      path: written by `affect_jax.export`, `affect_jax.convert` or `model_dir.save_model`.
+      batch_size: maximum number of images that `predict` runs at once.
       max_pixels: larger files (width x height) are not decoded.
       **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
 
     Raises:
       UserError: if it is missing or damaged.
     """
-    loaded = model_dir.load_model(path, **overrides)
-    return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
+    return Predictor(load_model(path, **overrides), batch_size=batch_size, max_pixels=max_pixels)
 
 
 class Predictor:
     """A model with its preprocessing and class names.
 
-    Several threads may use one. It can be pickled, and so be handed to processes that are started
-    without forking (`multiprocessing.get_context("spawn")`); in a forked one it raises UserError,
-    for JAX would hang there.
+    Several threads may use one. It can be pickled, and so be passed to processes started without
+    forking (`multiprocessing.get_context("spawn")`). In a forked process it raises UserError,
+    because JAX would hang there.
 
     Attributes:
-      batch_size: most pictures that `predict` runs at once.
+      batch_size: maximum number of images that `predict` runs at once.
       max_pixels: larger files (width x height) become rows with an error.
     """
 
-    def __init__(
-        self,
-        loaded: model_dir.LoadedModel,
-        *,
-        batch_size: int = 32,
-        max_pixels: int = MAX_PIXELS,
-    ):
+    def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, max_pixels: int = MAX_PIXELS):
         for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
             if value < 1:
                 raise UserError(f"{name} = {value}; at least 1 is needed")
@@ -87,7 +84,7 @@ class Predictor:
         return {"packed": packed, "batch_size": self.batch_size, "max_pixels": self.max_pixels}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Opened when first used: an error while unpickling would stop a worker without a word.
+        # Opened when first used: an error while unpickling would stop a worker without a message.
         self.batch_size, self.max_pixels = state["batch_size"], state["max_pixels"]
         self._packed = state["packed"]
         self._lock = threading.RLock()
@@ -101,16 +98,16 @@ class Predictor:
             return self._network
 
     @property
-    def loaded(self) -> model_dir.LoadedModel:
+    def loaded(self) -> LoadedModel:
         """The model and what is known about it."""
         return self._opened().loaded
 
     def outputs(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
-        """Everything the model returns for a batch, as NumPy arrays.
+        """Return everything the model gives for a batch, as NumPy arrays.
 
         Args:
-          batch: [B, H, W, 3] RGB. uint8 pictures are normalised here; float32 is taken as the
-            network's own input. The size is left as it is.
+          batch: [B, H, W, 3] RGB, not resized here. uint8 images are normalised; float32 is the
+            network's own input.
 
         Returns:
           What the model has of `logits` [B, N], `valence` and `arousal` [B], `heatmaps`
@@ -125,38 +122,38 @@ class Predictor:
             raise UserError(f"batch must be an array, not a {type(batch).__name__}")
         if batch.ndim != 4 or batch.shape[-1] != 3 or not batch.shape[0]:
             raise UserError(
-                f"batch must be [B, H, W, 3] with at least one picture, got {batch.shape}"
+                f"batch must be [B, H, W, 3] with at least one image, got {batch.shape}"
                 + ("; add a leading axis for a single one" if batch.ndim == 3 else "")
             )
         if batch.dtype != np.uint8 and batch.dtype not in network.float_dtypes:
             raise UserError(
-                f"batch is {batch.dtype}; give uint8 pictures, or float32 already normalised"
+                f"batch is {batch.dtype}; give uint8 images, or float32 already normalised"
             )
         outputs = network.forward(batch)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in outputs.items()}
 
     def predict(
-        self, images: Picture | Iterable[Picture], *, landmarks: bool | None = None
+        self, images: ImageInput | Iterable[ImageInput], *, landmarks: bool | None = None
     ) -> "pandas.DataFrame":
-        """Predictions for whole pictures, one row each, in the order given.
+        """Predict whole images, one row each, in the order given.
 
         Args:
-          images: one picture or any number of them, of any of these kinds: a path; the bytes of a
-            picture file; a Pillow image; a uint8 array [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or
-            [H, W, 4] RGBA, whose transparency is laid on black; [B, H, W, C] is B pictures. They
-            are brought to the model's input as its preprocessing says, not cropped to the face.
-          landmarks: whether to give landmarks; default: only where the model has nothing else.
+          images: one image or any number of them, each a path; the bytes of an image file; a
+            Pillow image; or a uint8 array [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or [H, W, 4]
+            RGBA, where transparency becomes black. An array [B, H, W, C] is B images. They are
+            resized as the model's preprocessing says, and not cropped to the face.
+          landmarks: whether to give landmarks; default: only if the model has nothing else.
 
         Returns:
-          A DataFrame with `path`, or `index` for what has none; what the model has of
+          A DataFrame with `path`, or `index` for an image without one; what the model has of
           `expression`, `confidence`, `valence`, `arousal` and the probability `p_CLASS` of every
-          class; landmarks as `x0`, `y0`, `x1` ... in pixels of the picture; and `error`, which
-          says why a picture could not be read, or that the model gave no number for it, and is
-          missing where all went well. Columns do not depend on how many pictures went well.
+          class; landmarks as `x0`, `y0`, `x1` ... in pixels of the image; and `error`, which says
+          why an image could not be read, or that the model gave no number for it, and is missing
+          where all went well. The columns do not depend on errors.
 
         Raises:
-          UserError: for what is not a picture (None, a folder, floats ...), a model without
-            anything to predict (see `outputs`), or in a forked process.
+          UserError: for an input that is not an image (None, a folder, floats ...), a model
+            without anything to predict (see `outputs`), or in a forked process.
         """
         import pandas
 
@@ -164,20 +161,19 @@ class Predictor:
         columns = network.columns(landmarks)
         rows: list[dict[str, Any]] = []
         pending: list[_Pending] = []
-        full = False
+        # After a full batch its program is used for the last one too.
+        sizes = [*_BATCH_SIZES, self.batch_size]
         for index, item in enumerate(image_inputs.each(images)):
-            row, picture = self._read(index, item)
+            row, image = self._read(index, item)
             rows.append(row)
-            if picture is None:
+            if image is None:
                 continue
-            pending.append((row, network.framing.pixels(picture), picture.shape[:2]))
+            pending.append((row, network.framing.pixels(image), image.shape[:2]))
             if len(pending) == self.batch_size:
                 self._run(network, pending, self.batch_size, landmarks)
-                pending, full = [], True
+                pending, sizes = [], [self.batch_size]
         if pending:
-            # After a full batch its program serves once more.
-            sizes = [*(() if full else _BATCH_SIZES), self.batch_size]
-            if network.mixes_examples:  # what fills a batch up would change the others
+            if network.mixes_examples:  # padding would change the results
                 sizes = [len(pending)]
             size = min(n for n in sizes if n >= len(pending))
             self._run(network, pending, size, landmarks)
@@ -185,7 +181,7 @@ class Predictor:
         table = pandas.DataFrame(rows, columns=[*(named or ["path"]), *columns, "error"])
         return table.astype({name: float for name in columns if name != "expression"})
 
-    def _read(self, index: int, item: Picture) -> tuple[dict[str, Any], np.ndarray | None]:
+    def _read(self, index: int, item: ImageInput) -> tuple[dict[str, Any], np.ndarray | None]:
         row: dict[str, Any] = {"index": index, "error": None}
         if image_inputs.is_path(item):
             row = {"path": os.fsdecode(item), "error": None}
@@ -198,11 +194,10 @@ class Predictor:
         return row, None
 
     def _run(
-        self, network: "_Network", pending: list["_Pending"], size: int, landmarks: bool | None
+        self, network: "_Network", pending: list[_Pending], size: int, landmarks: bool | None
     ) -> None:
         batch = np.zeros((size, *pending[0][1].shape), np.uint8)
-        for i, (_, picture, _) in enumerate(pending):
-            batch[i] = picture
+        batch[: len(pending)] = [pixels for _, pixels, _ in pending]
         outputs = network.brief(batch, landmarks)
         valid = {name: is_number(name, values) for name, values in outputs.items()}
         for i, (row, _, shape) in enumerate(pending):
@@ -212,19 +207,17 @@ class Predictor:
                 row |= network.row({name: v[i] for name, v in outputs.items()}, shape)
 
 
-_Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
-
-
 class _Network:
-    """A model's compiled functions, and tables made of what they give.
+    """A model's compiled functions, and rows of a table made of what they give.
 
     Attributes:
       loaded: the model and what is known about it.
-      framing: from decoded pictures to pixels.
-      mixes_examples: whether what the model gives for a picture depends on the others of its batch.
+      framing: from decoded images to pixels.
+      mixes_examples: whether the result for an image depends on the others of its batch.
+      float_dtypes: of a batch that is the network's own input.
     """
 
-    def __init__(self, loaded: model_dir.LoadedModel):
+    def __init__(self, loaded: LoadedModel):
         forks.check()
         self.loaded, self.framing = loaded, loaded.preprocessing.framing
         modules = [module for _, module in nnx.iter_modules(loaded.model)]
@@ -233,8 +226,11 @@ class _Network:
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
         self._lock = threading.Lock()
-        self._known: set[tuple] = set()
+        self._compiled: set[tuple] = set()
         self._columns: dict[bool | None, list[str]] = {}
+        # A head that had no labels in training gives noise, and is not shown.
+        trained = loaded.provenance.get("trained_for", _IN_TABLES)
+        shown = [k for label in _IN_TABLES if label in trained for k in OUTPUTS_OF_LABEL[label]]
 
         def forward(state: nnx.State, images: jax.Array) -> dict[str, Any]:
             if images.dtype == jnp.uint8:
@@ -244,12 +240,12 @@ class _Network:
 
         def brief(state: nnx.State, images: jax.Array, landmarks: bool | None) -> dict[str, Any]:
             outputs = forward(state, images)
-            kept = {k: outputs[k] for k in _trained_outputs(loaded) if k in outputs}
+            kept = {k: outputs[k] for k in shown if k in outputs}
             if "heatmaps" in outputs and (landmarks or (landmarks is None and not kept)):
                 decode = loaded.arguments.get("decode", "quarter")
                 points, _ = decode_heatmaps(outputs["heatmaps"], decode)
                 height, width = outputs["heatmaps"].shape[1:3]
-                # In parts of the picture, so that its own size need not be known here.
+                # As fractions of the input, so that the image's size need not be known here.
                 kept["landmarks"] = points / jnp.asarray([width, height], points.dtype)
             return kept
 
@@ -257,29 +253,29 @@ class _Network:
         self._brief = jax.jit(brief, static_argnames="landmarks")
 
     def forward(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
-        """All outputs, on the host."""
+        """Return all outputs, on the host."""
         key = ("forward", batch.shape, batch.dtype)
-        return self._once(key, lambda: self._forward(self._state, batch))
+        return self._run(key, lambda: self._forward(self._state, batch))
 
     def brief(self, batch: np.ndarray, landmarks: bool | None) -> dict[str, Any]:
-        """What a table shows, on the host: `landmarks` [B, K, 2] are in parts of the input."""
+        """Return what a table shows; `landmarks` [B, K, 2] are fractions of the input."""
         key = ("brief", batch.shape, landmarks)
-        return self._once(key, lambda: self._brief(self._state, batch, landmarks))
+        return self._run(key, lambda: self._brief(self._state, batch, landmarks))
 
-    def _once(self, key: tuple, run: Any) -> Any:
-        """Runs a compiled function; of threads that need it first, one compiles it."""
-        if key in self._known:
-            return jax.device_get(run())
+    def _run(self, key: tuple, function: Callable[[], Any]) -> Any:
+        """Run a compiled function; of threads that need it first, one compiles it."""
+        if key in self._compiled:
+            return jax.device_get(function())
         with self._lock:
-            result = jax.device_get(run())
-            self._known.add(key)
+            result = jax.device_get(function())
+            self._compiled.add(key)
         return result
 
     def columns(self, landmarks: bool | None) -> list[str]:
-        """Names of what a table shows.
+        """Return the names of a table's columns.
 
         Raises:
-          UserError: if that is nothing, or `landmarks` are asked for and there are none.
+          UserError: if there are none, or `landmarks` are asked for and there are none.
         """
         with self._lock:
             if landmarks not in self._columns:
@@ -296,14 +292,13 @@ class _Network:
             wanted = "landmarks" if landmarks else "expression, valence, arousal or landmarks"
             raise UserError(
                 f"the model {self.loaded.name} has no head for {wanted} that was trained; it gives "
-                f"{given}: take them with .outputs(batch) of uint8 pictures "
-                f"[B, {side}, {side}, 3]"
+                f"{given}: use .outputs(batch) of uint8 images [B, {side}, {side}, 3]"
             )
         blank = {name: np.zeros(shape.shape[1:]) for name, shape in shapes.items()}
         return list(self.row(blank, (side, side)))
 
     def row(self, outputs: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str, Any]:
-        """Columns of one picture of `shape` from its outputs."""
+        """Return the columns of one image of `shape` (height, width) from its outputs."""
         row: dict[str, Any] = {}
         if "logits" in outputs:
             row |= self._expression(outputs["logits"])
@@ -323,10 +318,3 @@ class _Network:
             "confidence": float(probabilities[best]),
             **{f"p_{name}": float(p) for name, p in zip(names, probabilities, strict=True)},
         }
-
-
-def _trained_outputs(loaded: model_dir.LoadedModel) -> tuple[str, ...]:
-    """The outputs worth showing: a head that had no labels in training gives noise."""
-    by_label = {"expression": ("logits",), "valence_arousal": ("valence", "arousal")}
-    labels = loaded.provenance.get("trained_for", by_label)
-    return tuple(name for label in by_label if label in labels for name in by_label[label])

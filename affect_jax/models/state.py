@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from flax import nnx
 
 from affect_jax.models.layers import Counter
@@ -65,29 +64,6 @@ def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
     """Splits a flat dict into (kept, others) by path."""
     kept = {k: v for k, v in flat.items() if keep(k)}
     return kept, {k: v for k, v in flat.items() if k not in kept}
-
-
-def describe_arrays(tree: Any) -> dict[str, list[int]]:
-    """Path -> shape of every array of a nested dict, for comparison across runs."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): list(np.shape(leaf))
-        for path, leaf in leaves
-    }
-
-
-def first_differences(saved: dict[str, list[int]], wanted: dict[str, list[int]]) -> list[str]:
-    """Lines naming the entries in which two descriptions differ, shortest useful list first."""
-    lines = []
-    for name in sorted(saved.keys() | wanted.keys()):
-        here, there = wanted.get(name), saved.get(name)
-        if here is None:
-            lines.append(f"{name}: shape {tuple(there)} only in the checkpoint")
-        elif there is None:
-            lines.append(f"{name}: shape {tuple(here)} only in the configured model")
-        elif list(here) != list(there):
-            lines.append(f"{name}: checkpoint {tuple(there)}, configured model {tuple(here)}")
-    return lines
 
 
 def path_name(path: tuple) -> str:

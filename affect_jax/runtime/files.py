@@ -11,11 +11,14 @@ from pathlib import Path
 
 from data_pipelines import disk
 
-REPORT_FOLDER = "report"  # in a workdir: stored predictions, tables and figures
+_ADVICE = {
+    errno.EACCES: "no permission to write there; choose another --workdir",
+    errno.EROFS: "the file system is read-only; choose another --workdir",
+}
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new one, never a part of it.
+    """Write a file so that a reader sees the old content or the new one, never a part.
 
     Raises:
         OSError: the file cannot be written; the message says which, and what to do.
@@ -23,7 +26,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _explained(path), open(temporary, "wb") as file:
+        with explained(path), open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -33,29 +36,35 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         raise
 
 
-def swap_folder(new: Path, folder: Path) -> None:
-    """Puts a folder that was written whole, on the same disk, in the place of an older one."""
-    if not folder.exists():
-        new.rename(folder)
-        return
+@contextlib.contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` when the block ends.
+
+    If the block raises, the new folder is removed and an older one stays as it was.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Adds to an operating system's error which file it was and what can be done about it."""
+def explained(path: Path) -> Iterator[None]:
+    """Add to an `OSError` which file could not be written and what to do about it."""
     try:
         with disk.explained(path):
             yield
     except OSError as error:
-        advice = {
-            errno.EACCES: "no permission to write there; choose another --workdir",
-            errno.EROFS: "the file system is read-only; choose another --workdir",
-        }.get(error.errno)
-        if advice is None:
+        if error.errno not in _ADVICE:
             raise
-        raise OSError(error.errno, f"cannot write {path}: {advice}") from error
+        message = f"cannot write {path}: {_ADVICE[error.errno]}"
+        raise OSError(error.errno, message) from error

@@ -1,4 +1,4 @@
-"""JAX does not survive a fork: its threads are missing in the child, which then waits for ever."""
+"""JAX does not survive a fork: the child has none of its threads, and waits for ever."""
 
 import os
 
@@ -9,7 +9,7 @@ _users: set[int] = set()
 
 
 def check() -> None:
-    """Notes that this process uses a model.
+    """Note that this process uses a model.
 
     Raises:
       UserError: it was forked from a process that does.
@@ -17,9 +17,8 @@ def check() -> None:
     pid = os.getpid()
     if _users and pid not in _users:
         raise UserError(
-            f"process {pid} was forked from one that has opened a model (process {max(_users)}); "
-            "JAX would hang here. Start workers without forking, "
-            'multiprocessing.get_context("spawn"): a model can be pickled and handed to them. Or '
-            "use threads, or open the model in the workers alone"
+            f"process {pid} was forked from process {max(_users)}, which has opened a model, and "
+            'JAX would hang here. Start workers with multiprocessing.get_context("spawn"), to '
+            "which a model can be passed; or use threads; or open the model only in the workers"
         )
     _users.add(pid)

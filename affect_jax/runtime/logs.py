@@ -11,6 +11,23 @@ from typing import Any
 
 from data_pipelines import disk
 
+_OUR_PACKAGES = ("affect_jax", "data_pipelines")
+_LIBRARIES = ("jax", "jax._src", "orbax", "grain", "etils", "flax", "matplotlib", "PIL")
+
+# Warnings of Orbax at every read of a checkpoint, about which a user can do nothing.
+_ORBAX_CHATTER = (
+    "CheckpointManagerOptions.read_only=True, setting ",
+    "Given directory is read only=",
+    "Type handler registry type ",
+    "Metadata file does not exist: ",
+)
+# Errors that only follow from another one: TensorStore logs one for every array that is ready
+# after the first failed, and Orbax's threads log one when the command has ended meanwhile.
+_ORBAX_ECHOES = ("Event loop is closed", "cannot schedule new futures after")
+_ORBAX = frozenset({"orbax", "tensorstore"})
+# An error of Orbax's threads passes through no code but theirs and these packages'.
+_AROUND_ORBAX = _ORBAX | {"asyncio", "concurrent", "etils", "jax", "threading"}
+
 
 class _LogHandler(logging.Handler):
     """Log lines to stderr, above a progress bar where there is one."""
@@ -24,7 +41,7 @@ class _LogHandler(logging.Handler):
                 tqdm.write(message, file=sys.stderr)
             else:
                 print(message, file=sys.stderr, flush=True)
-        except Exception:  # A log line must never end a run
+        except Exception:  # a log line must never end a run
             self.handleError(record)
 
 
@@ -35,86 +52,11 @@ class _LogFormatter(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
-def _is_default(handler: logging.Handler) -> bool:
-    """Whether `logging.basicConfig()` made it, as absl does when it is given a message."""
-    made = type(handler) is logging.StreamHandler and handler.formatter is not None
-    return made and handler.formatter._fmt == logging.BASIC_FORMAT
-
-
-# What Orbax warns of whenever a checkpoint is only read, and nobody can mend.
-_ORBAX_CHATTER = (
-    "CheckpointManagerOptions.read_only=True, setting ",
-    "Given directory is read only=",
-    "Type handler registry type ",
-    "Metadata file does not exist: ",
-)
-
-
-# Packages whose code alone an error of Orbax's threads passes through.
-_ORBAX = frozenset({"orbax", "tensorstore"})
-_AROUND_ORBAX = _ORBAX | {"asyncio", "concurrent", "etils", "jax", "threading"}
-
-
-def _matters(record: logging.LogRecord) -> bool:
-    if str(record.msg).startswith(_ORBAX_CHATTER):
-        return False
-    error = record.exc_info[1] if record.exc_info else None
-    # Whoever waits for a save gets its error too; Orbax logs it in every thread it passes.
-    told = disk.is_full(error) and _is_of_orbax(error)
-    return not told and not _is_echo(error)
-
-
-def quiet_orbax() -> None:
-    """Drops the warnings of reading a checkpoint, and the echoes of a full disk.
-
-    In commands that set up no logging as well. What other code logs or raises is left alone.
-    """
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_matters)  # the same one is added once
-    if not isinstance(sys.unraisablehook, _Hook):
-        sys.unraisablehook = _Hook(sys.unraisablehook)
-    if not isinstance(threading.excepthook, _Hook):
-        threading.excepthook = _Hook(threading.excepthook)
-
-
-def _is_echo(error: BaseException | None) -> bool:
-    """Whether an error only follows from a read or write of Orbax that failed before it.
-
-    TensorStore has one for every array that is ready after the first has failed, and Orbax's
-    threads one when the command has ended meanwhile.
-    """
-    follows = ("Event loop is closed", "cannot schedule new futures after")
-    told = isinstance(error, RuntimeError) and str(error).startswith(follows)
-    return told and _is_of_orbax(error)
-
-
-def _is_of_orbax(error: BaseException) -> bool:
-    """Whether an error has passed through Orbax, or through no code but what lies around it.
-
-    TensorStore's own errors have passed through no code of Python at all.
-    """
-    frames = traceback.walk_tb(error.__traceback__)
-    packages = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames}
-    return bool(packages & _ORBAX) or packages <= _AROUND_ORBAX
-
-
-class _Hook:
-    """An excepthook of threads, or of what cannot be raised, that leaves echoes out."""
-
-    def __init__(self, show: Callable[[Any], None]):
-        self._show = show
-
-    def __call__(self, caught: Any) -> None:
-        if not _is_echo(caught.exc_value):
-            self._show(caught)
-
-
-def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:
-    """One format for every log line (`14:03:59 text`), the libraries' chatter left out.
+def setup_logging(*, is_main: bool = True) -> None:
+    """Log this project's lines as `14:03:59 text`, and only warnings of libraries.
 
     Args:
         is_main: False in all processes but the first, which then log warnings only.
-        level: for this project's own lines; libraries are held to warnings.
     """
     import absl.logging
 
@@ -129,7 +71,61 @@ def setup_logging(*, is_main: bool = True, level: int = logging.INFO) -> None:
     root.setLevel(logging.WARNING)
     # Only while its own handler is not on the root does absl's verbosity leave the root alone.
     absl.logging.set_verbosity(absl.logging.WARNING)
-    for name in ("jax", "jax._src", "orbax", "grain", "etils", "flax", "matplotlib", "PIL"):
+    for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("affect_jax", "data_pipelines"):
-        logging.getLogger(name).setLevel(level if is_main else logging.WARNING)
+    for name in _OUR_PACKAGES:
+        logging.getLogger(name).setLevel(logging.INFO if is_main else logging.WARNING)
+
+
+def _is_default(handler: logging.Handler) -> bool:
+    """Return whether `logging.basicConfig()` made it, as absl does when given a message."""
+    made = type(handler) is logging.StreamHandler and handler.formatter is not None
+    return made and handler.formatter._fmt == logging.BASIC_FORMAT
+
+
+def quiet_orbax() -> None:
+    """Drop Orbax's warnings at every read of a checkpoint, and the echoes of a full disk.
+
+    This also works in programs that set up no logging. Log lines and errors of other code pass.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_matters)  # the same one is added once
+    if not isinstance(sys.unraisablehook, _Hook):
+        sys.unraisablehook = _Hook(sys.unraisablehook)
+    if not isinstance(threading.excepthook, _Hook):
+        threading.excepthook = _Hook(threading.excepthook)
+
+
+class _Hook:
+    """An `excepthook` that leaves out echoes."""
+
+    def __init__(self, show: Callable[[Any], None]):
+        self._show = show
+
+    def __call__(self, caught: Any) -> None:
+        if not _is_echo(caught.exc_value):
+            self._show(caught)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    if str(record.msg).startswith(_ORBAX_CHATTER):
+        return False
+    error = record.exc_info[1] if record.exc_info else None
+    # The caller who waits for a save gets its error too; Orbax logs it in every thread.
+    told = disk.is_full(error) and _is_of_orbax(error)
+    return not told and not _is_echo(error)
+
+
+def _is_echo(error: BaseException | None) -> bool:
+    told = isinstance(error, RuntimeError) and str(error).startswith(_ORBAX_ECHOES)
+    return told and _is_of_orbax(error)
+
+
+def _is_of_orbax(error: BaseException) -> bool:
+    """Return whether an error passed through Orbax, or only through code around it.
+
+    TensorStore's own errors pass through no Python code at all.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    packages = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames}
+    return bool(packages & _ORBAX) or packages <= _AROUND_ORBAX

@@ -1,4 +1,4 @@
-"""The rows of `metrics.jsonl` and their copy as TensorBoard events."""
+"""Rows of `metrics.jsonl` and their copy as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -15,29 +15,25 @@ from typing import Any
 
 import numpy as np
 
-from affect_jax.runtime.files import _explained, write_atomically
+from affect_jax.runtime.files import explained, write_atomically
+from affect_jax.runtime.workdir import EVALUATIONS_FILE, METRICS_FILE
 
-METRICS_FILE = "metrics.jsonl"
-EVALUATIONS_FILE = "eval.jsonl"
+log = logging.getLogger(__name__)
+
 _RESERVED = frozenset({"step", "split", "time", "final"})
-# Fields of a row that measure nothing.
+# Fields of a row that are not metrics.
 NOT_METRICS = _RESERVED | {"checkpoint", "images", "images_total"}
 # Rows already on disk matter more to a reader of a live run than a disk sync for each of them.
 _EVENTS_FLUSH_SECONDS = 1.0
 
 
 def to_number(name: str, value: Any) -> int | float | None:
-    """Turns a Python, NumPy or JAX scalar into a JSON number.
+    """Return a scalar of Python, NumPy or JAX as a JSON number.
 
-    Args:
-        name: the metric's name, for the message.
-        value: a scalar, or an array with one element.
-
-    Returns:
-        An int or float; None for NaN and infinities, which JSON has no way to write.
+    NaN and infinities, which JSON cannot write, become None.
 
     Raises:
-        TypeError: if `value` is not one real number.
+        TypeError: naming the metric, if `value` is not one real number.
     """
     if value is None:
         return None
@@ -54,13 +50,9 @@ def to_number(name: str, value: Any) -> int | float | None:
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads the rows of a `metrics.jsonl`; a torn last line (a killed run) is left out.
+    """Read the rows of a `metrics.jsonl`, given the file or its workdir, in order.
 
-    Args:
-        path: the file, or the workdir that holds it.
-
-    Returns:
-        The rows in the order in which they were written; `null` values are None.
+    A torn last line, which a killed run leaves, is left out.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -81,24 +73,24 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
                 "remove the line, or use another workdir"
             ) from error
     if torn:
-        logging.getLogger(__name__).info("%s: a torn last line is left out", path)
+        log.info("%s: a torn last line is left out", path)
     return rows
 
 
 class MetricWriter:
-    """Writes `metrics.jsonl` and TensorBoard events into a workdir.
+    """Writer of a run's `metrics.jsonl` and TensorBoard events.
 
-    Every row is `{"step", "split", "time", name: value, ...}`, `time` in seconds since 1970; it is
+    Every row is `{"step", "split", "time", name: value, ...}`, `time` in seconds since 1970. It is
     written in one piece, so that a killed run leaves at most one torn line, the last one.
 
     Args:
         workdir: the run's folder; made if it does not exist.
         is_main: False in all processes but the first, where every call does nothing.
-        resume_step: the step of the checkpoint that the run goes on from: rows of later steps,
-            which the run will write again, are dropped. None: a run from scratch; rows of an
-            earlier attempt are set aside as `metrics.previous.jsonl`.
-        append: add to `eval.jsonl` instead, without events: evaluations beside a run, which may
-            be going on and owns `metrics.jsonl`; `resume_step` is not used.
+        resume_step: step of the checkpoint from which the run resumes; rows of later steps, which
+            it will write again, are dropped. None: a run from scratch; rows of an earlier attempt
+            are moved to `metrics.previous.jsonl`.
+        append: add rows to `eval.jsonl` instead, without events, for an evaluation of a run that
+            may be training and owns `metrics.jsonl`; `resume_step` is not used.
 
     Raises:
         OSError: if a file cannot be written; the message says which, and what to do.
@@ -115,19 +107,18 @@ class MetricWriter:
     ):
         self._file = self._events = None
         self._workdir = Path(workdir)
+        self._path = self._workdir / (EVALUATIONS_FILE if append else METRICS_FILE)
         if not is_main:
             return
-        self._path = self._workdir / (EVALUATIONS_FILE if append else METRICS_FILE)
-        with _explained(self._path):
+        with explained(self._path):
             self._workdir.mkdir(parents=True, exist_ok=True)
             if not append:
                 self._prepare_rows(resume_step)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
             if not append:
                 # TensorBoard hides what lies at or beyond the purge step in earlier files.
-                self._events = _EventFile(
-                    self._workdir, 0 if resume_step is None else resume_step + 1
-                )
+                purge = 0 if resume_step is None else resume_step + 1
+                self._events = _EventFile(self._workdir, purge)
 
     def _prepare_rows(self, resume_step: int | None) -> None:
         if not self._path.exists():
@@ -136,7 +127,7 @@ class MetricWriter:
             if self._path.stat().st_size:
                 self._path.replace(self._workdir / "metrics.previous.jsonl")
             return
-        # A test row belongs to the end of a run, and this run goes on.
+        # A test row belongs to the end of a run, and this run continues.
         kept = [
             row
             for row in read_metrics(self._path)
@@ -153,18 +144,18 @@ class MetricWriter:
         final: bool = False,
         about: Mapping[str, str] | None = None,
     ) -> None:
-        """Adds one row.
+        """Add one row.
 
         Args:
             step: number of training steps done.
             split: `train`, `validation`, `test`, one of them with a suffix (`test_flip`), or
                 `epoch` (what the sampler draws of each class).
-            values: metric name -> Python, NumPy or JAX scalar. NaN and infinities become null.
+            values: metric name -> scalar, as `to_number` takes it.
             final: marks the last row of a finished run.
             about: field -> text that says what was measured.
 
         Raises:
-            ValueError: if a metric's name is one of the row's own fields, or of `about`.
+            ValueError: if a metric has the name of another field of the row.
             TypeError: if a value is not one real number.
             OSError: if the row cannot be written, for instance because the disk is full.
         """
@@ -177,7 +168,7 @@ class MetricWriter:
         row = {"step": int(step), "split": split, "time": round(time.time(), 3), **about, **numbers}
         if final:
             row["final"] = True
-        with _explained(self._path):
+        with explained(self._path):
             self._append(_line(row).encode())
             if self._events is not None:
                 self._events.write(int(step), split, numbers)
@@ -190,19 +181,19 @@ class MetricWriter:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            # Half a line in the middle of the file would spoil it for whoever writes the next.
+            # Half a line in the middle of the file would spoil the next one.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fileno(), end)
             raise
 
     def close(self) -> None:
-        """Flushes and closes both files; later calls of `write` do nothing."""
+        """Flush and close both files; later calls of `write` do nothing."""
         if self._file is None:
             return
         file, self._file = self._file, None
         file.close()
         if self._events is not None:
-            with _explained(self._workdir):
+            with explained(self._workdir):
                 self._events.close()
 
     def __enter__(self) -> MetricWriter:
@@ -219,8 +210,8 @@ class _EventFile:
     is full the thread dies and training hangs. Its lower layer is used here, and errors come out.
     """
 
-    def __init__(self, workdir: Path, purge_step: int | None):
-        # Imported late: protobuf and all take seconds that only the main process need spend.
+    def __init__(self, workdir: Path, purge_step: int):
+        # Imported here: protobuf takes seconds that only the main process must spend.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
@@ -229,11 +220,8 @@ class _EventFile:
         # The name holds whole seconds only; two starts within one must not share a file.
         suffix = f".{os.getpid()}.{time.time_ns() % 10**9:09d}"
         self._writer = EventsWriter(str(workdir / "events"), filename_suffix=suffix)
-        if purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(
-                Event(wall_time=time.time(), step=purge_step, session_log=start)
-            )
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
         self._writer.flush()
         self._flushed = time.monotonic()
 

@@ -26,11 +26,10 @@ HOST_FIELDS = ("index",)
 def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins a multi-process job; does nothing for a single process.
+    """Join a multi-process job; do nothing if no argument is given.
 
     Args:
-      coordinator: HOST:PORT of process 0. Without it a job started by a cluster manager that JAX
-        knows (TPU pods, Slurm) needs `num_processes` alone to be None and is left single-process.
+      coordinator: HOST:PORT of process 0.
       num_processes: number of processes in the job.
       process_id: rank of this process, 0-based.
 
@@ -51,12 +50,12 @@ def initialize(
 
 
 def is_main_process() -> bool:
-    """True on the one process that writes files and prints."""
+    """Return True on the one process that writes files and prints."""
     return jax.process_index() == 0
 
 
 def check_batch_size(batch_size: int, key: str = "batch_size") -> None:
-    """Raises UserError unless the global batch divides evenly over all devices."""
+    """Raise UserError unless the global batch divides evenly over all devices."""
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         below = max(batch_size // devices, 1) * devices
@@ -71,7 +70,7 @@ def _mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
 
 
 class Mapper:
-    """Maps per-replica functions over the devices and places their inputs.
+    """Mapping of per-replica functions over devices, and placement of their inputs.
 
     Args:
       mapping: "pmap" or "shard_map"; both give the same numbers.
@@ -88,18 +87,17 @@ class Mapper:
         self.devices = list(devices if devices is not None else jax.devices())
         self._local = [d for d in self.devices if d.process_index == jax.process_index()]
         self.global_mesh = _mesh(self.devices)
-        # The arrays that pmap takes and gives are those of this process alone.
+        # pmap takes and gives arrays of this process alone.
         self.mesh = _mesh(self._local) if mapping == "pmap" else self.global_mesh
 
     def map(
         self, step: Callable, *, donate_state: bool = False, sharded_output: bool = False
     ) -> Callable:
-        """Maps `step(state, batch, *replicated) -> (state_or_metrics ...)` over the devices.
+        """Map `step(state, batch, *replicated) -> (state_or_metrics ...)` over the devices.
 
         Args:
-          step: per-replica function; its second argument is the batch, all others are the same
-            on every replica.
-          donate_state: lets XLA reuse the buffers of the first argument, which must not be read
+          step: per-replica function of the batch and of arguments equal on every replica.
+          donate_state: let XLA reuse the buffers of the first argument, which must not be read
             after the call.
           sharded_output: outputs are per-example arrays, split like the batch; otherwise they
             must be equal on all replicas and come back as one copy.
@@ -120,12 +118,8 @@ class Mapper:
                     devices=self.devices,
                 )
             specs = (P(), P(AXIS)) + (P(),) * (count - 2)
-            sharded = jax.shard_map(
-                step,
-                mesh=self.mesh,
-                in_specs=specs,
-                out_specs=P(AXIS) if sharded_output else P(),
-            )
+            output = P(AXIS) if sharded_output else P()
+            sharded = jax.shard_map(step, mesh=self.mesh, in_specs=specs, out_specs=output)
             return jax.jit(sharded, donate_argnums=donate)
 
         compiled: dict[int, Callable] = {}
@@ -138,7 +132,7 @@ class Mapper:
         return call
 
     def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Puts this process's part of a batch onto its devices; host-only fields are left out."""
+        """Put this process's part of a batch onto its devices, without `HOST_FIELDS`."""
         fields = {k: v for k, v in batch.items() if k not in HOST_FIELDS}
         if self.mapping == "pmap":
             count = len(self._local)
@@ -151,7 +145,7 @@ class Mapper:
         return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in fields.items()}
 
     def replicate(self, tree: Any) -> Any:
-        """Lays a copy of `tree` (equal on all processes) out on every device."""
+        """Copy `tree` (equal on all processes) to every device."""
         sharding = NamedSharding(self.mesh, P())
 
         def put(leaf: Any) -> jax.Array:
@@ -161,15 +155,15 @@ class Mapper:
         return jax.tree.map(put, tree)
 
     def to_global(self, tree: Any) -> Any:
-        """Replicated arrays as the whole job knows them, for checkpoints; copies nothing."""
+        """Return replicated arrays as arrays of the whole job, for checkpoints; copy nothing."""
         return self._move(tree, self.global_mesh)
 
     def from_global(self, tree: Any) -> Any:
-        """The reverse of `to_global`."""
+        """Undo `to_global`."""
         return self._move(tree, self.mesh)
 
     def _move(self, tree: Any, mesh: jax.sharding.Mesh) -> Any:
-        if self.mesh is self.global_mesh or self.mesh == self.global_mesh:
+        if self.mesh == self.global_mesh:
             return tree
         sharding = NamedSharding(mesh, P())
 
@@ -180,22 +174,19 @@ class Mapper:
         return jax.tree.map(move, tree)
 
     def local_rows(self, outputs: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-        """This process's rows of per-example outputs, in the order of its batch, on the host."""
+        """Return this process's rows of per-example outputs, in the order of its batch."""
 
         def rows(array: jax.Array) -> np.ndarray:
             shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
-            parts = [np.asarray(s.data) for s in shards]
-            joined = np.concatenate(parts)
-            if self.mapping == "pmap":
-                joined = joined.reshape((-1, *joined.shape[2:]))
-            return joined
+            joined = np.concatenate([np.asarray(s.data) for s in shards])
+            return joined.reshape(-1, *joined.shape[2:]) if self.mapping == "pmap" else joined
 
         return {k: rows(v) for k, v in outputs.items()}
 
     def prefetch(
         self, batches: Iterable[dict[str, np.ndarray]], size: int = 2
     ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
-        """Yields (host batch, placed batch), with `size` batches on their way to the devices."""
+        """Yield (host batch, placed batch), with `size` batches on their way to the devices."""
         queue: collections.deque = collections.deque()
         for batch in batches:
             queue.append((batch, self.place(batch)))
@@ -205,7 +196,7 @@ class Mapper:
 
 
 def all_gather_hosts(array: np.ndarray) -> np.ndarray:
-    """Stacks one float64 array of every process, [processes, ...], without rounding to float32."""
+    """Stack one float64 array of every process, [processes, ...], without rounding."""
     if jax.process_count() == 1:
         return array[None]
     from jax.experimental import multihost_utils
@@ -217,19 +208,15 @@ def all_gather_hosts(array: np.ndarray) -> np.ndarray:
 
 
 def any_process(flag: bool) -> bool:
-    """True on every process if `flag` is true on any."""
+    """Return True on every process if `flag` is true on any."""
     return bool(all_gather_hosts(np.asarray([float(flag)])).any())
 
 
 def from_main(decide: Callable[[], int | None]) -> int | None:
-    """Runs `decide` on the main process alone and returns its result on every process.
+    """Run `decide` on the main process alone and return its result on every process.
 
-    Returns:
-      What `decide` returned: None, or a whole number below 2**53.
-
-    Raises:
-      Exception: on every process, if `decide` raises; its own error on the main process, and on
-        the others a UserError that refers to it.
+    The result is None or a whole number below 2**53. If `decide` raises, its error is raised on
+    the main process, and on the others a UserError that refers to it.
     """
     failure, result = None, None
     if is_main_process():
@@ -242,5 +229,5 @@ def from_main(decide: Callable[[], int | None]) -> int | None:
     if failure is not None:
         raise failure
     if failed:
-        raise UserError("the main process has stopped with an error; its output says why")
+        raise UserError("the main process stopped with an error; its output says why")
     return None if none else int(number)

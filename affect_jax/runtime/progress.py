@@ -25,7 +25,9 @@ class Throughput:
         self._batch_size = batch_size
         self._clock = clock
         self._compiled = False
-        self._restart()
+        self._start = clock()
+        self._steps = 0
+        self._waited = self._paused = 0.0
 
     def _restart(self) -> None:
         self._start = self._clock()
@@ -34,7 +36,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wraps the call that fetches the next batch."""
+        """Wrap the call that fetches the next batch."""
         begin = self._clock()
         try:
             yield
@@ -43,7 +45,7 @@ class Throughput:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Wraps what is no part of training, such as an evaluation pass."""
+        """Wrap work other than training, such as an evaluation pass."""
         begin = self._clock()
         try:
             yield
@@ -51,7 +53,7 @@ class Throughput:
             self._paused += self._clock() - begin
 
     def step(self) -> None:
-        """Counts one training step. After the first one the window starts afresh."""
+        """Count one training step. After the first one the window starts afresh."""
         if self._compiled:
             self._steps += 1
         else:
@@ -59,11 +61,11 @@ class Throughput:
             self._restart()
 
     def snapshot(self) -> dict[str, float]:
-        """Ends the window and starts the next.
+        """End the window and start the next.
 
         Returns:
             `images_per_second` (of the whole run, all devices) and `input_wait_share` in [0, 1];
-            NaN both, if the window held no step but the first.
+            both NaN if the window held no step but the first.
         """
         elapsed = self._clock() - self._start - self._paused
         steps, waited = self._steps, self._waited
@@ -77,13 +79,13 @@ class Throughput:
 
 
 class Progress:
-    """A progress bar on a terminal; a plain line every `interval` seconds anywhere else.
+    """A progress bar on a terminal; a plain line every `interval` seconds elsewhere.
 
     Args:
         total_steps: the step at which the run ends.
-        start_step: the step from which it goes on (0, or the checkpoint's).
+        start_step: the step at which it starts (0, or the checkpoint's).
         is_main: False in all processes but the first, which show nothing.
-        stream: where to show it; stderr unless given.
+        stream: where to show it; default: stderr.
         interval: seconds between plain lines.
         clock: seconds, monotonic; replaced in tests.
     """
@@ -101,52 +103,50 @@ class Progress:
         self._total, self._step = total_steps, start_step
         self._is_main, self._interval, self._clock = is_main, interval, clock
         self._stream = sys.stderr if stream is None else stream
-        self._loss = self._rate = None
-        self._status = "compiling"
+        self._loss: float | None = None
+        self._rate: float | None = None
         self._first: tuple[int, float] | None = None
         self._last_line = clock()
         self._bar = None
         if is_main and self._stream.isatty():
-            self._bar = _make_bar(total_steps, start_step, self._stream, self._status)
+            self._bar = _make_bar(total_steps, start_step, self._stream)
 
     def update(
         self, step: int, *, loss: float | None = None, images_per_second: float | None = None
     ) -> None:
-        """Shows that `step` steps are done; values not given stay as last shown."""
+        """Show that `step` steps are done; values not given stay as last shown."""
         if not self._is_main:
             return
         self._step = step
         self._loss = _finite(loss, self._loss)
         self._rate = _finite(images_per_second, self._rate)
-        self._status = "train"
         now = self._clock()
-        if self._first is None:  # The time before it went into compilation, and would spoil the ETA
+        if self._first is None:  # the time before was compilation, and would spoil the ETA
             self._first = (step, now)
         if self._bar is not None:
-            self._bar.set_description_str(self._status, refresh=False)
+            self._bar.set_description_str("train", refresh=False)
             self._bar.set_postfix_str(self._details(now), refresh=False)
             self._bar.update(step - self._bar.n)
         elif now - self._last_line >= self._interval or step >= self._total:
             self._last_line = now
-            print(self._plain(now), file=self._stream, flush=True)
+            share = 100 * step // max(self._total, 1)
+            line = f"step {step}/{self._total} ({share}%), {self._details(now)}"
+            print(line, file=self._stream, flush=True)
 
     def status(self, text: str) -> None:
-        """Names what happens now when it is no training step, such as `validation`."""
-        self._status = text
+        """Name what happens now when it is not training, such as `validation`."""
         if self._bar is not None:
             self._bar.set_description_str(text, refresh=True)
 
     def log(self, message: str) -> None:
-        """Prints a message above the bar."""
-        if not self._is_main:
-            return
+        """Print a message above the bar."""
         if self._bar is not None:
             self._bar.write(message, file=self._stream)
-        else:
+        elif self._is_main:
             print(message, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Leaves the bar as it stands and moves on to the next line."""
+        """Leave the bar on the screen and move on to the next line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -157,32 +157,25 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def eta_seconds(self) -> float | None:
-        """Seconds to the end at the mean pace since the first step; None when not yet known."""
-        return None if self._first is None else self._eta(self._clock())
-
-    def _eta(self, now: float) -> float | None:
-        step, then = self._first
-        if self._step <= step or now <= then:
-            return None
-        return (self._total - self._step) * (now - then) / (self._step - step)
-
     def _details(self, now: float) -> str:
         parts = []
         if self._loss is not None:
             parts.append(f"loss {self._loss:.4g}")
         if self._rate is not None:
             parts.append(f"{self._rate:.{0 if self._rate >= 100 else 1}f} images/s")
-        eta = self._eta(now)
-        parts.append("ETA " + ("?" if eta is None else duration(eta)))
+        left = self._seconds_left(now)
+        parts.append("ETA " + ("?" if left is None else duration(left)))
         return ", ".join(parts)
 
-    def _plain(self, now: float) -> str:
-        share = 100 * self._step // max(self._total, 1)
-        return f"step {self._step}/{self._total} ({share}%), {self._details(now)}"
+    def _seconds_left(self, now: float) -> float | None:
+        """Return the time to the end at the mean pace since the first step, if known."""
+        step, then = self._first or (self._step, now)
+        if self._step <= step or now <= then:
+            return None
+        return (self._total - self._step) * (now - then) / (self._step - step)
 
 
-def _make_bar(total: int, initial: int, stream: TextIO, status: str) -> Any:
+def _make_bar(total: int, initial: int, stream: TextIO) -> Any:
     from tqdm import tqdm
 
     class Bar(tqdm):
@@ -192,7 +185,7 @@ def _make_bar(total: int, initial: int, stream: TextIO, status: str) -> Any:
     return Bar(
         total=total,
         initial=initial,
-        desc=status,
+        desc="compiling",
         file=stream,
         dynamic_ncols=True,
         bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}, {elapsed}{postfix}",
@@ -205,7 +198,7 @@ def _finite(value: Any, otherwise: float | None) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """`75` -> `1:15`, `3675` -> `1:01:15`."""
+    """Return `1:15` for 75 and `1:01:15` for 3675."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -33,8 +33,9 @@ from affect_jax.systems.base import System
 from affect_jax.training import best_checkpoint, final_test, mixing, run_lock
 from affect_jax.training import step as step_lib
 from affect_jax.training.stopping import Stopped, StopSignals
-from affect_jax.weights import load_run
 from affect_jax.weights.checkpoints import MODEL_PARTS, Checkpointer
+from affect_jax.weights.init_from import initialise_from
+from affect_jax.weights.teacher import load_teacher
 from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class _Run:
         self.model = system.create_model(nnx.Rngs(config.seed), AXIS)
         self.teacher = None
         if config.loss.teacher:
-            self.teacher = load_run.load_teacher(
+            self.teacher = load_teacher(
                 config.loss.teacher,
                 mapper,
                 tuple(sources["train"].class_names),
@@ -170,7 +171,7 @@ class _Run:
     def initial_state(self) -> dict[str, Any]:
         """State of the newest checkpoint, or fresh."""
         if not self.start and self.config.init_from:
-            load_run.initialise_from(
+            initialise_from(
                 self.model,
                 self.config.init_from,
                 self.config.init_allow,

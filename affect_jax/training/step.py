@@ -15,7 +15,7 @@ from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AXIS
 from affect_jax.systems.base import Phase, System
 from affect_jax.training import mixing, optim
-from affect_jax.weights import load_run
+from affect_jax.weights.teacher import Teacher
 
 
 def make_train_step(
@@ -23,7 +23,7 @@ def make_train_step(
     blueprint: Blueprint,
     optimizer: optax.GradientTransformation,
     phase: Phase,
-    teacher: load_run.Teacher | None = None,
+    teacher: Teacher | None = None,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
     """The per-replica step of one phase: (state, batch, teacher arrays[, seed]) -> (state, terms).
 
@@ -99,7 +99,7 @@ class Phases:
         mapper: parallel.Mapper,
         total_steps: int,
         steps_per_epoch: int,
-        teacher: load_run.Teacher | None,
+        teacher: Teacher | None,
     ):
         self._system, self._model, self._mapper = system, model, mapper
         self._total, self._steps_per_epoch, self._teacher = total_steps, steps_per_epoch, teacher

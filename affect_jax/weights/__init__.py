@@ -1,25 +1,11 @@
-"""Weights from elsewhere: released checkpoints (`convert`) and our own models (`init_from`)."""
+"""Loading and keeping weights. One module a door:
 
-from affect_jax.weights.init_from import InitReport, init_from, merge
-from affect_jax.weights.released.convert import (
-    Released,
-    architectures,
-    convert,
-    convert_state,
-    is_converted,
-    trained_for,
-)
-from affect_jax.weights.released.files import read_weights
+* `checkpoints` saves and restores the train state of a run.
+* `load_run` opens a checkpoint of a run as a model, for evaluation, export or as a start.
+* `model_dir` writes and opens model directories, in which finished models are shared.
+* `init_from` fills a fresh model from a run, a model directory or a released checkpoint.
+* `released.convert` reads released checkpoints of other projects.
 
-__all__ = [
-    "InitReport",
-    "Released",
-    "architectures",
-    "convert",
-    "convert_state",
-    "init_from",
-    "is_converted",
-    "merge",
-    "read_weights",
-    "trained_for",
-]
+`teacher` opens a run or a model directory for distillation. All report arrays that do not fit as
+`differences.Differences`.
+"""

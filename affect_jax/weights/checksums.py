@@ -2,28 +2,26 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CHECKSUMS_FILE = "checksums.json"
 
 
-def digests(folder: str | os.PathLike, parts: Iterable[str] = ()) -> dict[str, str]:
-    """Returns the SHA-256 of every file below `folder`.
+def digests(folder: Path, parts: Sequence[str] = ("",)) -> dict[str, str]:
+    """Return the SHA-256 of every file below `folder`.
 
     Args:
       folder: hidden files, and a `checksums.json` directly in it, are left out.
-      parts: only what lies in these folders (or is one of these files) of it; empty: everything.
+      parts: only these files of it, and files in these folders; default: all.
 
     Returns:
-      path relative to `folder`, with "/" on every system -> hexadecimal digest, in order.
+      path relative to `folder`, with "/" on every system -> hexadecimal digest, sorted by path.
 
     Raises:
       OSError: a file cannot be read.
     """
-    folder = Path(folder)
-    starts = [folder / part for part in parts] or [folder]
+    starts = [folder / part for part in parts]
     files = [f for s in starts for f in ([s] if s.is_file() else s.rglob("*")) if f.is_file()]
     names = {f.relative_to(folder).as_posix(): f for f in files if not f.name.startswith(".")}
     names.pop(CHECKSUMS_FILE, None)
@@ -35,27 +33,18 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify(
-    folder: str | os.PathLike, recorded: Mapping[str, str], parts: Iterable[str] = ()
-) -> list[str]:
-    """Compares the files below `folder` with what `digests` gave.
-
-    Args:
-      folder: files that are not recorded are ignored.
-      recorded: path relative to `folder` -> hexadecimal digest.
-      parts: only what is recorded in these folders (or is one of these files); empty: everything.
+def verify(folder: Path, recorded: Mapping[str, str], parts: Sequence[str] = ("",)) -> list[str]:
+    """Compare the files of a folder with what `digests` gave; other files are ignored.
 
     Returns:
       A line for each file that is missing, cannot be read or holds other bytes; empty if none.
     """
-    parts = tuple(parts)
     lines = []
     for name, digest in sorted(recorded.items()):
-        if parts and not any(name == part or name.startswith(f"{part}/") for part in parts):
+        if not any(not part or name == part or name.startswith(f"{part}/") for part in parts):
             continue
-        path = Path(folder) / name
         try:
-            if _digest(path) != digest:
+            if _digest(folder / name) != digest:
                 lines.append(f"{name} is not as it was written")
         except FileNotFoundError:
             lines.append(f"{name} is missing")
@@ -64,25 +53,20 @@ def verify(
     return lines
 
 
-def write(folder: str | os.PathLike, parts: Iterable[str] = ()) -> None:
-    """Writes the digests of what is in `folder` into its `checksums.json`.
-
-    Raises:
-      OSError: a file cannot be read or written.
-    """
+def write(folder: Path, parts: Sequence[str] = ("",)) -> None:
+    """Write the digests of a folder's files into its `checksums.json`; may raise OSError."""
     content = json.dumps(digests(folder, parts), indent=1) + "\n"
-    (Path(folder) / CHECKSUMS_FILE).write_text(content, encoding="utf-8")
+    (folder / CHECKSUMS_FILE).write_text(content, encoding="utf-8")
 
 
-def check(folder: str | os.PathLike, parts: Iterable[str] = ()) -> list[str] | None:
-    """Verifies a folder by its own `checksums.json`; None if it has none.
+def check(folder: Path, parts: Sequence[str] = ("",)) -> list[str] | None:
+    """Verify a folder by its own `checksums.json`; None if it has none.
 
     Returns:
       As `verify`; a `checksums.json` that cannot be read is a line of its own.
     """
-    path = Path(folder) / CHECKSUMS_FILE
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
+        recorded = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
         if not isinstance(recorded, dict) or not recorded:
             raise ValueError("it holds no checksums")
     except FileNotFoundError:

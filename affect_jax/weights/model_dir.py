@@ -1,4 +1,4 @@
-"""The model directory: what a trained or converted model is kept and handed on as.
+"""The model directory, in which a trained or converted model is kept and shared.
 
 DIR/model.json   format version, model name and constructor arguments, preprocessing,
                  class names, provenance, checksums of the files in params/
@@ -10,30 +10,39 @@ import dataclasses
 import json
 import logging
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-import affect_jax
 from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models.preprocessing import Preprocessing
-from affect_jax.models.state import describe_arrays, first_differences, take_apart
-from affect_jax.runtime import forks, swap_folder
+from affect_jax.models.state import take_apart
+from affect_jax.runtime import forks, replace_folder
+from affect_jax.version import __version__
 from affect_jax.weights import checksums
+from affect_jax.weights.differences import Differences, listed, shapes_of
+from data_pipelines.schema import LABELS
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 MODEL_FILE = "model.json"
 ARRAYS_FOLDER = "params"
-_SHOWN = 10
+# Label field -> outputs of a model that predict it.
+OUTPUTS_OF_LABEL = {
+    "expression": ("logits",),
+    "valence_arousal": ("valence", "arousal"),
+    "landmarks": ("heatmaps",),
+}
 _FIELDS = {"name": str, "arguments": dict, "preprocessing": dict}
+
+Arrays = Mapping[str, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,34 +65,77 @@ class LoadedModel:
     provenance: dict[str, Any]
 
     def __reduce__(self):
-        # Modules hold functions that cannot be pickled: made anew from the arrays.
-        _, params, stats = take_apart(self.model)
-        arrays = {
-            part: {path: np.asarray(x) for path, x in named.items()}
-            for part, named in (("params", params), ("stats", stats))
-        }
+        # Modules hold functions that cannot be pickled, so the model is rebuilt from its arrays.
+        arrays = jax.tree.map(np.asarray, arrays_of(self.model))
         known = (self.preprocessing, self.class_names, self.provenance)
-        return _assembled, (self.name, self.arguments, arrays, *known)
+        return _rebuild, (self.name, self.arguments, arrays, *known)
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether `convert` wrote the directory and the model has not been trained since."""
+        return "source_sha256" in self.provenance
+
+    def trained_for(self) -> frozenset[str]:
+        """Return the label fields that the model was trained for, as far as is known.
+
+        A model exported from a run says so itself. Released weights come with all heads trained.
+        Otherwise class names show that the classes were trained, and valence and arousal count as
+        trained if the model gives nothing else.
+
+        Raises:
+          UserError: if what the directory says is not a list of label fields.
+        """
+        said = self.provenance.get("trained_for")
+        if said is not None:
+            fields = {said} if isinstance(said, str) else set(said)
+            if not fields <= LABELS | {"attributes", "expression_probs"}:
+                raise UserError(
+                    f"provenance.trained_for in {MODEL_FILE} is {said!r}; it may hold "
+                    + ", ".join(sorted(LABELS))
+                )
+            return frozenset(fields & LABELS)
+        size = self.preprocessing.image_size
+        outputs = nnx.eval_shape(self.model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+        heads = frozenset(k for k, names in OUTPUTS_OF_LABEL.items() if names[0] in outputs)
+        if self.is_converted:
+            return heads
+        if "expression" in heads:
+            return frozenset({"expression"} if self.class_names else ())
+        return heads & {"valence_arousal"}
 
 
-def _assembled(
-    name: str,
-    arguments: dict[str, Any],
-    arrays: dict[str, dict[str, np.ndarray]],
-    *known: Any,
-) -> LoadedModel:
+def _rebuild(name: str, arguments: dict[str, Any], arrays: Arrays, *known: Any) -> LoadedModel:
     forks.check()
-    model = with_arrays(models.create(name, **arguments), arrays)
+    model = models.create(name, **arguments)
+    assign(model, arrays)
+    model.eval()
     return LoadedModel(model, name, arguments, *known)
 
 
+def arrays_of(model: nnx.Module) -> dict[str, dict[str, jax.Array]]:
+    """Return the arrays of a model: {"params": {path: array}, "stats": {path: array}}."""
+    _, params, stats = take_apart(model)
+    return {"params": params, "stats": stats}
+
+
+def assign(model: nnx.Module, arrays: Arrays) -> None:
+    """Write arrays as `arrays_of` returns them into a model, cast to the dtypes it has."""
+    blueprint, params, stats = take_apart(model)
+    for part, paths, own in (
+        ("params", blueprint.param_paths, params),
+        ("stats", blueprint.stat_paths, stats),
+    ):
+        cast = [(paths[k], jnp.asarray(v, own[k].dtype)) for k, v in arrays[part].items()]
+        nnx.update(model, nnx.from_flat_state(cast))
+
+
 def is_model_dir(path: str | pathlib.Path) -> bool:
-    """True if `path` is a model directory."""
+    """Return whether `path` is a model directory."""
     return (pathlib.Path(path) / MODEL_FILE).is_file()
 
 
 def check_writable(directory: str | pathlib.Path) -> None:
-    """Raises UserError unless `directory` is new, empty or a model directory to be replaced."""
+    """Raise UserError unless `directory` is new, empty or a model directory to be replaced."""
     directory = pathlib.Path(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; name a directory for the model")
@@ -97,62 +149,46 @@ def save_model(
     directory: str | pathlib.Path,
     name: str,
     arguments: Mapping[str, Any],
-    state: nnx.Module | Mapping[str, Mapping[str, Any]],
+    model: nnx.Module,
     *,
     preprocessing: Preprocessing,
     class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a model directory; it appears whole or not at all, and replaces an older one.
+    """Write a model directory, whole or not at all; an older one is replaced.
 
     Args:
       directory: where to.
-      name, arguments: of `models.create`; dtypes may be given as objects, `axis_name` is dropped.
-      state: the model, or `{"params": {path: array}, "stats": {path: array}}`.
+      name, arguments: of `models.create`; dtypes may be objects, `axis_name` is dropped.
+      model: the module that they made.
       preprocessing: of the model's input.
       class_names: position = class id.
       provenance: JSON-able facts about the weights.
 
     Raises:
-      UserError: if `directory` is something else than a model directory, `state` does not fit
-        `name` and `arguments`, or there are not as many class names as classes.
+      UserError: if `directory` holds something else, or the class names do not fit the model.
     """
     directory = pathlib.Path(directory).absolute()
     check_writable(directory)
-    # With the name's preset as it is today: a later one must not change what was saved.
+    # The preset of the name is recorded, so that a later preset does not change a saved model.
     arguments = {**models.entry(name).preset, **arguments}
     arguments = {k: _jsonable(v) for k, v in arguments.items() if k != "axis_name"}
     _check_class_names(class_names, name, arguments, f"the model for {directory}")
-    if isinstance(state, nnx.Module):
-        _, params, stats = take_apart(state)
-        state = {"params": params, "stats": stats}
-    else:
-        _check_fit(state, models.create(name, **arguments), f"the state given for {directory}")
-    arrays = {
-        part: {path: np.asarray(x) for path, x in state[part].items()}
-        for part in ("params", "stats")
-    }
     record = {
         "format": FORMAT,
-        "affect_jax": affect_jax.__version__,
+        "affect_jax": __version__,
         "name": name,
         "arguments": arguments,
         "preprocessing": dataclasses.asdict(preprocessing),
         "class_names": list(class_names),
         "provenance": dict(provenance or {}),
     }
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
+    with replace_folder(directory) as partial:
         with ocp.StandardCheckpointer() as checkpointer:
+            arrays = jax.tree.map(np.asarray, arrays_of(model))
             checkpointer.save(partial / ARRAYS_FOLDER, arrays)
         record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
         (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
-        swap_folder(partial, directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _jsonable(value: Any) -> Any:
@@ -165,11 +201,42 @@ def _jsonable(value: Any) -> Any:
     return jnp.dtype(value).name
 
 
-def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
-    """The contents of `model.json`, checked for the format version and the kinds of its fields.
+def load_model(directory: str | pathlib.Path, **overrides: Any) -> LoadedModel:
+    """Open a model directory.
+
+    Args:
+      directory: written by `save_model`, `affect_jax.export` or `affect_jax.convert`.
+      **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
 
     Raises:
-      UserError: if `directory` is no model directory or was written by a newer version.
+      UserError: if it is missing or damaged, or its arrays or class names do not fit its own
+        description.
+    """
+    forks.check()
+    record = read_record(directory)
+    described = f"{pathlib.Path(directory) / MODEL_FILE}"
+    name, arguments = record["name"], {**record["arguments"], **overrides}
+    try:
+        model = models.create(name, **arguments)
+        preprocessing = Preprocessing(**record["preprocessing"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{described}: {error}") from error
+    arrays = read_arrays(directory)
+    if differences := Differences.between(shapes_of(arrays), shapes_of(arrays_of(model))):
+        raise UserError(f"{directory} does not hold the arrays of its model:\n{differences}")
+    class_names = record.get("class_names", ())
+    _check_class_names(class_names, name, arguments, described)
+    assign(model, arrays)
+    model.eval()
+    known = (preprocessing, tuple(class_names), record.get("provenance", {}))
+    return LoadedModel(model, name, arguments, *known)
+
+
+def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
+    """Read `model.json`, and check the format version and the types of its fields.
+
+    Raises:
+      UserError: if `directory` is not a model directory or a newer version wrote it.
     """
     path = pathlib.Path(directory) / MODEL_FILE
     if not path.is_file():
@@ -193,77 +260,23 @@ def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
 
 
 def read_arrays(directory: str | pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """`{"params": {path: array}, "stats": {path: array}}` of a model directory.
+    """Read the arrays of a model directory: {"params": {path: array}, "stats": ...}.
 
     Raises:
-      UserError: if the arrays are missing, or not those that were saved.
+      UserError: if they are missing, or not those that were saved.
     """
     folder = pathlib.Path(directory).absolute() / ARRAYS_FOLDER
     recorded = read_record(directory).get("checksums")
     if not recorded:
-        log.info("%s has no checksums: it cannot be told whether its files are whole", directory)
+        log.info("%s has no checksums: damage to its files cannot be noticed", directory)
     elif folder.is_dir() and (faults := checksums.verify(folder, recorded)):
-        more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise UserError(
-            f"{folder} is damaged; copy or export the model again:\n  "
-            + "\n  ".join(faults[:_SHOWN])
-            + more
-        )
+        raise UserError(f"{folder} is damaged; copy or export the model again:\n{listed(faults)}")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder)
     except Exception as error:  # Orbax raises many kinds for missing and truncated files
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{folder} cannot be read: {reason[0]}") from error
-
-
-def load_model(directory: str | pathlib.Path, **overrides: Any) -> LoadedModel:
-    """Opens a model directory.
-
-    Args:
-      directory: written by `save_model` or `python -m affect_jax.convert`.
-      **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
-
-    Raises:
-      UserError: if it is missing, damaged, or its arrays or class names do not fit its own
-        description.
-    """
-    forks.check()
-    record = read_record(directory)
-    described = f"{pathlib.Path(directory) / MODEL_FILE}"
-    arguments = {**record["arguments"], **overrides}
-    try:
-        model = models.create(record["name"], **arguments)
-        preprocessing = Preprocessing(**record["preprocessing"])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{described}: {error}") from error
-    arrays = read_arrays(directory)
-    _check_fit(arrays, model, str(directory))
-    class_names = record.get("class_names", ())
-    _check_class_names(class_names, record["name"], arguments, described)
-    return LoadedModel(
-        with_arrays(model, arrays),
-        record["name"],
-        arguments,
-        preprocessing,
-        tuple(class_names),
-        record.get("provenance", {}),
-    )
-
-
-def with_arrays(model: nnx.Module, arrays: Mapping[str, Mapping[str, Any]]) -> nnx.Module:
-    """A copy of `model` with these parameters and statistics, in evaluation mode.
-
-    Arrays take the dtypes of the model's own.
-    """
-    blueprint, *own = take_apart(model)
-    converted = (
-        {path: jnp.asarray(arrays[part][path], like.dtype) for path, like in named.items()}
-        for part, named in zip(("params", "stats"), own, strict=True)
-    )
-    built = blueprint.build(*converted)
-    built.eval()
-    return built
 
 
 def _check_class_names(
@@ -273,26 +286,11 @@ def _check_class_names(
         isinstance(one, str) and one.strip() for one in class_names
     ):
         raise UserError(f"{where}: class_names must be a list of names, got {class_names!r}")
-    twice = sorted({one for one in class_names if list(class_names).count(one) > 1})
-    if twice:
+    if twice := sorted({one for one in class_names if list(class_names).count(one) > 1}):
         raise UserError(f"{where}: class_names holds {', '.join(twice)} more than once")
     classes = arguments.get("n_expression", models.default(name, "n_expression"))
     if class_names and classes and len(class_names) != classes:
         raise UserError(
             f"{where}: {len(class_names)} class_names ({', '.join(class_names)}), but the model "
             f"has {classes} classes; name each, in the order of their ids, or give an empty list"
-        )
-
-
-def _check_fit(arrays: Mapping[str, Mapping[str, Any]], model: nnx.Module, where: str) -> None:
-    _, params, stats = take_apart(model)
-    lines = first_differences(
-        describe_arrays(arrays), describe_arrays({"params": params, "stats": stats})
-    )
-    if lines:
-        more = f"\n  ... and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        raise UserError(
-            f"{where} does not hold the arrays of its model:\n  "
-            + "\n  ".join(lines[:_SHOWN])
-            + more
         )

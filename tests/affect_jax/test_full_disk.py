@@ -17,7 +17,7 @@ from affect_jax.errors import UserError
 from affect_jax.experiments import planned_runs, runs
 from affect_jax.runtime import logs, metric_writer
 from affect_jax.training import loop
-from affect_jax.weights import checkpoint_files, model_dir
+from affect_jax.weights import checkpoint_damage, model_dir
 from affect_jax.weights.checkpoints import Checkpointer
 from data_pipelines import disk
 from tests.affect_jax import tiny
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_has_no_room_leaves_those_before(tmp_path, monkeypatch
     def seal(_):
         raise FULL
 
-    monkeypatch.setattr(checkpoint_files, "seal", seal)
+    monkeypatch.setattr(checkpoint_damage, "seal", seal)
     checkpointer.save(2, make_state(2), record=record(), metrics={"loss": 1.0})
     with pytest.raises(UserError, match=r"no room to write a checkpoint.*free some space"):
         checkpointer.wait()

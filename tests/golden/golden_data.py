@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from affect_jax import models
-from affect_jax import weights as weights_lib
 from affect_jax.models.state import take_apart
 from affect_jax.weights import model_dir
 from affect_jax.weights.released import convert
@@ -77,7 +76,7 @@ def network_input(name, preprocessing):
 
 def build(architecture, name, dtype):
     """The model with the official weights, in evaluation mode; float64 under `precision`."""
-    _, model = weights_lib.convert_state(convert.release(architecture), state_dict(name))
+    model = convert.build_model(convert.release(architecture), state_dict(name)).model
     _, params, _ = take_apart(model)
     assert sum(x.size for x in params.values()) == manifest(name)["n_parameters_used"]
     return model if dtype == "float32" else widen(model, architecture, name)
@@ -87,9 +86,10 @@ def widen(model, architecture, name):
     """The float64 model with the weights of `model`; under `precision`."""
     released = convert.release(architecture)
     arguments = released.infer(released.prepare(state_dict(name)))
-    _, params, stats = take_apart(model)
     wide = models.create(released.model, **arguments, dtype="float64", param_dtype="float64")
-    return model_dir.with_arrays(wide, {"params": params, "stats": stats})
+    model_dir.assign(wide, model_dir.arrays_of(model))
+    wide.eval()
+    return wide
 
 
 def precision(dtype):

@@ -1,8 +1,8 @@
 """Released PyTorch checkpoints to model directories.
 
-A release is described by one `Released`: how to read the constructor arguments off the shapes,
-and which of our modules each official module is. The layouts of the arrays follow from the kind
-of layer, and whatever has no counterpart on either side is an error.
+A `Release` tells how to read the constructor arguments off the shapes, and which of our modules
+each official module is. The layouts of the arrays follow from the kind of layer. An array that
+only one side has is an error.
 """
 
 import dataclasses
@@ -11,21 +11,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from affect_jax import models
 from affect_jax.errors import UserError
-from affect_jax.models.state import take_apart
 from affect_jax.weights import model_dir
+from affect_jax.weights.differences import Differences, is_under
+from affect_jax.weights.model_dir import Arrays
 from affect_jax.weights.released import description, fan, poster, resnet, vit
 from affect_jax.weights.released.files import open_weights
-from affect_jax.weights.released.spec import Released
-from data_pipelines.schema import LABELS
+from affect_jax.weights.released.spec import Release, State
 
-_SHOWN = 10
 _OFFICIAL_LEAF = {
     "kernel": "weight",
     "bias": "bias",
@@ -40,16 +37,12 @@ _RELEASES = {
 
 
 def architectures() -> list[str]:
-    """Names that `convert` takes, sorted."""
+    """Return the names that `convert` takes, sorted."""
     return sorted(_RELEASES)
 
 
-def release(architecture: str) -> Released:
-    """The description of a release.
-
-    Raises:
-      UserError: if there is none of that name, listing those there are.
-    """
+def release(architecture: str) -> Release:
+    """Return the description of a release; UserError if there is none of that name."""
     if architecture not in _RELEASES:
         raise UserError(
             f"no converter for {architecture!r}; available now: {', '.join(architectures())}"
@@ -68,12 +61,12 @@ def convert(
     entry: str = "",
     strip_prefix: str = "",
 ) -> model_dir.LoadedModel:
-    """Writes a model directory from a released checkpoint and returns what it holds.
+    """Write a model directory from a released checkpoint and return what it holds.
 
-    Mean, deviation and class names are those of the release, or what Hugging Face's and timm's
-    files next to the source tell, unless they are given. `provenance` says of each where it comes
-    from, under "preprocessing_from", "preprocessing_certain" and "classes_from", and which state
-    dict was taken of which, under "entry" and "other_entries".
+    Mean, deviation and class names, unless given, are taken from files of Hugging Face and timm
+    next to the source, or from the release. `provenance` records where each comes from
+    ("preprocessing_from", "preprocessing_certain", "classes_from"), and which state dict of the
+    file was used ("entry", "other_entries").
 
     Args:
       architecture: one of `architectures()`.
@@ -93,88 +86,48 @@ def convert(
     given = description.given_normalisation(mean, std)
     source = pathlib.Path(source)
     weights = open_weights(source, entry=entry, strip_prefix=strip_prefix)
-    arguments, model = convert_state(released, weights.state, where=str(source))
+    built = build_model(released, weights.state, where=str(source))
     hub = description.read_hub_files(source) if released.on_hubs else description.HubDescription()
     preprocessing, how = description.preprocessing_of(
-        released, arguments, source, weights, hub, given
+        released, built.arguments, source, weights, hub, given
     )
-    count = arguments.get("n_expression", 0)
+    count = built.arguments.get("n_expression", 0)
     class_names, classes_from = description.class_names_of(released, count, classes, hub)
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    loaded = model_dir.LoadedModel(
-        model,
-        released.model,
-        arguments,
-        preprocessing,
-        class_names,
-        {
-            "architecture": architecture,
-            "source": source.name,
-            "source_sha256": digest,
-            "licence": released.licence,
-            "entry": weights.entry,
-            "other_entries": list(weights.others),
-            "left_out": len(weights.left_out),
-            "preprocessing_from": how.reason,
-            "preprocessing_certain": how.certain,
-            "classes_from": classes_from,
-        },
-    )
+    provenance = {
+        "architecture": architecture,
+        "source": source.name,
+        "source_sha256": digest,
+        "licence": released.licence,
+        "entry": weights.entry,
+        "other_entries": list(weights.others),
+        "left_out": len(weights.left_out),
+        "preprocessing_from": how.reason,
+        "preprocessing_certain": how.certain,
+        "classes_from": classes_from,
+    }
     model_dir.save_model(
         output,
-        loaded.name,
-        loaded.arguments,
-        loaded.model,
-        preprocessing=loaded.preprocessing,
-        class_names=loaded.class_names,
-        provenance=loaded.provenance,
+        released.model,
+        built.arguments,
+        built.model,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        provenance=provenance,
     )
-    return loaded
-
-
-def is_converted(loaded: model_dir.LoadedModel) -> bool:
-    """Whether a model directory was written by `convert` and has not been trained since."""
-    return "source_sha256" in loaded.provenance
-
-
-def trained_for(loaded: model_dir.LoadedModel) -> frozenset[str]:
-    """Label fields that a model directory was trained for, as far as it tells.
-
-    One exported from a run says so itself. Released weights come with all heads trained. Of any
-    other, class names show that the classes were trained; valence and arousal are taken to be if
-    the model gives nothing else.
-
-    Raises:
-      UserError: if what it says is no list of label fields.
-    """
-    said = loaded.provenance.get("trained_for")
-    if said is not None:
-        fields = {said} if isinstance(said, str) else set(said)
-        if not fields <= LABELS | {"attributes", "expression_probs"}:
-            raise UserError(
-                f"provenance.trained_for in {model_dir.MODEL_FILE} is {said!r}; it may hold "
-                + ", ".join(sorted(LABELS))
-            )
-        return frozenset(fields & LABELS)
-    size = loaded.preprocessing.image_size
-    outputs = nnx.eval_shape(loaded.model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
-    heads = {"expression": "logits", "valence_arousal": "valence", "landmarks": "heatmaps"}
-    there = {field for field, name in heads.items() if name in outputs}
-    if is_converted(loaded):
-        return frozenset(there)
-    if "expression" in there:
-        return frozenset({"expression"} if loaded.class_names else ())
-    return frozenset(there & {"valence_arousal"})
+    return model_dir.LoadedModel(
+        built.model, released.model, built.arguments, preprocessing, class_names, provenance
+    )
 
 
 class NotOfThisKind(UserError):
-    """A state dict of another architecture altogether; `reason` is what is wrong with it."""
+    """A state dict of another architecture; `reason` says what is wrong with it."""
 
     def __init__(self, where: str, kind: str, reason: str, entries: Sequence[str]):
         self.reason = reason
         super().__init__(
-            f"{where} is no {kind} checkpoint ({reason}); "
+            f"{where} is not a checkpoint of {kind} ({reason}); "
             f"its {len(entries)} entries begin with {', '.join(entries[:5])}"
         )
 
@@ -194,29 +147,23 @@ class Converted:
     skipped: dict[str, str]
 
 
-def convert_state(
-    released: Released, state: Mapping[str, np.ndarray], *, where: str = "the state dict"
-) -> tuple[dict[str, Any], nnx.Module]:
-    """Constructor arguments and the model, in evaluation mode, from an official state dict.
-
-    Raises:
-      UserError: listing what is missing, unexpected or of another shape, if anything is.
-    """
-    converted = build_model(released, state, where=where)
-    return converted.arguments, converted.model
-
-
 def build_model(
-    released: Released,
-    state: Mapping[str, np.ndarray],
+    released: Release,
+    state: State,
     *,
     where: str = "the state dict",
     allow: Sequence[str] = (),
 ) -> Converted:
-    """As `convert_state`; entries whose names begin with one of `allow` may be unknown.
+    """Build the model of an official state dict.
+
+    Args:
+      released: describes it.
+      state: entry name -> array.
+      where: names it in error messages.
+      allow: entries whose names begin with one of these may be unknown.
 
     Raises:
-      NotOfThisKind: if the shapes are not those of this architecture.
+      NotOfThisKind: if the shapes do not fit this architecture.
       UserError: listing what is missing, unexpected or of another shape, if anything is.
     """
     try:
@@ -226,49 +173,40 @@ def build_model(
     except (KeyError, IndexError, ValueError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise NotOfThisKind(where, released.architecture, reason, list(state)) from error
-    _, params, stats = take_apart(model)
-    targets = {"params": params, "stats": stats}
-    places = _places(released.modules(arguments), targets, released.entries(arguments))
-
-    arrays: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
-    unexpected, misshaped, skipped = [], [], {}
+    targets = model_dir.arrays_of(model)
+    places = official_places(released.modules(arguments), targets, released.entries(arguments))
+    used, skipped = {}, {}
     for name, value in state.items():
-        if name.endswith("num_batches_tracked"):
-            continue  # counts training steps; nothing in evaluation or fine-tuning reads it
-        if name not in places:
-            if name.startswith(released.unused):
-                skipped[name] = "the model has no use for it"
-            elif any(_begins(name, prefix) for prefix in allow):
-                skipped[name] = "unknown, and allowed to be"
-            else:
-                unexpected.append(f"{name} {value.shape}")
-            continue
-        part, path = places[name]
-        wanted, ours = targets[part][path].shape, _layout(value, path)
-        if ours.shape == wanted:
-            arrays[part][path] = ours
-        else:
-            wanted = _official_shape(wanted, path)
-            misshaped.append(f"{name}: {value.shape}, the model has {wanted}")
-    missing = [
-        f"{name} {targets[p][path].shape}"
-        for name, (p, path) in places.items()
-        if name not in state
-    ]
-    _report(released, arguments, where, missing, unexpected, misshaped)
-    return Converted(arguments, model_dir.with_arrays(model, arrays), skipped)
+        module = name.replace(".", "/")
+        if name not in places and name.startswith(released.unused):
+            skipped[name] = "the model has no use for it"
+        elif name not in places and is_under(module, [p.replace(".", "/") for p in allow]):
+            skipped[name] = "unknown, and allowed to be"
+        elif not name.endswith("num_batches_tracked"):  # which only training counts
+            used[name] = value
+    differences = Differences.between(
+        {name: value.shape for name, value in used.items()},
+        {name: _official_shape(targets[p][path].shape, path) for name, (p, path) in places.items()},
+    )
+    if differences:
+        built = ", ".join(f"{k}={v}" for k, v in arguments.items())
+        raise UserError(f"{where} does not fit {released.architecture} ({built}):\n{differences}")
+    arrays: dict[str, dict[str, np.ndarray]] = {"params": {}, "stats": {}}
+    for name, (part, path) in places.items():
+        arrays[part][path] = _layout(used[name], path)
+    model_dir.assign(model, arrays)
+    model.eval()
+    return Converted(arguments, model, skipped)
 
 
-def _places(
-    modules: Mapping[str, str],
-    targets: Mapping[str, Mapping[str, Any]],
-    entries: Mapping[str, str] | None = None,
+def official_places(
+    modules: Mapping[str, str], arrays: Arrays, entries: Mapping[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """Official entry name -> (part, path) of every array of the model."""
+    """Return official entry name -> (part, path) of every array of a model."""
     official = {ours: theirs for theirs, ours in modules.items()}
-    single = {ours: theirs for theirs, ours in (entries or {}).items()}
+    single = {ours: theirs for theirs, ours in entries.items()}
     places = {}
-    for part, named in targets.items():
+    for part, named in arrays.items():
         for path in named:
             if path in single:
                 places[single[path]] = (part, path)
@@ -278,20 +216,8 @@ def _places(
     return places
 
 
-def _begins(name: str, prefix: str) -> bool:
-    """Whether `prefix` is an entry's name or the module that it belongs to."""
-    parts, wanted = (n.rstrip("/").replace(".", "/").split("/") for n in (name, prefix))
-    return parts[: len(wanted)] == wanted
-
-
-def _official_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
-    """The shape in PyTorch's layout of an array of ours: the inverse of `_layout`."""
-    if not path.endswith("/kernel"):
-        return shape
-    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
-
-
 def _layout(value: np.ndarray, path: str) -> np.ndarray:
+    """Return an official array in our layout."""
     if not path.endswith("/kernel"):
         return value
     if value.ndim == 4:  # convolution: OIHW -> HWIO
@@ -299,23 +225,8 @@ def _layout(value: np.ndarray, path: str) -> np.ndarray:
     return value.T  # linear: (out, in) -> (in, out)
 
 
-def _report(
-    released: Released,
-    arguments: Mapping[str, Any],
-    where: str,
-    missing: list[str],
-    unexpected: list[str],
-    misshaped: list[str],
-) -> None:
-    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    if not any(groups.values()):
-        return
-    built = ", ".join(f"{k}={v}" for k, v in arguments.items())
-    lines = [f"{where} does not fit {released.architecture} ({built}):"]
-    for title, entries in groups.items():
-        if entries:
-            lines.append(f"{len(entries)} {title}:")
-            lines += [f"  {entry}" for entry in entries[:_SHOWN]]
-            if len(entries) > _SHOWN:
-                lines.append(f"  ... and {len(entries) - _SHOWN} more")
-    raise UserError("\n".join(lines))
+def _official_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
+    """Return the shape in PyTorch's layout of an array of ours: the inverse of `_layout`."""
+    if not path.endswith("/kernel"):
+        return shape
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]

@@ -1,7 +1,7 @@
-"""What a network from elsewhere expects and gives: normalisation of its input, class names.
+"""Normalisation and class names of a released network.
 
-Given by the user, told by files of Hugging Face or timm next to the weights, or known of the
-release, in this order.
+They are given by the user, told by files of Hugging Face or timm next to the weights, or known of
+the release, in this order.
 """
 
 import dataclasses
@@ -13,16 +13,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from affect_jax.errors import UserError
-from affect_jax.weights.model_dir import Preprocessing
+from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.weights.released.files import Weights
-from affect_jax.weights.released.spec import Clues, Normalisation, Released
+from affect_jax.weights.released.spec import Clues, Normalisation, Release
 from data_pipelines.schema import DataError, resolve_classes
 
 log = logging.getLogger(__name__)
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 CONFIG_FILE = "config.json"
-# What Hugging Face writes where the classes were not named.
+_HUB_CLASSES = f"{CONFIG_FILE} next to the weights"
+# Written by Hugging Face where the classes were not named.
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
@@ -31,21 +32,19 @@ class HubDescription(NamedTuple):
 
     Attributes:
       normalisation: of the input, or None.
-      scale: by which uint8 values are divided.
+      scale: divisor of uint8 values.
       class_names: position = class id.
-      classes_from: the file that names them.
-      model_type: of Hugging Face's `config.json`.
+      model_type: in Hugging Face's `config.json`.
     """
 
     normalisation: Normalisation | None = None
     scale: float = 255.0
     class_names: tuple[str, ...] = ()
-    classes_from: str = ""
     model_type: str = ""
 
 
 def read_hub_files(source: pathlib.Path) -> HubDescription:
-    """Reads `preprocessor_config.json` and `config.json` in the folder of a weights file."""
+    """Read `preprocessor_config.json` and `config.json` in the folder of a weights file."""
     config = _json(source.with_name(CONFIG_FILE))
     normalisation, scale = _hugging_face(_json(source.with_name(PREPROCESSOR_FILE)))
     pretrained = config.get("pretrained_cfg")  # timm's
@@ -53,13 +52,8 @@ def read_hub_files(source: pathlib.Path) -> HubDescription:
         mean, std = _three(pretrained.get("mean")), _three(pretrained.get("std"))
         if mean and std:
             normalisation = Normalisation(mean, std, f"pretrained_cfg in {CONFIG_FILE} next to it")
-    return HubDescription(
-        normalisation,
-        scale,
-        _named_classes(config),
-        f"{CONFIG_FILE} next to the weights",
-        str(config.get("model_type") or ""),
-    )
+    model_type = str(config.get("model_type") or "")
+    return HubDescription(normalisation, scale, _named_classes(config), model_type)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -74,16 +68,15 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _three(values: Any) -> tuple[float, ...]:
-    """Three numbers; empty for anything else."""
+    """Return three numbers as floats, nothing for anything else."""
     if not isinstance(values, list | tuple) or len(values) != 3:
         return ()
-    if not all(isinstance(x, int | float) for x in values):
-        return ()
-    return tuple(float(x) for x in values)
+    numbers = all(isinstance(x, int | float) for x in values)
+    return tuple(map(float, values)) if numbers else ()
 
 
 def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, float]:
-    """Mean and deviation of a `preprocessor_config.json`, and what pixels are divided by."""
+    """Return mean and deviation of a `preprocessor_config.json`, and the divisor of pixels."""
     mean, std = _three(content.get("image_mean")), _three(content.get("image_std"))
     if content.get("do_normalize") is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
@@ -97,7 +90,7 @@ def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, flo
 
 
 def _named_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names of a `config.json`, Hugging Face's or timm's; empty if it names none."""
+    """Return the class names of Hugging Face's or timm's `config.json`, empty if it has none."""
     labels = config.get("id2label") or config.get("label_names")
     if isinstance(labels, Mapping):
         try:
@@ -115,10 +108,10 @@ def _named_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def given_normalisation(mean: Sequence[float], std: Sequence[float]) -> Normalisation | None:
-    """What the user gives; None if nothing.
+    """Check mean and deviation from the user; None if not given.
 
     Raises:
-      UserError: for one without the other, or numbers that cannot be of RGB in [0, 1].
+      UserError: for one without the other, or numbers that do not fit RGB in [0, 1].
     """
     if not len(mean) and not len(std):
         return None
@@ -138,16 +131,16 @@ def given_normalisation(mean: Sequence[float], std: Sequence[float]) -> Normalis
 
 
 def preprocessing_of(
-    released: Released,
+    released: Release,
     arguments: Mapping[str, Any],
     source: pathlib.Path,
     weights: Weights,
     hub: HubDescription,
     given: Normalisation | None,
 ) -> tuple[Preprocessing, Normalisation]:
-    """Preprocessing of a converted network, and how its mean and deviation are known.
+    """Return the preprocessing of a converted network, and where mean and deviation come from.
 
-    The size is the one that position embeddings are made for, if there are such.
+    The size is the one for which its position embeddings are made, if it has any.
     """
     own = released.preprocessing
     found = given or hub.normalisation
@@ -155,9 +148,7 @@ def preprocessing_of(
         names = frozenset(weights.state)
         clues = Clues(source.name, weights.entry, names, hub.model_type)
         found = released.normalisation(clues)
-    found = found or Normalisation(
-        own.mean, own.std, f"that of the {released.architecture} release"
-    )
+    found = found or Normalisation(own.mean, own.std, f"the {released.architecture} release")
     scale = hub.scale if found is hub.normalisation else own.scale
     size = arguments.get("image_size", own.image_size)
     made = dataclasses.replace(own, image_size=size, mean=found.mean, std=found.std, scale=scale)
@@ -165,12 +156,12 @@ def preprocessing_of(
 
 
 def class_names_of(
-    released: Released, count: int, classes: str | Sequence[str], hub: HubDescription
+    released: Release, count: int, classes: str | Sequence[str], hub: HubDescription
 ) -> tuple[tuple[str, ...], str]:
-    """Names of the `count` classes of a converted network, and where they come from.
+    """Return names of the `count` classes of a converted network, and where they come from.
 
     Raises:
-      UserError: if `classes` are not as many.
+      UserError: if `classes` does not name as many.
     """
     if len(classes):
         try:
@@ -186,11 +177,11 @@ def class_names_of(
     if names := released.class_names(count):
         return names, "the release"
     if count and len(hub.class_names) == count:
-        return hub.class_names, hub.classes_from
+        return hub.class_names, _HUB_CLASSES
     if hub.class_names:
         log.warning(
             "%s names %d classes, the network has %d: they are left out",
-            hub.classes_from,
+            _HUB_CLASSES,
             len(hub.class_names),
             count,
         )

@@ -1,13 +1,10 @@
 """Name tables of FAN (face-alignment) and EmoNet checkpoints."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from affect_jax.weights.model_dir import Preprocessing
-from affect_jax.weights.released.spec import Released, affectnet_names
+from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.weights.released.spec import Arguments, Release, State, affectnet_classes
 
 _BLOCK = {
     "bn1": "norm1",
@@ -33,16 +30,15 @@ def _block(official: str, ours: str) -> dict[str, str]:
     return {f"{official}.{theirs}": f"{ours}/{name}" for theirs, name in _BLOCK.items()}
 
 
-def fan_modules(arguments: Mapping[str, Any], root: str = "") -> dict[str, str]:
-    """Names of the landmark network; `root` is where it lies in our model."""
+def fan_modules(arguments: Arguments, root: str = "") -> dict[str, str]:
+    """Return official name -> our path for a FAN that lies at `root` in our model."""
     table = {"conv1": f"{root}stem_conv", "bn1": f"{root}stem_norm"}
     for number in (1, 2, 3):
         table |= _block(f"conv{number + 1}", f"{root}stem_block{number}")
-    depth = arguments["depth"]
     for i in range(arguments["stacks"]):
         stack = f"{root}stacks/{i}"
         level_path = f"{stack}/hourglass"
-        for level in range(depth, 0, -1):  # the outermost level has the highest number
+        for level in range(arguments["depth"], 0, -1):  # the outermost has the highest number
             for theirs, ours in _HOURGLASS.items():
                 table |= _block(f"m{i}.{theirs}_{level}", f"{level_path}/{ours}")
             level_path += "/inner"
@@ -52,35 +48,8 @@ def fan_modules(arguments: Mapping[str, Any], root: str = "") -> dict[str, str]:
     return table
 
 
-def _infer_fan(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    landmarks, width = state["l0.weight"].shape[:2]
-    return {
-        "width": width,
-        "depth": max(_numbers(r"m0\.b1_(\d+)\.bn1\.weight", state), default=0),
-        "stacks": len(_numbers(r"l(\d+)\.weight", state)),
-        "landmarks": landmarks,
-    }
-
-
-def _infer_emonet(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    trunk = _infer_fan(state)
-    in_features = state["conv1x1_input_emo_2.weight"].shape[1]
-    return {
-        **trunk,
-        "n_expression": state["emo_fc_2.3.weight"].shape[0] - 2,
-        "attention": in_features == trunk["width"] * (1 + trunk["stacks"]),
-        "emotion_blocks": len(_numbers(r"emo_net_2\.(\d+)\.bn1\.weight", state)),
-        "pool": "max",
-    }
-
-
-def _numbers(pattern: str, state: Mapping[str, np.ndarray]) -> list[int]:
-    matches = (re.fullmatch(pattern, name) for name in state)
-    return [int(match[1]) for match in matches if match]
-
-
-def emonet_modules(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Names of EmoNet: the landmark network under `fan`, the rest under `emotion`."""
+def emonet_modules(arguments: Arguments) -> dict[str, str]:
+    """Return official name -> our path for EmoNet: FAN under `fan`, the rest under `emotion`."""
     table = fan_modules(arguments, root="fan/")
     table["conv1x1_input_emo_2"] = "emotion/project"
     for i in range(arguments["emotion_blocks"]):
@@ -93,17 +62,44 @@ def emonet_modules(arguments: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _infer_fan(state: State) -> dict[str, Any]:
+    landmarks, width = state["l0.weight"].shape[:2]
+    return {
+        "width": width,
+        "depth": max(_numbers(r"m0\.b1_(\d+)\.bn1\.weight", state), default=0),
+        "stacks": len(_numbers(r"l(\d+)\.weight", state)),
+        "landmarks": landmarks,
+    }
+
+
+def _infer_emonet(state: State) -> dict[str, Any]:
+    trunk = _infer_fan(state)
+    in_features = state["conv1x1_input_emo_2.weight"].shape[1]
+    return {
+        **trunk,
+        "n_expression": state["emo_fc_2.3.weight"].shape[0] - 2,
+        "attention": in_features == trunk["width"] * (1 + trunk["stacks"]),
+        "emotion_blocks": len(_numbers(r"emo_net_2\.(\d+)\.bn1\.weight", state)),
+        "pool": "max",
+    }
+
+
+def _numbers(pattern: str, state: State) -> list[int]:
+    matches = (re.fullmatch(pattern, name) for name in state)
+    return [int(match[1]) for match in matches if match]
+
+
 RELEASES = (
-    Released(
+    Release(
         architecture="emonet",
         model="emofan",
         infer=_infer_emonet,
         modules=emonet_modules,
         preprocessing=Preprocessing(image_size=256),
         licence="EmoNet weights: CC BY-NC-ND 4.0",
-        class_names=affectnet_names,
+        class_names=affectnet_classes,
     ),
-    Released(
+    Release(
         architecture="fan",
         model="fan",
         infer=lambda state: {**_infer_fan(state), "pool": "avg"},

@@ -1,11 +1,10 @@
-"""Reading state dicts: {entry name: array} from .pth, .npz and .safetensors files."""
+"""Reading state dicts, {entry name: array}, from .pth, .npz and .safetensors files."""
 
 import argparse
-import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -19,26 +18,15 @@ log = logging.getLogger(__name__)
 TORCH_SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".ckpt")
 SUFFIXES = (*TORCH_SUFFIXES, ".npz", ".safetensors")
 
-# Entries under which training scripts keep a state dict, the one to evaluate first: averaged
-# weights before raw ones, and the teacher of self-distillation before its student.
+# Entries under which training scripts keep a state dict, the one to use first: averaged weights
+# before raw ones, and the teacher of self-distillation before its student.
 _WRAPPERS = (
-    "model_ema",
-    "state_dict_ema",
-    "ema_state_dict",
-    "params_ema",
-    "ema",
-    "teacher",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "params",
-    "net",
-    "network",
-    "student",
+    *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema", "teacher"),
+    *("state_dict", "model_state_dict", "model", "params", "net", "network", "student"),
 )
 # What torch.nn.DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
-# Under these a network lies next to the heads of its self-supervised training.
+# Entries where a network lies next to the heads of its self-supervised training.
 _SELF_SUPERVISED = ("teacher", "student")
 _BACKBONE = "backbone."
 _SAFETENSORS = {
@@ -67,8 +55,8 @@ class Weights:
     Attributes:
       state: entry name -> array; floating-point ones are float32.
       entry: under which it lay in the file; "" for a file that is a state dict itself.
-      others: further state dicts of the file, which were not taken.
-      left_out: entries without the prefix that was stripped, or that are not of the backbone.
+      others: further state dicts of the file, which were not used.
+      left_out: entries without the prefix that was stripped, or outside of the backbone.
     """
 
     state: dict[str, np.ndarray]
@@ -78,29 +66,30 @@ class Weights:
 
 
 def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of `open_weights`, with its defaults; the log names the entry among several."""
+    """Return the state dict of `open_weights`; log which one if the file holds several."""
     weights = open_weights(path)
     if weights.others:
+        others = ", ".join(weights.others)
         log.info(
-            "%s: the entry %s is taken; there is %s too (`convert --entry` takes another one)",
+            "%s: the entry %s is used; there is %s too (choose with `convert --entry`)",
             path,
             weights.entry,
-            ", ".join(weights.others),
+            others,
         )
     return weights.state
 
 
 def open_weights(path: str | pathlib.Path, *, entry: str = "", strip_prefix: str = "") -> Weights:
-    """Reads the state dict in a file, as NumPy arrays; floating-point entries as float32.
+    """Read the state dict in a file, as NumPy arrays; floating-point entries as float32.
 
     The arrays may be the file itself or lie under an entry such as "state_dict" or "model". Of
-    several state dicts averaged weights come first. A "module." or
-    "_orig_mod." that all names share is removed. No code of a file is ever run.
+    several state dicts averaged weights come first. A "module." or "_orig_mod." that all names
+    share is removed. No code of a file is ever run.
 
     Args:
       path: .pth, .npz or .safetensors file.
-      entry: the state dict to take from a file that holds several.
-      strip_prefix: take the entries whose names begin with it alone, without it.
+      entry: the state dict to use from a file that holds several.
+      strip_prefix: use only entries whose names begin with it, and remove it.
 
     Raises:
       UserError: if the file is missing, damaged, of another kind, or holds no such state dict.
@@ -115,14 +104,14 @@ def open_weights(path: str | pathlib.Path, *, entry: str = "", strip_prefix: str
     unreadable = f"{path} cannot be read as a {suffix} weights file"
     if reason := file_kinds.why_not(path):
         raise UserError(f"{unreadable}: {reason}")
-    if suffix == ".npz":
-        read = _read_npz
-    elif suffix == ".safetensors":
-        read = _reader_safetensors()
-    else:
-        read = _reader_torch()
     try:
-        content = read(path)
+        content = _READERS.get(suffix, _read_torch)(path)
+    except ImportError as error:
+        package = "safetensors" if suffix == ".safetensors" else "PyTorch"
+        raise ImportError(
+            f'{package} is needed to read this file: pip install "affect_jax[convert]" '
+            "(or save the state dict as .npz, which needs nothing)"
+        ) from error
     except Exception as error:  # every format raises its own kinds for damaged files
         if reason := file_kinds.pickled_objects(error):
             raise UserError(f"{unreadable}: {reason}") from error
@@ -142,74 +131,48 @@ def _no_file(path: pathlib.Path) -> str:
     if not path.exists():
         return f"{path} does not exist"
     if not path.is_dir():
-        return f"{path} is no file"
+        return f"{path} is not a file"
     inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
     return f"{path} is a folder; name a file in it" + (f": {', '.join(inside)}" if inside else "")
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
-        return {name: _with_dtype(file[name]) for name in file.files}
+        arrays = {name: file[name] for name in file.files}
+    # NumPy writes bfloat16, which it does not know, as two bytes of no type.
+    return {k: v.view(ml_dtypes.bfloat16) if v.dtype == "V2" else v for k, v in arrays.items()}
 
 
-def _with_dtype(value: np.ndarray) -> np.ndarray:
-    """NumPy writes bfloat16, which it does not know, as two bytes of no type."""
-    return value.view(ml_dtypes.bfloat16) if value.dtype == np.dtype("V2") else value
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    from safetensors import deserialize
+
+    # The library's own reader for NumPy refuses the types that NumPy does not have.
+    state = {}
+    for name, tensor in deserialize(path.read_bytes()):
+        if tensor["dtype"] not in _SAFETENSORS:
+            raise ValueError(f"entry {name!r} has the type {tensor['dtype']}")
+        array = np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]])
+        state[name] = array.reshape(tensor["shape"])
+    return state
 
 
-def _reader_safetensors():
-    try:
-        from safetensors import deserialize
-    except ImportError as error:
-        raise _missing("safetensors") from error
+def _read_torch(path: pathlib.Path) -> Any:
+    import torch
 
-    def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-        # The library's own reader for NumPy refuses the types that NumPy does not have.
-        state = {}
-        for name, tensor in deserialize(path.read_bytes()):
-            if tensor["dtype"] not in _SAFETENSORS:
-                raise ValueError(f"entry {name!r} has the type {tensor['dtype']}")
-            array = np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]])
-            state[name] = array.reshape(tensor["shape"])
-        return state
-
-    return read
-
-
-def _reader_torch():
-    try:
-        import torch
-    except ImportError as error:
-        raise _missing("PyTorch") from error
-
-    def read(path: pathlib.Path) -> Any:
-        with _harmless(torch):
-            return torch.load(path, map_location="cpu", weights_only=True)
-
-    return read
-
-
-@contextlib.contextmanager
-def _harmless(torch: Any) -> Iterator[None]:
-    """Lets a checkpoint hold the options and scores of its training, which run nothing."""
+    # A checkpoint may hold the options and scores of its training, which run no code.
     scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
     allowed = [
         argparse.Namespace,
         np.dtype,
         scalar,
         (scalar, "numpy.core.multiarray.scalar"),
-        *dtypes,
+        *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
     ]
     with torch.serialization.safe_globals(allowed):
-        yield
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _missing(package: str) -> ImportError:
-    return ImportError(
-        f'{package} is needed to read this file: pip install "affect_jax[convert]" '
-        "(or save the state dict as .npz, which needs nothing)"
-    )
+_READERS = {".npz": _read_npz, ".safetensors": _read_safetensors}
 
 
 def _is_array(value: Any) -> bool:
@@ -217,7 +180,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _state_dicts(content: Mapping[str, Any]) -> list[str]:
-    """Keys under which state dicts lie, the one to take first."""
+    """Return the keys under which state dicts lie, the one to use first."""
     is_one = any(map(_is_array, content.values()))
     found = [
         str(key)
@@ -232,7 +195,7 @@ def _state_dicts(content: Mapping[str, Any]) -> list[str]:
 def _unwrap(
     content: Any, path: pathlib.Path, entry: str
 ) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-    """The entry that is taken, other state dicts, and the state dict itself."""
+    """Return the used entry, the other entries with state dicts, and the state dict itself."""
     taken, others = "", ()
     while isinstance(content, Mapping) and (inner := _state_dicts(content)):
         wanted = entry if not taken else ""
@@ -248,7 +211,7 @@ def _unwrap(
         content = {str(key): value for key, value in content.items()}[chosen]
     if not isinstance(content, Mapping) or not content:
         raise UserError(
-            f"{path} holds a {type(content).__name__} and no state dict; save "
+            f"{path} holds a {type(content).__name__} instead of a state dict; save "
             "model.state_dict() with PyTorch and convert that"
         )
     if entry and not taken:
@@ -261,7 +224,7 @@ def _unwrap(
 def _strip(
     state: Mapping[str, Any], path: pathlib.Path, prefix: str, entry: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The state dict without prefixes, and the names that were left out."""
+    """Return the state dict without prefixes, and the names that were left out."""
     state = {str(name): value for name, value in state.items()}
     if not prefix:
         while shared := [p for p in _PREFIXES if all(name.startswith(p) for name in state)]:

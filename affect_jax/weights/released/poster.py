@@ -6,39 +6,81 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from affect_jax.weights.model_dir import Preprocessing
-from affect_jax.weights.released.resnet import IMAGENET_MEAN, IMAGENET_STD
-from affect_jax.weights.released.spec import Released
-
-State = Mapping[str, np.ndarray]
-Arguments = Mapping[str, Any]
+from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.weights.released.spec import IMAGENET_MEAN, IMAGENET_STD, Arguments, Release, State
 
 _SCALES = range(3)
 _RESIDUAL = ("norm1", "conv1", "act", "conv2", "norm2")
 _SHORTCUT = ("shortcut_conv", "shortcut_norm")
 _UNIT = ("conv", "norm", "act")
 _BOTTLENECK = ("expand", "depthwise", "project")
+_TRANSFORMER_BLOCK = {
+    "norm1": "norm1",
+    "attn.qkv": "attention/qkv",
+    "attn.proj": "attention/out",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp/fc1",
+    "mlp.fc2": "mlp/fc2",
+}
+
+
+# Our path -> official path, in POSTER++ and in ARBEx: of the landmark network,
+_LANDMARK_PARTS = {
+    "stem": ("conv1", "path_1.0"),
+    "stem_depthwise": ("conv2_dw", "path_1.1"),
+    "stages/0/down": ("conv_23", "path_1.2"),
+    "stages/0/units": ("conv_3.model", "path_1.3.net"),
+    "stages/1/down": ("conv_34", "path_2.0"),
+    "stages/1/units": ("conv_4.model", "path_2.1.net"),
+    "stages/2/down": ("conv_45", "path_3.0"),
+    "stages/2/units": ("conv_5.model", "path_3.1.net"),
+    "features": ("conv_6_sep", "path_3.2"),
+}
+# of the other modules, where `{i}` counts scales from 0 and `{n}` from 1,
+_PARTS = {
+    "landmark_convs/2": ("last_face_conv", "conv"),
+    "image_convs/{i}": ("conv{n}", "convs.{i}"),
+    "fusions/{i}/norm": ("window{n}.norm", "window_module.{i}.norm"),
+    "fusions/{i}/attention/key_value": ("attn{n}.qkv", "attns.{i}.qkv"),
+    "fusions/{i}/attention/output": ("attn{n}.proj", "attns.{i}.linear"),
+    "fusions/{i}/mlp_norm": ("ffn{n}.norm", "ffns.{i}.norm"),
+    "fusions/{i}/mlp/fc1": ("ffn{n}.mlp.fc1", "ffns.{i}.mlp.0"),
+    "fusions/{i}/mlp/fc2": ("ffn{n}.mlp.fc2", "ffns.{i}.mlp.3"),
+    "transformer/embed/0/0": ("embed_q.0", "embs.0.0"),
+    "transformer/embed/0/1": ("embed_q.1", "embs.0.1"),
+    "transformer/embed/1/0": ("embed_k.0", "embs.1"),
+    "transformer/embed/2/0": ("embed_v.proj", "embs.2.proj"),
+}
+# and of arrays other than a module's weight or bias.
+_ENTRIES = {
+    "fusions/{i}/attention/position_bias": (
+        "attn{n}.relative_position_bias_table",
+        "attns.{i}.table",
+    ),
+    "fusions/{i}/attention_scale": ("ffn{n}.gamma1", "ffns.{i}.gamma_1"),
+    "fusions/{i}/mlp_scale": ("ffn{n}.gamma2", "ffns.{i}.gamma_2"),
+}
+
+
+def _column(table: Mapping[str, tuple[str, str]], column: int) -> dict[str, str]:
+    return {ours: names[column] for ours, names in table.items()}
 
 
 @dataclasses.dataclass(frozen=True)
-class Scheme:
+class _Scheme:
     """What one of the two projects calls things.
 
     Attributes:
-      image, landmark: where the two networks lie.
-      stage: the units of a stage of the image network, its number (from 1) left open.
+      image, landmark, transformer: prefixes of the three networks.
+      stage: the units of a stage of the image network, with `{}` for its number from 1.
       residual, shortcut: the two branches of such a unit.
       unit, bottleneck: parts of the landmark network's blocks, in the order of ours.
-      landmark_parts: our path -> theirs.
-      parts: of everything else; a `{i}` counts scales from 0, a `{n}` from 1.
-      entries: the same for arrays that are no module's weight or bias.
-      transformer: where the transformer lies.
+      landmark_parts, parts, entries: a column of the tables above.
     """
 
     image: str
     landmark: str
+    transformer: str
     stage: str
     residual: str
     shortcut: str
@@ -47,95 +89,38 @@ class Scheme:
     landmark_parts: Mapping[str, str]
     parts: Mapping[str, str]
     entries: Mapping[str, str]
-    transformer: str
 
 
-POSTER = Scheme(
+POSTER = _Scheme(
     image="ir_back.",
     landmark="face_landback.",
+    transformer="VIT.",
     stage="body{}",
     residual="res_layer",
     shortcut="shortcut_layer",
     unit=("conv", "bn", "prelu"),
     bottleneck=("conv", "conv_dw", "project"),
-    landmark_parts={
-        "stem": "conv1",
-        "stem_depthwise": "conv2_dw",
-        "stages/0/down": "conv_23",
-        "stages/0/units": "conv_3.model",
-        "stages/1/down": "conv_34",
-        "stages/1/units": "conv_4.model",
-        "stages/2/down": "conv_45",
-        "stages/2/units": "conv_5.model",
-        "features": "conv_6_sep",
-    },
-    parts={
-        "landmark_convs/2": "last_face_conv",
-        "image_convs/{i}": "conv{n}",
-        "fusions/{i}/norm": "window{n}.norm",
-        "fusions/{i}/attention/key_value": "attn{n}.qkv",
-        "fusions/{i}/attention/output": "attn{n}.proj",
-        "fusions/{i}/mlp_norm": "ffn{n}.norm",
-        "fusions/{i}/mlp/fc1": "ffn{n}.mlp.fc1",
-        "fusions/{i}/mlp/fc2": "ffn{n}.mlp.fc2",
-        "transformer/embed/0/0": "embed_q.0",
-        "transformer/embed/0/1": "embed_q.1",
-        "transformer/embed/1/0": "embed_k.0",
-        "transformer/embed/2/0": "embed_v.proj",
-        "head": "VIT.head.linear",
-    },
-    entries={
-        "fusions/{i}/attention/position_bias": "attn{n}.relative_position_bias_table",
-        "fusions/{i}/attention_scale": "ffn{n}.gamma1",
-        "fusions/{i}/mlp_scale": "ffn{n}.gamma2",
-    },
-    transformer="VIT.",
+    landmark_parts=_column(_LANDMARK_PARTS, 0),
+    parts=_column(_PARTS, 0) | {"head": "VIT.head.linear"},
+    entries=_column(_ENTRIES, 0),
 )
-
-ARBEX = Scheme(
+ARBEX = _Scheme(
     image="ir.",
     landmark="landmark.",
+    transformer="vit.",
     stage="net_{}.net",
     residual="res",
     shortcut="shortcut",
     unit=("net.0", "net.1", "net.2"),
     bottleneck=("net.0", "net.1", "net.2"),
-    landmark_parts={
-        "stem": "path_1.0",
-        "stem_depthwise": "path_1.1",
-        "stages/0/down": "path_1.2",
-        "stages/0/units": "path_1.3.net",
-        "stages/1/down": "path_2.0",
-        "stages/1/units": "path_2.1.net",
-        "stages/2/down": "path_3.0",
-        "stages/2/units": "path_3.1.net",
-        "features": "path_3.2",
-    },
-    parts={
-        "landmark_convs/2": "conv",
-        "image_convs/{i}": "convs.{i}",
-        "fusions/{i}/norm": "window_module.{i}.norm",
-        "fusions/{i}/attention/key_value": "attns.{i}.qkv",
-        "fusions/{i}/attention/output": "attns.{i}.linear",
-        "fusions/{i}/mlp_norm": "ffns.{i}.norm",
-        "fusions/{i}/mlp/fc1": "ffns.{i}.mlp.0",
-        "fusions/{i}/mlp/fc2": "ffns.{i}.mlp.3",
-        "transformer/embed/0/0": "embs.0.0",
-        "transformer/embed/0/1": "embs.0.1",
-        "transformer/embed/1/0": "embs.1",
-        "transformer/embed/2/0": "embs.2.proj",
-    },
-    entries={
-        "fusions/{i}/attention/position_bias": "attns.{i}.table",
-        "fusions/{i}/attention_scale": "ffns.{i}.gamma_1",
-        "fusions/{i}/mlp_scale": "ffns.{i}.gamma_2",
-    },
-    transformer="vit.",
+    landmark_parts=_column(_LANDMARK_PARTS, 1),
+    parts=_column(_PARTS, 1),
+    entries=_column(_ENTRIES, 1),
 )
 
 
 def _spread(table: Mapping[str, str]) -> dict[str, str]:
-    """Official -> ours for every scale, from ours -> official with the scale left open."""
+    """Return official -> ours for every scale of a table ours -> official."""
     return {
         theirs.format(i=i, n=i + 1): ours.format(i=i)
         for ours, theirs in table.items()
@@ -143,8 +128,8 @@ def _spread(table: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def image_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
-    """Names of the image network, whose own begin with `at` and ours with `root`."""
+def _image_modules(scheme: _Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
+    """Return the names of the image network, official ones below `at`, ours below `root`."""
     table = {
         f"{at}input_layer.{k}": f"{root}{ours}"
         for k, ours in enumerate(("stem_conv", "stem_norm", "stem_act"))
@@ -159,15 +144,17 @@ def image_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: s
     return table
 
 
-def landmark_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
-    """Names of the landmark network, whose own begin with `at` and ours with `root`."""
+def _landmark_modules(
+    scheme: _Scheme, stages: tuple[int, ...], at: str = "", root: str = ""
+) -> dict:
+    """Return the names of the landmark network, as `_image_modules`."""
+    parts = scheme.landmark_parts
     bottlenecks = {}
     for stage, size in enumerate(stages):
         down, units = f"stages/{stage}/down", f"stages/{stage}/units"
-        bottlenecks[down] = scheme.landmark_parts[down]
-        for i in range(size):
-            bottlenecks[f"{units}/{i}"] = f"{scheme.landmark_parts[units]}.{i}"
-    units = {name: scheme.landmark_parts[name] for name in ("stem", "stem_depthwise", "features")}
+        bottlenecks[down] = parts[down]
+        bottlenecks |= {f"{units}/{i}": f"{parts[units]}.{i}" for i in range(size)}
+    units = {name: parts[name] for name in ("stem", "stem_depthwise", "features")}
     for ours, theirs in bottlenecks.items():
         for part, official in zip(_BOTTLENECK, scheme.bottleneck, strict=True):
             units[f"{ours}/{part}"] = f"{theirs}.{official}"
@@ -178,33 +165,29 @@ def landmark_modules(scheme: Scheme, stages: tuple[int, ...], at: str = "", root
     }
 
 
-def poster_modules(scheme: Scheme, arguments: Arguments) -> dict[str, str]:
-    """Names of the whole network."""
-    table = image_modules(scheme, arguments["image_stages"], scheme.image, "image_net/")
-    table |= landmark_modules(
-        scheme, arguments["landmark_stages"], scheme.landmark, "landmark_net/"
-    )
-    table |= _spread(scheme.parts)
+def _modules(scheme: _Scheme, arguments: Arguments) -> dict[str, str]:
+    """Return the names of the whole network."""
+    stages = arguments["image_stages"], arguments["landmark_stages"]
     at, root = scheme.transformer, "transformer/"
-    for i in range(arguments["vit_depth"]):
-        for theirs, ours in (
-            ("norm1", "norm1"),
-            ("attn.qkv", "attention/qkv"),
-            ("attn.proj", "attention/out"),
-            ("norm2", "norm2"),
-            ("mlp.fc1", "mlp/fc1"),
-            ("mlp.fc2", "mlp/fc2"),
-        ):
-            table[f"{at}blocks.{i}.{theirs}"] = f"{root}blocks/{i}/{ours}"
-    return table | {
-        f"{at}norm": f"{root}norm",
-        f"{at}se_block.linear1": f"{root}gate/reduce",
-        f"{at}se_block.linear2": f"{root}gate/expand",
-    }
+    return (
+        _image_modules(scheme, stages[0], scheme.image, "image_net/")
+        | _landmark_modules(scheme, stages[1], scheme.landmark, "landmark_net/")
+        | _spread(scheme.parts)
+        | {
+            f"{at}blocks.{i}.{theirs}": f"{root}blocks/{i}/{ours}"
+            for i in range(arguments["vit_depth"])
+            for theirs, ours in _TRANSFORMER_BLOCK.items()
+        }
+        | {
+            f"{at}norm": f"{root}norm",
+            f"{at}se_block.linear1": f"{root}gate/reduce",
+            f"{at}se_block.linear2": f"{root}gate/expand",
+        }
+    )
 
 
-def poster_entries(scheme: Scheme) -> dict[str, str]:
-    """Names of tokens, tables and factors."""
+def _entries(scheme: _Scheme) -> dict[str, str]:
+    """Return the names of tokens, tables and factors."""
     return _spread(scheme.entries) | {
         f"{scheme.transformer}cls_token": "transformer/cls_token",
         f"{scheme.transformer}pos_embed": "transformer/pos_embed",
@@ -212,24 +195,24 @@ def poster_entries(scheme: Scheme) -> dict[str, str]:
 
 
 def _count(pattern: str, state: State) -> int:
-    """How many numbers stand for the group of `pattern` at the beginning of a name."""
+    """Count the different values of the group of `pattern` at the beginning of names."""
     return len({match[1] for name in state if (match := re.match(pattern, name))})
 
 
-def _image_stages(scheme: Scheme, state: State, at: str = "") -> tuple[int, ...]:
+def _image_stages(scheme: _Scheme, state: State, at: str = "") -> tuple[int, ...]:
     prefixes = (re.escape(at + scheme.stage.format(stage + 1)) for stage in _SCALES)
     return tuple(_count(rf"{prefix}\.(\d+)\.", state) for prefix in prefixes)
 
 
-def _landmark_stages(scheme: Scheme, state: State, at: str = "") -> tuple[int, ...]:
+def _landmark_stages(scheme: _Scheme, state: State, at: str = "") -> tuple[int, ...]:
     units = (scheme.landmark_parts[f"stages/{stage}/units"] for stage in _SCALES)
     return tuple(_count(rf"{re.escape(at + prefix)}\.(\d+)\.", state) for prefix in units)
 
 
-def _number_stages(state: State) -> dict[str, np.ndarray]:
-    """An IR-50 whose units are counted through ("body.7") with the stages of their widths.
+def _number_stages(state: State) -> State:
+    """Rename the units of an IR-50 counted through ("body.7") by stages, told by their widths.
 
-    Face recognisers are published so; their fourth stage becomes "body4", which nobody reads.
+    Face recognisers are published so; their fourth stage becomes "body4", which is not used.
     """
     widths = {
         int(match[1]): value.shape[0]
@@ -261,8 +244,8 @@ def _infer_landmark(state: State) -> dict[str, Any]:
     return {"width": width, "stage_sizes": _landmark_stages(POSTER, state)}
 
 
-def _infer(scheme: Scheme, state: State) -> dict[str, Any]:
-    """Arguments from shapes. The transformer's heads leave no trace in them; they are always 8."""
+def _infer(scheme: _Scheme, state: State) -> dict[str, Any]:
+    """Infer arguments from shapes, in which the transformer's heads, always 8, leave no trace."""
     modules = {ours: theirs for theirs, ours in _spread(scheme.parts).items()}
     entries = {ours: theirs for theirs, ours in _spread(scheme.entries).items()}
     tables = [state[entries[f"fusions/{i}/attention/position_bias"]].shape for i in _SCALES]
@@ -272,9 +255,10 @@ def _infer(scheme: Scheme, state: State) -> dict[str, Any]:
     if dims[:2] != (width, 2 * width):
         raise ValueError(f"maps of {dims[:2]} features with landmark maps of {width}, {2 * width}")
     _, positions, embedding = state[f"{scheme.transformer}pos_embed"].shape
-    head = f"{modules['head']}.weight" if "head" in modules else None
     return {
-        "n_expression": state[head].shape[0] if head else 0,
+        "n_expression": state[f"{head}.weight"].shape[0]
+        if (head := scheme.parts.get("head"))
+        else 0,
         "input_size": 16 * math.isqrt((positions - 1) // 3),
         "image_width": state[f"{scheme.image}input_layer.0.weight"].shape[0],
         "image_stages": _image_stages(scheme, state, scheme.image),
@@ -288,8 +272,8 @@ def _infer(scheme: Scheme, state: State) -> dict[str, Any]:
     }
 
 
-def _unused(scheme: Scheme, index: str) -> tuple[str, ...]:
-    """Entries of the official networks that never reach their output."""
+def _unused(scheme: _Scheme, index: str) -> tuple[str, ...]:
+    """Return beginnings of official entries that never reach the networks' output."""
     at = scheme.transformer
     dead = ("patch_embed.", "CON1.", "IRLinear1.", "IRLinear2.", "eca_block.")
     return (
@@ -303,44 +287,44 @@ def _unused(scheme: Scheme, index: str) -> tuple[str, ...]:
 _PREPROCESSING = Preprocessing(image_size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 _LICENCE = "POSTER_V2: MIT"
 
+
+def _release(
+    architecture: str, model: str, scheme: _Scheme, licence: str, position_index: str
+) -> Release:
+    return Release(
+        architecture=architecture,
+        model=model,
+        infer=lambda state: _infer(scheme, state),
+        modules=lambda arguments: _modules(scheme, arguments),
+        preprocessing=_PREPROCESSING,
+        licence=licence,
+        entries=lambda arguments: _entries(scheme),
+        unused=_unused(scheme, position_index),
+    )
+
+
 RELEASES = (
-    Released(
+    Release(
         architecture="ir50",
         model="ir50",
         infer=_infer_image,
-        modules=lambda arguments: image_modules(POSTER, arguments["stage_sizes"]),
+        modules=lambda arguments: _image_modules(POSTER, arguments["stage_sizes"]),
         preprocessing=_PREPROCESSING,
         licence=_LICENCE,
         prepare=_number_stages,
         unused=("output_layer.", "body4."),
     ),
-    Released(
+    Release(
         architecture="mobilefacenet",
         model="mobilefacenet",
         infer=_infer_landmark,
-        modules=lambda arguments: landmark_modules(POSTER, arguments["stage_sizes"]),
+        modules=lambda arguments: _landmark_modules(POSTER, arguments["stage_sizes"]),
         preprocessing=dataclasses.replace(_PREPROCESSING, image_size=112),
         licence=_LICENCE,
         unused=("output_layer.",),
     ),
-    Released(
-        architecture="poster_v2",
-        model="poster_v2",
-        infer=lambda state: _infer(POSTER, state),
-        modules=lambda arguments: poster_modules(POSTER, arguments),
-        preprocessing=_PREPROCESSING,
-        licence=_LICENCE,
-        entries=lambda arguments: poster_entries(POSTER),
-        unused=_unused(POSTER, "attn{n}.relative_position_index"),
-    ),
-    Released(
-        architecture="arbex",
-        model="arbex_backbone",
-        infer=lambda state: _infer(ARBEX, state),
-        modules=lambda arguments: poster_modules(ARBEX, arguments),
-        preprocessing=_PREPROCESSING,
-        licence="ARBEx: no licence file",
-        entries=lambda arguments: poster_entries(ARBEX),
-        unused=_unused(ARBEX, "attns.{i}.index_relative"),
+    _release("poster_v2", "poster_v2", POSTER, _LICENCE, "attn{n}.relative_position_index"),
+    _release(
+        "arbex", "arbex_backbone", ARBEX, "ARBEx: no licence file", "attns.{i}.index_relative"
     ),
 )

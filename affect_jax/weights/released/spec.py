@@ -1,4 +1,4 @@
-"""What is known of a released checkpoint."""
+"""What is known of a release: how its checkpoints map to our models."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -6,12 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from affect_jax.weights.model_dir import Preprocessing
+from affect_jax.models.preprocessing import Preprocessing
 from data_pipelines.schema import LABEL_ORDERS
 
+State = Mapping[str, np.ndarray]
+Arguments = Mapping[str, Any]
 
-def affectnet_names(count: int) -> tuple[str, ...]:
-    """AffectNet's label order for 8 and 5 classes, none for other counts."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def affectnet_classes(count: int) -> tuple[str, ...]:
+    """Return AffectNet's label order for 8 and 5 classes, empty for other counts."""
     return LABEL_ORDERS.get(f"affectnet{count}", ()) if count in (5, 8) else ()
 
 
@@ -20,9 +26,9 @@ class Clues(NamedTuple):
 
     Attributes:
       file: its name.
-      entry: under which the state dict lay in it; "" for a file that is one itself.
+      entry: under which the state dict lay in it; "" for a file that is a state dict itself.
       names: of the arrays.
-      model_type: of the `config.json` of Hugging Face next to it; "" without one.
+      model_type: in the `config.json` of Hugging Face next to it; "" without one.
     """
 
     file: str
@@ -32,7 +38,7 @@ class Clues(NamedTuple):
 
 
 class Normalisation(NamedTuple):
-    """Mean and deviation of a network's input, and how they are known.
+    """Mean and deviation of a network's input.
 
     Attributes:
       mean, std: of RGB in [0, 1].
@@ -47,37 +53,38 @@ class Normalisation(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Released:
+class Release:
     """A family of released checkpoints.
 
     Attributes:
       architecture: name on the command line.
       model: name in `models`.
-      infer: constructor arguments from the entries' shapes; KeyError or IndexError where an entry
-        that every such checkpoint has is missing.
+      infer: constructor arguments from the entries' shapes; KeyError or IndexError if an entry
+        that every such checkpoint has is missing, ValueError if one does not fit.
       modules: official module name -> path of our module, for these arguments. It may name
         modules that a particular model does not have.
       preprocessing: of the released network.
-      licence: of the released weights, kept with the converted ones.
+      licence: of the released weights, recorded with the converted ones.
       class_names: names of that many classes, empty if the release has none.
-      entries: official name -> our path of arrays that are no module's weight or bias, such as
+      entries: official name -> our path of arrays other than a module's weight or bias, such as
         tokens and position tables; our layout must be theirs.
-      prepare: rewrites a state dict in the names and layouts that the tables are written in.
-      unused: beginnings of entries (after `prepare`) that files may hold and nobody needs.
+      prepare: rewrites a state dict in the names and layouts of the tables.
+      unused: beginnings of entries (after `prepare`) that files may hold and the model does not
+        need.
       on_hubs: whether files of Hugging Face and timm come with a description.
-      normalisation: mean and deviation by what a file tells; None: always those of
+      normalisation: mean and deviation by what a file tells; None: always as in
         `preprocessing`.
     """
 
     architecture: str
     model: str
-    infer: Callable[[Mapping[str, np.ndarray]], dict[str, Any]]
-    modules: Callable[[Mapping[str, Any]], dict[str, str]]
+    infer: Callable[[State], dict[str, Any]]
+    modules: Callable[[Arguments], dict[str, str]]
     preprocessing: Preprocessing
     licence: str
     class_names: Callable[[int], tuple[str, ...]] = lambda count: ()
-    entries: Callable[[Mapping[str, Any]], dict[str, str]] = lambda arguments: {}
-    prepare: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    entries: Callable[[Arguments], dict[str, str]] = lambda arguments: {}
+    prepare: Callable[[State], State] = dict
     unused: tuple[str, ...] = ()
     on_hubs: bool = False
     normalisation: Callable[[Clues], Normalisation] | None = None

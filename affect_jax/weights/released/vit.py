@@ -8,16 +8,21 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.models.vit import PATCH, SIZES
-from affect_jax.weights.model_dir import Preprocessing
-from affect_jax.weights.released.resnet import IMAGENET_MEAN, IMAGENET_STD
-from affect_jax.weights.released.spec import Clues, Normalisation, Released
-
-State = Mapping[str, np.ndarray]
+from affect_jax.weights.released.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Arguments,
+    Clues,
+    Normalisation,
+    Release,
+    State,
+)
 
 _BLOCK = {
     "norm1": "norm1",
@@ -28,97 +33,11 @@ _BLOCK = {
     "mlp.fc2": "mlp/fc2",
 }
 _PROJECTIONS = ("query", "key", "value")
-
-_HUGGING_FACE = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.patch_embeddings.projection": "patch_embed.proj",
-    "layernorm": "norm",
-    "classifier": "head",
-}
-_HUGGING_FACE_BLOCK = {
-    "layernorm_before": "norm1",
-    "attention.output.dense": "attn.proj",
-    "layernorm_after": "norm2",
-    "intermediate.dense": "mlp.fc1",
-    "output.dense": "mlp.fc2",
-}
-_JAX = {
-    "cls": "cls_token",
-    "Transformer/posembed_input/pos_embedding": "pos_embed",
-    "embedding": "patch_embed.proj",
-    "Transformer/encoder_norm": "norm",
-    "head": "head",
-}
-_JAX_BLOCK = {
-    "LayerNorm_0": "norm1",
-    "MultiHeadDotProductAttention_1/out": "attn.proj",
-    "LayerNorm_2": "norm2",
-    "MlpBlock_3/Dense_0": "mlp.fc1",
-    "MlpBlock_3/Dense_1": "mlp.fc2",
-}
-_JAX_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-_DISTILLED = ("dist_token", "distillation_token")
-_HALF = ((0.5,) * 3, (0.5,) * 3)
-_NAMED = {
-    "augreg|in21k|imagenet21k|google": _HALF,
-    "deit|dino|mae|moco|ibot|msn": (IMAGENET_MEAN, IMAGENET_STD),
-}
-# Part of the file, but not of a classifier: the tanh layer that language models pool with.
-_HUGGING_FACE_UNUSED = ("pooler.",)
-
-
-def timm_names(state: State) -> dict[str, np.ndarray]:
-    """The entries under timm's names, in PyTorch's layouts, whichever scheme they come in."""
-    for name in state:
-        if name.endswith("embeddings.patch_embeddings.projection.weight"):
-            return _from_hugging_face(state)
-        if re.fullmatch(r"(.*/)?embedding/kernel", name):
-            return _from_jax(state, name.removesuffix("embedding/kernel"))
-    return dict(state)
-
-
-def _from_hugging_face(state: State) -> dict[str, np.ndarray]:
-    def place(name: str) -> tuple[str, str | None]:
-        name = name.removeprefix("vit.").removeprefix("deit.")
-        if name in _HUGGING_FACE:
-            return _HUGGING_FACE[name], None
-        module, _, leaf = name.rpartition(".")
-        if module in _HUGGING_FACE:
-            return f"{_HUGGING_FACE[module]}.{leaf}", None
-        found = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", module)
-        if found and found[2] in _HUGGING_FACE_BLOCK:
-            return f"blocks.{found[1]}.{_HUGGING_FACE_BLOCK[found[2]]}.{leaf}", None
-        if found and (part := re.fullmatch(r"attention\.attention\.(query|key|value)", found[2])):
-            return f"blocks.{found[1]}.attn.qkv.{leaf}", part[1]
-        return name, None
-
-    return _rewrite(state, place, lambda value, name: value)
-
-
-def _from_jax(state: State, prefix: str) -> dict[str, np.ndarray]:
-    def place(name: str) -> tuple[str, str | None]:
-        name = name.removeprefix(prefix)
-        if name in _JAX:
-            return _JAX[name], None
-        module, _, leaf = name.rpartition("/")
-        leaf = _JAX_LEAF.get(leaf, leaf)
-        if module in _JAX:
-            return f"{_JAX[module]}.{leaf}", None
-        found = re.fullmatch(r"Transformer/encoderblock_(\d+)/(.+)", module)
-        if found and found[2] in _JAX_BLOCK:
-            return f"blocks.{found[1]}.{_JAX_BLOCK[found[2]]}.{leaf}", None
-        if found:
-            part = re.fullmatch(r"MultiHeadDotProductAttention_1/(query|key|value)", found[2])
-            if part:
-                return f"blocks.{found[1]}.attn.qkv.{leaf}", part[1]
-        return name, None
-
-    return _rewrite(state, place, _torch_layout)
+_LEAF = {"kernel": "weight", "scale": "weight"}
 
 
 def _torch_layout(value: np.ndarray, name: str) -> np.ndarray:
-    """Flax's layouts, with the heads of attention on an axis of their own, to PyTorch's."""
+    """Return an array of Flax, where attention heads have their own axis, as in PyTorch."""
     if name.endswith("attn.qkv.weight") and value.ndim == 3:  # (in, heads, dim)
         return value.reshape(value.shape[0], -1).T
     if name.endswith("attn.qkv.bias"):
@@ -130,20 +49,114 @@ def _torch_layout(value: np.ndarray, name: str) -> np.ndarray:
     return value.T if name.endswith("weight") and value.ndim == 2 else value
 
 
-def _rewrite(
-    state: State,
-    place: Callable[[str], tuple[str, str | None]],
-    layout: Callable[[np.ndarray, str], np.ndarray],
-) -> dict[str, np.ndarray]:
-    """Entries at their places; queries, keys and values are packed where all three are there."""
+class _Scheme(NamedTuple):
+    """What another project calls things.
+
+    Attributes:
+      separator: between a module and its array.
+      names: of arrays and modules outside of blocks -> timm's.
+      block: pattern of a module in a block: its number and the rest.
+      parts: such rests -> timm's.
+      projection: pattern of a rest that is one of `_PROJECTIONS`.
+      layout: from the project's arrays to PyTorch's, given timm's name.
+    """
+
+    separator: str
+    names: Mapping[str, str]
+    block: str
+    parts: Mapping[str, str]
+    projection: str
+    layout: Callable[[np.ndarray, str], np.ndarray]
+
+
+_HUGGING_FACE = _Scheme(
+    separator=".",
+    names={
+        "embeddings.cls_token": "cls_token",
+        "embeddings.position_embeddings": "pos_embed",
+        "embeddings.patch_embeddings.projection": "patch_embed.proj",
+        "layernorm": "norm",
+        "classifier": "head",
+    },
+    block=r"encoder\.layer\.(\d+)\.(.+)",
+    parts={
+        "layernorm_before": "norm1",
+        "attention.output.dense": "attn.proj",
+        "layernorm_after": "norm2",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+    },
+    projection=r"attention\.attention\.(query|key|value)",
+    layout=lambda value, name: value,
+)
+_JAX = _Scheme(
+    separator="/",
+    names={
+        "cls": "cls_token",
+        "Transformer/posembed_input/pos_embedding": "pos_embed",
+        "embedding": "patch_embed.proj",
+        "Transformer/encoder_norm": "norm",
+        "head": "head",
+    },
+    block=r"Transformer/encoderblock_(\d+)/(.+)",
+    parts={
+        "LayerNorm_0": "norm1",
+        "MultiHeadDotProductAttention_1/out": "attn.proj",
+        "LayerNorm_2": "norm2",
+        "MlpBlock_3/Dense_0": "mlp.fc1",
+        "MlpBlock_3/Dense_1": "mlp.fc2",
+    },
+    projection=r"MultiHeadDotProductAttention_1/(query|key|value)",
+    layout=_torch_layout,
+)
+_DISTILLED = ("dist_token", "distillation_token")
+_HALF = ((0.5,) * 3, (0.5,) * 3)
+_NAMED = {
+    "augreg|in21k|imagenet21k|google": _HALF,
+    "deit|dino|mae|moco|ibot|msn": (IMAGENET_MEAN, IMAGENET_STD),
+}
+# Part of the file, but not of a classifier: the tanh layer that language models pool with.
+_HUGGING_FACE_UNUSED = ("pooler.",)
+
+
+def timm_names(state: State) -> dict[str, np.ndarray]:
+    """Return the entries with timm's names and PyTorch's layouts, from any of the schemes."""
+    for name in state:
+        if name.endswith("embeddings.patch_embeddings.projection.weight"):
+            return _rewrite(state, _HUGGING_FACE, ("vit.", "deit."))
+        if re.fullmatch(r"(.*/)?embedding/kernel", name):
+            return _rewrite(state, _JAX, (name.removesuffix("embedding/kernel"),))
+    return dict(state)
+
+
+def _place(name: str, scheme: _Scheme) -> tuple[str, str | None]:
+    """Return timm's name of an entry, and which of the packed `_PROJECTIONS` it is, if any."""
+    if name in scheme.names:
+        return scheme.names[name], None
+    module, _, leaf = name.rpartition(scheme.separator)
+    leaf = _LEAF.get(leaf, leaf)
+    if module in scheme.names:
+        return f"{scheme.names[module]}.{leaf}", None
+    if found := re.fullmatch(scheme.block, module):
+        number, rest = found.groups()
+        if rest in scheme.parts:
+            return f"blocks.{number}.{scheme.parts[rest]}.{leaf}", None
+        if part := re.fullmatch(scheme.projection, rest):
+            return f"blocks.{number}.attn.qkv.{leaf}", part[1]
+    return name, None
+
+
+def _rewrite(state: State, scheme: _Scheme, prefixes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Rename entries without their prefixes; pack queries, keys and values if all are there."""
     rewritten: dict[str, np.ndarray] = {}
     parts: dict[str, dict[str, tuple[str, np.ndarray]]] = {}
     for original, value in state.items():
-        name, part = place(original)
+        name = functools.reduce(str.removeprefix, prefixes, original)
+        name, part = _place(name, scheme)
         if part is None:
-            rewritten[name] = layout(value, name)
+            rewritten[name] = scheme.layout(value, name)
         else:
-            parts.setdefault(name, {})[part] = (original, layout(value, name))
+            parts.setdefault(name, {})[part] = (original, scheme.layout(value, name))
     for name, found in parts.items():
         if len({value.shape for _, value in found.values()}) == 1 and len(found) == 3:
             rewritten[name] = np.concatenate([found[p][1] for p in _PROJECTIONS])
@@ -157,7 +170,7 @@ def _infer(size: str, state: State) -> dict[str, Any]:
     if found := [name for name in _DISTILLED if any(name in entry for entry in state)]:
         raise ValueError(
             f"it is a distilled DeiT ({found[0]}), whose second class token the model does not "
-            "have; take the weights without distillation"
+            "have; use the weights without distillation"
         )
     width, channels, *patch = state["patch_embed.proj.weight"].shape
     if width != wanted:
@@ -181,11 +194,11 @@ def _infer(size: str, state: State) -> dict[str, Any]:
 
 
 def normalisation_of(clues: Clues) -> Normalisation:
-    """Mean and deviation that a vision transformer was trained with.
+    """Return mean and deviation with which a vision transformer was trained.
 
-    Google's own weights, and timm's by the same recipe ("augreg"), have 0.5 and 0.5; DeiT and what
-    was trained with its code (DINO, MAE, MoCo v3, iBOT) have ImageNet's. The names of the arrays
-    are the same.
+    Google's own weights, and timm's by the same recipe ("augreg"), have 0.5 and 0.5; DeiT and
+    weights trained with its code (DINO, MAE, MoCo v3, iBOT) have ImageNet's. Both have the same
+    array names.
     """
     if clues.entry in ("teacher", "student"):
         reason = f"a file with a {clues.entry} is one of self-distillation, as DINO"
@@ -202,27 +215,20 @@ def normalisation_of(clues: Clues) -> Normalisation:
     return Normalisation(*_HALF, f"as most of {owner} ViT have", certain=False)
 
 
-def vit_modules(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """timm's module names of a vision transformer."""
+def _modules(arguments: Arguments) -> dict[str, str]:
     table = {"patch_embed.proj": "patches", "norm": "norm", "head": "head"}
     for i in range(arguments["depth"]):
         table |= {f"blocks.{i}.{theirs}": f"blocks/{i}/{ours}" for theirs, ours in _BLOCK.items()}
     return table
 
 
-def vit_entries(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Arrays that are no layer's."""
-    del arguments  # the same for all sizes
-    return {"cls_token": "cls_token", "pos_embed": "pos_embed"}
-
-
 RELEASES = tuple(
-    Released(
+    Release(
         architecture=f"vit_{size}16",
         model=f"vit_{size}16",
         infer=functools.partial(_infer, size),
-        modules=vit_modules,
-        entries=vit_entries,
+        modules=_modules,
+        entries=lambda arguments: {"cls_token": "cls_token", "pos_embed": "pos_embed"},
         prepare=timm_names,
         unused=_HUGGING_FACE_UNUSED,
         preprocessing=Preprocessing(image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3),

@@ -15,7 +15,7 @@ BATCH = {
 
 
 def least_squares_step(state, batch):
-    """One gradient step on the mean of the global batch, with a per-example output beside it."""
+    """One gradient step on the mean of the global batch, with a per-example output."""
 
     def loss(w):
         total = jax.lax.psum(jnp.sum((batch["x"] @ w) ** 2), parallel.AXIS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from affect_jax import models, systems, weights
+from affect_jax import models, systems
 from affect_jax.errors import UserError
 from affect_jax.losses import supervised
 from affect_jax.models.state import take_apart
@@ -16,6 +16,7 @@ from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems import Phase
 from affect_jax.systems.objective import emofan_loss
 from affect_jax.weights import load_run, model_dir
+from affect_jax.weights import teacher as teacher_lib
 from tests.affect_jax import tiny
 
 BOTH = frozenset({"expression", "valence_arousal"})
@@ -90,7 +91,7 @@ def test_lessons_are_the_trained_outputs_alone():
         ({"valence_arousal"}, {"valence", "arousal"}),
         (BOTH, {"logits", "valence", "arousal"}),
     ):
-        teacher = load_run.Teacher(None, {}, (), (), frozenset(teaches))
+        teacher = teacher_lib.Teacher(None, {}, (), (), frozenset(teaches))
         assert teacher.lessons({**outputs(), "heatmaps": 0, "embedding": 0}).keys() == names
 
 
@@ -116,7 +117,7 @@ def saved(tmp_path, model, class_names=CLASSES, provenance=None):
 
 
 def load(path, learns=BOTH, class_names=CLASSES):
-    return load_run.load_teacher(path, Mapper(), class_names, frozenset(learns))
+    return teacher_lib.load_teacher(path, Mapper(), class_names, frozenset(learns))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +174,11 @@ def test_what_released_weights_and_unknown_ones_were_trained_for():
     loaded = model_dir.LoadedModel(
         fan, "fan", {}, model_dir.Preprocessing(32), (), {"source_sha256": "0"}
     )
-    assert weights.trained_for(loaded) == {"landmarks"}
+    assert loaded.trained_for() == {"landmarks"}
     alone = models.create("resnet18", width=8, n_expression=0, regression=True)
     alone.eval()
     loaded = model_dir.LoadedModel(alone, "resnet18", {}, model_dir.Preprocessing(32), (), {})
-    assert weights.trained_for(loaded) == {"valence_arousal"}
+    assert loaded.trained_for() == {"valence_arousal"}
 
 
 # ------------------------------------------------------------------------------ runs
@@ -205,7 +206,7 @@ def test_a_run_teaches_what_its_loss_trained(has, changes, teaches, small, tmp_p
 def test_a_frozen_head_of_the_teacher_moves_nothing(small):
     """In the step: of a teacher that teaches classes alone, valence and arousal are not read."""
     blueprint, params, stats = take_apart(small)
-    teacher = load_run.Teacher(blueprint, {}, (0,) * 3, (1,) * 3, frozenset({"expression"}))
+    teacher = teacher_lib.Teacher(blueprint, {}, (0,) * 3, (1,) * 3, frozenset({"expression"}))
     images = jnp.zeros((2, 32, 32, 3))
     given = nnx.eval_shape(lambda x: teacher.lessons(blueprint.build(params, stats)(x)), images)
     assert given.keys() == {"logits"}

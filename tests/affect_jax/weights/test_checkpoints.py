@@ -8,7 +8,6 @@ import optax
 import pytest
 
 from affect_jax.errors import UserError
-from affect_jax.models.state import first_differences
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights.checkpoints import Checkpointer, CheckpointMismatch
 
@@ -41,15 +40,13 @@ def save_all(workdir, scores, **kwargs):
 def test_latest_and_best_are_kept(tmp_path):
     checkpointer = save_all(tmp_path, {1: 0.2, 2: 0.9, 3: 0.3, 4: None, 5: 0.4, 6: None}, keep=2)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
-    assert (checkpointer.latest_step(), checkpointer.best_step()) == (6, 2)
-    assert checkpointer.resolve("best") == 2
-    assert checkpointer.metrics(2)["score"] == 0.9
+    assert (checkpointer.latest_step(), checkpointer.resolve("best")) == (6, 2)
     checkpointer.close()
 
 
 def test_nan_never_counts_as_best(tmp_path):
     checkpointer = save_all(tmp_path, {1: 0.2, 2: float("nan"), 3: 0.1}, keep=1)
-    assert checkpointer.best_step() == 1
+    assert checkpointer.resolve("best") == 1
     checkpointer.close()
 
 
@@ -77,8 +74,7 @@ def test_the_mode_follows_the_metric(tmp_path):
         metrics = {"accuracy": accuracy, "loss": accuracy}
         checkpointer.save(step, make_state(step), record=record(), metrics=metrics)
     checkpointer.wait()
-    assert checkpointer.resolve("best") in (2, 3)
-    assert checkpointer.metrics(checkpointer.best_step())["accuracy"] == 0.9
+    assert checkpointer.resolve("best") == 3
     checkpointer.close()
 
 
@@ -100,9 +96,11 @@ def test_model_alone_can_be_restored_read_only(tmp_path):
 
 def test_other_architecture_is_refused_by_name_and_shape(tmp_path):
     checkpointer = save_all(tmp_path, {3: 0.5})
-    with pytest.raises(CheckpointMismatch, match=r"a/kernel: checkpoint \(3, 4\).*\(3, 5\)"):
+    with pytest.raises(CheckpointMismatch, match=r"a/kernel: \(3, 4\), the model has \(3, 5\)"):
         checkpointer.restore(3, make_state(0, width=5))
-    with pytest.raises(CheckpointMismatch, match="only in the checkpoint"):
+    with pytest.raises(
+        CheckpointMismatch, match=r"1 missing:\n  params/b/a/kernel \(3, 4\)\n1 unexpected:\n"
+    ):
         checkpointer.restore(3, make_state(0, prefix="b/"))
     checkpointer.close()
 
@@ -133,8 +131,3 @@ def test_wrong_settings_are_refused(tmp_path):
         Checkpointer(tmp_path, best_metric="accuracy", best_mode="min")
     with pytest.raises(UserError, match="keep"):
         Checkpointer(tmp_path, keep=0)
-
-
-def test_differences_are_sorted_and_complete():
-    lines = first_differences({"a": [1], "b": [2]}, {"b": [3], "c": [4]})
-    assert [line.split(":")[0] for line in lines] == ["a", "b", "c"]

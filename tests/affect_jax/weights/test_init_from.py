@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from affect_jax import models, weights
+from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models.state import take_apart
-from affect_jax.weights import load_run, model_dir
+from affect_jax.weights import model_dir
+from affect_jax.weights.init_from import init_from, initialise_from, merge
 
 TRUNK = {"width": 16, "depth": 1, "stacks": 1, "landmarks": 3}
 EMOFAN = {**TRUNK, "emotion_blocks": 1}
@@ -28,7 +29,7 @@ def test_a_fan_directory_fills_the_trunk_of_an_emofan(tmp_path):
     source = save(tmp_path / "fan", "fan", {**TRUNK, "pool": "max"})
     model = models.create("emofan", **EMOFAN)
     before = arrays(model)
-    report = weights.init_from(model, tmp_path / "fan")
+    report = init_from(model, tmp_path / "fan")
     after = arrays(model)
     for path, value in after.items():
         key = path.replace("fan/", "", 1)
@@ -45,7 +46,7 @@ def test_a_head_for_other_classes_keeps_its_fresh_values(tmp_path):
     source = save(tmp_path / "model", "resnet18", {"width": 4, "n_expression": 8})
     model = models.create("resnet18", width=4, n_expression=5)
     fresh = arrays(model)
-    report = weights.init_from(model, tmp_path / "model")
+    report = init_from(model, tmp_path / "model")
     assert set(report.skipped) == {"head/kernel", "head/bias"} == set(report.missing)
     assert "(32, 8) in the source, (32, 5) in the model" in str(report)
     for path, value in arrays(model).items():
@@ -57,15 +58,13 @@ def test_differences_are_errors_unless_allowed_by_name(tmp_path):
     save(tmp_path / "fan", "fan", {**TRUNK, "stacks": 2, "pool": "max"})
     model = models.create("emofan", **EMOFAN)
     before = arrays(model)
-    message = (
-        r"built with stacks=2, the model with stacks=1.*(?s:.*)feature_bridge/bias .*: only in"
-    )
+    message = r"(?s)built with stacks=2, the model with stacks=1.*unexpected:.*feature_bridge/"
     with pytest.raises(UserError, match=message):
-        weights.init_from(model, tmp_path / "fan")
+        init_from(model, tmp_path / "fan")
     for path, value in arrays(model).items():
         np.testing.assert_array_equal(value, before[path])
     bridges = ["fan/stacks/0/feature_bridge", "fan/stacks/0/heatmap_bridge"]
-    report = weights.init_from(model, tmp_path / "fan", allow=[*bridges, "fan/stacks/1"])
+    report = init_from(model, tmp_path / "fan", allow=[*bridges, "fan/stacks/1"])
     assert report.skipped["fan/stacks/0/heatmap_bridge/kernel"] == "not in the model"
     assert "fan/stem_conv/kernel" in report.loaded
 
@@ -74,8 +73,8 @@ def test_the_pooling_of_the_trunk_must_agree():
     source = models.create("fan", **TRUNK, pool="avg")
     model = models.create("emofan", **EMOFAN)
     with pytest.raises(UserError, match="built with pool='avg', the model with pool='max'"):
-        weights.init_from(model, source)
-    assert weights.init_from(model, source, allow=["pool"]).loaded
+        init_from(model, source)
+    assert init_from(model, source, allow=["pool"]).loaded
 
 
 @pytest.mark.parametrize("setting", [{"width": 32}, {"depth": 2}, {"stacks": 2}])
@@ -86,7 +85,7 @@ def test_another_size_of_the_trunk_is_named(setting):
         f"the given model \\(built with {name}={value}, the model with {name}={TRUNK[name]}\\)"
     )
     with pytest.raises(UserError, match=message):
-        weights.init_from(models.create("emofan", **EMOFAN), source)
+        init_from(models.create("emofan", **EMOFAN), source)
 
 
 def test_the_trunk_gives_the_heatmaps_of_the_detector_it_came_from():
@@ -95,7 +94,7 @@ def test_the_trunk_gives_the_heatmaps_of_the_detector_it_came_from():
     source(images)  # moves the statistics
     source.eval()
     model = models.create("emofan", **EMOFAN)
-    weights.init_from(model, source)
+    init_from(model, source)
     model.eval()
     wanted, got = source(images)["heatmaps"], model(images)["heatmaps"]
     np.testing.assert_array_equal(got, wanted)
@@ -105,18 +104,18 @@ def test_the_trunk_gives_the_heatmaps_of_the_detector_it_came_from():
 def test_a_smaller_source_of_the_same_class_is_an_error():
     source = models.create("fan", **TRUNK)
     model = models.create("fan", **{**TRUNK, "stacks": 2})
-    with pytest.raises(UserError, match="only in the model"):
-        weights.init_from(model, source)
+    with pytest.raises(UserError, match=r"\d+ missing:\n  stacks/0/"):
+        init_from(model, source)
 
 
 def test_a_source_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        weights.init_from(models.create("fan", **TRUNK), tmp_path / "weights.npz")
+        init_from(models.create("fan", **TRUNK), tmp_path / "weights.npz")
 
 
 def test_unrelated_models_are_refused():
     with pytest.raises(UserError, match="is a FAN; it fits neither a ResNet nor one of its parts"):
-        weights.init_from(models.create("resnet18", width=4), models.create("fan", **TRUNK))
+        init_from(models.create("resnet18", width=4), models.create("fan", **TRUNK))
 
 
 POSTER = {"input_size": 16, "image_width": 4, "image_stages": (1, 1, 1), "landmark_width": 2,
@@ -132,7 +131,7 @@ def test_parts_at_any_depth_start_from_models_of_their_own(tmp_path):
     model = models.create("arbex", backbone=POSTER)
     fresh = arrays(model)
     paths = f"{tmp_path / 'image'}, {tmp_path / 'landmark'}"
-    load_run.initialise_from(model, paths, (), mapper=None)
+    initialise_from(model, paths, (), mapper=None)
     for path, value in arrays(model).items():
         wanted = fresh[path]
         for part, source in (("image_net", image), ("landmark_net", landmark)):
@@ -144,7 +143,7 @@ def test_parts_at_any_depth_start_from_models_of_their_own(tmp_path):
 def test_a_classifier_gives_its_features_and_keeps_its_last_layer():
     source = models.create("poster_v2", **POSTER, n_expression=5, seed=1)
     model = models.create("arbex", backbone=POSTER)
-    report = weights.init_from(model, source)
+    report = init_from(model, source)
     assert set(report.skipped) == {"backbone/head/kernel", "backbone/head/bias"}
     given = arrays(source)
     for path, value in arrays(model.backbone).items():
@@ -155,6 +154,6 @@ def test_counters_of_the_source_stay_where_they_are():
     own = {"params": {"w": np.zeros(2)}, "stats": {"steps": np.zeros(()), "mean": np.zeros(2)}}
     given = {"params": {"w": np.ones(2)}, "stats": {"steps": np.array(450.0), "mean": np.ones(2)}}
     for source in (given, {**given, "stats": {"mean": np.ones(2)}}):
-        merged, report = weights.merge(own, source, counters={"steps"})
+        merged, report = merge(own, source, counters={"steps"})
         assert merged["stats"]["steps"] == 0 and merged["stats"]["mean"][0] == 1
         assert report.missing == ["steps"]

@@ -62,18 +62,6 @@ def test_a_saved_model_comes_back_whole(saved, model):
     assert loaded.model.stem_norm.use_running_average
 
 
-def test_flat_arrays_are_saved_as_well_and_checked(model, tmp_path):
-    _, params, stats = take_apart(model)
-    state = {"params": params, "stats": stats}
-    model_dir.save_model(tmp_path / "m", "resnet18", ARGUMENTS, state, preprocessing=PREPROCESSING)
-    assert model_dir.is_model_dir(tmp_path / "m")
-    with pytest.raises(UserError, match=r"params/head/bias: checkpoint \(3,\), configured model"):
-        model_dir.save_model(
-            tmp_path / "n", "resnet18", {"width": 4}, state, preprocessing=PREPROCESSING
-        )
-    assert not (tmp_path / "n").exists()
-
-
 def test_a_later_preset_of_the_name_changes_no_saved_model(model, tmp_path, monkeypatch):
     small = dataclasses.replace(models.entry("resnet18"), preset=ARGUMENTS)
     monkeypatch.setitem(registry._REGISTRY, "small", small)

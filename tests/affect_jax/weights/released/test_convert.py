@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import affect_jax
-from affect_jax import convert, models, weights
+from affect_jax import convert, models
 from affect_jax.errors import UserError
 from affect_jax.models.state import take_apart
+from affect_jax.weights import model_dir
 from affect_jax.weights.released import convert as convert_lib
 from affect_jax.weights.released import files
 
@@ -34,14 +35,14 @@ def official_state(architecture, **arguments):
     released = convert_lib.release(architecture)
     arguments = {**SMALL[architecture], **arguments}
     model = models.create(released.model, **arguments)
-    _, params, stats = take_apart(model)
-    places = convert_lib._places(
-        released.modules(arguments), {"params": params, "stats": stats}, released.entries(arguments)
+    arrays = model_dir.arrays_of(model)
+    places = convert_lib.official_places(
+        released.modules(arguments), arrays, released.entries(arguments)
     )
     generator = np.random.default_rng(0)
     state = {}
     for name, (part, path) in places.items():
-        shape = {"params": params, "stats": stats}[part][path].shape
+        shape = arrays[part][path].shape
         value = generator.random(shape, np.float32)
         if path.endswith("/kernel"):
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
@@ -60,15 +61,15 @@ def emonet():
 def test_every_array_arrives_in_its_place(architecture):
     state = official_state(architecture)
     released = convert_lib.release(architecture)
-    arguments, model = weights.convert_state(released, state)
-    assert arguments.items() >= SMALL[architecture].items()
-    _, params, stats = take_apart(model)
-    places = convert_lib._places(
-        released.modules(arguments), {"params": params, "stats": stats}, released.entries(arguments)
+    built = convert_lib.build_model(released, state)
+    assert built.arguments.items() >= SMALL[architecture].items()
+    arrays = model_dir.arrays_of(built.model)
+    places = convert_lib.official_places(
+        released.modules(built.arguments), arrays, released.entries(built.arguments)
     )
-    assert len(places) == len(params) + len(stats)
+    assert len(places) == len(arrays["params"]) + len(arrays["stats"])
     for name, (part, path) in places.items():
-        value = np.asarray((params if part == "params" else stats)[path])
+        value = np.asarray(arrays[part][path])
         if path.endswith("/kernel"):
             value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
         np.testing.assert_array_equal(value, state[name])
@@ -113,7 +114,7 @@ def test_units_counted_through_are_given_to_their_stages():
     converted = convert_lib.build_model(convert_lib.release("ir50"), flat)
     assert converted.arguments["stage_sizes"] == (1, 2, 1)
     assert converted.skipped.keys() == {"body4.0.res_layer.1.weight"}
-    _, model = weights.convert_state(convert_lib.release("ir50"), state)
+    model = convert_lib.build_model(convert_lib.release("ir50"), state).model
     for path, value in take_apart(model)[1].items():
         np.testing.assert_array_equal(take_apart(converted.model)[1][path], value)
 
@@ -125,7 +126,7 @@ def test_differences_are_listed_by_kind_and_counted(emonet):
     state["conv3.conv1.weight"] = np.zeros((4, 8, 5, 5), np.float32)
     state |= {f"extra.{i}": np.zeros(1, np.float32) for i in range(20)}
     with pytest.raises(UserError) as raised:
-        weights.convert_state(convert_lib.release("emonet"), state, where="x.pth")
+        convert_lib.build_model(convert_lib.release("emonet"), state, where="x.pth")
     message = str(raised.value)
     assert message.startswith("x.pth does not fit emonet (width=16, depth=1, stacks=2,")
     assert "2 missing:\n  m0.b1_1.bn2.running_mean (8,)" in message.replace(
@@ -139,11 +140,11 @@ def test_differences_are_listed_by_kind_and_counted(emonet):
     )
 
 
-@pytest.mark.parametrize("architecture", weights.architectures())
+@pytest.mark.parametrize("architecture", convert_lib.architectures())
 def test_a_foreign_state_dict_is_refused(architecture):
     state = {"layers.0.weight": np.zeros((3, 3), np.float32)}
-    with pytest.raises(UserError, match=f"is no {architecture} checkpoint.*layers.0.weight"):
-        weights.convert_state(convert_lib.release(architecture), state)
+    with pytest.raises(UserError, match=f"is not a checkpoint of {architecture} .*layers.0.weight"):
+        convert_lib.build_model(convert_lib.release(architecture), state)
 
 
 def test_a_deeper_resnet_is_named():
@@ -153,7 +154,7 @@ def test_a_deeper_resnet_is_named():
         "fc.weight": np.zeros((1000, 2048), np.float32),
     }
     with pytest.raises(UserError, match="only ResNet-18 can be read"):
-        weights.convert_state(convert_lib.release("resnet18"), state)
+        convert_lib.build_model(convert_lib.release("resnet18"), state)
 
 
 def save(path, state, wrap=None):
@@ -206,7 +207,7 @@ def test_a_truncated_file_is_a_clear_error(tmp_path, emonet, name, part):
     with pytest.raises(UserError, match=f"{name} cannot be read as a .* weights file") as raised:
         files.read_weights(tmp_path / name)
     if part and not name.endswith("safetensors"):
-        assert str(raised.value).endswith("it is no whole zip archive")
+        assert str(raised.value).endswith("the zip archive has no end")
 
 
 def test_other_unreadable_sources(tmp_path):
@@ -223,7 +224,7 @@ def test_other_unreadable_sources(tmp_path):
     with pytest.raises(UserError, match=r"module.pth cannot be read"):
         files.read_weights(tmp_path / "module.pth")
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
-    with pytest.raises(UserError, match="holds a list and no state dict"):
+    with pytest.raises(UserError, match="holds a list instead of a state dict"):
         files.read_weights(tmp_path / "list.pth")
     torch.save({"weight": torch.zeros(3), "optimizer": {"lr": 1}}, tmp_path / "mixed.pth")
     with pytest.raises(UserError, match="'optimizer' is a dict, not an array"):
@@ -254,7 +255,7 @@ def test_the_command_writes_a_model_that_loads(tmp_path, emonet, capsys):
     assert loaded.preprocessing.image_size == 256
     assert loaded.provenance["source"] == "w.npz"
     assert "NC-ND" in loaded.provenance["licence"]
-    # Once more: a model directory is replaced, and nothing temporary is left beside it.
+    # Once more: a model directory is replaced, and nothing temporary is left.
     assert run("emonet", tmp_path / "w.npz", tmp_path / "out") == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "w.npz"]
 

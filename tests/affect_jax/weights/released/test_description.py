@@ -10,7 +10,7 @@ from affect_jax.weights import model_dir
 from affect_jax.weights.released import convert as convert_lib
 from affect_jax.weights.released import description
 from affect_jax.weights.released.files import Weights
-from affect_jax.weights.released.resnet import IMAGENET_MEAN, IMAGENET_STD
+from affect_jax.weights.released.spec import IMAGENET_MEAN, IMAGENET_STD
 from tests.affect_jax.weights.released import test_vit as vit
 
 HALF = (0.5, 0.5, 0.5)

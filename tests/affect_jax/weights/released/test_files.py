@@ -34,8 +34,8 @@ class Network(torch.nn.Linear):
         ("w.pth", b'{"error": "not authorised"}', r"a text file, which begins with '\{\"error\""),
         ("w.pth", b"\x1f\x8b\x08\x00rest", "compressed with gzip"),
         ("w.pth", b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-        ("w.pth", b"PK\x03\x04 and no more", "no whole zip archive"),
-        ("w.npz", b"\x93NUMPY\x01\x00", "no zip archive"),
+        ("w.pth", b"PK\x03\x04 and no more", "the zip archive has no end"),
+        ("w.npz", b"\x93NUMPY\x01\x00", "not a zip archive"),
     ],
 )
 def test_files_that_hold_no_weights_are_named(tmp_path, name, content, message):
@@ -135,7 +135,7 @@ def test_averaged_weights_come_first_and_others_are_told(tmp_path, content, take
 def test_the_log_tells_which_weights_a_start_takes(tmp_path, caplog):
     with caplog.at_level("INFO", "affect_jax"):
         files.read_weights(write(tmp_path / "w.pth", {"model": WEIGHTS, "model_ema": ZEROS}))
-    assert "entry model_ema is taken; there is model too" in caplog.text
+    assert "entry model_ema is used; there is model too" in caplog.text
 
 
 def test_entries_that_are_not_there(tmp_path):

@@ -1,8 +1,8 @@
-"""What lies in the folder of a run's checkpoints, and whether it is whole.
+"""The files of a run's checkpoints: whether they are whole, and what to do if not.
 
 `checkpoints/STEP/` has a folder for each of `ITEMS`, and a `checksums.json` over their files that
-is written before the checkpoint appears. Orbax notices little by itself: a byte that changed inside
-a compressed array comes back as other numbers.
+is written before the checkpoint appears. Orbax itself notices little: a byte that changed inside a
+compressed array comes back as other numbers.
 """
 
 import json
@@ -13,22 +13,17 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
-
 from affect_jax.errors import UserError
 from affect_jax.weights import checksums
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS_FOLDER = "checkpoints"
 DAMAGED_FOLDER = "damaged_checkpoints"
-ARRAYS = ("model", "training")
-# What a model needs; `training` is for going on with a run.
+# What a model needs; `training` is only for resuming a run.
 MODEL_ITEMS = ("model", "record", "metrics")
 ITEMS = (*MODEL_ITEMS, "training")
 
+_ARRAYS = ("model", "training")
 _METADATA = "_CHECKPOINT_METADATA"
 _RECORD = "record/metadata"
 _METRICS = "metrics/metrics"
@@ -36,19 +31,19 @@ _TEMPORARY = "[0-9]*.orbax-checkpoint-tmp*"
 
 
 def steps(directory: pathlib.Path) -> list[int]:
-    """Returns the steps whose checkpoints have been written to their end, in order."""
+    """Return the steps of the completely written checkpoints, in order."""
     if not directory.is_dir():
         return []
     return sorted(int(e.name) for e in os.scandir(directory) if e.name.isdigit() and e.is_dir())
 
 
 def read_record(directory: pathlib.Path, step: int) -> dict[str, Any]:
-    """Returns the facts that were saved with a checkpoint; raises `OSError` or `ValueError`."""
+    """Return the facts saved with a checkpoint; raises `OSError` or `ValueError` if damaged."""
     return _read_json(directory / str(step) / _RECORD)
 
 
 def read_metrics(directory: pathlib.Path, step: int) -> dict[str, float]:
-    """Returns the validation metrics of a checkpoint, empty if it was not evaluated.
+    """Return a checkpoint's validation metrics, empty if it was not evaluated.
 
     Raises:
       OSError, ValueError: the checkpoint is damaged.
@@ -64,17 +59,19 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def seal(directory: pathlib.Path) -> None:
-    """Writes the checksums of a checkpoint that is complete but for its name.
-
-    Raises:
-      OSError: they cannot be written.
-    """
+    """Write the checksums of a checkpoint that only has to be renamed; may raise OSError."""
     for folder in directory.glob(_TEMPORARY):
         checksums.write(folder, [item for item in ITEMS if (folder / item).is_dir()])
 
 
+def remove_partial(directory: pathlib.Path) -> None:
+    """Remove what a failed save has left, so that the disk has room for other files."""
+    for folder in directory.glob(_TEMPORARY):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def outer_damage(directory: pathlib.Path, step: int, items: Sequence[str] = ITEMS) -> str:
-    """Returns what is missing of a checkpoint or cannot be parsed, without reading its arrays.
+    """Find what is missing or cannot be parsed, without reading arrays.
 
     Args:
       directory: of the checkpoints.
@@ -88,7 +85,7 @@ def outer_damage(directory: pathlib.Path, step: int, items: Sequence[str] = ITEM
     if missing := [item for item in items if not (folder / item).is_dir()]:
         return f"{missing[0]} is missing"
     texts = [_METADATA, *(t for t in (_RECORD, _METRICS) if t.split("/")[0] in items)]
-    texts += [f"{item}/_METADATA" for item in ARRAYS if item in items]
+    texts += [f"{item}/_METADATA" for item in _ARRAYS if item in items]
     for name in texts:
         try:
             _read_json(folder / name)
@@ -100,37 +97,18 @@ def outer_damage(directory: pathlib.Path, step: int, items: Sequence[str] = ITEM
 
 
 def damage(directory: pathlib.Path, step: int, items: Sequence[str] = ITEMS) -> str:
-    """Returns the first fault of a checkpoint, which is read whole; arguments as `outer_damage`."""
+    """Find the first fault of a checkpoint, reading all of it; as `outer_damage`."""
     if fault := outer_damage(directory, step, items):
         return fault
-    folder = directory / str(step)
-    faults = checksums.check(folder, items)
-    if faults is None and jax.process_count() == 1:  # of an earlier version
-        faults = [
-            fault for item in ARRAYS if item in items and (fault := _unreadable(folder, item))
-        ]
+    faults = checksums.check(directory / str(step), items)
     return faults[0] if faults else ""
 
 
-def _unreadable(folder: pathlib.Path, item: str) -> str:
-    """Why the arrays of an item without checksums cannot be read, "" if they can."""
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            tree = reader.metadata(folder / item).item_metadata.tree
-            numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            reader.restore(folder / item, restore_args=numpy)
-    except Exception as error:  # Orbax raises many kinds
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        return f"{item} cannot be read ({first[0][:120]})"
-    return ""
-
-
 def set_aside_damaged(directory: pathlib.Path) -> int | None:
-    """Moves damaged checkpoints out of the way of a run that is resumed.
+    """Move damaged checkpoints to `damaged_checkpoints` next to `directory`, and log each.
 
-    Those newer than the newest whole one are read whole; of the others, whose arrays the run may
-    never need, only what Orbax reads when it opens the folder. They go to `damaged_checkpoints`
-    beside `directory`, and each is named in the log.
+    Checkpoints are read completely, from the newest to the first whole one. Of older ones, whose
+    arrays the run may never need, only what Orbax reads when it opens the folder is checked.
 
     Returns:
       The step of the newest whole checkpoint; None if there are no checkpoints at all.
@@ -156,8 +134,8 @@ def set_aside_damaged(directory: pathlib.Path) -> int | None:
         place.parent.mkdir(exist_ok=True)
         (directory / str(step)).rename(place)
         log.warning(
-            "checkpoint %d is damaged: %s; moved to %s, which may be removed; the newest whole "
-            "one is of step %d",
+            "checkpoint %d is damaged: %s; moved to %s, which you may remove; the newest whole "
+            "checkpoint is step %d",
             step,
             fault,
             place,
@@ -167,10 +145,10 @@ def set_aside_damaged(directory: pathlib.Path) -> int | None:
 
 
 def none_whole(directory: pathlib.Path, faults: Mapping[int, str]) -> str:
-    """Returns the message where every checkpoint of a run is damaged (step -> fault)."""
-    listed = "; ".join(f"step {step}: {fault}" for step, fault in faults.items())
+    """Return the error message for a run whose checkpoints are all damaged (step -> fault)."""
+    lines = "; ".join(f"step {step}: {fault}" for step, fault in faults.items())
     return (
-        f"no checkpoint in {directory} is whole ({listed}); copy the folder back from a backup, or "
+        f"no checkpoint in {directory} is whole ({lines}); copy the folder back from a backup, or "
         "train again with a new --workdir"
     )
 
@@ -180,9 +158,3 @@ def _free_name(path: pathlib.Path) -> pathlib.Path:
     while free.exists():
         free, number = path.with_name(f"{path.name}.{number}"), number + 1
     return free
-
-
-def remove_partial(directory: pathlib.Path) -> None:
-    """Removes what a save that failed has left, so that the disk has room for other files."""
-    for folder in directory.glob(_TEMPORARY):
-        shutil.rmtree(folder, ignore_errors=True)
