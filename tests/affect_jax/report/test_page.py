@@ -41,7 +41,8 @@ def test_a_page_tells_data_date_version_and_command(tmp_path, monkeypatch):
     data = {"source": "manifest", "manifest": "/photos/a.csv", "image_size": 96}
     (tmp_path / "config.json").write_text(json.dumps({"data": data}))
     labels = np.array([0, 1, 1, -1])
-    source = SimpleNamespace(class_names=("a", "b"), labels=labels, persons=["p", "p", "q", "q"])
+    facts = {"persons": ["p", "p", "q", "q"], "has_persons": True}
+    source = SimpleNamespace(class_names=("a", "b"), labels=labels, **facts)
     source = type("Source", (), {**vars(source), "__len__": lambda self: 4})()
     monkeypatch.setattr(
         provenance.sys.modules["__main__"], "__spec__", SimpleNamespace(name="affect_jax.main")
