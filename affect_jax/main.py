@@ -1,6 +1,7 @@
 """Command line: `python -m affect_jax.main --config configs/X.py --workdir DIR`.
 
-Only flags live here; the work is in `train.py`, `evaluate.py` and `evaluate_model.py`.
+Only flags live here; the work is in `experiments/`: `train_run`, `evaluate_model` (which evaluates
+runs, too), `sweep` and `crossval`.
 """
 
 import logging
@@ -62,24 +63,21 @@ def main(_: list[str]) -> int:
     runtime.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     runtime.setup_logging(is_main=parallel.is_main_process())
-    if FLAGS.mode == "eval":
-        from affect_jax.experiments import evaluate_model
+    # Imported late: a wrong flag is told at once.
+    from affect_jax.experiments import crossval, evaluate_model, sweep, train_run
+    from affect_jax.training.stopping import Stopped
 
-        evaluate_model.evaluate_any(FLAGS.config, FLAGS.workdir)
-        return 0
-    from affect_jax.training import loop
-
+    failed = 0
     try:
-        if FLAGS.mode == "train":
-            loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-            return 0
-        from affect_jax.experiments import crossval, sweep
-
-        if FLAGS.mode == "sweep":
+        if FLAGS.mode == "eval":
+            evaluate_model.evaluate_any(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "train":
+            train_run.train_run(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "sweep":
             failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
-    except loop.Stopped as stopped:
+    except Stopped as stopped:
         log.info("%s", stopped)
         return stopped.exit_status
     return int(failed > 0)

@@ -20,6 +20,7 @@ from typing import Any
 from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.errors import UserError
+from affect_jax.experiments import train_run
 from affect_jax.experiments.finished_runs import (
     RECORD_FILE,
     Cell,
@@ -138,7 +139,7 @@ def _planned_steps(cell: Cell) -> int | None:
 
 def train_cell(cell: Cell, *, show_test: bool = True) -> None:
     """Runs a cell as `--mode=train` would; without `show_test` its test figures are not printed."""
-    loop.train_and_evaluate(cell.config, cell.workdir, show_test=show_test)
+    train_run.train_run(cell.config, cell.workdir, show_test=show_test)
 
 
 @contextlib.contextmanager

@@ -3,8 +3,7 @@
 matplotlib is imported only when a picture is drawn.
 """
 
-from affect_jax.report.about import write_about
 from affect_jax.report.build import RESULTS_FILE, render, write_html, write_report
 from affect_jax.report.run import FOLDER
 
-__all__ = ["FOLDER", "RESULTS_FILE", "render", "write_about", "write_html", "write_report"]
+__all__ = ["FOLDER", "RESULTS_FILE", "render", "write_html", "write_report"]

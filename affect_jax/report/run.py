@@ -13,7 +13,7 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.report.about import ABOUT_FILE
+from affect_jax.evaluation.provenance import ABOUT_FILE
 from affect_jax.runtime import METRICS_FILE, NOT_METRICS, read_metrics
 from affect_jax.runtime.tables import Results
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
         stored: the predictions (see `predictions.gather`).
         config: the run's configuration; empty if the workdir has none.
         references: numbers of others to be set beside the results.
-        about: data, date, version and command (`about.write_about`); empty if not recorded.
+        about: data, date, version and command (`provenance.write_about`); empty if not recorded.
     """
 
     rows: list[dict[str, Any]]

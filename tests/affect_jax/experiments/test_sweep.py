@@ -22,7 +22,7 @@ from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
-from affect_jax.experiments import runs, sweep
+from affect_jax.experiments import runs, sweep, train_run
 from affect_jax.metrics import spread
 from affect_jax.report import comparison
 from affect_jax.training import loop
@@ -41,7 +41,7 @@ def fakes(monkeypatch):
         better = 0.1 if config.loss.regression == "mse" else 0.0
         fake_runs.finish(config, workdir, 0.5 + better + 0.01 * config.seed)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", run)
+    monkeypatch.setattr(train_run, "train_run", run)
     return started
 
 
@@ -204,7 +204,7 @@ def test_a_mistake_of_the_first_cell_ends_the_sweep(tmp_path, monkeypatch):
         started.append(workdir)
         raise UserError("no weights there")
 
-    monkeypatch.setattr(loop, "train_and_evaluate", mistaken)
+    monkeypatch.setattr(train_run, "train_run", mistaken)
     with pytest.raises(UserError, match=r"R\+C, seed 0 failed before.*no weights there"):
         run(file_of(tmp_path, PLAIN), tmp_path / "w")
     assert len(started) == 1
@@ -293,7 +293,7 @@ def test_a_report_that_fails_hides_no_other_error(fakes, tmp_path, monkeypatch, 
     def stop(*_, **__):
         raise loop.Stopped(3, signal.SIGTERM)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", stop)
+    monkeypatch.setattr(train_run, "train_run", stop)
     monkeypatch.setattr(comparison, "write", lambda *_, **__: 1 / 0)
     with pytest.raises(loop.Stopped):
         run(file_of(tmp_path, PLAIN), tmp_path / "w")
@@ -388,10 +388,10 @@ def test_columns_of_what_is_averaged():
 
 
 def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
-    shown, made_up = [], loop.train_and_evaluate
+    shown, made_up = [], train_run.train_run
     monkeypatch.setattr(
-        loop,
-        "train_and_evaluate",
+        train_run,
+        "train_run",
         lambda config, workdir, show_test=True: shown.append(show_test) or made_up(config, workdir),
     )
     described = (
@@ -469,7 +469,8 @@ def test_the_ready_sweeps_can_be_planned(name, tmp_path):
 
 KILLED = """
 import sys, time
-from affect_jax import config, sweep, train
+from affect_jax import config
+from affect_jax.experiments import sweep, train_run
 from tests.affect_jax import fake_runs
 
 def run(cell, workdir, show_test=True):
@@ -477,7 +478,7 @@ def run(cell, workdir, show_test=True):
         time.sleep(300)
     fake_runs.finish(cell, workdir, 0.5)
 
-train.train_and_evaluate = run
+train_run.train_run = run
 sweep.run(config.load_file(sys.argv[1]), sys.argv[2], sys.argv[1])
 """
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import affect_jax
-from affect_jax.report import about, write_html, write_report
+from affect_jax.evaluation import provenance
+from affect_jax.report import write_html, write_report
 from affect_jax.report.__main__ import main
 from affect_jax.runtime import MetricWriter
 from tests.affect_jax.report.test_build import (
@@ -43,10 +44,10 @@ def test_a_page_tells_data_date_version_and_command(tmp_path, monkeypatch):
     source = SimpleNamespace(class_names=("a", "b"), labels=labels, persons=["p", "p", "q", "q"])
     source = type("Source", (), {**vars(source), "__len__": lambda self: 4})()
     monkeypatch.setattr(
-        about.sys.modules["__main__"], "__spec__", SimpleNamespace(name="affect_jax.main")
+        provenance.sys.modules["__main__"], "__spec__", SimpleNamespace(name="affect_jax.main")
     )
-    monkeypatch.setattr(about.sys, "argv", ["main.py", "--config", "my config.py"])
-    about.write_about(tmp_path, {"train": source, "test": source})
+    monkeypatch.setattr(provenance.sys, "argv", ["main.py", "--config", "my config.py"])
+    provenance.write_about(tmp_path, {"train": source, "test": source})
     write_report(tmp_path, {"index": np.arange(2)}, SOURCE)
     text = _Page(write_html(tmp_path).read_text()).text
     for told in ("/photos/a.csv", "96 x 96 pixels", affect_jax.__version__, "date of the test",

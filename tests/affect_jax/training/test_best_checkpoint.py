@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from affect_jax import batches, systems
+from affect_jax import batches, runtime, systems
 from affect_jax import config as config_lib
 from affect_jax.evaluation import evaluator as evaluator_lib
 from affect_jax.experiments import evaluate_run
@@ -177,7 +177,7 @@ def test_a_split_with_part_of_the_labels_chooses_by_those(tmp_path, caplog):
     path = manifest(tmp_path, [*TRAIN, *[("happy", "", "", "val")] * 2, *TEST])
     result = run_on(path, tmp_path)
     assert "has no labels of valence_arousal: the loss" in caplog.text
-    rows = loop.observe.read_metrics(tmp_path / "run")
+    rows = runtime.read_metrics(tmp_path / "run")
     (validation,) = (row for row in rows if row["split"] == "validation")
     assert validation["loss"] == validation["nll"] and "valence_ccc" not in validation
     expected = 1 - (result.metrics["valence_ccc"] + result.metrics["arousal_ccc"]) / 2

@@ -11,7 +11,7 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.models import state as state_lib
-from affect_jax.training import optim
+from affect_jax.training import optim, schedules
 from configs import base
 
 
@@ -103,7 +103,7 @@ def test_plateau_decays_when_pytorch_does():
     for step, loss in enumerate(losses):
         updates, state = optimizer.update({"w": jnp.ones(1)}, state, value=jnp.float32(loss))
         plateau.step(float(np.float32(loss)))
-        rate = float(schedule(step)) * float(optim.plateau_scale(state))
+        rate = float(schedule(step)) * float(schedules.plateau_scale(state))
         assert rate == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-6), step
         assert float(updates["w"][0]) == pytest.approx(-rate, rel=1e-6)
     assert rate == pytest.approx(0.8 / 2**7)
@@ -111,7 +111,7 @@ def test_plateau_decays_when_pytorch_does():
 
 def test_other_schedules_have_no_plateau():
     optimizer, _ = create({"w": jnp.zeros(1)})
-    assert optim.plateau_scale(optimizer.init({"w": jnp.zeros(1)})) is None
+    assert schedules.plateau_scale(optimizer.init({"w": jnp.zeros(1)})) is None
 
 
 def test_schedules_trace():
@@ -195,7 +195,8 @@ def test_decay_leaves_out_biases_and_norms_of_a_module():
         state_lib.path_name(path): value
         for path, value in jax.tree_util.tree_flatten_with_path(params)[0]
     }
-    assert {k for k, v in named.items() if optim.decays(k, v)} == {"conv/kernel", "head/kernel"}
+    decaying = {k for k, v in named.items() if optim.has_weight_decay(k, v)}
+    assert decaying == {"conv/kernel", "head/kernel"}
     assert set(named) >= {"conv/bias", "norm/scale", "norm/bias", "head/bias", "position_bias"}
     optimizer, _ = create(params, name="sgd", momentum=0.0, learning_rate=1.0, weight_decay=0.5)
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -222,7 +223,7 @@ def test_of_every_model_kernels_alone_decay(name):
         for path, value in jax.tree_util.tree_flatten_with_path(nnx.state(model, nnx.Param))[0]
     }
     last = {path: path.rsplit("/", 1)[-1] for path in params}
-    decaying = {path for path, value in params.items() if optim.decays(path, value)}
+    decaying = {path for path, value in params.items() if optim.has_weight_decay(path, value)}
     assert decaying == {path for path in params if last[path] == "kernel"}
     assert {last[path] for path in params.keys() - decaying} <= {
         *("bias", "scale", "slope", "cls_token", "pos_embed", "position_bias", "positions"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from affect_jax import runtime
+from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop, step
 from tests.affect_jax import small_resnet, tiny
 
@@ -138,7 +139,8 @@ def test_a_signal_during_the_last_validation_is_not_lost(monkeypatch, tmp_path):
         return {"loss": 0.0}
 
     terms = {"loss": 0.0, "gradient_norm": 0.0}
-    monkeypatch.setattr(loop._Run, "_validate", validate)
-    monkeypatch.setattr(step.Phases, "compiled", lambda *_: lambda state, *_: (state, terms))
+    monkeypatch.setattr(loop, "_validate", validate)
+    monkeypatch.setattr(step, "make_train_step", lambda *_: lambda state, *_: (state, terms))
+    monkeypatch.setattr(Mapper, "map", lambda _, step, **__: step)
     with pytest.raises(loop.Stopped, match="step 1"):
         loop.train_and_evaluate(tiny.config(num_steps=1), tmp_path)

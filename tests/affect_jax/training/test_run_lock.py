@@ -14,7 +14,7 @@ from tests.affect_jax import tiny
 
 HOLD = """
 import pathlib, sys, time
-from affect_jax import run_lock
+from affect_jax.training import run_lock
 with run_lock.held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(300)

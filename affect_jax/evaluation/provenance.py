@@ -1,52 +1,38 @@
-"""What a reader must know of a run: data, counts, date, version and command."""
-
-from __future__ import annotations
+"""What a reader must know of a test: its data, date, version and command, in `about.json`."""
 
 import json
-import os
+import pathlib
 import shlex
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import affect_jax
 from affect_jax.runtime import write_atomically
+from data_pipelines.schema import Source
 
 ABOUT_FILE = "about.json"
 _COMMAND = "affect_jax.main"
 
 
-def write_about(workdir: str | os.PathLike, sources: Mapping[str, Any]) -> Path:
-    """Writes `report/about.json` of a run that is being tested.
-
-    Args:
-        workdir: the run's folder.
-        sources: split -> source of its examples.
-
-    Returns:
-        The file.
-    """
+def write_about(workdir: pathlib.Path, sources: Mapping[str, Source]) -> None:
+    """Write `report/about.json` of a run that is being tested on `sources` (by split)."""
     record = {
         "affect_jax": affect_jax.__version__,
         "tested": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": _command(),
-        "splits": {name: describe_split(source) for name, source in sources.items()},
+        "splits": {name: _describe_split(source) for name, source in sources.items()},
     }
-    path = Path(workdir) / "report" / ABOUT_FILE
+    path = workdir / "report" / ABOUT_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-    return path
 
 
-def describe_split(source: Any) -> dict[str, Any]:
-    """Counts of a split: `images`, `persons`, and images of each class and without one.
-
-    Persons are counted where the source names them, classes where there are labels.
-    """
+def _describe_split(source: Source) -> dict[str, Any]:
+    """Return `images`, `persons` if they are known, and images per class if there are labels."""
     labels = np.asarray(source.labels)
     counts: dict[str, Any] = {"images": len(source)}
     persons = getattr(source, "persons", None)
@@ -60,7 +46,7 @@ def describe_split(source: Any) -> dict[str, Any]:
 
 
 def _command() -> str:
-    """The command line of this process; empty if another program called the library."""
+    """Return the command line of this process; empty if another program called the library."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None or spec.name != _COMMAND:
         return ""
