@@ -31,7 +31,7 @@ log = logging.getLogger("affect_jax")
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; a wrong config key or value becomes one readable line."""
+    """Parse flags; turn a wrong config key or value into one readable line."""
     path = None
     for position, argument in enumerate(argv):
         name, _, value = argument.partition("=")
@@ -59,11 +59,11 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> int:
-    """Runs one mode; returns the exit status."""
+    """Run one mode; return the exit status."""
     runtime.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     runtime.setup_logging(is_main=parallel.is_main_process())
-    # Imported late: a wrong flag is told at once.
+    # Imported late, so that a wrong flag is reported at once.
     from affect_jax.experiments import crossval, evaluate_model, sweep, train_run
     from affect_jax.training.stopping import Stopped
 
@@ -94,12 +94,12 @@ def _checked_main(argv: list[str]) -> int:
         log.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; the same command starts again from the last checkpoint")
+        log.error("interrupted; run the same command to resume from the last checkpoint")
         return 130
 
 
 def run() -> None:
-    """Entry point; user errors end with status 2 and a message instead of a traceback."""
+    """Run the command line; a user error ends with a message instead of a traceback."""
     try:
         app.run(_checked_main, flags_parser=_parse)
     except config_lib.ConfigError as error:

@@ -21,12 +21,12 @@ from affect_jax import data_record, runtime, systems
 from affect_jax.errors import UserError
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import Mapper
+from affect_jax.systems.base import Phase
 from affect_jax.training import best_checkpoint, final_test, run_lock, setup
 from affect_jax.training.final_test import Results
 from affect_jax.training.setup import RunParts
 from affect_jax.training.step import PhaseStep
 from affect_jax.training.stopping import Stopped, StopSignals
-from affect_jax.weights.checkpoints import Checkpointer
 from data_pipelines.loading.pipeline import Pipeline
 
 __all__ = ["Diverged", "Results", "Stopped", "train_and_evaluate"]
@@ -61,7 +61,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         parallel.from_main(lambda: config_lib.claim_workdir(workdir, config))
         data.begin()
         setup.set_compilation_cache(config, workdir)
-        with contextlib.closing(_checkpointer(config, workdir)) as checkpointer:
+        with contextlib.closing(setup.open_checkpointer(config, workdir)) as checkpointer:
             run = setup.put_together(config, workdir, mapper, sources, system, checkpointer)
             state, begun = setup.initial_state(run)
             is_main = parallel.is_main_process()
@@ -78,13 +78,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
                 return final_test.test(run, best, state, writer)
 
 
-def _checkpointer(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Checkpointer:
-    section = config.checkpoint
-    return Checkpointer(
-        workdir, keep=section.keep, best_metric=section.best_metric, best_mode=section.best_mode
-    )
-
-
 def _train(
     run: RunParts, state: dict[str, Any], begun: PhaseStep, writer: runtime.MetricWriter
 ) -> dict[str, Any]:
@@ -94,26 +87,30 @@ def _train(
     """
     config, checkpointer = run.config, run.checkpointer
     eval_every = config.eval_every or run.steps_per_epoch
+    best_metric = config.checkpoint.best_metric
     throughput = runtime.Throughput(config.batch_size)
     with (
         data_lib.eval_batches(config, run.sources["validation"]) as validation,
-        contextlib.closing(_Batches(run)) as batches,
+        contextlib.ExitStack() as open_pipeline,
         runtime.Progress(run.total, run.start, parallel.is_main_process()) as progress,
         StopSignals().installed() as stop,
     ):
         for step in range(run.start, run.total):
-            # One step, after the change of phase if it is the first of a phase.
-            if (phase := run.phases.at(step)) != begun.phase:
+            phase = run.phases.at(step)
+            if step == run.start or phase.synthetic != begun.phase.synthetic:
+                open_pipeline.close()
+                pipeline = open_pipeline.enter_context(_training_batches(run, phase, step))
+                batches = run.mapper.prefetch(pipeline)
+            if phase != begun.phase:
                 log.info("step %d: %s", step, phase.name)
                 begun = run.phases.begin(phase)
                 # A step consumes its state: the new part must share no buffer with the rest.
                 state["opt"] = run.mapper.replicate(begun.init(state["params"]))
             with throughput.waiting():
-                batch = batches.next(step, phase.synthetic)
+                _, batch = next(batches)
             state, terms = begun.run(state, batch)
             throughput.step()
 
-            # What is due now that `done` steps are done.
             done = step + 1
             last = done == run.total
             # There is nothing to choose by while the trunk alone is trained, on other data.
@@ -123,7 +120,7 @@ def _train(
             log_row = last or done % config.log_every == 0
 
             if not phase.synthetic:
-                _write_epoch(batches.pipeline, step, writer)
+                _write_epoch(pipeline, step, writer)
             if log_row or save:
                 row = _fetch(terms, done, checkpointer.directory)
                 if log_row:
@@ -138,12 +135,14 @@ def _train(
             with throughput.paused():
                 metrics = None
                 if validate:
-                    metrics = _validate(run, state, done, validation, writer, progress)
+                    progress.status("validation")
+                    metrics = run.evaluator.run(state, validation).metrics
+                    writer.write(done, "validation", metrics)
+                    progress.log(_shown(done, metrics))
+                    metrics = best_checkpoint.figures_to_save(metrics, best_metric, done)
                 if save:
-                    record = _record(run)
-                    checkpointer.save(
-                        done, run.mapper.to_global(state), record=record, metrics=metrics
-                    )
+                    whole = run.mapper.to_global(state)
+                    checkpointer.save(done, whole, record=_record(run), metrics=metrics)
                 # A signal may have come during the last validation.
                 if stopping or (last and stop.requested(done, every=1)):
                     checkpointer.wait()
@@ -151,31 +150,12 @@ def _train(
     return state
 
 
-class _Batches:
-    """The training batches of a run, of its own data or of synthetic faces, on the devices."""
-
-    def __init__(self, run: RunParts):
-        self._run = run
-        self._synthetic: bool | None = None
-        self._placed: Any = None
-        self.pipeline: Pipeline | None = None
-
-    def next(self, step: int, synthetic: bool) -> dict[str, jax.Array]:
-        """Return the batch of `step`; the steps must follow each other."""
-        if synthetic != self._synthetic:
-            self.close()
-            config = self._run.config
-            source = self._run.sources["train"]
-            if synthetic:
-                source = data_lib.synthetic_training_source(config)
-            self._synthetic = synthetic
-            self.pipeline = data_lib.train_batches(config, source, step)
-            self._placed = self._run.mapper.prefetch(self.pipeline)
-        return next(self._placed)[1]
-
-    def close(self) -> None:
-        if self.pipeline is not None:
-            self.pipeline.close()
+def _training_batches(run: RunParts, phase: Phase, step: int) -> Pipeline:
+    """Return the batches of `phase` from `step` on."""
+    source = run.sources["train"]
+    if phase.synthetic:
+        source = data_lib.synthetic_training_source(run.config)
+    return data_lib.train_batches(run.config, source, step)
 
 
 def _write_epoch(pipeline: Pipeline, step: int, writer: runtime.MetricWriter) -> None:
@@ -201,24 +181,10 @@ def _fetch(
     return row
 
 
-def _validate(
-    run: RunParts,
-    state: dict[str, Any],
-    step: int,
-    validation: Pipeline,
-    writer: runtime.MetricWriter,
-    progress: runtime.Progress,
-) -> dict[str, float]:
-    """Measure the validation split; return the figures to save with the checkpoint."""
-    progress.status("validation")
-    metrics = run.evaluator.run(state, validation).metrics
-    writer.write(step, "validation", metrics)
-    shown = ("loss", "accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
-    progress.log(
-        f"step {step}: validation "
-        + "  ".join(f"{k} {metrics[k]:.3f}" for k in shown if k in metrics)
-    )
-    return best_checkpoint.figures_to_save(metrics, run.config.checkpoint.best_metric, step)
+def _shown(step: int, metrics: Mapping[str, float]) -> str:
+    names = ("loss", "accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
+    figures = "  ".join(f"{k} {metrics[k]:.3f}" for k in names if k in metrics)
+    return f"step {step}: validation {figures}"
 
 
 def _record(run: RunParts) -> dict[str, Any]:

@@ -32,16 +32,10 @@ class RunParts:
     """What a run consists of, put together before its first step.
 
     Attributes:
-      config: see `configs/base.py`.
-      workdir: its folder.
-      mapper: its devices.
       sources: split -> examples.
-      system: model and objective.
       model: the module, in evaluation mode.
-      checkpointer: its checkpoints.
       start: steps done before: the step of the newest checkpoint, or 0.
       total: steps of the whole run.
-      steps_per_epoch: steps in which all training examples are seen once.
       phases: makes the train steps.
       evaluator: measures the validation split.
     """
@@ -83,6 +77,14 @@ def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Pa
     folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
     if folder != "off" and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", folder)
+
+
+def open_checkpointer(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Checkpointer:
+    """Return the checkpoints of the run in `workdir`."""
+    section = config.checkpoint
+    return Checkpointer(
+        workdir, keep=section.keep, best_metric=section.best_metric, best_mode=section.best_mode
+    )
 
 
 def put_together(

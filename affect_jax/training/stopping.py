@@ -18,7 +18,7 @@ class Stopped(Exception):
     """The run was asked to stop, has saved its state and can be resumed."""
 
     def __init__(self, step: int, signal_number: int):
-        super().__init__(f"stopped at step {step}; the same command goes on from there")
+        super().__init__(f"stopped at step {step}; run the same command to resume")
         self.exit_status = 128 + signal_number
 
 
