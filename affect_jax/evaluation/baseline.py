@@ -30,15 +30,8 @@ log = logging.getLogger(__name__)
 SIDE = 32
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 _LABELS = ("expression", "valence_arousal")
-_SHOWN = (
-    "accuracy",
-    "balanced_accuracy",
-    "f1_macro",
-    "valence_ccc",
-    "valence_rmse",
-    "arousal_ccc",
-    "arousal_rmse",
-)
+_SHOWN = ("accuracy", "balanced_accuracy", "f1_macro")
+_SHOWN += ("valence_ccc", "valence_rmse", "arousal_ccc", "arousal_rmse")
 
 Split = dict[str, np.ndarray]  # `pixels` float32 [n, 1024] and the labels
 
@@ -52,14 +45,12 @@ def grey_pixels(images: np.ndarray) -> np.ndarray:
 
 def read_split(batches: Iterable[Mapping[str, np.ndarray]]) -> Split:
     """Return pixels and labels of one pass, without padding."""
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("pixels", *_LABELS)}
     for batch in batches:
-        real = np.asarray(batch["mask"])
-        columns = {"pixels": grey_pixels(batch["image"])}
-        columns |= {name: np.asarray(batch[name]) for name in _LABELS}
-        for name, column in columns.items():
-            parts.setdefault(name, []).append(column[real])
-    return {name: np.concatenate(columns) for name, columns in parts.items()}
+        columns = {**batch, "pixels": grey_pixels(batch["image"])}
+        for name, rows in parts.items():
+            rows.append(np.asarray(columns[name])[batch["mask"]])
+    return {name: np.concatenate(rows) for name, rows in parts.items()}
 
 
 class Standardiser:

@@ -35,7 +35,7 @@ def make_eval_step(
 ) -> Callable[[dict, dict], Predictions]:
     """Return the per-replica evaluation step: (state, batch) -> per-example arrays.
 
-    The arrays are those of `System.predictions`. With `flip`, valence and arousal of the mirrored
+    `System.predictions` lists the arrays. With `flip`, valence and arousal of the mirrored
     image are added as `mirrored_valence` and `mirrored_arousal`, and with `config.eval.calibrate`
     its `mirrored_logits`.
     """

@@ -39,7 +39,7 @@ def record(
     *,
     model: str | os.PathLike = "",
 ) -> None:
-    """Shows an evaluation and adds it to `eval.jsonl` and `report/evaluations` of `workdir`.
+    """Show an evaluation and add it to `eval.jsonl` and `report/evaluations` of `workdir`.
 
     Args:
       config: with the data and the split that were evaluated.
@@ -49,7 +49,7 @@ def record(
       class_names: the model's.
       step: of its checkpoint.
       what: names the model in the title.
-      model: the model directory, if it was none of the run's own checkpoints.
+      model: the model directory, if it was not one of the run's own checkpoints.
     """
     if not is_main_process():
         return
@@ -69,5 +69,5 @@ def record(
 
 
 def counts(result: Evaluation, source: Source) -> dict[str, int]:
-    """Fields of a row of metrics: images that were evaluated, and those of the split."""
+    """Return fields of a row of metrics: images that were evaluated, and all of the split."""
     return {"images": result.images, "images_total": len(source)}

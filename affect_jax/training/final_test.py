@@ -1,6 +1,5 @@
 """The test of a run's best checkpoint: read once, at the end, and recorded."""
 
-import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -64,7 +63,7 @@ def is_finished(workdir: pathlib.Path, total: int) -> bool:
 
 
 def read(run: RunParts, step: int, state: dict[str, Any]) -> Results:
-    """Return what a finished run found, from its rows; arguments as those of `test`.
+    """Return what a finished run found, from its rows; arguments as in `test`.
 
     Only the main process has figures: the others may not see the file.
     """
@@ -99,19 +98,17 @@ def test(run: RunParts, step: int, state: dict[str, Any], writer: MetricWriter) 
         flip=config.eval.flip,
         min_count=config.eval.min_count,
     )
-    with contextlib.ExitStack() as open_pipelines:
-        batches = open_pipelines.enter_context(data_lib.eval_batches(config, source))
-        tracks = tracks_to_smooth(config, source)
+    tracks = tracks_to_smooth(config, source)
+    with data_lib.eval_batches(config, source) as batches:
         evaluation = evaluator.run(state, batches, keep_predictions=True, tracks=tracks)
         # Before the final row, so that a run that has it has its predictions too. A full disk
         # ends all processes alike.
         parallel.from_main(lambda: _store(run, evaluation, batches))
-        splits = evaluation.of_split("test")
-        if config.eval.calibrate and "logits" in evaluation.predictions:
-            validation = data_lib.eval_batches(config, run.sources["validation"])
-            batches = open_pipelines.enter_context(validation)
+    splits = evaluation.of_split("test")
+    if config.eval.calibrate and "logits" in evaluation.predictions:
+        with data_lib.eval_batches(config, run.sources["validation"]) as batches:
             fitted = evaluator.run(state, batches, keep_predictions=True).predictions
-            splits |= _calibrated(fitted, evaluation.predictions)
+        splits |= _calibrated(fitted, evaluation.predictions)
     for split, figures in splits.items():
         if split != "test":
             writer.write(run.total, split, figures)

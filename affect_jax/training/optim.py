@@ -118,7 +118,7 @@ def sharpest(params: Any, gradients: Any, rho: float) -> Any:
 
     Sharpness-aware minimisation descends along the gradient of that point (Foret, Kleiner, Mobahi
     and Neyshabur, "Sharpness-aware minimization for efficiently improving generalization",
-    ICLR 2021, eq. 2 and 3). `gradients` must be those of the global batch.
+    ICLR 2021, eq. 2 and 3). `gradients` must belong to the global batch.
     """
     # A gradient of exactly 0 has no direction: the parameters stay where they are.
     step = rho / jnp.maximum(optax.tree.norm(gradients), 1e-12)

@@ -70,7 +70,7 @@ def make_train_step(
         (loss, (terms, stats)), gradients = gradient_of(trained)
         gradients = jax.lax.pmean(gradients, AXIS)
         if config.optimizer.sam_rho:
-            # The same examples and dropout again; loss and statistics are those of the first pass.
+            # The same examples and dropout again; loss and statistics stay from the first pass.
             worse = optim.sharpest(trained, gradients, config.optimizer.sam_rho)
             gradients = jax.lax.pmean(gradient_of(worse)[1], AXIS)
         updates, opt = optimizer.update(gradients, state["opt"], trained, value=loss)

@@ -107,7 +107,7 @@ def test_a_validation_with_predictions_that_are_not_finite_is_not_chosen(caplog)
 
 
 def manifest(folder, rows):
-    """A CSV of 32 x 32 pictures; rows of (expression, valence, arousal, split)."""
+    """A CSV of 32 x 32 images; rows of (expression, valence, arousal, split)."""
     lines = ["path,expression,valence,arousal,split"]
     for i, row in enumerate(rows):
         pixels = np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8)
