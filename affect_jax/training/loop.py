@@ -24,12 +24,12 @@ from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems.base import Phase
 from affect_jax.training import best_checkpoint, final_test, run_lock, setup
 from affect_jax.training.final_test import Results
-from affect_jax.training.setup import RunParts
+from affect_jax.training.setup import RunParts, set_compilation_cache
 from affect_jax.training.step import PhaseStep
 from affect_jax.training.stopping import Stopped, StopSignals
 from data_pipelines.loading.pipeline import Pipeline
 
-__all__ = ["Diverged", "Results", "Stopped", "train_and_evaluate"]
+__all__ = ["Diverged", "Results", "Stopped", "set_compilation_cache", "train_and_evaluate"]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     with run_lock.held(workdir):
         parallel.from_main(lambda: config_lib.claim_workdir(workdir, config))
         data.begin()
-        setup.set_compilation_cache(config, workdir)
+        set_compilation_cache(config, workdir)
         with contextlib.closing(setup.open_checkpointer(config, workdir)) as checkpointer:
             run = setup.put_together(config, workdir, mapper, sources, system, checkpointer)
             state, begun = setup.initial_state(run)
