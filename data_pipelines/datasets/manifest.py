@@ -1,6 +1,6 @@
 """Any pictures of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
 
-The columns are those of `docs/input_pipeline.md` (path, expression, valence, arousal, landmarks,
+The columns are those of `docs/data.md` (path, expression, valence, arousal, landmarks,
 box, person, video, split, gender ...). The config is named after the file or folder, so that
 several manifests can lie in one data folder: `manifest/faces` for faces.csv. Rows that name a split
 go there, the others follow their person; without such a column all rows are one split, "full", and
