@@ -1,6 +1,6 @@
 """Command line: `python -m affect_jax.main --config configs/X.py --workdir DIR`.
 
-Only flags live here; the work is in `training.loop` and `experiments`.
+Only flags live here; the work is in `experiments/`: `train_run`, `evaluate`, `sweep`, `crossval`.
 """
 
 import logging
@@ -41,7 +41,7 @@ class _Loaded(flags.ArgumentParser):
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; a wrong config key or value becomes one readable line."""
+    """Parse flags; turn a wrong config key or value into one readable line."""
     path = None
     for position, argument in enumerate(argv):
         name, _, value = argument.partition("=")
@@ -69,28 +69,25 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> int:
-    """Runs one mode; returns the exit status."""
+    """Run one mode; return the exit status."""
     runtime.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     runtime.setup_logging(is_main=parallel.is_main_process())
-    if FLAGS.mode == "eval":
-        from affect_jax.experiments import evaluate
+    # Imported late, so that a wrong flag is reported at once.
+    from affect_jax.experiments import crossval, evaluate, sweep, train_run
+    from affect_jax.training.stopping import Stopped
 
-        evaluate.evaluate(FLAGS.config, FLAGS.workdir)
-        return 0
-    from affect_jax.training import loop
-
+    failed = 0
     try:
-        if FLAGS.mode == "train":
-            loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-            return 0
-        from affect_jax.experiments import crossval, sweep
-
-        if FLAGS.mode == "sweep":
+        if FLAGS.mode == "eval":
+            evaluate.evaluate(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "train":
+            train_run.train_run(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "sweep":
             failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
-    except loop.Stopped as stopped:
+    except Stopped as stopped:
         log.info("%s", stopped)
         return stopped.exit_status
     return int(failed > 0)
@@ -107,12 +104,12 @@ def _checked_main(argv: list[str]) -> int:
         log.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; the same command starts again from the last checkpoint")
+        log.error("interrupted; run the same command to resume from the last checkpoint")
         return 130
 
 
 def run() -> None:
-    """Entry point; user errors end with status 2 and a message instead of a traceback."""
+    """Run the command line; a user error ends with a message instead of a traceback."""
     try:
         app.run(_checked_main, flags_parser=_parse)
     except config_lib.ConfigError as error:

@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
             eps=1e-8,
             momentum=0.9,
             nesterov=False,
-            weight_decay=0.0,  # of kernels; see optim.decays
+            weight_decay=0.0,  # of kernels; see optim.has_weight_decay
             clip_norm=0.0,  # global norm of the gradient; 0: off
             sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
             layer_decay=1.0,  # learning rate of each block over the next block's; 1: off

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-import affect_jax
 from affect_jax.runtime import REPORT_FOLDER, write_atomically
+from affect_jax.version import __version__
 from data_pipelines.schema import Source
 
 ABOUT_FILE = "about.json"
@@ -21,7 +21,7 @@ _COMMAND = "affect_jax.main"
 def write_about(workdir: pathlib.Path, sources: Mapping[str, Source]) -> None:
     """Write `report/about.json` of a run that is being tested on `sources` (by split)."""
     record = {
-        "affect_jax": affect_jax.__version__,
+        "affect_jax": __version__,
         "tested": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": _command(),
         "splits": {name: _describe_split(source) for name, source in sources.items()},

@@ -17,7 +17,7 @@ from typing import Any
 from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.errors import UserError
-from affect_jax.experiments import planned_runs
+from affect_jax.experiments import planned_runs, train_run
 from affect_jax.experiments.planned_runs import DONE, ERROR_FILE, LOCK_FILE, RECORD_FILE, PlannedRun
 from affect_jax.runtime import parallel
 from affect_jax.training import loop, run_lock
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def train(run: PlannedRun, *, show_test: bool = True) -> None:
     """Train and test a run as `--mode=train` does; print its test metrics if `show_test`."""
-    loop.train_and_evaluate(run.config, run.workdir, show_test=show_test, cache=run.cache)
+    train_run.train_run(run.config, run.workdir, show_test=show_test, cache=run.cache)
 
 
 @contextlib.contextmanager

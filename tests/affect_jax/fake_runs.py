@@ -1,4 +1,4 @@
-"""Made-up runs for tests of many runs: files as a training leaves them."""
+"""A substitute for training in tests of many runs: writes the files of a finished run."""
 
 import pathlib
 

@@ -1,7 +1,6 @@
 """Predictions that are no numbers, in an evaluation and in the choice of a checkpoint."""
 
 import contextlib
-import math
 import types
 
 import numpy as np
@@ -13,7 +12,6 @@ from affect_jax.evaluation import validity
 from affect_jax.metrics.base import MetricSet
 from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.report import model_runner
-from affect_jax.training import loop
 from tests.affect_jax import tiny
 
 LOGITS = np.float32([[2, 1, 0], [np.nan, 1, 0], [0, np.inf, 1], [-np.inf, 3, 0], [0, 0, 3]])
@@ -87,18 +85,6 @@ def test_without_names_and_with_landmarks_alone(caplog):
     made = evaluator({"landmarks": points})
     assert made.run({}, list(OneBatch())).metrics["invalid_predictions"] == 1
     assert "example 13" in caplog.text
-
-
-def test_a_validation_with_one_is_not_selected():
-    run = object.__new__(loop._Run)
-    run.evaluator = evaluator({"logits": LOGITS})
-    run.config = types.SimpleNamespace(checkpoint=types.SimpleNamespace(best_metric="accuracy"))
-    run.validation = OneBatch()
-    written = []
-    writer = types.SimpleNamespace(write=lambda step, split, metrics: written.append(metrics))
-    progress = types.SimpleNamespace(status=lambda text: None, log=lambda text: None)
-    assert math.isnan(run._validate({}, 4, writer, progress)["accuracy"])
-    assert written[0]["accuracy"] == 0.5  # what was measured is kept
 
 
 def test_reliability_takes_them_for_no_class():

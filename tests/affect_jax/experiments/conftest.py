@@ -2,7 +2,7 @@
 
 import pytest
 
-from affect_jax.training import loop
+from affect_jax.experiments import train_run
 from tests.affect_jax import fake_runs
 
 
@@ -18,5 +18,5 @@ def fakes(monkeypatch):
         better = 0.1 if config.loss.regression == "mse" else 0.0
         fake_runs.finish(config, workdir, 0.5 + better + 0.01 * config.seed)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", run)
+    monkeypatch.setattr(train_run, "train_run", run)
     return started

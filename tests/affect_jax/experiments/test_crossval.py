@@ -8,7 +8,7 @@ from affect_jax import runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.experiments import crossval, sweep
+from affect_jax.experiments import crossval, sweep, train_run
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
@@ -37,7 +37,7 @@ def fakes(monkeypatch):
             raise RuntimeError("made to fail")
         fake_runs.finish(config, workdir, 0.5 + 0.1 * fold, seed=fold)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", run)
+    monkeypatch.setattr(train_run, "train_run", run)
     return started
 
 
@@ -187,7 +187,7 @@ def failing(monkeypatch, errors):
             raise errors[fold]
         fake_runs.finish(config, workdir, 0.5, seed=fold)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", run)
+    monkeypatch.setattr(train_run, "train_run", run)
     return started
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from affect_jax.errors import UserError
-from affect_jax.experiments import planned_runs, runs
+from affect_jax.experiments import planned_runs, runs, train_run
 from affect_jax.experiments.planned_runs import PlannedRun
 from affect_jax.report import comparison
 from affect_jax.training import loop
@@ -50,7 +50,7 @@ def test_a_mistake_of_the_first_run_ends_the_sweep(tmp_path, monkeypatch):
         started.append(workdir)
         raise UserError("no weights there")
 
-    monkeypatch.setattr(loop, "train_and_evaluate", mistaken)
+    monkeypatch.setattr(train_run, "train_run", mistaken)
     with pytest.raises(UserError, match=r"R\+C, seed 0 failed before.*no weights there"):
         run_sweep(write_sweep(tmp_path, PLAIN), tmp_path / "w")
     assert len(started) == 1
@@ -79,7 +79,7 @@ def test_a_report_that_fails_hides_no_other_error(fakes, tmp_path, monkeypatch, 
     def stop(*_, **__):
         raise loop.Stopped(3, signal.SIGTERM)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", stop)
+    monkeypatch.setattr(train_run, "train_run", stop)
     monkeypatch.setattr(comparison.Comparison, "write", lambda *_, **__: 1 / 0)
     with pytest.raises(loop.Stopped):
         run_sweep(write_sweep(tmp_path, PLAIN), tmp_path / "w")

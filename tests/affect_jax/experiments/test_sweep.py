@@ -9,7 +9,7 @@ from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.config import ConfigError
-from affect_jax.experiments import planned_runs, sweep, sweep_file
+from affect_jax.experiments import planned_runs, sweep, sweep_file, train_run
 from affect_jax.training import loop
 from tests.affect_jax import tiny
 from tests.affect_jax.experiments.sweeps import (
@@ -136,8 +136,8 @@ def test_the_manual_names_rows_that_there_are(tmp_path):
 def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
     shown, made_up = [], loop.train_and_evaluate
     monkeypatch.setattr(
-        loop,
-        "train_and_evaluate",
+        train_run,
+        "train_run",
         lambda config, workdir, show_test=True, cache=None: (
             shown.append(show_test) or made_up(config, workdir)
         ),

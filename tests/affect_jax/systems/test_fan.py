@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import affect_jax
+from affect_jax import batches, export, runtime, systems
 from affect_jax import config as config_lib
-from affect_jax import export, runtime, systems
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
-from affect_jax.experiments import evaluate_run
+from affect_jax.experiments import evaluate_run, train_run
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from affect_jax.weights import load_run
@@ -51,7 +51,7 @@ def fan_config(name="fan_synthetic", **changes) -> ml_collections.ConfigDict:
 def finished(tmp_path_factory):
     """A finished run: (workdir, result)."""
     workdir = tmp_path_factory.mktemp("fan")
-    return workdir, loop.train_and_evaluate(fan_config(), workdir)
+    return workdir, train_run.train_run(fan_config(), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_an_emofan_starts_from_the_run_and_keeps_its_trunk(finished, tmp_path, c
         data__synthetic__frames_per_video=5,
     )
     with caplog.at_level("INFO"):
-        result = loop.train_and_evaluate(config, tmp_path / "emofan")
+        result = train_run.train_run(config, tmp_path / "emofan")
     assert "arrays loaded" in caplog.text
     fan = load_run.load_run(workdir, "best", Mapper()).state["ema"]
     for part in ("params", "stats"):
@@ -199,4 +199,4 @@ def test_the_configuration_for_300w_names_its_data(tmp_path):
     config = fan_config("fan_300w")
     config.data.data_dir = str(tmp_path)
     with pytest.raises(ValueError, match=r"prepare --dataset landmarks_300w/300w_lp"):
-        loop.data_lib.make_sources(config)
+        batches.make_sources(config)

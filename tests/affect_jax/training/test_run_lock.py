@@ -66,7 +66,7 @@ def test_the_lock_is_free_after_an_error_and_apart_from_that_of_a_cell(tmp_path)
     cell = PlannedRun("a", tiny.one_block(), tmp_path)
     with pytest.raises(UserError, match="made to fail"):
         runs.run_all([cell], run=run, required=True)
-    with run_lock.held(tmp_path), pytest.raises(UserError, match="a training is at work"):
+    with run_lock.held(tmp_path), pytest.raises(UserError, match="another process trains in"):
         run_lock.held(tmp_path).__enter__()
     with run_lock.held(tmp_path):
         pass
