@@ -1,7 +1,6 @@
 """Sources and pipelines of a config, for this process of the job."""
 
 import pathlib
-from typing import Any
 
 import jax
 import ml_collections
@@ -10,45 +9,49 @@ import numpy as np
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.runtime import parallel
-from data_pipelines.loading import pipeline
+from data_pipelines.defaults import PLACES, DataConfig
+from data_pipelines.loading.pipeline import Pipeline, make_pipeline
 from data_pipelines.protocols.persons import SPLIT_NAMES
 from data_pipelines.schema import LABELS, DataError, Source
 from data_pipelines.sources import make
-from data_pipelines.sources.make import ALL
-
-_PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
+from data_pipelines.sources.cache import DataCache
 
 
-def make_sources(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The `train`, `validation` and `test` sources, no person in two of them."""
-    return make.make_sources(config.data)
+def make_sources(
+    config: ml_collections.ConfigDict, cache: DataCache | None = None
+) -> dict[str, Source]:
+    """Return the sources `train`, `validation` and `test`, no person in two of them."""
+    return make.make_sources(config.data, cache)
 
 
 def evaluation_source(config: ml_collections.ConfigDict) -> Source:
-    """The examples of `config.eval.split`; no other split need be there.
+    """Return the examples of the split `config.eval.split`; the other splits may be empty.
 
     Raises:
       ConfigError: there is no such split.
       DataError: the data cannot be used, or the split is empty.
     """
     split = config.eval.split
-    if split not in (*SPLIT_NAMES, ALL):
-        raise ConfigError(f"config.eval.split = {split!r}; " + nearest(split, (*SPLIT_NAMES, ALL)))
+    if split not in (*SPLIT_NAMES, make.ALL):
+        hint = nearest(split, (*SPLIT_NAMES, make.ALL))
+        raise ConfigError(f"config.eval.split = {split!r}; {hint}")
     return make.evaluation_source(config.data, split)
 
 
-def synthetic_training_source(config: ml_collections.ConfigDict) -> Any:
-    """The embedded faces of `config.data.synthetic`, for phases that do without own data."""
+def synthetic_training_source(
+    config: ml_collections.ConfigDict, cache: DataCache | None = None
+) -> Source:
+    """Return the faces of `config.data.synthetic`, for a stage that trains without own data."""
     section = config.data.copy_and_resolve_references()
     section.source = "synthetic"
-    return make.make_sources(section)["train"]
+    return make.make_sources(section, cache)["train"]
 
 
-def labels_of(source: Any) -> frozenset[str]:
-    """The label fields (of `example.LABELS`) that at least one record of `source` holds.
+def labels_of(source: Source) -> frozenset[str]:
+    """Return the label fields (of `schema.LABELS`) that at least one record of `source` holds.
 
-    `source.has` may be about a larger whole, of which `source` is a part. Records are read until
-    each field has been seen, which the first one does as a rule.
+    `source.has` may describe a larger whole, of which `source` is a part. Records are read until
+    each field has been seen, usually in the first one.
     """
     missing = set(LABELS & source.has)
     if not (np.asarray(source.labels) >= 0).any():
@@ -65,9 +68,14 @@ def labels_of(source: Any) -> frozenset[str]:
     return frozenset(missing - wanted)
 
 
-def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: int) -> Any:
-    """The endless training pipeline of this process, going on at `start_step`."""
-    return pipeline.make_pipeline(
+def train_batches(
+    config: ml_collections.ConfigDict,
+    source: Source,
+    start_step: int,
+    cache: DataCache | None = None,
+) -> Pipeline:
+    """Return the endless training pipeline of this process, from `start_step` on."""
+    return make_pipeline(
         config.data,
         source,
         train=True,
@@ -76,18 +84,21 @@ def train_batches(config: ml_collections.ConfigDict, source: Any, start_step: in
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
         start_step=start_step,
+        cache=cache,
     )
 
 
-def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Any:
-    """Passes over `source`, this process's part, the last batch padded and masked.
+def eval_batches(
+    config: ml_collections.ConfigDict, source: Source, cache: DataCache | None = None
+) -> Pipeline:
+    """Return passes over this process's part of `source`, the last batch padded and masked.
 
     Every iteration is one pass. Threads and worker processes stay for the next one until the
-    pipeline is closed, and an unreadable record is named in the log the first time only.
+    pipeline is closed, and an unreadable record is logged only once.
     """
     batch_size = config.eval.batch_size or config.batch_size
     parallel.check_batch_size(batch_size, "eval.batch_size")
-    return pipeline.make_pipeline(
+    return make_pipeline(
         config.data,
         source,
         train=False,
@@ -95,16 +106,22 @@ def eval_batches(config: ml_collections.ConfigDict, source: Any) -> Any:
         seed=config.seed,
         shard_index=jax.process_index(),
         shard_count=jax.process_count(),
+        cache=cache,
     )
 
 
-def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
-    """Which data a `config.data` names: its source and the fields that matter to it.
+def same_records(one: ml_collections.ConfigDict, other: ml_collections.ConfigDict) -> bool:
+    """Return whether two `config.data` select the same records, labels and splits."""
+    return DataConfig.of(one).source_key() == DataConfig.of(other).source_key()
 
-    Paths are absolute, so that two ways of writing one make no difference.
+
+def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
+    """Return which data a `config.data` names: its source and the fields that say where they are.
+
+    Paths are absolute, so that the same path spelt in two ways compares equal.
     """
     place = {"source": data.source}
-    for key in _PLACES.get(data.source, ()):
+    for key in PLACES.get(data.source, ()):
         path = key != "dataset" and data[key]
         place[key] = str(pathlib.Path(data[key]).expanduser().resolve()) if path else data[key]
     return place

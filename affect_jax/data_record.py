@@ -1,4 +1,4 @@
-"""What data a run began with: recorded in its workdir, compared whenever the run goes on.
+"""The data that a run began with: recorded in its workdir, compared when the run is resumed.
 
 `data.json` holds classes, label fields and, for each split, counts and a digest of every record;
 `data.DIGEST.npz` holds the records' names and labels, so that the first difference can be named.
@@ -24,30 +24,32 @@ from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
 from affect_jax.errors import UserError
 from affect_jax.runtime import parallel, write_atomically
-from data_pipelines.schema import DataError, canonical_name
-from data_pipelines.sources import cache, fingerprint
+from data_pipelines.defaults import DataConfig
+from data_pipelines.schema import DataError, Source, canonical_name
+from data_pipelines.sources import fingerprint
+from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _SAME, _NEW, _ACCEPTED = range(3)
-_ACCEPT = "go on with the data as they are by --config.data.accept_changed=True"
+_ACCEPT = "accept the current data by --config.data.accept_changed=True"
 
 
 class DataChanged(UserError):
-    """The data are not those that the run began with."""
+    """The data are not the data that the run began with."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """The data of a run, compared with those it began with.
+    """The current data of a run, compared with its record.
 
     Attributes:
       workdir: of the run.
-      now: the data as they are.
-      is_new: nothing is recorded of a run that has begun, or none has.
-      is_accepted: they are others than the run began with, and it goes on all the same.
+      now: the current data.
+      is_new: the run has no record, or has not begun.
+      is_accepted: the data have changed since the run began, and it is resumed all the same.
     """
 
     workdir: pathlib.Path
@@ -56,77 +58,64 @@ class Compared:
     is_accepted: bool
 
     def begin(self) -> None:
-        """Records the data of a run that has no record; on every process."""
+        """Record the data of a run that has no record; on every process."""
         if self.is_new:
-            self._write()
+            parallel.from_main(lambda: write(self.workdir, self.now))
 
     def go_on(self) -> None:
-        """Records accepted data, as soon as the run is really trained on them; every process."""
+        """Record accepted data, once the run is really trained on them; on every process."""
         if self.is_accepted:
-            self._write()
-
-    def _write(self) -> None:
-        parallel.from_main(lambda: write(self.workdir, self.now))
+            parallel.from_main(lambda: write(self.workdir, self.now))
 
 
-def compare(workdir: pathlib.Path, sources: Mapping[str, Any], *, accept: bool = False) -> Compared:
-    """Compares the data of a run with those it began with; on every process, writing nothing.
+def compare(
+    workdir: pathlib.Path, sources: Mapping[str, Source], *, accept: bool = False
+) -> Compared:
+    """Compare the data of a run with its record; on every process, writing nothing.
 
-    A run that began without a record, in an earlier version, takes the data as they are.
+    A run without a record takes the current data as its own.
 
     Args:
       workdir: of the run.
       sources: train, validation, test.
-      accept: go on with other data (`config.data.accept_changed`), with a warning. Data whose
+      accept: resume with changed data (`config.data.accept_changed`), with a warning. Data whose
         classes do not fit the run's head are refused all the same.
 
     Raises:
-      DataChanged: the data are others, or not the same on all processes.
+      DataChanged: the data have changed, or differ between the processes.
     """
     now = fingerprint.of_sources(sources, sample=parallel.is_main_process())
     _check_processes(now)
     state = parallel.from_main(lambda: _compare(workdir, now, accept))
-    return Compared(workdir, now, state == _NEW, state == _ACCEPTED)
+    return Compared(workdir, now, is_new=state == _NEW, is_accepted=state == _ACCEPTED)
 
 
 def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     then, begun = read(workdir), config_lib.holds_results(workdir)
     if then is None and begun:
-        log.info(
-            "%s: this run began before runs recorded their data; it takes the data as they are "
-            "now for its own",
-            workdir,
-        )
+        log.info("%s holds no record of its data; it takes the current data as its own", workdir)
     if then is None or not begun:
         return _NEW
     found = fingerprint.first_difference(then, now)
     if found is None:
         return _SAME
     _refuse_unless_accepted(workdir, found, then, now, accept)
-    log.warning(
-        "config.data.accept_changed: the data are not those that %s began with; first difference, "
-        "%s",
-        workdir,
-        found.text,
-    )
     return _ACCEPTED
 
 
 def _refuse_unless_accepted(
     workdir: pathlib.Path, found: Difference, then: Fingerprint, now: Fingerprint, accept: bool
 ) -> None:
-    """Raises DataChanged, which says what can be done, unless the user accepts the other data."""
+    """Raise DataChanged, with a remedy, unless the user accepts the changed data."""
     remedy = _remedy(then.class_names, now.class_names)
-    if accept and remedy == _ACCEPT:
-        return
-    raise DataChanged(
-        f"the data are not those that the run in {workdir} began with. First difference, "
-        f"{found.text}. Put the data back as they were, use a new --workdir, or {remedy}"
-    )
+    about = f"the data of {workdir} have changed since it began. First difference, {found.text}"
+    if not accept or remedy != _ACCEPT:
+        raise DataChanged(f"{about}. Restore the data, use a new --workdir, or {remedy}")
+    log.warning("config.data.accept_changed: %s", about)
 
 
 def _remedy(then: Sequence[str], now: Sequence[str]) -> str:
-    """Returns how a run on classes `then` can go on with data that have the classes `now`.
+    """Return how a run on classes `then` can be resumed with data of classes `now`.
 
     A trained head can neither lose nor gain classes. One whose classes have changed places would be
     trained and tested on permuted labels.
@@ -145,11 +134,11 @@ def _remedy(then: Sequence[str], now: Sequence[str]) -> str:
 
 
 def check_own(
-    workdir: pathlib.Path, config: ml_collections.ConfigDict, sources: Mapping[str, Any]
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, sources: Mapping[str, Source]
 ) -> None:
-    """Compares data that a finished run is used on with those it began with; writes nothing.
+    """Compare the data that a finished run is used on with its record; write nothing.
 
-    Data of another place pass, and so does a run without a record, and another order.
+    Data from another place pass, and so do a run without a record and a changed order.
 
     Args:
       workdir: of the run.
@@ -157,27 +146,25 @@ def check_own(
       sources: made of it: train, validation, test.
 
     Raises:
-      DataChanged: they are the run's own, and have changed, unless that is accepted.
-      DataError: the run's data cannot be read any more as they were.
+      DataChanged: they are the run's own and have changed, unless that is accepted.
+      DataError: the run's data can no longer be read in the same way.
     """
     then = read(workdir)
     recorded = config_lib.read_workdir_config(workdir)
     if then is None or data_lib.place_of(config.data) != data_lib.place_of(recorded.data):
         return
     recorded.data.max_bad_fraction = config.data.max_bad_fraction
-    # Another view of the data, as by data.clean_eval, says nothing about what they are.
-    if cache.source_key(config.data) != cache.source_key(recorded.data):
+    # Another view of the data, as by data.clean_eval, does not mean that they have changed.
+    if not data_lib.same_records(config.data, recorded.data):
         sources = data_lib.make_sources(recorded)
     now = fingerprint.of_sources(sources)
     found = fingerprint.first_difference(then, now)
-    if found is None or found.only_order:
-        return
-    _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
-    log.warning("config.data.accept_changed: the data of %s have changed; %s", workdir, found.text)
+    if found is not None and not found.only_order:
+        _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
 
 
 def _check_processes(now: Fingerprint) -> None:
-    """Refuses a job whose processes see other records than each other."""
+    """Refuse a job whose processes see different records."""
     mine = [[split, r.digest, r.has] for split, r in now.splits.items()]
     plain = json.dumps([now.class_names, mine]).encode()
     digest = np.frombuffer(hashlib.sha256(plain).digest(), np.uint8)
@@ -190,17 +177,15 @@ def _check_processes(now: Fingerprint) -> None:
         )
 
 
-def current(config: ml_collections.ConfigDict) -> Fingerprint:
-    """Returns the fingerprint of a config's data as they are; raises `DataError` as its sources do.
+def changed(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, cache: DataCache | None = None
+) -> Difference | None:
+    """Return how the data of a config differ from those recorded in `workdir`.
 
-    Within `caching.shared` the data are read once.
-    """
-    key = ("fingerprint", cache.source_key(config.data))
-    return cache.sources_for(key, lambda: fingerprint.of_sources(data_lib.make_sources(config)))
-
-
-def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Difference | None:
-    """Returns how the data of a config differ from those recorded in `workdir`.
+    Args:
+      workdir: of a run.
+      config: names the data.
+      cache: the data of a config are read once with it.
 
     Returns:
       None if they are the same, the workdir has no record, or the data cannot be read now.
@@ -208,8 +193,10 @@ def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Differe
     then = read(workdir)
     if then is None:
         return None
+    cache = cache or DataCache()
     try:
-        now = current(config)
+        key = ("fingerprint", DataConfig.of(config.data).source_key())
+        now = cache.once(key, lambda: fingerprint.of_sources(data_lib.make_sources(config, cache)))
     except DataError as error:
         log.debug("%s cannot be compared: %s", workdir, error)
         return None
@@ -217,14 +204,14 @@ def changed(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> Differe
 
 
 def digest(workdir: pathlib.Path) -> str | None:
-    """Returns the digest of the recorded data; None without a record."""
+    """Return the digest of the recorded data; None without a record."""
     content = _read_json(workdir)
     return None if content is None else content["digest"]
 
 
 def write(workdir: pathlib.Path, now: Fingerprint) -> None:
-    """Replaces the record of a workdir, whole or not at all."""
-    arrays = {
+    """Replace the record of a workdir, completely or not at all."""
+    arrays: dict[str, Any] = {
         f"{split}/{name}": column
         for split, records in now.splits.items()
         for name, column in records.columns.items()
@@ -244,7 +231,7 @@ def write(workdir: pathlib.Path, now: Fingerprint) -> None:
             for split, records in now.splits.items()
         },
     }
-    # The columns first: what data.json names is there, however this ends.
+    # The columns first, so that data.json never names a missing file.
     write_atomically(workdir / columns, buffer.getvalue())
     write_atomically(
         workdir / config_lib.DATA_FILE, (json.dumps(content, indent=1) + "\n").encode()
@@ -258,9 +245,9 @@ _STORED = tuple(f for f in dataclasses.fields(Records) if f.name != "columns")
 
 
 def read(workdir: pathlib.Path) -> Fingerprint | None:
-    """Returns the recorded fingerprint of a workdir, None without a record.
+    """Return the recorded fingerprint of a workdir, None without a record.
 
-    Columns that are lost or damaged are left out.
+    Lost or damaged columns are left out.
 
     Raises:
       UserError: `data.json` is damaged.
@@ -294,8 +281,8 @@ def _read_json(workdir: pathlib.Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); put it back from a copy, or remove it if the data "
-            "are still those that the run began with"
+            f"{path} cannot be read ({error}); restore it from a copy, or remove it if the data "
+            "have not changed since the run began"
         ) from None
     if version != _FORMAT:
         raise UserError(

@@ -1,11 +1,12 @@
 """Command line: `python -m affect_jax.main --config configs/X.py --workdir DIR`.
 
-Only flags live here; the work is in `train.py`, `evaluate.py` and `evaluate_model.py`.
+Only flags live here; the work is in `experiments/`: `train_run`, `evaluate`, `sweep`, `crossval`.
 """
 
 import logging
 import sys
 
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -29,15 +30,25 @@ flags.DEFINE_integer("process_id", None, "Rank of this process, from 0.")
 log = logging.getLogger("affect_jax")
 
 
+class _Loaded(flags.ArgumentParser):
+    """Gives `--config` a config that is loaded already, with the fields of its model."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self._config = config
+
+    def parse(self, argument: str) -> ml_collections.ConfigDict:
+        return self._config.lock()
+
+
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; a wrong config key or value becomes one readable line."""
+    """Parse flags; turn a wrong config key or value into one readable line."""
     path = None
     for position, argument in enumerate(argv):
         name, _, value = argument.partition("=")
         if name in ("--config", "-config"):
             path = value or (argv[position + 1] if position + 1 < len(argv) else None)
     if path:
-        config_lib.check_overrides(config_lib.load_file(path), argv)
+        FLAGS["config"].parser = _Loaded(overrides.load(path, argv))
     try:
         rest = FLAGS(argv)
     except (flags.Error, TypeError, ValueError) as error:
@@ -58,28 +69,25 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> int:
-    """Runs one mode; returns the exit status."""
+    """Run one mode; return the exit status."""
     runtime.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     runtime.setup_logging(is_main=parallel.is_main_process())
-    if FLAGS.mode == "eval":
-        from affect_jax.experiments import evaluate_model
+    # Imported late, so that a wrong flag is reported at once.
+    from affect_jax.experiments import crossval, evaluate, sweep, train_run
+    from affect_jax.training.stopping import Stopped
 
-        evaluate_model.evaluate_any(FLAGS.config, FLAGS.workdir)
-        return 0
-    from affect_jax.training import loop
-
+    failed = 0
     try:
-        if FLAGS.mode == "train":
-            loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-            return 0
-        from affect_jax.experiments import crossval, sweep
-
-        if FLAGS.mode == "sweep":
+        if FLAGS.mode == "eval":
+            evaluate.evaluate(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "train":
+            train_run.train_run(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "sweep":
             failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
-    except loop.Stopped as stopped:
+    except Stopped as stopped:
         log.info("%s", stopped)
         return stopped.exit_status
     return int(failed > 0)
@@ -96,12 +104,12 @@ def _checked_main(argv: list[str]) -> int:
         log.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; the same command starts again from the last checkpoint")
+        log.error("interrupted; run the same command to resume from the last checkpoint")
         return 130
 
 
 def run() -> None:
-    """Entry point; user errors end with status 2 and a message instead of a traceback."""
+    """Run the command line; a user error ends with a message instead of a traceback."""
     try:
         app.run(_checked_main, flags_parser=_parse)
     except config_lib.ConfigError as error:

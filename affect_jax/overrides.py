@@ -1,15 +1,21 @@
-"""Fields given on the command line: they act, or they are refused by name.
+"""Fields given on the command line: each acts, or is refused by name.
 
 A field may depend on another one that the config file has set, such as a manifest on the kind of
 source. Given alone it brings that one along; where the two contradict each other it is an error.
 """
 
-from collections.abc import Iterable
+import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_collections
 
+from affect_jax import config as config_lib
+from affect_jax import models, systems
 from affect_jax.config import ConfigError
+from affect_jax.errors import nearest
+from configs import base
+from data_pipelines.defaults import PLACES
 
 # Fields that act in some modes alone.
 _OF_MODES = {
@@ -19,28 +25,96 @@ _OF_MODES = {
     "crossval": ("crossval", "sweep"),
 }
 # Where the data are -> the source that reads them there.
-_SOURCES = {
-    "data.manifest": "manifest",
-    "data.folder": "folder",
-    "data.dataset": "tfds",
-    "data.data_dir": "tfds",
-}
-# Field -> another one that goes before it unless it has this value.
-_REPLACED = {
+_SOURCES = {f"data.{field}": source for source, fields in PLACES.items() for field in fields}
+# Field -> another one that overrules it unless that has this value.
+_OVERRULED = {
     "num_epochs": ("num_steps", None),
     "optimizer.warmup_epochs": ("optimizer.warmup_steps", 0),
 }
+# Fields of config.model that do not belong to one architecture.
+_OF_ANY_MODEL = ("dtype", "mean", "std")
+
+
+def load(path: str | pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
+    """Return the config of a file, ready for the fields of the command line to be parsed into.
+
+    Its `model` has the fields of the model that `arguments` name.
+
+    Raises:
+      ConfigError: the file cannot be loaded, or a field does not exist, naming the nearest one.
+    """
+    config = config_lib.load_file(path)
+    given = given_fields(arguments)
+    if "model.name" in given:
+        name = _value(arguments, "model.name")
+        if name not in models.names():
+            raise ConfigError(f"--config.model.name={name}; {nearest(name, models.names())}")
+        choose_model(config, name, keep_system="system" in given)
+    check_names(config, given)
+    return config
+
+
+def choose_model(
+    config: ml_collections.ConfigDict, name: str, *, keep_system: bool = False
+) -> None:
+    """Put another model into `config`, with the model's own defaults.
+
+    Among models of one architecture the file's fields stay, but for those that a name presets. For
+    another architecture, `config.system` becomes its system, unless `keep_system`.
+    """
+    old, chosen = config.model, base.model(name)
+    before, after = models.entry(old.name), models.entry(name)
+    alike = before.constructor is after.constructor
+    preset = before.preset.keys() | after.preset.keys()
+    for field in old:
+        if field in _OF_ANY_MODEL or (alike and field != "name" and field not in preset):
+            chosen[field] = old[field]
+    config.model = chosen
+    if not alike and not keep_system:
+        config.system = systems.name_for_model(name)
+
+
+def check_names(config: ml_collections.ConfigDict, given: Iterable[str]) -> None:
+    """Check that each of the dotted keys is a field of `config`.
+
+    Raises:
+      ConfigError: a key does not exist, naming the nearest one that does, or is a section.
+    """
+    known = config_lib.flatten(config)
+    for key in given:
+        fields = sorted(k for k in known if k.startswith(key + "."))
+        if fields:
+            raise ConfigError(
+                f"--config.{key} is a section; set one of its fields: {', '.join(fields)}"
+            )
+        if key in known:
+            continue
+        by_last = {k.rsplit(".", 1)[-1]: k for k in known}
+        last = key.rsplit(".", 1)[-1]
+        hint = f"did you mean {by_last[last]!r}?" if last in by_last else nearest(key, known)
+        model = f" of the model {config.model.name!r}" if key.startswith("model.") else ""
+        raise ConfigError(f"--config.{key}: there is no such field{model}; {hint}")
 
 
 def given_fields(arguments: Iterable[str]) -> list[str]:
-    """The dotted keys of `--config.a.b=value` arguments, in their order."""
+    """Return the dotted keys of `--config.a.b=value` arguments, in their order."""
     names = (argument.lstrip("-").split("=", 1)[0] for argument in arguments if argument[:1] == "-")
     keys = [name.removeprefix("config.") for name in names if name.startswith("config.")]
     return list(dict.fromkeys(keys))
 
 
+def _value(arguments: Sequence[str], key: str) -> str:
+    """Return the last value of a field, given as `--config.key=value` or `--config.key value`."""
+    value = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, text = argument.partition("=")
+        if name in (f"--config.{key}", f"-config.{key}"):
+            value = text if equals else following
+    return value
+
+
 def settle(config: ml_collections.ConfigDict, arguments: Iterable[str], mode: str) -> None:
-    """Makes every field of the command line act; writes into `config`.
+    """Make every field of the command line act; write into `config`.
 
     Args:
       config: with the fields in it.
@@ -59,14 +133,14 @@ def settle(config: ml_collections.ConfigDict, arguments: Iterable[str], mode: st
                     + " or --mode=".join(modes)
                 )
     _settle_source(config, given)
-    for key, (other, idle) in _REPLACED.items():
+    for key, (other, idle) in _OVERRULED.items():
         if key in given and other not in given and _get(config, other) != idle:
-            _set(config, other, idle)
+            config.update_from_flattened_dict({other: idle})
 
 
 def _settle_source(config: ml_collections.ConfigDict, given: list[str]) -> None:
-    """Takes the source that the given place of the data is for."""
-    # An empty place names none: it takes one of the file away.
+    """Set the source that the given place of the data is for."""
+    # An empty place removes the one of the file.
     places = [key for key in _SOURCES if key in given and _get(config, key)]
     wanted = list(dict.fromkeys(_SOURCES[key] for key in places))
     if len(wanted) > 1:
@@ -91,14 +165,6 @@ def _settle_source(config: ml_collections.ConfigDict, given: list[str]) -> None:
 
 
 def _get(config: ml_collections.ConfigDict, key: str) -> Any:
-    value: Any = config
     for part in key.split("."):
-        value = value[part]
-    return value
-
-
-def _set(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
-    *sections, name = key.split(".")
-    for section in sections:
-        config = config[section]
-    config[name] = value
+        config = config[part]
+    return config

@@ -13,7 +13,7 @@ from configs import arbex_rafdb
 
 
 def get_config() -> ConfigDict:
-    """`arbex_rafdb` on `aff_wild2`."""
+    """Return `arbex_rafdb` on `aff_wild2`."""
     config = arbex_rafdb.get_config()
     config.data.dataset = "aff_wild2"
     # About 88,000 validation frames, far more than the 4,000 of an epoch: every 50 epochs.

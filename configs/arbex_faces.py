@@ -13,7 +13,7 @@ from configs import arbex_synthetic, base
 
 
 def get_config() -> ConfigDict:
-    """`arbex_synthetic` with heavy augmentation and refinement, on a manifest."""
+    """Return `arbex_synthetic` with heavy augmentation and refinement, on a manifest."""
     config = arbex_synthetic.get_config()
     config.num_steps = 1000
     config.eval_every = 125

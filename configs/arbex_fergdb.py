@@ -15,7 +15,7 @@ from configs import arbex_rafdb
 
 
 def get_config() -> ConfigDict:
-    """`arbex_rafdb` on `ferg_db`."""
+    """Return `arbex_rafdb` on `ferg_db`."""
     config = arbex_rafdb.get_config()
     config.data.dataset = "ferg_db"
     return config

@@ -16,7 +16,7 @@ from configs import arbex_rafdb
 
 
 def get_config() -> ConfigDict:
-    """`arbex_rafdb` on `ferplus/majority`."""
+    """Return `arbex_rafdb` on `ferplus/majority`."""
     config = arbex_rafdb.get_config()
     config.data.dataset = "ferplus/majority"
     return config

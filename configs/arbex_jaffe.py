@@ -14,7 +14,7 @@ from configs import arbex_rafdb
 
 
 def get_config() -> ConfigDict:
-    """`arbex_rafdb` on `jaffe`."""
+    """Return `arbex_rafdb` on `jaffe`."""
     config = arbex_rafdb.get_config()
     config.data.dataset = "jaffe"
     return config

@@ -21,18 +21,13 @@ from configs import arbex_rafdb, base
 
 
 def get_config() -> ConfigDict:
-    """The settings are those of the model `arbex_official`."""
+    """Return the recipe of the authors' code, with the model `arbex_official`."""
     config = arbex_rafdb.get_config()
     config.num_steps = 100_000  # the blend is ramped in over these
     config.batch_size = 256
     config.eval_every = 500
     config.checkpoint.every = 500
-    config.model.name = "arbex_official"
-    config.model.reduction = 0
-    config.model.hidden = (384, 192, 96)
-    config.model.reliability = base.reliability(
-        normalise=False, anchors=1, scope="batch", heads=1, correction="trust"
-    )
+    config.model = base.model("arbex_official", mean=config.model.mean, std=config.model.std)
     config.loss.label_smoothing = 0.0
     config.loss.class_weights = "balanced"
     config.loss.reliability.variant = "official"

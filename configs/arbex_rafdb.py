@@ -21,7 +21,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The recipe of the paper; what it leaves open is said in docs/arbex.md."""
+    """Return the recipe of the paper; what it leaves open is said in docs/arbex.md."""
     config = base.get_config()
     config.system = "arbex"
     config.num_epochs = 1000.0
@@ -31,19 +31,7 @@ def get_config() -> ConfigDict:
     config.eval_every = 550
     config.checkpoint.every = 550
 
-    config.model = ConfigDict(
-        dict(
-            name="arbex",
-            reduction=128,
-            hidden=(64, 64),
-            dropout=0.5,
-            reliability=base.reliability(),
-            backbone=base.poster(),
-            dtype="float32",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
-    )
+    config.model = base.model("arbex", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.loss.label_smoothing = 0.11
     config.optimizer.learning_rate = 3e-4
     config.optimizer.schedule = "exponential"

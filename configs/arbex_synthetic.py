@@ -14,7 +14,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The sizes are those of the model `arbex_tiny`."""
+    """Return `arbex_tiny` at 32 px."""
     config = base.get_config()
     config.system = "arbex"
     config.batch_size = 32
@@ -22,32 +22,7 @@ def get_config() -> ConfigDict:
     config.log_every = 50
     config.eval_every = 200
 
-    config.model = ConfigDict(
-        dict(
-            name="arbex_tiny",
-            reduction=64,
-            hidden=(64,),
-            dropout=0.2,
-            reliability=base.reliability(),
-            backbone=base.poster(
-                input_size=32,
-                image_width=16,
-                image_stages=(1, 1, 1),
-                landmark_width=16,
-                landmark_stages=(0, 0, 0),
-                dims=(32, 64, 128),
-                windows=(8, 4, 2),
-                embedding=128,
-                vit_heads=4,
-                layer_scale=0.1,
-                drop_path=0.0,
-                positions="waves",
-            ),
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
-    )
+    config.model = base.model("arbex_tiny", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     config.loss.label_smoothing = 0.11
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"
@@ -61,7 +36,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic.render_size = 64
     config.data.synthetic.frames_per_video = 1
     config.data.image_size = 32
-    # A few thousand pictures teach no transformer to follow a face that moves.
+    # A few thousand images are too few for a transformer to learn faces that move.
     config.data.augment = "none"
     config.data.augment_overrides.flip = 0.5
     config.data.augment_overrides.brightness = 0.2

@@ -13,7 +13,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """EmoFAN at 256 px, shake-shake loss, no categories: the set has none."""
+    """Return EmoFAN at 256 px, without expressions, which the set does not have."""
     config = base.get_config()
     config.batch_size = 32
     config.num_epochs = 10.0

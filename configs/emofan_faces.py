@@ -15,7 +15,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A small EmoFAN at 96 px for a few thousand photos."""
+    """Return a small EmoFAN at 96 px for a few thousand photos."""
     config = base.get_config()
     config.batch_size = 32
     config.num_steps = 1900

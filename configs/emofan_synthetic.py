@@ -13,7 +13,7 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """A larger quickstart for pictures that it has not been drawn for."""
+    """Return a larger quickstart that transfers to photos."""
     config = quickstart.small()
     config.num_steps = 1700
     config.eval_every = 500

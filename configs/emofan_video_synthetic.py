@@ -13,7 +13,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The trunk of fan_synthetic, and videos that change slowly."""
+    """Return an EmoFAN on the trunk of `fan_synthetic`, and videos that change slowly."""
     config = base.get_config()
     config.batch_size = 32
     config.num_steps = 700

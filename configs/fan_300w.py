@@ -18,25 +18,14 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The published network."""
+    """Return the published network."""
     config = base.get_config()
     config.system = "fan"
     config.batch_size = 64
     config.num_epochs = 40.0
     config.log_every = 50
-    config.model = ConfigDict(
-        dict(
-            name="fan",
-            width=256,
-            depth=4,
-            stacks=4,
-            pool="avg",  # the trunk of EmoFAN has "max"
-            decode="centroid",
-            dtype="bfloat16",
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-        )
-    )
+    # The trunk of EmoFAN has 2 stacks and pool "max".
+    config.model = base.model("fan", decode="centroid", dtype="bfloat16")
 
     config.optimizer.learning_rate = 2.5e-4
     config.optimizer.schedule = "cosine"

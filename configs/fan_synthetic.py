@@ -13,26 +13,15 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A small FAN at 64 px."""
+    """Return a small FAN at 64 px."""
     config = base.get_config()
     config.system = "fan"
     config.batch_size = 32
     config.num_steps = 600
     config.log_every = 20
     config.eval_every = 150
-    config.model = ConfigDict(
-        dict(
-            name="fan",
-            width=48,
-            depth=3,
-            stacks=2,
-            pool="max",  # as the trunk of EmoFAN; the stand-alone FAN of the paper has "avg"
-            decode="centroid",
-            dtype="float32",
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-        )
-    )
+    # pool "max" as in the trunk of EmoFAN; the stand-alone FAN of the paper has "avg".
+    config.model = base.model("fan", width=48, depth=3, stacks=2, pool="max", decode="centroid")
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = "cosine"

@@ -13,9 +13,9 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """A small EmoFAN at 64 px."""
+    """Return a small EmoFAN at 64 px."""
     config = small()
-    # Small batches: twice the updates for the same pictures, and these are what a few minutes lack.
+    # Small batches: twice the updates for the same images, and a few minutes have few updates.
     config.batch_size = 16
     config.num_steps = 3000
     config.log_every = 40
@@ -25,8 +25,8 @@ def get_config() -> ConfigDict:
     config.optimizer.learning_rate = 3e-3
     config.ema_decay = 0.995
     config.checkpoint.every = 400
-    # The middle of the picture, wherever the face is in it: cut out around its landmarks, faces lie
-    # on one another and a linear model of the pixels tells two thirds of them.
+    # The middle of the image, with the face anywhere in it. Faces that are cut out around their
+    # landmarks coincide, and a linear model of the pixels classifies two thirds of them.
     config.data.crop = "whole"
     config.data.augment_overrides.margin = 0.28
     config.data.augment_overrides.random_crop = False
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
 
 
 def small() -> ConfigDict:
-    """The same on faces cut out around their true landmarks: easier, for studies of few steps."""
+    """Return an easier one, on faces cut out around their landmarks, for studies of few steps."""
     config = base.get_config()
     config.batch_size = 32
     config.num_steps = 1400
@@ -66,8 +66,7 @@ def small() -> ConfigDict:
     config.data.synthetic.frames_per_video = 1
     config.data.image_size = 64
     config.data.crop_scale = 1.15
-    # Every face is seen three or four times: more variety than mirrors give would cost more
-    # steps than there are.
+    # Every face is seen three or four times: stronger augmentation would need more steps.
     config.data.augment = "none"
     config.data.augment_overrides.flip = 0.5
     config.data.cache = "memory"

@@ -15,24 +15,14 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """ResNet-18 of a quarter of the width at 64 px on `manifest` as `data_pipelines.prepare` wrote
-    it."""
+    """Return a narrow ResNet-18 at 64 px on the prepared data set `manifest`."""
     config = base.get_config()
     config.batch_size = 32
     config.num_steps = 1000
     config.log_every = 50
     config.eval_every = 125
 
-    config.model = ConfigDict(
-        dict(
-            name="resnet18",
-            regression=False,
-            width=16,
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
-    )
+    config.model = base.model("resnet18", width=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     config.loss.label_smoothing = 0.1
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"

@@ -8,27 +8,17 @@ Command: python -m affect_jax.main --config configs/resnet18_faces.py --workdir 
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from configs import emofan_faces
+from configs import base, emofan_faces
 
 
 def get_config() -> ConfigDict:
-    """ResNet-18 of full width; photos, labels and selection as in `emofan_faces`."""
+    """Return ResNet-18 of full width; photos, labels and selection as in `emofan_faces`."""
     config = emofan_faces.get_config()
     config.landmark_stage.steps = 0
     config.num_steps = 800
-    config.model = ConfigDict(
-        dict(
-            name="resnet18",
-            regression=True,
-            width=64,
-            se=False,
-            reliability=placeholder(object),
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
+    config.model = base.model(
+        "resnet18", regression=True, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )
     # One cycle: a long rise and a long fall.
     config.optimizer.name = "adamw"

@@ -1,7 +1,7 @@
 """ResNet-50 on your own photos: the larger baseline of `resnet18_faces`, in the same loop.
 
 Trains: expressions (and valence and arousal where the manifest has them) from scratch.
-Paper: He et al., 2016. Time: about three times that of ResNet-18. Score: not trained here.
+Paper: He et al., 2016. Time: about three times as long as ResNet-18. Score: not trained here.
 Command: python -m affect_jax.main --config configs/resnet50_faces.py --workdir runs/resnet50 \\
              --config.data.manifest=PATH.csv
 """
@@ -12,7 +12,7 @@ from configs import resnet18_faces
 
 
 def get_config() -> ConfigDict:
-    """`resnet18_faces` with 50 layers."""
+    """Return `resnet18_faces` with 50 layers."""
     config = resnet18_faces.get_config()
     config.model.name = "resnet50"
     return config

@@ -16,7 +16,7 @@ from configs import vit_se_fer2013
 
 
 def get_config() -> ConfigDict:
-    """`vit_se_fer2013` on `ck_plus`."""
+    """Return `vit_se_fer2013` on `ck_plus`."""
     config = vit_se_fer2013.get_config()
     config.data.dataset = "ck_plus"
     config.batch_size = 32
@@ -29,6 +29,6 @@ def get_config() -> ConfigDict:
     config.loss.class_weights = "none"
     config.data.crop = "auto"
     config.crossval.folds = 10
-    # A fold has few pictures of a class, and all of them count.
+    # A fold has few images of a class, and all of them count.
     config.eval.min_count = 1
     return config

@@ -16,7 +16,7 @@ from configs import emofan_faces, vit_se_synthetic
 
 
 def get_config() -> ConfigDict:
-    """Data, splits and measures of `emofan_faces`, but for the moving of faces."""
+    """Return the small model on data and splits of `emofan_faces`, whose faces do not move."""
     config = emofan_faces.get_config()
     small = vit_se_synthetic.get_config()
     config.system = small.system

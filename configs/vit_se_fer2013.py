@@ -14,37 +14,27 @@ had were trained on ImageNet-21k or ImageNet-1K: a departure from the paper.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from configs import base
 
 
 def get_config() -> ConfigDict:
-    """The recipe that all stages share."""
+    """Return the recipe of stage 1, which stage 2 builds on."""
     config = base.get_config()
-    config.system = "classifier"
+    config.system = "vit_se"
     config.batch_size = 64
     config.num_epochs = 10.0
     # Once an epoch of 449 steps, and no checkpoint (1.4 GB with Adam's and the average's copies)
     # between two validations.
     config.checkpoint.every = 449
 
-    config.model = ConfigDict(
-        dict(
-            name="vit_b16",  # vit_ti16, vit_s16, vit_l16
-            se=True,  # squeeze and excitation on the class token
-            depth=0,  # blocks; 0: the published number, 12
-            pool="token",  # token, mean
-            regression=False,  # valence and arousal too
-            drop_path=0.1,  # stochastic depth: rate of the last block
-            dropout=0.0,
-            remat=False,  # recompute blocks in the backward pass: less memory, more time
-            attention="auto",  # auto (cuDNN for 16-bit types on a GPU), xla, cudnn
-            reliability=placeholder(object),
-            dtype="bfloat16",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-        )
+    config.model = base.model(
+        "vit_b16",  # or vit_ti16, vit_s16, vit_l16
+        se=True,
+        drop_path=0.1,
+        dtype="bfloat16",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
     )
     config.loss.label_smoothing = 0.1
     config.loss.class_weights = "sqrt_balanced"

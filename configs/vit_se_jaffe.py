@@ -16,7 +16,7 @@ from configs import vit_se_ckplus
 
 
 def get_config() -> ConfigDict:
-    """`vit_se_ckplus` on `jaffe`."""
+    """Return `vit_se_ckplus` on `jaffe`."""
     config = vit_se_ckplus.get_config()
     config.data.dataset = "jaffe"
     # An epoch is 5 steps and a checkpoint 1.4 GB: every ten epochs, three in each fold.

@@ -16,7 +16,7 @@ from configs import vit_se_fer2013
 
 
 def get_config() -> ConfigDict:
-    """`vit_se_fer2013` on `raf_db`."""
+    """Return `vit_se_fer2013` on `raf_db`."""
     config = vit_se_fer2013.get_config()
     config.data.dataset = "raf_db"
     config.num_epochs = 20.0

@@ -16,7 +16,7 @@ from configs import vit_se_fer2013
 
 
 def get_config() -> ConfigDict:
-    """`vit_se_fer2013` on `sfew`."""
+    """Return `vit_se_fer2013` on `sfew`."""
     config = vit_se_fer2013.get_config()
     config.data.dataset = "sfew"
     config.batch_size = 32

@@ -12,23 +12,21 @@ are configs/sweeps/vit_se_stages.py.
 
 from ml_collections import ConfigDict
 
-from configs import base, quickstart, vit_se_fer2013
+from configs import base, quickstart
 
 
 def get_config() -> ConfigDict:
-    """The model of `vit_se_fer2013`, a third as deep, on the faces of `quickstart`."""
+    """Return the model of `vit_se_fer2013`, a third as deep, on the faces of `quickstart`."""
     config = base.get_config()
-    config.system = "classifier"
+    config.system = "vit_se"
     config.batch_size = 16
     config.num_steps = 6000
     config.log_every = 50
     config.eval_every = 1000
 
-    config.model = vit_se_fer2013.get_config().model
-    config.model.name = "vit_ti16"
-    config.model.depth = 4
-    config.model.drop_path = 0.0
-    config.model.dtype = "float32"
+    config.model = base.model(
+        "vit_ti16", se=True, depth=4, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3

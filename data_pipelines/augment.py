@@ -1,13 +1,7 @@
-"""Augmentation: one affine warp and one colour matrix a picture, then degradations in place.
+"""Draw contact sheets of the augmentation presets; `images.transforms` does the work.
 
-Framing (crop, resize), rotation, scale, translation, random crop and mirror are composed into one
-2x3 matrix and one `cv2.warpAffine`; landmarks go through the same matrix and change sides with the
-mirror. Brightness, contrast, saturation, hue and grey are one 3x4 matrix. Every random choice is a
-pure function of (seed, epoch, index): a counter-based generator, no state.
-
-Contact sheet of a preset, and of every preset into a folder:
-  python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
-  python -m data_pipelines.augment --preset all --output sheets [IMAGE...]
+python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
+python -m data_pipelines.augment --preset all --output sheets [IMAGE...]
 """
 
 import argparse
@@ -17,26 +11,19 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from data_pipelines.images.decode import decode
 from data_pipelines.images.presets import PRESETS, Params
 from data_pipelines.images.transforms import augment
 from data_pipelines.schema import DecodeError
 
-# --- Random numbers -------------------------------------------------------------------------
-
-
-# --- Composed transforms --------------------------------------------------------------------
-
-
-# --- Contact sheet --------------------------------------------------------------------------
-
 
 def contact_sheet(
-    pictures: Sequence[tuple[np.ndarray, np.ndarray | None]], params: Params, size: int, draws: int
+    images: Sequence[tuple[np.ndarray, np.ndarray | None]], params: Params, size: int, draws: int
 ) -> np.ndarray:
-    """One row a picture: the evaluation framing, then `draws` draws with their landmarks dotted.
+    """Return one row an image: the evaluation framing, then `draws` draws with landmarks dotted.
 
     Args:
-      pictures: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).
+      images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).
       params: the augmentation to show.
       size: side of a cell in pixels.
       draws: cells after the first.
@@ -45,7 +32,7 @@ def contact_sheet(
       uint8 [rows * size, (1 + draws) * size, 3].
     """
     rows = []
-    for index, (image, landmarks) in enumerate(pictures):
+    for index, (image, landmarks) in enumerate(images):
         cells = []
         for epoch in range(draws + 1):
             shown = params if epoch else params.framing_only()
@@ -60,9 +47,7 @@ def contact_sheet(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line: writes the contact sheets of one preset or of all."""
-    from data_pipelines.images import decode
-
+    """Write the contact sheets of one preset or of all; return the exit status."""
     parser = argparse.ArgumentParser("python -m data_pipelines.augment", description=__doc__)
     parser.add_argument("--preset", required=True, choices=[*sorted(PRESETS), "all"])
     parser.add_argument("--output", required=True, help="PNG file; for all: a folder of them")
@@ -70,24 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("images", nargs="*", help="default: four synthetic faces")
     options = parser.parse_args(arguments)
-    if options.images:
-        pictures = []
-        for name in options.images:
-            try:
-                pictures.append((decode.decode(pathlib.Path(name).read_bytes()), None))
-            except (OSError, DecodeError) as e:
-                parser.error(f"{name}: {getattr(e, 'strerror', None) or e}")
-    else:
-        from data_pipelines.sources.synthetic import SyntheticFaces
+    images = []
+    for name in options.images:
+        try:
+            images.append((decode(pathlib.Path(name).read_bytes()), None))
+        except (OSError, DecodeError) as e:
+            parser.error(f"{name}: {e.strerror if isinstance(e, OSError) else e}")
+    if not images:
+        from data_pipelines.sources.synthetic import SyntheticFaces  # drawing code
 
         faces = SyntheticFaces(64, image_size=256)
-        pictures = [(faces[i]["image"], faces[i]["landmarks"]) for i in range(0, 64, 16)]
+        images = [(faces[i]["image"], faces[i]["landmarks"]) for i in range(0, 64, 16)]
     sheets = {options.preset: pathlib.Path(options.output)}
     if options.preset == "all":
         sheets = {name: pathlib.Path(options.output) / f"{name}.png" for name in sorted(PRESETS)}
     try:
         for name, path in sheets.items():
-            sheet = contact_sheet(pictures, PRESETS[name], options.size, options.draws)
+            sheet = contact_sheet(images, PRESETS[name], options.size, options.draws)
             _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
             if options.preset == "all":
                 path.parent.mkdir(parents=True, exist_ok=True)

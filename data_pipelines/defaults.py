@@ -1,106 +1,262 @@
-"""Every field of `config.data` that this package reads, with its default.
+"""Every field of `config.data`: its meaning, default and allowed values, declared once.
 
-See `configs/base.py` for what each field means; a mapping that lacks a field takes it from here.
+`configs/base.py` fills its section `data` from here. `DataConfig.of` turns a section, or a mapping
+of some of its fields, into a checked `DataConfig`, which sources and pipelines take.
 """
 
+import dataclasses
+import difflib
+import functools
 import math
 import numbers
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Self
 
 from data_pipelines.schema import DataError
 
-DEFAULTS: dict[str, Any] = {
-    "source": "manifest",
-    "manifest": "",
-    "folder": "",
-    "dataset": "",
-    "data_dir": "",
-    "synthetic": {},
-    "classes": "",
-    "clean": False,
-    "clean_eval": False,
-    "exclude": "",
-    "exclude_train": False,
-    "validation_fraction": 0.15,
-    "protocol": "split",
-    "folds": 4,
-    "test_fold": 1,
-    "split_seed": 0,
-    "image_size": 256,
-    "crop": "auto",
-    "crop_scale": 0.0,
-    "augment": "emofan",
-    "augment_overrides": {},
-    "max_pixels": 50_000_000,
-    "sampling": "shuffle",
-    "refine": {"per_group": 512, "per_class": 500},
-    "num_workers": 0,
-    "num_threads": 0,
-    "prefetch": 0,
-    "cache": "none",
-    "cache_megabytes": 2048,
-    "max_bad_fraction": 0.1,
-    "seed": 0,
-}
+# Kind of source -> the fields that say where its data are.
+PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
+PROTOCOLS = ("split", "folds", "leave_one_out")
 
 
-def setting(config: Mapping[str, Any], name: str) -> Any:
-    """Value of `config[name]`, or its default where it is absent or None."""
-    value = config.get(name) if name in config else None
-    return DEFAULTS[name] if value is None else value
+def _field(
+    default: Any,
+    low: float | None = None,
+    high: float = math.inf,
+    *,
+    without: float | None = None,
+    choices: tuple[str, ...] = (),
+    records: bool = False,
+    free: bool = False,
+) -> Any:
+    """Declare a field with its default.
 
-
-# Field -> lowest and highest value, and whether it is a whole number.
-_RANGES: dict[str, tuple[float, float, bool]] = {
-    "max_bad_fraction": (0, 1, False),
-    "test_fold": (0, math.inf, True),
-    "split_seed": (0, math.inf, True),
-    "image_size": (1, math.inf, True),
-    "crop_scale": (0, math.inf, False),
-    "max_pixels": (1, math.inf, True),
-    "num_workers": (0, math.inf, True),
-    "num_threads": (0, math.inf, True),
-    "prefetch": (0, math.inf, True),
-    "cache_megabytes": (0, math.inf, False),
-    "seed": (0, math.inf, True),
-}
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Checks the numbers of `config.data`.
-
-    Raises:
-      DataError: naming the field, its value and what is allowed.
+    Args:
+      default: the value; a class, for a new object of it.
+      low, high: range of a number, `without` one of its ends; `int` fields are whole numbers.
+      choices: of a text.
+      records: the field decides which records there are, their labels, or their splits.
+      free: a run may be resumed with another value.
     """
-    for name, (low, high, whole) in _RANGES.items():
-        value = setting(config, name)
-        kind = "a whole number" if whole else "a number"
-        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    metadata = {"range": (low, high, without), "choices": choices, "records": records, "free": free}
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_record_field = functools.partial(_field, records=True)
+
+
+def _check(section: Any, prefix: str, unused: tuple[str, ...] = ()) -> None:
+    """Raise DataError for a value of a dataclass that its field does not allow."""
+    for field in dataclasses.fields(section):
+        name, value = prefix + field.name, getattr(section, field.name)
+        choices = field.metadata["choices"]
+        if choices and value not in choices:
+            raise DataError(f"{name} is {value!r}; known: {', '.join(choices)}")
+        low, high, without = field.metadata["range"]
+        if low is None or field.name in unused:
+            continue
+        kind = numbers.Integral if field.type is int else numbers.Real
+        number = isinstance(value, kind) and not isinstance(value, bool)
         # A comparison with NaN is False.
-        if not _is_number(value, whole) or not low <= value <= high or value == math.inf:
-            raise DataError(f"data.{name} = {value}; it must be {kind} {limits}")
-    fraction = setting(config, "validation_fraction")
-    if not _is_number(fraction) or not 0 <= fraction < 1:
-        raise DataError(
-            f"data.validation_fraction = {fraction}; it must be a number from 0 to less than 1, "
-            "the fraction of the training persons held out"
-        )
-    protocol, folds = setting(config, "protocol"), setting(config, "folds")
-    if protocol != "leave_one_out" and (not _is_number(folds, True) or folds < 2):
-        raise DataError(f"data.folds = {folds}; it must be a whole number of at least 2")
-    if protocol == "split" and setting(config, "test_fold") >= folds:
-        raise DataError(
-            f"data.test_fold = {setting(config, 'test_fold')}; the folds of data.folds = {folds} "
-            f"are 0 to {folds - 1}"
-        )
-    for name, value in dict(setting(config, "refine")).items():
-        if not _is_number(value, True) or value < 1:
+        if number and low <= value <= high and value not in (without, math.inf):
+            continue
+        what = "a whole number" if field.type is int else "a number"
+        if high == math.inf:
+            limits = f"above {low}" if low == without else f"of at least {low}"
+        else:
+            limits = f"from {low} to {'less than ' if high == without else ''}{high}"
+        raise DataError(f"{name} = {value}; it must be {what} {limits}")
+
+
+def _check_names(values: Mapping[str, Any], kind: type, prefix: str) -> None:
+    """Raise DataError for a name that is not a field of a dataclass."""
+    known = [f.name for f in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise DataError(f"{prefix}{name}: there is no such field; {hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceOptions:
+    """Options of one set of synthetic faces."""
+
+    frames_per_video: int = _field(4, 1)  # consecutive records of one video
+    videos_per_person: int = _field(4, 1)
+    # Time between frames: expressions swing once in 1.3 to 4 units, heads sway once in 1.7 to 5.
+    frame_time: float = _field(0.35, 0, without=0)
+    # Most over least frequent class; frequencies fall geometrically in the order neutral, happy,
+    # sad, surprise, fear, disgust, anger, contempt.
+    imbalance: float = _field(1.0, 1)
+    symmetric_noise: float = _field(0.0, 0, 1)  # fraction of labels replaced by any other class
+    confusable_noise: float = _field(0.0, 0, 1)  # ... by the class it is most often mistaken for
+    missing_expression: float = _field(0.0, 0, 1)  # fraction of labels left out
+    missing_valence_arousal: float = _field(0.0, 0, 1)
+    missing_landmarks: float = _field(0.0, 0, 1)
+    # Camera: a, or b, which is colder, flatter and coarser and sees heads turned further.
+    domain: str = _field("a", choices=("a", "b"))
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Return the options of a mapping; raises `DataError` for one that does not exist."""
+        _check_names(options, cls, "data.synthetic.")
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        _check(self, "data.synthetic.")
+        if self.symmetric_noise + self.confusable_noise > 1.0:
+            raise DataError("data.synthetic: symmetric_noise + confusable_noise exceed 1")
+
+
+# Options that spoil labels but change no image; and all that only training splits get.
+SPOILING = (
+    *("symmetric_noise", "confusable_noise"),
+    *("missing_expression", "missing_valence_arousal", "missing_landmarks"),
+)
+TRAINING_ONLY = ("imbalance", *SPOILING)
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticConfig(FaceOptions):
+    """The section `data.synthetic`: faces drawn by this package, no person in two splits.
+
+    `TRAINING_ONLY` options apply to the training split alone.
+    """
+
+    num_train: int = _field(4096)
+    num_validation: int = _field(512)
+    num_test: int = _field(512)
+    render_size: int = _field(128)  # side of the rendered image, pixels
+    seed: int = _field(0)
+    version: int = _field(1)  # of the renderer's appearance and labels
+    test_domain: str = _field("", choices=("", "a", "b"))  # camera of the test split; "": the same
+
+    def options(self, split: str) -> FaceOptions:
+        """Return the options of one split."""
+        names = [f.name for f in dataclasses.fields(FaceOptions)]
+        if split != "train":
+            names = [name for name in names if name not in TRAINING_ONLY]
+        options = FaceOptions(**{name: getattr(self, name) for name in names})
+        if split == "test" and self.test_domain:
+            options = dataclasses.replace(options, domain=self.test_domain)
+        return options
+
+
+@dataclasses.dataclass(frozen=True)
+class Refinement:
+    """The section `data.refine`: sizes of an epoch of `sampling="refine"`."""
+
+    per_group: int = _field(512, 1)  # most records of one group in the pool of an epoch
+    per_class: int = _field(500, 1)  # examples of each class in an epoch
+
+    def __post_init__(self) -> None:
+        _check(self, "data.refine.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """All of `config.data`, checked."""
+
+    # Where the data are.
+    source: str = _record_field("manifest", choices=("synthetic", *PLACES))
+    manifest: str = _record_field("")  # CSV or JSONL file
+    folder: str = _record_field("")  # a folder with one folder a class
+    dataset: str = _record_field("")  # tfds: name of a set prepared by data_pipelines.prepare
+    data_dir: str = _record_field("")  # tfds: where it was prepared
+    synthetic: SyntheticConfig = _record_field(SyntheticConfig)  # noqa: RUF009
+    # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are numbers
+    # are ids of that order; in a list they are positions from 0.
+    classes: str | tuple[str, ...] = _record_field("")
+    # AffectNet: drop training rows whose category contradicts their valence and arousal.
+    clean: bool = _record_field(False)
+    clean_eval: bool = _record_field(False)  # the same for validation and test
+    # Text file with one path a line: wrong images left out of validation and test.
+    exclude: str = _record_field("")
+    exclude_train: bool = _record_field(False)  # leave them out of training as well
+
+    # Splits by person.
+    # Fraction of the training persons held out for model selection.
+    validation_fraction: float = _record_field(0.15, 0, 1, without=1)
+    # split; or one fold of a cross-validation: folds, leave_one_out (all records are cut into even
+    # folds by person and test_fold is tested on; see --mode=crossval).
+    protocol: str = _record_field("split", choices=PROTOCOLS)
+    # Without a split column: test = sha256(person) mod folds == test_fold.
+    folds: int = _record_field(4, 2)
+    test_fold: int = _record_field(1, 0)
+    split_seed: int = _record_field(0, 0)
+
+    # Crop and augmentation.
+    image_size: int = _field(256, 1)  # side of the network's input, pixels
+    crop: str = _field("auto")  # auto (landmark box, else box, else whole), landmarks, box, whole
+    crop_scale: float = _field(0.0, 0)  # side of the crop over the box; 0: the preset's own
+    augment: str = _field("emofan")  # emofan, arbex_heavy, poster, vit, none
+    # Values that replace the preset's; see data_pipelines.images.presets.Params.
+    augment_overrides: Mapping[str, Any] = _field(dict)
+    max_pixels: int = _field(50_000_000, 1)  # larger images are refused before decoding
+
+    # Delivery.
+    sampling: str = _field("shuffle")  # shuffle, refine, inverse_frequency
+    refine: Refinement = _field(Refinement)  # noqa: RUF009
+    num_workers: int = _field(0, 0, free=True)  # worker processes; 0: threads only
+    num_threads: int = _field(0, 0, free=True)  # 0: as many as usable cores
+    prefetch: int = _field(0, 0, free=True)  # batches kept ready; 0: automatic
+    cache: str = _field("none", choices=("none", "memory"))  # memory: decoded crops; small sets
+    cache_megabytes: float = _field(2048, 0)
+    # Maximum fraction of unreadable records tolerated.
+    max_bad_fraction: float = _record_field(0.1, 0, 1, free=True)
+    # Resume a run, sweep or cross-validation though its data have changed since it began, and
+    # record them anew. False: such a run is refused, naming the difference.
+    accept_changed: bool = _field(False, free=True)
+
+    @classmethod
+    def of(cls, section: "DataConfig | Mapping[str, Any]") -> "DataConfig":
+        """Return the fields of a mapping, checked; absent ones and None take their defaults.
+
+        Raises:
+          DataError: naming a field that does not exist, or a value that is not allowed.
+        """
+        if isinstance(section, DataConfig):
+            return section
+        values = {name: value for name, value in section.items() if value is not None}
+        _check_names(values, cls, "data.")
+        if "synthetic" in values:
+            values["synthetic"] = SyntheticConfig.of(dict(values["synthetic"]))
+        if "refine" in values:
+            sizes = dict(values["refine"])
+            _check_names(sizes, Refinement, "data.refine.")
+            values["refine"] = Refinement(**sizes)
+        if not isinstance(values.get("classes", ""), str):
+            values["classes"] = tuple(values["classes"])
+        if "augment_overrides" in values:
+            values["augment_overrides"] = dict(values["augment_overrides"])
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        _check(self, "data.", unused=("folds",) if self.protocol == "leave_one_out" else ())
+        if self.protocol == "split" and self.test_fold >= self.folds:
             raise DataError(
-                f"data.refine.{name} = {value}; it must be a whole number of at least 1"
+                f"data.test_fold = {self.test_fold}; the folds of data.folds = {self.folds} are 0 "
+                f"to {self.folds - 1}"
             )
 
+    @property
+    def cache_bytes(self) -> int:
+        """Room for decoded images in memory; 0 = none are kept."""
+        return int(self.cache_megabytes * 1e6) if self.cache == "memory" else 0
 
-def _is_number(value: Any, whole: bool = False) -> bool:
-    kind = numbers.Integral if whole else numbers.Real
-    return isinstance(value, kind) and not isinstance(value, bool)
+    def source_key(self, without: Iterable[str] = ()) -> Hashable:
+        """Return the values that decide which records there are, except the fields `without`."""
+        names = [f.name for f in dataclasses.fields(self) if f.metadata["records"]]
+        return tuple((name, getattr(self, name)) for name in names if name not in without)
+
+
+def section() -> dict[str, Any]:
+    """Return the default of every field as nested dictionaries."""
+    return dataclasses.asdict(DataConfig())
+
+
+# Fields, as `data.NAME`, with which a run may be resumed at another value.
+FREE = tuple(f"data.{f.name}" for f in dataclasses.fields(DataConfig) if f.metadata["free"])

@@ -1,11 +1,11 @@
-"""A full disk: how it shows in the errors of different libraries, and what to tell the user."""
+"""Recognise a full disk in the errors of different libraries, and tell the user what to do."""
 
 import contextlib
 import errno
 import re
 from collections.abc import Iterator
 
-# Libraries written in C++ (TensorStore, ArrayRecord) and NumPy pass on the text alone.
+# NumPy and libraries written in C++ (TensorStore, ArrayRecord) pass on only the text.
 _TEXT = re.compile(
     r"No space left on device|Disk quota exceeded|\b\d+ requested and \d+ written\b", re.IGNORECASE
 )
@@ -14,14 +14,14 @@ _ADVICE = "free some space"
 
 
 class DiskFullError(OSError):
-    """A file could not be written for want of room; the message says which and what to do."""
+    """A file could not be written because the disk is full; the message names it."""
 
     def __str__(self) -> str:
         return self.strerror
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Returns whether an error, or one that led to it, comes from a full disk or used-up quota."""
+    """Return whether an error, or a cause of it, is a full disk or an exceeded quota."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -32,11 +32,11 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def advice(error: BaseException, place: object = "") -> str:
-    """One line about a full disk: what could not be written, and what to do.
+    """Return one line about a full disk: what could not be written, and what to do.
 
     Args:
-      error: for which `is_full` is true; one that gives advice of its own is repeated.
-      place: file or folder that could not be written, where the error does not name it.
+      error: for which `is_full` is true; if it already gives advice, that is repeated.
+      place: file or folder that could not be written, if the error does not name it.
     """
     own = getattr(error, "strerror", None) or str(error)
     if _ADVICE in own:
@@ -48,10 +48,10 @@ def advice(error: BaseException, place: object = "") -> str:
 
 @contextlib.contextmanager
 def explained(place: object = "") -> Iterator[None]:
-    """Turns errors that come from a full disk, of any library, into one that says what to do.
+    """Turn errors of a full disk, from any library, into one that says what to do.
 
     Args:
-      place: file or folder that is written, named where the error does not name one.
+      place: file or folder that is written, named if the error does not name one.
 
     Raises:
       DiskFullError: with the original error as its cause.

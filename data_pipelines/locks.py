@@ -1,4 +1,4 @@
-"""File locks that go with the process that holds them, however it ends."""
+"""File locks that are released when the process that holds them ends."""
 
 import errno
 import fcntl
@@ -8,28 +8,28 @@ from typing import IO
 
 log = logging.getLogger(__name__)
 
-# What file systems without locks answer with.
-_NONE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+# Errors of file systems without locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def take(file: IO, *, wait: bool = False) -> bool:
-    """Locks an open file until it is closed; False where another process has it.
+    """Lock an open file until it is closed; return False if another process has locked it.
 
-    On a file system without locks the answer is True, and a warning says so.
+    On a file system without locks, log a warning and return True.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NONE:
+        if error.errno not in _NO_LOCKS:
             raise
-        log.warning("%s: the file system keeps no locks; start no second process", file.name)
+        log.warning("%s: the file system has no locks; do not start a second process", file.name)
     return True
 
 
 def is_held(path: str | os.PathLike) -> bool:
-    """Whether a process has the lock of a file, which need not exist."""
+    """Return whether a process has locked a file, which may not exist."""
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""The canonical example: what a source yields, what a batch holds, how a missing value is written.
+"""The canonical example: what a source yields, what a batch holds, how missing values are written.
 
-Everything that crosses from data to model is described here once. A raw record is one picture as
-it lies on disk; an example is that picture cropped and warped to the training size.
+Everything that crosses from data to model is described here once. A raw record is one image as it
+is stored; an example is that image cropped and warped to the training size.
 
 | field              | dtype, shape    | missing | meaning                                       |
 |--------------------|-----------------|---------|-----------------------------------------------|
@@ -16,12 +16,12 @@ it lies on disk; an example is that picture cropped and warped to the training s
 | `index`            | int64 []        |         | position in the source; stays on the host     |
 
 Pixel coordinates count centres: the top left pixel is (0, 0) and a mirror maps x to W - 1 - x. They
-are those of the upright picture: an orientation tag is followed before landmarks and boxes apply.
+refer to the upright image: an orientation tag is applied before landmarks and boxes.
 """
 
 import re
-from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -34,24 +34,21 @@ LABELS = frozenset({"expression", "valence_arousal", "landmarks"})
 
 # Each data set keeps its own order (the numbers in its files); a config can map to another.
 LABEL_ORDERS: dict[str, tuple[str, ...]] = {
-    "affectnet8": tuple(
-        ["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger", "contempt"]
-    ),
-    "affectnet7": tuple(["neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"]),
-    # Source labels 0, 1, 2, 3 and 6: the last class is anger, though some documents print fear.
-    "affectnet5": tuple(["neutral", "happy", "sad", "surprise", "anger"]),
-    "affwild2": tuple(
-        ["neutral", "anger", "disgust", "fear", "happiness", "sadness", "surprise", "other"]
-    ),
-    # The files count from 1; ids here count from 0.
-    "rafdb": tuple(["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]),
-    "fer2013": tuple(["anger", "disgust", "fear", "happy", "sad", "surprise", "neutral"]),
-    "ferplus": tuple(
-        ["neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt"]
-    ),
-    # Seven classes: contempt (file label 2) left out, neutral taken from onset frames.
-    "ckplus7": tuple(["anger", "disgust", "fear", "happy", "sadness", "surprise", "neutral"]),
-    "jaffe": tuple(["neutral", "happy", "sad", "surprise", "anger", "disgust", "fear"]),
+    name: tuple(classes.split())
+    for name, classes in {
+        "affectnet8": "neutral happy sad surprise fear disgust anger contempt",
+        "affectnet7": "neutral happy sad surprise fear disgust anger",
+        # Source labels 0, 1, 2, 3 and 6: the last class is anger, though some documents print fear.
+        "affectnet5": "neutral happy sad surprise anger",
+        "affwild2": "neutral anger disgust fear happiness sadness surprise other",
+        # The files count from 1; ids here count from 0.
+        "rafdb": "surprise fear disgust happiness sadness anger neutral",
+        "fer2013": "anger disgust fear happy sad surprise neutral",
+        "ferplus": "neutral happiness surprise sadness anger disgust fear contempt",
+        # Contempt (file label 2) is left out, neutral is taken from onset frames.
+        "ckplus7": "anger disgust fear happy sadness surprise neutral",
+        "jaffe": "neutral happy sad surprise anger disgust fear",
+    }.items()
 }
 
 # Names that mean the same class, so that `happiness` finds the place of `happy`.
@@ -70,7 +67,7 @@ _ALIASES = {
 
 
 def _flip_index() -> np.ndarray:
-    """Order of the 68 iBUG points after mirroring: entry i is the point that lands on place i."""
+    """Return the order of the 68 points in a mirror image: entry i is the point that becomes i."""
     index = np.arange(NUM_LANDMARKS)
     pairs = [
         *zip(range(8), range(16, 8, -1), strict=True),  # jaw
@@ -105,7 +102,7 @@ _SHOWN_LINE = 1000
 
 
 def shorten(text: object, limit: int = _SHOWN) -> str:
-    """The text, or its beginning and end with the number of characters between them."""
+    """Return the text, or its beginning and end with the number of characters between them."""
     text = str(text)
     if len(text) <= limit:
         return text
@@ -116,7 +113,7 @@ def shorten(text: object, limit: int = _SHOWN) -> str:
 class DataError(ValueError):
     """Data or its configuration cannot be used; the message says where and what to do.
 
-    No line of it is longer than a screen: a value may be a whole row of a file.
+    Long lines are shortened: a value may be a whole row of a file.
     """
 
     def __init__(self, message: object = ""):
@@ -124,76 +121,124 @@ class DataError(ValueError):
 
 
 class DecodeError(DataError):
-    """A picture cannot be decoded; the message is the reason, without the file's name."""
+    """An image cannot be decoded; the message is the reason, without the file's name."""
 
 
 class TooManyBadRecords(DataError):
     """More records than `max_bad_fraction` are unusable."""
 
 
+# A raw record, as `Source.__getitem__` describes it, and a batch of examples: field -> array
+# [B, ...], with the fields, dtypes and shapes of the table above.
+Record: TypeAlias = dict[str, Any]
+Batch: TypeAlias = dict[str, np.ndarray]
+
+
 @runtime_checkable
 class Source(Protocol):
-    """A random-access set of raw records whose labels are known without decoding a picture.
+    """A random-access set of n raw records whose labels are known without decoding an image."""
 
-    `source[i]` gives a dict with `image` (encoded bytes, or uint8 [H, W, 3] RGB), `expression`
-    (int), `valence_arousal` (float32 [2]), `landmarks` (float32 [68, 2], pixels of the raw
-    picture), `box` (float32 [4]: x0, y0, x1, y1), `group` (int) and, where the set has them,
-    `attributes` (int32 [A]) and `expression_probs` (float32 [N]). An unreadable record raises
-    `DecodeError` or `OSError`.
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; position = class id."""
+        ...
 
-    Attributes:
-      class_names: names of the classes; position = class id.
-      num_classes: their number.
-      labels: int32 [n] class ids, -1 where unknown.
-      groups: int32 [n] video, clip or person of each record, -1 where unknown.
-      has: the label fields that at least one record holds.
-    """
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        ...
 
-    class_names: tuple[str, ...]
-    num_classes: int
-    labels: np.ndarray
-    groups: np.ndarray
-    has: frozenset[str]
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 [n] class ids, -1 where unknown."""
+        ...
+
+    @property
+    def groups(self) -> np.ndarray:
+        """int32 [n] video, clip or person of each record, -1 where unknown."""
+        ...
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups; empty if they have none."""
+        ...
+
+    @property
+    def tracks(self) -> np.ndarray:
+        """int32 [n] video of each record, frame after frame; -1 for a single image."""
+        ...
+
+    @property
+    def persons(self) -> Sequence[str]:
+        """n names of what must be in one split: the person, if one is known."""
+        ...
+
+    @property
+    def has_persons(self) -> bool:
+        """Whether any record names a person, a video or a group."""
+        ...
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attributes for audit."""
+        ...
+
+    @property
+    def attribute_values(self) -> tuple[tuple[str, ...], ...]:
+        """Meaning of the codes of each attribute."""
+        ...
+
+    @property
+    def has(self) -> frozenset[str]:
+        """The label fields that at least one record may hold."""
+        ...
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, i: int) -> dict[str, Any]: ...
+    def __getitem__(self, i: int) -> Record:
+        """Return raw record i.
+
+        Its fields are `image` (encoded bytes, or uint8 [H, W, 3] RGB), `expression` (int),
+        `valence_arousal` (float32 [2]), `landmarks` (float32 [68, 2], pixels of the raw image),
+        `box` (float32 [4]: x0, y0, x1, y1), `group` (int) and, where the set has them,
+        `attributes` (int32 [A]) and `expression_probs` (float32 [N]).
+
+        Raises:
+          DecodeError, OSError: the record cannot be read.
+        """
+        ...
 
     def describe(self, i: int) -> str:
-        """File and row of record i, for messages."""
+        """Return file and row of record i, for messages."""
+        ...
+
+    def record_columns(self) -> dict[str, np.ndarray | list[str]]:
+        """Return more columns, each of n values, that `fingerprint` compares record by record."""
+        ...
+
+    def record_facts(self) -> dict[str, Any]:
+        """Return JSON-able facts that `fingerprint` compares for all records together."""
         ...
 
 
-def tracks_of(source: Source) -> np.ndarray:
-    """int32 [n], the video that each record is a frame of; -1 for a picture that is of none.
-
-    Frames of one video follow each other in the order of the source. A source tells this by the
-    attribute `tracks`; one without it holds single pictures.
-    """
-    tracks = getattr(source, "tracks", None)
-    if tracks is None:
-        return np.full(len(source), MISSING_ID, np.int32)
-    return np.asarray(tracks, np.int32)
-
-
 def canonical_name(name: str) -> str:
-    """Lower-case class name with synonyms folded (`Happiness` -> `happy`)."""
+    """Return the class name in lower case, synonyms folded (`Happiness` -> `happy`)."""
     name = name.strip().lower()
     return _ALIASES.get(name, name)
 
 
 def same_classes(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether two lists name the same classes in the same order, in whatever spelling."""
+    """Return whether two lists name the same classes in the same order, in any spelling."""
     return [*map(canonical_name, names)] == [*map(canonical_name, others)]
 
 
 def resolve_classes(classes: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Class names from a config value: a known label order, `a,b,c`, or a sequence of names.
+    """Return the class names of a config value: a known label order, `a,b,c`, or a list of names.
 
-    The name of an order may be spelt as usual (`RAF-DB`).
+    An order may be spelt as usual (`RAF-DB`).
 
     Raises:
-      DataError: a name is given twice or is empty, or a text holds a single name.
+      DataError: a name is empty or given twice, or a text holds a single name.
     """
     if order := order_name(classes):
         return LABEL_ORDERS[order]
@@ -212,7 +257,7 @@ def resolve_classes(classes: str | tuple[str, ...] | list[str]) -> tuple[str, ..
 
 
 def order_name(classes: str | Iterable[str]) -> str:
-    """The key in `LABEL_ORDERS` that a config value means; empty where it lists classes."""
+    """Return the key in `LABEL_ORDERS` that a config value means; "" if it lists classes."""
     if not isinstance(classes, str):
         return ""
     name = re.sub(r"[\W_]+", "", classes).lower()
@@ -220,9 +265,9 @@ def order_name(classes: str | Iterable[str]) -> str:
 
 
 def infer_order(names: list[str]) -> tuple[str, ...]:
-    """Orders class names: as in the first known label order that holds them all, else by alphabet.
+    """Return class names in the first known label order that holds them all, else by alphabet.
 
-    AffectNet's order comes first. The spelling given is kept.
+    AffectNet's order is tried first. The spelling given is kept.
     """
     distinct = sorted(set(names))
     folded = {canonical_name(n): n for n in distinct}
@@ -235,12 +280,12 @@ def infer_order(names: list[str]) -> tuple[str, ...]:
 
 
 def known_names() -> frozenset[str]:
-    """Canonical names of all the classes in the known label orders."""
+    """Return the canonical names of all classes in the known label orders."""
     return frozenset(canonical_name(n) for order in LABEL_ORDERS.values() for n in order)
 
 
-def empty_labels() -> dict[str, Any]:
-    """The label fields of a record about which nothing is known."""
+def empty_labels() -> Record:
+    """Return the label fields of a record about which nothing is known."""
     return {
         "expression": MISSING_ID,
         "valence_arousal": np.full(2, np.nan, np.float32),
@@ -248,30 +293,3 @@ def empty_labels() -> dict[str, Any]:
         "box": np.full(4, np.nan, np.float32),
         "group": MISSING_ID,
     }
-
-
-def check_record(record: dict[str, Any], num_classes: int) -> None:
-    """Checks ranges and shapes of a raw record's fields; for tests and for new sources.
-
-    Raises:
-      DataError: naming the field that is wrong.
-    """
-    image = record["image"]
-    if not isinstance(image, bytes) and not (
-        isinstance(image, np.ndarray)
-        and image.dtype == np.uint8
-        and image.ndim == 3
-        and image.shape[2] == 3
-    ):
-        raise DataError("image must be encoded bytes or uint8 [H, W, 3]")
-    if not -1 <= int(record["expression"]) < num_classes:
-        raise DataError(f"expression {record['expression']} is outside -1..{num_classes - 1}")
-    shapes = {"valence_arousal": (2,), "landmarks": (NUM_LANDMARKS, 2), "box": (4,)}
-    for field, shape in shapes.items():
-        value = np.asarray(record[field])
-        if value.dtype != np.float32 or value.shape != shape:
-            raise DataError(f"{field} must be float32 {list(shape)}, got {value.dtype}")
-        if np.isinf(value).any():
-            raise DataError(f"{field} holds an infinite value")
-    if np.nanmax(np.abs(record["valence_arousal"]), initial=0.0) > 1:
-        raise DataError(f"valence_arousal {record['valence_arousal']} is outside [-1, 1]")

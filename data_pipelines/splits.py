@@ -1,11 +1,11 @@
-"""Protocol splits by person, and a report of pictures and persons in more than one split.
+"""Show splits by person, and report images and persons in more than one split.
 
     python -m data_pipelines.splits folds   --dataset ck_plus/seven --data_dir DIR --folds 10
     python -m data_pipelines.splits folds   --manifest faces.csv [--output folds.csv]
     python -m data_pipelines.splits leakage --dataset fer2013 --data_dir DIR [--output report.csv]
     python -m data_pipelines.splits leakage --manifest faces.csv
 
-Own pictures are put into folds by the hash of the person's name, data sets into even ones.
+Own images are put into folds by the hash of the person's name, data sets into even ones.
 """
 
 import argparse
@@ -14,28 +14,27 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_pipelines import disk
+from data_pipelines.defaults import DataConfig
 from data_pipelines.protocols import leakage
 from data_pipelines.protocols.folds import by_name, kfold, leave_one_out
 from data_pipelines.schema import DataError, Source
-from data_pipelines.sources.prepared import official
+from data_pipelines.sources.make import make_sources
+from data_pipelines.sources.prepared import find_prepared, official
+from data_pipelines.sources.subset import Subset
 
-_NAMED = 20  # persons that are printed
-
-
-# Command.
+_NAMED = 20  # persons printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status (leakage found = 1, wrong input = 2)."""
+    """Run the command; return the exit status (leakage found = 1, wrong input = 2)."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        # Told now, and not after an hour of comparing.
+        # Checked now, not after an hour of comparing.
         if args.output and not Path(args.output).absolute().parent.is_dir():
             raise DataError(f"--output: there is no folder {Path(args.output).parent}")
         sources = _sources(args)
@@ -52,15 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     folds = commands.add_parser("folds", help="print folds by person")
     folds.add_argument("--folds", type=int, default=10, help="0: leave one person out")
-    folds.add_argument("--output", help="CSV file for the fold of each picture")
+    folds.add_argument("--output", help="CSV file for the fold of each image")
     folds.add_argument("--seed", type=int, help="of the folds of a prepared data set; default 0")
     report = commands.add_parser(
-        "leakage", help="look for pictures and persons in more than one split"
+        "leakage", help="look for images and persons in more than one split"
     )
     report.add_argument("--output", help="CSV file for the pairs")
     report.add_argument("--difference_bits", type=int, default=leakage.DIFFERENCE_BITS)
     report.add_argument("--dct_bits", type=int, default=leakage.DCT_BITS)
-    report.add_argument("--stride", type=int, default=1, help="look at every n-th picture only")
+    report.add_argument("--stride", type=int, default=1, help="look at every n-th image only")
     for command in (folds, report):
         command.add_argument("--dataset", default="", help="a prepared data set")
         command.add_argument("--data_dir", default="", help="where it was prepared")
@@ -68,25 +67,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _sources(args: argparse.Namespace) -> dict[str, Any]:
-    from data_pipelines.sources.make import make_sources
-
+def _sources(args: argparse.Namespace) -> Mapping[str, Source]:
     if args.manifest and (args.dataset or args.data_dir):
         raise DataError("give --manifest, or --dataset and --data_dir, not both")
     if args.manifest:
-        return make_sources({"source": "manifest", "manifest": args.manifest})
+        return make_sources(DataConfig(source="manifest", manifest=args.manifest))
     if not args.dataset or not args.data_dir:
         raise DataError("give --manifest, or --dataset and --data_dir")
-    from data_pipelines.sources.prepared import find_prepared
-
     sources = official(find_prepared(args.dataset, args.data_dir))
     if args.command == "leakage" and set(sources) == {"full"}:
-        return make_sources({"source": "tfds", "dataset": args.dataset, "data_dir": args.data_dir})
+        return make_sources(DataConfig(source="tfds", dataset=args.dataset, data_dir=args.data_dir))
     return sources
 
 
-def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
-    """Prints the folds that training cuts with the same `data.folds`."""
+def _folds(args: argparse.Namespace, sources: Mapping[str, Source]) -> int:
+    """Print the folds that training cuts with the same `data.folds`."""
     persons = [p for s in sources.values() for p in s.persons]
     labels = np.concatenate([s.labels for s in sources.values()])
     named = args.manifest or args.dataset.partition("/")[0] == "manifest"
@@ -102,7 +97,7 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
     else:
         fold = kfold(persons, args.folds, labels=labels, seed=args.seed or 0)
     class_names = next(iter(sources.values())).class_names
-    print(f"{'fold':>4} {'persons':>8} {'pictures':>9}  " + "  ".join(class_names))
+    print(f"{'fold':>4} {'persons':>8} {'images':>9}  " + "  ".join(class_names))
     for k in range(int(fold.max()) + 1):
         mine = fold == k
         names = {p for p, m in zip(persons, mine.tolist(), strict=True) if m}
@@ -115,32 +110,32 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
             writer = csv.writer(f)
             writer.writerow(["fold", "person", "picture"])
             writer.writerows(zip(fold.tolist(), persons, pictures, strict=True))
-        print(f"all pictures: {args.output}")
+        print(f"all images: {args.output}")
     return 0
 
 
-def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
+def _leakage(args: argparse.Namespace, sources: Mapping[str, Source]) -> int:
     if args.stride < 1:
         raise DataError(f"--stride {args.stride}: it must be at least 1")
     shared = leakage.shared_names(sources)
     for kind in ("person", "group"):
-        mine = [s for s in shared if s.kind == kind]
-        print(f"{kind}s: {len(mine)} in more than one split")
-        for s in mine[:_NAMED]:
+        names = [s for s in shared if s.kind == kind]
+        print(f"{kind}s: {len(names)} in more than one split")
+        for s in names[:_NAMED]:
             print(f"  {s.name}: " + ", ".join(f"{k} {n}" for k, n in s.counts.items()))
-        if len(mine) > _NAMED:
-            print(f"  ... and {len(mine) - _NAMED} more")
+        if len(names) > _NAMED:
+            print(f"  ... and {len(names) - _NAMED} more")
     if args.stride > 1:
-        sources = {k: _Strided(s, args.stride) for k, s in sources.items()}
-    prints = {name: leakage.fingerprint(source) for name, source in sources.items()}
-    for name, found in prints.items():
+        sources = {k: Subset(s, np.arange(0, len(s), args.stride)) for k, s in sources.items()}
+    hashes = {name: leakage.hash_images(source) for name, source in sources.items()}
+    for name, found in hashes.items():
         unreadable = found.digest.count("")
         if unreadable and unreadable == len(found.digest):
-            raise DataError(f"none of the {unreadable} pictures of {name} can be read")
+            raise DataError(f"none of the {unreadable} images of {name} can be read")
         left_out = f", {unreadable} of them unreadable and left out" if unreadable else ""
-        print(f"{name}: {len(found.digest)} pictures{left_out}")
+        print(f"{name}: {len(found.digest)} images{left_out}")
     pairs = leakage.find_duplicates(
-        prints, difference_bits=args.difference_bits, dct_bits=args.dct_bits
+        hashes, difference_bits=args.difference_bits, dct_bits=args.dct_bits
     )
     for kind in ("exact", "near", "mirrored"):
         mine = [p for p in pairs if p.kind == kind]
@@ -152,22 +147,6 @@ def _leakage(args: argparse.Namespace, sources: Mapping[str, Any]) -> int:
         leakage.write_report(args.output, pairs, sources, shared)
         print(f"all of them: {args.output}")
     return int(bool(pairs or shared))
-
-
-class _Strided:
-    """Every n-th record of a source; enough of one for `fingerprint`."""
-
-    def __init__(self, source: Source, stride: int):
-        self._source, self._stride = source, stride
-
-    def __len__(self) -> int:
-        return -(-len(self._source) // self._stride)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self._source[i * self._stride]
-
-    def describe(self, i: int) -> str:
-        return self._source.describe(i * self._stride)
 
 
 if __name__ == "__main__":

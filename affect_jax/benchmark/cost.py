@@ -27,6 +27,7 @@ from affect_jax.benchmark import suite, train
 from affect_jax.errors import UserError
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import take_apart
+from affect_jax.systems.objective import LossInputs
 
 SUITE = "cost"
 
@@ -52,8 +53,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     if train.system_of(config).balancing is None:
         raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")
     bare = config.copy_and_resolve_references()
-    with bare.unlocked():
-        bare.model.reliability = None
+    bare.model.reliability.enabled = False
     configs = {"bare": bare, "balanced": config}
     built = {name: Built.of(c) for name, c in configs.items()}
 
@@ -98,7 +98,7 @@ class Built(NamedTuple):
 
     config: ml_collections.ConfigDict
     system: systems.System
-    phase: systems.base.Phase
+    phase: systems.Phase
     model: nnx.Module
 
     @classmethod
@@ -111,9 +111,7 @@ class Built(NamedTuple):
 
     def loss(self, outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
         """The objective, a scalar, of a model's outputs and the batch's labels."""
-        return self.system.loss(
-            outputs, batch, key=jax.random.key(0), axis_name=None, phase=self.phase, teacher=None
-        )[0]
+        return self.system.loss(LossInputs(outputs, batch, jax.random.key(0)), self.phase)[0]
 
 
 def operations(built: Built) -> float:

@@ -20,10 +20,12 @@ import numpy as np
 import simplejpeg
 
 from affect_jax.benchmark import input_peer, suite
+from data_pipelines.defaults import DataConfig
 from data_pipelines.images import presets
 from data_pipelines.loading import sampling
 from data_pipelines.loading.loader import Loader
-from data_pipelines.loading.pipeline import Pipeline
+from data_pipelines.loading.options import Options
+from data_pipelines.loading.pipeline import Pipeline, make_pipeline
 from data_pipelines.schema import empty_labels
 from data_pipelines.sources.synthetic import SyntheticFaces
 
@@ -39,12 +41,16 @@ class Encoded:
 
     class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
     num_classes = len(class_names)
+    group_names = attribute_names = attribute_values = ()
+    has_persons = False
     has = frozenset({"expression"})
 
     def __init__(self, data: list[bytes]):
         self.data = data
         self.labels = (np.arange(len(data)) % self.num_classes).astype(np.int32)
         self.groups = np.arange(len(data), dtype=np.int32)
+        self.tracks = np.full(len(data), -1, np.int32)
+        self.persons = [str(i) for i in range(len(data))]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -54,6 +60,12 @@ class Encoded:
 
     def describe(self, i: int) -> str:
         return f"picture {i}"
+
+    def record_columns(self) -> dict[str, np.ndarray | list[str]]:
+        return {}
+
+    def record_facts(self) -> dict[str, Any]:
+        return {}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,16 +127,13 @@ def _cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def _loader(data: list[bytes], preset: str = PRESET, **options: Any) -> Loader:
+def _loader(data: list[bytes], preset: str = PRESET, cache: str = "none") -> Loader:
     source = Encoded(data)
     return Loader(
-        source=source,
-        plan=sampling.Plan(source.labels, source.groups, batch_size=BATCH),
-        batch_size=BATCH,
-        image_size=IMAGE_SIZE,
-        seed=0,
+        source,
+        plan=sampling.RefinementPlan(source.labels, source.groups, BATCH),
         params=presets.resolve(preset),
-        **options,
+        options=Options(BATCH, DataConfig(image_size=IMAGE_SIZE, cache=cache)),
     )
 
 
@@ -134,7 +143,7 @@ def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
     batches = max(len(data) // BATCH, 1)
     count = batches * BATCH
     rng = np.random.default_rng(0)
-    cached = _loader(data, cache_bytes=1 << 32)
+    cached = _loader(data, cache="memory")
     for step in range(batches):
         cached(step)  # fills the cache
 
@@ -218,14 +227,8 @@ def delivery(data: list[bytes], repeats: int, workers: int) -> list[dict[str, An
 
 
 def _pipeline(data: list[bytes], **options: int) -> Pipeline:
-    return Pipeline(
-        Encoded(data),
-        batch_size=BATCH,
-        image_size=IMAGE_SIZE,
-        train=True,
-        augment_preset=PRESET,
-        **options,
-    )
+    settings = {"image_size": IMAGE_SIZE, "augment": PRESET} | options
+    return make_pipeline(settings, Encoded(data), train=True, batch_size=BATCH)
 
 
 def resident_bytes() -> int:
@@ -267,7 +270,7 @@ def plan(repeats: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     labels = rng.choice(8, _PLAN_FRAMES, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100)
     groups = np.sort(rng.integers(0, _PLAN_GROUPS, _PLAN_FRAMES)).astype(np.int32)
-    made = sampling.Plan(labels.astype(np.int32), groups, sampling="refine", batch_size=BATCH)
+    made = sampling.RefinementPlan(labels.astype(np.int32), groups, BATCH, sampling="refine")
     epochs = iter(range(1, 1 << 30))
 
     def seconds() -> float:

@@ -26,7 +26,7 @@ from flax import nnx
 from affect_jax import config as config_lib
 from affect_jax import systems
 from affect_jax.benchmark import suite
-from affect_jax.benchmark.train import fresh_state, random_batch
+from affect_jax.benchmark.train import random_batch
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation import evaluator as evaluator_lib
 from affect_jax.models.state import take_apart
@@ -209,11 +209,11 @@ def take_steps(
     batch = random_batch(config, count)
     if "expression_probs" in has:
         batch["expression_probs"] = np.full((config.batch_size, count), 1 / count, np.float32)
-    phases = step_lib.Phases(system, model, mapper, _STEPS, 100, None)
+    phases = step_lib.Phases(system, model, mapper, _STEPS, 100)
     for phase in phases.all:
-        state, optimizer = fresh_state(config, model, phases, phase)
-        train_step = phases.compiled(phase, optimizer)
-        state, terms = train_step(mapper.replicate(state), mapper.place(batch), {})
+        begun = phases.begin(phase)
+        state = mapper.replicate(phases.fresh_state(begun))
+        state, terms = begun.run(state, mapper.place(batch))
         check_finite(jax.device_get(terms), f"step of phase {phase.name!r}")
     outcome.train = True
     evaluator = evaluator_lib.Evaluator(system, mapper, take_apart(model)[0], flip=config.eval.flip)

@@ -16,15 +16,12 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from flax import nnx
 
 from affect_jax import config as config_lib
 from affect_jax import systems
 from affect_jax.benchmark import flops, peer, suite
-from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
-from affect_jax.systems.base import Phase
 from affect_jax.training import step as step_lib
 
 SUITE = "train"
@@ -138,35 +135,20 @@ def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], floa
     """Return a function that trains `steps` steps of the last phase and gives images a second."""
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
-    phases = step_lib.Phases(system, model, mapper, config.num_steps, 100, None)
-    phase = phases.all[-1]
-    state, optimizer = fresh_state(config, model, phases, phase)
-    held = [mapper.replicate(state)]
-    train_step = phases.compiled(phase, optimizer)
+    phases = step_lib.Phases(system, model, mapper, config.num_steps, 100)
+    begun = phases.begin(phases.all[-1])
+    held = [mapper.replicate(phases.fresh_state(begun))]
     batch = mapper.place(random_batch(config))
 
     def run() -> float:
         start = time.perf_counter()
         for _ in range(steps):
-            held[0], terms = train_step(held[0], batch, {})
+            held[0], terms = begun.run(held[0], batch)
         jax.block_until_ready(terms)
         return steps * config.batch_size / (time.perf_counter() - start)
 
     run()  # compiles
     return run
-
-
-def fresh_state(
-    config: ml_collections.ConfigDict, model: nnx.Module, phases: step_lib.Phases, phase: Phase
-) -> tuple[dict[str, Any], optax.GradientTransformation]:
-    """The train state in which `phase` would begin with the model as it is, and its optimizer."""
-    _, params, stats = take_apart(model)
-    optimizer, _ = phases.optimizer(phase, params)
-    state = {"step": jnp.zeros((), jnp.int32), "params": params, "stats": stats}
-    if config.ema_decay:
-        state["ema"] = {"params": params, "stats": stats}
-    state["opt"] = optimizer.init(phases.trained(phase, params))
-    return state, optimizer
 
 
 def random_batch(

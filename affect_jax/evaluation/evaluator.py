@@ -1,11 +1,10 @@
 """One pass over a split: exact metrics, and the predictions behind them.
 
-Metrics come from sufficient statistics of all unmasked examples, so they do not depend on the
-batch size or on the number of devices and processes.
+Metrics come from sufficient statistics of all unmasked examples: they do not depend on the batch
+size or on the number of devices and processes.
 """
 
 import dataclasses
-import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -14,17 +13,15 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
-from affect_jax import config as config_lib
+from affect_jax.config import ConfigError
 from affect_jax.evaluation import smoothing, validity
-from affect_jax.metrics import reliability
 from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.names import names_of
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.parallel import Mapper, all_gather_hosts
 from affect_jax.systems.base import System
-from data_pipelines.schema import Source, same_classes, tracks_of
-
-log = logging.getLogger(__name__)
+from data_pipelines.schema import Source, same_classes
 
 Predictions = dict[str, np.ndarray]
 _LABELS = ("expression", "valence_arousal", "landmarks")
@@ -35,21 +32,21 @@ SMOOTHED = ("expression", "valence_arousal")
 
 def make_eval_step(
     system: System, blueprint: Blueprint, image_size: int, *, flip: bool
-) -> Callable[[dict, dict], dict[str, jax.Array]]:
-    """The per-replica evaluation step: (state, batch) -> per-example arrays.
+) -> Callable[[dict, dict], Predictions]:
+    """Return the per-replica evaluation step: (state, batch) -> per-example arrays.
 
-    Returns a function whose outputs are those of `System.predictions`; with `flip`, valence and
-    arousal of the mirrored image are there too, as `mirrored_valence` and `mirrored_arousal`, and
-    with `config.eval.calibrate` its `mirrored_logits`.
+    `System.predictions` lists the arrays. With `flip`, valence and arousal of the mirrored
+    image are added as `mirrored_valence` and `mirrored_arousal`, and with `config.eval.calibrate`
+    its `mirrored_logits`.
     """
     section = system.config.model
     twice = ("valence", "arousal", *(("logits",) if system.config.eval.calibrate else ()))
 
-    def predict(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
+    def predict(model: nnx.Module, images: jax.Array) -> Predictions:
         outputs = model(normalise(images, section.mean, section.std))
         return system.predictions(outputs, image_size)
 
-    def step(state: dict, batch: dict) -> dict[str, jax.Array]:
+    def step(state: dict, batch: dict) -> Predictions:
         arrays = state.get("ema", state)
         model = blueprint.build(arrays["params"], arrays["stats"])
         outputs = predict(model, batch["image"])
@@ -63,7 +60,7 @@ def make_eval_step(
 
 
 def flip_averaged(predictions: Predictions) -> Predictions:
-    """Valence and arousal averaged over image and mirror image, then clipped to [-1, 1]."""
+    """Return valence and arousal averaged over image and mirror image, clipped to [-1, 1]."""
     averaged = dict(predictions)
     for name in ("valence", "arousal"):
         mean = (predictions[name] + predictions[f"mirrored_{name}"]) / 2
@@ -76,14 +73,15 @@ class Evaluation:
     """Result of one pass.
 
     Attributes:
-      metrics: name -> value, of the plain pass. Examples whose predictions are no numbers are
+      metrics: name -> value, of the plain pass. Examples whose predictions are not finite count as
         wrong, make regression figures NaN and are counted as `invalid_predictions`.
-      flip: figures of valence and arousal averaged over picture and mirror image; nothing else is
-        averaged, so nothing else is here. None without the mirrored pass.
+      flip: figures of valence and arousal averaged over image and mirror image; None without the
+        mirrored pass.
       video: figures of logits, valence and arousal averaged over the last frames of each video
-        (see `smoothing.smooth`), likewise; None unless asked.
-      images: examples that could be read, of all processes.
-      predictions: per-example arrays with labels and `index`, of all processes; None unless asked.
+        (`smoothing.smooth`); None unless asked for.
+      images: readable examples, of all processes.
+      predictions: per-example arrays with labels and `index`, of all processes; None unless asked
+        for.
     """
 
     metrics: dict[str, float]
@@ -92,16 +90,18 @@ class Evaluation:
     predictions: Predictions | None = None
     images: int = 0
 
+    def of_split(self, split: str) -> dict[str, dict[str, float]]:
+        """Return the figures under the names of their rows: SPLIT, SPLIT_flip, SPLIT_video."""
+        found = {split: self.metrics, f"{split}_flip": self.flip, f"{split}_video": self.video}
+        return {name: figures for name, figures in found.items() if figures is not None}
+
 
 def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str, float]:
-    """Puts `loss`, one figure for model selection, in front of the metrics of a split.
+    """Return the metrics of a split with `loss`, one figure for model selection, in front.
 
-    It is the sum of the negative log-likelihood, 1 - the mean CCC of valence and arousal, and the
-    NME: of the labels that the run learns and the split has. Without any there is no `loss`.
-
-    Args:
-      metrics: name -> value.
-      supervised: label fields that the loss of the run trains, see `System.supervised`.
+    The loss sums the negative log-likelihood, 1 - the mean CCC of valence and arousal, and the
+    NME, for the labels that the run learns (`System.supervised`) and the split has. Without any of
+    them there is no `loss`.
     """
     terms = []
     if "expression" in supervised and "nll" in metrics:
@@ -121,7 +121,7 @@ class Evaluator:
       system: the system that the model belongs to.
       mapper: maps the step over the devices.
       blueprint: of the model in evaluation mode.
-      flip: run the mirrored pass as well.
+      flip: add the mirrored pass.
       min_count: classes with fewer true examples are left out of macro scores.
     """
 
@@ -134,42 +134,23 @@ class Evaluator:
         flip: bool = False,
         min_count: int = 1,
     ):
-        self._system = system
-        self._mapper = mapper
-        self._flip = flip
-        self._min_count = min_count
+        self._system, self._mapper = system, mapper
+        self._flip, self._min_count = flip, min_count
         step = make_eval_step(system, blueprint, system.config.data.image_size, flip=flip)
         self._step = mapper.map(step, sharded_output=True)
 
-    def _new_metrics(self, has: Collection[str] | None = None) -> MetricSet:
-        system = self._system
-        metrics = self._metrics_of(system.has if has is None else has)
-        if metrics.classification is not None:  # they are about classes
-            metrics.extra = system.extra_metrics(self._min_count)
-        return metrics
-
-    def _metrics_of(self, fields: Collection[str]) -> MetricSet:
-        """Empty metrics of those of the label `fields` that the system has."""
-        system = self._system
-        return MetricSet(
-            has=(system.has & system.known).intersection(fields),
-            num_classes=system.num_classes,
-            class_names=system.class_names,
-            min_count=self._min_count,
-        )
-
     def metric_names(self, has: Collection[str] | None = None) -> set[str]:
-        """Names that `run` will measure, known before any picture is read.
+        """Return the names that `run` will measure, known before any image is read.
 
         Args:
-          has: label fields of the split; default: all those of the training data.
+          has: label fields of the split; default: all fields of the training data.
         """
+        system = self._system
+        fields = system.has if has is None else frozenset(has)
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
-        system = self._system
-        names = reliability.names_of(self._new_metrics(has), system.num_classes, count)
-        fields = system.supervised if has is None else system.supervised & frozenset(has)
-        return names if fields else names - {"loss"}
+        names = names_of(self._all_metrics(fields), system.num_classes, count)
+        return names if system.supervised & fields else names - {"loss"}
 
     def run(
         self,
@@ -179,17 +160,17 @@ class Evaluator:
         keep_predictions: bool = False,
         tracks: np.ndarray | None = None,
     ) -> Evaluation:
-        """Runs over `batches` (this process's part of every batch, padded and masked).
+        """Run over `batches` (this process's part of every batch, padded and masked).
 
         Args:
           state: placed on the devices; `params` or `ema`, and `stats` are read.
           batches: one pass over a split.
           keep_predictions: also return the per-example arrays.
-          tracks: int [n] of the split's records (see `example.tracks_of`): also measure with
+          tracks: int [n] of the split's records (see `schema.Source`): also measure with
             smoothing over the frames of each.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
-        plain, flipped = self._new_metrics(), self._metrics_of(FLIPPED)
+        plain, flipped = self._all_metrics(self._system.has), self._metrics(FLIPPED)
         kept: list[Predictions] = []
         invalid, images = validity.InvalidPredictions(), 0
         for host_batch, batch in self._mapper.prefetch(batches):
@@ -201,31 +182,44 @@ class Evaluator:
                 flipped.update(flip_averaged(outputs), host_batch)
             if keep_predictions or tracks is not None:
                 kept.append(_with_labels(outputs, host_batch))
-        metrics = self._compute(plain)
-        result = Evaluation(with_loss(metrics, self._system.supervised))
+        result = Evaluation(with_loss(_of_all_processes(plain), self._system.supervised))
         result.metrics |= invalid.count(getattr(batches, "describe", None))
         result.images = int(all_gather_hosts(np.array([images], np.float64)).sum())
         if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
-            result.flip = self._compute(flipped)
-        # Of all processes: the frames of a video are spread over them.
+            result.flip = _of_all_processes(flipped)
+        # Joined over processes first: the frames of a video are spread over them.
         joined = _join(kept) if kept else None
         if tracks is not None:
-            result.video = self._measure(smoothing.smooth_predictions(joined, tracks))
+            smoothed = smoothing.smooth_predictions(joined, tracks)
+            labels = {k: smoothed.get(f"true_{k}", smoothed.get(k)) for k in _LABELS}
+            result.video = self._metrics(SMOOTHED).update(smoothed, labels).compute() or None
         if keep_predictions:
             result.predictions = joined
         return result
 
-    def _measure(self, joined: Predictions) -> dict[str, float] | None:
-        """Metrics of smoothed predictions, which every process holds."""
-        labels = {k: joined.get(f"true_{k}", joined.get(k)) for k in _LABELS}
-        return self._metrics_of(SMOOTHED).update(joined, labels).compute() or None
+    def _metrics(self, fields: Collection[str]) -> MetricSet:
+        """Return empty metrics of the label `fields` that the system has and knows."""
+        system = self._system
+        return MetricSet(
+            has=(system.has & system.known).intersection(fields),
+            num_classes=system.num_classes,
+            class_names=system.class_names,
+            min_count=self._min_count,
+        )
 
-    def _compute(self, local: MetricSet) -> dict[str, float]:
-        """Figures of the metrics of all processes together."""
-        first, *others = (local.from_array(row) for row in all_gather_hosts(local.to_array()))
-        for other in others:
-            first.merge(other)
-        return first.compute()
+    def _all_metrics(self, fields: Collection[str]) -> MetricSet:
+        """Return the same, and where there are classes the system's own metrics of them."""
+        metrics = self._metrics(fields)
+        if metrics.classification is not None:
+            metrics.extra = self._system.extra_metrics(self._min_count)
+        return metrics
+
+
+def _of_all_processes(local: MetricSet) -> dict[str, float]:
+    first, *others = (local.from_array(row) for row in all_gather_hosts(local.to_array()))
+    for other in others:
+        first.merge(other)
+    return first.compute()
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
@@ -237,7 +231,7 @@ def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predicti
 
 
 def _join(parts: list[Predictions]) -> Predictions:
-    """Rows of all batches and processes without padding, ordered by index."""
+    """Return the rows of all batches and processes without padding, ordered by index."""
     local = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     joined = {}
     for name, array in local.items():
@@ -248,17 +242,17 @@ def _join(parts: list[Predictions]) -> Predictions:
     return {k: v[order] for k, v in joined.items()}
 
 
-def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarray | None:
-    """The tracks to smooth over when `source` is evaluated; None unless `config.eval.video`.
+def tracks_to_smooth(config: ml_collections.ConfigDict, source: Source) -> np.ndarray | None:
+    """Return the tracks of `source` to smooth over; None unless `config.eval.video`.
 
     Raises:
       ConfigError: no record of the source is known to be a frame of a video.
     """
     if not config.eval.video:
         return None
-    tracks = tracks_of(source)
+    tracks = np.asarray(source.tracks)
     if not (tracks >= 0).any():
-        raise config_lib.ConfigError(
+        raise ConfigError(
             "config.eval.video is set, but the split holds no videos: a manifest names them in a "
             "column `video`; of the prepared sets AFEW-VA, SEWA and Aff-Wild2 have them"
         )
@@ -266,9 +260,9 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Any) -> np.ndarr
 
 
 def check_classes(source: Source, class_names: Sequence[str]) -> None:
-    """Raises ConfigError, saying how to map them, unless the data have the model's classes."""
+    """Raise ConfigError, which says how to map them, unless the data have the model's classes."""
     if not same_classes(source.class_names, class_names):
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"the model knows the classes {tuple(class_names)}, the data have "
             f"{tuple(source.class_names)}; to map them by name, add "
             f"--config.data.classes={','.join(class_names)}"

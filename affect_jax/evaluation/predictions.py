@@ -1,20 +1,34 @@
-"""The predictions of a test pass as files: what the report is drawn from, and can be traced by."""
+"""Stored predictions of a pass over a split: arrays for the report, a table for readers.
+
+The arrays (`StoredPredictions`, in `predictions.npz`) are, for n examples, those that exist of:
+`index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N];
+`expression` int32 [n] (-1: no label), `logits` [n, N], `probabilities` float32 [n, N];
+`valence_arousal` and `valence_arousal_predicted` float32 [n, 2]; `nme` and `nme_box` float32 [n]
+(see `metrics.landmarks.landmark_errors`). Of the m examples with a stored face: `face_row` int64
+[m] (row in the other arrays), `face_image` uint8 [m, H, W, 3], `face_landmarks` and
+`face_landmarks_predicted` float32 [m, 68, 2]. A missing label is NaN.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from affect_jax.metrics.landmarks import landmark_errors
-from affect_jax.runtime import write_atomically
+from affect_jax.metrics.classification import softmax
+from affect_jax.metrics.landmarks import LandmarkStatistics, landmark_errors
+from affect_jax.runtime import REPORT_FOLDER, write_atomically
+from data_pipelines.schema import MISSING_ID, Source
 
 ARRAYS_FILE = "predictions.npz"
 TABLE_FILE = "predictions.csv"
+
+StoredPredictions = Mapping[str, np.ndarray]
 
 
 def gather(
@@ -23,23 +37,16 @@ def gather(
     sources: Sequence[str],
     faces: Mapping[int, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Brings the outputs of an evaluation into the form in which they are stored.
+    """Return the outputs of an evaluation in the form in which they are stored.
 
     Args:
         outputs: per-example arrays of n rows: `index`; labels `expression`, `valence_arousal`,
             `true_landmarks` (-1 or NaN where missing); predictions `logits` [n, N], `valence` [n],
-            `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's input. All but
+            `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's input. All except
             `index` may be absent.
         class_names: the N names.
-        sources: per row, the file (and row) that it comes from.
-        faces: index -> uint8 image [H, W, 3] as the network saw it, for some of the rows.
-
-    Returns:
-        `index`, `source`, `class_names` and, where there are such outputs, `expression`,
-        `probabilities`, `valence_arousal`, `valence_arousal_predicted`, `nme`, `nme_box` (see
-        `metrics.landmark_errors`, but NaN where there is none and infinite where the prediction is
-        no number); of the faces: `face_row` (row in the other arrays),
-        `face_image`, `face_landmarks`, `face_landmarks_predicted`.
+        sources: per row, the file and row that it comes from.
+        faces: index -> uint8 image [H, W, 3] as the network saw it, of some rows.
     """
     index = np.asarray(outputs["index"], np.int64)
     if len(index) != len(sources):
@@ -50,19 +57,19 @@ def gather(
         "class_names": np.array(class_names, dtype=str),
     }
     if "logits" in outputs:
-        stored["probabilities"] = _softmax(outputs["logits"])
-        stored["expression"] = _column(outputs, "expression", (len(index),), -1, np.int32)
+        stored["logits"] = np.asarray(outputs["logits"])
+        stored["probabilities"] = softmax(outputs["logits"]).astype(np.float32)
+        labels = outputs.get("expression", np.full(len(index), MISSING_ID))
+        stored["expression"] = np.asarray(labels, np.int32)
     if "valence" in outputs and "arousal" in outputs:
         pair = np.stack([outputs["valence"], outputs["arousal"]], axis=-1)
         stored["valence_arousal_predicted"] = pair.astype(np.float32)
-        shape = (len(index), 2)
-        stored["valence_arousal"] = _column(outputs, "valence_arousal", shape, np.nan, np.float32)
+        labels = outputs.get("valence_arousal", np.full((len(index), 2), np.nan))
+        stored["valence_arousal"] = np.asarray(labels, np.float32)
     landmarks = outputs.get("landmarks") if "true_landmarks" in outputs else None
     if landmarks is not None:
-        for name, errors in landmark_errors(landmarks, outputs["true_landmarks"]).items():
-            stored[name] = np.select(
-                [np.isneginf(errors), np.isnan(errors)], [np.nan, np.inf], errors
-            ).astype(np.float32)
+        errors = landmark_errors(landmarks, outputs["true_landmarks"])
+        stored |= {name: values.astype(np.float32) for name, values in errors.items()}
     rows = {int(i): row for row, i in enumerate(index)}
     shown = [i for i in faces or {} if i in rows]
     if shown:
@@ -76,33 +83,15 @@ def gather(
     return stored
 
 
-def _column(
-    outputs: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], missing: Any, dtype: Any
-) -> np.ndarray:
-    if name in outputs:
-        return np.asarray(outputs[name], dtype)
-    return np.full(shape, missing, dtype)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = np.asarray(logits, np.float64)
-    logits = np.where(np.isfinite(logits).all(axis=-1, keepdims=True), logits, np.nan)
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
-
-
 def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int]:
-    """Indices of examples to show, spread evenly over the classes whatever was predicted.
+    """Return values of `index` to show, spread evenly over the classes, which take turns.
 
     Args:
-        outputs: as in `gather`.
-        count: how many at most.
-
-    Returns:
-        Values of `index`, the classes taking turns.
+        outputs: as in `gather`; the predictions do not matter.
+        count: maximum number.
     """
     index = np.asarray(outputs["index"])
-    labels = np.asarray(outputs.get("expression", np.full(len(index), -1)))
+    labels = np.asarray(outputs.get("expression", np.full(len(index), MISSING_ID)))
     queues = []
     for label in np.unique(labels):
         members = index[labels == label]
@@ -119,15 +108,12 @@ def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int
 def fetch_faces(
     batches: Iterable[Mapping[str, np.ndarray]], indices: Sequence[int]
 ) -> dict[int, np.ndarray]:
-    """Takes the images of some examples out of host batches; stops reading once all are found.
+    """Return the images of some examples by index; stop reading once all are found.
 
     Args:
-        batches: batches of one pass, with `image` uint8 [B, H, W, 3], `index` and `mask`.
-        indices: the examples wanted.
-
-    Returns:
-        index -> image, in the order of `indices`; those that do not come by (the part of another
-        process, an unreadable record) are left out.
+        batches: host batches of one pass, with `image` uint8 [B, H, W, 3], `index` and `mask`.
+        indices: the examples wanted. Those that do not occur (another process has them, or the
+            record is unreadable) are left out.
     """
     wanted, found = set(indices), {}
     for batch in batches:
@@ -139,8 +125,33 @@ def fetch_faces(
     return {index: found[index] for index in indices if index in found}
 
 
-def save(folder: Path, stored: Mapping[str, np.ndarray]) -> None:
-    """Writes `predictions.npz` and `predictions.csv`, each as a whole or not at all."""
+def write(
+    workdir: str | os.PathLike,
+    outputs: Mapping[str, np.ndarray],
+    source: Source,
+    *,
+    batches: Iterable[Mapping[str, np.ndarray]] | None = None,
+    face_count: int = 12,
+) -> None:
+    """Store the predictions of the test split in `workdir/report`.
+
+    Args:
+        workdir: the run's folder.
+        outputs: as in `gather`.
+        source: of the examples; gives class names and file names.
+        batches: one pass over the same examples, to take the images of a few faces from; None: no
+            faces are stored.
+        face_count: faces to store.
+    """
+    folder = Path(workdir) / REPORT_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    faces = fetch_faces(batches, choose_faces(outputs, face_count)) if batches is not None else {}
+    names = [source.describe(int(i)) for i in outputs["index"]]
+    save(folder, gather(outputs, source.class_names, names, faces))
+
+
+def save(folder: Path, stored: StoredPredictions) -> None:
+    """Write `predictions.npz` and `predictions.csv`, each completely or not at all."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **stored)
     write_atomically(folder / ARRAYS_FILE, buffer.getvalue())
@@ -148,44 +159,32 @@ def save(folder: Path, stored: Mapping[str, np.ndarray]) -> None:
 
 
 def load(folder: Path) -> dict[str, np.ndarray]:
-    """Reads what `save` wrote."""
+    """Read what `save` wrote."""
     with np.load(folder / ARRAYS_FILE, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
-def landmark_errors_of(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """A stored `nme` or `nme_box`, float64 [n], as `metrics.landmark_errors` gives it."""
-    errors = np.asarray(stored[name], np.float64)
-    return np.select([np.isnan(errors), np.isinf(errors)], [-np.inf, np.nan], errors)
-
-
-def not_finite(stored: Mapping[str, np.ndarray]) -> int:
-    """Number of rows with a prediction that is no number, which pictures leave out."""
-    bad = np.zeros(len(stored["index"]), bool)
+def finite_rows(stored: StoredPredictions) -> np.ndarray:
+    """Return bool [n], False where a class or valence-arousal prediction is not a number."""
+    finite = np.ones(len(stored["index"]), bool)
     for name in ("probabilities", "valence_arousal_predicted"):
         if name in stored:
-            bad |= ~np.isfinite(stored[name]).all(axis=1)
-    return int(bad.sum())
+            finite &= np.isfinite(stored[name]).all(axis=1)
+    return finite
 
 
-def _table(stored: Mapping[str, np.ndarray]) -> str:
+def _table(stored: StoredPredictions) -> str:
     names = stored["class_names"].tolist()
     columns: dict[str, Sequence[Any]] = {"index": stored["index"], "source": stored["source"]}
     if "probabilities" in stored:
-        probabilities = stored["probabilities"]
-        columns["expression"] = [names[c] if c >= 0 else "" for c in stored["expression"]]
-        best = probabilities.argmax(axis=1)
-        known = np.isfinite(probabilities).all(axis=1)
-        columns["expression_predicted"] = [
-            names[c] if k else "" for c, k in zip(best, known, strict=True)
-        ]
+        columns["expression"], columns["expression_predicted"] = class_columns(stored)
         for i, name in enumerate(names):
-            columns[f"p_{name}"] = _numbers(probabilities[:, i])
+            columns[f"p_{name}"] = _numbers(stored["probabilities"][:, i])
     if "valence_arousal_predicted" in stored:
         for i, name in enumerate(("valence", "arousal")):
             columns[name] = _numbers(stored["valence_arousal"][:, i])
             columns[f"{name}_predicted"] = _numbers(stored["valence_arousal_predicted"][:, i])
-    for name in ("nme", "nme_box"):
+    for name in LandmarkStatistics.FIGURES:
         if name in stored:
             columns[name] = _numbers(stored[name])
     text = io.StringIO()
@@ -193,6 +192,16 @@ def _table(stored: Mapping[str, np.ndarray]) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
+
+
+def class_columns(stored: StoredPredictions) -> tuple[list[str], list[str]]:
+    """Return the names of the true and the predicted class of each row; empty where unknown."""
+    names, probabilities = stored["class_names"].tolist(), stored["probabilities"]
+    guesses = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+    true, predicted = (
+        [names[c] if c >= 0 else "" for c in ids] for ids in (stored["expression"], guesses)
+    )
+    return true, predicted
 
 
 def _numbers(values: np.ndarray) -> list[str]:

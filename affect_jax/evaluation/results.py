@@ -1,36 +1,28 @@
-"""What an evaluation shows and leaves: table, row of figures, predictions."""
+"""What an evaluation prints and records: table, row of figures, predictions."""
 
-from __future__ import annotations
-
-import logging
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
-from affect_jax.report import evaluations
+from affect_jax.evaluation import evaluation_folder
+from affect_jax.evaluation.evaluator import Evaluation
 from affect_jax.runtime.parallel import is_main_process
 from data_pipelines.schema import Source
 
-if TYPE_CHECKING:
-    from affect_jax.evaluation.evaluator import Evaluation
-
-log = logging.getLogger(__name__)
+# Suffix of a split's name -> column of the results table.
+_COLUMNS = {"": "plain", "flip": "flip-averaged", "video": "video-smoothed"}
 
 
-def show(evaluation: Evaluation, title: str) -> None:
-    """Prints the results table of an evaluation."""
-    rows = {"plain": evaluation.metrics}
-    if evaluation.flip is not None:
-        rows["flip-averaged"] = evaluation.flip
-    if evaluation.video is not None:
-        rows["video-smoothed"] = evaluation.video
+def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Print the results table of a split: its figures under `test`, `test_flip`, `test_video`."""
     if is_main_process():
-        print(f"\n{title}\n{runtime.results_table(rows)}\n", flush=True)
+        columns = {_COLUMNS.get(name.partition("_")[2]): values for name, values in figures.items()}
+        columns.pop(None, None)
+        print(f"\n{title}\n{runtime.results_table(columns)}\n", flush=True)
 
 
 def record(
@@ -43,8 +35,10 @@ def record(
     what: str,
     *,
     model: str | os.PathLike = "",
-) -> None:
-    """Shows an evaluation and adds it to `eval.jsonl` and `report/evaluations` of `workdir`.
+) -> pathlib.Path | None:
+    """Show an evaluation and add it to `eval.jsonl` and `report/evaluations` of `workdir`.
+
+    Returns the folder of its predictions; None except on the main process.
 
     Args:
       config: with the data and the split that were evaluated.
@@ -54,27 +48,25 @@ def record(
       class_names: the model's.
       step: of its checkpoint.
       what: names the model in the title.
-      model: the model directory, if it was none of the run's own checkpoints.
+      model: the model directory, if it was not one of the run's own checkpoints.
     """
     if not is_main_process():
-        return
+        return None
     split, place = config.eval.split, data_lib.place_of(config.data)
     title = f"{split} split of {' '.join(place.values())}, {what}"
-    show(result, f"{title}: {runtime.count_images(result.images, len(source))}")
-    folder = evaluations.write(
+    show(result.of_split(split), f"{title}: {runtime.count_images(result.images, len(source))}")
+    folder = evaluation_folder.write(
         workdir, config, step, result.predictions, source, class_names, model=model
     )
     about = {**place, "report": str(folder.relative_to(workdir))}
     about |= {"model": str(model)} if model else {}
     with runtime.MetricWriter(workdir, append=True) as writer:
-        for suffix in ("", "_flip", "_video"):
-            metrics = getattr(result, suffix[1:] or "metrics")
-            if metrics is not None:
-                values = {"checkpoint": step, **counts(result, source), **metrics}
-                writer.write(step, f"{split}{suffix}", values, about=about)
-    log.info("predictions and confusion matrix: %s", folder)
+        for name, metrics in result.of_split(split).items():
+            values = {"checkpoint": step, **counts(result, source), **metrics}
+            writer.write(step, name, values, about=about)
+    return folder
 
 
 def counts(result: Evaluation, source: Source) -> dict[str, int]:
-    """Fields of a row of metrics: images that were evaluated, and those of the split."""
+    """Return fields of a row of metrics: images that were evaluated, and all of the split."""
     return {"images": result.images, "images_total": len(source)}

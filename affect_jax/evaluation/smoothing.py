@@ -1,8 +1,8 @@
-"""Outputs of neighbouring video frames averaged, as EmoFAN does at test time."""
+"""Average of the outputs of past video frames, as EmoFAN does at test time."""
 
 import numpy as np
 
-# Of the last five outputs, the oldest first (Toisoul et al. 2021).
+# Weights of the last five outputs, the oldest first (Toisoul et al. 2021).
 WEIGHTS = (0.1, 0.1, 0.15, 0.25, 0.4)
 SMOOTHED = ("logits", "valence", "arousal")
 
@@ -10,14 +10,14 @@ SMOOTHED = ("logits", "valence", "arousal")
 def smooth(
     values: np.ndarray, tracks: np.ndarray, weights: tuple[float, ...] = WEIGHTS
 ) -> np.ndarray:
-    """Weighted mean of every output and those before it in its track.
+    """Return the weighted mean of every output and those before it in its track.
 
-    Only the past is used, so that the same can be done while a video runs. Where a track has fewer
-    frames so far than there are weights, the last weights are divided by their sum.
+    Only past frames are used, as in a live video. At the start of a track the last weights are
+    divided by their sum.
 
     Args:
       values: [n, ...]; frames of one track in the order of time, tracks in any order or mixed.
-      tracks: int [n], the video of each row; a row of track -1 belongs to none and stays as it is.
+      tracks: int [n], the video of each row; a row of track -1 belongs to no video and is kept.
       weights: of the last outputs, the oldest first.
 
     Returns:
@@ -43,15 +43,12 @@ def smooth(
 def smooth_predictions(
     predictions: dict[str, np.ndarray], tracks: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Predictions of a split in the order of its source, with logits, valence and arousal smoothed.
+    """Return the predictions of a split with logits, valence and arousal smoothed.
 
     Args:
-      predictions: per-example arrays with `index`, the place in the source, ascending; frames that
-        could not be read may be absent.
-      tracks: int [N] of all records of the source, its frames in the order of time.
+      predictions: per-example arrays with `index`, the position in the source, ascending; frames
+        that could not be read may be absent.
+      tracks: int [N] of all records of the source, in the order of time.
     """
     own = np.asarray(tracks)[predictions["index"]]
-    return {
-        **predictions,
-        **{k: smooth(predictions[k], own) for k in SMOOTHED if k in predictions},
-    }
+    return predictions | {k: smooth(predictions[k], own) for k in SMOOTHED if k in predictions}

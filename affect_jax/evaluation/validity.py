@@ -1,8 +1,7 @@
-"""Predictions that are no numbers: found, counted and named, never taken for a class."""
+"""Predictions that are not finite: found, counted and named, never taken for a class."""
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -10,15 +9,15 @@ from affect_jax.runtime.parallel import all_gather_hosts
 
 log = logging.getLogger(__name__)
 
-COUNT = "invalid_predictions"  # name of the figure, there only where it is not 0
+COUNT = "invalid_predictions"  # name of the metric, absent where it is 0
 _NAMED = 5
 _OUTPUTS = ("logits", "valence", "arousal", "landmarks")
 
 
 def is_number(name: str, values: np.ndarray) -> np.ndarray:
-    """Whether each prediction [B, ...] of the output `name` is one (bool [B]).
+    """Return bool [B]: which predictions [B, ...] of the output `name` are finite.
 
-    Single logits may be minus infinity, for a class that is ruled out.
+    A logit may be minus infinity, for a class that is ruled out.
     """
     values = np.asarray(values, np.float64)
     if name == "logits":
@@ -27,13 +26,13 @@ def is_number(name: str, values: np.ndarray) -> np.ndarray:
 
 
 class InvalidPredictions:
-    """Examples of a pass whose predictions are no numbers."""
+    """The examples of a pass whose predictions are not finite."""
 
     def __init__(self) -> None:
         self._index: list[int] = []
 
     def add(self, outputs: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> None:
-        """Adds a batch: per-example outputs, and `mask` and perhaps `index`, on the host."""
+        """Add a host batch: per-example outputs, `mask`, and `index` if known."""
         valid = np.ones(len(batch["mask"]), bool)
         for name in _OUTPUTS:
             if name in outputs:
@@ -42,21 +41,21 @@ class InvalidPredictions:
         index = batch.get("index", np.full(len(valid), -1))
         self._index += np.asarray(index)[bad].tolist()
 
-    def count(self, describe: Callable[[int], str] | None = None) -> dict[str, Any]:
-        """Counts the examples of all processes and names some in the log.
+    def count(self, describe: Callable[[int], str] | None = None) -> dict[str, float]:
+        """Count the examples of all processes and name some in the log.
 
         Args:
           describe: names a record by its index.
 
         Returns:
-          `invalid_predictions`, or nothing if there are none.
+          `invalid_predictions`; empty if there are none.
         """
         counts = all_gather_hosts(np.array([len(self._index)], np.float64))
         total = int(counts.sum())
         if self._index:
             names = [describe(i) if describe else f"example {i}" for i in self._index[:_NAMED]]
             log.warning(
-                "%d predictions are no numbers; they count as wrong: %s%s",
+                "%d predictions are not finite; they count as wrong: %s%s",
                 total,
                 ", ".join(names),
                 ", ..." if len(self._index) > _NAMED else "",

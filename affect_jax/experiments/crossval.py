@@ -4,9 +4,9 @@
 """
 
 import dataclasses
-import json
 import logging
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -17,22 +17,24 @@ from affect_jax import data_record, runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation import predictions
-from affect_jax.experiments import runs
-from affect_jax.metrics import spread
+from affect_jax.evaluation.predictions import StoredPredictions
+from affect_jax.experiments import planned_runs, runs
+from affect_jax.experiments.planned_runs import DONE, Figures, PlannedRun
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
-from affect_jax.report import comparison
+from affect_jax.metrics.spread import Spread
 from affect_jax.report.figures import confusion as confusion_lib
 from affect_jax.report.figures import style
 from affect_jax.runtime import parallel, tables
 from affect_jax.training import final_test, loop
-from data_pipelines.sources import cache, folds, make
+from data_pipelines import defaults
+from data_pipelines.sources import folds, make
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
 _COLUMNS = ("accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
-_TINY = 1e-30  # a probability of 0 has no logarithm
 
 
 @dataclasses.dataclass
@@ -46,295 +48,254 @@ class Result:
       failed: number of folds that failed.
     """
 
-    figures: dict[int, dict[str, float]]
-    pooled: dict[str, float]
+    figures: dict[int, Figures]
+    pooled: Figures
     confusion: np.ndarray | None
     failed: int = 0
 
 
-def plan(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[int, runs.Cell]:
-    """The run of every fold.
+def plan(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, cache: DataCache | None = None
+) -> dict[int, PlannedRun]:
+    """Plan the run of every fold; they share `cache`.
 
     Raises:
       ConfigError: the protocol is unknown.
       DataError: the data cannot be cut into such folds.
     """
-    section = config.crossval
-    protocols = tuple(p for p in folds.PROTOCOLS if p != "split")
-    if section.protocol not in protocols:
-        raise ConfigError(
-            f"config.crossval.protocol = {section.protocol!r}; "
-            + nearest(section.protocol, protocols)
-        )
-    count = folds.count_folds(fold_config(config, 0).data)
+    protocol, known = config.crossval.protocol, [p for p in defaults.PROTOCOLS if p != "split"]
+    if protocol not in known:
+        raise ConfigError(f"config.crossval.protocol = {protocol!r}; {nearest(protocol, known)}")
     return {
-        fold: runs.Cell(
+        fold: PlannedRun(
             f"fold {fold}",
             fold_config(config, fold),
             workdir / "folds" / f"{fold}",
             files=(final_test.PREDICTIONS,),
+            cache=cache,
         )
-        for fold in range(count)
+        for fold in range(folds.count_folds(fold_config(config, 0).data, cache))
     }
 
 
 def fold_config(config: ml_collections.ConfigDict, fold: int) -> ml_collections.ConfigDict:
-    """Returns the config of one fold's run."""
-    own = ml_collections.ConfigDict(config.to_dict())
+    """Return the config of one fold's run."""
+    own = planned_runs.without_sections(config, "sweep", "crossval")
     own.data.protocol, own.data.test_fold = config.crossval.protocol, fold
     if config.crossval.protocol == "folds":
         own.data.folds = config.crossval.folds
-    with own.unlocked():
-        for key in ("sweep", "crossval"):
-            if key in own:
-                del own[key]
     return own
 
 
-def cross_validate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
-    """Trains and tests every fold that is not finished, and writes the report.
+def cross_validate(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    cache: DataCache | None = None,
+) -> Result:
+    """Train and test every fold that is not finished, and write the report.
 
-    Args:
-      config: of the runs; `config.crossval` says how the data are cut.
-      workdir: folder of the folds.
+    `cache` shares data with other cross-validations.
 
     Raises:
-      UserError: if the data cannot be cut so, the folder holds folds of another config or of other
-        data, a report cannot be made, or a fold fails by a mistake that all have in common
-        (`cells.run_all`).
-      train.Stopped: after SIGINT or SIGTERM.
+      UserError: the data cannot be cut so, the folder holds folds of another config or of other
+        data, or a fold failed by a mistake that all share (`runs.run_all`).
+      Stopped: after SIGINT or SIGTERM.
     """
     workdir = pathlib.Path(workdir).absolute()
     config_lib.check(config)
-    with cache.shared():
-        planned = plan(config, workdir)
-        only = _only(config.crossval.only, len(planned))
-        parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
-        # The folds are cut from all records, so those of any fold speak for the whole.
-        data = data_record.compare(
-            workdir,
-            make.make_sources(planned[0].config.data),
-            accept=config.data.accept_changed,
+    cache = cache or DataCache()
+    planned = plan(config, workdir, cache)
+    only = planned_runs.parse_numbers(config.crossval.only, "crossval.only") or tuple(planned)
+    if not planned.keys() >= set(only):
+        raise ConfigError(
+            f"config.crossval.only = {config.crossval.only!r}; the folds are 0 to "
+            f"{len(planned) - 1}"
         )
-        parallel.from_main(lambda: _claim(workdir, config))
-        data.begin()
-        unfinished = any(runs.outcome(cell).status != runs.DONE for cell in planned.values())
-        if parallel.any_process(unfinished):
-            data.go_on()
-        loop.set_compilation_cache(config, workdir)
-        try:
-            failed = runs.run_all([planned[fold] for fold in only])
-        except UserError:
-            raise  # before anything was trained: there is nothing to report
-        except BaseException:
-            with runs.reporting():
-                write_report(config, planned, workdir)
-            raise
-        result = write_report(config, planned, workdir)
-        if parallel.is_main_process():
-            _write_folds(planned, workdir)
-            complete = len(result.figures) == len(planned)
-            if complete and not (workdir / runtime.METRICS_FILE).exists():
-                _write_final(result, planned, workdir)
+    parallel.from_main(lambda: config_lib.check_workdir(workdir, config))
+    # Every fold is cut from all records, so the sources of one are all the data.
+    sources = make.make_sources(planned[0].config.data, cache)
+    data = data_record.compare(workdir, sources, accept=config.data.accept_changed)
+    unfinished = parallel.any_process(
+        any(planned_runs.outcome(run).status != DONE for run in planned.values())
+    )
+    parallel.from_main(lambda: _claim(workdir, config, unfinished))
+    data.begin()
+    if unfinished:
+        data.go_on()
+    loop.set_compilation_cache(config, workdir)
+    try:
+        failed = runs.run_all([planned[fold] for fold in only])
+    except UserError:
+        raise  # nothing was trained, so there is nothing to report
+    except BaseException:
+        with runs.reporting():
+            write_report(config, planned, workdir)
+        raise
+    result = write_report(config, planned, workdir)
     result.failed = failed
+    if parallel.is_main_process():
+        _write_folds(planned, workdir)
+        if len(result.figures) == len(planned) and planned_runs.last_step(workdir) is None:
+            _write_final(result, planned, workdir)
     return result
 
 
-def _claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+def _claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, unfinished: bool) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
-    # The result of another config must not be taken for this one's.
-    if not _same_config(config, workdir):
+    if unfinished:  # a pooled result that is there was not of these folds
         (workdir / runtime.METRICS_FILE).unlink(missing_ok=True)
     config_lib.claim_workdir(workdir, config)
 
 
-def _only(text: str, count: int) -> list[int]:
-    try:
-        chosen = [int(part) for part in str(text).split(",") if part.strip()]
-    except ValueError:
-        chosen = [-1]
-    if not all(0 <= fold < count for fold in chosen):
-        raise ConfigError(f"config.crossval.only = {text!r}; the folds are 0 to {count - 1}")
-    return chosen or list(range(count))
-
-
-def _same_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
-    path = workdir / config_lib.CONFIG_FILE
-    try:
-        recorded = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return False
-    then, now = (config_lib.from_recorded(c) for c in (recorded, config_lib.to_plain(config)))
-    return config_lib.to_plain(then) == config_lib.to_plain(now)
-
-
-def pool(parts: list[dict[str, np.ndarray]], min_count: int = 1) -> tuple[dict[str, float], Any]:
-    """Metrics over the stored predictions of several folds together, and the confusion matrix.
+def pool(parts: list[StoredPredictions], min_count: int = 1) -> tuple[Figures, np.ndarray | None]:
+    """Compute metrics over the stored predictions of several folds together.
 
     Args:
-      parts: of each fold what `report.predictions.load` gives.
+      parts: the predictions of each fold.
       min_count: see `ClassificationStatistics`.
 
     Returns:
-      (name -> value, int64 [N, N] or None without classes).
+      (metric -> value, confusion matrix int64 [N, N] or None without classes).
 
     Raises:
-      ConfigError: the folds have other classes than each other.
+      ConfigError: the folds do not have the same classes.
     """
-    names = [tuple(p["class_names"].tolist()) for p in parts]
-    if len(set(names)) != 1:
-        raise ConfigError(f"the folds know different classes: {sorted(set(names))}")
-    figures: dict[str, float] = {}
-    confusion = None
-    if all("probabilities" in p for p in parts):
-        statistics = ClassificationStatistics(len(names[0]), names[0], min_count)
-        for p in parts:
-            logits = np.log(np.maximum(p["probabilities"].astype(np.float64), _TINY))
-            statistics.update(logits, p["expression"])
-        figures |= statistics.compute()
-        confusion = statistics.confusion
-    if all("valence_arousal_predicted" in p for p in parts):
-        regression = RegressionStatistics()
-        for p in parts:
-            regression.update(p["valence_arousal_predicted"], p["valence_arousal"])
-        figures |= regression.compute()
-    if all(name in p for p in parts for name in LandmarkStatistics.FIGURES):
-        landmarks = LandmarkStatistics()
-        for p in parts:
-            landmarks.add({n: predictions.landmark_errors_of(p, n) for n in landmarks.FIGURES})
-        figures |= landmarks.compute()
-    return figures, confusion
+    names = {tuple(part["class_names"].tolist()) for part in parts}
+    if len(names) != 1:
+        raise ConfigError(f"the folds have different classes: {sorted(names)}")
+    class_names = names.pop()
+    classes = ClassificationStatistics(len(class_names), class_names, min_count)
+    regression, landmarks = RegressionStatistics(), LandmarkStatistics()
+    stored = set.intersection(*map(set, parts))
+    for part in parts:
+        if "logits" in stored:
+            classes.update(part["logits"], part["expression"])
+        if "valence_arousal_predicted" in stored:
+            regression.update(part["valence_arousal_predicted"], part["valence_arousal"])
+        if stored.issuperset(landmarks.FIGURES):
+            landmarks.add({name: part[name] for name in landmarks.FIGURES})
+    figures = {**classes.compute(), **regression.compute(), **landmarks.compute()}
+    return figures, classes.confusion if "logits" in stored else None
 
 
 def write_report(
-    config: ml_collections.ConfigDict, planned: dict[int, runs.Cell], workdir: pathlib.Path
+    config: ml_collections.ConfigDict, planned: Mapping[int, PlannedRun], workdir: pathlib.Path
 ) -> Result:
-    """Writes `workdir/report` from the folds that are finished."""
-    outcomes = {fold: runs.outcome(cell) for fold, cell in planned.items()}
-    figures = {fold: o.figures for fold, o in outcomes.items() if o.status == runs.DONE}
-    result = Result(figures, {}, None)
-    parts = {f: predictions.load(planned[f].workdir / comparison.FOLDER) for f in figures}
+    """Write `workdir/report` from the folds that are finished."""
+    outcomes = {fold: planned_runs.outcome(run) for fold, run in planned.items()}
+    result = Result({f: o.figures for f, o in outcomes.items() if o.status == DONE}, {}, None)
+    parts = {
+        f: predictions.load(planned[f].workdir / runtime.REPORT_FOLDER) for f in result.figures
+    }
     if parts:
         result.pooled, result.confusion = pool(list(parts.values()), config.eval.min_count)
     if not parallel.is_main_process():
         return result
-    folder = workdir / comparison.FOLDER
+    folder = workdir / runtime.REPORT_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    columns = [c for c in _COLUMNS if any(c in f for f in figures.values())]
-    problems = [
-        f"fold {fold}: {o.status}" + (f": {o.error}" if o.error else "")
-        for fold, o in outcomes.items()
-        if o.status not in (runs.DONE, runs.OPEN)
-    ]
-    if not_run := [fold for fold, o in outcomes.items() if o.status == runs.OPEN]:
-        problems.append(f"{len(not_run)} of {len(planned)} folds are not finished yet")
-    head, body, lines = ["", *map(tables.label, columns)], [], []
-    for fold, values in figures.items():
-        lines.append({"fold": fold, "seconds": outcomes[fold].seconds, **_tests(values)})
-        body.append([f"fold {fold}", *_cells(columns, values)])
-    if figures:
-        for name, values in _over_folds(figures).items():
-            lines.append({"fold": name, **{c: values[c] for c in lines[0] if c in values}})
-            shown = {"mean": "mean of the folds", "sd": "standard deviation"}[name]
-            body.append([shown, *_cells(columns, values)])
+    problems = planned_runs.problems(outcomes.values(), outcomes.values(), "folds")
+    if parts:
+        tested = {fold: _of_test(figures) for fold, figures in result.figures.items()}
+        lines = [{"fold": f, "seconds": outcomes[f].seconds, **v} for f, v in tested.items()]
+        over = _over_folds(result.figures)
+        lines += [{"fold": name, **values} for name, values in over.items()]
         lines.append({"fold": "pooled", **result.pooled})
-        body.append(["**pooled**", *_cells(columns, result.pooled)])
-        pictures = _write_pooled(result, parts, folder, config.eval.min_count)
-        images = runtime.count_images(*_images(planned, parts))
-        title = f"{len(figures)} of {len(planned)} folds, no person in two, {images}"
+        tables.write_csv(folder / "table.csv", lines)
+        columns = [c for c in _COLUMNS if any(c in values for values in tested.values())]
+        head = ["", *map(tables.label, columns)]
+        heads = [*(f"fold {fold}" for fold in tested), "mean of the folds", "standard deviation"]
+        body = [
+            [name, *(tables.number(c, values.get(c, np.nan)) for c in columns)]
+            for name, values in zip([*heads, "pooled"], lines, strict=True)
+        ]
+        images = runtime.count_images(*_count_images(planned, parts))
+        title = f"{len(parts)} of {len(planned)} folds, no person in two, {images}"
+        print(f"\n{title}\n\n{tables.fixed(head, body)}\n", flush=True)
+        body[-1][0] = "**pooled**"  # in bold
+        pictures = _write_pooled(result, parts, folder)
         page = tables.page(title, [("Test persons of each fold", head, body)], problems, pictures)
         runtime.write_atomically(folder / "table.md", page.encode())
-        tables.write_csv(folder / "table.csv", lines)
-        plain = [[cell.strip("*") for cell in line] for line in body]
-        print(f"\n{title}\n\n{tables.fixed(head, plain)}\n", flush=True)
     for problem in problems:
         log.warning("%s", problem)
     log.info("report: %s", folder)
     return result
 
 
-def _images(
-    planned: dict[int, runs.Cell], parts: dict[int, dict[str, np.ndarray]]
+def _count_images(
+    planned: Mapping[int, PlannedRun], parts: Mapping[int, StoredPredictions]
 ) -> tuple[int, int]:
-    """Test images of the finished folds that could be read, and all of them."""
+    """Return how many test images of the finished folds could be read, and how many there are."""
     read = {fold: len(part["index"]) for fold, part in parts.items()}
     finals = {fold: runtime.read_metrics(planned[fold].workdir)[-1] for fold in parts}
     return sum(read.values()), sum(finals[f].get("images_total", read[f]) for f in parts)
 
 
-def _over_folds(figures: dict[int, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """`mean` and `sd` of the figures that every fold has: a score that few folds have, for want of
-    classes with enough test pictures, is no score of the others."""
-    common = set.intersection(*(set(_tests(f)) for f in figures.values()))
-    spreads = {c: spread.Spread.of([f[c] for f in figures.values()]) for c in common}
-    return {name: {c: getattr(s, name) for c, s in spreads.items()} for name in ("mean", "sd")}
+def _of_test(figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if "/" not in name}
 
 
-def _tests(figures: dict[str, float]) -> dict[str, float]:
-    return {k: v for k, v in figures.items() if "/" not in k}
+def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
+    """Return `mean` and `sd` over the folds of the test metrics that every fold has.
 
-
-def _cells(columns: list[str], values: dict[str, float]) -> list[str]:
-    return [tables.number(c, values.get(c, np.nan)) for c in columns]
+    Some folds may lack a metric, for lack of classes with enough test images: a mean without them
+    would be misleading.
+    """
+    common = set.intersection(*(set(_of_test(f)) for f in figures.values()))
+    spreads = {name: Spread.of(f[name] for f in figures.values()) for name in common}
+    return {
+        "mean": {name: spread.mean for name, spread in spreads.items()},
+        "sd": {name: spread.sd for name, spread in spreads.items()},
+    }
 
 
 def _write_pooled(
-    result: Result,
-    parts: dict[int, dict[str, np.ndarray]],
-    folder: pathlib.Path,
-    min_count: int,
+    result: Result, parts: Mapping[int, StoredPredictions], folder: pathlib.Path
 ) -> list[str]:
-    """Pooled predictions, confusion matrix and its picture; returns the pictures' names."""
-    lines = []
-    for fold, part in parts.items():
-        known = part["class_names"].tolist()
-        for i, source in enumerate(part["source"].tolist()):
-            line: dict[str, Any] = {"fold": fold, "source": source}
-            if "probabilities" in part:
-                label, guess = int(part["expression"][i]), part["probabilities"][i]
-                line["expression"] = known[label] if label >= 0 else ""
-                line["expression_predicted"] = (
-                    known[int(guess.argmax())] if np.isfinite(guess).all() else ""
-                )
-            if "valence_arousal_predicted" in part:
-                for d, name in enumerate(("valence", "arousal")):
-                    line[name] = float(part["valence_arousal"][i, d])
-                    line[f"{name}_predicted"] = float(part["valence_arousal_predicted"][i, d])
-            lines.append(line)
+    """Write pooled predictions and confusion matrix; return the names of the pictures."""
+    lines = [line for fold, part in parts.items() for line in _prediction_lines(fold, part)]
     tables.write_csv(folder / "predictions.csv", lines)
     if result.confusion is None or not result.confusion.any():
         return []
     names = next(iter(parts.values()))["class_names"].tolist()
-    rows = [
-        {"true": name, **dict(zip(names, row, strict=True))}
-        for name, row in zip(names, result.confusion.tolist(), strict=True)
-    ]
+    counts = zip(names, result.confusion.tolist(), strict=True)
+    rows = [{"true": name, **dict(zip(names, row, strict=True))} for name, row in counts]
     tables.write_csv(folder / "confusion.csv", rows)
-    true = np.concatenate([p["expression"] for p in parts.values()])
-    probabilities = np.concatenate([p["probabilities"] for p in parts.values()])
-    true = np.where(np.isfinite(probabilities).all(1), true, -1)
-    figure = confusion_lib.confusion_matrix(true, probabilities.argmax(1), names, min_count)
+    figure = confusion_lib.confusion_matrices([("", result.confusion, result.pooled)], names)
     runtime.write_atomically(folder / "confusion_matrix.png", style.png(figure))
     return ["confusion_matrix.png"]
 
 
-def _write_folds(planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:
-    """`folds.csv`: the part that each person plays in each fold."""
+def _prediction_lines(fold: int, part: StoredPredictions) -> Iterable[dict[str, Any]]:
+    """Yield the lines of `predictions.csv` of one fold."""
+    columns: dict[str, np.ndarray] = {"source": part["source"]}
+    if "probabilities" in part:
+        true, predicted = predictions.class_columns(part)
+        columns |= {"expression": np.array(true), "expression_predicted": np.array(predicted)}
+    if "valence_arousal_predicted" in part:
+        for d, name in enumerate(("valence", "arousal")):
+            columns[name] = part["valence_arousal"][:, d]
+            columns[f"{name}_predicted"] = part["valence_arousal_predicted"][:, d]
+    for values in zip(*(column.tolist() for column in columns.values()), strict=True):
+        yield {"fold": fold, **dict(zip(columns, values, strict=True))}
+
+
+def _write_folds(planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> None:
+    """Write `folds.csv`: the split of each person in each fold."""
     lines = []
-    for fold, cell in planned.items():
-        for split, source in make.make_sources(cell.config.data).items():
+    for fold, run in planned.items():
+        for split, source in make.make_sources(run.config.data, run.cache).items():
             people, counts = np.unique(source.persons, return_counts=True)
             lines += [
                 {"fold": fold, "split": split, "person": person, "pictures": int(n)}
                 for person, n in zip(people.tolist(), counts, strict=True)
             ]
-    tables.write_csv(workdir / comparison.FOLDER / "folds.csv", lines)
+    tables.write_csv(workdir / runtime.REPORT_FOLDER / "folds.csv", lines)
 
 
-def _write_final(result: Result, planned: dict[int, runs.Cell], workdir: pathlib.Path) -> None:
-    """The pooled result as the last row of `metrics.jsonl`, as a single run has it."""
+def _write_final(result: Result, planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> None:
+    """Write the pooled result as the last row of `metrics.jsonl`, as a single run has it."""
+    step = max(runtime.read_metrics(run.workdir)[-1]["step"] for run in planned.values())
     with runtime.MetricWriter(workdir) as writer:
-        step = max(runtime.read_metrics(c.workdir)[-1]["step"] for c in planned.values())
         for name, values in _over_folds(result.figures).items():
             kept = {c: values[c] for c in result.pooled if c in values}
             writer.write(step, f"fold_{name}", kept)

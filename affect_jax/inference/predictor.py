@@ -16,8 +16,9 @@ from affect_jax.errors import UserError
 from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
+from affect_jax.metrics.classification import softmax
 from affect_jax.models.landmarks import decode_heatmaps
-from affect_jax.models.reliability import BatchAttention
+from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.runtime import forks
 from affect_jax.weights.model_dir import OUTPUTS_OF_LABEL, LoadedModel, load_model
 from data_pipelines.images.decode import MAX_PIXELS
@@ -310,8 +311,7 @@ class _Network:
 
     def _expression(self, logits: np.ndarray) -> dict[str, Any]:
         names = self.loaded.class_names or tuple(str(i) for i in range(len(logits)))
-        exponentials = np.exp(np.float64(logits) - logits.max())
-        probabilities = exponentials / exponentials.sum()
+        probabilities = softmax(logits)
         best = int(probabilities.argmax())
         return {
             "expression": names[best],

@@ -2,14 +2,13 @@
 
 Wasi et al., "ARBEx", 2023, section 3.5, in three variants:
 
-* "paper": as printed. The anchor loss has no lower bound, with the centre loss neither: embedding
-  and anchors can grow together.
+* "paper": as printed. The anchor loss has no lower bound, alone and with the centre loss:
+  embedding and anchors can grow together.
 * "official": as the authors' code computes them; not bounded either.
-* "bounded": what the anchor loss wants ends at a margin, and anchors stay within a radius. The
-  default.
+* "bounded", the default: the anchor loss ends at a margin, and anchors stay within a radius.
 
-Distances come from `models.reliability.anchor_distances`. As all losses here, these are those of
-the global batch, equal on all replicas.
+Distances come from `models.reliability.anchor_distances`. All losses are of the global batch, equal
+on all replicas.
 """
 
 import math
@@ -26,7 +25,7 @@ VARIANTS = ("bounded", "paper", "official")
 
 
 def check_variant(variant: str) -> None:
-    """Raises ConfigError for an unknown variant."""
+    """Raise ConfigError for an unknown variant."""
     if variant not in VARIANTS:
         raise ConfigError(
             f"config.loss.reliability.variant = {variant!r}; {nearest(variant, VARIANTS)}"
@@ -36,25 +35,25 @@ def check_variant(variant: str) -> None:
 def anchor_loss(
     anchors: jax.Array, *, variant: str = "bounded", margin: float = 1.0, radius: float = 2.0
 ) -> jax.Array:
-    """How near the anchors of different classes are to each other, a scalar.
+    """Return how near the anchors of different classes are to each other, a scalar.
 
     "bounded": mean of max(0, margin - d / sqrt(D))^2 over pairs of anchors of different classes,
-    and of max(0, |a| / sqrt(D) - radius)^2 over the anchors: the cross-entropy, too, drives them
-    outwards, those that are nobody's nearest above all.
+    and of max(0, |a| / sqrt(D) - radius)^2 over the anchors, because the cross-entropy drives them
+    outwards too, most of all the anchors that are nearest to no example.
     "paper": minus the mean squared distance over all pairs of anchors. "official": minus the sum
     of squared distances over ordered pairs of classes, between anchors of the same index, divided
     by sqrt(D) K^2.
 
     Args:
-        anchors: float [N, K, D].
-        variant: one of `VARIANTS`.
-        margin: distance wanted, in units of sqrt(D), which is the root mean square difference of
-            the components; for "bounded" only.
-        radius: norm allowed, in the same units; for "bounded" only. A standardised embedding has
-            1 on average, before the trained scale and bias of its standardisation.
+      anchors: float [N, K, D].
+      variant: one of `VARIANTS`.
+      margin: least distance wanted, in units of sqrt(D), which is the root mean square difference
+        of the components; for "bounded" only.
+      radius: largest norm allowed, in the same units; for "bounded" only. A standardised embedding
+        has 1 on average, before the trained scale and bias of its standardisation.
 
     Raises:
-        ConfigError: for an unknown variant.
+      ConfigError: an unknown variant.
     """
     check_variant(variant)
     anchors = as_float(anchors)
@@ -82,7 +81,7 @@ def anchor_loss(
 
 
 def _mean_squared_differences(points: jax.Array) -> jax.Array:
-    """[n, n] from [n, D], in the memory of the result: differences would take D times that."""
+    """Return [n, n] of [n, D] in the memory of the result; differences would take D times it."""
     centred = points - jnp.mean(points, axis=0)  # less is lost where |a|^2 + |b|^2 - 2ab cancels
     products = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.diagonal(products)
@@ -99,24 +98,24 @@ def center_loss(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Mean over the labelled examples of the distance to the nearest anchor of the true class.
+    """Return the mean distance of labelled examples to the nearest anchor of their class.
 
     "paper": min_k d^2. "bounded": the same divided by D. "official": min_k d, times the example's
     confidence, divided by sqrt(D). With soft labels it is the expectation over the classes. Of
     equal anchors the first one gets the gradient.
 
     Args:
-        distances: float [B, N, K] of embeddings to anchors.
-        labels: int [B] or float [B, N], see `losses.label_distribution`.
-        features: D, the length of an embedding.
-        confidence: float [B] of the primary distribution; used by "official" only, which needs it.
-        variant: one of `VARIANTS`.
-        mask: bool [B], False for padding.
-        axis_name: mapped axis of the replicas that share the batch; None: there is one.
+      distances: float [B, N, K] of embeddings to anchors.
+      labels: int [B] or float [B, N], see `supervised.label_distribution`.
+      features: D, the length of an embedding.
+      confidence: float [B] of the primary distribution; used by "official" only, which needs it.
+      variant: one of `VARIANTS`.
+      mask: bool [B], False for padding.
+      axis_name: mapped axis of the replicas that share the batch; None: a single device.
 
     Raises:
-        ConfigError: for an unknown variant.
-        ValueError: for "official" without confidence.
+      ConfigError: an unknown variant.
+      ValueError: "official" without confidence.
     """
     check_variant(variant)
     if variant == "official" and confidence is None:
@@ -142,21 +141,21 @@ def reliability_report(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """What balancing does to a batch, without gradient: scalars of the global batch.
+    """Return what balancing does to a batch, without gradient: scalars of the global batch.
 
-    `confidence_primary` and `confidence_corrected` (means); `correction_changed`: share of the
-    examples whose predicted class differs from the primary one; `correction_better` and
-    `correction_worse`: shares of the labelled examples that became right or wrong by it;
-    `embedding_norm`: mean norm of the embedding as it is compared, behind the standardisation with
-    its trained scale and bias, through which it can grow as the anchors do; with anchors
-    `anchor_norm` and `anchor_norm_max`, and `anchors_never_win`: share of the anchors that are the
-    nearest one of no example of the batch.
+      confidence_primary, confidence_corrected: means
+      correction_changed: fraction of examples whose class differs from the primary class
+      correction_better, correction_worse: fraction of labelled examples that it made right, wrong
+      embedding_norm: mean norm of the compared embedding, after the standardisation with its
+        trained scale and bias, by which it can grow as the anchors do
+      anchor_norm, anchor_norm_max: with anchors
+      anchors_never_win: fraction of the anchors that are the nearest of no example of the batch
 
     Args:
-        outputs: of a model with `Reliability`, in training mode.
-        labels: int [B] or float [B, N].
-        mask: bool [B], False for padding.
-        axis_name: mapped axis of the replicas that share the batch; None: there is one.
+      outputs: of a model with `Reliability`, in training mode.
+      labels: int [B] or float [B, N].
+      mask: bool [B], False for padding.
+      axis_name: mapped axis of the replicas that share the batch; None: a single device.
     """
     outputs = jax.lax.stop_gradient(outputs)
     targets, valid = label_distribution(labels, outputs["primary"].shape[1])

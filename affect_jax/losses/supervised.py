@@ -1,14 +1,13 @@
 """Losses over the global batch.
 
-Every function here is called per replica and returns the value of the whole global batch, the same
-on all replicas: sums over examples, numerators and denominators alike, are `psum`ed over
-`axis_name` (`None`: one device, nothing to sum). The caller differentiates that value and averages
-the gradients with `pmean`, which is right under `jax.pmap` and under `jax.shard_map` with and
-without `check_vma`; a mean per shard would not be.
+Every function is called per replica and returns the value of the global batch, the same on all
+replicas: numerators and denominators are `psum`ed over `axis_name` (None: one device). The caller
+differentiates that value and averages the gradients with `pmean`. This is right under `jax.pmap`
+and under `jax.shard_map` with and without `check_vma`; a mean per shard would not be.
 
-Arithmetic is float32 whatever the inputs' precision (float64 inputs stay float64). A missing label
-(NaN, or -1 for a class) and whatever a model predicts for it are replaced before any arithmetic,
-because 0 * NaN is NaN, in gradients too.
+Arithmetic is float32 for inputs of any precision but float64, which stay float64. A missing label
+(NaN, or -1 for a class) and the prediction for it are replaced before any arithmetic, because
+0 * NaN is NaN, in gradients too.
 """
 
 import math
@@ -22,36 +21,28 @@ from affect_jax.config import ConfigError
 
 # Under the root of PCC's denominator: without it the gradient grows as 1 / sd of the predictions.
 PCC_EPSILON = 1e-4
-# Only there to keep 0 / 0 away when predictions and labels are constant and equal.
+# Against 0 / 0 when predictions and labels are constant and equal.
 CCC_EPSILON = 1e-8
 
 
 def as_float(x: jax.Array) -> jax.Array:
-    """`x` as float32, or as it is when it is float64."""
+    """Return `x` as float32, or unchanged if it is float64."""
     x = jnp.asarray(x)
     return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def global_sum(tree, axis_name: str | None):
-    """Every array of `tree` summed over the replicas of `axis_name`; unchanged when it is None."""
+    """Sum every array of `tree` over the replicas of `axis_name`; None: unchanged."""
     return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
 
 def _expand(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """A mask over the leading axes of `shape`, broadcast to the whole of it."""
+    """Broadcast a mask over the leading axes of `shape` to all of it."""
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
-def masked_sum(values: jax.Array, mask: jax.Array, axis_name: str | None = None) -> jax.Array:
-    """Sum of the values [B, ...] where `mask` (bool, over the leading axes of `values`) is True,
-    over the global batch: a scalar.
-    """
-    values = as_float(values)
-    return global_sum(jnp.sum(jnp.where(_expand(mask, values.shape), values, 0)), axis_name)
-
-
 def masked_mean(values: jax.Array, mask: jax.Array, axis_name: str | None = None) -> jax.Array:
-    """Mean of the values [B, ...] where `mask` is True, over the global batch; 0 if nowhere."""
+    """Return the mean of [B, ...] where `mask` (over leading axes) is True; 0 if nowhere."""
     values = as_float(values)
     mask = _expand(mask, values.shape)
     total, count = global_sum(
@@ -64,15 +55,14 @@ def masked_mean(values: jax.Array, mask: jax.Array, axis_name: str | None = None
 
 
 def label_distribution(labels: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Labels as distributions, and which of them exist.
+    """Return labels as distributions float [B, N], and bool [B], which of them exist.
 
     Args:
-        labels: int [B] (anything outside 0 .. N - 1 is missing), or float [B, N] votes or
-            probabilities, which are normalised (a row with a NaN, or without any vote, is missing).
-    Returns:
-        float [B, N], each row a distribution (of no meaning where missing), and bool [B].
+      labels: int [B] (anything outside 0 .. N - 1 is missing), or float [B, N] votes or
+        probabilities, which are normalised (a row with a NaN, or without any vote, is missing).
+
     Raises:
-        ValueError: the shape or dtype is neither of these.
+      ValueError: the shape or dtype is neither of these.
     """
     labels = jnp.asarray(labels)
     if labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer):
@@ -92,8 +82,9 @@ def label_distribution(labels: jax.Array, num_classes: int) -> tuple[jax.Array, 
 
 
 def votes_or_labels(votes: jax.Array, labels: jax.Array) -> jax.Array:
-    """Votes float [B, N], and where there are none the int labels [B] as one-hot rows (NaN rows
-    where neither exists); for `softmax_cross_entropy`.
+    """Return votes [B, N], and one-hot rows of the int labels [B] where there are no votes.
+
+    Rows are NaN where neither exists.
     """
     votes, voted = label_distribution(votes, votes.shape[1])
     one_hot, labelled = label_distribution(labels, votes.shape[1])
@@ -102,17 +93,16 @@ def votes_or_labels(votes: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def parse_class_weights(text: str, class_counts: Sequence[int]) -> tuple[float, ...] | None:
-    """Class weights from the value of `config.loss.class_weights`.
+    """Return the N class weights of `config.loss.class_weights`; None for "none".
 
     Args:
-        text: "none"; "balanced": in proportion to 1 / count, "sqrt_balanced": to 1 / sqrt(count),
-            both with mean 1 over the classes that have examples (the others get 0); or N numbers,
-            "1,2.5,1".
-        class_counts: training examples of each of the N classes.
-    Returns:
-        N weights, or None for "none".
+      text: "none"; "balanced": in proportion to 1 / count, "sqrt_balanced": to 1 / sqrt(count),
+        both with mean 1 over the classes that have examples (the others get 0); or N numbers,
+        "1,2.5,1".
+      class_counts: training examples of each of the N classes.
+
     Raises:
-        ConfigError: anything else.
+      ConfigError: anything else.
     """
     if text == "none":
         return None
@@ -130,8 +120,8 @@ def parse_class_weights(text: str, class_counts: Sequence[int]) -> tuple[float, 
         ) from None
     if len(weights) != len(class_counts) or not all(0 <= w < math.inf for w in weights):
         raise ConfigError(
-            f"config.loss.class_weights = {text!r}; it must hold {len(class_counts)} numbers, "
-            "one a class, none of them negative"
+            f"config.loss.class_weights = {text!r}; give {len(class_counts)} numbers, one "
+            "for each class, none of them negative"
         )
     return weights
 
@@ -145,20 +135,20 @@ def negative_log_likelihood(
     class_weights: Sequence[float] | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Mean of - sum_c w_c t_c log p_c over the labelled examples of the global batch, a scalar (0
-    when there are none).
+    """Return the mean of - sum_c w_c t_c log p_c over the labelled examples; 0 without any.
 
     The target t is the label's distribution q moved towards the uniform one by `label_smoothing`.
     With class weights w it is the weighted mean, divided by the sum of sum_c w_c q_c (for int
     labels as PyTorch does).
 
     Args:
-        log_probs: float [B, N] log-probabilities.
-        labels: int [B] or float [B, N], see `label_distribution`.
-        mask: bool [B], False for padding.
-        class_weights: N weights.
+      log_probs: float [B, N] log-probabilities.
+      labels: int [B] or float [B, N], see `label_distribution`.
+      mask: bool [B], False for padding.
+      class_weights: N weights.
+
     Raises:
-        ValueError: labels or class weights of a wrong shape.
+      ValueError: labels or class weights of a wrong shape.
     """
     log_probs = as_float(log_probs)
     num_classes = log_probs.shape[1]
@@ -171,7 +161,7 @@ def negative_log_likelihood(
         weights = jnp.asarray(class_weights, log_probs.dtype)
         if weights.shape != (num_classes,):
             raise ValueError(
-                f"class_weights must hold {num_classes} numbers, one a class, not {weights.size}"
+                f"class_weights must be {num_classes} numbers, one a class, not {weights.size}"
             )
     targets = (1 - label_smoothing) * labels + label_smoothing / num_classes
     log_probs = jnp.where(valid[:, None], log_probs, 0)
@@ -194,8 +184,9 @@ def softmax_cross_entropy(
     class_weights: Sequence[float] | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Cross-entropy of softmax(logits), EmoFAN eq. 5; arguments as `negative_log_likelihood`, with
-    logits [B, N].
+    """Return the cross-entropy of softmax(logits), logits [B, N], EmoFAN eq. 5.
+
+    Other arguments as `negative_log_likelihood`.
     """
     logits = as_float(logits)
     _, valid = label_distribution(labels, logits.shape[1])
@@ -217,8 +208,9 @@ def distillation_divergence(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Mean KL(p_teacher || p_student) over the unmasked examples, EmoFAN eq. 7; logits [B, N]; no
-    gradient to the teacher.
+    """Return the mean KL(p_teacher || p_student) over unmasked examples, EmoFAN eq. 7.
+
+    Logits are [B, N]; the teacher gets no gradient.
     """
     student, teacher = as_float(student_logits), as_float(jax.lax.stop_gradient(teacher_logits))
     mask = jnp.ones(student.shape[0], bool) if mask is None else mask
@@ -232,9 +224,7 @@ def distillation_divergence(
 
 
 class Moments(NamedTuple):
-    """Population moments of the labelled examples of the global batch, per dimension: every field
-    is [D].
-    """
+    """Population moments of the labelled examples of the global batch; every field is [D]."""
 
     count: jax.Array
     prediction_mean: jax.Array
@@ -252,12 +242,12 @@ def moments(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> Moments:
-    """Centred two-pass moments over the global batch.
+    """Return centred two-pass moments over the global batch.
 
     Args:
-        predictions: float [B, D].
-        targets: float [B, D]; NaN is a missing label, of that dimension only.
-        mask: bool [B], False for padding.
+      predictions: float [B, D].
+      targets: float [B, D]; NaN is a missing label, of that dimension only.
+      mask: bool [B], False for padding.
     """
     predictions = as_float(predictions)
     # Labels come as float32; their moments are taken in the predictions' precision.
@@ -294,12 +284,12 @@ def regression_losses(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> RegressionLosses:
-    """EmoFAN eq. 9 (MSE, summed over the dimensions), eq. 10 (1 - mean PCC) and eq. 6 (1 - mean
-    CCC) over the global batch.
+    """Return EmoFAN eq. 9 (MSE), eq. 10 (1 - mean PCC) and eq. 6 (1 - mean CCC).
 
-    PCC = cov / sqrt(var var + 1e-4) and CCC = 2 cov / (var + var + (mean difference)^2 + 1e-8). A
-    dimension with fewer than two labels adds 0 to all three, without gradient; so with one
-    dimension unlabelled the PCC and CCC losses are half the other's. Arguments as `moments`.
+    MSE is summed over the dimensions. PCC = cov / sqrt(var var + 1e-4) and
+    CCC = 2 cov / (var + var + (mean difference)^2 + 1e-8). A dimension with fewer than two labels
+    adds 0 to all three, without gradient; so with one dimension unlabelled the PCC and CCC losses
+    are half the other's. Arguments as `moments`.
     """
     m = moments(predictions, targets, mask=mask, axis_name=axis_name)
     pcc = m.covariance / jnp.sqrt(m.prediction_variance * m.target_variance + PCC_EPSILON)
@@ -310,8 +300,9 @@ def regression_losses(
 
 
 def shake_shake_weights(key: jax.Array) -> jax.Array:
-    """Three weights a, b, c ~ U(0, 1) divided by their sum, float32 [3]; drawn in float32 so that
-    they do not depend on x64.
+    """Return three weights a, b, c ~ U(0, 1) divided by their sum, float32 [3].
+
+    They are drawn in float32, so that they do not depend on x64.
     """
     tiny = jnp.finfo(jnp.float32).tiny  # never 0 / 0
     weights = jax.random.uniform(key, (3,), jnp.float32, minval=tiny)
@@ -319,9 +310,9 @@ def shake_shake_weights(key: jax.Array) -> jax.Array:
 
 
 def shake_shake(key: jax.Array, losses: RegressionLosses) -> jax.Array:
-    """EmoFAN eq. 8 without its first term: (a L_MSE + b L_PCC + c L_CCC) / (a + b + c).
+    """Return EmoFAN eq. 8 without its first term: (a L_MSE + b L_PCC + c L_CCC) / (a + b + c).
 
-    `key` must be the same on all replicas: the weights are drawn once a step, for the global batch.
+    `key` must be the same on all replicas: the weights are drawn once for the global batch.
     """
     a, b, c = shake_shake_weights(key).astype(losses.mse.dtype)
     return a * losses.mse + b * losses.pcc + c * losses.ccc
@@ -338,17 +329,15 @@ def heatmap_loss(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Heatmap regression with intermediate supervision: the sum over the stacks of the mean squared
-    error.
+    """Return the mean squared error of heatmaps, summed over the stacks.
+
+    The mean is over the pixels of all visible landmarks of the global batch; 0 without any.
 
     Args:
-        stacks: heatmaps [B, h, w, K] of every stack.
-        targets: rendered heatmaps [B, h, w, K]; of no matter where not visible.
-        visible: bool [B, K], the landmarks that have a label.
-        mask: bool [B], False for padding.
-    Returns:
-        A scalar; the mean is over the pixels of all visible landmarks of the global batch (0 when
-        there are none).
+      stacks: heatmaps [B, h, w, K] of every stack.
+      targets: rendered heatmaps [B, h, w, K]; ignored where not visible.
+      visible: bool [B, K], the landmarks that have a label.
+      mask: bool [B], False for padding.
     """
     visible = visible if mask is None else visible & mask[:, None]
     shown = visible[:, None, None, :]

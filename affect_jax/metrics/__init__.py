@@ -1,1 +1,1 @@
-"""Every figure that the project reports, computed once and nowhere else."""
+"""Every metric that the project reports, computed here only."""

@@ -1,18 +1,16 @@
 """Metrics of a whole data set from sufficient statistics, in float64 on the host.
 
-Every accumulator takes batches of any size in any order (`update`), joins with the accumulator of
-another part of the data (`merge`: another process, another split) and gives its figures at the end
-(`compute`): the result does not depend on how the data were cut, up to float64 rounding. `state`
-and `load_state` turn an accumulator into one float64 vector and back, for exchange between
-processes. Masked examples and missing labels (NaN, -1) count nowhere; a figure without a single
-labelled example is left out of `compute`; a NaN prediction makes the figures NaN, never better.
+An accumulator (`Statistics`) takes batches of any size in any order. The result does not depend on
+how the data were divided, up to float64 rounding. Masked examples and missing labels (NaN, -1) are
+left out; a metric without a labelled example is absent; a NaN prediction makes a metric NaN, never
+better.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Sequence
-from typing import Any, Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -21,16 +19,39 @@ from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
 
 
+class Statistics(Protocol):
+    """An accumulator of metrics."""
+
+    def merge(self, other: Self) -> Self:
+        """Add what `other` has seen: another process, another split."""
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by name."""
+
+    def state(self) -> np.ndarray:
+        """Return everything as a float64 vector, for exchange between processes."""
+
+    def load_state(self, state: np.ndarray) -> Self:
+        """Take over what `state` returned."""
+
+
+class BatchStatistics(Statistics, Protocol):
+    """An accumulator that takes whole outputs and batches, as `MetricSet` does."""
+
+    def update(self, outputs: dict[str, np.ndarray], batch: dict[str, np.ndarray]) -> Self:
+        """Add a batch."""
+
+
 class MetricSet:
     """The metrics that a data set has labels for.
+
+    The accumulators are attributes, None where the data set has no such labels:
+    `classification`, `regression`, `landmarks`.
 
     Args:
         has: label fields of the data set, of "expression", "valence_arousal", "landmarks".
         num_classes, class_names, min_count: as in `ClassificationStatistics`.
-        extra: further accumulators, whose `update` takes the arguments of this one's.
-
-    The accumulators are attributes, None where the data set has no such labels:
-    `classification`, `regression`, `landmarks`.
+        extra: further accumulators.
     """
 
     def __init__(
@@ -39,7 +60,7 @@ class MetricSet:
         num_classes: int,
         class_names: Sequence[str] | None = None,
         min_count: int = 1,
-        extra: Sequence[Any] = (),
+        extra: Sequence[BatchStatistics] = (),
     ):
         self.extra = list(extra)
         self.classification = (
@@ -51,20 +72,17 @@ class MetricSet:
         self.landmarks = LandmarkStatistics() if "landmarks" in has else None
 
     @property
-    def parts(self) -> list[Any]:
+    def parts(self) -> list[Statistics]:
         """The accumulators in use, in a fixed order."""
-        return [
-            part
-            for part in (self.classification, self.regression, self.landmarks, *self.extra)
-            if part is not None
-        ]
+        parts = (self.classification, self.regression, self.landmarks, *self.extra)
+        return [part for part in parts if part is not None]
 
     def update(self, outputs: dict[str, np.ndarray], batch: dict[str, np.ndarray]) -> Self:
-        """Adds a batch, in host arrays.
+        """Add a batch of host arrays.
 
         Args:
             outputs: `logits` [B, N], `valence` and `arousal` [B], `landmarks` [B, 68, 2] in pixels
-                of the batch's images; what a model does not give is not measured.
+                of the batch's images. Absent outputs are not measured.
             batch: `expression` [B], `valence_arousal` [B, 2], `landmarks` [B, 68, 2] and `mask`
                 [B] (False: padding).
         """
@@ -81,26 +99,27 @@ class MetricSet:
         return self
 
     def merge(self, other: MetricSet) -> Self:
-        """Adds what `other`, made for the same labels, has seen."""
+        """Add what `other`, made for the same labels, has seen."""
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             mine.merge(theirs)
         return self
 
     def compute(self) -> dict[str, float]:
-        """All figures, by name."""
+        """Return all metrics by name."""
         return {name: value for part in self.parts for name, value in part.compute().items()}
 
     def to_array(self) -> np.ndarray:
-        """Everything, as one float64 vector. Processes exchange these and `merge` what they make
-        of them; neither a sum of the vectors nor their passage through float32 would be right.
+        """Return everything as one float64 vector, which `from_array` reads.
+
+        Processes exchange these vectors. Their sum, or a cast to float32, would be wrong.
         """
         return np.concatenate([np.zeros(0), *(part.state() for part in self.parts)])
 
     def from_array(self, array: np.ndarray) -> Self:
-        """A new set, made like this one, of what the `to_array` of another set returned.
+        """Return a new set like this one from the `to_array` of another set.
 
         Raises:
-            ValueError: the other set was made for other labels.
+            ValueError: the other set was made for other labels or classes.
         """
         made = copy.deepcopy(self)
         sizes = [part.state().size for part in made.parts]

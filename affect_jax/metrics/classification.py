@@ -1,15 +1,45 @@
-"""Figures of a classifier: confusion matrix, likelihood and calibration."""
+"""Classifier metrics: confusion matrix, recall, F1, negative log-likelihood, calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from affect_jax.metrics.masks import unmasked
 
 ECE_BINS = 15
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return float64 probabilities [..., N]; NaN where logits hold a NaN or +inf."""
+    logits = np.asarray(logits, np.float64)
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return float64 log-probabilities [..., N]; NaN where logits hold a NaN or +inf."""
+    logits = np.asarray(logits, np.float64)
+    with np.errstate(invalid="ignore"):
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+class CalibrationBins(NamedTuple):
+    """Predictions in `ECE_BINS` bins of equal confidence width, open below and closed above.
+
+    Attributes:
+        counts: [n] predictions in each bin.
+        confidence: [n] their mean confidence, 0 in empty bins.
+        accuracy: [n] the fraction that is correct, 0 in empty bins.
+    """
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
 
 
 class ClassificationStatistics:
@@ -19,11 +49,11 @@ class ClassificationStatistics:
         num_classes: N.
         class_names: names for `recall_<name>`; default: the class numbers.
         min_count: classes with fewer true examples are left out of `balanced_accuracy` and
-            `f1_macro` (their examples still count as false positives of the classes they are
-            taken for). Classes without any true example always are. `classes_counted` says how
-            many stay.
+            `f1_macro` (their examples still count as false positives of other classes). Classes
+            without a true example are always left out. `classes_counted` says how many remain.
+
     Raises:
-        ValueError: another number of names than classes.
+        ValueError: the number of names is not N.
     """
 
     def __init__(
@@ -34,9 +64,9 @@ class ClassificationStatistics:
         if len(self.class_names) != num_classes:
             raise ValueError(f"{num_classes} classes but {len(self.class_names)} class names")
         self.min_count = min_count
-        # The last column counts examples whose logits are NaN: they are right for no class.
+        # The last column counts examples whose logits are NaN: no class is correct for them.
         self._counts = np.zeros((num_classes, num_classes + 1))
-        # Of each confidence bin: examples, sum of confidences, right predictions.
+        # Of each confidence bin: examples, sum of confidences, correct predictions.
         self._bins = np.zeros((ECE_BINS, 3))
         self._nll = 0.0
 
@@ -46,21 +76,23 @@ class ClassificationStatistics:
         return self._counts[:, : self.num_classes].astype(np.int64)
 
     @property
-    def counted(self) -> np.ndarray:
-        """bool [N], the classes that enter `balanced_accuracy` and `f1_macro`."""
-        return self._counts.sum(1) >= max(self.min_count, 1)
+    def calibration_bins(self) -> CalibrationBins:
+        """The bins behind `ece`, as a calibration diagram shows them."""
+        counts = self._bins[:, 0]
+        means = self._bins[:, 1:] / np.maximum(counts, 1)[:, None]
+        return CalibrationBins(counts, means[:, 0], means[:, 1])
 
     def update(
         self, logits: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None
     ) -> Self:
-        """Adds logits (or log-probabilities) [B, N] and labels int [B] (-1: no label).
+        """Add logits (or log-probabilities) [B, N] and labels int [B] (-1: no label).
 
         Raises:
-            ValueError: a label that is no class.
+            ValueError: a label is N or more.
         """
         labels = np.asarray(labels)
         keep = unmasked(mask, len(labels)) & (labels >= 0)
-        labels, logits = labels[keep], np.asarray(logits, np.float64)[keep]
+        labels, logits = labels[keep], np.asarray(logits)[keep]
         if labels.size == 0:
             return self
         if labels.max() >= self.num_classes:
@@ -68,9 +100,7 @@ class ClassificationStatistics:
                 f"expression label {labels.max()} but there are {self.num_classes} classes "
                 f"(0 to {self.num_classes - 1})"
             )
-        with np.errstate(invalid="ignore"):
-            shifted = logits - logits.max(1, keepdims=True)
-            log_probs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        log_probs = log_softmax(logits)
         guess = log_probs.argmax(1)
         guess[np.isnan(log_probs).any(1)] = self.num_classes
         np.add.at(self._counts, (labels, guess), 1)
@@ -83,23 +113,24 @@ class ClassificationStatistics:
         return self
 
     def merge(self, other: ClassificationStatistics) -> Self:
-        """Adds what `other` has seen."""
+        """Add what `other` has seen."""
         self._counts = self._counts + other._counts
         self._bins = self._bins + other._bins
         self._nll = self._nll + other._nll
         return self
 
     def compute(self) -> dict[str, float]:
-        """accuracy, balanced_accuracy (mean recall), precision_macro, f1_macro, nll, ece,
-        classes_counted and `recall_<name>` of every class that has examples; empty without a
-        labelled example.
+        """Return the metrics by name; empty without a labelled example.
+
+        accuracy, balanced_accuracy (mean recall), precision_macro, f1_macro, nll, ece,
+        classes_counted, and `recall_<name>` of every class that has examples.
         """
         total = self._counts.sum()
         if total == 0:
             return {}
         hits = np.diag(self._counts)
         true, predicted = self._counts.sum(1), self._counts[:, :-1].sum(0)
-        present, counted = true > 0, self.counted
+        counted = true >= max(self.min_count, 1)
         recall = hits / np.maximum(true, 1)
         f1 = 2 * hits / np.maximum(true + predicted, 1)
         figures = {
@@ -113,24 +144,18 @@ class ClassificationStatistics:
             # A class that is never predicted has a precision of 0.
             figures["precision_macro"] = (hits / np.maximum(predicted, 1))[counted].mean()
             figures["f1_macro"] = f1[counted].mean()
-        for c in np.flatnonzero(present):
+        for c in np.flatnonzero(true):
             figures[f"recall_{self.class_names[c]}"] = recall[c]
         return {name: float(value) for name, value in figures.items()}
 
-    def reliability(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Examples, mean confidence and accuracy of the 15 bins (NaN where empty), each [15]."""
-        count = self._bins[:, 0]
-        mean = self._bins[:, 1:] / np.where(count > 0, count, np.nan)[:, None]
-        return count, mean[:, 0], mean[:, 1]
-
     def state(self) -> np.ndarray:
-        """Everything, as a float64 vector."""
+        """Return everything as a float64 vector."""
         return np.concatenate([self._counts.ravel(), self._bins.ravel(), [self._nll]])
 
     def load_state(self, state: np.ndarray) -> Self:
-        """Takes over what `state` returned."""
-        cells = self._counts.size
-        self._counts = np.array(state[:cells]).reshape(self._counts.shape)
-        self._bins = np.array(state[cells:-1]).reshape(self._bins.shape)
+        """Take over what `state` returned."""
+        size = self._counts.size
+        self._counts = np.array(state[:size]).reshape(self._counts.shape)
+        self._bins = np.array(state[size:-1]).reshape(self._bins.shape)
         self._nll = float(state[-1])
         return self

@@ -1,4 +1,4 @@
-"""How well classes stay apart in the space of embeddings, and a flat picture of it."""
+"""Separation of classes in the space of embeddings, and its projection to the plane."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import numpy as np
 
 from affect_jax.errors import UserError
 
-_FEW = 100  # So few points are placed faster without a tree
-_EXTRA = 'the picture "embedding" needs scikit-learn: pip install "affect_jax[analysis]"'
+_FEW = 100  # points: below it the exact method is faster than the tree
 
 
 def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
-    """Davies-Bouldin index: mean likeness of each class to the one most like it; lower is better.
+    """Return the Davies-Bouldin index, mean similarity to the closest class; lower is better.
 
-    Davies and Bouldin, IEEE TPAMI 1979, with Euclidean distances: the likeness of two classes is
-    the sum of their mean distances to their own centres over the distance of the centres.
+    Davies and Bouldin, IEEE TPAMI 1979, with Euclidean distances: the similarity of two classes
+    is the sum of their mean distances to their centres, divided by the distance of the centres.
 
     Args:
         points: [n, D].
@@ -32,18 +31,18 @@ def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
     spread = np.bincount(inverse, distances) / sizes
     apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
     np.fill_diagonal(apart, 1.0)
-    likeness = np.divide(
+    similarity = np.divide(
         spread[:, None] + spread[None], apart, out=np.full_like(apart, np.inf), where=apart > 0
     )
-    np.fill_diagonal(likeness, -np.inf)
-    return float(likeness.max(axis=1).mean())
+    np.fill_diagonal(similarity, -np.inf)
+    return float(similarity.max(axis=1).mean())
 
 
 def calinski_harabasz(points: np.ndarray, labels: np.ndarray) -> float:
-    """Calinski-Harabasz index: variance between classes over that within; higher is better.
+    """Return the Calinski-Harabasz index, variance between over within; higher is better.
 
     Calinski and Harabasz, Communications in Statistics 1974. It grows with the number of points,
-    so only figures of sets of about one size compare.
+    so compare sets of about the same size only.
 
     Args:
         points: [n, D].
@@ -72,7 +71,7 @@ def _classes(
     found, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if not 2 <= len(found) < len(points):
         raise ValueError(
-            f"{name}: {len(points)} labelled points of {len(found)} classes; it takes at least 2 "
+            f"{name}: {len(points)} labelled points of {len(found)} classes; it needs at least 2 "
             "classes, and more points than classes"
         )
     return points, inverse, sizes
@@ -85,7 +84,7 @@ def _centres(points: np.ndarray, inverse: np.ndarray, sizes: np.ndarray) -> np.n
 
 
 def sample(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Rows of at most `count` labelled points, drawn at random and sorted."""
+    """Return at most `count` rows of labelled points, drawn at random and sorted."""
     rows = np.flatnonzero(np.asarray(labels) >= 0)
     if len(rows) > count:
         rows = np.random.default_rng(seed).choice(rows, count, replace=False)
@@ -93,22 +92,24 @@ def sample(labels: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
 
 
 def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
-    """Places in the plane [n, 2] that keep neighbours of `points` [n, D] together (t-SNE).
+    """Project `points` [n, D] to the plane [n, 2], neighbours close together (t-SNE).
 
-    van der Maaten and Hinton, JMLR 2008; scikit-learn's implementation, started from the principal
-    components. Distances between groups in it mean little. With few points the perplexity is a
-    third of their number.
+    van der Maaten and Hinton, JMLR 2008; scikit-learn's implementation, initialised with the
+    principal components. Distances between groups mean little. The perplexity is at most a third
+    of the number of points.
 
     Raises:
-        UserError: if scikit-learn is not installed, or for fewer than 4 points.
+        UserError: scikit-learn is not installed, or there are fewer than 4 points.
     """
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
-        raise UserError(_EXTRA) from error
+        raise UserError(
+            'the picture "embedding" needs scikit-learn: pip install "affect_jax[analysis]"'
+        ) from error
     points = np.asarray(points, np.float64)
     if len(points) < 4:
-        raise UserError(f"{len(points)} labelled pictures are too few to place in a plane")
+        raise UserError(f"t-SNE needs at least 4 labelled images, not {len(points)}")
     method = TSNE(
         method="exact" if len(points) < _FEW else "barnes_hut",
         perplexity=min(perplexity, len(points) / 3),

@@ -1,4 +1,4 @@
-"""Agreement of paired numbers: RMSE, SAGR, PCC and CCC of valence and arousal."""
+"""Metrics of paired numbers: RMSE, SAGR, PCC and CCC of valence and arousal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from affect_jax.metrics.masks import unmasked
 
 
-class PairStatistics(NamedTuple):
+class ConcordanceStatistics(NamedTuple):
     """Sufficient statistics of paired numbers (truth y, prediction p).
 
     Means are kept relative to an origin (the first pair seen), where they do not lose digits to a
     large common offset, and centred sums are merged by the formula of Chan, Golub and LeVeque
-    (1979). The extremes tell constant data from data of a tiny spread, whatever rounding does.
+    (1979). The extremes tell constant data from data of a tiny spread, independently of rounding.
     """
 
     count: float = 0.0
@@ -34,17 +34,17 @@ class PairStatistics(NamedTuple):
     max_p: float = -np.inf
 
     @classmethod
-    def of(cls, y: np.ndarray, p: np.ndarray) -> PairStatistics:
-        """Statistics of float64 arrays [n], without a NaN in y."""
+    def of(cls, y: np.ndarray, p: np.ndarray) -> ConcordanceStatistics:
+        """Return the statistics of float64 arrays [n]; `y` must not hold a NaN."""
         n = len(y)
         if n == 0:
             return cls()
-        # A prediction that is not finite makes NaN of all figures; that needs no warning here.
+        # A prediction that is not finite makes every metric NaN; no warning is needed.
         with np.errstate(invalid="ignore", over="ignore"):
             dy, dp = y - y[0], p - p[0]
             mean_y, mean_p = dy.mean(), dp.mean()
             dy, dp = dy - mean_y, dp - mean_p
-            # What the rounded means leave over is taken out again.
+            # Removes what the rounded means leave over.
             rest_y, rest_p = dy.sum(), dp.sum()
             return cls(
                 count=float(n),
@@ -63,8 +63,8 @@ class PairStatistics(NamedTuple):
                 max_p=float(p.max()),
             )
 
-    def merge(self, other: PairStatistics) -> PairStatistics:
-        """Statistics of both parts together."""
+    def merge(self, other: ConcordanceStatistics) -> ConcordanceStatistics:
+        """Return the statistics of both parts together."""
         if other.count == 0:
             return self
         if self.count == 0:
@@ -73,16 +73,16 @@ class PairStatistics(NamedTuple):
         # Step of the mean from this part to the other.
         step_y = (other.origin_y - self.origin_y) + (other.mean_y - self.mean_y)
         step_p = (other.origin_p - self.origin_p) + (other.mean_p - self.mean_p)
-        share = other.count / n
-        weight = self.count * share
-        return PairStatistics(
+        fraction = other.count / n
+        weight = self.count * fraction
+        return ConcordanceStatistics(
             count=n,
             equal_signs=self.equal_signs + other.equal_signs,
             squared_error=self.squared_error + other.squared_error,
             origin_y=self.origin_y,
             origin_p=self.origin_p,
-            mean_y=self.mean_y + step_y * share,
-            mean_p=self.mean_p + step_p * share,
+            mean_y=self.mean_y + step_y * fraction,
+            mean_p=self.mean_p + step_p * fraction,
             centred_yy=self.centred_yy + other.centred_yy + step_y * step_y * weight,
             centred_pp=self.centred_pp + other.centred_pp + step_p * step_p * weight,
             centred_yp=self.centred_yp + other.centred_yp + step_y * step_p * weight,
@@ -93,9 +93,9 @@ class PairStatistics(NamedTuple):
         )
 
     def compute(self) -> dict[str, float]:
-        """rmse, sagr, pcc and ccc; empty without a pair.
+        """Return rmse, sagr, pcc and ccc; empty without a pair.
 
-        PCC and CCC are 0 when either side is constant (0 / 0 in their definition).
+        PCC and CCC are 0 when either side is constant (their definition gives 0 / 0).
         """
         if self.count == 0:
             return {}
@@ -114,33 +114,33 @@ class PairStatistics(NamedTuple):
 class RegressionStatistics:
     """RMSE, SAGR, PCC and CCC of each of several dimensions, with a mask per dimension.
 
-    Figures are named `<dimension>_rmse`, `_sagr`, `_pcc`, `_ccc`.
+    Metrics are named `<dimension>_rmse`, `_sagr`, `_pcc`, `_ccc`.
     """
 
     def __init__(self, dimensions: Sequence[str] = ("valence", "arousal")):
         self.dimensions = tuple(dimensions)
-        self.pairs = [PairStatistics() for _ in self.dimensions]
+        self.pairs = [ConcordanceStatistics() for _ in self.dimensions]
 
     def update(
         self, predictions: np.ndarray, targets: np.ndarray, mask: np.ndarray | None = None
     ) -> Self:
-        """Adds predictions [B, D] and targets [B, D] (NaN: no label); mask bool [B]."""
+        """Add predictions [B, D] and targets [B, D] (NaN: no label); mask bool [B]."""
         predictions = np.asarray(predictions, np.float64)
         targets = np.asarray(targets, np.float64)
         mask = unmasked(mask, len(targets))
         for d in range(len(self.dimensions)):
             keep = mask & np.isfinite(targets[:, d])
-            batch = PairStatistics.of(targets[keep, d], predictions[keep, d])
+            batch = ConcordanceStatistics.of(targets[keep, d], predictions[keep, d])
             self.pairs[d] = self.pairs[d].merge(batch)
         return self
 
     def merge(self, other: RegressionStatistics) -> Self:
-        """Adds what `other` has seen."""
+        """Add what `other` has seen."""
         self.pairs = [a.merge(b) for a, b in zip(self.pairs, other.pairs, strict=True)]
         return self
 
     def compute(self) -> dict[str, float]:
-        """The figures of the dimensions that have labels."""
+        """Return the metrics of the dimensions that have labels."""
         return {
             f"{name}_{figure}": value
             for name, pair in zip(self.dimensions, self.pairs, strict=True)
@@ -148,11 +148,11 @@ class RegressionStatistics:
         }
 
     def state(self) -> np.ndarray:
-        """Everything, as float64 [D * 14]."""
+        """Return everything as float64 [D * 14]."""
         return np.asarray(self.pairs, np.float64).reshape(-1)
 
     def load_state(self, state: np.ndarray) -> Self:
-        """Takes over what `state` returned."""
+        """Take over what `state` returned."""
         rows = np.reshape(state, (len(self.dimensions), -1))
-        self.pairs = [PairStatistics(*map(float, row)) for row in rows]
+        self.pairs = [ConcordanceStatistics(*map(float, row)) for row in rows]
         return self

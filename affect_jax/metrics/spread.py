@@ -1,9 +1,9 @@
-"""Mean and spread over seeds, and paired differences with their intervals."""
+"""Mean and spread over seeds, and paired differences with their confidence intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,9 @@ class Spread(NamedTuple):
     n: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of numbers, which must not be none; NaN where any is NaN."""
-        array = np.asarray(values, np.float64)
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Return the spread of numbers: NaN where any is NaN, or without numbers."""
+        array = np.asarray(list(values), np.float64)
         if array.size == 0:
             return cls(math.nan, math.nan, 0)
         sd = float(array.std(ddof=1)) if array.size > 1 else math.nan
@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences, with the ends of its confidence interval (NaN for one pair)."""
+    """Mean of paired differences, and the ends of its confidence interval (NaN for one pair)."""
 
     mean: float
     low: float
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out; one without width, up to rounding, tells nothing."""
+        """Whether the interval excludes 0; an interval without width (rounding) says nothing."""
         wide = self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
         return wide and (self.low > 0 or self.high < 0)
 
@@ -46,14 +46,10 @@ class Difference(NamedTuple):
 def paired_difference(
     a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Difference:
-    """a - b over the keys (seeds) that both have, with Student's t interval of the mean.
-
-    Differences that are all equal have an interval of no width.
-    """
+    """Compute a - b over their common keys (seeds), with Student's t interval of the mean."""
     from scipy import stats  # slow to import
 
-    both = sorted(a.keys() & b.keys())
-    spread = Spread.of([a[k] - b[k] for k in both])
+    spread = Spread.of(a[k] - b[k] for k in sorted(a.keys() & b.keys()))
     if spread.n < 2:
         return Difference(spread.mean, math.nan, math.nan, spread.n)
     half = stats.t.ppf((1 + confidence) / 2, spread.n - 1) * spread.sd / math.sqrt(spread.n)

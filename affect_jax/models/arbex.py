@@ -9,21 +9,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.layers import Layers
 from affect_jax.models.poster import TINY, Poster
-from affect_jax.models.registry import register
+from affect_jax.models.registry import register, section
 from affect_jax.models.reliability import Reliability
 
-# The official script: one anchor a class, drawn here at the embedding's scale instead of 0.
+# The paper's best number of anchors per class.
+PAPER_RELIABILITY = {"anchors": 10}
+# The official script: one anchor per class, drawn here at the embedding's scale instead of 0.
 OFFICIAL_RELIABILITY = {
     "normalise": False,
     "anchors": 1,
     "scope": "batch",
     "heads": 1,
     "correction": "trust",
+}
+# Every size of the feature extractor that a config can set.
+BACKBONE = {
+    name: value
+    for name, value in section("poster_v2").items()
+    if name not in ("regression", "reliability", "dtype")
 }
 
 
@@ -59,7 +66,7 @@ class Head(nnx.Module):
 @register(
     "arbex_tiny",
     head="head/output",
-    preset={"reduction": 64, "hidden": (64,), "dropout": 0.2, "backbone": TINY},
+    preset={"reduction": 64, "hidden": (64,), "dropout": 0.2, "backbone": BACKBONE | TINY},
 )
 @register("arbex", head="head/output")
 class ARBEx(nnx.Module):
@@ -67,16 +74,16 @@ class ARBEx(nnx.Module):
 
     Args:
       n_expression: classes.
-      reduction: features of the linear layer on the backbone's embedding; 0: there is none. What
-        it puts out is the embedding that head, anchors and attention see.
+      reduction: features of the linear layer on the backbone's embedding; 0: no such layer. Its
+        output is the embedding that head, anchors and attention see.
       hidden, dropout: of the `Head`.
-      reliability: settings of the `Reliability`, True for its defaults; None or False: none. These
-        replace all those of "arbex_official", which hold where the keyword is not given.
-      backbone: keywords of the `Poster`, such as its sizes.
+      reliability: settings of the `Reliability`, None for no balancing. They replace all settings
+        of "arbex_official", which hold where the argument is not given.
+      backbone: arguments of the `Poster`, such as its sizes.
 
     Raises:
-      ValueError: for values out of range, and as `Poster` and `Reliability`.
-      TypeError: for a keyword that the `Poster` does not have.
+      ValueError: values out of range, and as `Poster` and `Reliability`.
+      TypeError: an argument that the `Poster` does not have.
     """
 
     def __init__(
@@ -86,27 +93,17 @@ class ARBEx(nnx.Module):
         reduction: int = 128,
         hidden: Sequence[int] = (64, 64),
         dropout: float = 0.5,
-        reliability: Mapping[str, Any] | bool | None = True,
-        backbone: Mapping[str, Any] | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        reliability: Mapping[str, Any] | None = PAPER_RELIABILITY,
+        backbone: Mapping[str, Any] = BACKBONE,
+        make: Layers,
     ):
         if n_expression < 2 or reduction < 0 or not 0 <= dropout < 1:
             raise ValueError(
                 "n_expression must be at least 2, reduction at least 0 and dropout in [0, 1), got "
                 f"{n_expression}, {reduction}, {dropout}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.output_dtype = make.output_dtype
-        shared = {
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "axis_name": axis_name,
-            "rngs": rngs,
-        }
-        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, **shared)
+        self.backbone = Poster(**{**(backbone or {}), "n_expression": 0}, make=make)
         features = self.backbone.transformer.cls_token.shape[-1]
         self.reduce = make.linear(features, reduction) if reduction else None
         features = reduction or features
@@ -114,14 +111,11 @@ class ARBEx(nnx.Module):
         self.reliability = Reliability.of(reliability, features, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Outputs for normalised pictures [B, H, W, 3].
+        """Return the outputs for normalised images [B, H, W, 3].
 
-        Returns `logits` [B, n_expression] and `embedding` [B, D] with D = `reduction`, or that of
-        the backbone; with `reliability` also what that adds. While training, dropout and
-        stochastic depth draw from the `dropout` stream of `rngs`.
-
-        Raises:
-          ValueError: if the pictures are not [B, H, W, 3].
+        They are `logits` [B, n_expression] and `embedding` [B, D], D being `reduction` or the
+        backbone's; with `reliability` also its outputs. In training, dropout and stochastic depth
+        draw from the `dropout` stream of `rngs`.
         """
         features = self.backbone(images, rngs=rngs)["embedding"]
         embedding = features if self.reduce is None else self.reduce(features)

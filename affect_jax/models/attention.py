@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: one function for all models, which chooses the implementation."""
+"""Scaled dot-product attention, by XLA or by cuDNN's fused kernel."""
 
 import math
 import re
@@ -25,18 +25,18 @@ def attend(
     implementation: str = "auto",
     weights: list[jax.Array] | None = None,
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(D) + bias) v of every head, [B, T, H, D].
+    """Return softmax(q k^T / sqrt(D) + bias) v of every head, [B, T, H, D].
 
-    XLA's matrix products keep scores in float32 or wider. cuDNN's fused kernel takes their place
-    where it can: see `serves_cudnn`, and `bias`, `largest` and `weights` rule it out.
+    XLA keeps scores in float32 or wider. cuDNN's fused kernel is used where it can be (see
+    `serves_cudnn`), and without `bias`, `largest` and `weights`.
 
     Args:
       q: queries [B, T, H, D].
       k, v: keys and values [B, S, H, D].
       bias: [H, T, S], added to the scaled scores.
-      largest: scores are cut at this size, positive and negative.
+      largest: scores are clipped at this size, positive and negative.
       implementation: "auto" or "cudnn" (cuDNN's where it can), or "xla".
-      weights: a list that takes the attention after the softmax, [B, H, T, S].
+      weights: a list to which the attention after the softmax is appended, [B, H, T, S].
     """
     plain = bias is None and largest is None and weights is None
     if plain and implementation != "xla" and serves_cudnn(q.dtype, q.shape[-1]):
@@ -57,16 +57,16 @@ def attend(
 
 
 def serves_cudnn(dtype: Any, features: int = _TOKEN_MULTIPLE) -> bool:
-    """Returns whether cuDNN has a fused kernel for heads of `features` numbers of this type here.
+    """Return whether cuDNN has a fused kernel here for heads of `features` numbers.
 
-    That is for 16-bit types, and multiples of 8 up to 128, on a GPU of NVIDIA since Ampere.
+    It has for 16-bit types and multiples of 8 up to 128, on NVIDIA GPUs since Ampere.
     """
     fits = jnp.finfo(dtype).bits == 16 and features % 8 == 0 and features <= _LARGEST_HEAD
     return fits and jax.default_backend() == "gpu" and _is_recent(jax.devices()[0])
 
 
 def _is_recent(gpu: jax.Device) -> bool:
-    """Returns whether a GPU has the compute capability; one that does not tell is taken to."""
+    """Return whether a GPU has the compute capability; if it does not tell, True."""
     capability = str(getattr(gpu, "compute_capability", _LEAST_CAPABILITY))
     # An AMD GPU names its architecture instead, as "gfx90a".
     number = re.fullmatch(r"\d+\.\d+", capability)
@@ -74,7 +74,7 @@ def _is_recent(gpu: jax.Device) -> bool:
 
 
 def _fused(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """`attend` by cuDNN, with tokens added up to a multiple of 8 that no query sees."""
+    """Attend by cuDNN, with tokens padded to a multiple of 8 that queries do not see."""
     queries, keys = q.shape[1], k.shape[1]
     q, k, v = (_padded(x) for x in (q, k, v))
     lengths = None
@@ -87,5 +87,5 @@ def _fused(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _padded(x: jax.Array) -> jax.Array:
-    """[B, T, H, D] with zeros behind the T tokens, up to a multiple of 8."""
+    """Pad the T tokens of [B, T, H, D] with zeros to a multiple of 8."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _TOKEN_MULTIPLE), (0, 0), (0, 0)))

@@ -15,22 +15,20 @@ from flax import nnx
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.fan import FAN, ConvBlock
 from affect_jax.models.feature_taps import feature_map
-from affect_jax.models.layers import Layers, check_images, global_average, lecun_normal, max_pool
+from affect_jax.models.layers import (
+    Layers,
+    check_images,
+    global_average,
+    lecun_normal,
+    max_pool,
+    split_outputs,
+)
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
 
 
-def split_outputs(values: jax.Array, n_expression: int, dtype: Any) -> dict[str, jax.Array]:
-    """Name the numbers of a last layer [B, n_expression + 2]: classes, valence, arousal."""
-    values = values.astype(dtype)
-    outputs = {"valence": values[:, n_expression], "arousal": values[:, n_expression + 1]}
-    if n_expression:
-        outputs["logits"] = values[:, :n_expression]
-    return outputs
-
-
 class EmotionBranch(nnx.Module):
-    """From the trunk's features to an embedding, and from that to n_expression + 2 numbers."""
+    """From the trunk's features to an embedding, and to n_expression + 2 numbers."""
 
     def __init__(
         self, in_features: int, width: int, blocks: int, n_outputs: int, se: bool, make: Layers
@@ -58,12 +56,17 @@ class EmotionBranch(nnx.Module):
 class EmoFAN(nnx.Module):
     """A FAN trunk (`model.fan`) and an emotion branch (`model.emotion`) on its features.
 
-    With `attention` the features of the stacks are multiplied by the sum of the last heatmaps;
-    without it the heatmaps are concatenated to the features. `emotion_blocks` halvings follow the
-    trunk's quarter-size maps, so pictures need at least 4 * 2**max(depth, emotion_blocks) pixels.
-    `n_expression=0` leaves valence and arousal only. `se` puts squeeze and excitation on the pooled
-    features of the branch. `reliability` puts a `Reliability` of these settings behind the logits
-    (`model.reliability`).
+    Args:
+      n_expression: classes; 0: valence and arousal only.
+      attention: multiply the features of the stacks by the sum of the last heatmaps; False:
+        concatenate the heatmaps to the features.
+      width, depth, stacks, landmarks, pool: of the trunk: features, levels of an hourglass,
+        hourglasses, heatmaps, and pooling ("max", "avg").
+      decode: how landmarks are read off heatmaps, see `models.landmarks.DECODERS`.
+      emotion_blocks: halvings of the branch after the trunk's quarter-size maps. Images need at
+        least 4 * 2**max(depth, emotion_blocks) pixels.
+      se: squeeze and excitation on the pooled features of the branch.
+      reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
 
     def __init__(
@@ -79,18 +82,14 @@ class EmoFAN(nnx.Module):
         pool: str = "max",
         decode: str = "quarter",
         se: bool = False,
-        reliability: Mapping[str, Any] | bool | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        reliability: Mapping[str, Any] | None = None,
+        make: Layers,
     ):
         if n_expression < 0 or emotion_blocks < 1:
             raise ValueError(
                 "n_expression must be at least 0 and emotion_blocks at least 1, got "
                 f"{n_expression}, {emotion_blocks}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.n_expression = n_expression
         self.attention = attention
         self.smallest = 4 * 2**emotion_blocks
@@ -102,22 +101,18 @@ class EmoFAN(nnx.Module):
             landmarks=landmarks,
             pool=pool,
             decode=decode,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            axis_name=axis_name,
-            rngs=rngs,
+            make=make,
         )
         in_features = width * (1 + stacks) + (0 if attention else landmarks)
         self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, se, make)
         self.reliability = Reliability.of(reliability, width, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, Any]:
-        """Outputs for pictures [B, H, W, 3] in [0, 1].
+        """Return the outputs for images [B, H, W, 3] in [0, 1].
 
-        Returns `logits` [B, n_expression], `valence` and `arousal` [B] (not squashed),
-        `embedding` [B, width], and the trunk's `heatmaps` and `stack_heatmaps`; with `reliability`
-        also what that adds.
-        `model.fan(images)` runs the trunk alone.
+        They are `logits` [B, n_expression], `valence` and `arousal` [B] (not squashed),
+        `embedding` [B, width], the trunk's `heatmaps` and `stack_heatmaps`, and the outputs of
+        `reliability`. `model.fan(images)` runs the trunk alone.
         """
         check_images(images)
         if min(images.shape[1:3]) < self.smallest:
@@ -128,7 +123,7 @@ class EmoFAN(nnx.Module):
         return self.from_trunk(self.fan(images, rngs=rngs))
 
     def from_trunk(self, trunk: dict[str, Any]) -> dict[str, Any]:
-        """The outputs of `__call__` from those of `model.fan(images)`."""
+        """Return the outputs of `__call__` from the outputs of `model.fan(images)`."""
         stem, *features = trunk["features"]
         if self.attention:
             mask = jnp.sum(trunk["heatmaps"], axis=-1, keepdims=True).astype(stem.dtype)

@@ -1,4 +1,4 @@
-"""FAN: stacked hourglasses that turn a face into one heatmap per landmark.
+"""FAN: stacked hourglasses that give one heatmap per landmark of a face.
 
 Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?",
 ICCV 2017; equal to the released networks at their settings (4 stacks and average pooling for the
@@ -53,7 +53,7 @@ class ConvBlock(nnx.Module):
 
 
 class HourGlass(nnx.Module):
-    """One level of an hourglass: a skip branch beside a smaller hourglass at half the size."""
+    """One level of an hourglass: a skip branch and a smaller hourglass at half the size."""
 
     def __init__(self, depth: int, features: int, pool: str, make: Layers):
         self.pool = pool
@@ -80,7 +80,7 @@ class Stack(nnx.Module):
         self.block = ConvBlock(features, features, make)
         self.conv = make.conv(features, features, 1, bias=True)
         self.norm = make.norm(features)
-        # Small heatmaps at first: their targets are nearly everywhere zero, and their sum is the
+        # Small heatmaps at first: nearly all of their targets are zero, and their sum is the
         # attention mask of EmoFAN.
         self.heatmaps = make.conv(features, landmarks, 1, bias=True, init=normal(0.01))
         self.last = last
@@ -89,7 +89,7 @@ class Stack(nnx.Module):
             self.heatmap_bridge = make.conv(landmarks, features, 1, bias=True, init=lecun_normal)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns the heatmaps, the feature kept for other branches, and the next stack's input."""
+        """Return the heatmaps, the feature for other branches, and the next stack's input."""
         feature = nnx.relu(self.norm(self.conv(self.block(self.hourglass(x)))))
         heatmaps = self.heatmaps(feature)
         if self.last:
@@ -102,10 +102,17 @@ class Stack(nnx.Module):
 class FAN(nnx.Module):
     """Landmark network of any width, depth and number of stacks.
 
-    The picture must be a multiple of 4 * 2**depth pixels on both sides; heatmaps are a quarter of
-    its size. `pool` is "max" (as in EmoNet) or "avg" (as in the stand-alone FAN): weights trained
-    with one are of no use with the other. `decode` is how landmarks are read off the heatmaps
-    (see `landmarks.decode_heatmaps`); it is kept with the model for those who do.
+    Both sides of an image must be multiples of 4 * 2**depth pixels; heatmaps have a quarter of the
+    size.
+
+    Args:
+      width: features, a multiple of 16.
+      depth: levels of an hourglass.
+      stacks: hourglasses.
+      landmarks: heatmaps.
+      pool: "max" (as in EmoNet) or "avg" (as in the stand-alone FAN). Weights trained with one are
+        useless with the other.
+      decode: how callers decode the heatmaps, see `landmarks.decode_heatmaps`.
     """
 
     def __init__(
@@ -117,10 +124,7 @@ class FAN(nnx.Module):
         landmarks: int = 68,
         pool: str = "avg",
         decode: str = "quarter",
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 16 or width % 16:
             raise ValueError(f"width must be a positive multiple of 16, got {width}")
@@ -135,7 +139,6 @@ class FAN(nnx.Module):
             raise ValueError(
                 f"decode must be one of {', '.join(map(repr, DECODERS))}, got {decode!r}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.width, self.depth = width, depth
         self.pool, self.decode = pool, decode
         self.multiple = 4 * 2**depth
@@ -150,11 +153,11 @@ class FAN(nnx.Module):
         )
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, Any]:
-        """Heatmaps of pictures [B, H, W, 3] in [0, 1].
+        """Return the heatmaps of images [B, H, W, 3] in [0, 1].
 
-        Returns `heatmaps` [B, H/4, W/4, landmarks] of the last stack, `stack_heatmaps` (a tuple
-        with those of every stack) and `features`, a tuple of the stem's output and one feature
-        per stack, each [B, H/4, W/4, width] in the dtype of the computation.
+        They are `heatmaps` [B, H/4, W/4, landmarks] of the last stack, `stack_heatmaps`, a tuple
+        with the heatmaps of every stack, and `features`, a tuple of the stem's output and one
+        feature per stack, each [B, H/4, W/4, width] in the dtype of the computation.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         check_images(images)

@@ -1,9 +1,9 @@
-"""A place in a network where a picture of its reasoning may look in.
+"""Access to a network's last feature map, for Grad-CAM.
 
 A model passes its last feature map through `feature_map`, which returns it unchanged. Inside a
 `Tap` the map is kept, and something may be added to it: the gradient of a class score with respect
-to that addition is the gradient with respect to the map (Grad-CAM needs both). Nothing of it is
-traced, stored or slower in training and prediction.
+to the addition is the gradient with respect to the map. Training and prediction trace and store
+nothing more.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _CURRENT: contextvars.ContextVar[Tap | None] = contextvars.ContextVar("tap", def
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
-    """A map that went by.
+    """A recorded feature map.
 
     Attributes:
       values: [B, h, w, C], or tokens [B, P + h * w, C].
       grid: (h, w).
-      prefix: P, the number of tokens in front that stand for no place of the picture.
+      prefix: P, the number of tokens in front that are not a place of the image.
     """
 
     values: jax.Array
@@ -33,14 +33,14 @@ class FeatureMap:
 
 
 class Tap:
-    """While it is entered, keeps the feature maps of the models that run.
+    """Records the feature maps of the models that run inside it.
 
     Args:
       shift: added to map number `at`; of its shape.
       at: 0 for the first map.
 
     Attributes:
-      maps: those that went by, in order. Their values are tracers if the model is being traced.
+      maps: recorded maps, in order. Their values are tracers if the model is being traced.
     """
 
     def __init__(self, shift: jax.Array | None = None, at: int = 0):
@@ -55,7 +55,7 @@ class Tap:
         _CURRENT.reset(self._token)
 
     def keep(self, x: jax.Array, grid: tuple[int, int], prefix: int) -> jax.Array:
-        """Notes a map and returns it, shifted if it is the one to be shifted."""
+        """Record a map and return it, shifted if it is number `at`."""
         if self._shift is not None and len(self.maps) == self._at:
             x = x + self._shift.astype(x.dtype)
         self.maps.append(FeatureMap(x, grid, prefix))
@@ -63,19 +63,19 @@ class Tap:
 
 
 def feature_map(x: jax.Array, *, grid: tuple[int, int] | None = None, prefix: int = 0) -> jax.Array:
-    """Returns `x`, showing it to the `Tap` around the call if there is one.
+    """Return `x`, recorded by the `Tap` around the call if there is one.
 
-    Of several calls in one forward pass the last is the one that pictures show, so it may stand in
-    a loop over blocks. It must lie before the last mixing of places (pooling; attention, where only
-    the class token is used afterwards), and outside of `jax.checkpoint` and other transformations.
+    Of several calls in one forward pass the last is drawn, so a call may be in a loop over blocks.
+    It must come before the last mixing of places (pooling; attention, if only the class token is
+    used afterwards), and outside of `jax.checkpoint` and other transformations.
 
     Args:
       x: [B, h, w, C], or tokens [B, prefix + h * w, C].
       grid: (h, w); needed for tokens.
-      prefix: tokens in front that stand for no place.
+      prefix: tokens in front that are not a place of the image.
 
     Raises:
-      ValueError: for tokens that do not fill the grid.
+      ValueError: tokens do not fill the grid.
     """
     tap = _CURRENT.get()
     if tap is None:

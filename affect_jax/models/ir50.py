@@ -5,10 +5,7 @@ CVPR 2019; equal to the image network of the released POSTER++ at the default se
 stage and its identity embedding, which no expression network reads, are left out.
 """
 
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.models.layers import Layers, PReLU, check_images, resize_nearest
@@ -45,7 +42,7 @@ class Unit(nnx.Module):
 class IR50(nnx.Module):
     """The image network of POSTER++ and ARBEx: three stages, each at half the size of the last.
 
-    Stage i has `stage_sizes[i]` units of `width * 2**i` features. Pictures are first brought to
+    Stage i has `stage_sizes[i]` units of `width * 2**i` features. Images are first brought to
     `input_size` pixels, without interpolation.
     """
 
@@ -55,17 +52,13 @@ class IR50(nnx.Module):
         width: int = 64,
         stage_sizes: tuple[int, ...] = (3, 4, 14),
         input_size: int = 112,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 1 or min(stage_sizes) < 1 or len(stage_sizes) != 3:
             raise ValueError(
                 "width must be at least 1 and stage_sizes three numbers of at least 1, got "
                 f"{width}, {tuple(stage_sizes)}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.input_size = input_size
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.stem_conv = make.conv(3, width, 3)
@@ -82,7 +75,7 @@ class IR50(nnx.Module):
             self.stages.append(units)
 
     def maps(self, images: jax.Array) -> list[jax.Array]:
-        """The output of every stage for normalised pictures [B, H, W, 3], in the compute type."""
+        """Return the output of every stage for normalised images [B, H, W, 3], as computed."""
         check_images(images)
         x = resize_nearest(images.astype(self.dtype), self.input_size)
         x = self.stem_act(self.stem_norm(self.stem_conv(x)))
@@ -94,9 +87,9 @@ class IR50(nnx.Module):
         return found
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Feature maps of normalised pictures [B, H, W, 3] of any size.
+        """Return feature maps of normalised images [B, H, W, 3] of any size.
 
-        Returns `x1`, `x2`, `x3` [B, s, s, F], s being 1/2, 1/4 and 1/8 of `input_size`.
+        They are `x1`, `x2`, `x3` [B, s, s, F], s being 1/2, 1/4 and 1/8 of `input_size`.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         names = (f"x{i}" for i in (1, 2, 3))

@@ -1,41 +1,35 @@
-"""From heatmaps to landmarks and back, and the crop window of the FAN detector.
+"""From heatmaps to landmarks and back.
 
-Three frames are in use. *Pixel* coordinates count pixel centres from 0, as in `batch["landmarks"]`
-and in OpenCV. *Grid* coordinates measure the heatmap from its corner, so that the centre of its
-first cell is 0.5; `decode_heatmaps` gives these. A heatmap of h cells over a picture of H pixels
-has pixel = grid * H / h - 0.5. The third is the original photo that a window was cut from.
+*Pixel* coordinates count pixel centres from 0, as in `batch["landmarks"]` and in OpenCV. *Grid*
+coordinates, which `decode_heatmaps` gives, measure the heatmap from its corner, so that the centre
+of its first cell is 0.5. A heatmap of h cells over an image of H pixels has
+pixel = grid * H / h - 0.5.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-REFERENCE_SIZE = 200.0  # pixels of a face of scale 1, in the FAN detector
-CROP_SIZE = 256  # pixels of the detector's input
-BOX_TO_SCALE = 195.0
-LIFT = 0.12  # part of the box height by which the window is moved up
-_REACH = 3  # cells around the maximum that its centroid takes in
-_LEAST = 1e-3  # of the maximum; what is below counts as this
+_REACH = 3  # cells on each side of the maximum in its centroid
+_LEAST = 1e-3  # of the maximum; lower values count as this
 
 
 def decode_heatmaps(heatmaps: jax.Array, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:
-    """Landmarks [B, K, 2] in grid coordinates (x, y) and their scores [B, K].
+    """Return landmarks [B, K, 2], grid coordinates (x, y), and scores [B, K] of heatmaps.
 
-    `heatmaps` is [B, h, w, K]; the score is the maximum. A heatmap that holds a NaN or an infinite
-    maximum gives a NaN. From the centre of the first maximum's
-    cell, `decode` moves the point
+    `heatmaps` is [B, h, w, K]; the score is the maximum. A heatmap with a NaN or an infinite
+    maximum gives a NaN. `decode` moves the point from the centre of the first maximum's cell
 
-      quarter: by a quarter cell towards the larger neighbour in each axis, not at all where the
-        maximum lies on the border: the rule of the released detector;
+      quarter: by a quarter cell towards the larger neighbour in each axis, unless the maximum is
+        on the border: the rule of the released detector;
       parabola: in each axis to the top of the parabola through the logarithms of the maximum and
-        its two neighbours, which is exact for a Gaussian (distribution-aware decoding, Zhang et
-        al., CVPR 2020, without its smoothing and mixed derivative), by at most half a cell;
-      centroid: to the centre of mass of what is positive in the 7 x 7 cells around it.
+        its two neighbours, by at most half a cell; exact for a Gaussian (distribution-aware
+        decoding, Zhang et al., CVPR 2020, without its smoothing and mixed derivative);
+      centroid: to the centre of mass of the positive values in the 7 x 7 cells around it.
 
     Raises:
-      ValueError: for another `decode`.
+      ValueError: an unknown `decode`.
     """
     if decode not in DECODERS:
         raise ValueError(f"decode must be one of {', '.join(map(repr, DECODERS))}, got {decode!r}")
@@ -98,23 +92,23 @@ DECODERS: dict[str, Callable[..., jax.Array]] = {
 
 
 def grid_to_pixels(points: jax.Array, grid_size: int, image_size: int) -> jax.Array:
-    """Pixel coordinates, in a picture of `image_size`, of grid coordinates [..., 2]."""
+    """Return pixel coordinates, in an image of `image_size`, of grid coordinates [..., 2]."""
     return points * (image_size / grid_size) - 0.5
 
 
 def pixels_to_grid(points: jax.Array, grid_size: int, image_size: int) -> jax.Array:
-    """Grid coordinates of pixel coordinates [..., 2] in a picture of `image_size`."""
+    """Return grid coordinates of pixel coordinates [..., 2] in an image of `image_size`."""
     return (points + 0.5) * (grid_size / image_size)
 
 
 def render_heatmaps(
     landmarks: jax.Array, size: int, sigma: float, *, image_size: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Target heatmaps [B, size, size, K] and the mask [B, K] of the landmarks that exist.
+    """Return target heatmaps [B, size, size, K] and the mask [B, K] of landmarks that exist.
 
-    `landmarks` [B, K, 2] are pixels of a picture of `image_size`, or grid coordinates if that is
+    `landmarks` [B, K, 2] are pixels of an image of `image_size`, or grid coordinates if that is
     None. Each heatmap is a Gaussian of height 1 and standard deviation `sigma` cells around the
-    landmark, wherever it lies. A landmark with a NaN has mask False and a heatmap of zeros.
+    landmark, which may be outside. A landmark with a NaN has mask False and a heatmap of zeros.
     """
     points = landmarks
     if image_size is not None:
@@ -127,23 +121,3 @@ def render_heatmaps(
     profile = jnp.exp(-0.5 * distance**2)
     heatmaps = jnp.einsum("bkx,bky->byxk", profile[:, :, 0], profile[:, :, 1])
     return jnp.where(mask[:, None, None, :], heatmaps, 0.0), mask
-
-
-def crop_window(box: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
-    """The detector's window around a face box (x0, y0, x1, y1), in pixels of the photo.
-
-    Returns the window's centre [2], its scale (of a side of 200 pixels), and the upper left and
-    bottom right corners [2] as integers; the window may reach beyond the photo.
-    """
-    x0, y0, x1, y1 = np.asarray(box, np.float64)
-    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - LIFT * (y1 - y0)])
-    scale = float((x1 - x0 + y1 - y0) / BOX_TO_SCALE)
-    corners = window_to_photo(np.array([[1, 1], [CROP_SIZE] * 2]), centre, scale, CROP_SIZE)
-    return centre, scale, corners[0], corners[1]
-
-
-def window_to_photo(points: np.ndarray, centre: np.ndarray, scale: float, size: int) -> np.ndarray:
-    """Pixels of the photo, truncated to int32, of points [..., 2] in a window of `size` cells."""
-    side = np.float32(REFERENCE_SIZE * scale)
-    relative = np.asarray(points, np.float32) / np.float32(size) - np.float32(0.5)
-    return (relative * side + np.asarray(centre, np.float32)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""How deep in a model each parameter lies, for learning rates that fall towards the input."""
+"""Depth of each parameter in a model, for learning rates that fall towards the input."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,12 @@ from flax import nnx
 
 
 def layer_numbers(model: nnx.Module) -> dict[str, int]:
-    """Path -> number of its layer, from 0 at the input.
+    """Return path -> number of its layer, from 0 at the input.
 
-    The blocks of a model, the members of its lists in the order in which they are made, are layers
-    1, 2 and so on. What is made before the first is layer 0 (stem, patches, tokens and positions),
-    what is made between two belongs to the second, and what follows the last is the one layer on
-    top (last norm, squeeze and excitation, head). Vision transformers get the numbers that BEiT's
-    recipe gives them.
+    The blocks of a model, the members of its lists in the order of construction, are layers 1, 2
+    and so on. What is constructed before the first is layer 0 (stem, patches, tokens, positions),
+    what comes between two belongs to the second, and what follows the last is one more layer (last
+    norm, squeeze and excitation, head). Vision transformers get the numbers of BEiT's recipe.
     """
     numbers: dict[str, int] = {}
     last, previous, waiting = 0, None, []
@@ -34,7 +33,7 @@ def layer_numbers(model: nnx.Module) -> dict[str, int]:
 def _walk(
     node: nnx.Module, path: tuple[str, ...], block: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, tuple[str, ...] | None]]:
-    """(path, path of the block it lies in) of every parameter, in the order of construction."""
+    """Yield (path, path of its block) of every parameter, in the order of construction."""
     if isinstance(node, nnx.List):
         children = [(str(i), child) for i, child in enumerate(node)]
     else:

@@ -1,4 +1,4 @@
-"""Building blocks shared by the architectures: BatchNorm, convolutions, pooling.
+"""Building blocks of the architectures: BatchNorm, convolutions, pooling.
 
 Everything is NHWC. Padding is always explicit and symmetric: XLA's "SAME" pads a stride-2
 convolution of an even size by one row less at the top and left than the published networks do.
@@ -17,11 +17,11 @@ from jax import lax
 
 
 def normal(std: float | Callable[[tuple[int, ...]], float]) -> Callable:
-    """Initializer N(0, std), where `std` may be a function of the shape, drawn with NumPy.
+    """Return an initializer N(0, std), `std` a number or a function of the shape.
 
-    A network has dozens of kernel shapes and XLA would compile its generator for each of them:
-    20 seconds for a small EmoFAN on two CPU cores, against 1 second this way. Values depend on
-    the key alone and are the same inside and outside of a transformation.
+    Drawn with NumPy: a network has dozens of kernel shapes, and XLA would compile its generator for
+    each of them, 20 seconds for a small EmoFAN on two CPU cores instead of 1 second. Values depend
+    on the key alone, inside and outside of a transformation.
     """
 
     def draw(key_data, shape, dtype):
@@ -45,18 +45,20 @@ lecun_normal = normal(lambda shape: math.sqrt(1 / math.prod(shape[:-1])))
 
 
 class Counter(nnx.BatchStat):
-    """A statistic that counts steps of a run: it has no average, and belongs to that run alone."""
+    """A statistic that counts steps of a run. It is not averaged, nor taken to another run."""
 
 
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, with the running statistics of PyTorch.
 
-    Batches are normalised with their biased variance; the running variance keeps the unbiased one,
-    n / (n - 1) times larger, where n counts the values of a channel in the *global* batch. The
-    variance is computed in two passes around the mean. With `axis_name` both moments are those of
-    all replicas. Statistics and arithmetic are at least float32, whatever `dtype` is.
+    Batches are normalised with their biased variance. The running variance keeps the unbiased one,
+    n / (n - 1) times larger, n being the values of a channel in the *global* batch. The variance is
+    computed in two passes around the mean. With `axis_name` both moments are taken over all
+    replicas. Statistics and arithmetic are at least float32, for any `dtype`.
 
     `use_running_average` is switched by `model.train()` and `model.eval()`; it starts False.
+    `momentum` is the weight of the old value (PyTorch's 0.1 is 0.9 here), `scale` the initial value
+    of the trained factors.
     """
 
     def __init__(
@@ -70,8 +72,6 @@ class BatchNorm(nnx.Module):
         axis_name: str | None = None,
         scale: float = 1.0,
     ):
-        """`momentum` is the weight of the old value (PyTorch's 0.1 is 0.9 here); `scale` is where
-        the learnt factors start."""
         self.eps = eps
         self.momentum = momentum
         self.dtype = dtype
@@ -84,7 +84,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features, stats_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise `x` [..., features]; in training mode also moves the running statistics."""
+        """Normalise `x` [..., features]; in training mode also update the running statistics."""
         compute_dtype = jnp.promote_types(jnp.float32, x.dtype)
         x = x.astype(compute_dtype)
         if self.use_running_average:
@@ -119,7 +119,14 @@ class BatchNorm(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Makes layers that share random streams, dtypes and the BatchNorm axis of one model."""
+    """Makes the layers of one model.
+
+    Attributes:
+      rngs: random streams of the initialisation.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+      axis_name: mapped axis over whose replicas BatchNorm averages; None: a single device.
+    """
 
     rngs: nnx.Rngs
     dtype: Any = jnp.float32
@@ -133,7 +140,7 @@ class Layers:
 
     @property
     def output_dtype(self) -> Any:
-        """What a model returns: float32, or float64 where it was built so."""
+        """Dtype of a model's outputs: float32, or float64 if it computes in that."""
         return jnp.promote_types(jnp.float32, self.dtype)
 
     def conv(
@@ -146,7 +153,7 @@ class Layers:
         bias: bool = False,
         init: Callable = he_normal,
     ) -> nnx.Conv:
-        """A kernel x kernel convolution padded by kernel // 2 on every side."""
+        """Return a kernel x kernel convolution padded by kernel // 2 on every side."""
         pad = kernel // 2
         return nnx.Conv(
             in_features,
@@ -164,7 +171,7 @@ class Layers:
     def linear(
         self, in_features: int, out_features: int, *, init: Callable = lecun_normal
     ) -> nnx.Linear:
-        """A dense layer with a bias."""
+        """Return a dense layer with a bias."""
         return nnx.Linear(
             in_features,
             out_features,
@@ -175,7 +182,7 @@ class Layers:
         )
 
     def norm(self, features: int, *, scale: float = 1.0) -> BatchNorm:
-        """A BatchNorm over this model's axis whose factors start at `scale`."""
+        """Return a BatchNorm over this model's axis whose factors start at `scale`."""
         return BatchNorm(
             features,
             dtype=self.dtype,
@@ -185,9 +192,9 @@ class Layers:
         )
 
     def layer_norm(self, features: int, eps: float) -> nnx.LayerNorm:
-        """A LayerNorm over the last axis; its variance, taken in two passes, is float32 at least.
+        """Return a LayerNorm over the last axis; its two-pass variance is at least float32.
 
-        PyTorch's own `eps` is 1e-5, that of timm's transformers 1e-6.
+        `eps` is 1e-5 in PyTorch and 1e-6 in timm's transformers.
         """
         return nnx.LayerNorm(
             features,
@@ -200,7 +207,7 @@ class Layers:
 
 
 class PReLU(nnx.Module):
-    """x where it is positive, elsewhere x times a trained slope, one for every feature."""
+    """x where positive, elsewhere x times a trained slope of its feature."""
 
     def __init__(self, features: int, param_dtype: Any = jnp.float32):
         self.slope = nnx.Param(jnp.full(features, 0.25, param_dtype))
@@ -210,7 +217,7 @@ class PReLU(nnx.Module):
 
 
 def max_pool(x: jax.Array, window: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:
-    """Square max pooling of [B, H, W, C]; odd remainders are dropped, padding never wins.
+    """Pool [B, H, W, C] by maximum; odd remainders are dropped, padding never wins.
 
     Written as maxima of strided slices, one axis after the other: on CPU this is five times
     faster than `lax.reduce_window` and its gradient. Equal maxima share the gradient.
@@ -221,7 +228,7 @@ def max_pool(x: jax.Array, window: int = 2, stride: int = 2, padding: int = 0) -
 
 
 def avg_pool(x: jax.Array, window: int = 2, stride: int = 2) -> jax.Array:
-    """Square average pooling of [B, H, W, C]; odd remainders are dropped."""
+    """Pool [B, H, W, C] by average; odd remainders are dropped."""
     for axis in (1, 2):
         x = _reduce_windows(jnp.add, x, axis, window, stride, 0, 0.0)
     return x / window**2
@@ -248,7 +255,7 @@ def upsample_nearest(x: jax.Array) -> jax.Array:
 
 
 def resize_nearest(x: jax.Array, size: int) -> jax.Array:
-    """[B, H, W, C] -> [B, size, size, C]; pixel i is the source's floor(i * H / size).
+    """Resize [B, H, W, C] to [B, size, size, C]; pixel i is the source's floor(i * H / size).
 
     This is what PyTorch's "nearest" does, so that halving keeps the even pixels; `jax.image.resize`
     would keep the odd ones.
@@ -263,11 +270,24 @@ def resize_nearest(x: jax.Array, size: int) -> jax.Array:
 
 
 def global_average(x: jax.Array) -> jax.Array:
-    """Mean over the picture, [B, H, W, C] -> [B, C]."""
+    """Return the mean over the image, [B, H, W, C] -> [B, C]."""
     return jnp.mean(x, axis=(1, 2))
 
 
+def split_outputs(values: jax.Array, n_expression: int, dtype: Any) -> dict[str, jax.Array]:
+    """Name the numbers of a last layer [B, n_expression or n_expression + 2].
+
+    Returns `logits` [B, n_expression] unless that is 0, and of two more `valence` and `arousal`.
+    """
+    values, outputs = values.astype(dtype), {}
+    if n_expression:
+        outputs["logits"] = values[:, :n_expression]
+    if values.shape[1] > n_expression:
+        outputs |= {"valence": values[:, n_expression], "arousal": values[:, n_expression + 1]}
+    return outputs
+
+
 def check_images(images: jax.Array) -> None:
-    """Raises ValueError unless `images` is [B, H, W, 3]."""
+    """Raise ValueError unless `images` is [B, H, W, 3]."""
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images must be [B, H, W, 3], got {images.shape}")

@@ -6,8 +6,6 @@ settings. The layers that turn its last map into coordinates, which POSTER++ com
 reads, are left out.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -20,7 +18,7 @@ from affect_jax.models.registry import register
 class DepthwiseConv(nnx.Module):
     """A 3x3 convolution of every feature by itself, padded by 1 on every side, without bias.
 
-    Written as a sum of nine weighted shifts of the picture: on CPU it is 20 times faster than
+    Written as a sum of nine weighted shifts of the image: on CPU it is 20 times faster than
     XLA's grouped convolution, its gradient 4 to 30 times.
     """
 
@@ -93,7 +91,7 @@ class Bottleneck(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """A halving of the size and `size` residual units."""
+    """A unit that halves the maps, and `size` residual units."""
 
     def __init__(
         self, in_features: int, down: int, hidden: int, features: int, size: int, make: Layers
@@ -115,7 +113,7 @@ class MobileFaceNet(nnx.Module):
     """The landmark network of POSTER++ and ARBEx: maps of 1/4, 1/8 and 1/16 of the size.
 
     They have `width`, `2 * width` and `8 * width` features; a stage has `stage_sizes[i]` residual
-    units. Pictures are first brought to `input_size` pixels, without interpolation.
+    units. Images are first brought to `input_size` pixels, without interpolation.
     """
 
     def __init__(
@@ -124,17 +122,13 @@ class MobileFaceNet(nnx.Module):
         width: int = 64,
         stage_sizes: tuple[int, ...] = (4, 6, 2),
         input_size: int = 112,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        make: Layers,
     ):
         if width < 1 or min(stage_sizes) < 0 or len(stage_sizes) != 3:
             raise ValueError(
                 "width must be at least 1 and stage_sizes three numbers of at least 0, got "
                 f"{width}, {tuple(stage_sizes)}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.input_size = input_size
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         w = width
@@ -150,7 +144,7 @@ class MobileFaceNet(nnx.Module):
         self.features = ConvUnit(2 * w, 8 * w, 1, 1, make)
 
     def maps(self, images: jax.Array) -> list[jax.Array]:
-        """The three maps for normalised pictures [B, H, W, 3], in the compute type."""
+        """Return the three maps for normalised images [B, H, W, 3], as computed."""
         check_images(images)
         x = resize_nearest(images.astype(self.dtype), self.input_size)
         x = self.stem_depthwise(self.stem(x))
@@ -161,9 +155,9 @@ class MobileFaceNet(nnx.Module):
         return [*found[:2], self.features(x)]
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Feature maps of normalised pictures [B, H, W, 3] of any size.
+        """Return feature maps of normalised images [B, H, W, 3] of any size.
 
-        Returns `out3`, `out4` and `conv_features` [B, s, s, F], s being 1/4, 1/8 and 1/16 of
+        They are `out3`, `out4` and `conv_features` [B, s, s, F], s being 1/4, 1/8 and 1/16 of
         `input_size`.
         """
         del rngs  # nothing is drawn; part of the signature all models share

@@ -1,4 +1,4 @@
-"""POSTER++, the backbone of ARBEx: a face's image features, asked by its landmark features.
+"""POSTER++, the backbone of ARBEx: landmark features of a face attend to image features.
 
 Mao et al., "POSTER++: a simpler and stronger facial expression recognition network", 2023, and
 Wasi et al., "ARBEx: attentive feature extraction with reliability balancing for robust facial
@@ -17,11 +17,10 @@ import numpy as np
 from flax import nnx
 
 from affect_jax.models.attention import attend
-from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.ir50 import IR50
-from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
+from affect_jax.models.layers import Layers, check_images, lecun_normal, normal, split_outputs
 from affect_jax.models.mobilefacenet import MobileFaceNet
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
@@ -31,7 +30,7 @@ _WINDOW_EPSILON = 1e-5  # of the LayerNorms outside of the transformer
 _small_normal = normal(0.02)
 POSITIONS = ("normal", "waves")
 
-# Sizes that train on a CPU, and what lets a few thousand pictures do; for 32 pixels and more.
+# Sizes that train on a CPU with a few thousand images of 32 pixels or more.
 TINY = {
     "input_size": 32,
     "image_width": 16,
@@ -50,7 +49,7 @@ TINY = {
 
 @functools.cache
 def relative_positions(size: int) -> np.ndarray:
-    """Row of the bias table for every pair of places of a window, int32 [size**2, size**2].
+    """Return the row of the bias table for each pair of places, int32 [size**2, size**2].
 
     Entry [query, key] is (row difference + size - 1) * (2 size - 1) + column difference + size - 1.
     """
@@ -63,7 +62,7 @@ def relative_positions(size: int) -> np.ndarray:
 
 
 class WindowCrossAttention(nnx.Module):
-    """Attention inside of windows, with queries from elsewhere and a bias for relative position."""
+    """Attention inside windows, with queries from another map and a bias by relative position."""
 
     def __init__(self, features: int, heads: int, window: int, make: Layers):
         if heads < 1 or features % heads:
@@ -75,7 +74,7 @@ class WindowCrossAttention(nnx.Module):
         self.position_bias = nnx.Param(_small_normal(make.rngs.params(), shape, make.param_dtype))
 
     def __call__(self, queries: jax.Array, x: jax.Array) -> jax.Array:
-        """Both [B, P, C] with the P = window**2 places of a window row by row; the same out."""
+        """Attend from `queries` to `x`, both [B, P, C], P = window**2 places row by row."""
         b, p, c = x.shape
         split = (b, p, self.heads, c // self.heads)
         key, value = (y.reshape(split) for y in jnp.split(self.key_value(x), 2, axis=-1))
@@ -86,9 +85,9 @@ class WindowCrossAttention(nnx.Module):
 
 
 class CrossFusion(nnx.Module):
-    """One scale: the image map, normalised, plus what the landmark map finds in it.
+    """One scale: the normalised image map, plus what the landmark map attends to in it.
 
-    The shortcut starts behind the LayerNorm, as in the released networks. Both branches are scaled
+    The shortcut starts after the LayerNorm, as in the released networks. Both branches are scaled
     by trained factors that start at `layer_scale`, and dropped with probability `drop`.
     """
 
@@ -113,7 +112,7 @@ class CrossFusion(nnx.Module):
     def __call__(
         self, landmark_map: jax.Array, image_map: jax.Array, rngs: nnx.Rngs | None
     ) -> jax.Array:
-        """Two maps [B, s, s, C], s a multiple of the window; one such map."""
+        """Fuse two maps [B, s, s, C], s a multiple of the window, to one."""
         b, s, _, c = image_map.shape
         x = self.norm(image_map)
         found = self.attention(_to_windows(landmark_map, self.window), _to_windows(x, self.window))
@@ -125,7 +124,7 @@ class CrossFusion(nnx.Module):
 
 
 def _to_windows(x: jax.Array, window: int) -> jax.Array:
-    """[B, s, s, C] -> [B * windows, window**2, C]: pictures, then window rows, then columns."""
+    """Cut [B, s, s, C] into [B * windows, window**2, C]: images, window rows, then columns."""
     b, s, _, c = x.shape
     n = s // window
     x = x.reshape(b, n, window, n, window, c).transpose(0, 1, 3, 2, 4, 5)
@@ -133,14 +132,14 @@ def _to_windows(x: jax.Array, window: int) -> jax.Array:
 
 
 def _from_windows(x: jax.Array, window: int, size: int) -> jax.Array:
-    """The inverse of `_to_windows`, with the places of a picture in one axis: [B, s * s, C]."""
+    """Invert `_to_windows`, with the places of an image in one axis: [B, s * s, C]."""
     n, c = size // window, x.shape[-1]
     x = x.reshape(-1, n, n, window, window, c).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(-1, size * size, c)
 
 
 class MultiScaleTransformer(nnx.Module):
-    """Three maps to equally many tokens each, a class token, blocks, and a gate on its output."""
+    """Three maps to as many tokens each, a class token, blocks, and a gate on its output."""
 
     def __init__(
         self,
@@ -203,9 +202,28 @@ class MultiScaleTransformer(nnx.Module):
 class Poster(nnx.Module):
     """POSTER++ with a linear classifier, or ARBEx's feature extractor with `n_expression=0`.
 
+    Args:
+      n_expression: classes; 0 leaves `embedding` (and, with `regression`, the two numbers).
+      regression: valence and arousal too.
+      input_size: images are brought to this many pixels; a multiple of 16.
+      image_width, image_stages: `width` and `stage_sizes` of the IR50.
+      landmark_width, landmark_stages: `width` and `stage_sizes` of the MobileFaceNet.
+      dims, windows, heads: of the cross-attention at 1/4, 1/8 and 1/16 of `input_size`; a map
+        larger than a window is cut into windows.
+      layer_scale: initial factors of the cross-attention's branches.
+      drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
+      embedding, vit_depth, vit_heads: of the transformer over all scales.
+      positions: initial position embeddings of its tokens: "normal", small as in the released
+        networks, which are lost among untrained features; "waves" adds sines and cosines of row and
+        column.
+      reliability: settings of a `Reliability` behind the logits; None: no balancing.
+
     Attributes:
-      image_net, landmark_net: the two networks that may start from weights of their own, and be
+      image_net, landmark_net: the two networks, which may start from their own weights and be
         frozen by `optimizer.freeze` ("landmark_net" in POSTER++).
+
+    Raises:
+      ValueError: sizes that do not go together.
     """
 
     def __init__(
@@ -227,51 +245,22 @@ class Poster(nnx.Module):
         vit_depth: int = 2,
         vit_heads: int = 8,
         positions: str = "normal",
-        reliability: Mapping[str, Any] | bool | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        reliability: Mapping[str, Any] | None = None,
+        make: Layers,
     ):
-        """Args:
-        n_expression: classes; 0 leaves `embedding` (and, with `regression`, the two numbers).
-        input_size: pictures are brought to so many pixels; a multiple of 16.
-        image_width, image_stages: `width` and `stage_sizes` of the IR50.
-        landmark_width, landmark_stages: those of the MobileFaceNet.
-        dims, windows, heads: of the cross-attention at 1/4, 1/8 and 1/16 of `input_size`; a map is
-          cut into windows if it is larger than one.
-        layer_scale: where the factors of the cross-attention's branches start.
-        drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
-        embedding, vit_depth, vit_heads: of the transformer over all scales.
-        positions: how the embeddings of its tokens' places begin: "normal", small as in the
-          released networks, which drown in features that are not trained yet, or "waves", sines
-          and cosines of row and column added to that.
-        reliability: settings of a `Reliability` behind the logits, True for its defaults; None or
-          False: there is none.
-
-        Raises:
-          ValueError: for sizes that do not go together.
-        """
         _check_sizes(n_expression, input_size, dims, windows, heads)
         if positions not in POSITIONS or (positions == "waves" and embedding % 4):
             raise ValueError(
                 f"positions must be one of {', '.join(POSITIONS)}, the latter with an embedding "
                 f"that is a multiple of 4; got {positions!r} and {embedding}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
-        shared = {
-            "input_size": input_size,
-            "dtype": dtype,
-            "param_dtype": param_dtype,
-            "axis_name": axis_name,
-            "rngs": rngs,
-        }
         self.n_expression = n_expression
-        self.regression = regression
         self.output_dtype = make.output_dtype
-        self.image_net = IR50(width=image_width, stage_sizes=image_stages, **shared)
+        self.image_net = IR50(
+            width=image_width, stage_sizes=image_stages, input_size=input_size, make=make
+        )
         self.landmark_net = MobileFaceNet(
-            width=landmark_width, stage_sizes=landmark_stages, **shared
+            width=landmark_width, stage_sizes=landmark_stages, input_size=input_size, make=make
         )
         self.image_convs, self.landmark_convs, self.fusions = nnx.List(), nnx.List(), nnx.List()
         landmark_features = (landmark_width, 2 * landmark_width, 8 * landmark_width)
@@ -302,15 +291,11 @@ class Poster(nnx.Module):
         self.reliability = Reliability.of(reliability, embedding, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Outputs for normalised pictures [B, H, W, 3] of any size.
+        """Return the outputs for normalised images [B, H, W, 3] of any size.
 
-        While training, stochastic depth draws from the `dropout` stream of `rngs`.
-
-        Returns `embedding` [B, embedding]; `logits` [B, n_expression] unless that is 0; with
-        `regression` also `valence` and `arousal` [B]; with `reliability` also what that adds.
-
-        Raises:
-          ValueError: if the pictures are not [B, H, W, 3].
+        They are `embedding` [B, embedding], `logits` [B, n_expression] unless that is 0, with
+        `regression` `valence` and `arousal` [B], and the outputs of `reliability`. In training,
+        stochastic depth draws from the `dropout` stream of `rngs`.
         """
         check_images(images)
         maps = []
@@ -330,11 +315,7 @@ class Poster(nnx.Module):
         outputs = {"embedding": embedding.astype(self.output_dtype)}
         if self.head is None:
             return outputs
-        values = self.head(embedding)
-        if self.regression:
-            outputs |= split_outputs(values, self.n_expression, self.output_dtype)
-        else:
-            outputs["logits"] = values.astype(self.output_dtype)
+        outputs |= split_outputs(self.head(embedding), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs
 
 

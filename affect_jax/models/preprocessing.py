@@ -1,4 +1,4 @@
-"""How a picture becomes a network's input, as it is recorded with a model."""
+"""How an image becomes a network's input, as recorded with a model."""
 
 import dataclasses
 import math
@@ -18,28 +18,28 @@ SCALE = 255.0
 def normalise(
     images: Any, mean: Any, std: Any, scale: float = SCALE, dtype: Any = jnp.float32
 ) -> Any:
-    """Network input from uint8 pictures [..., 3]: over `scale`, mean removed, over std."""
+    """Return network input from uint8 images [..., 3]: (images / scale - mean) / std."""
     scaled = jnp.asarray(images, dtype) / jnp.asarray(scale, dtype)
     return (scaled - jnp.asarray(mean, dtype)) / jnp.asarray(std, dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a uint8 RGB picture becomes the network's input.
+    """How a uint8 RGB image becomes the network's input.
 
-    `pixels` frames and resizes it to `image_size` on both sides, as evaluation does; `normalise`
-    divides by `scale` and takes (x - mean) / std per channel.
+    `pixels` frames and resizes it, as evaluation does; `normalise` computes
+    (x / scale - mean) / std per channel.
 
     Attributes:
-      image_size: side of the input.
+      image_size: side of the input, in pixels.
       mean, std, scale: of the input; mean and std per channel, RGB.
-      fit: how a picture that is not square gets there: "stretch" scales its sides apart, "cover"
-        takes the largest square in its middle, "contain" the whole on black.
-      margin: only the middle 1 / (1 + margin) of the sides of that is seen.
-      crop: what training cut out of pictures: "landmarks", "box" (a square around them), "auto"
-        (landmarks before the box) or "whole"; pictures without them are taken whole.
+      fit: what happens to an image that is not square: "stretch" scales its sides apart, "cover"
+        takes the largest square in the middle, "contain" the whole on black.
+      margin: only the middle 1 / (1 + margin) of the sides of the result is seen.
+      crop: what training cut out: "landmarks", "box" (a square around them), "auto" (landmarks if
+        there are any, else the box) or "whole"; images without them are taken whole.
       crop_scale: side of that square over the mean side of the box around the landmarks, or of the
-        box; 0: the model expects another crop, or it is not known.
+        box; 0: the model expects another crop, or the crop is not known.
     """
 
     image_size: int
@@ -73,7 +73,7 @@ class Preprocessing:
 
     @classmethod
     def of_config(cls, config: ml_collections.ConfigDict) -> "Preprocessing":
-        """That of a run's evaluation."""
+        """Return the preprocessing of a run's evaluation."""
         section, data = config.model, config.data
         preset = presets.resolve(data.augment, data.augment_overrides)
         whole = data.crop == "whole"
@@ -89,7 +89,7 @@ class Preprocessing:
 
     @property
     def framing(self) -> Framing:
-        """From decoded pictures to pixels."""
+        """The way from a decoded image to pixels."""
         return Framing(self.image_size, self.fit, self.margin, self.crop, self.crop_scale)
 
     def pixels(
@@ -98,22 +98,19 @@ class Preprocessing:
         landmarks: np.ndarray | None = None,
         box: np.ndarray | None = None,
     ) -> np.ndarray:
-        """What the network sees of a picture: the same bytes as in evaluation.
+        """Return what the network sees of an image, uint8 [image_size, image_size, 3].
 
         Args:
           picture: uint8 [H, W, 3] RGB, or [H, W] grey.
-          landmarks: float [68, 2] pixels of the picture, or None.
+          landmarks: float [68, 2] pixels of the image, or None.
           box: float [4], x0, y0, x1, y1, or None.
 
-        Returns:
-          uint8 [image_size, image_size, 3].
-
         Raises:
-          DecodeError: landmarks or box lie outside the picture.
+          DecodeError: landmarks or box lie outside the image.
         """
         framing = self.framing
         return framing.pixels(picture, framing.frame(*picture.shape[:2], landmarks, box))
 
     def normalise(self, images: Any, dtype: Any = jnp.float32) -> Any:
-        """Network input from uint8 pictures [..., 3]; the size is left as it is."""
+        """Return network input from uint8 images [..., 3] of any size."""
         return normalise(images, self.mean, self.std, self.scale, dtype)

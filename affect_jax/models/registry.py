@@ -5,19 +5,27 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.errors import nearest
+from affect_jax.models import reliability_settings
+from affect_jax.models.layers import Layers
 
 _REGISTRY: dict[str, "Entry"] = {}
+# Arguments that a run sets itself, by its data.
+_SET_BY_RUNS = ("n_expression", "image_size")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A registered model: its constructor, the keywords its name fixes, and its last layer.
+    """A registered model.
 
-    `head` is the path of the layer whose shape depends on the number of classes, None if none does;
-    `preset` holds defaults of the name that a caller may replace.
+    Attributes:
+      constructor: class of the model.
+      fixed: arguments that the name stands for; a caller cannot give them.
+      head: path of the layer whose shape depends on the number of classes, if any.
+      preset: defaults of the name, which replace the constructor's.
     """
 
     constructor: type[nnx.Module]
@@ -25,19 +33,17 @@ class Entry:
     head: str | None
     preset: Mapping[str, Any]
 
-    def keywords(self) -> list[str]:
-        """The constructor keywords a caller may give."""
+    def defaults(self) -> dict[str, Any]:
+        """Return every argument of its own that a caller may give, with its default."""
         parameters = inspect.signature(self.constructor.__init__).parameters
-        return [name for name in parameters if name not in {"self", "rngs", *self.fixed}]
+        own = {n: p.default for n, p in parameters.items() if n not in {"self", "make"}}
+        return {n: self.preset.get(n, v) for n, v in own.items() if n not in self.fixed}
 
 
 def register(
     name: str, *, head: str | None = None, preset: Mapping[str, Any] | None = None, **fixed: Any
 ) -> Callable:
-    """Decorator: make a module class available as `create(name)`, with `fixed` keywords set.
-
-    `preset` replaces defaults of the constructor; unlike `fixed` ones its keywords may be given.
-    """
+    """Return a decorator that makes a class available as `create(name)`; see `Entry`."""
 
     def decorate(constructor):
         if name in _REGISTRY:
@@ -49,50 +55,76 @@ def register(
 
 
 def names() -> list[str]:
-    """The registered names, sorted."""
+    """Return the registered names, sorted."""
     return sorted(_REGISTRY)
 
 
 def entry(name: str) -> Entry:
-    """The registration of `name`; ValueError naming the nearest name if there is none."""
+    """Return the registration of `name`; ValueError naming the nearest name if there is none."""
     if name not in _REGISTRY:
         raise ValueError(f"no model is named {name!r}; {nearest(name, names())}")
     return _REGISTRY[name]
 
 
-def takes(name: str, keyword: str) -> bool:
-    """Whether there is a model `name` and a caller may give it `keyword`."""
-    return name in _REGISTRY and keyword in _REGISTRY[name].keywords()
+def takes(name: str, argument: str) -> bool:
+    """Return whether there is a model `name` and a caller may give it `argument`."""
+    return name in _REGISTRY and argument in _REGISTRY[name].defaults()
 
 
-def default(name: str, keyword: str) -> Any:
-    """What the model `name` takes where `keyword` is not given; None without such a keyword."""
-    if not takes(name, keyword):
-        return None
-    found = _REGISTRY[name]
-    if keyword in found.preset:
-        return found.preset[keyword]
-    return inspect.signature(found.constructor.__init__).parameters[keyword].default
+def default(name: str, argument: str) -> Any:
+    """Return the default of an argument of the model `name`; None if it has no such argument."""
+    return _REGISTRY[name].defaults().get(argument) if name in _REGISTRY else None
+
+
+def section(name: str) -> dict[str, Any]:
+    """Return what a config can set of the model `name`, with the defaults.
+
+    Arguments that depend on the data or the devices are left out. `dtype` is given by name, and
+    `reliability` as a section with `enabled` and every setting.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    fields = {n: v for n, v in entry(name).defaults().items() if n not in _SET_BY_RUNS}
+    fields["dtype"] = "float32"
+    if "reliability" in fields:
+        fields["reliability"] = reliability_settings.to_section(fields["reliability"])
+    return fields
 
 
 def head_of(model: nnx.Module) -> str | None:
-    """Path of the layer of `model` whose shape depends on the number of classes, if any."""
+    """Return the path of the layer whose shape depends on the number of classes, if any."""
     heads = {e.head for e in _REGISTRY.values() if e.constructor is type(model)}
     return heads.pop() if heads else None
 
 
-def create(name: str, *, rngs: nnx.Rngs | None = None, seed: int = 0, **kwargs: Any) -> nnx.Module:
+def create(
+    name: str,
+    *,
+    rngs: nnx.Rngs | None = None,
+    seed: int = 0,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+    axis_name: str | None = None,
+    **arguments: Any,
+) -> nnx.Module:
     """Build a model with fresh parameters, in training mode.
 
-    `rngs` defaults to `nnx.Rngs(seed)`; the other keywords are those of the model, among them for
-    every model `dtype` (of the computation), `param_dtype` and `axis_name` (over which BatchNorm
-    averages). Raises ValueError for an unknown name and TypeError for an unknown keyword, each
-    with the nearest valid one.
+    Args:
+      name: registered name.
+      rngs: random streams of the initialisation; default: `nnx.Rngs(seed)`.
+      seed: of the initialisation.
+      dtype, param_dtype, axis_name: see `Layers`.
+      **arguments: of the model.
+
+    Raises:
+      ValueError: an unknown name.
+      TypeError: an unknown argument. Both messages name the nearest valid one.
     """
     found = entry(name)
-    for keyword in kwargs:
-        if keyword not in found.keywords():
-            hint = nearest(keyword, found.keywords())
-            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
-    rngs = nnx.Rngs(seed) if rngs is None else rngs
-    return found.constructor(**found.fixed, **{**found.preset, **kwargs}, rngs=rngs)
+    known = found.defaults()
+    for keyword in arguments:
+        if keyword not in known:
+            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {nearest(keyword, known)}")
+    make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
+    return found.constructor(**found.fixed, **{**found.preset, **arguments}, make=make)

@@ -1,8 +1,8 @@
 """ResNet-18, 34 and 50, equal to torchvision's.
 
 He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, with
-torchvision's one change: in the bottleneck the stride sits on the 3x3 convolution. A fresh network
-starts with every block as its shortcut alone (Goyal et al., "Accurate, large minibatch SGD", 2017,
+torchvision's one change: in the bottleneck the 3x3 convolution has the stride. In a fresh network
+every block is its shortcut alone (Goyal et al., "Accurate, large minibatch SGD", 2017,
 5.1), as timm's do.
 """
 
@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
-from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.layers import (
@@ -22,6 +20,7 @@ from affect_jax.models.layers import (
     global_average,
     he_normal_fan_out,
     max_pool,
+    split_outputs,
 )
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
@@ -84,10 +83,12 @@ def _shortcut(block, x: jax.Array) -> jax.Array:
 class ResNet(nnx.Module):
     """A ResNet whose last layer gives class logits and, with `regression`, valence and arousal.
 
-    `width` is the number of features of the first stage (64 in the published networks).
-    `n_expression=0` with `regression` leaves valence and arousal only. `se` puts
-    squeeze and excitation between the pooled features and the last layer, `reliability` a
-    `Reliability` of these settings behind the logits (`model.reliability`).
+    Args:
+      n_expression: classes; 0 with `regression`: valence and arousal only.
+      regression: valence and arousal too.
+      width: features of the first stage (64 in the published networks).
+      se: squeeze and excitation between the pooled features and the last layer.
+      reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
 
     def __init__(
@@ -99,11 +100,8 @@ class ResNet(nnx.Module):
         regression: bool = False,
         width: int = 64,
         se: bool = False,
-        reliability: Mapping[str, Any] | bool | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        reliability: Mapping[str, Any] | None = None,
+        make: Layers,
     ):
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
@@ -111,9 +109,7 @@ class ResNet(nnx.Module):
             raise ValueError(
                 f"n_expression must be at least 1, or 0 with regression, got {n_expression}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         self.n_expression = n_expression
-        self.regression = regression
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.stem_conv = make.conv(3, width, 7, stride=2, init=he_normal_fan_out)
         self.stem_norm = make.norm(width)
@@ -131,12 +127,12 @@ class ResNet(nnx.Module):
         self.reliability = Reliability.of(reliability, in_features, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Outputs for normalised pictures [B, H, W, 3] of any size.
+        """Return the outputs for normalised images [B, H, W, 3] of any size.
 
-        Returns `logits` [B, n_expression], with `regression` also `valence` and `arousal` [B];
+        They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B];
         `layer1`, `layer2` ... the output of every stage [B, h, w, F]; `avgpool` [B, F], the
-        average of the last one; `embedding`, the same after squeeze and excitation; with
-        `reliability` also what that adds.
+        average of the last stage; `embedding`, the same after squeeze and excitation; and the
+        outputs of `reliability`.
         """
         del rngs  # nothing is drawn; part of the signature all models share
         check_images(images)
@@ -152,9 +148,5 @@ class ResNet(nnx.Module):
         if self.se is not None:
             x = self.se(x)
         outputs["embedding"] = x.astype(self.output_dtype)
-        values = self.head(x)
-        if self.regression:
-            outputs |= split_outputs(values, self.n_expression, self.output_dtype)
-        else:
-            outputs["logits"] = values.astype(self.output_dtype)
+        outputs |= split_outputs(self.head(x), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs

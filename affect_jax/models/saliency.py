@@ -1,4 +1,4 @@
-"""Where in the picture a prediction comes from: class-activation maps and attention rollout."""
+"""Where in the image a prediction comes from: class-activation maps and attention rollout."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flax import nnx
 
 from affect_jax.errors import UserError
 from affect_jax.models.feature_taps import Tap
+from affect_jax.models.vit import ViT
 
 Forward = Callable[[jax.Array], dict[str, Any]]
 
@@ -21,22 +22,22 @@ def class_activation(
 ) -> tuple[jax.Array, jax.Array]:
     """Grad-CAM: the features of the last map, weighted by what each does for the score of a class.
 
-    Selvaraju et al., "Grad-CAM", ICCV 2017: each channel's weight is the mean over all places of
-    the gradient of the class's logit; the weighted sum is cut off below zero. Where a model gives
-    log-probabilities as `logits`, these are the score.
+    Selvaraju et al., "Grad-CAM", ICCV 2017: the weight of a channel is the mean, over all places,
+    of the gradient of the class's logit; the weighted sum is cut off below zero. The score is
+    `logits`, which are log-probabilities in some models.
 
     Args:
-        forward: a model, or a function of one: images -> outputs with `logits` [B, N]. It must show
-            its feature map (`models.tap.feature_map`).
-        images: [B, H, W, 3], the network's input.
-        classes: int [B]; where it is negative, and by default, the predicted ones.
+      forward: a model, or a function images -> outputs with `logits` [B, N] that calls one. The
+        model passes its last map through `models.feature_taps.feature_map`.
+      images: [B, H, W, 3], the network's input.
+      classes: int [B]; where negative, and by default, the predicted ones.
 
     Returns:
-        (maps [B, h, w], each divided by its maximum, zero where nothing speaks for the class;
-        logits [B, N]).
+      (maps [B, h, w], each divided by its maximum, zero where nothing speaks for the class;
+      logits [B, N]).
 
     Raises:
-        UserError: if the model shows no feature map.
+      UserError: the model shows no feature map.
     """
     if isinstance(forward, nnx.Module):
         # Put together anew inside every transformation: a module from outside cannot recompute
@@ -82,21 +83,20 @@ def class_activation(
 
 
 def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
-    """The attention of a vision transformer, in the form that `rollout` takes.
+    """Return the attention of a vision transformer, in the form that `rollout` takes.
 
     Args:
-        model: with a method `trace(images)` that returns `outputs` and, as `attention`, the weights
-            [B, heads, T, T] of every block after the softmax.
-        images: [B, H, W, 3], the network's input.
+      model: a `ViT`.
+      images: [B, H, W, 3], the network's input.
 
     Returns:
-        `attention` [B, depth, T, T], the mean over the heads; `grid` (h, w) of the patches;
-        `prefix`, the number of tokens in front of them; `logits` [B, N].
+      `attention` [B, depth, T, T], the mean over the heads; `grid` (h, w) of the patches; `prefix`,
+      the number of tokens in front of them; `logits` [B, N].
 
     Raises:
-        UserError: if the model has no attention to show.
+      UserError: the model is not a `ViT`.
     """
-    if not hasattr(model, "trace"):
+    if not isinstance(model, ViT):
         raise UserError(
             f"{type(model).__name__} has no attention between patches to draw a rollout of; for "
             'any network there is the picture "cam"'
@@ -114,32 +114,34 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
 
 
 def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np.ndarray:
-    """Attention rollout: how much of the output comes from each patch, through all blocks.
+    """Return the fraction of the output that comes from each patch, through all blocks.
 
     Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020: the heads are
     averaged, the shortcut counts as much as the attention, and the blocks are multiplied. The
     output is the class token, or without one the mean of the patches.
 
     Args:
-        attention: [B, depth, T, T], the mean over the heads; rows are the tokens that look.
-        grid: (h, w) of the patches, the last h * w of the T tokens.
-        prefix: tokens in front of them; the first is the class token.
+      attention: [B, depth, T, T], the mean over the heads; rows are queries.
+      grid: (h, w) of the patches, the last h * w of the T tokens.
+      prefix: tokens in front of them; the first is the class token.
 
     Returns:
-        [B, h, w], each map divided by its maximum.
+      [B, h, w], each map divided by its maximum.
 
     Raises:
-        ValueError: if T is not prefix + h * w.
+      ValueError: T is not prefix + h * w.
     """
     flow = attention_flow(attention)
     if flow.shape[-1] != prefix + grid[0] * grid[1]:
-        raise ValueError(f"{flow.shape[-1]} tokens are no grid of {grid} after {prefix} others")
+        raise ValueError(
+            f"{flow.shape[-1]} tokens do not fill a grid of {grid} after {prefix} others"
+        )
     shares = (flow[:, 0] if prefix else flow.mean(axis=1))[:, prefix:]
     return (shares / shares.max(axis=1, keepdims=True)).reshape(-1, *grid)
 
 
 def attention_flow(attention: np.ndarray) -> np.ndarray:
-    """[B, T, T]: the shares that the input tokens (columns) have in every token (row) in the end.
+    """Return the fraction of each input token (column) in each output token (row), [B, T, T].
 
     Rows sum to 1. `attention` as in `rollout`.
     """
@@ -152,7 +154,7 @@ def attention_flow(attention: np.ndarray) -> np.ndarray:
 
 
 def spread_over(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Maps [B, h, w] enlarged to pictures [B, height, width] by cubic interpolation, in [0, 1]."""
+    """Enlarge maps [B, h, w] to [B, height, width] by cubic interpolation, in [0, 1]."""
     import cv2
 
     size = (width, height)

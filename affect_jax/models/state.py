@@ -1,7 +1,7 @@
-"""The train state: a plain nested dict of arrays, with the model taken apart and put together.
+"""Take models apart into flat dicts of arrays, and put them together again.
 
-`params`, `stats` (BatchNorm statistics) and `ema` are flat dicts from readable paths such as
-`fan/stem/conv/kernel` to arrays, so that parts are selected, compared and saved by name.
+`params` and `stats` (BatchNorm statistics) map readable paths such as `fan/stem_conv/kernel` to
+arrays, so that parts are selected, compared and saved by name.
 """
 
 import re
@@ -17,13 +17,13 @@ Flat = dict[str, jax.Array]
 
 
 def flatten(state: nnx.State) -> Flat:
-    """Path -> array of an `nnx.State`, sorted by path."""
+    """Return path -> array of an `nnx.State`, sorted by path."""
     flat = {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
     return dict(sorted(flat.items()))
 
 
 class Blueprint(NamedTuple):
-    """What is needed beside the arrays to call a model inside a traced function.
+    """What a traced function needs, together with the arrays, to call a model.
 
     `counters` are the paths of the statistics that count, see `models.layers.Counter`.
     """
@@ -35,14 +35,14 @@ class Blueprint(NamedTuple):
     counters: frozenset[str] = frozenset()
 
     def build(self, params: Flat, stats: Flat) -> nnx.Module:
-        """The module with these arrays; a copy, so that tracing leaves the blueprint alone."""
+        """Return the module with these arrays; a copy, so that tracing leaves `rest` alone."""
         param_state = nnx.from_flat_state([(self.param_paths[k], v) for k, v in params.items()])
         stat_state = nnx.from_flat_state([(self.stat_paths[k], v) for k, v in stats.items()])
         return nnx.merge(self.graphdef, param_state, stat_state, self.rest, copy=True)
 
 
 def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
-    """Splits a model into (blueprint, params, stats); its train or eval mode is kept."""
+    """Return (blueprint, params, stats) of a model; its train or eval mode is kept."""
     graphdef, params, stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
 
     def paths(state: nnx.State) -> dict[str, tuple]:
@@ -56,21 +56,21 @@ def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
 
 
 def current_stats(model: nnx.Module) -> Flat:
-    """BatchNorm statistics after a forward pass."""
+    """Return the BatchNorm statistics of a model, as after a forward pass."""
     return flatten(nnx.state(model, nnx.BatchStat))
 
 
 def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
-    """Splits a flat dict into (kept, others) by path."""
+    """Split a flat dict into (kept, others) by path."""
     kept = {k: v for k, v in flat.items() if keep(k)}
     return kept, {k: v for k, v in flat.items() if k not in kept}
 
 
 def path_name(path: tuple) -> str:
-    """`a/b/kernel` from a key path of `jax.tree_util` (an `nnx.State`'s ends in `/value`)."""
+    """Return `a/b/kernel` of a key path of `jax.tree_util` (an `nnx.State`'s ends in `/value`)."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
 def matches(patterns: Iterable[str], name: str) -> bool:
-    """Whether one of the patterns, a regular expression or a plain prefix, starts `name`."""
+    """Return whether a pattern, a regular expression or a plain prefix, matches the start."""
     return any(re.match(pattern, name) for pattern in patterns)

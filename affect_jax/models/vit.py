@@ -15,10 +15,9 @@ import numpy as np
 from flax import nnx
 
 from affect_jax.models.attention import IMPLEMENTATIONS, attend, serves_cudnn
-from affect_jax.models.emofan import split_outputs
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
-from affect_jax.models.layers import Layers, check_images, lecun_normal, normal
+from affect_jax.models.layers import Layers, check_images, lecun_normal, normal, split_outputs
 from affect_jax.models.registry import register
 from affect_jax.models.reliability import Reliability
 
@@ -47,7 +46,7 @@ SIZES = {
 
 
 class Trace(NamedTuple):
-    """What went on inside: see `ViT.trace`."""
+    """Outputs and inner values of a call: see `ViT.trace`."""
 
     outputs: dict[str, jax.Array]
     attention: tuple[jax.Array, ...]
@@ -55,18 +54,18 @@ class Trace(NamedTuple):
 
 
 def resize_positions(positions: jax.Array, grid: tuple[int, int], prefix: int) -> jax.Array:
-    """Position embeddings [1, prefix + h * w, D] of a square grid for another grid (rows, columns).
+    """Interpolate position embeddings [1, prefix + side**2, D] to a grid (rows, columns).
 
     Bicubic (Keys, a = -0.5) with half-pixel centres, and with antialiasing where the grid becomes
-    smaller: what timm does by default. The embeddings of the first `prefix` tokens stay.
+    smaller, as timm does by default. The embeddings of the first `prefix` tokens stay.
 
     Raises:
-      ValueError: if the source is no square grid.
+      ValueError: the source is not a square grid.
     """
     side = math.isqrt(positions.shape[1] - prefix)
     if side * side + prefix != positions.shape[1]:
         raise ValueError(
-            f"{positions.shape[1] - prefix} position embeddings form no square grid of patches"
+            f"{positions.shape[1] - prefix} position embeddings do not form a square grid"
         )
     if (side, side) == tuple(grid):
         return positions
@@ -80,10 +79,10 @@ def resize_positions(positions: jax.Array, grid: tuple[int, int], prefix: int) -
 
 
 def wave_positions(grid: int, width: int) -> jax.Array:
-    """Initial position embeddings [1, grid * grid, width]: sines and cosines of row and column.
+    """Return initial position embeddings [1, grid * grid, width]: waves of row and column.
 
-    A quarter of the channels each, wavelengths from 2 pi to 10,000 * 2 pi patches, as in Beyer,
-    Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022.
+    A quarter of the channels for each sine and cosine, wavelengths from 2 pi to 10,000 * 2 pi
+    patches, as in Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022.
     """
     frequencies = 10_000.0 ** -np.linspace(0, 1, width // 4)
     angles = np.arange(grid)[:, None] * frequencies
@@ -93,7 +92,7 @@ def wave_positions(grid: int, width: int) -> jax.Array:
 
 
 class Patches(nnx.Module):
-    """The 16 x 16 convolution of stride 16, as one matrix product: [B, H, W, 3] -> [B, h, w, D]."""
+    """A 16 x 16 convolution of stride 16 as a matrix product, [B, H, W, 3] -> [B, h, w, D]."""
 
     def __init__(self, width: int, make: Layers):
         self.dtype = make.dtype
@@ -111,10 +110,9 @@ class Patches(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention of all heads. Rows of the packed projection: (query, key, value), heads, dim.
+    """Self-attention of all heads; outputs of `qkv` are ordered (query, key, value), head, dim.
 
-    `implementation` "auto" takes cuDNN's fused kernel for 16-bit types on a GPU, and XLA's
-    everywhere else: see `models.attention`.
+    For `implementation` see `models.attention.attend`.
     """
 
     def __init__(self, width: int, heads: int, implementation: str, make: Layers):
@@ -123,7 +121,7 @@ class Attention(nnx.Module):
         self.out = make.linear(width, width)
 
     def __call__(self, x: jax.Array, weights: list[jax.Array] | None) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; appends its attention [B, heads, T, T] to `weights` if given."""
+        """Attend within [B, T, D]; append the attention [B, heads, T, T] to `weights` if given."""
         batch, tokens, width = x.shape
         packed = self.qkv(x.reshape(-1, width))
         packed = packed.reshape(batch, tokens, 3, self.heads, width // self.heads)
@@ -149,8 +147,9 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)); either branch is left out at random for whole
-    examples in training, with probability `drop_path`.
+    """x + attention(norm(x)), then x + MLP(norm(x)).
+
+    In training each branch is dropped for whole examples with probability `drop_path`.
     """
 
     def __init__(
@@ -182,16 +181,23 @@ class Block(nnx.Module):
 @register("vit_b16", head="head", size="b")
 @register("vit_l16", head="head", size="l")
 class ViT(nnx.Module):
-    """A vision transformer whose last layer gives class logits and, with `regression`, valence and
-    arousal.
+    """A vision transformer with class logits and, with `regression`, valence and arousal.
 
-    Its position embeddings belong to pictures of `image_size`; for others they are interpolated, at
-    every call (`resize_positions`). `depth=0` is the published number of blocks. `pool="token"`
-    classifies the class token, `"mean"` the mean of the patches, without a class token. `se` puts
-    squeeze and excitation, reduction 4, between that and the last layer. `drop_path` is the rate of
-    the last block, growing linearly from 0 at the first. `remat` computes the blocks anew in the
-    backward pass instead of keeping their activations. `n_expression=0` without `regression` leaves
-    the embedding only. `reliability` puts a `Reliability` of these settings behind the logits.
+    Args:
+      size: key of `SIZES`.
+      n_expression: classes; 0 without `regression`: the embedding only.
+      regression: valence and arousal too.
+      se: squeeze and excitation, reduction 4, before the last layer.
+      image_size: of the position embeddings; for images of other sizes they are interpolated at
+        every call (`resize_positions`).
+      depth: blocks; 0: the published number.
+      pool: what is classified: "token", the class token, or "mean", the mean of the patches,
+        without a class token.
+      dropout: rate after the embedding, the attention and the layers of an MLP.
+      drop_path: stochastic depth: rate of the last block, growing linearly from 0 at the first.
+      attention: "auto" (cuDNN for 16-bit types on a GPU), "xla", "cudnn".
+      remat: recompute blocks in the backward pass: less memory, more time.
+      reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
 
     def __init__(
@@ -208,23 +214,17 @@ class ViT(nnx.Module):
         drop_path: float = 0.0,
         attention: str = "auto",
         remat: bool = False,
-        reliability: Mapping[str, Any] | bool | None = None,
-        dtype: Any = jnp.float32,
-        param_dtype: Any = jnp.float32,
-        axis_name: str | None = None,
-        rngs: nnx.Rngs,
+        reliability: Mapping[str, Any] | None = None,
+        make: Layers,
     ):
-        for name, value, known in (
-            ("pool", pool, POOLS),
-            ("attention", attention, IMPLEMENTATIONS),
-        ):
+        choices = {"pool": (pool, POOLS), "attention": (attention, IMPLEMENTATIONS)}
+        for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if attention == "cudnn" and not serves_cudnn(dtype):
+        if attention == "cudnn" and not serves_cudnn(make.dtype):
             raise ValueError(
-                "attention='cudnn' needs a GPU and a 16-bit dtype (see "
-                "models.attention.serves_cudnn), and there is "
-                f"{jax.default_backend()} and {jnp.dtype(dtype).name}; use 'auto' or 'xla'"
+                f"attention='cudnn' needs a GPU and a 16-bit dtype, got {jax.default_backend()} "
+                f"and {make.dtype.name}; use 'auto' or 'xla'"
             )
         if n_expression < 0 or depth < 0:
             raise ValueError(
@@ -234,10 +234,9 @@ class ViT(nnx.Module):
             raise ValueError(
                 f"dropout and drop_path must lie in [0, 1), got {dropout}, {drop_path}"
             )
-        make = Layers(rngs, dtype, param_dtype, axis_name)
         shape = SIZES[size]
         blocks = depth or shape.depth
-        self.n_expression, self.regression = n_expression, regression
+        self.n_expression = n_expression
         self.pool, self.remat = pool, remat
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.prefix = 1 if pool == "token" else 0
@@ -266,22 +265,22 @@ class ViT(nnx.Module):
         self.reliability = Reliability.of(reliability, shape.width, n_expression, make)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """Outputs for normalised pictures [B, H, W, 3], sides multiples of 16.
+        """Return the outputs for normalised images [B, H, W, 3], sides multiples of 16.
 
-        Returns `logits` [B, n_expression], with `regression` also `valence` and `arousal` [B];
-        `embedding` [B, D], what the last layer sees. `rngs` gives the stream `dropout`, needed in
-        training mode if a rate is not 0. With `reliability` also what that adds.
+        They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B],
+        `embedding` [B, D], the input of the last layer, and the outputs of `reliability`. In
+        training, unless all rates are 0, dropout draws from the `dropout` stream of `rngs`.
         """
         return self._run(images, rngs, None, None)
 
     def trace(self, images: jax.Array, *, attention: bool = True) -> Trace:
-        """The outputs with what lies behind them, for pictures and comparisons.
+        """Return the outputs and the inner values of a call.
 
         Returns:
-          `outputs` of a plain call; `attention`, after the softmax, [B, heads, T, T] of every
-          block, rows being the tokens that look (none if not asked for: fused kernels do not keep
-          it); `tokens` [B, T, D], the residual stream after every block. T = 1 + h * w with the
-          class token in front, or h * w with `pool="mean"`.
+          `outputs` of a plain call; `attention` of every block after the softmax, [B, heads, T, T],
+          rows being queries (none if not asked for: fused kernels do not keep it); `tokens`
+          [B, T, D], the residual stream after every block. T = 1 + h * w with the class token in
+          front, or h * w with `pool="mean"`.
         """
         weights: list[jax.Array] | None = [] if attention else None
         tokens: list[jax.Array] = []
@@ -310,7 +309,10 @@ class ViT(nnx.Module):
         x = self.norm(x[:, 0]) if self.pool == "token" else jnp.mean(self.norm(x), axis=1)
         if self.se is not None:
             x = self.se(x)
-        outputs = self._outputs(x)
+        outputs = {"embedding": x.astype(self.output_dtype)}
+        if self.head is None:
+            return outputs
+        outputs |= split_outputs(self.head(x), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs
 
     def _embed(self, images: jax.Array, grid: tuple[int, int]) -> jax.Array:
@@ -322,15 +324,6 @@ class ViT(nnx.Module):
             x = jnp.concatenate([token, x], axis=1)
         return x + resize_positions(self.pos_embed[...], grid, self.prefix).astype(x.dtype)
 
-    def _outputs(self, x: jax.Array) -> dict[str, jax.Array]:
-        outputs = {"embedding": x.astype(self.output_dtype)}
-        if self.head is None:
-            return outputs
-        values = self.head(x)
-        if self.regression:
-            return outputs | split_outputs(values, self.n_expression, self.output_dtype)
-        return outputs | {"logits": values.astype(self.output_dtype)}
-
 
 @nnx.remat
 def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
@@ -339,5 +332,5 @@ def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
 
 def _grid(height: int, width: int) -> tuple[int, int]:
     if height % PATCH or width % PATCH or not height or not width:
-        raise ValueError(f"the sides of a picture must be multiples of {PATCH}: {height} x {width}")
+        raise ValueError(f"the sides of an image must be multiples of {PATCH}: {height} x {width}")
     return height // PATCH, width // PATCH

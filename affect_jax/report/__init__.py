@@ -1,10 +1,8 @@
 """Figures, tables and the HTML page of a finished run.
 
-matplotlib is imported only when a picture is drawn.
+matplotlib is imported only when a figure is drawn.
 """
 
-from affect_jax.report.about import write_about
-from affect_jax.report.build import RESULTS_FILE, render, write_html, write_report
-from affect_jax.report.run import FOLDER
+from affect_jax.report.build import RESULTS_FILE, draw_evaluation, render, write_html
 
-__all__ = ["FOLDER", "RESULTS_FILE", "render", "write_about", "write_html", "write_report"]
+__all__ = ["RESULTS_FILE", "draw_evaluation", "render", "write_html"]

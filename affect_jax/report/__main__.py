@@ -15,17 +15,17 @@ from affect_jax.errors import UserError
 from affect_jax.report.build import write_html
 from data_pipelines import disk
 
-# Options that act on pictures alone.
+# Options of --pictures.
 _OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the HTML report or the pictures of a finished run; returns the exit status."""
+    """Write the HTML report or the pictures of a finished run; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.report",
-        description="One HTML page of a finished run, pictures included; or, with --pictures, "
-        "pictures that take another pass over the data, each with its numbers as JSON. Later pages "
-        "show those of the test split too.",
+        description="Write one HTML page of a finished run; or, with --pictures, pictures that "
+        "need another pass over the data, each with its numbers as JSON. Later pages include "
+        "the pictures of the test split.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument(
@@ -42,12 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="comma-separated: calibration, embedding, correction, cam (class activation of the "
         "predicted class), cam_true (of the true one), attention, confusion",
     )
-    group.add_argument("--compare", metavar="DIR", help="a second model, shown beside it")
+    group.add_argument("--compare", metavar="DIR", help="a second model, shown next to it")
     group.add_argument("--split", help="test (default), validation or train")
     group.add_argument("--checkpoint", help="of a run: best (default), latest or a step")
-    group.add_argument("--faces", type=int, help="how many faces are shown (default: 8)")
+    group.add_argument("--faces", type=int, help="number of faces (default: 8)")
     group.add_argument("--indices", help="show these examples instead: comma-separated")
-    group.add_argument("--points", type=int, help="most points of an embedding (default: 2500)")
+    group.add_argument("--points", type=int, help="maximum points of an embedding (default: 2500)")
     options = parser.parse_args(arguments)
     given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
     try:

@@ -1,258 +1,104 @@
-"""Writes the report of a run: pictures, results table, predictions; and one HTML page of it all."""
+"""The report of a run: its figures, `results.md`, and one HTML page with everything."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
 from affect_jax.report import page
-from affect_jax.report.figures import confusion, curves, style
-from affect_jax.report.figures import faces as face_figures
-from affect_jax.report.run import _REFERENCES_FILE, FOLDER, Run, _json, read_run
-from affect_jax.runtime import write_atomically
-from affect_jax.runtime.tables import Results
+from affect_jax.report.figures import style
+from affect_jax.report.run import Run, read_json, read_run
+from affect_jax.report.run_figures import FIGURES, confusion_figure
+from affect_jax.runtime import REPORT_FOLDER, write_atomically
 
-PICTURES_FOLDER = f"{FOLDER}/pictures"  # Those of `report.pictures`
+log = logging.getLogger(__name__)
+
+PICTURES_FOLDER = f"{REPORT_FOLDER}/pictures"  # of `report.pictures`
 RESULTS_FILE = "results.md"
 
 
-class Source(Protocol):
-    """What the report asks of a source of examples."""
-
-    class_names: tuple[str, ...]
-
-    def describe(self, i: int) -> str:
-        """File and row of example `i`."""
-
-    def __len__(self) -> int:
-        """Number of examples, the unreadable ones among them."""
-
-
-def write_report(
-    workdir: str | os.PathLike,
-    outputs: Mapping[str, np.ndarray],
-    source: Source,
-    *,
-    batches: Iterable[Mapping[str, np.ndarray]] | None = None,
-    references: Results | None = None,
-    face_count: int = 12,
-    draw: bool = True,
-) -> list[Path]:
-    """Stores the predictions of the test split and draws the report in `workdir/report`.
-
-    The numbers of the results table are those of the last test row in `metrics.jsonl`, which must
-    be there already.
-
-    Args:
-        workdir: the run's folder.
-        outputs: per-example labels and predictions, in the form that `predictions.gather` reads.
-        source: what the examples come from; gives class names and file names.
-        batches: one pass over the same examples, from which the images of a few faces are taken;
-            without it no faces are shown.
-        references: numbers of others (`published.emofan`) to be set beside the results.
-        face_count: faces to show.
-        draw: draw it now; `render` does it later.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: if the workdir holds no finished test.
-    """
-    folder = Path(workdir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    faces = None
-    if batches is not None:
-        faces = predictions.fetch_faces(batches, predictions.choose_faces(outputs, face_count))
-    names = [source.describe(int(i)) for i in outputs["index"]]
-    stored = predictions.gather(outputs, source.class_names, names, faces)
-    predictions.save(folder, stored)
-    content = json.dumps(references or {}, indent=1).encode()
-    write_atomically(folder / _REFERENCES_FILE, content)
-    if not draw:
-        return [folder / predictions.ARRAYS_FILE, folder / predictions.TABLE_FILE]
-    return render(workdir)
-
-
-def render(workdir: str | os.PathLike) -> list[Path]:
-    """Draws the pictures and `results.md` anew from what a workdir holds.
-
-    Returns:
-        The files written.
+def render(workdir: str | os.PathLike) -> None:
+    """Draw the figures and write `results.md` from what a workdir holds.
 
     Raises:
         UserError: as `read_run`.
     """
-    run = read_run(workdir)
-    folder = Path(workdir) / FOLDER
-    written = []
-    for name, (needs, draw) in _FIGURES.items():
+    _render(Path(workdir), read_run(workdir))
+
+
+def _render(workdir: Path, run: Run) -> list[page.Picture]:
+    folder = workdir / REPORT_FOLDER
+    pictures = []
+    for name, figure in FIGURES.items():
         path = folder / f"{name}.png"
-        if needs(run):
-            write_atomically(path, style.png(draw(run, False), dpi=_resolution(name)))
-            written.append(path)
-        else:
-            path.unlink(missing_ok=True)  # Of an earlier model, with other outputs
-    results = folder / RESULTS_FILE
-    write_atomically(results, page.markdown(run, Path(workdir), written).encode())
-    return [
-        *written,
-        results,
-        *(folder / f for f in (predictions.ARRAYS_FILE, predictions.TABLE_FILE)),
-    ]
+        drawn = figure.draw(run, False)
+        if drawn is None:
+            path.unlink(missing_ok=True)  # of an earlier model, with other outputs
+            continue
+        png = style.png(drawn, figure.dpi)
+        write_atomically(path, png)
+        pictures.append(page.Picture(name, figure.title, figure.title, figure.caption, png))
+    write_atomically(folder / RESULTS_FILE, page.markdown(run, workdir, pictures).encode())
+    return pictures
+
+
+def draw_evaluation(folder: Path | None, min_count: int) -> None:
+    """Draw `confusion_matrix.png` next to the stored predictions of an evaluation.
+
+    Args:
+        folder: of the predictions; None (another process than the main one): nothing is drawn.
+        min_count: as in `ClassificationStatistics`.
+    """
+    if folder is None:
+        return
+    figure = confusion_figure(predictions.load(folder), min_count)
+    if figure is not None:
+        write_atomically(folder / "confusion_matrix.png", style.png(figure))
+    log.info("predictions and confusion matrix: %s", folder)
 
 
 def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
-    """Draws the report anew and puts it into one HTML file that needs no other.
+    """Draw the report anew, write it as one self-contained HTML file and return its path.
 
     Args:
         workdir: folder of a finished run.
-        output: the file; `report/report.html` in the workdir if not given.
-
-    Returns:
-        The file.
+        output: the file; default: `report/report.html` in the workdir.
 
     Raises:
-        UserError: as `read_run`, or if `output` is a folder.
+        UserError: as `read_run`, or `output` is a folder.
     """
     workdir = Path(workdir)
-    output = workdir / FOLDER / "report.html" if output is None else Path(output)
+    output = workdir / REPORT_FOLDER / "report.html" if output is None else Path(output)
     if output.is_dir():
         raise UserError(f"--output {output} is a folder; give the name of an .html file")
-    pictures = [path for path in render(workdir) if path.suffix == ".png"]
     run = read_run(workdir)
-    shown = []
-    for path in pictures:
-        small = b""
-        if path.stem in _NARROW:
-            small = style.png(_FIGURES[path.stem][1](run, True), dpi=_resolution(path.stem))
-        shown.append(page.picture_of(path.stem, path.read_bytes(), small))
-    for path, title, caption in _further_pictures(workdir, run):
-        if path.stem == "confusion" and "confusion_matrix" in (p.stem for p in pictures):
-            continue  # the same picture again
-        section = title.partition(":")[0]
-        shown.append(page.Picture(section, title, caption, path.read_bytes()))
+    pictures = []
+    for picture in _render(workdir, run):
+        figure = FIGURES[picture.name]
+        narrow = style.png(figure.draw(run, True), figure.dpi) if figure.is_wide else b""
+        pictures.append(picture._replace(narrow=narrow))
+    shown = {picture.name for picture in pictures}
+    for picture in _further_pictures(workdir, run):
+        if picture.name != "confusion" or "confusion_matrix" not in shown:  # the same again
+            pictures.append(picture)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, page.html(run, workdir, shown).encode())
+    write_atomically(output, page.html(run, workdir, pictures).encode())
     return output
 
 
-def _further_pictures(workdir: Path, run: Run) -> list[tuple[Path, str, str]]:
-    """(file, title, caption) of what `report.pictures` drew of the tested checkpoint."""
+def _further_pictures(workdir: Path, run: Run) -> list[page.Picture]:
+    """Return what `report.pictures` drew of the tested checkpoint."""
     found = []
     for record in sorted((workdir / PICTURES_FOLDER).glob("*.json")):
-        facts, picture = _json(record), record.with_suffix(".png")
-        checkpoints = {model["checkpoint"] for model in list(facts["models"].values())[:1]}
-        tested = facts["split"] == "test" and checkpoints == {run.final.get("checkpoint")}
-        if tested and picture.exists():
-            several = len(facts["models"]) > 1
-            title = facts["title"] + (f": {' and '.join(facts['models'])}" if several else "")
-            found.append((picture, title, facts["caption"]))
+        facts, path = read_json(record), record.with_suffix(".png")
+        names = list(facts["models"])
+        tested = facts["models"][names[0]]["checkpoint"] == run.final.get("checkpoint")
+        if tested and facts["split"] == "test" and path.exists():
+            title = facts["title"] + (f": {' and '.join(names)}" if len(names) > 1 else "")
+            found.append(
+                page.Picture(path.stem, facts["title"], title, facts["caption"], path.read_bytes())
+            )
     return found
-
-
-def _resolution(name: str) -> int:
-    return 120 if name == "faces" else 160
-
-
-def _has_expressions(run: Run) -> bool:
-    return confusion.has_labels(run.stored)
-
-
-def _has_pairs(run: Run) -> bool:
-    if "valence_arousal_predicted" not in run.stored:
-        return False
-    both = np.isfinite(run.stored["valence_arousal"] + run.stored["valence_arousal_predicted"])
-    return bool(both.all(axis=1).any())
-
-
-def _has_landmark_errors(run: Run) -> bool:
-    return "nme" in run.stored and bool(np.isfinite(run.stored["nme"]).any())
-
-
-def _confusion(run: Run, narrow: bool) -> Any:
-    min_count = run.config.get("eval", {}).get("min_count", 1)
-    return confusion.stored_confusion_matrix(run.stored, min_count, narrow=narrow)
-
-
-def _reliability(run: Run, narrow: bool) -> Any:
-    return confusion.reliability_diagram(
-        run.stored["probabilities"], confusion.stored_labels(run.stored)
-    )
-
-
-def _circumplex(run: Run, narrow: bool) -> Any:
-    return face_figures.circumplex(
-        run.stored["valence_arousal"],
-        run.stored["valence_arousal_predicted"],
-        run.stored.get("expression"),
-        run.stored["class_names"].tolist(),
-        narrow=narrow,
-    )
-
-
-def _landmark_error(run: Run, narrow: bool) -> Any:
-    return curves.landmark_error_curve(run.stored["nme"], run.stored.get("nme_box"))
-
-
-def _faces(run: Run, narrow: bool) -> Any:
-    stored = run.stored
-    return face_figures.landmark_faces(
-        stored["face_image"],
-        stored.get("face_landmarks_predicted"),
-        stored.get("face_landmarks"),
-        captions=[_caption(stored, row) for row in stored["face_row"]],
-        columns=2 if narrow else 4,
-    )
-
-
-def _caption(stored: Mapping[str, np.ndarray], row: int) -> tuple[str, str, bool | None]:
-    first, second, right = "", "", None
-    if "probabilities" in stored:
-        names, probabilities = stored["class_names"], stored["probabilities"][row]
-        best, label = int(probabilities.argmax()), int(stored["expression"][row])
-        known = np.isfinite(probabilities).all()
-        first = f"{names[best]} {probabilities[best]:.0%}" if known else "no number"
-        if label >= 0 and known:
-            right = best == label
-            first += "" if right else f", true {names[label]}"
-    if "valence_arousal_predicted" in stored:
-        pairs = zip(
-            "VA", stored["valence_arousal_predicted"][row], stored["valence_arousal"][row],
-            strict=True,
-        )  # fmt: skip
-        second = "  ".join(
-            f"{letter} {value:+.2f}" + (f" ({true:+.2f})" if np.isfinite(true) else "")
-            for letter, value, true in pairs
-        )
-    return first, second, right
-
-
-def _curves(run: Run, narrow: bool) -> Any:
-    return curves.training_curves(run.rows, run.final.get("checkpoint"), narrow=narrow)
-
-
-def _has_curves(run: Run) -> bool:
-    return any(
-        row["split"] in ("train", "validation") and row.get("loss") is not None for row in run.rows
-    )
-
-
-# Of each picture, whether it can be drawn, and how: as it is, or for small screens.
-_FIGURES: dict[str, tuple[Callable[[Run], bool], Callable[[Run, bool], Any]]] = {
-    "training_curves": (_has_curves, _curves),
-    "confusion_matrix": (_has_expressions, _confusion),
-    "reliability": (_has_expressions, _reliability),
-    "valence_arousal": (_has_pairs, _circumplex),
-    "landmark_error": (_has_landmark_errors, _landmark_error),
-    "faces": (lambda run: "face_image" in run.stored, _faces),
-}
-# Pictures too wide for a small screen; the others fit one as they are.
-_NARROW = ("training_curves", "confusion_matrix", "valence_arousal", "faces")

@@ -1,164 +1,199 @@
-"""Tables and pictures that compare rows of runs over seeds, and the statistics behind them."""
+"""Tables that compare rows of runs over seeds, and their files in a report folder."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from affect_jax.metrics.spread import CONFIDENCE, Difference, Spread, paired_difference
+from affect_jax.report.figures import comparison as figures_lib
 from affect_jax.report.figures import style
-from affect_jax.runtime import write_atomically
+from affect_jax.runtime import REPORT_FOLDER, write_atomically
 from affect_jax.runtime.tables import Table, fixed, label, number, page, write_csv
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-FOLDER = "report"
-
-Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
+_PICTURES = ("rows.png", "differences.png", "curves.png")
 
 
-class Grid(NamedTuple):
-    """Rows of a sweep laid out as a paper's table.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a comparison shows, by the keys of a sweep file that docs/sweeps.md explains."""
 
-    Attributes:
-      column: the metric.
-      corner: what lines and columns are.
-      across: heads of the columns.
-      lines: head of a line -> its rows, one a column.
-      figures: row -> seed -> figure.
-    """
-
-    column: str
-    corner: str
-    across: Sequence[str]
-    lines: Mapping[str, Sequence[str]]
-    figures: Mapping[str, Mapping[int, float]]
+    columns: Sequence[str] = ()
+    reference: str = ""
+    contrasts: Sequence[tuple[str, str]] = ()
+    paper: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    rank_by: str = ""
+    rank_mode: str = "min"
+    grid: Mapping[str, Any] | None = None
+    title: str = ""
+    notes: str = ""
 
 
-class Comparison(NamedTuple):
-    """Everything a table of rows shows.
-
-    Attributes:
-      columns: metric names.
-      values: row -> column -> seed -> figure, rows in the order of the table.
-      spreads: row -> column -> `Spread`.
-      differences: row -> column -> `Difference` from the reference; empty without one.
-      contrasts: "row a - row b" -> column -> `Difference`.
-      reference: the row that others are compared with, or "".
-      paper: row -> column -> published number.
-      best: test figures of the first row, where rows are ranked by validation; else empty.
-      title, notes: above and below the table.
-      problems: lines on runs that are not in it.
-      grid: another table, of some rows, or None.
-      curves: metric -> row -> seed -> step -> validation figure.
-    """
-
-    columns: tuple[str, ...]
-    values: dict[str, dict[str, dict[int, float]]]
-    spreads: dict[str, dict[str, Spread]]
-    differences: dict[str, dict[str, Difference]]
-    contrasts: dict[str, dict[str, Difference]]
-    reference: str
-    paper: Mapping[str, Mapping[str, float]]
-    best: dict[str, Spread]
-    title: str
-    notes: str
-    problems: tuple[str, ...]
-    grid: Grid | None
-    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]]
-
-
-def compare(
-    runs: Runs,
-    columns: Sequence[str],
-    *,
-    reference: str = "",
-    contrasts: Sequence[tuple[str, str]] = (),
-    paper: Mapping[str, Mapping[str, float]] | None = None,
-    rank_by: str = "",
-    rank_mode: str = "min",
-    title: str = "",
-    notes: str = "",
-    problems: Sequence[str] = (),
-    grid: Mapping[str, Any] | None = None,
-    curves: Mapping[str, Mapping[str, Mapping[int, Mapping[int, float]]]] | None = None,
-) -> Comparison:
-    """Means, spreads and paired differences of rows.
+class Comparison:
+    """Rows of runs over seeds, compared as a layout says.
 
     Args:
-      runs: row -> seed -> metric -> figure, of finished runs.
-      columns: metrics to show.
-      reference: row from which differences are taken.
-      contrasts: pairs of rows whose difference, first - second, is shown beside those.
-      paper: row -> metric -> published number.
-      rank_by: sort rows by the mean of this metric, rows without it last. Test metrics are then
-        shown for the first row only.
-      rank_mode: "min" or "max".
-      title, notes, problems, curves: see `Comparison`.
-      grid: `column`, `corner`, `across` and `lines` of a `Grid`.
+      layout: what is shown.
+      runs: row -> seed -> metric -> value, of finished runs.
+      curves: metric -> row -> seed -> step -> validation value.
+      problems: lines about runs that are missing.
+
+    Attributes:
+      rows: in the order of the table; ranked ones without a value come last.
+      columns: metrics of the table; of ranked rows, validation metrics only.
+      tested: metrics shown of the first row only, where rows are ranked.
+      differences: row -> metric -> `Difference` from the reference row.
+      contrasts: "a - b" -> metric -> `Difference`.
     """
-    columns = tuple(columns)
-    order = list(runs)
-    best: dict[str, Spread] = {}
-    if rank_by:
-        sign = 1.0 if rank_mode == "min" else -1.0
 
-        def rank(row: str) -> tuple[bool, float]:
-            mean = Spread.of(list(_of_seeds(runs[row], rank_by).values())).mean
-            return math.isnan(mean), sign * mean
-
-        order = sorted(order, key=rank)
-        if rank_by not in columns:
-            columns = (rank_by, *columns)
-        if order and not rank(order[0])[0]:
-            tested = [c for c in columns if not c.startswith("validation/")]
-            tested = tested or [c.removeprefix("validation/") for c in columns]
-            best = {c: Spread.of(list(_of_seeds(runs[order[0]], c).values())) for c in tested}
-        columns = tuple(c for c in columns if c.startswith("validation/"))
-    values = {row: {c: _of_seeds(runs[row], c) for c in columns} for row in order}
-    differences = {}
-    if reference:
-        differences = {
-            row: {c: paired_difference(values[row][c], values[reference][c]) for c in columns}
-            for row in order
-            if row != reference
+    def __init__(
+        self,
+        layout: Layout,
+        runs: Mapping[str, Mapping[int, Mapping[str, float]]],
+        curves: figures_lib.Curves | None = None,
+        problems: Sequence[str] = (),
+    ):
+        self.layout, self.runs, self.curves, self.problems = layout, runs, curves or {}, problems
+        self.rows, self.columns, self.tested = list(runs), tuple(layout.columns), ()
+        if layout.rank_by:
+            sign = 1.0 if layout.rank_mode == "min" else -1.0
+            rank = {row: sign * self.spread(row, layout.rank_by).mean for row in runs}
+            self.rows.sort(key=lambda row: (math.isnan(rank[row]), rank[row]))
+            shown = self.columns
+            if layout.rank_by not in shown:
+                shown = (layout.rank_by, *shown)
+            self.columns = tuple(c for c in shown if c.startswith("validation/"))
+            if self.rows and not math.isnan(rank[self.rows[0]]):
+                tests = tuple(c for c in shown if c not in self.columns)
+                self.tested = tests or tuple(c.removeprefix("validation/") for c in shown)
+        reference = layout.reference
+        self.differences = {
+            row: self._difference(row, reference)
+            for row in self.rows
+            if reference and row != reference
         }
-    return Comparison(
-        columns=columns,
-        values=values,
-        spreads={
-            r: {c: Spread.of(list(v.values())) for c, v in cs.items()} for r, cs in values.items()
-        },
-        differences=differences,
-        contrasts={
-            f"{a} - {b}": {c: paired_difference(values[a][c], values[b][c]) for c in columns}
-            for a, b in contrasts
-        },
-        reference=reference,
-        paper=paper or {},
-        best=best,
-        title=title,
-        notes=notes,
-        problems=tuple(problems),
-        grid=Grid(**grid, figures={r: _of_seeds(runs[r], grid["column"]) for r in runs})
-        if grid
-        else None,
-        curves={
-            name: {row: by_seed for row, by_seed in rows.items() if any(by_seed.values())}
-            for name, rows in (curves or {}).items()
-            if any(any(by_seed.values()) for by_seed in rows.values())
-        },
-    )
+        self.contrasts = {f"{a} - {b}": self._difference(a, b) for a, b in layout.contrasts}
+
+    def values(self, row: str, column: str) -> dict[int, float]:
+        """Return seed -> value of a metric."""
+        by_seed = self.runs[row].items()
+        return {s: float(f[column]) for s, f in by_seed if f.get(column) is not None}
+
+    def spread(self, row: str, column: str) -> Spread:
+        """Return the spread of a metric over the seeds of a row."""
+        return Spread.of(self.values(row, column).values())
+
+    def _difference(self, a: str, b: str) -> dict[str, Difference]:
+        return {c: paired_difference(self.values(a, c), self.values(b, c)) for c in self.columns}
+
+    def published(self, row: str, column: str) -> float:
+        """Return the paper's number; NaN without one."""
+        return self.layout.paper.get(row, {}).get(column, math.nan)
+
+    def tables(self) -> list[Table]:
+        """Return all tables, formatted."""
+        tables = [self._means()]
+        if self.layout.grid:
+            tables.append(self._grid(**self.layout.grid))
+        for heading, differences in (
+            (f"Paired difference from {self.layout.reference}", self.differences),
+            ("Paired difference of two rows", self.contrasts),
+        ):
+            if differences:
+                heading += f", with its {CONFIDENCE:.0%} interval (* where it leaves 0 out)"
+                body = [
+                    [name, *(_difference(c, d) for c, d in by_column.items())]
+                    for name, by_column in differences.items()
+                    if any(d.n for d in by_column.values())
+                ]
+                tables.append((heading, ["", *map(label, self.columns)], body))
+        if self.tested:
+            row = self.rows[0]
+            line = [row, *(_spread(c, self.spread(row, c)) for c in self.tested)]
+            tables.append((f"Test split, {row} alone", ["", *map(label, self.tested)], [line]))
+        return tables
+
+    def _means(self) -> Table:
+        published = {c for figures in self.layout.paper.values() for c in figures}
+        head, body = ["", "runs"], []
+        for column in self.columns:
+            head += [label(column), *["paper"] * (column in published)]
+        for row in self.rows:
+            spreads = {column: self.spread(row, column) for column in self.columns}
+            count = max((s.n for s in spreads.values()), default=0)
+            line = [row, str(count)]
+            for column, spread in spreads.items():
+                line.append(_spread(column, spread))
+                if column in published:
+                    line.append(number(column, self.published(row, column)))
+            if count:
+                body.append(line)
+        return "Mean ± standard deviation over seeds", head, body
+
+    def _grid(
+        self, column: str, corner: str, across: Sequence[str], lines: Mapping[str, Sequence[str]]
+    ) -> Table:
+        """Return the means of some rows, with the paper's numbers in brackets."""
+
+        def entry(row: str) -> str:
+            published = self.published(row, column)
+            shown = _spread(column, self.spread(row, column))
+            return shown if math.isnan(published) else f"{shown} ({number(column, published)})"
+
+        brackets = ", the paper's number in brackets" if self.layout.paper else ""
+        body = [[head, *map(entry, rows)] for head, rows in lines.items()]
+        return f"{label(column)}{brackets}", [corner, *across], body
+
+    def text(self) -> str:
+        """Return the tables in fixed width, for a terminal."""
+        tables = [f"{heading}\n\n{fixed(head, body)}" for heading, head, body in self.tables()]
+        return "\n\n".join([*filter(None, [self.layout.title]), *tables, *self.problems])
+
+    def write(self, workdir: Path, *, pictures: bool = True) -> None:
+        """Write `table.md`, `table.csv` and, with `pictures`, what there is to draw."""
+        folder = workdir / REPORT_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in zip(_PICTURES, self._figures() if pictures else (), strict=False):
+            (folder / name).unlink(missing_ok=True)
+            if figure is not None:
+                write_atomically(folder / name, style.png(figure))
+        there = [name for name in _PICTURES if (folder / name).exists()]
+        title = "\n\n".join(filter(None, [self.layout.title or "Comparison", self.layout.notes]))
+        content = page(title, self.tables(), self.problems, there)
+        write_atomically(folder / "table.md", content.encode())
+        write_csv(folder / "table.csv", self._lines())
+
+    def _figures(self) -> list[figures_lib.Figure | None]:
+        values = {
+            row: {c: list(self.values(row, c).values()) for c in self.columns} for row in self.rows
+        }
+        return [
+            figures_lib.rows_figure(values, self.layout.reference, self.layout.paper),
+            figures_lib.differences_figure(self.differences, self.layout.reference),
+            figures_lib.curves_figure(self.curves),
+        ]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Return the lines of `table.csv`."""
+        lines = []
+        for row in self.rows:
+            for column in self.columns:
+                line = {"row": row, "column": column, **self.spread(row, column)._asdict()}
+                if row in self.differences:
+                    line |= _named(self.differences[row][column])
+                lines.append({**line, "paper": self.published(row, column)})
+        return lines + [
+            {"row": name, "column": column, **_named(difference)}
+            for name, by_column in self.contrasts.items()
+            for column, difference in by_column.items()
+        ]
 
 
-def _of_seeds(by_seed: Mapping[int, Mapping[str, float]], name: str) -> dict[int, float]:
-    return {s: float(f[name]) for s, f in by_seed.items() if f.get(name) is not None}
+def _named(difference: Difference) -> dict[str, float]:
+    return dict(zip(("difference", "low", "high", "pairs"), difference, strict=True))
 
 
 def _spread(column: str, spread: Spread) -> str:
@@ -175,218 +210,3 @@ def _difference(column: str, difference: Difference) -> str:
         ends = (number(column, x, sign=True) for x in (difference.low, difference.high))
         text += " [{}, {}]".format(*ends)
     return f"{text} *" if difference.is_clear else text
-
-
-def _tables(compared: Comparison) -> list[Table]:
-    c = compared
-    with_paper = {col for col in c.columns if any(col in p for p in c.paper.values())}
-    head = ["", "runs"]
-    for column in c.columns:
-        head += [label(column)] + (["paper"] if column in with_paper else [])
-    body = []
-    for row, by_column in c.spreads.items():
-        runs = max((s.n for s in by_column.values()), default=0)
-        if not runs:
-            continue
-        line = [row, str(runs)]
-        for column in c.columns:
-            line.append(_spread(column, by_column[column]))
-            if column in with_paper:
-                line.append(number(column, c.paper.get(row, {}).get(column, math.nan)))
-        body.append(line)
-    tables = [("Mean ± standard deviation over seeds", head, body)]
-    if c.grid:
-        tables.append(_grid(c, c.grid))
-    for name, differences in (
-        (f"Paired difference from {c.reference}", c.differences),
-        ("Paired difference of two rows", c.contrasts),
-    ):
-        if differences:
-            lines = [
-                [row, *(_difference(column, by_column[column]) for column in c.columns)]
-                for row, by_column in differences.items()
-                if any(d.n for d in by_column.values())
-            ]
-            heading = f"{name}, with its {CONFIDENCE:.0%} interval (* where it leaves 0 out)"
-            tables.append((heading, ["", *map(label, c.columns)], lines))
-    if c.best:
-        row = next(iter(c.spreads))
-        cells = [_spread(column, s) for column, s in c.best.items()]
-        tables.append((f"Test split, {row} alone", ["", *map(label, c.best)], [[row, *cells]]))
-    return tables
-
-
-def _grid(compared: Comparison, grid: Grid) -> Table:
-    """Means of some rows, with the paper's numbers in brackets."""
-
-    def cell(row: str) -> str:
-        values = grid.figures[row]
-        published = compared.paper.get(row, {}).get(grid.column, math.nan)
-        shown = _spread(grid.column, Spread.of(list(values.values())))
-        return shown if math.isnan(published) else f"{shown} ({number(grid.column, published)})"
-
-    body = [[head, *map(cell, rows)] for head, rows in grid.lines.items()]
-    brackets = ", the paper's number in brackets" if compared.paper else ""
-    return f"{label(grid.column)}{brackets}", [grid.corner, *grid.across], body
-
-
-def text(compared: Comparison) -> str:
-    """The tables in fixed width, for a terminal."""
-    parts = [compared.title] if compared.title else []
-    parts += [f"{heading}\n\n{fixed(head, body)}" for heading, head, body in _tables(compared)]
-    return "\n\n".join([*parts, *compared.problems])
-
-
-def write(compared: Comparison, workdir: Path, *, pictures: bool = True) -> list[Path]:
-    """Writes `table.md`, `table.csv` and, with `pictures`, `rows.png`, `differences.png` and
-    `curves.png`, as far as there is something to draw.
-
-    Returns:
-      The files.
-    """
-    folder = Path(workdir) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    if pictures:
-        for name, draw, there in (
-            (
-                "rows.png",
-                rows_figure,
-                any(s.n for r in compared.spreads.values() for s in r.values()),
-            ),
-            ("differences.png", differences_figure, _has_intervals(compared)),
-            ("curves.png", curves_figure, bool(compared.curves)),
-        ):
-            (folder / name).unlink(missing_ok=True)
-            if there:
-                write_atomically(folder / name, style.png(draw(compared)))
-    there = [n for n in ("rows.png", "differences.png", "curves.png") if (folder / n).exists()]
-    written += [folder / name for name in there]
-    table = folder / "table.md"
-    title = compared.title or "Comparison"
-    title += f"\n\n{compared.notes}" if compared.notes else ""
-    content = page(title, _tables(compared), compared.problems, there)
-    write_atomically(table, content.encode())
-    lines = []
-    for row, by_column in compared.spreads.items():
-        for column, spread in by_column.items():
-            line = {"row": row, "column": column, **spread._asdict()}
-            if row in compared.differences:
-                line |= _columns_of(compared.differences[row][column])
-            line["paper"] = compared.paper.get(row, {}).get(column, math.nan)
-            lines.append(line)
-    for row, by_column in compared.contrasts.items():
-        for column, difference in by_column.items():
-            lines.append({"row": row, "column": column, **_columns_of(difference)})
-    return [*written, table, write_csv(folder / "table.csv", lines)]
-
-
-def _columns_of(difference: Difference) -> dict[str, float]:
-    return {
-        "difference": difference.mean,
-        "low": difference.low,
-        "high": difference.high,
-        "pairs": difference.n,
-    }
-
-
-def write_cells(workdir: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes `cells.csv`, one line a run."""
-    return write_csv(Path(workdir) / FOLDER / "cells.csv", lines)
-
-
-def _has_intervals(compared: Comparison) -> bool:
-    return any(d.n > 1 for r in compared.differences.values() for d in r.values())
-
-
-def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
-    across = min(columns, 3)
-    down = math.ceil(columns / across)
-    figure = style.new_figure(2.2 + 2.6 * across, down * (0.9 + 0.26 * rows))
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    axes = list(grid.ravel())
-    for unused in axes[columns:]:
-        unused.set_visible(False)
-    return figure, axes[:columns]
-
-
-def _name_rows(axes: Sequence[Axes], names: Sequence[str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for ax in axes:
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.set_ylim(len(names) - 0.5, -0.5)
-        ax.set_yticks(range(len(names)), names)
-        ax.tick_params(axis="y", length=0)
-        ax.margins(x=0.12)
-        style.grid(ax, "x")
-
-
-def rows_figure(compared: Comparison) -> Figure:
-    """Every run as a dot, the mean of its row as a bar, the paper's number as an open diamond."""
-    names = list(compared.values)
-    columns = [c for c in compared.columns if any(compared.spreads[r][c].n for r in names)]
-    with style.styled():
-        figure, panels = _panels(len(names), len(columns))
-        for ax, column in zip(panels, columns, strict=True):
-            for y, row in enumerate(names):
-                values = list(compared.values[row][column].values())
-                colour = style.ORANGE if row == compared.reference else style.BLUE
-                ax.plot(values, [y] * len(values), "o", color=colour, markersize=4, alpha=0.6)
-                if values:
-                    ax.plot([np.mean(values)] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
-                published = compared.paper.get(row, {}).get(column)
-                if published is not None:
-                    ax.plot(
-                        published, y, "D", color=style.GREY, markerfacecolor="none", markersize=5
-                    )
-            ax.set_title(label(column))
-        _name_rows(panels, names)
-        marks = "dots: runs, bars: means"
-        marks += ", diamonds: the paper, on its own data" if compared.paper else ""
-        figure.supxlabel(marks, fontsize=8, color=style.GREY)
-    return figure
-
-
-def differences_figure(compared: Comparison) -> Figure:
-    """Paired differences from the reference with their intervals; grey where 0 is inside."""
-    names = list(compared.differences)
-    columns = [c for c in compared.columns if any(compared.differences[r][c].n > 1 for r in names)]
-    with style.styled():
-        figure, panels = _panels(len(names), len(columns))
-        for ax, column in zip(panels, columns, strict=True):
-            ax.axvline(0, color=style.INK, linewidth=0.8)
-            for y, row in enumerate(names):
-                difference = compared.differences[row][column]
-                if difference.n < 2:
-                    continue
-                colour = style.BLUE if difference.is_clear else style.GREY
-                ax.plot([difference.low, difference.high], [y, y], color=colour)
-                ax.plot(difference.mean, y, "o", color=colour, markersize=5)
-            ax.set_title(label(column))
-        _name_rows(panels, names)
-        figure.supxlabel(
-            f"difference from {compared.reference}, {CONFIDENCE:.0%} interval over seeds",
-            fontsize=8,
-            color=style.GREY,
-        )
-    return figure
-
-
-def curves_figure(compared: Comparison) -> Figure:
-    """Validation figures over training: a line for the mean of each row's runs."""
-    with style.styled():
-        figure = style.new_figure(2.0 + 3.6 * len(compared.curves), 3.4)
-        panels = figure.subplots(1, len(compared.curves), squeeze=False)[0]
-        for ax, (name, rows) in zip(panels, compared.curves.items(), strict=True):
-            for i, (row, by_seed) in enumerate(rows.items()):
-                steps = sorted(set.intersection(*(set(curve) for curve in by_seed.values())))
-                means = [np.mean([curve[step] for curve in by_seed.values()]) for step in steps]
-                # Ten colours, then the same dashed.
-                line = {"color": f"C{i % 10}", "linestyle": "-" if i < 10 else "--"}
-                ax.plot(steps, means, label=row, **line)
-            ax.set_title(f"validation {label(name)}")
-            ax.set_xlabel("step")
-            style.grid(ax, "y")
-        panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
-    return figure

@@ -1,4 +1,4 @@
-"""The pictures that `report.pictures` can draw of a model, and what each takes and tells."""
+"""The pictures that `report.pictures` can draw of a model: their outputs, numbers and captions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.metrics import calibration, clusters
+from affect_jax.metrics.classification import CalibrationBins, ClassificationStatistics, softmax
+from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.models import saliency
-from affect_jax.report import published
+from affect_jax.report.figures import calibration as calibration_figures
 from affect_jax.report.figures import confusion, embeddings
-from affect_jax.report.model_runner import Subject, distributions
+from affect_jax.report.figures import faces as face_figures
+from affect_jax.report.model_runner import OpenModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Wasi et al. (ARBEx, 2023), Aff-Wild2 with 8 classes: clusters of the embeddings (figure 6), and
+# standard deviation of the class probabilities over 60 images (figure 5 and its text).
+_ARBEX_CLUSTERS = {
+    "ARBEx": {"davies_bouldin": 1.969, "calinski_harabasz": 1227.8},
+    "POSTER++": {"davies_bouldin": 1.990, "calinski_harabasz": 1199.5},
+    "SCN": {"davies_bouldin": 2.534, "calinski_harabasz": 915.2},
+}
+_ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
 
 
 class Choices(NamedTuple):
@@ -27,16 +39,25 @@ class Choices(NamedTuple):
 
 
 class View(NamedTuple):
-    """A model with what it says of a split (`analysis.subject.run_over`)."""
+    """A model and its outputs (`model_runner.run_over`).
+
+    Attributes:
+        name: shown in titles.
+        model: the model.
+        outputs: of the split that is shown, per example.
+        faces: index -> uint8 image, of the faces that are shown.
+        fitted: outputs of the validation split, where a picture fits something; else None.
+    """
 
     name: str
-    subject: Subject
-    passed: Mapping[str, Any]
-    fitted: Mapping[str, Any] | None
+    model: OpenModel
+    outputs: Mapping[str, np.ndarray]
+    faces: Mapping[int, np.ndarray]
+    fitted: Mapping[str, np.ndarray] | None
 
 
 class Drawn(NamedTuple):
-    """A picture: `numbers` and `caption` go into the JSON."""
+    """A figure; `numbers` and `caption` go into the JSON."""
 
     figure: Figure
     numbers: dict[str, Any]
@@ -44,8 +65,16 @@ class Drawn(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """How a picture is made and what it takes: outputs, mirror images, the validation split; and
-    whether it shows faces."""
+    """How a picture is drawn and what it needs.
+
+    Attributes:
+        title: of the picture.
+        draw: the function that draws it.
+        outputs: further outputs of the model.
+        flip: needs the logits of mirror images.
+        fits: needs the validation split.
+        faces: shows faces.
+    """
 
     title: str
     draw: Callable[[Sequence[View], Choices], Drawn]
@@ -55,81 +84,86 @@ class Picture(NamedTuple):
     faces: bool = False
 
 
-def _stages(passed: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Log-probabilities or logits of what may be calibrated."""
+def distributions(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the class distributions [n, N] of a model, float64, in the order they arise.
+
+    `primary` and `corrected` where the model has reliability balancing, and always `final`.
+    """
+    stages = {k: np.float64(outputs[k]) for k in ("primary", "corrected") if k in outputs}
+    return {**stages, "final": softmax(outputs["logits"])}
+
+
+def _stages(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return log-probabilities or logits of what may be calibrated."""
     stages = {}
-    if "primary" in passed:
-        stages["primary"] = calibration.log_probabilities(passed["primary"])
-    stages["final"] = passed["logits"]
-    stages["flip-averaged"] = calibration.average(passed["logits"], passed["mirrored_logits"])
+    if "primary" in outputs:
+        stages["primary"] = calibration.log_probabilities(outputs["primary"])
+    stages["final"] = outputs["logits"]
+    stages["flip-averaged"] = calibration.average(outputs["logits"], outputs["mirrored_logits"])
     return stages
 
 
 def _calibration(views: Sequence[View], shown: Choices) -> Drawn:
     rows, diagrams, lines = {}, [], []
     for view in views:
-        labels, fitted = view.passed["expression"], _stages(view.fitted)
-        own: list[tuple[str, np.ndarray]] = []
-        rows[view.name] = []
-        for stage, logits in _stages(view.passed).items():
+        labels, fitted = view.outputs["expression"], _stages(view.fitted)
+        prefix = f"{view.name}: " if len(views) > 1 else ""
+        rows[view.name], own = [], []
+        for stage, logits in _stages(view.outputs).items():
             found = calibration.fit_temperature(fitted[stage], view.fitted["expression"])
             scaled = np.asarray(logits, np.float64) / found.value
+            before, after = (calibration.scores(z, labels) for z in (logits, scaled))
+            at = {"temperature": found.value, "temperature_at_bound": found.at_bound}
             rows[view.name] += [
-                {"stage": stage, "temperature": None, **calibration.scores(logits, labels)},
-                {
-                    "stage": stage,
-                    "temperature": found.value,
-                    "temperature_at_bound": found.at_bound,
-                    **calibration.scores(scaled, labels),
-                },
+                {"stage": stage, "temperature": None, **before},
+                {"stage": stage, **at, **after},
             ]
-            prefix = f"{view.name}: " if len(views) > 1 else ""
-            own.append((prefix + stage, np.exp(calibration.log_softmax(logits))))
+            own.append(_diagram(prefix + stage, logits, labels))
             if stage == "final":
-                title = f"{prefix}{stage}, T = {found.value:.2f}"
-                own.append((title, np.exp(calibration.log_softmax(scaled))))
-                before, after = rows[view.name][-2:]
+                own.append(_diagram(f"{prefix}{stage}, T = {found.value:.2f}", scaled, labels))
                 lines.append(
                     f"{view.name}: temperature {found.value:.3g} takes ECE from "
                     f"{before['ece']:.3f} to {after['ece']:.3f}, NLL from {before['nll']:.3f} to "
                     f"{after['nll']:.3f}."
                 )
         diagrams.append(own)
-    trues = [view.passed["expression"] for view in views]
     caption = (
         "Accuracy of predictions of equal confidence, plain, with a temperature fitted on the "
-        "validation split, and flip-averaged: the mean of the class probabilities of a picture and "
-        "of its mirror image. " + " ".join(lines)
+        "validation split, and flip-averaged: the mean of the class probabilities of an image and "
+        "its mirror image. " + " ".join(lines)
     )
-    return Drawn(confusion.reliability_diagrams(diagrams, trues), {"rows": rows}, caption)
+    return Drawn(calibration_figures.calibration_diagrams(diagrams), {"rows": rows}, caption)
+
+
+def _diagram(
+    title: str, logits: np.ndarray, labels: np.ndarray
+) -> tuple[str, CalibrationBins, float]:
+    statistics = ClassificationStatistics(logits.shape[1]).update(logits, labels)
+    return title, statistics.calibration_bins, statistics.compute()["ece"]
 
 
 def _confusion(views: Sequence[View], shown: Choices) -> Drawn:
-    names = views[0].subject.class_names
-    models = [
-        (
-            v.name if len(views) > 1 else "",
-            v.passed["expression"],
-            v.passed["logits"].argmax(axis=1),
-        )
-        for v in views
-    ]
-    min_count = views[0].subject.config.eval.min_count
-    numbers = {
-        view.name: confusion.confusion_counts(true, guess, len(names))
-        for view, (_, true, guess) in zip(views, models, strict=True)
-    }
-    caption = "Share of each true class (row) that was given each label, and the number of images."
-    figure = confusion.confusion_matrices(models, names, min_count)
-    return Drawn(figure, {"class_names": names, "counts": numbers}, caption)
+    names, min_count = views[0].model.class_names, views[0].model.config.eval.min_count
+    models = []
+    for view in views:
+        statistics = ClassificationStatistics(len(names), names, min_count)
+        statistics.update(view.outputs["logits"], view.outputs["expression"])
+        title = view.name if len(views) > 1 else ""
+        models.append((title, statistics.confusion, statistics.compute()))
+    counts = {view.name: own for view, (_, own, _) in zip(views, models, strict=True)}
+    caption = (
+        "Fraction of each true class (row) that was given each label, and the number of images."
+    )
+    figure = confusion.confusion_matrices(models, names)
+    return Drawn(figure, {"class_names": names, "counts": counts}, caption)
 
 
 def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
     panels, numbers = [], {}
     for view in views:
-        if "embedding" not in view.passed:
-            raise UserError(f"the model in {view.subject.path} gives no embedding")
-        labels, points = view.passed["expression"], view.passed["embedding"]
+        if "embedding" not in view.outputs:
+            raise UserError(f"the model in {view.model.path} gives no embedding")
+        labels, points = view.outputs["expression"], view.outputs["embedding"]
         rows = clusters.sample(labels, shown.points)
         try:
             indices = {
@@ -137,7 +171,7 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
                 "calinski_harabasz": clusters.calinski_harabasz(points, labels),
             }
         except ValueError as error:
-            raise UserError(f"the {shown.split} split of {view.subject.path}: {error}") from error
+            raise UserError(f"the {shown.split} split of {view.model.path}: {error}") from error
         places = clusters.tsne(points[rows])
         line = (
             f"Davies-Bouldin {indices['davies_bouldin']:.3f}, "
@@ -149,116 +183,115 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
             "images": int((labels >= 0).sum()),
             "dimensions": points.shape[1],
             "shown": {
-                "index": view.passed["index"][rows],
+                "index": view.outputs["index"][rows],
                 "expression": labels[rows],
                 "place": places.round(3).astype(np.float64),
             },
         }
     paper = ", ".join(
         f"{name} {v['davies_bouldin']:.3f} and {v['calinski_harabasz']:.1f}"
-        for name, v in published.ARBEX_CLUSTERS.items()
+        for name, v in _ARBEX_CLUSTERS.items()
     )
     caption = (
-        f"t-SNE of the embeddings of at most {shown.points:,} images. The indices are taken on the "
-        "embeddings of all labelled images, not on the picture: Davies-Bouldin (lower is better) "
-        "and Calinski-Harabasz (higher is better; it grows with the number of images). The ARBEx "
-        f"paper prints, for Aff-Wild2: {paper}."
+        f"t-SNE of the embeddings of at most {shown.points:,} images. The indices are computed "
+        "from the embeddings of all labelled images, before t-SNE: Davies-Bouldin (lower is "
+        "better) and Calinski-Harabasz (higher is better; it grows with the number of images). The "
+        f"ARBEx paper prints, for Aff-Wild2: {paper}."
     )
-    figure = embeddings.embeddings(panels, views[0].subject.class_names)
-    return Drawn(figure, {"models": numbers, "published": published.ARBEX_CLUSTERS}, caption)
+    figure = embeddings.embeddings(panels, views[0].model.class_names)
+    return Drawn(figure, {"models": numbers, "published": _ARBEX_CLUSTERS}, caption)
 
 
 def _correction(views: Sequence[View], shown: Choices) -> Drawn:
-    if not any("corrected" in view.passed for view in views):
+    if not any("corrected" in view.outputs for view in views):
         raise UserError(
-            f"the model in {views[0].subject.path} has no reliability balancing (model.reliability)"
-            "; it corrects nothing"
+            f"the model in {views[0].model.path} has no reliability balancing, hence no "
+            "correction to draw; use a run with model.reliability enabled"
         )
     models, numbers, lines = {}, {}, []
-    rows = _rows(views[0], shown)
+    rows = _rows(views[0])
     for view in views:
-        stages = distributions(view.passed)
-        shares = stages
+        stages = distributions(view.outputs)
+        shown_stages = stages
         if "primary" in stages:
-            # What the paper calls corrected is what is predicted, not the part blended into it.
-            shares = {"primary": stages["primary"], "corrected": stages["final"]}
-        models[view.name] = {k: v[rows] for k, v in shares.items()}
-        deviations = {k: float(v.std()) for k, v in shares.items()}
+            # The paper calls the prediction corrected, not the distribution blended into it.
+            shown_stages = {"primary": stages["primary"], "corrected": stages["final"]}
+        models[view.name] = {k: v[rows] for k, v in shown_stages.items()}
+        deviations = {k: float(v.std()) for k, v in shown_stages.items()}
         numbers[view.name] = {"deviation": deviations, "faces": models[view.name]}
         lines.append(
             f"{view.name}: " + ", ".join(f"{k} {v:.4f}" for k, v in deviations.items()) + "."
         )
         if "primary" in stages:
-            numbers[view.name] |= _changes(stages, view.passed["expression"])
+            numbers[view.name] |= _changes(view.outputs)
     caption = (
-        "Class distributions of faces: primary, that of the head alone, and corrected, that after "
-        "reliability balancing, which is the prediction. "
-        "Standard deviations of the probabilities over the whole split: "
+        "Class distributions of faces: primary (of the head alone) and corrected (after balancing; "
+        "the prediction). Standard deviations of the probabilities over the whole "
+        "split: "
         + " ".join(lines)
         + " The ARBEx paper prints primary .1316 and corrected .0881 for 60 images of 8 classes."
     )
-    faces = _shown_faces(views[0], shown)
+    faces = _faces(views[0], shown)
     numbers = {
         "models": numbers,
-        "class_names": views[0].subject.class_names,
-        "faces": [{"index": f.index, "label": f.label, "source": f.source} for f in faces],
-        "published": published.ARBEX_DEVIATIONS,
+        "class_names": views[0].model.class_names,
+        "faces": _listed(faces),
+        "published": _ARBEX_DEVIATIONS,
     }
-    figure = embeddings.corrections(faces, models, views[0].subject.class_names)
+    figure = face_figures.corrections(faces, models, views[0].model.class_names)
     return Drawn(figure, numbers, caption)
 
 
-def _changes(stages: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Shares of the labelled images whose prediction the correction changes, to what end."""
-    labelled = labels >= 0
-    before, after = (stages[k][labelled].argmax(axis=1) for k in ("primary", "final"))
-    changed, labels = before != after, labels[labelled]
-    return {
-        "changed": float(changed.mean()),
-        "mended": float((changed & (after == labels)).mean()),
-        "spoilt": float((changed & (before == labels)).mean()),
-    }
+def _changes(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return fractions of the labelled images that the correction changes, mends and spoils."""
+    labelled = {"expression": outputs["expression"], "mask": outputs["expression"] >= 0}
+    found = ReliabilityStatistics(outputs["logits"].shape[1], 0).update(outputs, labelled).compute()
+    names = {"changed": "changed", "mended": "better", "spoilt": "worse"}
+    return {name: found[f"correction_{end}"] for name, end in names.items()}
 
 
-def _rows(view: View, shown: Choices) -> np.ndarray:
-    """Rows of the faces that could be read."""
-    return np.searchsorted(view.passed["index"], list(view.passed["faces"]))
+def _rows(view: View) -> np.ndarray:
+    """Return the rows of the faces that could be read."""
+    return np.searchsorted(view.outputs["index"], list(view.faces))
 
 
-def _shown_faces(view: View, shown: Choices) -> list[embeddings.Face]:
-    source = view.subject.source(shown.split)
-    labels = view.passed["expression"][_rows(view, shown)]
+def _faces(view: View, shown: Choices) -> list[face_figures.Face]:
+    source = view.model.source(shown.split)
+    labels = view.outputs["expression"][_rows(view)]
     return [
-        embeddings.Face(index, image, int(label), source.describe(index))
-        for (index, image), label in zip(view.passed["faces"].items(), labels, strict=True)
+        face_figures.Face(index, image, int(label), source.describe(index))
+        for (index, image), label in zip(view.faces.items(), labels, strict=True)
     ]
 
 
+def _listed(faces: Sequence[face_figures.Face]) -> list[dict[str, Any]]:
+    return [{"index": f.index, "label": f.label, "source": f.source} for f in faces]
+
+
+# (view, images, labels) -> maps [m, h, w] and logits [m, N]
 Maps = Callable[[View, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def _overlay(maps_of: Maps) -> Callable:
+def _overlay(maps_of: Maps, caption: str) -> Callable[[Sequence[View], Choices], Drawn]:
     def draw(views: Sequence[View], shown: Choices) -> Drawn:
         models, numbers = {}, {}
-        faces = _shown_faces(views[0], shown)
+        faces = _faces(views[0], shown)
+        labels = np.array([face.label for face in faces])
         for view in views:
-            images = np.stack(list(view.passed["faces"].values()))
-            maps, logits = maps_of(view, images, np.array([face.label for face in faces]))
-            probabilities = np.exp(calibration.log_softmax(logits))
-            names, guess = view.subject.class_names, probabilities.argmax(axis=1)
-            captions = []
-            for face, best, p in zip(faces, guess, probabilities, strict=True):
-                text = f"{names[best]} {p[best]:.0%}" if np.isfinite(p).all() else "no number"
-                wrong = face.label >= 0 and best != face.label
-                text += f"\ntrue: {names[face.label]}" if wrong else ""
-                captions.append((text, None if face.label < 0 else not wrong))
+            images, names = np.stack(list(view.faces.values())), view.model.class_names
+            maps, logits = maps_of(view, images, labels)
+            probabilities = softmax(logits)
+            captions = [
+                face_figures.prediction_text(names, p, label, "\n")
+                for p, label in zip(probabilities, labels, strict=True)
+            ]
             models[view.name] = (images, maps, captions)
             numbers[view.name] = [
-                {"predicted": names[b], "probability": p[b], "map": m}
-                for b, p, m in zip(guess, probabilities, np.float64(maps).round(4), strict=True)
+                {"predicted": names[p.argmax()], "probability": p.max(), "map": m}
+                for p, m in zip(probabilities, np.float64(maps).round(4), strict=True)
             ]
-        listed = [{"index": f.index, "label": f.label, "source": f.source} for f in faces]
-        return Drawn(embeddings.overlays(faces, models), {"faces": listed, "models": numbers}, "")
+        figure = face_figures.overlays(faces, models)
+        return Drawn(figure, {"faces": _listed(faces), "models": numbers}, caption)
 
     return draw
 
@@ -266,25 +299,22 @@ def _overlay(maps_of: Maps) -> Callable:
 def _predicted_class(
     view: View, images: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    return view.subject.compiled(saliency.class_activation)(images)
+    return view.model.compiled(saliency.class_activation)(images)
 
 
 def _true_class(
     view: View, images: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    return view.subject.compiled(saliency.class_activation)(images, labels)
+    return view.model.compiled(saliency.class_activation)(images, labels)
 
 
 def _rollout(view: View, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = view.subject.compiled(saliency.attention_of)(images)
+    found = view.model.compiled(saliency.attention_of)(images)
     grid = (int(found["grid"][0]), int(found["grid"][1]))
     return saliency.rollout(found["attention"], grid, int(found["prefix"])), found["logits"]
 
 
-def _captioned(draw: Callable, caption: str) -> Callable:
-    return lambda views, shown: draw(views, shown)._replace(caption=caption)
-
-
+_OWN_MAXIMUM = "each map scaled to its own maximum."
 PICTURES: dict[str, Picture] = {
     "calibration": Picture(
         "Calibration before and after correction", _calibration, ("primary",), flip=True, fits=True
@@ -295,29 +325,28 @@ PICTURES: dict[str, Picture] = {
     ),
     "cam": Picture(
         "Class activation",
-        _captioned(
-            _overlay(_predicted_class),
+        _overlay(
+            _predicted_class,
             "Where the score of the class that each model predicts comes from (Grad-CAM on the "
-            "last feature map), each map scaled to its own maximum.",
+            f"last feature map), {_OWN_MAXIMUM}",
         ),
         faces=True,
     ),
     "cam_true": Picture(
         "Class activation of the true class",
-        _captioned(
-            _overlay(_true_class),
-            "Where the score of the true class comes from, whatever is predicted (Grad-CAM on the "
-            "last feature map; of a face without a label, the predicted class), each map scaled to "
-            "its own maximum.",
+        _overlay(
+            _true_class,
+            "Where the score of the true class comes from (Grad-CAM on the last feature map; of a "
+            f"face without a label, the predicted class), {_OWN_MAXIMUM}",
         ),
         faces=True,
     ),
     "attention": Picture(
         "Attention",
-        _captioned(
-            _overlay(_rollout),
+        _overlay(
+            _rollout,
             "Attention rollout: how much of the output comes from each patch, through all blocks, "
-            "each map scaled to its own maximum.",
+            f"{_OWN_MAXIMUM}",
         ),
         faces=True,
     ),

@@ -1,4 +1,4 @@
-"""The report as text: Markdown beside the pictures, or one HTML page with the pictures in it."""
+"""The report as text: Markdown next to its images, or one HTML page that contains them."""
 
 from __future__ import annotations
 
@@ -7,72 +7,29 @@ import html as escape_lib
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from affect_jax.evaluation import predictions
+from affect_jax.report.run import Run
 from affect_jax.runtime import count_images, duration, results_table
-from affect_jax.runtime.tables import Results, table_rows
-
-if TYPE_CHECKING:
-    from affect_jax.report.run import Run
+from affect_jax.runtime.tables import markdown_table, table_rows
 
 NOTICE = (
     "This model reads what a face shows, not what a person feels. Displays of emotion and their "
     "reading depend on culture, the subject's and the annotators'. Inferring emotions of people at "
     "work or in education is prohibited in the European Union, with few exceptions."
 )
-REFERENCE_NOTE = (
-    "The columns on the right were not measured here: they are printed in the paper, for its own "
-    "data and test list."
-)
 FLIP_NOTE = (
-    "Flip-averaged: the mean of what is predicted for the picture and for its mirror image, "
+    "Flip-averaged: the mean of the predictions for the image and for its mirror image, "
     "valence and arousal clipped to [-1, 1]. A dash: not averaged."
 )
 _SMALL_SCREEN = "(max-width:44rem)"
-_TITLES = {
-    "training_curves": (
-        "Training",
-        "Loss and validation metrics over training steps. Stages of a run have losses of their "
-        "own; a grey line shows where the next one begins. The training loss is that of the "
-        "objective; the validation loss adds up the negative log-likelihood, 1 - CCC and NME of "
-        "what is trained.",
-    ),
-    "confusion_matrix": (
-        "Expressions",
-        "Share of each true class (row) that was given each label, and the number of images.",
-    ),
-    "reliability": (
-        "Calibration",
-        "Accuracy of predictions of equal confidence. On the diagonal, a model that is 70 % sure "
-        "is right 70 % of the time.",
-    ),
-    "valence_arousal": (
-        "Valence and arousal",
-        "Above: labels and predictions on the circumplex. Below: predicted against true values; "
-        "on the dashed line they are equal.",
-    ),
-    "landmark_error": (
-        "Landmark errors",
-        "Share of images whose mean landmark error is at most the given part of the distance "
-        "between the outer eye corners, or of the size of the box around the landmarks (square "
-        "root of its area).",
-    ),
-    "faces": (
-        "Faces of the test split",
-        "Spread evenly over the classes, whatever was predicted. Under each face the predicted "
-        "expression with its probability (orange: wrong), and predicted valence (V) and arousal "
-        "(A) with the true values in brackets.",
-    ),
-}
-
-
-# Pictures of one subject share a heading.
+# Pictures of one topic share a heading.
 _SECTIONS = {
     "Calibration before and after correction": "Calibration",
     "Confusions": "Expressions",
@@ -83,13 +40,15 @@ class Picture(NamedTuple):
     """A picture of the page.
 
     Attributes:
-        section: the heading that it stands under, with others of the same one.
+        name: of its file, without the ending.
+        section: the heading above it.
         title: its own, shown where a heading has several pictures.
         caption: below it.
         png: the file's content.
         narrow: the same drawn for small screens; empty if there is none.
     """
 
+    name: str
     section: str
     title: str
     caption: str
@@ -97,45 +56,25 @@ class Picture(NamedTuple):
     narrow: bytes = b""
 
 
-def picture_of(stem: str, png: bytes, narrow: bytes = b"") -> Picture:
-    """One of the pictures that every report has, with its title and caption."""
-    title, caption = _TITLES[stem]
-    return Picture(title, title, caption, png, narrow)
-
-
-def markdown(run: Run, workdir: Path, pictures: Sequence[Path]) -> str:
-    """The report as Markdown that shows the pictures beside it."""
+def markdown(run: Run, workdir: Path, pictures: Sequence[Picture]) -> str:
+    """Return the report as Markdown that shows the images next to it."""
     facts = "\n".join(f"* {name}: {value}" for name, value in _facts(run).items())
-    table = results_table(run.results, references=run.references, markdown=True)
-    notes = "".join(f"\n{note}\n" for note in _notes(run))
+    table = results_table(run.results, markdown=True)
+    note = f"\n{FLIP_NOTE}\n" if "flip-averaged" in run.results else ""
     shown = "\n\n".join(
-        f"## {title}\n\n![{title}]({path.name})\n\n{caption}"
-        for path, title, caption in [(p, *_TITLES[p.stem]) for p in pictures]
+        f"## {p.title}\n\n![{p.title}]({p.name}.png)\n\n{p.caption}" for p in pictures
     )
-    data = ""
-    if counts := _split_table(run):
-        head, body = counts
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
-        data = "## Data\n\n" + "\n".join(f"| {' | '.join(map(_cell, r))} |" for r in lines) + "\n\n"
+    counts = _split_counts(run)
+    data = f"## Data\n\n{markdown_table(*counts)}\n\n" if counts else ""
     return (
         f"# Results of {workdir.resolve().name}\n\n{NOTICE}\n\n{facts}\n\n{data}"
-        f"## Test split\n\n{table}\n{notes}\n{shown}\n\n"
-        "Every prediction with the file that it belongs to: `predictions.csv`.\n"
+        f"## Test split\n\n{table}\n{note}\n{shown}\n\n"
+        "Every prediction with its file: `predictions.csv`.\n"
     )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _notes(run: Run) -> list[str]:
-    """What a reader of the results table must know."""
-    notes = [FLIP_NOTE] if "flip-averaged" in run.results else []
-    return [*notes, REFERENCE_NOTE] if run.references else notes
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """What a reader wants to know before the numbers."""
+    """Return what a reader needs to know before the numbers, by name."""
     train = [row for row in run.rows if row["split"] == "train"]
     facts = {}
     data = run.config.get("data")
@@ -143,10 +82,10 @@ def _facts(run: Run) -> dict[str, str]:
         facts["data"] = _data_name(data)
     images = count_images(len(run.stored["index"]), run.final.get("images_total"))
     facts["test images"] = re.sub(r" images?\b", "", images)
-    if bad := predictions.not_finite(run.stored):
-        facts["images without a finite prediction"] = f"{bad:,}, left out of the pictures"
+    if bad := np.count_nonzero(~predictions.finite_rows(run.stored)):
+        facts["images without a finite prediction"] = f"{bad:,}, left out of the figures"
     if isinstance(data, Mapping) and "image_size" in data:
-        facts["picture size"] = f"{data['image_size']} x {data['image_size']} pixels"
+        facts["image size"] = f"{data['image_size']} x {data['image_size']} pixels"
     model = run.config.get("model")
     if isinstance(model, Mapping) and "name" in model:
         facts["model"] = str(model["name"])
@@ -175,7 +114,7 @@ def _facts(run: Run) -> dict[str, str]:
 
 
 def _data_name(data: Mapping[str, Any]) -> str:
-    """Which data a `config.data` describes."""
+    """Return a description of the data of a `config.data`."""
     source = data["source"]
     if source == "synthetic":
         return "synthetic faces, drawn by this package"
@@ -184,14 +123,15 @@ def _data_name(data: Mapping[str, Any]) -> str:
     return f"{source} {data.get(source)}"
 
 
-def _split_table(run: Run) -> tuple[list[str], list[list[str]]] | None:
-    """Head and lines of the table of images by split and class; None if not recorded."""
+def _split_counts(run: Run) -> tuple[list[str], list[list[str]]] | None:
+    """Return head and lines of the table of images by split and class; None if not recorded."""
     splits = run.about.get("splits")
     if not splits:
         return None
+    classes = dict.fromkeys(c for split in splits.values() for c in split.get("classes", {}))
     body = []
     for label, of in (
-        *((c, lambda s, c=c: s.get("classes", {}).get(c, 0)) for c in _class_names(splits)),
+        *((c, lambda s, c=c: s.get("classes", {}).get(c, 0)) for c in classes),
         ("no class label", lambda s: s.get("unlabelled", 0)),
         ("all images", lambda s: s["images"]),
         ("persons", lambda s: s.get("persons", 0)),
@@ -202,15 +142,11 @@ def _split_table(run: Run) -> tuple[list[str], list[list[str]]] | None:
     return ["", *splits], body
 
 
-def _class_names(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(c for split in splits.values() for c in split.get("classes", {})))
-
-
 def html(run: Run, workdir: Path, pictures: Sequence[Picture]) -> str:
-    """The report as one HTML page with the pictures in it."""
+    """Return the report as one HTML page that contains its images."""
     name = _e(workdir.resolve().name)
     facts = _facts(run)
-    # A line that can be copied whole.
+    # On a line of its own, to be copied.
     command = f"<pre>{_e(facts.pop('command'))}</pre>" if "command" in facts else ""
     listed = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in facts.items())
     sections: dict[str, list[Picture]] = {}
@@ -224,25 +160,27 @@ def html(run: Run, workdir: Path, pictures: Sequence[Picture]) -> str:
         for section, shown in sections.items()
     )
     config = _e(json.dumps(run.config, indent=2, sort_keys=True)) if run.config else ""
-    notes = "".join(f'<p class="note">{_e(note)}</p>' for note in _notes(run))
+    note = f'<p class="note">{_e(FLIP_NOTE)}</p>' if "flip-averaged" in run.results else ""
+    results = _html_table(["", *run.results], table_rows(run.results))
     data = ""
-    if counts := _split_table(run):
-        data = f'<section id="data"><h2>Data</h2>{_html_counts(*counts)}</section>'
+    if counts := _split_counts(run):
+        head, body = counts
+        table = _html_table(head, [(label, cells) for label, *cells in body])
+        data = f'<section id="data"><h2>Data</h2>{table}</section>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{name}: results</title><style>{_CSS}</style></head><body><main>"
         f'<h1>Results of {name}</h1><p class="notice">{_e(NOTICE)}</p>'
         f"<dl>{listed}</dl>{command}{data}"
-        f'<section id="results"><h2>Test split</h2>{_html_table(run.results, run.references)}'
-        f"{notes}</section>{figures}"
+        f'<section id="results"><h2>Test split</h2>{results}{note}</section>{figures}'
         + (f"<section><h2>Configuration</h2><pre>{config}</pre></section>" if config else "")
         + "</main></body></html>\n"
     )
 
 
 def _html_figure(picture: Picture, *, titled: bool) -> str:
-    """A picture at the size that makes its type as large as in all others."""
+    """Return a picture at the size that makes its type as large as in all others."""
     wide = _css_width(picture.png)
     size, style = f"--wide:{wide}px;--narrow:{wide}px", ""
     if picture.narrow:
@@ -259,7 +197,7 @@ def _html_figure(picture: Picture, *, titled: bool) -> str:
 
 
 def _css_width(png: bytes) -> int:
-    """Width in the pixels of a page, 96 an inch, of a PNG that says its resolution."""
+    """Return the width of a PNG in CSS pixels, 96 an inch, from its resolution."""
     with Image.open(io.BytesIO(png)) as image:
         return round(image.width * 96 / image.info.get("dpi", (160, 160))[0])
 
@@ -268,41 +206,20 @@ def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _html_counts(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def _html_table(head: Sequence[str], rows: Iterable[tuple[str, list[str] | None]]) -> str:
+    """Return a table; a row without cells is the heading of a group."""
     names = "".join(f'<th scope="col">{_e(name)}</th>' for name in head[1:])
     lines = "".join(
-        f'<tr><th scope="row">{_e(label)}</th>'
-        + "".join(f"<td>{n}</td>" for n in numbers)
+        f'<tr><th scope="rowgroup" class="group" colspan="{len(head)}">{_e(label)}</th></tr>'
+        if cells is None
+        else f'<tr><th scope="row">{_e(label)}</th>'
+        + "".join(f"<td>{_e(cell)}</td>" for cell in cells)
         + "</tr>"
-        for label, *numbers in body
+        for label, cells in rows
     )
     return (
         f'<div class="wide"><table><thead><tr><td></td>{names}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _html_table(results: Results, references: Results) -> str:
-    head = "".join(f'<th scope="col">{_e(name)}</th>' for name in results)
-    head += "".join(f'<th scope="col" class="reference">{_e(name)}</th>' for name in references)
-    lines = []
-    for label, cells in table_rows(results, references):
-        if cells is None:
-            columns = 1 + len(results) + len(references)
-            lines.append(
-                f'<tr><th scope="rowgroup" class="group" colspan="{columns}">{_e(label)}</th></tr>'
-            )
-            continue
-        numbers = "".join(
-            f'<td class="reference">{_e(cell)}</td>'
-            if i >= len(results)
-            else f"<td>{_e(cell)}</td>"
-            for i, cell in enumerate(cells)
-        )
-        lines.append(f'<tr><th scope="row">{_e(label)}</th>{numbers}</tr>')
-    return (
-        f'<div class="wide"><table><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
@@ -327,7 +244,6 @@ tbody th{text-align:left;padding-left:1.6rem}
 thead th{border-bottom:2px solid #222;font-weight:600;vertical-align:bottom;max-width:12rem}
 thead td{border-bottom:2px solid #222}
 tbody th.group{font-weight:600;padding:.7rem .9rem .2rem 0}
-.reference{color:#555;background:#fafafa}
 figure{margin:0 0 1.5rem}
 img{display:block;width:var(--wide);max-width:100%;min-width:calc(.8*var(--wide));height:auto}
 figcaption{color:#555;font-size:.9rem;margin-top:.5rem;max-width:44rem}

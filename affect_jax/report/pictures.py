@@ -1,4 +1,4 @@
-"""Pictures of one or two finished models, each a PNG with its numbers as JSON beside it.
+"""Pictures of one or two finished models, each a PNG with its numbers as JSON.
 
 `python -m affect_jax.report --workdir DIR --pictures calibration,embedding [--compare OTHER]`
 """
@@ -18,7 +18,7 @@ from affect_jax.evaluation.predictions import choose_faces
 from affect_jax.report.build import PICTURES_FOLDER
 from affect_jax.report.figures import style
 from affect_jax.report.gallery import PICTURES, Choices, Picture, View
-from affect_jax.report.model_runner import Subject, open_subject, predictor, run_over
+from affect_jax.report.model_runner import OpenModel, open_model, predictor, run_over
 from affect_jax.runtime import write_atomically
 from affect_jax.weights import load_run
 from data_pipelines.schema import same_classes
@@ -38,26 +38,21 @@ def write_pictures(
     indices: Sequence[int] = (),
     points: int | None = None,
 ) -> list[Path]:
-    """Draws pictures of a model; all are drawn before the first file is written.
+    """Draw pictures of a model and return their files; nothing is written before all are drawn.
 
     Args:
         path: folder of a finished run, or a model directory exported from one.
         names: keys of `PICTURES`.
-        compare: another such folder, to be shown beside it.
-        output: folder for the files; default `report/pictures` in the run's folder.
-        split: whose examples.
-        checkpoint: of a run: "best" (the default), "latest" or a step.
-        faces: how many faces are shown, spread evenly over the true classes;
-            default 8.
-        indices: shows these examples instead.
-        points: most points of an embedding; default 2500.
-
-    Returns:
-        The files written.
+        compare: another such folder, to be shown next to it.
+        output: folder for the files; default: `report/pictures` in the run's folder.
+        split: of the examples.
+        checkpoint: of a run: "best" (default), "latest" or a step.
+        faces: number of faces, spread evenly over the true classes; default: 8.
+        indices: show these examples instead.
+        points: maximum number of points of an embedding; default: 2500.
 
     Raises:
-        UserError: if a picture cannot be drawn of this model, saying why, or an option would have
-            no effect on any of them.
+        UserError: a picture cannot be drawn of this model, or an option has no effect.
     """
     if not names:
         raise UserError(f"--pictures names none; there are {', '.join(PICTURES)}")
@@ -67,7 +62,7 @@ def write_pictures(
     chosen = [PICTURES[name] for name in names]
     if split == _FITTED_ON and any(picture.fits for picture in chosen):
         raise UserError(
-            "temperatures are fitted on the validation split, which cannot measure them too; use "
+            "temperatures are fitted on the validation split and cannot be measured there; use "
             "--split test"
         )
     paths = [path] if compare is None else [path, compare]
@@ -81,12 +76,12 @@ def write_pictures(
             of = "a model directory, which holds one" if option == "checkpoint" else None
             raise UserError(f"--{option} has no effect on {of or ', '.join(names)}; leave it out")
     folder = _folder(path, output)
-    named = _names([Path(each) for each in paths])
-    subjects = [open_subject(each, checkpoint=checkpoint or "best") for each in paths]
-    shown = Choices(split, _faces(subjects, split, faces or 8, indices), points or 2500)
-    views = [_view(s, name, chosen, shown) for s, name in zip(subjects, named, strict=True)]
+    titles = _names([Path(each) for each in paths])
+    models = [open_model(each, checkpoint or "best") for each in paths]
+    shown = Choices(split, _faces(models, split, faces or 8, indices), points or 2500)
+    views = [_view(m, title, chosen, shown) for m, title in zip(models, titles, strict=True)]
     stem = "" if split == "test" else f"_{split}"
-    stem += f"_beside_{views[1].name}" if compare is not None else ""
+    stem += f"_beside_{titles[1]}" if compare is not None else ""
     files: dict[Path, bytes] = {}
     for name, picture in zip(names, chosen, strict=True):
         drawn = picture.draw(views, shown)
@@ -94,15 +89,17 @@ def write_pictures(
             "title": picture.title,
             "caption": drawn.caption,
             "split": split,
-            "images": len(views[0].passed["index"]),
-            "images_total": len(subjects[0].source(split)),
-            "models": {v.name: _facts(v.subject) for v in views},
+            "images": len(views[0].outputs["index"]),
+            "images_total": len(models[0].source(split)),
+            "models": {
+                title: {"path": str(m.path.resolve()), "checkpoint": m.checkpoint}
+                for title, m in zip(titles, models, strict=True)
+            },
             "numbers": drawn.numbers,
         }
+        content = json.dumps(_plain(record), indent=1) + "\n"
         files[folder / f"{name}{stem}.png"] = style.png(drawn.figure)
-        files[folder / f"{name}{stem}.json"] = (
-            json.dumps(_plain(record), indent=1) + "\n"
-        ).encode()
+        files[folder / f"{name}{stem}.json"] = content.encode()
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         write_atomically(file, content)
@@ -115,19 +112,15 @@ def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
             raise UserError(f"--output {output} is a file; name a folder for the pictures")
         return Path(output)
     if Path(path).is_dir() and not load_run.is_workdir(path):
-        raise UserError(f"{path} is no run; name a folder for the pictures with --output")
+        raise UserError(f"{path} is not a run; name a folder for the pictures with --output")
     return Path(path) / PICTURES_FOLDER
 
 
-def _facts(subject: Subject) -> dict[str, Any]:
-    return {"path": str(subject.path.resolve()), "checkpoint": subject.checkpoint}
-
-
 def _names(paths: Sequence[Path]) -> list[str]:
-    """What two paths do not have in common, neither in front nor behind: `a` and `b` of a/seed0
-    and b/seed0; the folder's name of a single one.
+    """Return what two paths do not share at either end; the folder's name of a single one.
 
-    Another second folder makes another name, so that its pictures replace none.
+    For a/seed0 and b/seed0: `a` and `b`. Every second folder gives another name, so its pictures
+    replace no others.
     """
     if len(paths) < 2:
         return [path.resolve().name for path in paths]
@@ -135,7 +128,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     if parts[0] == parts[1]:
         raise UserError(f"--compare {paths[1]} is the model itself; name another one")
     for end in (0, -1):
-        # One part stays of each, also where one folder lies in the other.
+        # One part of each remains, even where one folder is inside the other.
         while min(map(len, parts)) > 1 and parts[0][end] == parts[1][end]:
             for own in parts:
                 own.pop(end)
@@ -143,16 +136,17 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _faces(
-    subjects: Sequence[Subject], split: str, count: int, indices: Sequence[int]
+    models: Sequence[OpenModel], split: str, count: int, indices: Sequence[int]
 ) -> tuple[int, ...]:
-    labels = [np.asarray(subject.source(split).labels) for subject in subjects]
+    """Return the indices to show, after a check that all models have the same data."""
+    labels = [np.asarray(model.source(split).labels) for model in models]
     if not all(np.array_equal(labels[0], other) for other in labels):
         raise UserError(
-            f"the {split} splits of {subjects[0].path} and {subjects[1].path} differ; only models "
-            "of the same data can be set side by side"
+            f"the {split} splits of {models[0].path} and {models[1].path} differ; only models of "
+            "the same data can be compared"
         )
-    if not same_classes(subjects[0].class_names, subjects[-1].class_names):
-        raise UserError(f"{subjects[0].path} and {subjects[1].path} know different classes")
+    if not same_classes(models[0].class_names, models[-1].class_names):
+        raise UserError(f"{models[0].path} and {models[1].path} know different classes")
     for index in indices:
         if not 0 <= index < len(labels[0]):
             raise UserError(f"--indices {index}: the {split} split has {len(labels[0])} examples")
@@ -161,23 +155,21 @@ def _faces(
     return tuple(choose_faces({"index": np.arange(len(labels[0])), "expression": labels[0]}, count))
 
 
-def _view(subject: Subject, name: str, chosen: Sequence[Picture], shown: Choices) -> View:
-    outputs = sorted({output for picture in chosen for output in picture.outputs})
-    flip = any(picture.flip for picture in chosen)
-    step = predictor(subject, outputs, flip=flip)
-    passed = run_over(subject, step, shown.split, shown.faces)
+def _view(model: OpenModel, name: str, chosen: Sequence[Picture], shown: Choices) -> View:
+    wanted = sorted({output for picture in chosen for output in picture.outputs})
+    step = predictor(model, wanted, flip=any(picture.flip for picture in chosen))
+    outputs, faces = run_over(model, step, shown.split, shown.faces)
     fitted = None
     if any(picture.fits for picture in chosen):
-        fitted = run_over(subject, step, _FITTED_ON)
-        if not (fitted["expression"] >= 0).any():
-            raise UserError(f"the validation split of {subject.path} has no expression labels")
-    if not (passed["expression"] >= 0).any():
-        raise UserError(f"the {shown.split} split of {subject.path} has no expression labels")
-    return View(name, subject, passed, fitted)
+        fitted, _ = run_over(model, step, _FITTED_ON)
+    for split, found in ((shown.split, outputs), (_FITTED_ON, fitted)):
+        if found is not None and not (found["expression"] >= 0).any():
+            raise UserError(f"the {split} split of {model.path} has no expression labels")
+    return View(name, model, outputs, faces, fitted)
 
 
 def _plain(value: Any) -> Any:
-    """JSON-able, arrays as lists; numbers that are none become null."""
+    """Return `value` for JSON: arrays as lists, numbers that are not finite as null."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):

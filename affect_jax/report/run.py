@@ -1,56 +1,57 @@
-"""What a workdir holds, read for its report."""
+"""The content of a finished run's workdir, read for its report."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
+from affect_jax.config import CONFIG_FILE
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.report.about import ABOUT_FILE
-from affect_jax.runtime import METRICS_FILE, NOT_METRICS, read_metrics
+from affect_jax.evaluation.provenance import ABOUT_FILE
+from affect_jax.runtime import METRICS_FILE, NOT_METRICS, REPORT_FOLDER, read_metrics
 from affect_jax.runtime.tables import Results
 
-FOLDER = "report"
+# Rows of the test next to the plain one -> column. Valence and arousal are averaged over mirror
+# images in one, with config.eval.calibrate the class probabilities in the other.
+_COLUMNS = {
+    "test_flip": "flip-averaged",
+    "test_mirror": "flip-averaged",
+    "test_video": "video-smoothed",
+}
 
 
-_REFERENCES_FILE = "references.json"
-
-
-class Run(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Run:
     """A finished run, read from its workdir.
 
     Attributes:
         rows: of `metrics.jsonl`.
-        results: `plain` and, where there are such, `flip-averaged` and `video-smoothed`: the test
-            split's metrics.
+        results: metrics of the test split by column: `plain` and, where they exist,
+            `flip-averaged` and `video-smoothed`.
         final: the last test row.
-        stored: the predictions (see `predictions.gather`).
+        stored: the predictions.
         config: the run's configuration; empty if the workdir has none.
-        references: numbers of others to be set beside the results.
-        about: data, date, version and command (`about.write_about`); empty if not recorded.
+        about: see `provenance.write_about`; empty if not recorded.
     """
 
     rows: list[dict[str, Any]]
     results: Results
     final: dict[str, Any]
-    stored: dict[str, np.ndarray]
+    stored: predictions.StoredPredictions
     config: dict[str, Any]
-    references: Results
-    about: Mapping[str, Any] = types.MappingProxyType({})
+    about: dict[str, Any]
 
 
 def read_run(workdir: str | os.PathLike) -> Run:
-    """Reads what the report needs of a finished run.
+    """Read what the report needs of a finished run.
 
     Raises:
-        UserError: if `workdir` is no workdir, or its test has not been finished.
+        UserError: `workdir` is not a workdir, or its test is not finished.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
@@ -58,16 +59,18 @@ def read_run(workdir: str | os.PathLike) -> Run:
     if not (workdir / METRICS_FILE).exists():
         raise UserError(
             f"{workdir} is not the folder of a run: it holds no {METRICS_FILE}; give the --workdir "
-            "that affect_jax.main was started with"
+            "of affect_jax.main"
         )
     rows = read_metrics(workdir)
     final = next((row for row in reversed(rows) if row.get("final")), None)
-    last = rows[-1]["step"] if rows else 0
-    again = "run the command that started it again, it goes on from the last checkpoint"
+    again = "repeat the command of the run; it resumes from the last checkpoint"
     if final is None:
+        last = rows[-1]["step"] if rows else 0
         raise UserError(f"{workdir}: the run stopped at step {last}, before its test; {again}")
-    if not (workdir / FOLDER / predictions.ARRAYS_FILE).exists():
-        raise UserError(f"{workdir}: the test left no {FOLDER}/{predictions.ARRAYS_FILE}; {again}")
+    folder = workdir / REPORT_FOLDER
+    if not (folder / predictions.ARRAYS_FILE).exists():
+        name = f"{REPORT_FOLDER}/{predictions.ARRAYS_FILE}"
+        raise UserError(f"{workdir}: the test left no {name}; {again}")
     results = {"plain": _metrics(final)}
     for row in rows:
         if row["split"] in _COLUMNS and row["step"] == final["step"]:
@@ -77,10 +80,9 @@ def read_run(workdir: str | os.PathLike) -> Run:
         rows=rows,
         results=results,
         final=final,
-        stored=predictions.load(workdir / FOLDER),
-        config=_json(workdir / "config.json"),
-        references=_json(workdir / FOLDER / _REFERENCES_FILE),
-        about=_json(workdir / FOLDER / ABOUT_FILE),
+        stored=predictions.load(folder),
+        config=read_json(workdir / CONFIG_FILE),
+        about=read_json(folder / ABOUT_FILE),
     )
 
 
@@ -88,19 +90,15 @@ def _metrics(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in NOT_METRICS}
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file; empty if there is none.
+
+    Raises:
+        UserError: the file is not valid JSON.
+    """
     if not path.exists():
         return {}
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it was changed by hand?") from error
-
-
-# Rows of the test beside the plain one -> column. Valence and arousal are averaged over mirror
-# images in one, the class probabilities, with config.eval.calibrate, in the other.
-_COLUMNS = {
-    "test_flip": "flip-averaged",
-    "test_mirror": "flip-averaged",
-    "test_video": "video-smoothed",
-}
+        raise UserError(f"{path} is not valid JSON ({error}); was it edited by hand?") from error

@@ -1,4 +1,4 @@
-"""The results table: fixed width for a terminal, Markdown for documents."""
+"""Tables of metrics: fixed width for a terminal, Markdown for documents, CSV."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from affect_jax.runtime.files import write_atomically
 
 Results = Mapping[str, Mapping[str, float | None]]
+Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
 
 # name -> (group, label, higher is better). The order is that of the table.
 _METRICS: dict[str, tuple[str, str, bool | None]] = {
@@ -47,10 +48,11 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "loss": ("Objective", "loss", False),
 }
 _RECALL = "recall_"
+_ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def describe(name: str) -> tuple[str, str, bool | None]:
-    """A metric's group, its label, and whether higher is better (None: neither)."""
+    """Return a metric's group, its label, and whether higher is better (None: neither)."""
     if name in _METRICS:
         return _METRICS[name]
     if name.startswith(_RECALL):
@@ -65,7 +67,7 @@ def higher_is_better(name: str) -> bool | None:
 
 
 def count_images(evaluated: int, total: int | None = None) -> str:
-    """How many images were evaluated, and of how many where some could not be read.
+    """Return the number of images evaluated, and of the unreadable ones.
 
     Args:
         evaluated: images that were read and measured.
@@ -79,65 +81,37 @@ def count_images(evaluated: int, total: int | None = None) -> str:
 def results_table(
     results: Results,
     *,
-    references: Results | None = None,
     metrics: Sequence[str] | None = None,
     title: str | None = None,
-    layout: str = "down",
     markdown: bool = False,
 ) -> str:
-    """Lays out metrics of one or more evaluations, numbers of others set beside them.
+    """Return a table of the metrics of one or more evaluations, one metric a line.
 
     Args:
-        results: name of an evaluation (`plain`, `flip-averaged`) -> metric name -> value. Missing
+        results: name of an evaluation (`plain`, `flip-averaged`) -> metric -> value. Missing
             values, None and NaN are shown as a dash.
-        references: likewise, numbers that this run did not measure (a paper's); set apart from
-            the results, and never the reason for a row of their own.
-        metrics: the metrics to show, in this order; all of `results` if not given.
+        metrics: the metrics to show, in this order; default: all of `results`.
         title: a line above the table.
-        layout: `down` (a metric a line) or `across` (an evaluation a line, for few metrics).
         markdown: a Markdown table instead of fixed width.
 
-    Returns:
-        The table, without a newline at its end.
-
     Raises:
-        ValueError: if there is nothing to show, `layout` is neither of the two, or a name is both
-            a result and a reference.
+        ValueError: there is nothing to show.
     """
     if not results:
         raise ValueError("results_table: no results to show")
-    if layout not in ("down", "across"):
-        raise ValueError(f"results_table: layout {layout!r} is neither 'down' nor 'across'")
-    references = references or {}
-    names = list(metrics) if metrics is not None else ordered_metrics(results)
-    columns = {**results, **references}
-    if clash := sorted(set(results) & set(references)):
-        raise ValueError(f"results_table: {clash} are both results and references")
-    if layout == "down":
-        header = ["", *columns]
-        body = [
-            [f"**{label}**" if markdown else label, *[""] * len(columns)]
-            if cells is None
-            else [label if markdown else f"  {label}", *cells]
-            for label, cells in table_rows(results, references, metrics, arrows=markdown)
-        ]
-        bar = len(results) if references else None
-        rule = None
-    else:
-        header = ["", *(_label(name, markdown, with_group=True) for name in names)]
-        body = [
-            [key, *(_number(n, values.get(n)) for n in names)] for key, values in columns.items()
-        ]
-        bar, rule = None, len(results) if references else None
-    if markdown:
-        text = _markdown(header, body)
-        return f"**{title}**\n\n{text}" if title else text
-    text = _fixed(header, body, bar, rule)
-    return f"{title}\n\n{text}" if title else text
+    head, body = ["", *results], []
+    for text, cells in table_rows(results, metrics, arrows=markdown):
+        if cells is None:
+            body.append([f"**{text}**" if markdown else text, *[""] * len(results)])
+        else:
+            body.append([text if markdown else f"  {text}", *cells])
+    table = markdown_table(head, body) if markdown else fixed(head, body)
+    heading = f"**{title}**" if markdown else title
+    return f"{heading}\n\n{table}" if title else table
 
 
-def ordered_metrics(results: Results) -> list[str]:
-    """The metric names of all evaluations in the table's order, unknown ones last."""
+def _ordered_metrics(results: Results) -> list[str]:
+    """Return all metric names of the evaluations in the table's order, unknown ones last."""
     names = dict.fromkeys(name for values in results.values() for name in values)
     known = [name for name in _METRICS if name in names]
     recalls = [name for name in names if name.startswith(_RECALL)]
@@ -145,104 +119,54 @@ def ordered_metrics(results: Results) -> list[str]:
 
 
 def table_rows(
-    results: Results,
-    references: Results | None = None,
-    metrics: Sequence[str] | None = None,
-    *,
-    arrows: bool = True,
+    results: Results, metrics: Sequence[str] | None = None, *, arrows: bool = True
 ) -> Iterator[tuple[str, list[str] | None]]:
-    """The lines of a table with a metric a line, for any kind of output.
+    """Yield the lines of a results table, for any output format.
 
     Args:
-        results: as in `results_table`.
-        references: as in `results_table`.
-        metrics: as in `results_table`.
-        arrows: say after a name whether higher or lower is better.
+        results, metrics: as in `results_table`.
+        arrows: show after a label whether higher or lower is better.
 
     Yields:
-        A metric's label and its formatted values, results before references; or the name of a
-        group of metrics and None.
+        A metric's label and its formatted values; or the name of a group of metrics and None.
     """
-    columns = [*results.values(), *(references or {}).values()]
     group = None
-    for name in ordered_metrics(results) if metrics is None else metrics:
-        if describe(name)[0] != group:
-            group = describe(name)[0]
+    for name in _ordered_metrics(results) if metrics is None else metrics:
+        own_group, text, higher = describe(name)
+        if own_group != group:
+            group = own_group
             yield group, None
-        yield _label(name, arrows), [_number(name, values.get(name)) for values in columns]
-
-
-def _label(name: str, arrows: bool, with_group: bool = False) -> str:
-    group, label, higher = describe(name)
-    if with_group and group in ("Valence", "Arousal"):
-        label = f"{group} {label}"
-    arrow = {True: " ↑", False: " ↓", None: ""}[higher] if arrows else ""
-    return label + arrow
-
-
-def _number(name: str, value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return "-"
-    if describe(name)[2] is None and float(value).is_integer():
-        return f"{int(value)}"
-    digits = 4 if name in ("nme", "nme_box") else 3
-    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.4g}"
-
-
-def _fixed(header: list[str], body: list[list[str]], bar: int | None, rule: int | None) -> str:
-    widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-
-    def line(cells: list[str]) -> str:
-        text = cells[0].ljust(widths[0])
-        for i, cell in enumerate(cells[1:], start=1):
-            text += ("  | " if bar is not None and i == bar + 1 else "   ") + cell.rjust(widths[i])
-        return text.rstrip()
-
-    lines = [line(header)]
-    dashes = "-" * max(len(line(row)) for row in [header, *body])
-    lines.append(dashes)
-    for number, row in enumerate(body):
-        if rule is not None and number == rule:
-            lines.append(dashes)
-        lines.append(line(row))
-    return "\n".join(lines)
-
-
-def _markdown(header: list[str], body: list[list[str]]) -> str:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(header), "|---|" + "---:|" * (len(header) - 1), *map(line, body)])
-
-
-Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
+        cells = [number(name, values.get(name)) for values in results.values()]
+        yield text + (_ARROWS[higher] if arrows else ""), cells
 
 
 def label(column: str) -> str:
-    """A metric's name for a table's head, with its split where that is not test."""
+    """Return a metric's name for the head of a table, with its split unless that is test."""
     split, _, name = column.rpartition("/")
     group, text, higher = describe(name)
     if group in ("Valence", "Arousal"):
         text = f"{group.lower()} {text}"
-    arrow = {True: " ↑", False: " ↓", None: ""}[higher]
-    return f"{split.replace('_', ' ')} {text}{arrow}".strip()
+    return f"{split.replace('_', ' ')} {text}{_ARROWS[higher]}".strip()
 
 
-def number(column: str, value: float, sign: bool = False) -> str:
-    """A metric's value with its usual digits; a dash for NaN."""
-    if math.isnan(value):
+def number(column: str, value: float | None, sign: bool = False) -> str:
+    """Return a metric's value with its usual digits; a dash for None and NaN."""
+    if value is None or math.isnan(value):
         return "-"
-    digits = 4 if column.rpartition("/")[2].startswith("nme") else 3
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+    name, plus = column.rpartition("/")[2], "+" if sign else ""
+    if describe(name)[2] is None and float(value).is_integer():
+        return f"{int(value):{plus}}"
+    digits = 4 if name in ("nme", "nme_box") else 3
+    return f"{value:{plus}.{digits}f}" if abs(value) < 1000 else f"{value:{plus}.4g}"
 
 
-def fixed(head: list[str], body: list[list[str]]) -> str:
-    """A table in fixed width."""
-    widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+def fixed(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table in fixed width."""
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        "   ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in [head, *body]
     ]
@@ -250,15 +174,20 @@ def fixed(head: list[str], body: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in [head, *body]
+    ]
+    return "\n".join([lines[0], "|---|" + "---:|" * (len(head) - 1), *lines[1:]])
+
+
 def page(
     title: str, tables: Sequence[Table], problems: Sequence[str] = (), pictures: Sequence[str] = ()
 ) -> str:
-    """Tables, what is missing from them and pictures (files beside it) as a Markdown document."""
+    """Return a Markdown document of tables, what is missing from them, and images next to it."""
     parts = [f"# {title}"]
-    for heading, head, body in tables:
-        rule = "|---|" + "---:|" * (len(head) - 1)
-        lines = ["| " + " | ".join(line) + " |" for line in [head, *body]]
-        parts.append("\n".join([f"{heading}:", "", lines[0], rule, *lines[1:]]))
+    parts += [f"{heading}:\n\n{markdown_table(head, body)}" for heading, head, body in tables]
     if problems:
         parts.append("Not in the table:\n\n" + "\n".join(f"* {p}" for p in problems))
     parts += [f"![{name}]({name})" for name in pictures]
@@ -266,7 +195,7 @@ def page(
 
 
 def write_csv(path: Path, lines: Sequence[Mapping[str, Any]]) -> Path:
-    """Writes lines with all the columns that any of them has; NaN and absent values are empty."""
+    """Write lines with the columns of all of them; NaN and absent values are empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for line in lines for name in line))
     out = io.StringIO()

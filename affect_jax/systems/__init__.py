@@ -1,25 +1,42 @@
-"""Published systems: each a model and an objective, on about one page."""
+"""Published systems, each a model and an objective, on one page.
 
-from typing import Any
+To add one, imitate `arbex`: a docstring with parts and equations, a subclass with `loss`, and a
+line in `_SYSTEMS`.
+"""
 
 import ml_collections
 import numpy as np
 
+from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
-from affect_jax.systems.base import Phase, System
+from affect_jax.models.arbex import ARBEx
+from affect_jax.models.emofan import EmoFAN
+from affect_jax.models.fan import FAN
+from affect_jax.models.vit import ViT
+from affect_jax.systems.arbex import ArbexSystem
+from affect_jax.systems.base import Labels, Phase, System
 from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem
 from affect_jax.systems.fan import FANSystem
+from affect_jax.systems.vit_se import ViTSESystem
+from data_pipelines.schema import Source
 
-__all__ = ["Phase", "System", "create", "for_source"]
+__all__ = ["Labels", "Phase", "System", "create", "for_source", "name_for_model"]
 
 _SYSTEMS: dict[str, type[System]] = {
-    "arbex": ClassifierSystem,  # with model.reliability; see systems/arbex.py
+    "arbex": ArbexSystem,
     "classifier": ClassifierSystem,
     "emofan": EmoFANSystem,
     "fan": FANSystem,
+    "vit_se": ViTSESystem,
 }
+_NAMES = {ARBEx: "arbex", EmoFAN: "emofan", FAN: "fan", ViT: "vit_se"}
+
+
+def name_for_model(model: str) -> str:
+    """Return the system of the paper that a model comes from; "classifier" for any other model."""
+    return _NAMES.get(models.entry(model).constructor, "classifier")
 
 
 def create(
@@ -29,18 +46,18 @@ def create(
     has: frozenset[str],
     class_counts: tuple[int, ...],
 ) -> System:
-    """The system that `config.system` names.
+    """Return the system that `config.system` names; the labels are as in `Labels`.
 
     Raises:
-      ConfigError: for an unknown name.
+      ConfigError: an unknown name.
     """
     if config.system not in _SYSTEMS:
         raise ConfigError(f"config.system = {config.system!r}; {nearest(config.system, _SYSTEMS)}")
-    return _SYSTEMS[config.system](config, class_names, has, class_counts)
+    return _SYSTEMS[config.system](config, Labels(has, class_names, class_counts))
 
 
-def for_source(config: ml_collections.ConfigDict, source: Any) -> System:
-    """The system for the classes and labels of a training source."""
+def for_source(config: ml_collections.ConfigDict, source: Source) -> System:
+    """Return the system for the classes and labels of a training source."""
     labels = np.asarray(source.labels)
     counts = np.bincount(labels[labels >= 0], minlength=source.num_classes)
     return create(

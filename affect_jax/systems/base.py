@@ -12,19 +12,20 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.config import ConfigError, flatten
 from affect_jax.errors import nearest
-from affect_jax.losses import supervised as losses
+from affect_jax.losses import supervised
 from affect_jax.metrics.reliability import ReliabilityStatistics
-from affect_jax.models import state
+from affect_jax.models import reliability_settings, state
+from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
 from affect_jax.models.layers import BatchNorm
-from affect_jax.models.reliability import SETTINGS, settings_of
 from affect_jax.models.state import take_apart
-from affect_jax.systems.arbex import check_loss
+from affect_jax.systems import objective
+from affect_jax.systems.objective import Arrays, LossInputs, Terms
 from data_pipelines.schema import LABELS
 
 log = logging.getLogger(__name__)
 
 # Fields of config.model that are not constructor arguments.
-_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std")
+_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "reliability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,65 +45,73 @@ class Phase:
     synthetic: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The labels of the training data.
+
+    Attributes:
+      has: label fields ("expression", "valence_arousal", "landmarks").
+      class_names: expression classes, in the order of their ids.
+      class_counts: training examples of each class, for class weights.
+    """
+
+    has: frozenset[str]
+    class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
+
+
 class System:
     """A model and its objective.
 
-    Args:
-      config: the whole configuration.
-      class_names: expression classes of the data, in the order of their ids.
-      has: label fields that the data has ("expression", "valence_arousal", "landmarks").
-      class_counts: training examples of each class, for class weights.
+    A system says in its docstring which parts and equations of its paper it has, and defines
+    `loss`. It may also narrow the labels (`__init__`) and set phases, forward pass and predictions.
 
     Attributes:
+      labels: of the training data, as far as the system learns them.
       has: label fields to learn and measure by.
-      balancing: settings of the model's `Reliability` where they are not its defaults; None if the
-        model has no such part.
+      balancing: settings of the model's `Reliability`; None: no balancing.
 
     Raises:
-      ConfigError: for settings that cannot work.
+      ConfigError: settings that cannot work.
     """
 
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        class_names: tuple[str, ...],
-        has: frozenset[str],
-        class_counts: tuple[int, ...],
-    ):
-        self.config = config
-        self.class_names = class_names
-        self.num_classes = len(class_names)
-        self.has = has
-        self.class_counts = class_counts
-        if not 0 <= config.loss.label_smoothing < 1:
-            raise ConfigError(
-                f"config.loss.label_smoothing = {config.loss.label_smoothing}: it is the share of "
-                "a label that goes to all classes alike, at least 0 and below 1"
-            )
-        self.class_weights = losses.parse_class_weights(config.loss.class_weights, class_counts)
-        check_loss(config.loss.reliability)
+    def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
+        self.config, self.labels = config, labels
+        self.has = labels.has
+        self.class_names, self.num_classes = labels.class_names, len(labels.class_names)
+        objective.check(config.loss)
+        self.class_weights = supervised.parse_class_weights(
+            config.loss.class_weights, labels.class_counts
+        )
         self.balancing = self._balancing()
 
     def _balancing(self) -> dict[str, Any] | None:
-        """The settings of `config.model.reliability`, or of the model itself without that field."""
-        section = self.config.model.to_dict()
+        section, num_steps = self.config.model.to_dict(), self.config.num_steps
         if "reliability" in section:
-            given = section["reliability"]
+            try:
+                settings = reliability_settings.from_section(section["reliability"])
+            except ValueError as error:
+                raise ConfigError(f"config.model.{error}") from None
         else:
-            given = models.default(self.config.model.name, "reliability")
-        try:
-            settings = settings_of(given)
-        except ValueError as error:
-            raise ConfigError(f"config.model.{error}") from None
-        if settings and settings.get("correction") == "trust" and not settings.get("ramp_steps"):
-            if not self.config.num_steps:
-                raise ConfigError(
-                    'config.model.reliability.correction = "trust" is ramped in over the run where '
-                    "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
-                )
-            steps = self.config.num_steps
-            settings["ramp_steps"] = steps - self.first_steps(steps)
-        return settings
+            settings = models.default(section["name"], "reliability")
+        if not settings or settings.get("correction") != "trust" or settings.get("ramp_steps"):
+            return settings
+        if not num_steps:
+            raise ConfigError(
+                'config.model.reliability.correction = "trust" is ramped in over the run where '
+                "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
+            )
+        return {**settings, "ramp_steps": num_steps - self.first_steps(num_steps)}
+
+    # ---------------------------------------------------------------- objective
+
+    def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
+        """Return the loss of the global batch and its named terms, equal on all replicas."""
+        raise NotImplementedError
+
+    def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
+        """Return the outputs of the training forward pass for normalised images [B, H, W, 3]."""
+        return model(images, rngs=rngs)
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -111,35 +120,37 @@ class System:
 
     @property
     def known(self) -> frozenset[str]:
-        """Label fields whose outputs mean something: `supervised`, and what was learnt before and
-        stays as it is. A model teaches, and is measured by, nothing else."""
+        """Label fields whose outputs mean something.
+
+        These are `supervised`, and what was learnt before and is frozen. A model teaches, and is
+        measured by, nothing else.
+        """
         return self.supervised
 
+    # -------------------------------------------------------------------- model
+
     def model_arguments(self) -> dict[str, Any]:
-        """Constructor arguments of the model, JSON-able."""
-        section = self.config.model.to_dict()
-        for part in ("se", "reliability"):  # not every model can have them
-            off = section.get(part) in (None, False)
-            if off and not models.takes(self.config.model.name, part):
-                section.pop(part, None)
+        """Return the constructor arguments of the model, JSON-able."""
+        name, section = self.config.model.name, self.config.model.to_dict()
         arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
-        if self.balancing is not None:
+        if models.takes(name, "reliability") or self.balancing is not None:
             arguments["reliability"] = self.balancing
-        if models.takes(self.config.model.name, "image_size"):
+        if models.takes(name, "n_expression"):
+            arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
+        if models.takes(name, "image_size"):
             arguments.setdefault("image_size", self.config.data.image_size)
         return arguments
 
     def create_model(self, rngs: nnx.Rngs, axis_name: str | None) -> nnx.Module:
-        """The model with fresh parameters, in evaluation mode.
+        """Return the model with fresh parameters, in evaluation mode.
 
         Raises:
-          ConfigError: if config.model does not describe a model.
+          ConfigError: config.model does not describe a model.
         """
         arguments = self.model_arguments()
-        self._tell_departures(arguments)
+        self._log_departures(arguments)
         size = self.config.data.image_size
         try:
-            arguments["dtype"] = jnp.dtype(arguments["dtype"])
             model = models.create(
                 self.config.model.name, **arguments, axis_name=axis_name, rngs=rngs
             )
@@ -151,8 +162,8 @@ class System:
         self._check_freeze(model)
         return model
 
-    def _tell_departures(self, arguments: dict[str, Any]) -> None:
-        """Names what the config sets otherwise than the model's name stands for."""
+    def _log_departures(self, arguments: dict[str, Any]) -> None:
+        """Log what the config sets otherwise than the preset of the model's name."""
         name, given = self.config.model.name, flatten(arguments)
         preset = flatten(models.entry(name).preset) if name in models.names() else {}
         departures = [
@@ -172,20 +183,22 @@ class System:
                     + nearest(pattern, paths)
                 )
 
+    # ------------------------------------------------------------------- phases
+
     def first_steps(self, total_steps: int) -> int:
-        """Steps of a run of `total_steps` before the phase in which its classes are trained."""
+        """Return how many steps of a run come before the phase that trains the classes."""
         return 0
 
     def phases(self, total_steps: int) -> list[Phase]:
-        """Phases of a run of `total_steps` in order; the first starts at step 0."""
+        """Return the phases of a run of `total_steps` in order; the first starts at step 0."""
         return [Phase("train", 0)]
 
     def trainable(self, path: str, phase: Phase) -> bool:
-        """Whether the parameter at `path` is trained in `phase`."""
+        """Return whether the parameter at `path` is trained in `phase`."""
         return not state.matches(self.config.optimizer.freeze, path)
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
-        """Puts the parts that train into training mode.
+        """Put the parts that train into training mode.
 
         A BatchNorm whose parameters `optimizer.freeze` matches keeps its statistics too.
         """
@@ -196,32 +209,17 @@ class System:
                 module.eval()
 
     def mixes(self, phase: Phase) -> bool:
-        """Whether `config.mixing` holds in `phase`; not where landmarks are all that is learnt."""
+        """Return whether `config.mixing` acts in `phase`: not where only landmarks are learnt."""
         return True
 
-    def forward(
-        self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs
-    ) -> dict[str, jax.Array]:
-        """The training forward pass."""
-        return model(images, rngs=rngs)
+    # -------------------------------------------------------------- measurement
 
-    def loss(
-        self,
-        outputs: dict[str, jax.Array],
-        batch: dict[str, jax.Array],
-        *,
-        key: jax.Array,
-        axis_name: str | None,
-        phase: Phase,
-        teacher: dict[str, jax.Array] | None,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss of the global batch and its named terms, equal on all replicas."""
-        raise NotImplementedError
+    def predictions(self, outputs: Arrays, image_size: int) -> Arrays:
+        """Return per-example arrays that metrics and the report use.
 
-    def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
-        """Per-example arrays that metrics and the report use: logits, valence, arousal,
-        landmarks (pixels of the input); of a model with reliability balancing what
-        `metrics_reliability` takes."""
+        They are logits, valence, arousal, landmarks (pixels of the input), and of a model with
+        reliability balancing what `metrics.reliability` takes.
+        """
         names = ("logits", "primary", "corrected") if "expression" in self.known else ()
         if "valence_arousal" in self.known:
             names += ("valence", "arousal")
@@ -231,14 +229,20 @@ class System:
             kept["nearest_anchor"] = jnp.argmin(flat, axis=1)
         return kept
 
-    def extra_metrics(self, min_count: int) -> list[Any]:
-        """Fresh accumulators beside those that the labels of the data ask for."""
+    def landmarks(self, outputs: Arrays, image_size: int) -> jax.Array:
+        """Return landmarks [B, 68, 2] in pixels of the input, decoded from `heatmaps`."""
+        heatmaps = outputs["heatmaps"]
+        points, _ = decode_heatmaps(heatmaps, self.config.model.get("decode", "quarter"))
+        return grid_to_pixels(points, heatmaps.shape[1], image_size)
+
+    def extra_metrics(self, min_count: int) -> list[ReliabilityStatistics]:
+        """Return fresh accumulators that the labels of the data alone do not ask for."""
         if self.balancing is None or "expression" not in self.known:
             return []
-        anchors = (SETTINGS | self.balancing)["anchors"]
+        anchors = reliability_settings.parse(self.balancing).anchors
         return [ReliabilityStatistics(self.num_classes, anchors, min_count)]
 
 
 def _as_tuple(value: Any) -> Any:
-    """A tuple in place of a list, which it is in a config that was read from a file."""
+    """Return a tuple in place of a list, which it is in a config that was read from a file."""
     return tuple(value) if isinstance(value, list) else value

@@ -1,29 +1,42 @@
-"""EmoFAN (Toisoul et al., Nature Machine Intelligence 2021): stages and objective.
+"""EmoFAN (Toisoul et al., Nature Machine Intelligence 2021): affect from a face's landmarks.
 
-The equations are those of the paper; which labels a batch holds is found in the batch itself.
+Parts:
+  trunk      a FAN (`models.fan`): features, and heatmaps of 68 landmarks
+  attention  the features are multiplied by the sum of the heatmaps (`models.emofan`)
+  branch     convolutions and a linear layer: expression, valence, arousal
+
+Objective:
+
+  phase "landmarks"  heatmap regression of the trunk alone, for `landmark_stage.steps`
+  phase "emotion"    cross-entropy (eq. 5), with a teacher eq. 7
+                     + (a L_MSE + b L_PCC + c L_CCC) / (a + b + c), a, b, c drawn anew for each
+                       batch (eq. 8 to 10)
+                     + `heatmap_weight` times the heatmap regression
+
+The paper freezes the trunk in the second phase (`model.train_trunk=False`).
 """
 
 import logging
-from typing import Any
 
 import jax
 from flax import nnx
 
+from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
-from affect_jax.models import state
+from affect_jax.models.emofan import EmoFAN
 from affect_jax.systems.base import Phase, System
 from affect_jax.systems.objective import (
+    Arrays,
+    LossInputs,
     Terms,
-    emofan_loss,
     landmark_loss,
-    landmarks_of,
-    learnt,
+    supervised_objective,
 )
 
 log = logging.getLogger(__name__)
 
-# Layers of a landmark trunk, the first and the last: one that `optimizer.freeze` spares trains.
+# The first and the last layer of a landmark trunk.
 _TRUNK = ("fan/stem_conv/kernel", "fan/stacks/0/heatmaps/kernel")
 
 
@@ -49,99 +62,80 @@ class EmoFANSystem(System):
         return self.supervised
 
     def _trunk_trains(self) -> bool:
-        """Returns whether the trunk, if there is one, trains after the landmark stage."""
-        frozen = self.config.optimizer.freeze
-        return self.config.model.get("train_trunk", True) and not all(
-            state.matches(frozen, path) for path in _TRUNK
-        )
-
-    def model_arguments(self) -> dict[str, Any]:
-        arguments = super().model_arguments()
-        arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
-        return arguments
+        """Return whether any of the trunk trains in the emotion phase."""
+        emotion = Phase("emotion", 0)
+        return any(self.trainable(path, emotion) for path in _TRUNK)
 
     def first_steps(self, total_steps: int) -> int:
         return min(self.config.landmark_stage.steps, max(total_steps // 2, 1))
 
     def phases(self, total_steps: int) -> list[Phase]:
-        """The landmark trunk first, if the config gives it steps, for at most half of the run; then
-        everything else.
+        """Return the landmark phase, for at most half of the run, and the emotion phase.
 
         Raises:
-          ConfigError: if there are no landmarks to learn from.
+          ConfigError: there are no landmarks to learn from.
         """
-        stage = self.config.landmark_stage
-        if stage.data not in ("own", "synthetic"):
+        stage, sources = self.config.landmark_stage, ("own", "synthetic")
+        if stage.data not in sources:
             raise ConfigError(
-                f"config.landmark_stage.data = {stage.data!r}; "
-                + nearest(stage.data, ("own", "synthetic"))
+                f"config.landmark_stage.data = {stage.data!r}; {nearest(stage.data, sources)}"
             )
         if not stage.steps:
             return [Phase("emotion", 0)]
+        if not models.takes(self.config.model.name, "landmarks"):
+            raise ConfigError(
+                f"config.landmark_stage.steps = {stage.steps}, but the model "
+                f"{self.config.model.name!r} has no landmark trunk; set landmark_stage.steps to 0"
+            )
         if stage.data == "own" and "landmarks" not in self.has:
             raise ConfigError(
                 f"config.landmark_stage.steps = {stage.steps}, but the training data have no "
                 'landmarks; set landmark_stage.data to "synthetic", or landmark_stage.steps to 0'
             )
-        landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
         steps = self.first_steps(total_steps)
         if steps < stage.steps:
             log.warning(
                 "config.landmark_stage.steps = %d is cut to %d, half of the run", stage.steps, steps
             )
+        landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
         return [landmarks, Phase("emotion", steps)]
 
-    def _trains_trunk(self, phase: Phase) -> bool:
-        return phase.name == "landmarks" or self.config.model.train_trunk
+    def _freezes_trunk(self, phase: Phase) -> bool:
+        return phase.name != "landmarks" and not self.config.model.get("train_trunk", True)
 
     def trainable(self, path: str, phase: Phase) -> bool:
         in_trunk = path.startswith("fan/")
         if phase.name == "landmarks":
             return in_trunk
-        if in_trunk and not self._trains_trunk(phase):
-            return False
-        return super().trainable(path, phase)
+        return super().trainable(path, phase) and not (in_trunk and self._freezes_trunk(phase))
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:
-        """A frozen trunk keeps its statistics too: it stays in evaluation mode."""
+        """Put what trains into training mode; a frozen trunk keeps its statistics too."""
         super().set_train_mode(model, phase)
-        if hasattr(model, "fan") and not self._trains_trunk(phase):
+        if isinstance(model, EmoFAN) and self._freezes_trunk(phase):
             model.fan.eval()
 
     def mixes(self, phase: Phase) -> bool:
         return phase.name != "landmarks"
 
-    def forward(
-        self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs
-    ) -> dict[str, jax.Array]:
+    def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
         return model.fan(images) if phase.name == "landmarks" else model(images, rngs=rngs)
 
-    def loss(
-        self,
-        outputs: dict[str, jax.Array],
-        batch: dict[str, jax.Array],
-        *,
-        key: jax.Array,
-        axis_name: str | None,
-        phase: Phase,
-        teacher: dict[str, jax.Array] | None,
-    ) -> tuple[jax.Array, Terms]:
+    def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
+        section = self.config.loss
         if phase.name == "landmarks":
-            loss = landmark_loss(outputs, batch, config=self.config, axis_name=axis_name)
-            return loss, {"heatmap": loss}
-        return emofan_loss(
-            outputs,
-            learnt(batch, self.has),
-            key=key,
-            config=self.config,
-            axis_name=axis_name,
-            teacher=None if teacher is None else learnt(teacher, self.has),
-            class_weights=self.class_weights,
-        )
+            heatmap = landmark_loss(inputs, section)
+            return heatmap, {"heatmap": heatmap}
+        affect = "valence_arousal" in self.has
+        total, terms = supervised_objective(inputs, section, self.class_weights, affect=affect)
+        if section.heatmap_weight and "landmarks" in inputs.batch:
+            terms["heatmap"] = landmark_loss(inputs, section)
+            total += section.heatmap_weight * terms["heatmap"]
+        return total, terms
 
-    def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
-        """Outputs that were trained: what data have no labels for, or no loss, would be noise."""
+    def predictions(self, outputs: Arrays, image_size: int) -> Arrays:
+        """Return the trained outputs: others would be noise."""
         kept = super().predictions(outputs, image_size)
         if "heatmaps" in outputs and "landmarks" in self.known:
-            kept["landmarks"] = landmarks_of(outputs, self.config, image_size)
+            kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept

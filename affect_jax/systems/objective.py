@@ -1,5 +1,12 @@
-"""The objective that the systems share: expressions, valence and arousal, landmarks."""
+"""Terms of the objective that the systems share: expressions, affect, landmarks, balancing.
 
+Each function returns a loss of the global batch, equal on all replicas, and its terms by name. What
+a batch has no label for adds 0.
+"""
+
+import dataclasses
+import math
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -8,165 +15,214 @@ import ml_collections
 
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
-from affect_jax.losses import supervised as losses
-from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels, render_heatmaps
-from affect_jax.systems.arbex import reliability_terms
+from affect_jax.losses import reliability, supervised
+from affect_jax.models.landmarks import render_heatmaps
 
+Arrays = dict[str, jax.Array]
 Terms = dict[str, jax.Array]
-
 
 _REGRESSIONS = ("shake_shake", "ccc", "mse", "pcc", "none")
 
 
-def learnt(arrays: dict[str, jax.Array], has: frozenset[str]) -> dict[str, jax.Array]:
-    """Labels or outputs without valence and arousal where the data have none.
+@dataclasses.dataclass(frozen=True)
+class LossInputs:
+    """What the loss of one training step is computed from.
 
-    As labels they would add terms that are always 0; a student is not measured by them, and so a
-    teacher does not teach them.
+    Attributes:
+      outputs: of the model in training mode: `logits` [B, N], `valence` and `arousal` [B],
+        `stack_heatmaps`, and what `Reliability` adds, as far as the model has them.
+      batch: `expression` int [B] (-1: missing) or `expression_probs` [B, N] (a row of NaN:
+        missing), `valence_arousal` [B, 2] (NaN: missing), `landmarks` [B, 68, 2] in pixels of
+        `image` (NaN: missing), `mask` bool [B] (False for padding).
+      key: random key, the same on all replicas.
+      axis_name: mapped axis of the replicas that share the batch; None: a single device.
+      teacher: the teacher's trained outputs for the same images, of `logits`, `valence` and
+        `arousal`; None: no teacher.
     """
-    if "valence_arousal" in has:
-        return arrays
-    absent = ("valence_arousal", "valence", "arousal")
-    return {name: array for name, array in arrays.items() if name not in absent}
+
+    outputs: Arrays
+    batch: Arrays
+    key: jax.Array
+    axis_name: str | None = None
+    teacher: Arrays | None = None
+
+    @property
+    def shared(self) -> dict[str, jax.Array | str | None]:
+        """`mask` and `axis_name`, which every loss takes."""
+        return {"mask": self.batch.get("mask"), "axis_name": self.axis_name}
+
+    def labels(self) -> jax.Array:
+        """Return the votes of the batch, and class ids where there are no votes."""
+        labels = self.batch["expression"]
+        if "expression_probs" in self.batch:
+            return supervised.votes_or_labels(self.batch["expression_probs"], labels)
+        return labels
+
+    def need(self, names: tuple[str, ...], key: str) -> list[jax.Array]:
+        """Return the outputs `names`, which `config.loss.<key>` needs; ConfigError without one."""
+        if not self.outputs.keys() >= set(names):
+            raise ConfigError(
+                f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
+                f"{', '.join(sorted(self.outputs))}"
+            )
+        return [self.outputs[name] for name in names]
 
 
-def emofan_loss(
-    outputs: dict[str, jax.Array],
-    batch: dict[str, jax.Array],
-    *,
-    key: jax.Array,
-    config: ml_collections.ConfigDict,
-    axis_name: str | None,
-    teacher: dict[str, jax.Array] | None = None,
+def check(section: ml_collections.ConfigDict) -> None:
+    """Check the fields of `config.loss`.
+
+    Raises:
+      ConfigError: a value that cannot be, by name.
+    """
+    if not 0 <= section.label_smoothing < 1:
+        raise ConfigError(
+            f"config.loss.label_smoothing = {section.label_smoothing}; it must be at least 0 and "
+            "below 1: the fraction of a label that is spread over all classes"
+        )
+    reliability.check_variant(section.reliability.variant)
+    for name in ("lambda_anchor", "lambda_center", "margin", "radius"):
+        value = section.reliability[name]
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
+            raise ConfigError(
+                f"config.loss.reliability.{name} = {value!r}; it must be 0 or a positive number"
+            )
+
+
+def supervised_objective(
+    inputs: LossInputs,
+    section: ml_collections.ConfigDict,
     class_weights: Sequence[float] | None = None,
+    *,
+    affect: bool = True,
 ) -> tuple[jax.Array, Terms]:
-    """The loss of the global batch, and its terms, equal on all replicas.
-
-    Categories: cross-entropy (eq. 5), with a teacher (1 - w) CE + w KL(p_teacher || p_student)
-    (eq. 7, w = `distillation_weight`). Valence and arousal: (a L_MSE + b L_PCC + c L_CCC) /
-    (a + b + c) with a, b, c drawn once a step (eq. 8 to 10), or one of the three alone (eq. 6);
-    with a teacher, its predictions stand in for the labels of every example. What the teacher does
-    not give is learnt from labels alone. Beside these, if
-    `heatmap_weight` is not 0, that multiple of the landmark loss; and beside the categories of a
-    model with reliability balancing, the losses of `systems.arbex`. What a batch has no label for
-    adds 0.
+    """Return the loss of expressions with their balancing, valence and arousal.
 
     Args:
-        outputs: `logits` [B, N], `valence` and `arousal` [B], `stack_heatmaps`, as far as used.
-        batch: `expression` int [B] (-1: missing) or `expression_probs` [B, N] (a row of NaN:
-            missing), `valence_arousal` [B, 2] (NaN: missing), `landmarks`, `mask`.
-        key: the same on all replicas.
-        config: fields of `loss`: regression, categories, label_smoothing, distillation_weight,
-            heatmap_weight, heatmap_sigma.
-        teacher: the teacher's trained outputs for the same images, of `logits`, `valence` and
-            `arousal`; used if `distillation_weight` is not 0.
-        class_weights: see `losses.parse_class_weights`.
+      inputs: outputs, labels and teacher.
+      section: `config.loss`.
+      class_weights: N weights, see `supervised.parse_class_weights`.
+      affect: whether the data have valence and arousal. If not they are left out, in a teacher too.
+
     Raises:
-        ConfigError: an unknown regression, a missing teacher, or an output that the model lacks.
+      ConfigError: an unknown regression, a missing teacher, or an output that the model lacks.
     """
-    section, mask = config.loss, batch.get("mask")
     if section.regression not in _REGRESSIONS:
         raise ConfigError(
             f"config.loss.regression = {section.regression!r}; "
             + nearest(section.regression, _REGRESSIONS)
         )
-    share = section.distillation_weight
-    if share and teacher is None:
+    if section.distillation_weight and inputs.teacher is None:
         raise ConfigError(
-            f"config.loss.distillation_weight = {share} but there is no config.loss.teacher"
+            f"config.loss.distillation_weight = {section.distillation_weight} but there is no "
+            "config.loss.teacher"
         )
-    shared = {"mask": mask, "axis_name": axis_name}
-    terms: Terms = {}
-    total = jnp.zeros((), jnp.float32)
-
+    total, terms = jnp.zeros((), jnp.float32), {}
     if section.categories:
-        (logits,) = need_outputs(outputs, ("logits",), "categories")
-        labels = batch["expression"]
-        if "expression_probs" in batch:
-            labels = losses.votes_or_labels(batch["expression_probs"], labels)
-        terms["cross_entropy"] = losses.softmax_cross_entropy(
-            logits,
-            labels,
-            label_smoothing=section.label_smoothing,
-            class_weights=class_weights,
-            **shared,
-        )
-        total = terms["cross_entropy"]
-        if share and "logits" in teacher:
-            terms["distillation"] = losses.distillation_divergence(
-                logits, teacher["logits"], **shared
-            )
-            total = (1 - share) * total + share * terms["distillation"]
-        if "primary" in outputs:
-            added, more = reliability_terms(outputs, labels, config=config, **shared)
+        total, terms = expression_loss(inputs, section, class_weights)
+        if "primary" in inputs.outputs:
+            added, more = balancing_loss(inputs, section.reliability)
             total, terms = total + added, terms | more
-
-    targets = batch.get("valence_arousal")
-    if share and "valence" in teacher:
-        targets = jnp.stack([teacher["valence"], teacher["arousal"]], axis=-1)
-    if section.regression != "none" and targets is not None:
-        predictions = jnp.stack(
-            need_outputs(outputs, ("valence", "arousal"), "regression"), axis=-1
-        )
-        regression = losses.regression_losses(predictions, jax.lax.stop_gradient(targets), **shared)
-        terms |= regression._asdict()
-        if section.regression == "shake_shake":
-            total += losses.shake_shake(key, regression)
-        else:
-            total += terms[section.regression]
-
-    if section.heatmap_weight and "landmarks" in batch:
-        terms["heatmap"] = landmark_loss(outputs, batch, config=config, axis_name=axis_name)
-        total += section.heatmap_weight * terms["heatmap"]
+    if affect and section.regression != "none":
+        added, more = affect_loss(inputs, section)
+        total, terms = total + added, terms | more
     return total, terms
 
 
-def landmark_loss(
-    outputs: dict[str, jax.Array],
-    batch: dict[str, jax.Array],
-    *,
-    config: ml_collections.ConfigDict,
-    axis_name: str | None,
-) -> jax.Array:
-    """Heatmap regression of the landmark trunk, every stack supervised; 0 without landmarks.
+def expression_loss(
+    inputs: LossInputs,
+    section: ml_collections.ConfigDict,
+    class_weights: Sequence[float] | None = None,
+) -> tuple[jax.Array, Terms]:
+    """Return the cross-entropy, EmoFAN eq. 5; with a teacher of classes eq. 7.
+
+    Eq. 7 is (1 - w) CE + w KL(p_teacher || p_student), w being `distillation_weight`.
+    """
+    (logits,) = inputs.need(("logits",), "categories")
+    entropy = supervised.softmax_cross_entropy(
+        logits,
+        inputs.labels(),
+        label_smoothing=section.label_smoothing,
+        class_weights=class_weights,
+        **inputs.shared,
+    )
+    weight = section.distillation_weight
+    if not weight or "logits" not in inputs.teacher:
+        return entropy, {"cross_entropy": entropy}
+    divergence = supervised.distillation_divergence(
+        logits, inputs.teacher["logits"], **inputs.shared
+    )
+    terms = {"cross_entropy": entropy, "distillation": divergence}
+    return (1 - weight) * entropy + weight * divergence, terms
+
+
+def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple[jax.Array, Terms]:
+    """Return the regression loss of valence and arousal, EmoFAN eq. 8 to 10, or one of its parts.
+
+    Eq. 8 is (a L_MSE + b L_PCC + c L_CCC) / (a + b + c) with a, b, c drawn once a step. With a
+    teacher of valence and arousal its predictions replace the labels of every example.
+    """
+    targets = inputs.batch.get("valence_arousal")
+    if section.distillation_weight and "valence" in inputs.teacher:
+        targets = jnp.stack([inputs.teacher["valence"], inputs.teacher["arousal"]], axis=-1)
+    if targets is None:
+        return jnp.zeros((), jnp.float32), {}
+    predictions = jnp.stack(inputs.need(("valence", "arousal"), "regression"), axis=-1)
+    losses = supervised.regression_losses(
+        predictions, jax.lax.stop_gradient(targets), **inputs.shared
+    )
+    terms = losses._asdict()
+    if section.regression == "shake_shake":
+        return supervised.shake_shake(inputs.key, losses), terms
+    return terms[section.regression], terms
+
+
+def balancing_loss(
+    inputs: LossInputs, section: ml_collections.ConfigDict
+) -> tuple[jax.Array, Terms]:
+    """Return lambda_a anchor loss + lambda_c centre loss of a model with `Reliability`.
+
+    With `correction="trust"` both are ramped in as the correction is. Terms are `anchor_loss` and
+    `center_loss`, not weighted, and the terms of `losses.reliability.reliability_report`.
 
     Args:
-        outputs: `stack_heatmaps`, a tuple of [B, h, h, 68].
-        batch: `landmarks` [B, 68, 2] in pixels of `image` [B, H, H, 3] (NaN: missing), `mask`.
-        config: `loss.heatmap_sigma` in heatmap pixels.
+      inputs: of a model with `Reliability`, in training mode.
+      section: `config.loss.reliability`.
     """
-    (stacks,) = need_outputs(outputs, ("stack_heatmaps",), "heatmap_weight")
+    outputs, labels = inputs.outputs, inputs.labels()
+    terms = reliability.reliability_report(outputs, labels, **inputs.shared)
+    if "anchors" not in outputs:  # K = 0
+        return jnp.zeros(()), terms
+    anchors = outputs["anchors"]
+    terms["anchor_loss"] = reliability.anchor_loss(
+        anchors, variant=section.variant, margin=section.margin, radius=section.radius
+    )
+    terms["center_loss"] = reliability.center_loss(
+        outputs["anchor_distances"],
+        labels,
+        anchors.shape[-1],
+        confidence=outputs["confidence_primary"],
+        variant=section.variant,
+        **inputs.shared,
+    )
+    added = (
+        section.lambda_anchor * terms["anchor_loss"] + section.lambda_center * terms["center_loss"]
+    )
+    return outputs.get("trust", 1.0) * added, terms
+
+
+def landmark_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> jax.Array:
+    """Return the heatmap regression of the landmark trunk, every stack supervised.
+
+    Args:
+      inputs: with `stack_heatmaps`, a tuple of [B, h, h, 68].
+      section: `config.loss`; `heatmap_sigma` is in heatmap pixels.
+    """
+    (stacks,) = inputs.need(("stack_heatmaps",), "heatmap_weight")
     targets, visible = render_heatmaps(
-        batch["landmarks"],
+        inputs.batch["landmarks"],
         stacks[0].shape[1],
-        config.loss.heatmap_sigma,
-        image_size=batch["image"].shape[1],
+        section.heatmap_sigma,
+        image_size=inputs.batch["image"].shape[1],
     )
-    return losses.heatmap_loss(
-        stacks, targets, visible, mask=batch.get("mask"), axis_name=axis_name
-    )
-
-
-def landmarks_of(
-    outputs: dict[str, jax.Array], config: ml_collections.ConfigDict, image_size: int
-) -> jax.Array:
-    """Landmarks [B, 68, 2] in pixels of the input, read off `heatmaps` as `model.decode` says."""
-    points, _ = decode_heatmaps(outputs["heatmaps"], config.model.get("decode", "quarter"))
-    return grid_to_pixels(points, outputs["heatmaps"].shape[1], image_size)
-
-
-def need_outputs(
-    outputs: dict[str, jax.Array], names: tuple[str, ...], key: str
-) -> list[jax.Array]:
-    """The outputs of these names.
-
-    Raises:
-      ConfigError: the model lacks one that `config.loss.<key>` needs.
-    """
-    missing = [name for name in names if name not in outputs]
-    if missing:
-        raise ConfigError(
-            f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
-            f"{', '.join(sorted(outputs))}"
-        )
-    return [outputs[name] for name in names]
+    return supervised.heatmap_loss(stacks, targets, visible, **inputs.shared)

@@ -1,1 +1,1 @@
-"""The training loop and its parts: step, optimizer, mixing of images."""
+"""Training: set-up, the loop, its step, optimizers, schedules, best checkpoint, final test."""

@@ -1,14 +1,25 @@
-"""What a run needs in order to choose a checkpoint by its validation split."""
+"""How the best checkpoint of a run is chosen: by its validation split.
+
+A checkpoint is saved after every validation pass, with the figures of that pass. The best one has
+the highest or lowest `config.checkpoint.best_metric` (`config.selection_mode` says which; of equals
+the newest). The default, `loss`, sums the figures of all labels that the run learns; see
+`evaluator.with_loss`. The best checkpoint is always kept, and it is the one that is tested.
+"""
 
 import logging
+import math
+from typing import Any
 
 import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
+from affect_jax.evaluation import validity
 from affect_jax.evaluation.evaluator import Evaluator
+from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems.base import System
+from affect_jax.weights.checkpoints import MODEL_PARTS, Checkpointer
 from data_pipelines.schema import Source
 
 log = logging.getLogger(__name__)
@@ -17,17 +28,11 @@ log = logging.getLogger(__name__)
 def check(
     config: ml_collections.ConfigDict, system: System, evaluator: Evaluator, validation: Source
 ) -> None:
-    """Checks that the validation split can choose a checkpoint.
-
-    Args:
-      config: of the run.
-      system: what it trains.
-      evaluator: measures the split.
-      validation: the split.
+    """Check, before training, that the validation split can choose a checkpoint.
 
     Raises:
-      ConfigError: nothing is learnt, the split has no label of what is, or
-        `checkpoint.best_metric` is not measured on it.
+      ConfigError: nothing is learnt, the split has no label of it, or `checkpoint.best_metric` is
+        not measured on the split.
     """
     learnt = system.supervised
     if not learnt:
@@ -36,24 +41,44 @@ def check(
             f"training data, {', '.join(sorted(system.has)) or 'none'}; see "
             "loss.categories, loss.regression and loss.heatmap_weight"
         )
-    there = data_lib.labels_of(validation) & learnt
-    if not there:
+    labels = data_lib.labels_of(validation) & learnt
+    if not labels:
         raise ConfigError(
             f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
-            "learns: no checkpoint could be chosen by it. Label it, or take it out of the "
-            "split column: config.data.validation_fraction of the training persons are then "
-            "held out instead"
+            "learns: it cannot choose a checkpoint. Label it, or remove it from the split column: "
+            "config.data.validation_fraction of the training persons are then held out instead"
         )
     best = config.checkpoint.best_metric
-    names = evaluator.metric_names(there)
+    names = evaluator.metric_names(labels)
     if best not in names:
         raise ConfigError(
             f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "
-            f"of these data ({', '.join(sorted(there))}); {nearest(best, names)}"
+            f"of these data ({', '.join(sorted(labels))}); {nearest(best, names)}"
         )
-    if there != learnt and best == "loss":
+    if labels != learnt and best == "loss":
         log.warning(
             "the validation split has no labels of %s: the loss that chooses the checkpoint "
             "leaves them out",
-            ", ".join(sorted(learnt - there)),
+            ", ".join(sorted(learnt - labels)),
         )
+
+
+def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> dict[str, float]:
+    """Return the figures to save with a checkpoint; `best_metric` is NaN if it must not be chosen.
+
+    It must not if predictions are not finite numbers, however good its other figures are.
+    """
+    if validity.COUNT in metrics:
+        metrics = {**metrics, best_metric: math.nan}
+    if not math.isfinite(metrics.get(best_metric, math.nan)):
+        log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best_metric)
+    return metrics
+
+
+def restore(
+    checkpointer: Checkpointer, mapper: Mapper, state: dict[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Return the step of the best checkpoint and its model, in the structure of `state`."""
+    step = checkpointer.resolve("best")
+    like = mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
+    return step, mapper.from_global(checkpointer.restore(step, like))

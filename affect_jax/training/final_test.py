@@ -1,31 +1,60 @@
-"""The test of a run's selected checkpoint: read once, at the end, and recorded."""
+"""The test of a run's best checkpoint: read once, at the end, and recorded."""
 
-import contextlib
+import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
-from affect_jax.evaluation.evaluator import Evaluation, Evaluator
-from affect_jax.evaluation.results import counts, show
+from affect_jax.evaluation import predictions, provenance
+from affect_jax.evaluation.evaluator import Evaluation, Evaluator, tracks_to_smooth
+from affect_jax.evaluation.results import counts
 from affect_jax.metrics import calibration
-from affect_jax.runtime import parallel
-from data_pipelines.schema import Source
+from affect_jax.models.state import take_apart
+from affect_jax.runtime import MetricWriter, parallel
+from affect_jax.training.setup import RunParts
 
 log = logging.getLogger(__name__)
 
 PREDICTIONS = "report/predictions.npz"
 
 
-def is_finished(workdir: pathlib.Path, total: int) -> bool:
-    """True if the run in `workdir` has been to its end, `total` steps, and was tested there.
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a finished run found.
 
-    A run without its predictions is not: it is tested again.
+    Attributes:
+      workdir: its folder.
+      step: of the best checkpoint, which was tested.
+      splits: `test` and, where measured, `test_flip`, `test_video`, `test_temperature` and
+        `test_mirror` -> metric -> value.
+      images: test images that were evaluated, and `images_total` of the split.
+      state: the model of the best checkpoint, on the devices.
+      evaluation: the test pass; None if the run was finished before this call.
+    """
+
+    workdir: pathlib.Path
+    step: int
+    splits: Mapping[str, Mapping[str, float]]
+    images: int
+    images_total: int
+    state: dict[str, Any]
+    evaluation: Evaluation | None = None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics of the test split."""
+        return self.splits["test"]
+
+
+def is_finished(workdir: pathlib.Path, total: int) -> bool:
+    """Return whether the run in `workdir` was trained for `total` steps and tested.
+
+    A run without its predictions is not finished: it is tested again.
     """
     if not all((workdir / name).exists() for name in (runtime.METRICS_FILE, PREDICTIONS)):
         return False
@@ -33,77 +62,59 @@ def is_finished(workdir: pathlib.Path, total: int) -> bool:
     return bool(rows) and bool(rows[-1].get("final")) and rows[-1]["step"] == total
 
 
-def repeat(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, show_test: bool
-) -> dict[str, float]:
-    """Returns (and shows) what a finished run found, without reading the test split again.
+def read(run: RunParts, step: int, state: dict[str, Any]) -> Results:
+    """Return what a finished run found, from its rows; arguments as in `test`.
 
-    On the main process; the others have no metrics.
+    Only the main process has figures: the others may not see the file.
     """
-    log.info("%s is finished; nothing is left to do", workdir)
     if not parallel.is_main_process():
-        return {}
-    final = runtime.read_metrics(workdir)[-1]
-    metrics = {k: v for k, v in final.items() if k not in runtime.NOT_METRICS}
-    if show_test:
-        images = runtime.count_images(final.get("images", 0), final.get("images_total"))
-        show(Evaluation(metrics), _title(images, final["checkpoint"]))
-    if config.report.pictures and not _has_report(workdir):
-        _draw_report(workdir)
-    return metrics
+        return Results(run.workdir, step, {"test": {}}, 0, 0, state)
+    rows = runtime.read_metrics(run.workdir)
+    final = rows[-1]
+    splits = {
+        row["split"]: {k: v for k, v in row.items() if k not in runtime.NOT_METRICS}
+        for row in rows
+        if row["step"] == final["step"] and row["split"].startswith("test")
+    }
+    images = final.get("images", 0)
+    total = final.get("images_total", images)
+    return Results(run.workdir, final["checkpoint"], splits, images, total, state)
 
 
-def run(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    evaluator: Evaluator,
-    state: dict[str, Any],
-    sources: Mapping[str, Source],
-    writer: runtime.MetricWriter,
-    *,
-    at: tuple[int, int],
-    tracks: np.ndarray | None,
-    show_test: bool,
-) -> Evaluation:
-    """Tests a checkpoint; writes predictions, rows and, last of all, the report's pictures.
+def test(run: RunParts, step: int, state: dict[str, Any], writer: MetricWriter) -> Results:
+    """Test the best checkpoint; write predictions and rows, the final one last.
 
     Args:
-      config: of the run.
-      workdir: its folder.
-      evaluator: of its model.
-      state: of the checkpoint, on the devices.
-      sources: split -> examples.
+      run: the run.
+      step: of the best checkpoint.
+      state: its model, on the devices.
       writer: of the run's metrics.
-      at: steps of the whole run, and of the checkpoint.
-      tracks: of the test split's records, to smooth over; see `evaluate.tracks_to_smooth`.
-      show_test: print the figures.
     """
-    total, step = at
-    source = sources["test"]
-    with contextlib.ExitStack() as open_pipelines:
-        batches = open_pipelines.enter_context(data_lib.eval_batches(config, source))
+    config, source = run.config, run.sources["test"]
+    evaluator = Evaluator(
+        run.system,
+        run.mapper,
+        take_apart(run.model)[0],
+        flip=config.eval.flip,
+        min_count=config.eval.min_count,
+    )
+    tracks = tracks_to_smooth(config, source)
+    with data_lib.eval_batches(config, source, run.cache) as batches:
         evaluation = evaluator.run(state, batches, keep_predictions=True, tracks=tracks)
-        # Before the last row: a run that has it has its predictions too. A full disk ends all
-        # processes alike.
-        parallel.from_main(lambda: _write(config, workdir, evaluation, sources, batches))
-        if evaluation.flip is not None:
-            writer.write(total, "test_flip", evaluation.flip)
-        if evaluation.video is not None:
-            writer.write(total, "test_video", evaluation.video)
-        if config.eval.calibrate and "logits" in evaluation.predictions:
-            validation = data_lib.eval_batches(config, sources["validation"])
-            batches = open_pipelines.enter_context(validation)
+        # Before the final row, so that a run that has it has its predictions too. A full disk
+        # ends all processes alike.
+        parallel.from_main(lambda: _store(run, evaluation, batches))
+    splits = evaluation.of_split("test")
+    if config.eval.calibrate and "logits" in evaluation.predictions:
+        with data_lib.eval_batches(config, run.sources["validation"], run.cache) as batches:
             fitted = evaluator.run(state, batches, keep_predictions=True).predictions
-            for split, figures in _calibrated(fitted, evaluation.predictions).items():
-                writer.write(total, split, figures)
+        splits |= _calibrated(fitted, evaluation.predictions)
+    for split, figures in splits.items():
+        if split != "test":
+            writer.write(run.total, split, figures)
     final = {"checkpoint": step, **counts(evaluation, source), **evaluation.metrics}
-    writer.write(total, "test", final, final=True)
-    if show_test:
-        images = runtime.count_images(evaluation.images, len(source))
-        show(evaluation, _title(images, step))
-    if parallel.is_main_process() and config.report.pictures:
-        _draw_report(workdir)
-    return evaluation
+    writer.write(run.total, "test", final, final=True)
+    return Results(run.workdir, step, splits, evaluation.images, len(source), state, evaluation)
 
 
 def _calibrated(
@@ -116,38 +127,13 @@ def _calibrated(
         return {}
 
 
-def _write(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    evaluation: Evaluation,
-    sources: Mapping[str, Source],
-    batches: Any,
-) -> None:
-    from affect_jax import report
-
-    report.write_about(workdir, sources)
-    report.write_report(
-        workdir,
+def _store(run: RunParts, evaluation: Evaluation, batches: Iterable[Mapping[str, Any]]) -> None:
+    """Write `about.json` and the predictions, with the images of a few faces."""
+    provenance.write_about(run.workdir, run.sources)
+    predictions.write(
+        run.workdir,
         evaluation.predictions,
-        sources["test"],
+        run.sources["test"],
         batches=batches,
-        face_count=config.report.faces,
-        draw=False,
+        face_count=run.config.report.faces,
     )
-
-
-def _title(images: str, step: int) -> str:
-    return f"test split, {images}, checkpoint of step {step}"
-
-
-def _has_report(workdir: pathlib.Path) -> bool:
-    from affect_jax import report
-
-    return (workdir / report.FOLDER / report.RESULTS_FILE).exists()
-
-
-def _draw_report(workdir: pathlib.Path) -> None:
-    from affect_jax import report
-
-    report.render(workdir)
-    log.info("report: %s", workdir / report.FOLDER)

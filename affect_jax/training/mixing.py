@@ -1,16 +1,16 @@
 """MixUp and CutMix on the device, inside the per-replica train step.
 
 Every example of a batch is blended with a partner: MixUp (Zhang et al., ICLR 2018) takes the
-weighted mean of the two pictures, CutMix (Yun et al., ICCV 2019) pastes a box of the partner into
-the example; the labels become the mean with the same weights.
+weighted mean of the two images, CutMix (Yun et al., ICCV 2019) pastes a box of the partner into
+the example. The labels become the mean with the same weights.
 
-Partners are examples of the whole global batch, by a random permutation: every replica gathers the
-others' pictures (as uint8, 150 KB for one of 224 px) and takes its own part, so that the same
-examples meet on any number of devices. One lambda, one kind and one box are drawn for the whole
-global batch: the key is that of the step, the same on all replicas.
+Partners are drawn from the global batch by a random permutation: every replica gathers the images
+of the others (uint8, 150 KB for 224 px) and takes its own part, so that the same examples meet on
+any number of devices. One lambda, one kind and one box are drawn for the global batch: all
+replicas have the key of the step.
 
-Pixels are mixed before they are normalised. Normalisation is affine, so this is the same as mixing
-after it, and a student and a teacher with other means see the same picture.
+Pixels are mixed before they are normalised. Normalisation is affine, so the order does not matter,
+and a student and a teacher with different means see the same image.
 """
 
 import math
@@ -32,8 +32,8 @@ class Recipe(NamedTuple):
     """How a batch is mixed.
 
     Attributes:
-      partner: int [B], the place of each example's partner among all that may be partners.
-      keep: float32 [H, W] in [0, 1], the share of each pixel that stays the example's own.
+      partner: int [B], the index of each example's partner in the global batch.
+      keep: float32 [H, W] in [0, 1], the weight of the example's own pixels.
       lam: float32 [], the weight of the example's own label.
     """
 
@@ -43,14 +43,10 @@ class Recipe(NamedTuple):
 
 
 def check(section: ml_collections.ConfigDict, examples: int) -> bool:
-    """Whether `config.mixing` mixes anything.
-
-    Args:
-      section: `mixup_alpha`, `cutmix_alpha`, `switch` and `probability`, see `configs/base.py`.
-      examples: of the global batch.
+    """Return whether `config.mixing` mixes a global batch of so many examples.
 
     Raises:
-      ConfigError: for a value that cannot work, or a single example, which has no partner.
+      ConfigError: a value is out of range, or a single example has no partner.
     """
     limits = {"mixup_alpha": math.inf, "cutmix_alpha": math.inf, "switch": 1, "probability": 1}
     for key, limit in limits.items():
@@ -61,19 +57,21 @@ def check(section: ml_collections.ConfigDict, examples: int) -> bool:
     if on and examples < 2:
         raise ConfigError(
             "config.mixing mixes the examples of a batch, and config.batch_size is 1; use a larger "
-            "one, or 0 for mixing.mixup_alpha and mixing.cutmix_alpha"
+            "batch, or set mixing.mixup_alpha and mixing.cutmix_alpha to 0"
         )
     return on
 
 
 def cutmix_box(key: jax.Array, lam: jax.Array, height: int, width: int) -> jax.Array:
-    """bool [H, W], True in a box of sides H sqrt(1 - lam) and W sqrt(1 - lam), rounded, around a
-    uniformly drawn pixel; the part of it that lies outside the picture is lost, as in the paper.
+    """Return bool [H, W], True in a box around a uniformly drawn pixel.
+
+    Its sides are H sqrt(1 - lam) and W sqrt(1 - lam), rounded; the part outside the image is lost,
+    as in the paper.
     """
-    share = jnp.sqrt(1 - lam)
+    fraction = jnp.sqrt(1 - lam)
 
     def inside(key: jax.Array, size: int) -> jax.Array:
-        length = jnp.round(size * share).astype(jnp.int32)
+        length = jnp.round(size * fraction).astype(jnp.int32)
         start = jax.random.randint(key, (), 0, size, jnp.int32) - length // 2
         at = jnp.arange(size, dtype=jnp.int32)
         return (at >= start) & (at < start + length)
@@ -85,8 +83,10 @@ def cutmix_box(key: jax.Array, lam: jax.Array, height: int, width: int) -> jax.A
 def draw(
     key: jax.Array, section: ml_collections.ConfigDict, examples: int, height: int, width: int
 ) -> Recipe:
-    """Draws how a batch is mixed: lambda ~ Beta(alpha, alpha), for CutMix then replaced by the
-    share of the picture that its box really leaves; 1 where the batch is not mixed.
+    """Draw how a batch is mixed.
+
+    Lambda ~ Beta(alpha, alpha); for CutMix it is then replaced by the fraction of the image that
+    its box really leaves. It is 1 where the batch is not mixed.
     """
     partner_key, apply_key, kind_key, lam_key, box_key = jax.random.split(key, 5)
     partner = jax.random.permutation(partner_key, examples)
@@ -99,8 +99,8 @@ def draw(
     lam = jnp.where(jax.random.bernoulli(apply_key, jnp.float32(section.probability)), lam, 1)
     kept = ~cutmix_box(box_key, lam, height, width)
     keep = jnp.where(cut, kept.astype(jnp.float32), lam)
-    kept_share = jnp.sum(kept, dtype=jnp.float32) / (height * width)
-    return Recipe(partner, keep, jnp.where(cut, kept_share, lam))
+    kept_fraction = jnp.sum(kept, dtype=jnp.float32) / (height * width)
+    return Recipe(partner, keep, jnp.where(cut, kept_fraction, lam))
 
 
 def combine(
@@ -110,10 +110,10 @@ def combine(
     everyone: Batch | None = None,
     first: jax.Array | int = 0,
 ) -> Batch:
-    """Mixes a batch by a given recipe; arguments and result as `mix`.
+    """Mix a batch by a given recipe; arguments and result as in `mix`.
 
-    `everyone` holds the possible partners (default: the batch itself), in which example i of the
-    batch stands at place `first` + i.
+    `everyone` holds the possible partners (default: the batch itself); example i of the batch has
+    index `first` + i in it.
     """
     lam = recipe.lam
     partners = {
@@ -122,7 +122,7 @@ def combine(
     votes, known = _votes(batch, num_classes)
     their_votes, theirs_known = _votes(partners, num_classes)
 
-    # No label may be lost for want of the partner's.
+    # No label may be lost because the partner has none.
     va, their_va = batch["valence_arousal"], partners["valence_arousal"]
     same_va = jnp.all(jnp.isfinite(va) == jnp.isfinite(their_va), axis=1)
     neither = ~known & ~theirs_known
@@ -131,9 +131,9 @@ def combine(
     if "mask" in batch:
         mixed &= batch["mask"] & partners["mask"]
 
-    def blend(own: jax.Array, theirs: jax.Array, share: jax.Array) -> jax.Array:
-        # Chosen, not weighted by 1 and 0, where not mixed: 0 * NaN is NaN.
-        mean = share * own + (1 - share) * theirs
+    def blend(own: jax.Array, theirs: jax.Array, weight: jax.Array) -> jax.Array:
+        # `where`, not weights of 1 and 0, for what is not mixed: 0 * NaN is NaN.
+        mean = weight * own + (1 - weight) * theirs
         return jnp.where(mixed.reshape(-1, *[1] * (own.ndim - 1)), mean, own)
 
     own, theirs = (b["image"].astype(jnp.float32) for b in (batch, partners))
@@ -150,7 +150,7 @@ def combine(
 
 
 def _votes(batch: Batch, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Distributions over the classes [B, N] and which examples have one, bool [B]."""
+    """Return distributions over the classes [B, N] and which examples have one, bool [B]."""
     labels = batch["expression"]
     if "expression_probs" in batch:
         labels = supervised.votes_or_labels(batch["expression_probs"], labels)
@@ -164,25 +164,25 @@ def mix(
     num_classes: int,
     axis_name: str | None = None,
 ) -> Batch:
-    """A replica's batch with its examples mixed in pairs; the same object if mixing is off.
+    """Return a replica's batch with its examples mixed in pairs; the same object if mixing is off.
 
-    A pair is mixed where both examples have an expression, or where neither has one and both have
-    the same of valence and arousal; all other examples, padding among them, stay as they are.
+    A pair is mixed if both examples have an expression, or if neither has one and both lack the
+    same of valence and arousal. All other examples, including padding, do not change.
 
     Args:
-      batch: `image` uint8 [B, H, W, 3], `expression` int [B] (-1: missing), `valence_arousal`
-        float [B, 2] (NaN: missing), and if there are any `expression_probs` [B, N] (votes; a row
-        of NaN: missing), `landmarks` [B, 68, 2] and `mask` bool [B].
+      batch: `image` uint8 [B, H, W, 3], `expression` int [B], `valence_arousal` float [B, 2], and
+        if the data have them `expression_probs` [B, N] (votes), `landmarks` [B, 68, 2] and `mask`
+        bool [B]. Missing labels are -1 or NaN.
       key: the same on all replicas.
       section: `config.mixing`.
       num_classes: N.
       axis_name: axis over which the global batch is split; None: `batch` is all of it.
 
     Returns:
-      The batch with `image` float32, still in [0, 255], and for every example `expression_probs`
-      [B, N], a distribution (a row of NaN: missing). Mixed examples have valence and arousal in
-      the same proportion (NaN where either's is missing), `expression` -1, for they have no single
-      class, and landmarks NaN: those of two faces are no target.
+      The batch with `image` float32, still in [0, 255], and `expression_probs` [B, N], the
+      distribution of every example (NaN: missing). Mixed examples have mixed valence and arousal
+      (NaN where one of the two is missing), `expression` -1, since they have no single class, and
+      landmarks NaN, since two faces share no landmarks.
 
     Raises:
       ConfigError: see `check`.

@@ -7,6 +7,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import jax
+
+from affect_jax.runtime import parallel
+
 log = logging.getLogger(__name__)
 
 
@@ -14,18 +18,19 @@ class Stopped(Exception):
     """The run was asked to stop, has saved its state and can be resumed."""
 
     def __init__(self, step: int, signal_number: int):
-        super().__init__(f"stopped at step {step}; the same command goes on from there")
+        super().__init__(f"stopped at step {step}; run the same command to resume")
         self.exit_status = 128 + signal_number
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into a flag that the loop reads; a second one acts at once."""
+    """Turns SIGINT and SIGTERM into a flag; a second signal acts at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["StopSignals"]:
+        """Handle the signals inside a `with` block (in the main thread; elsewhere do nothing)."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -36,7 +41,7 @@ class StopSignals:
                 signal.signal(number, previous[number])
                 raise KeyboardInterrupt
             self.received = number
-            log.info("stopping after this step; once more to stop at once")
+            log.info("stopping after this step; repeat the signal to stop at once")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             previous[number] = signal.signal(number, handle)
@@ -45,3 +50,16 @@ class StopSignals:
         finally:
             for number, old in previous.items():
                 signal.signal(number, old)
+
+    def requested(self, step: int, every: int) -> bool:
+        """Return whether to stop after `step`; the same on all processes.
+
+        To agree costs a collective, so several processes do it only every `every` steps.
+        """
+        if jax.process_count() == 1:
+            return self.received is not None
+        return step % every == 0 and parallel.any_process(self.received is not None)
+
+    def stopped(self, step: int) -> Stopped:
+        """Return the exception that ends the run after `step`."""
+        return Stopped(step, self.received or signal.SIGTERM)

@@ -1,7 +1,7 @@
 """ARBEx, Table 1: how many anchors a class, on synthetic faces.
 
 Trains: the tiny ARBEx of `arbex_synthetic` without label smoothing and wrong labels, as the table
-is, three seeds a row. Paper: Wasi et al., 2023. Time: about 6 minutes a cell on one CPU core;
+is, three seeds a row. Paper: Wasi et al., 2023. Time: about 6 minutes a run on one CPU core;
 `--config.sweep.rows=K0,K10` for the two that matter most.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_anchors.py \
              --workdir runs/arbex_anchors
@@ -33,8 +33,8 @@ COLUMNS = (
     "anchors_never_win",
 )
 NOTE = (
-    "The paper's numbers are those of Aff-Wild2 at full size: only differences between rows can be "
-    "set beside each other, never the numbers."
+    "The paper's numbers are of Aff-Wild2 at full size. Compare only differences between rows, "
+    "not the numbers."
 )
 # Accuracy on Aff-Wild2 without anchors, and the differences that anchors make.
 _PAPER_WITHOUT = 0.6892
@@ -42,7 +42,7 @@ _PAPER_GAIN = {1: 1.82, 2: 2.03, 3: 2.11, 4: 2.19, 5: 2.24, 6: 2.26, 8: 2.29, 10
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_synthetic.get_config()
     config.num_steps = 1000
     config.eval_every = 125
@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """One row a number of anchors; 0 leaves attention as the only correction."""
+    """Return a row for each number of anchors; 0 leaves attention as the only correction."""
     counts = (0, *_PAPER_GAIN)
     return {
         "title": "ARBEx: anchors per class, synthetic faces",

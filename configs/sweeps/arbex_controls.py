@@ -1,9 +1,9 @@
-"""What stands in the way of balancing: one setting changed at a time, with 20 % wrong labels.
+"""What limits balancing: one setting changed at a time, with 20 % wrong labels.
 
-Trains: `arbex_tiny` as in the 20 % rows of `arbex_noise`, three seeds a row. Rows: K = 10 as it is,
-with distances read more sharply (delta 0.3) or more softly (3), without the centre loss that binds
-each face to the nearest anchor, with detached confidences, and with one anchor a class.
-Paper: Wasi et al., 2023 (no such table). Time: about 6 minutes a cell on one CPU core.
+Trains: `arbex_tiny` as in the 20 % rows of `arbex_noise`, three seeds a row. Rows: K = 10; with
+sharper (delta 0.3) or softer (3) distances; without the centre loss, which binds each face to the
+nearest anchor; with detached confidences; and with one anchor a class.
+Paper: Wasi et al., 2023 (no such table). Time: about 6 minutes a run on one CPU core.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_controls.py \
              --workdir runs/arbex_controls
 """
@@ -16,14 +16,14 @@ from configs.sweeps import arbex_anchors
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_anchors.get_config()
     config.data.synthetic.symmetric_noise = 0.2
     return config
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: what is changed."""
+    """Return the rows: what is changed."""
     rows = {
         "K10": {},
         "K10 delta 0.3": {"model.reliability.delta": 0.3},

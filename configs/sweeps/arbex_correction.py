@@ -2,7 +2,7 @@
 
 Trains: the tiny ARBEx of `arbex_synthetic` with 20 % wrong labels, three seeds a row. "bare" is the
 network without the part and its losses. Of every row `accuracy_primary` and `ece_primary` are those
-before the correction. Time: about 6 minutes a cell on one CPU core. Paper: Wasi et al., 2023, which
+before the correction. Time: about 6 minutes a run on one CPU core. Paper: Wasi et al., 2023, which
 has no such table.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_correction.py \
              --workdir runs/arbex_correction
@@ -16,20 +16,20 @@ from configs.sweeps import arbex_anchors
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_anchors.get_config()
     config.data.synthetic.symmetric_noise = 0.2
     return config
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: ways of correction, and two variants of both together."""
+    """Return the rows: ways of correction, and two variants of both together."""
     correction = "model.reliability.correction"
     return {
         "title": "ARBEx: ways of correction, synthetic faces with 20 % wrong labels",
         "seeds": (0, 1, 2),
         "rows": {
-            "bare": {"model.reliability": None},
+            "bare": {"model.reliability.enabled": False},
             "off": {correction: "off"},
             "geometric": {correction: "geometric"},
             "attentive": {correction: "attentive"},

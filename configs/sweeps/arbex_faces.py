@@ -3,7 +3,7 @@
 Trains: the tiny ARBEx of `arbex_faces`, three seeds a row, all from one network that has learnt
 clean synthetic faces without balancing (the stage "synthetic"), as the paper starts from trained
 backbones. Persons of the test split are in no other. Paper: Wasi et al., 2023. Time: 6 minutes for
-the stage, then about 3 minutes a cell on one CPU core. Results: docs/arbex.md.
+the stage, then about 3 minutes a run on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_faces.py \
              --workdir runs/arbex_faces --config.data.manifest=PATH.csv
 """
@@ -16,7 +16,7 @@ from configs import arbex_faces, arbex_synthetic
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_faces.get_config()
     config.init_allow = ("reliability",)
     config.num_steps = 450
@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: how pictures are drawn, with and without balancing."""
+    """Return the rows: how images are sampled, with and without balancing."""
     plain, refine = {"data.sampling": "shuffle"}, {"data.sampling": "refine"}
-    bare = {"model.reliability": None}
+    bare = {"model.reliability.enabled": False}
     start = arbex_synthetic.get_config()
     return {
         "title": "Refinement sampling and reliability balancing on photos",

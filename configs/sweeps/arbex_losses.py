@@ -3,7 +3,7 @@
 Trains: the tiny ARBEx of `arbex_synthetic` at the paper's label smoothing of 0.11, three seeds a
 row, with the losses as printed (`variant="paper"`, unbounded, for those are what the table is
 about) and, in the last row, bounded. `report/curves.png` is Fig. 7. Paper: Wasi et al., 2023.
-Time: about 6 minutes a cell on one CPU core. Not run here.
+Time: about 6 minutes a run on one CPU core. Not run here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_losses.py \
              --workdir runs/arbex_losses
 """
@@ -34,7 +34,7 @@ def _row(anchor: float, center: float, **changes: Any) -> dict[str, Any]:
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_anchors.get_config()
     config.loss.label_smoothing = 0.11
     config.loss.reliability.variant = "paper"
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: Table 4, then what Fig. 7 has beside it."""
+    """Return the rows: Table 4, then the other mixes of Fig. 7."""
     return {
         "title": "ARBEx: loss mixes, synthetic faces",
         "notes": arbex_anchors.NOTE

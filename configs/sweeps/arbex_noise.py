@@ -1,10 +1,10 @@
 """ARBEx, Table 2: wrong training labels and anchors, on synthetic faces.
 
 Trains: the tiny ARBEx of `arbex_synthetic` without label smoothing, as the table is, three seeds a
-row. The paper never says what its noise is; here a share of the training labels is replaced by
+row. The paper never says what its noise is; here a fraction of the training labels is replaced by
 another class. "bare" is the network without balancing, which the paper does not show, "detached"
 has no gradient through confidences.
-Paper: Wasi et al., 2023. Time: about 6 minutes a cell on one CPU core. Results: docs/arbex.md.
+Paper: Wasi et al., 2023. Time: about 6 minutes a run on one CPU core. Results: docs/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise.py \
              --workdir runs/arbex_noise \
              --config.sweep.rows="n0 bare,n0 K0,n0 K10,n20 bare,n20 K0,n20 K10"
@@ -34,16 +34,16 @@ _PAPER = {  # anchors per class -> accuracy in percent at each noise
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     return arbex_anchors.get_config()
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: noise in percent and anchors per class."""
+    """Return the rows: noise in percent and anchors per class."""
     rows, paper, contrasts = {}, {}, []
     for i, noise in enumerate(_NOISE):
         wrong = {"data.synthetic.symmetric_noise": noise / 100}
-        rows[f"n{noise} bare"] = wrong | {"model.reliability": None}
+        rows[f"n{noise} bare"] = wrong | {"model.reliability.enabled": False}
         for anchors, accuracy in _PAPER.items():
             name = f"n{noise} K{anchors}"
             rows[name] = wrong | {"model.reliability.anchors": anchors}

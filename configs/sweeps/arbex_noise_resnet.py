@@ -2,7 +2,7 @@
 
 Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px, three seeds a row:
 without the part, with attention alone (K0), with ten anchors a class (K10). Paper: Wasi et al.,
-2023, Table 2 (on ARBEx; `arbex_noise` is that). Time: about 1 minute a cell on 2 CPU cores;
+2023, Table 2 (on ARBEx; `arbex_noise` is that). Time: about 1 minute a run on 2 CPU cores;
 not run to its end here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise_resnet.py \
              --workdir runs/arbex_noise_resnet
@@ -11,9 +11,8 @@ Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_no
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from configs import arbex_synthetic
+from configs import arbex_synthetic, base
 from configs.sweeps.arbex_anchors import NOTE
 
 COLUMNS = (
@@ -30,20 +29,11 @@ COLUMNS = (
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = arbex_synthetic.get_config()
     config.num_steps = 500
     config.eval_every = 125
-    config.model = ConfigDict(
-        dict(
-            name="resnet18",
-            width=16,
-            reliability=placeholder(object),
-            dtype="float32",
-            mean=(0.5, 0.5, 0.5),
-            std=(0.25, 0.25, 0.25),
-        )
-    )
+    config.model = base.model("resnet18", width=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     config.loss.label_smoothing = 0.0  # as in the paper's table
     config.optimizer.learning_rate = 2e-3
     config.data.augment = "emofan"
@@ -57,15 +47,15 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: without balancing, and anchors per class."""
+    """Return the rows: without balancing, and anchors per class."""
     return {
         "title": "Reliability balancing on ResNet-18, synthetic faces with 20 % wrong labels",
         "notes": NOTE,
         "seeds": (0, 1, 2),
         "rows": {
             "none": {},
-            "K0": {"model.reliability": {"anchors": 0}},
-            "K10": {"model.reliability": {"anchors": 10}},
+            "K0": {"model.reliability.enabled": True, "model.reliability.anchors": 0},
+            "K10": {"model.reliability.enabled": True, "model.reliability.anchors": 10},
         },
         "columns": COLUMNS,
         "reference": "K0",

@@ -1,7 +1,7 @@
 """ARBEx, Table 3: label smoothing and anchors, on synthetic faces.
 
 Trains: the tiny ARBEx of `arbex_synthetic`, three seeds a row. Paper: Wasi et al., 2023.
-Time: about 6 minutes a cell on one CPU core. Not run here.
+Time: about 6 minutes a run on one CPU core. Not run here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_smoothing.py \
              --workdir runs/arbex_smoothing --config.sweep.rows="s0 K0,s0 K10,s11 K0,s11 K10"
 Without `--config.sweep.rows` it is the whole table: 12 terms by 11 numbers of anchors.
@@ -30,12 +30,12 @@ _PAPER = {  # anchors per class -> accuracy in percent at each term
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     return arbex_anchors.get_config()
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: smoothing in percent and anchors per class."""
+    """Return the rows: smoothing in percent and anchors per class."""
     rows, paper = {}, {}
     for anchors, line in _PAPER.items():
         for term, accuracy in zip(_SMOOTHING, line, strict=True):

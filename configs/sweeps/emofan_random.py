@@ -16,7 +16,7 @@ from configs import fan_synthetic, quickstart
 
 
 def get_config() -> ConfigDict:
-    """The quickstart without its landmark stage, which is a stage of the sweep."""
+    """Return the quickstart without its landmark stage, which is a stage of the sweep."""
     config = quickstart.small()
     config.num_steps = 1050
     config.landmark_stage.steps = 0
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Twenty draws, one seed."""
+    """Return twenty draws, one seed."""
     fan = fan_synthetic.get_config().model.to_dict() | {
         "width": config.model.width,
         "depth": config.model.depth,

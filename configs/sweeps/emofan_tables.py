@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import fan_synthetic, quickstart
+from configs import base, fan_synthetic, quickstart
 
 _COLUMNS = ("accuracy", "valence_rmse", "valence_ccc", "arousal_rmse", "arousal_ccc")
 # Accuracy, valence RMSE and CCC, arousal RMSE and CCC, on AffectNet.
@@ -28,25 +28,17 @@ _PAPER = {
     "R+C+A+S": (0.60, 0.35, 0.72, 0.31, 0.64),
     "R+C+A+S+D": (0.62, 0.33, 0.73, 0.30, 0.65),
 }
-_RESNET = {
-    "name": "resnet18",
-    "regression": True,
-    "width": 16,
-    "dtype": "float32",
-    "mean": (0.0, 0.0, 0.0),
-    "std": (1.0, 1.0, 1.0),
-}
 
 
 def get_config() -> ConfigDict:
-    """What all cells have in common."""
+    """Return the config that all runs share."""
     config = quickstart.small()
     config.num_steps = 250
     config.eval_every = 100_000  # at the end alone
     config.log_every = 20
     config.landmark_stage.steps = 0
     config.model.width = 32
-    # As in the paper: the trunk learns landmarks, and stays as it is under the emotion branch.
+    # As in the paper: the trunk learns landmarks, and is frozen under the emotion branch.
     config.model.train_trunk = False
     config.loss.heatmap_weight = 0.0
 
@@ -63,14 +55,17 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Rows: R regression, C categories, A attention, S shake-shake loss, D distillation."""
+    """Return the rows: R regression, C categories, A attention, S shake-shake, D distillation."""
     only, attention, shake = (
         {"loss.categories": False},
         {"model.attention": True},
         {"loss.regression": "shake_shake"},
     )
     distilled = {"loss.teacher": "stage:teacher", "loss.distillation_weight": 0.5}
-    resnet = {"model": _RESNET, "init_from": ""}
+    resnet = {
+        "model": base.model("resnet18", regression=True, width=16).to_dict(),
+        "init_from": "",
+    }
     fan = fan_synthetic.get_config().model.to_dict() | {
         "width": config.model.width,
         "depth": config.model.depth,
@@ -79,8 +74,8 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     trunk = {"init_from": "stage:trunk"}
     return {
         "title": "EmoFAN's ablations on synthetic faces with 15 % wrong labels",
-        "notes": "The paper's numbers are those of AffectNet: only differences between rows can be "
-        "set beside each other, never the numbers.",
+        "notes": "The paper's numbers are of AffectNet. Compare only differences between rows, "
+        "not the numbers.",
         "seeds": (0, 1, 2),
         "stages": {
             "trunk": {"system": "fan", "model": fan, "num_steps": 400},

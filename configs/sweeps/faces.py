@@ -2,7 +2,7 @@
 
 Trains: `emofan_faces` and `resnet18_faces` as they are, three seeds each. Persons of the test split
 are in no other. Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: 20
-minutes (ResNet-18, estimated) and 35 minutes (EmoFAN) a cell on 2 CPU cores.
+minutes (ResNet-18, estimated) and 35 minutes (EmoFAN) a run on 2 CPU cores.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/faces.py \
              --workdir runs/faces --config.data.manifest=PATH.csv
 """
@@ -16,12 +16,12 @@ from configs import emofan_faces, resnet18_faces
 
 
 def get_config() -> ConfigDict:
-    """EmoFAN's."""
+    """Return the config of EmoFAN."""
     return emofan_faces.get_config()
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Two rows: the two configs. What they have in common can be changed for both."""
+    """Return two rows, the two configs; fields in common can be changed for both."""
     before, after = (flatten(c.get_config()) for c in (emofan_faces, resnet18_faces))
     changes = {
         key: value

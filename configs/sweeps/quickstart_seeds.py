@@ -1,8 +1,8 @@
-"""The quickstart with five seeds: how far its figures are those of one draw.
+"""The quickstart with five seeds: the spread of its figures.
 
-Trains: `configs/quickstart.py`, as it is. Another processor rounds otherwise, which acts as another
-seed does, so that a single run tells little. Paper: Toisoul et al., 2021. Time: five times that of
-the quickstart. Results: README.md.
+Trains: `configs/quickstart.py`. Another processor rounds differently, which acts as another seed:
+a single run says little. Paper: Toisoul et al., 2021. Time: five times the quickstart. Results:
+README.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/quickstart_seeds.py \
              --workdir runs/quickstart_seeds
 """
@@ -15,12 +15,12 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """The quickstart."""
+    """Return the quickstart."""
     return quickstart.get_config()
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """One row."""
+    """Return one row."""
     return {
         "title": "The quickstart, five seeds",
         "seeds": (0, 1, 2, 3, 4),

@@ -31,14 +31,14 @@ _STAGE_2 = {
 
 
 def get_config() -> ConfigDict:
-    """That of stage 1."""
+    """Return the config of stage 1."""
     config = vit_se_synthetic.get_config()
     config.crossval.folds = 5
     return config
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Four rows, one seed."""
+    """Return four rows, one seed."""
     staged = {"init_from": "stage:ViT"}
     return {
         "title": "213 faces of 10 persons, 5 folds of unseen persons",

@@ -8,51 +8,28 @@ import difflib
 import importlib
 from typing import TYPE_CHECKING
 
+from data_pipelines.dataset_names import BUILDERS
 from data_pipelines.schema import DataError
 
 if TYPE_CHECKING:
     from data_pipelines.datasets.base import FaceBuilder
 
-_BUILDERS = {
-    "affectnet": "AffectNet",
-    "afew_va": "AfewVa",
-    "aff_wild2": "AffWild2",
-    "ck_plus": "CkPlus",
-    "fer2013": "Fer2013",
-    "ferg_db": "FergDb",
-    "ferplus": "FerPlus",
-    "fg_emotions": "FgEmotions",
-    "jaffe": "Jaffe",
-    "landmarks_300w": "Landmarks300w",
-    "manifest": "Manifest",
-    "raf_db": "RafDb",
-    "sewa": "Sewa",
-    "sfew": "Sfew",
-}
-
 
 def names() -> tuple[str, ...]:
-    """Names of all the data sets, sorted."""
-    return tuple(sorted(_BUILDERS))
+    """Return the names of all data sets, sorted."""
+    return tuple(sorted(BUILDERS))
 
 
 def builder_class(name: str) -> type["FaceBuilder"]:
-    """The builder of a data set by its name, without a config.
+    """Return the builder of a data set by its name, without a config.
 
     Raises:
       DataError: unknown name; the nearest known one is named.
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(name, _BUILDERS, 1, 0)
+    if name not in BUILDERS:
+        near = difflib.get_close_matches(name, BUILDERS, 1, 0)
         raise DataError(
             f"unknown data set {name!r}; did you mean {near[0]!r}? Known: {', '.join(names())}"
         )
     module = importlib.import_module(f"data_pipelines.datasets.{name}")
-    return getattr(module, _BUILDERS[name])
-
-
-def make_sources(config):
-    """Training, validation and test sources of a prepared set; see `source.make_sources`."""
-    from data_pipelines.sources import prepared
-
-    return prepared.make_sources(config)
+    return getattr(module, BUILDERS[name])

@@ -3,7 +3,7 @@
 Each clip is a folder `001` ... `600` with frames `00000.png` ... and a JSON file
 `{"actor": ..., "video_id": "001", "frames": {"00000": {"valence", "arousal", "landmarks"}}}`. The
 twelve archives may be unpacked into one folder (`001/001.json`) or into several of any name
-(`01/001/001.json`); all of them are read, and a clip that lies in two places is refused.
+(`01/001/001.json`); all of them are read, and a clip found in two places is refused.
 Valence and arousal are whole numbers from -10 to 10 and are divided by 10, as in EmoFAN.
 
 The group is the clip, whose frames keep their order, and the person is the actor, so that folds are
@@ -44,21 +44,19 @@ class AfewVa(FaceBuilder):
         group="clip",
         person="actor",
         fields=("valence_arousal", "landmarks"),
-        roles={"full": "full"},
     )
-    # The number of clips and of frames is that of the paper; it counts no actors per split.
+    # The number of frames is from the paper, which does not count actors.
     published: Mapping[str, Published] = {"": Published(examples={"full": 30051})}
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        manual_dir = manual_dir.absolute()
-        clips = _clips_below(manual_dir)
+    def locate(self) -> Mapping[str, Any]:
+        folder = self.manual_dir.absolute()
+        clips = _clips_below(folder)
         # The user may point to one of the twelve archives, which lie side by side, or to one clip.
-        archives = [p for p in subfolders(manual_dir.parent) if p.name.isdigit()]
-        if clips and manual_dir in archives:
+        archives = [p for p in subfolders(folder.parent) if p.name.isdigit()]
+        if clips and folder in archives:
             clips = [c for p in archives for c in _clips_below(p)]
-        clips = clips or _clips_below(manual_dir.parent, depth=0)
-        if not clips:
-            raise self.wrong_folder(manual_dir, "there is no clip folder such as 001/001.json")
+        clips = clips or _clips_below(folder.parent, depth=0)
+        self.need(clips, "there is no clip folder such as 001/001.json")
         places: dict[str, list[Path]] = {}
         for clip in clips:
             places.setdefault(clip.name, []).append(clip)
@@ -66,9 +64,8 @@ class AfewVa(FaceBuilder):
         if twice:
             where = " and ".join(str(p.parent) for p in twice[0])
             raise self.wrong_folder(
-                manual_dir,
                 f"{len(twice)} clips lie in several folders; leave one of each. The first: clip "
-                f"{twice[0][0].name} in {where}",
+                f"{twice[0][0].name} in {where}"
             )
         self.places = [c.parent for c in clips]
         return {"full": sorted(clips, key=lambda p: p.name)}
@@ -79,7 +76,7 @@ class AfewVa(FaceBuilder):
 
 
 def _clips_below(folder: Path, depth: int = 3) -> list[Path]:
-    """Clip folders directly in a folder and in the others in it."""
+    """Return clip folders in a folder and up to `depth` levels below."""
     clips = []
     for child in subfolders(folder):
         if existing(child, f"{child.name}.json"):
@@ -104,12 +101,10 @@ def _clip_records(clip: Path) -> Iterator[Record]:
         # A clip whose actor is not named is a person of its own.
         record = Record(f"{clip.name}/{path.name}", path, group=clip.name)
         record.person = actor or f"clip {clip.name}"
-        try:
+        with record.reading():
             record.valence = unit_value(labels.get("valence"), "valence", scale=_SCALE)
             record.arousal = unit_value(labels.get("arousal"), "arousal", scale=_SCALE)
             record.landmarks = _points(labels.get("landmarks"))
-        except Reject as e:
-            record.reject = str(e)
         yield record
 
 

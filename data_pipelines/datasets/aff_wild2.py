@@ -1,7 +1,7 @@
 """Aff-Wild2 (ABAW challenges): videos with an expression or valence/arousal for every frame.
 
 One text file per video, one line per frame: line i below the header belongs to the i-th frame,
-`cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no picture.
+`cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no image.
 Two configs, whose splits differ:
 
 * `expr`: `EXPR_Classification_Challenge` (also `EXPR_Recognition_Challenge`, `EXPR_Set`); header
@@ -22,31 +22,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.datasets import layout
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import (
-    by_name,
-    existing,
-    find_root,
-    first_existing,
-    pictures,
-    subfolders,
-)
+from data_pipelines.datasets.card import Card, Published, Record, Reject, configs, unit_value
 from data_pipelines.schema import LABEL_ORDERS
 
 _TASKS = {
     "expr": ("EXPR_Classification_Challenge", "EXPR_Recognition_Challenge", "EXPR_Set"),
     "va": ("VA_Estimation_Challenge", "VA_Set"),
 }
-_SPLITS = {
-    "train": ("Train_Set", "Training_Set"),
-    "validation": ("Validation_Set",),
-}
+_SPLITS = {"train": ("Train_Set", "Training_Set"), "validation": ("Validation_Set",)}
 _HEADERS = {
     "expr": "neutral,anger,disgust,fear,happiness,sadness,surprise",
     "va": "valence,arousal",
 }
-# The pictures came in parts: cropped_aligned, cropped_aligned_new_50_vids ...
+# The images came in parts: cropped_aligned, cropped_aligned_new_50_vids ...
 _PICTURES = re.compile(r"crop(ped|s)_aligned", re.IGNORECASE)
 _SIDE = re.compile(r"_(left|right)$")
 
@@ -55,10 +45,7 @@ class AffWild2(FaceBuilder):
     """Builder of Aff-Wild2, configs `expr` and `va`."""
 
     name = "aff_wild2"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="expr", description="8 expressions"),
-        Config(name="va", description="valence and arousal"),
-    ]
+    BUILDER_CONFIGS = configs({"expr": "8 expressions", "va": "valence and arousal"})
     card = Card(
         title="Aff-Wild2",
         class_names=LABEL_ORDERS["affwild2"],
@@ -92,47 +79,37 @@ cropped_aligned/
     def class_names(self) -> tuple[str, ...]:
         return self.card.class_names if self.task == "expr" else ()
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        images_root = find_root(manual_dir, lambda p: bool(_picture_folders(p)))
-        if images_root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder cropped_aligned")
-        videos = self._videos(manual_dir, _picture_folders(images_root))
-        tasks = _TASKS[self.task]
-        notes_root = find_root(manual_dir, lambda p: first_existing(p, tasks) is not None)
-        if notes_root is None:
-            reason = f"there is no annotation folder {' or '.join(tasks)}"
-            raise self.wrong_folder(manual_dir, reason)
-        notes = first_existing(notes_root, tasks)
+    def locate(self) -> Mapping[str, Any]:
+        images = layout.find_root(self.manual_dir, lambda p: bool(_picture_folders(p)))
+        self.places = _picture_folders(self.need(images, "there is no folder cropped_aligned"))
+        videos = self._videos()
+        names = _TASKS[self.task]
+        notes = layout.find(self.manual_dir, names)
+        self.need(notes, f"there is no annotation folder {' or '.join(names)}")
         self.release = notes.name
-        for name in tasks:
-            other = existing(notes_root, name)
+        for name in names:
+            other = layout.existing(notes.parent, name)
             if other is not None and other != notes:
                 self.left.leave_out(name, f"another release; {notes.name} is read")
-        found = {}
-        for split, names in _SPLITS.items():
-            folder = first_existing(notes, names)
-            if folder is not None:
-                files = sorted(p for n, p in by_name(folder).items() if n.endswith(".txt"))
-                found[split] = (files, videos)
-        if not found:
-            raise self.wrong_folder(manual_dir, f"{notes.name} has no Train_Set or Validation_Set")
-        return found
+        folders = {split: layout.first_existing(notes, names) for split, names in _SPLITS.items()}
+        found = {
+            split: (sorted(layout.with_suffix(folder, ".txt")), videos)
+            for split, folder in folders.items()
+            if folder is not None
+        }
+        return self.need(found, f"{notes.name} has no Train_Set or Validation_Set")
 
-    def _videos(self, manual_dir: Path, folders: list[Path]) -> dict[str, Path]:
-        """Folder of the pictures of each video, by its name."""
+    def _videos(self) -> dict[str, Path]:
+        """Return the folder of the images of each video, by its name."""
         videos: dict[str, Path] = {}
-        for folder in folders:
-            for video in subfolders(folder):
-                # An archive unpacked into a folder of its own name.
-                inner = subfolders(video) if _PICTURES.match(video.name) else [video]
-                for path in inner:
-                    if videos.setdefault(path.name, path) != path:
-                        raise self.wrong_folder(
-                            manual_dir,
-                            f"pictures of {path.name} lie in {videos[path.name].parent} and in "
-                            f"{path.parent}; leave one",
-                        )
-        self.places = folders
+        for video in (v for folder in self.places for v in layout.subfolders(folder)):
+            # An archive may be unpacked into a folder of its own name.
+            for path in layout.subfolders(video) if _PICTURES.match(video.name) else [video]:
+                if videos.setdefault(path.name, path) != path:
+                    raise self.wrong_folder(
+                        f"pictures of {path.name} lie in {videos[path.name].parent} and in "
+                        f"{path.parent}; leave one"
+                    )
         return videos
 
     def count(self, found: tuple[list[Path], dict[str, Path]]) -> int:
@@ -151,18 +128,16 @@ cropped_aligned/
             return
         video = path.stem
         # One listing instead of a look-up per frame: there are millions.
-        there = {p.stem: p for p in pictures(videos[video])} if video in videos else {}
+        there = {p.stem: p for p in layout.pictures(videos[video])} if video in videos else {}
         for number, line in enumerate(lines[1:], start=1):
             stem = f"{number:05d}"
             picture = there.get(stem, Path(f"{stem}.jpg"))
             record = Record(f"{video}/{picture.name}", picture, group=video)
             record.person = _SIDE.sub("", video)
-            try:
+            with record.reading():
                 self._label(record, line.strip())
                 if stem not in there:
                     raise Reject("no aligned face for this frame")
-            except Reject as e:
-                record.reject = str(e)
             yield record
 
     def _label(self, record: Record, line: str) -> None:
@@ -186,4 +161,4 @@ cropped_aligned/
 
 
 def _picture_folders(folder: Path) -> list[Path]:
-    return [p for p in subfolders(folder) if _PICTURES.match(p.name)]
+    return [p for p in layout.subfolders(folder) if _PICTURES.match(p.name)]

@@ -3,10 +3,10 @@
 Two releases are in use, and which one was found is written to `affect.json` and printed:
 
 * 2017, CSV: `training.csv` and `validation.csv` with the path, face box, 68 landmarks, expression
-  0 to 10 and valence/arousal of each picture of any size. 8 (none), 9 (uncertain) and 10 (no face)
-  are left out; a valence or arousal of -2 is a missing one. 500 validation pictures per class.
-* 2021, npy: `train_set` and `val_set`, pictures of 224x224 and four .npy files for each. Only
-  expressions 0 to 7; 3,999 validation pictures (contempt has 499).
+  0 to 10 and valence/arousal of each image of any size. 8 (none), 9 (uncertain) and 10 (no face)
+  are left out; a valence or arousal of -2 is a missing one. 500 validation images per class.
+* 2021, npy: `train_set` and `val_set`, images of 224x224 and four .npy files for each. Only
+  expressions 0 to 7; 3,999 validation images (contempt has 499).
 
 Both count classes alike: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 anger,
 7 contempt (column description of the 2017 lists, README of the 2021 release; the same in public
@@ -27,19 +27,12 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import existing, find_root, first_existing
+from data_pipelines.datasets.layout import existing, find, find_root, first_existing
 from data_pipelines.schema import LABEL_ORDERS, NUM_LANDMARKS
 
 COLUMNS = (
-    "subDirectory_filePath",
-    "face_x",
-    "face_y",
-    "face_width",
-    "face_height",
-    "facial_landmarks",
-    "expression",
-    "valence",
-    "arousal",
+    *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height"),
+    *("facial_landmarks", "expression", "valence", "arousal"),
 )
 _OTHER_LABELS = {8: "none", 9: "uncertain", 10: "no face"}
 _MISSING = -2.0
@@ -81,34 +74,27 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
         ),
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: existing(p, "train_set/annotations") is not None)
-        lists_root = find_root(manual_dir, lambda p: first_existing(p, _TRAINING) is not None)
-        if root is not None:
+    def locate(self) -> Mapping[str, Any]:
+        notes = find(self.manual_dir, ("train_set/annotations",))
+        root = find_root(self.manual_dir, lambda p: first_existing(p, _TRAINING) is not None)
+        training = first_existing(root, _TRAINING) if root else None
+        if notes is not None:
             self.release = "2021"
-            if lists_root is not None:
+            if training is not None:
                 reason = "list of the 2017 release; that of 2021 is read"
-                self.left.leave_out(str(first_existing(lists_root, _TRAINING)), reason)
-            found = {"train": existing(root, "train_set"), "validation": existing(root, "val_set")}
+                self.left.leave_out(str(training), reason)
+            found = {"train": notes.parent, "validation": existing(notes.parents[1], "val_set")}
             found = {k: p for k, p in found.items() if p and existing(p, "annotations")}
             self.places = [existing(p, "images") or p for p in found.values()]
             return found
-        root = lists_root
-        if root is None:
-            raise self.wrong_folder(
-                manual_dir, "there is neither a training.csv nor a train_set/annotations"
-            )
+        self.need(training, "there is neither a training.csv nor a train_set/annotations")
         self.release = "2017"
-        lists = first_existing(root, _TRAINING).parent
-        # A root that is the list folder itself has the pictures beside it.
+        lists = training.parent
+        # If the root is the list folder itself, the images are in its parent.
         images = first_existing(root, _PICTURES) or first_existing(lists.parent, _PICTURES)
-        if images is None:
-            raise self.wrong_folder(
-                manual_dir, "training.csv is there, but no folder Manually_Annotated_Images"
-            )
-        found = {k: existing(lists, f"{k}.csv") for k in ("training", "validation")}
-        found = {"train": found["training"], "validation": found["validation"]}
+        self.need(images, "training.csv is there, but no folder Manually_Annotated_Images")
         self.places = [images]
+        found = {"train": training, "validation": existing(lists, "validation.csv")}
         return {k: (p, images) for k, p in found.items() if p}
 
     def count(self, found: Any) -> int:
@@ -132,10 +118,8 @@ def _csv_records(path: Path, images: Path) -> Iterator[Record]:
                 yield Record(row[0], reject=reason)
                 continue
             record = Record(row[0], images / row[0])
-            try:
+            with record.reading():
                 _read_row(record, dict(zip(COLUMNS, row, strict=True)))
-            except Reject as e:
-                record.reject = str(e)
             yield record
 
 
@@ -156,7 +140,7 @@ def _read_row(record: Record, row: dict[str, str]) -> None:
 
 
 def _stems(folder: Path, kind: str) -> dict[str, Path]:
-    """Pictures, or the annotations of an expression, by the name of the picture."""
+    """Return images, or annotation files of the expression, by the name of the image."""
     ending = "_exp.npy" if kind == "annotations" else ""
     place = existing(folder, kind) or folder / kind
     files = (p for p in place.iterdir() if p.name[0] != ".") if place.is_dir() else ()
@@ -171,7 +155,7 @@ def _npy_records(folder: Path) -> Iterator[Record]:
     for stem in sorted(images.keys() | notes.keys(), key=lambda s: (len(s), s)):
         path = images.get(stem, folder / "images" / f"{stem}.jpg")
         record = Record(f"{folder.name}/images/{path.name}", path)
-        try:
+        with record.reading():
             record.expression = _expression(_array(annotations / f"{stem}_exp.npy").item())
             record.valence = _valence_arousal(_array(annotations / f"{stem}_val.npy").item())
             record.arousal = _valence_arousal(_array(annotations / f"{stem}_aro.npy").item())
@@ -179,8 +163,6 @@ def _npy_records(folder: Path) -> Iterator[Record]:
             if points.exists():
                 # Stored flat (x0, y0, x1, y1 ...) or as 68 rows.
                 record.landmarks = _array(points).astype(np.float64).reshape(NUM_LANDMARKS, 2)
-        except (Reject, ValueError) as e:
-            record.reject = str(e)
         yield record
 
 

@@ -1,67 +1,48 @@
-"""What all the builders share: checking pictures, writing records, keeping the books.
+"""What all the builders share: checking images, writing records, counting what was left out.
 
 A builder is a TFDS builder. Two things differ from a plain one. Records are written straight to
 ArrayRecord shards in the order in which they come, because TFDS's own writer needs TensorFlow as
-soon as a split passes 1 GB, and because frames of a video should stay in order. And beside the
-shards lie `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
+soon as a split passes 1 GB, and because frames of a video should stay in order. Next to the
+shards are `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
 (class names, groups, counts, the release that was found) and `rejected.csv`. All of it is written
-into a temporary folder that TFDS renames at the end, so a data set is there whole or not at all.
+into a temporary folder that TFDS renames at the end, so a data set is complete or absent.
 """
 
 import abc
 import collections
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.datasets.card import Card, Published, Record, Reject
-from data_pipelines.datasets.layout import layout_error
+from data_pipelines.datasets.layout import LayoutError, layout_error
 from data_pipelines.datasets.leftovers import Leftovers
-from data_pipelines.datasets.writing import WINDOW, Book, Names, batches, in_order, write_shards
-from data_pipelines.images.decode import decode
-from data_pipelines.schema import FOREHEAD, MISSING_ID, NUM_LANDMARKS, DecodeError
+from data_pipelines.datasets.writing import (
+    WINDOW,
+    Book,
+    Names,
+    batches,
+    in_order,
+    is_stored,
+    read,
+    storable,
+    write_shards,
+)
+from data_pipelines.landmarker import Landmarker, face_box
+from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS
+from data_pipelines.sources.prepared import META_FILE, REJECTED_FILE
 
 VERSION = "1.0.0"
-META_FILE = "affect.json"
-REJECTED_FILE = "rejected.csv"
-# Formats that are stored as they are; all others become PNG.
-_STORED = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n")
 _PIXELS = "pixels"
 
-Landmarker = Callable[[Sequence[np.ndarray], np.ndarray], np.ndarray]
-
-
-def storable(data: bytes) -> tuple[bytes, np.ndarray]:
-    """Checks that a picture decodes whole; formats other than JPEG and PNG become PNG.
-
-    Returns:
-      the bytes to store, and the decoded picture, uint8 RGB [H, W, 3] or grey [H, W].
-
-    Raises:
-      Reject: with the reason, when the picture is empty, truncated, damaged or too large.
-    """
-    try:
-        pixels = decode(data, grey=True)
-    except DecodeError as e:
-        raise Reject(str(e)) from e
-    if data.startswith(_STORED):
-        return data, pixels
-    return encode_png(pixels), pixels
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 grey [H, W] or RGB [H, W, 3] as PNG bytes."""
-    bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    ok, data = cv2.imencode(".png", bgr)
-    if not ok:
-        raise Reject(f"a picture of shape {pixels.shape} could not be written as PNG")
-    return data.tobytes()
+Example = dict[str, Any]
+Found = TypeVar("Found")
 
 
 class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -69,20 +50,19 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     Attributes:
       card: description of the data set.
-      published: figures to compare with, by release or config ("" for all).
+      published: counts to compare with, by release or config ("" for all).
       manual_dir: the user's folder; without it, TFDS's own `manual_dir` is read.
-      workers: threads that read and check pictures.
-      check: "full" decodes every picture, "header" trusts the file (faster on slow disks).
-      progress: called as `progress(split, done, total)`; total is -1 where it is unknown.
-      landmarker: if set, `landmarker(pictures, boxes)` recomputes the landmarks: n uint8 RGB
-        pictures and float32 [n, 4] face boxes give [n, 68, 2] pixels.
+      workers: threads that read and check images.
+      check: "full" decodes every image, "header" trusts the file (faster on slow disks).
+      progress: called as `progress(split, done, total)`, if set; total is -1 where unknown.
+      landmarker: if set, recomputes the landmarks.
       release: which release was found, once located.
-      places: folders of pictures, once located; those in them that no record names are counted.
+      places: folders of images, once located; those in them that no record names are counted.
       left: what belongs to no split.
     """
 
     VERSION = tfds.core.Version(VERSION)
-    # TFDS looks beside the code for checksums of downloads, with a package it does not require.
+    # TFDS looks next to the code for checksums of downloads, with a package it does not require.
     code_path = None
     card: ClassVar[Card]
     published: ClassVar[Mapping[str, Published]] = {}
@@ -92,55 +72,74 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.manual_dir = manual_dir
         self.workers = 4
         self.check = "full"
-        self.progress: Callable[[str, int, int], None] = lambda split, done, total: None
+        self.progress: Callable[[str, int, int], None] | None = None
         self.landmarker: Landmarker | None = None
         self.release = ""
         self.places: list[Path] = []
         self.left = Leftovers()
-        self._groups = Names()
-        self._persons = Names()
+        self._books: dict[str, Book] = {}
+        self._groups, self._persons = Names(), Names()
         kwargs.setdefault("file_format", "array_record")
         super().__init__(**kwargs)
 
     # What a subclass gives.
 
     @abc.abstractmethod
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        """Finds the files: split name -> whatever `records` needs. Sets `release` if there are any.
+    def locate(self) -> Mapping[str, Any]:
+        """Find the files in `manual_dir`: split name -> what `records` needs.
 
-        It is called more than once; rows that belong to no split go to `left`.
+        Sets `places`, and `release` if there are several. It is called more than once; rows that
+        belong to no split go to `left`.
 
         Raises:
-          LayoutError: made by `self.wrong_folder`, when the layout is not there.
+          LayoutError: made by `wrong_folder`, when the layout is not there.
         """
 
     @abc.abstractmethod
     def records(self, found: Any) -> Iterator[Record]:
-        """The records of one split, in a fixed order; cheap: no picture is read here."""
+        """Yield the records of one split in a fixed order; cheap: no image is read here."""
 
     def count(self, found: Any) -> int:
-        """Number of records that `records` will give, for the progress bar; -1 if unknown."""
+        """Return the number of records of a split, for the progress bar; -1 if unknown."""
         return -1
 
     def class_names(self) -> tuple[str, ...]:
-        """Label order of this config."""
+        """Return the label order of this config."""
         return self.card.class_names
 
     def attributes(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Names of the subgroups and of their values."""
+        """Return the names of the subgroups and of their values."""
         return self.card.attributes
 
     def roles(self) -> dict[str, str]:
-        """Which split serves as train, validation and test."""
-        return dict(self.card.roles)
+        """Return which split serves as train, validation and test."""
+        return dict(self.card.roles) or {split: split for split in self.card.splits}
+
+    def has_probs(self) -> bool:
+        """Return whether the records of this config hold votes."""
+        return "expression_probs" in self.card.fields
+
+    def knows_persons(self) -> bool:
+        """Return whether the names of persons say more than which image it is."""
+        return any(p >= 0 for book in self._books.values() for p in book.persons)
 
     @classmethod
     def figures(cls, release: str, config: str) -> Published:
-        """Published figures of a release or config."""
-        for key in (release, config, ""):
-            if key in cls.published:
-                return cls.published[key]
-        return Published()
+        """Return the published counts of a release or config."""
+        keys = [key for key in (release, config, "") if key in cls.published]
+        return cls.published[keys[0]] if keys else Published()
+
+    # What a subclass uses.
+
+    def need(self, found: Found | None, reason: str) -> Found:
+        """Return what was found; raise `wrong_folder(reason)` if it is None or empty."""
+        if not found:
+            raise self.wrong_folder(reason)
+        return found
+
+    def wrong_folder(self, reason: str) -> LayoutError:
+        """Make the error for a folder that is not the data set."""
+        return layout_error(self.card.title, self.manual_dir, self.card.expected, reason)
 
     # TFDS.
 
@@ -167,28 +166,21 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
-    def knows_persons(self) -> bool:
-        """Whether the names of persons say more than which picture it is."""
-        return any(p >= 0 for book in self._books.values() for p in book.persons)
-
-    def has_probs(self) -> bool:
-        """Whether the records of this config hold votes."""
-        return "expression_probs" in self.card.fields
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:
         self.manual_dir = self.manual_dir or Path(dl_manager.manual_dir)
         self.left = Leftovers()
-        found = self.locate(self.manual_dir)
+        found = self.locate()
         return {split: self._generate_examples(split, where) for split, where in found.items()}
 
-    def _generate_examples(self, split: str, found: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, split: str, found: Any) -> Iterator[tuple[int, Example]]:
         book = self._books[split] = Book()
+        report = self.progress or (lambda split, done, total: None)
         total = self.count(found)
         done = 0
         loaded = in_order(self._load, self.records(found), self.workers)
         for record, example in self._with_landmarks(loaded) if self.landmarker else loaded:
             done += 1
-            self.progress(split, done, total)
+            report(split, done, total)
             rejected = isinstance(example, Reject)
             if isinstance(record.image, Path) and (not rejected or record.image.is_file()):
                 self.left.see(record.image)
@@ -198,11 +190,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             example["group"] = self._groups.number(record.group)
             book.add(example, record, self._persons.number(record.person or record.group))
             yield len(book.labels) - 1, example
-        self.progress(split, done, done)
+        report(split, done, done)
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
-        """Streams every split to its shards (TFDS calls this inside its temporary folder)."""
-        self._books: dict[str, Book] = {}
+        """Stream every split to its shards (TFDS calls this inside its temporary folder)."""
+        self._books = {}
         self._groups, self._persons = Names(), Names()
         serializer = tfds.core.example_serializer.ExampleSerializer(
             self.info.features.get_serialized_info()
@@ -215,12 +207,11 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 for _, example in examples
             )
             lengths, size = write_shards(encoded, template)
-            book = self._books[split]
             if not lengths:
-                reasons = collections.Counter(reason for _, reason in book.rejected)
+                rejected = self._books[split].rejected
+                reasons = collections.Counter(reason for _, reason in rejected)
                 raise self.wrong_folder(
-                    self.manual_dir,
-                    f"split {split} has no usable picture ({len(book.rejected)} rejected, most "
+                    f"split {split} has no usable picture ({len(rejected)} rejected, most "
                     f"often: {reasons.most_common(1)[0][0] if reasons else 'nothing was there'})",
                 )
             infos.append(
@@ -233,58 +224,52 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._write_side_files()
         return infos
 
-    # Helpers.
-
-    def wrong_folder(self, manual_dir: Path, reason: str) -> Exception:
-        """The error for a folder that is not the data set."""
-        return layout_error(self.card.title, manual_dir, self.card.expected, reason)
-
-    def _load(self, record: Record) -> dict[str, Any] | Reject:
+    def _load(self, record: Record) -> Example | Reject:
         try:
             return self._example(record)
         except Reject as e:
             return e
 
-    def _example(self, record: Record) -> dict[str, Any]:
+    def _example(self, record: Record) -> Example:
         if record.reject:
             raise Reject(record.reject)
-        data = _read(record.image)
+        data = read(record.image)
         pixels = None
-        if self.check == "full" or self.landmarker or not data.startswith(_STORED):
+        if self.check == "full" or self.landmarker or not is_stored(data):
             data, pixels = storable(data)
-        landmarks = np.full((NUM_LANDMARKS, 2), np.nan, np.float32)
-        if record.landmarks is not None:
-            landmarks[:] = record.landmarks
-        box = np.full(4, np.nan, np.float32)
-        if record.box is not None:
-            box[:] = record.box
+
+        def filled(value: Any, *shape: int) -> np.ndarray:
+            array = np.full(shape, np.nan, np.float32)
+            if value is not None:
+                array[:] = value
+            return array
+
         example = {
             "image": data,
             "name": record.name,
             "expression": record.expression,
             "valence_arousal": np.array([record.valence, record.arousal], np.float32),
-            "landmarks": landmarks,
-            "box": box,
+            "landmarks": filled(record.landmarks, NUM_LANDMARKS, 2),
+            "box": filled(record.box, 4),
         }
         if self.attributes():
             missing = (MISSING_ID,) * len(self.attributes())
             example["attributes"] = np.array(record.attributes or missing, np.int32)
         if self.has_probs():
-            probs = np.full(len(self.class_names()), np.nan, np.float32)
-            if record.probs is not None:
-                probs[:] = record.probs
-            example["expression_probs"] = probs
+            example["expression_probs"] = filled(record.probs, len(self.class_names()))
         if self.landmarker is not None:
             example[_PIXELS] = pixels
         return example
 
-    def _with_landmarks(self, loaded: Iterable[tuple[Record, Any]]) -> Iterator[tuple[Record, Any]]:
-        """Replaces the landmarks, a batch at a time; rejected records pass through in order."""
+    def _with_landmarks(
+        self, loaded: Iterable[tuple[Record, Example | Reject]]
+    ) -> Iterator[tuple[Record, Example | Reject]]:
+        """Replace the landmarks, a batch at a time; rejected records pass through in order."""
         for batch in batches(loaded, WINDOW):
             good = [example for _, example in batch if not isinstance(example, Reject)]
             pixels = [example.pop(_PIXELS) for example in good]
             boxes = [
-                _face_box(e["landmarks"], e["box"], p.shape)
+                face_box(e["landmarks"], e["box"], p.shape)
                 for e, p in zip(good, pixels, strict=True)
             ]
             if good:
@@ -334,29 +319,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             writer.writerows(("", name, reason) for name, reason, _ in self.left.entries)
 
     def _lost(self, book: Book) -> list[str]:
-        """Persons of whom no picture is left: the validation split is drawn with them too."""
+        """Return persons without a usable image: the validation split is drawn with them too."""
         there = set(book.persons)
         return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)
-
-
-def _read(image: Path | bytes | Callable[[], bytes]) -> bytes:
-    if callable(image):
-        return image()
-    if isinstance(image, bytes):
-        return image
-    try:
-        return image.read_bytes()
-    except FileNotFoundError:
-        raise Reject("file is missing") from None
-    except OSError as e:
-        raise Reject(f"file cannot be read ({e.strerror})") from e
-
-
-def _face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Where to look for the face: around the given landmarks, the given box, or everywhere."""
-    if np.isfinite(landmarks).all():
-        (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
-        return np.array([x0, y0 - FOREHEAD * (y1 - y0), x1, y1], np.float32)
-    if np.isfinite(box).all():
-        return box
-    return np.array([0, 0, shape[1] - 1, shape[0] - 1], np.float32)

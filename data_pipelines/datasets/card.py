@@ -1,7 +1,8 @@
-"""What a builder says: of its data set (`Card`, `Published`, `Config`), of a picture (`Record`)."""
+"""What a builder says: of its data set (`Card`, `Published`, `Config`), of an image (`Record`)."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ class Reject(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Figures that the authors, or papers on the data set, give; for comparison with what was read.
+    """Counts that the authors, or papers on the data set, give; compared with what was read.
 
     Attributes:
-      examples: pictures of each split.
-      per_class: pictures of each class, in label order, of some splits.
+      examples: images of each split.
+      per_class: images of each class, in label order, of some splits.
       groups: what `Card.person` counts, in some splits.
     """
 
@@ -40,16 +41,17 @@ class Card:
     Attributes:
       title: name as printed.
       class_names: label order; empty where there are no categories.
-      splits: the official splits and what they are.
+      splits: the official splits and what they are. Sets without official splits have one, "full"
+        (TFDS keeps "all" for itself), which training cuts by person.
       expected: the expected tree, drawn as text.
       apply: where the files come from and under which terms.
-      checked: what the layout was checked against.
       group: what `group` counts ("person", "clip", "film" ...); empty where nothing is known.
       person: what is kept together when a split is cut ("person", "actor", "video" ...).
       fields: label fields the set can hold.
       attributes: names of the subgroups and the names of their values.
-      roles: which split serves as "train" and "test" in the usual protocol. Sets without official
-        splits have one split, "full" (TFDS keeps "all" for itself), and are cut by person.
+      roles: which split serves as "train" and "test" in the usual protocol; empty: the splits of
+        these names.
+      checked: what the layout was checked against.
     """
 
     title: str
@@ -67,17 +69,17 @@ class Card:
 
 @dataclasses.dataclass
 class Record:
-    """One picture on its way into a data set.
+    """One image on its way into a data set.
 
     Attributes:
       name: path relative to the data set's folder, or file and row; ends up in messages.
-      image: where the encoded picture lies, its bytes, or a function that gives them.
+      image: where the encoded image lies, its bytes, or a function that gives them.
       expression: class id or -1.
       valence, arousal: in [-1, 1] or NaN.
       landmarks: [68, 2] pixels, or None.
       box: (x0, y0, x1, y1) pixels, or None.
       group: name of the video, clip or person; empty where unknown.
-      person: what must not stand in two splits; empty = the group.
+      person: what must not be in two splits; empty = the group.
       attributes: one id per attribute of the card, -1 unknown.
       probs: votes as a distribution, or None.
       reject: reason for leaving the record out, where the labels alone decide.
@@ -96,14 +98,39 @@ class Record:
     probs: np.ndarray | None = None
     reject: str = ""
 
+    def set_class(self, label: str, classes: tuple[str, ...], reason: str) -> "Record":
+        """Set the class id by its name, or reject the record for `reason`; return the record."""
+        if label in classes:
+            self.expression = classes.index(label)
+        else:
+            self.reject = reason
+        return self
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Reject this record if a value read inside the block raises `Reject` or ValueError."""
+        try:
+            yield
+        except ValueError as e:
+            self.reject = str(e)
+
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
     """A variant of a data set, such as another task or label rule."""
 
 
+def configs(descriptions: Mapping[str, str]) -> list[Config]:
+    """Make the configs of a builder from their names and descriptions; the first is the default."""
+    return [Config(name=name, description=text) for name, text in descriptions.items()]
+
+
 def unit_value(text: Any, what: str, *, scale: float = 1.0) -> float:
-    """A valence or arousal divided by `scale`; `Reject` where it is no number in [-1, 1]."""
+    """Return valence or arousal divided by `scale`.
+
+    Raises:
+      Reject: it is not a number in [-1, 1].
+    """
     try:
         value = float(text) / scale
     except (TypeError, ValueError):
@@ -111,3 +138,17 @@ def unit_value(text: Any, what: str, *, scale: float = 1.0) -> float:
     if not -1 <= value <= 1:
         raise Reject(f"{what} {text} is outside [{-scale:g}, {scale:g}]")
     return value
+
+
+def only_file(files: list[Path], what: str) -> Path | None:
+    """Return the one file that may hold `what`; None if there is none.
+
+    Raises:
+      Reject: there are several, and only their owner knows which one is meant.
+    """
+    if len(files) > 1:
+        listed = ", ".join(p.name for p in files)
+        raise Reject(
+            f"{len(files)} files could hold the {what} ({listed}); leave one in the folder"
+        )
+    return files[0] if files else None

@@ -21,15 +21,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record
-from data_pipelines.datasets.layout import (
-    by_name,
-    existing,
-    find_root,
-    first_existing,
-    pictures,
-    subfolders,
-)
+from data_pipelines.datasets.card import Card, Published, Record, Reject, configs, only_file
+from data_pipelines.datasets.layout import find, pictures, subfolders, with_suffix
 from data_pipelines.schema import LABEL_ORDERS, NUM_LANDMARKS
 
 FILE_LABELS = ("", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -37,16 +30,8 @@ EIGHT = ("neutral", *FILE_LABELS[1:])
 _NUMBERED = "with contempt: " + ", ".join(f"{i} {n}" for i, n in enumerate(EIGHT))
 _IMAGES = ("cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
 _EMOTIONS = ("Emotion", "Emotion_labels/Emotion")
-_LANDMARKS = ("Landmarks", "Landmarks/Landmarks")
-_SEQUENCES = {
-    "anger": 45,
-    "contempt": 18,
-    "disgust": 59,
-    "fear": 25,
-    "happy": 69,
-    "sadness": 28,
-    "surprise": 83,
-}
+_LANDMARKS = ("Landmarks/Landmarks", "Landmarks")
+_SEQUENCES = dict(zip(FILE_LABELS[1:], (45, 18, 59, 25, 69, 28, 83), strict=True))
 _PEAK_FRAMES = {"seven": 3, "seven_peak": 1, "eight": 3, "eight_peak": 1}
 
 
@@ -70,12 +55,14 @@ class CkPlus(FaceBuilder):
     """Builder of CK+."""
 
     name = "ck_plus"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="seven", description="7 classes, last 3 frames and the onset"),
-        Config(name="seven_peak", description="7 classes, last frame and the onset"),
-        Config(name="eight", description=f"{_NUMBERED}; last 3 frames and the onset"),
-        Config(name="eight_peak", description=f"{_NUMBERED}; last frame and the onset"),
-    ]
+    BUILDER_CONFIGS = configs(
+        {
+            "seven": "7 classes, last 3 frames and the onset",
+            "seven_peak": "7 classes, last frame and the onset",
+            "eight": f"{_NUMBERED}; last 3 frames and the onset",
+            "eight_peak": f"{_NUMBERED}; last frame and the onset",
+        }
+    )
     card = Card(
         title="CK+",
         class_names=LABEL_ORDERS["ckplus7"],
@@ -88,88 +75,76 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
         apply="http://www.jeffcohn.net/Resources/ (agreement by e-mail)",
         group="person",
         fields=("expression", "landmarks"),
-        roles={"full": "full"},
     )
     published: Mapping[str, Published] = {c: _published(c) for c in _PEAK_FRAMES}
 
     def class_names(self) -> tuple[str, ...]:
         return _names(self.builder_config.name)
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: first_existing(p, _IMAGES) is not None)
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder cohn-kanade-images")
-        emotions_root = find_root(manual_dir, lambda p: first_existing(p, _EMOTIONS) is not None)
-        if emotions_root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder Emotion")
-        landmarks_root = find_root(manual_dir, lambda p: existing(p, "Landmarks") is not None)
-        found = {
-            "images": first_existing(root, _IMAGES),
-            "emotions": first_existing(emotions_root, _EMOTIONS),
-            "landmarks": first_existing(landmarks_root, reversed(_LANDMARKS))
-            if landmarks_root
-            else None,
-        }
-        self.places = [found["images"]]
-        return {"full": found}
+    def locate(self) -> Mapping[str, Any]:
+        images = self.need(find(self.manual_dir, _IMAGES), "there is no folder cohn-kanade-images")
+        emotions = self.need(find(self.manual_dir, _EMOTIONS), "there is no folder Emotion")
+        self.places = [images]
+        return {"full": (images, emotions, find(self.manual_dir, _LANDMARKS))}
 
-    def records(self, found: Mapping[str, Path | None]) -> Iterator[Record]:
+    def records(self, found: tuple[Path, Path, Path | None]) -> Iterator[Record]:
+        images, emotions, landmarks = found
         there = set()
-        for person in subfolders(found["images"]):
-            for sequence in subfolders(person):
-                there.add(f"{person.name}/{sequence.name}")
-                yield from self._sequence(f"{person.name}/{sequence.name}", found)
-        for person in subfolders(found["emotions"]):
-            for sequence in subfolders(person):
-                name = f"{person.name}/{sequence.name}"
-                if name not in there and _labels(sequence):
-                    yield Record(name, reject="the sequence has a label, but no frames")
+        for name in _sequences(images):
+            there.add(name)
+            yield from self._sequence(name, images / name, emotions / name, landmarks)
+        for name in _sequences(emotions):
+            if name not in there and _labels(emotions / name):
+                yield Record(name, reject="the sequence has a label, but no frames")
 
-    def _sequence(self, name: str, found: Mapping[str, Path | None]) -> Iterator[Record]:
-        frames = pictures(found["images"] / name)
-        label, reason = _label(_labels(found["emotions"] / name))
-        names = self.class_names()
-        if not reason and label not in names:
-            reason = f"{label} is none of the {len(names)} classes of this config"
+    def _sequence(
+        self, name: str, images: Path, emotions: Path, landmarks: Path | None
+    ) -> Iterator[Record]:
+        frames, names = pictures(images), self.class_names()
         peak = _PEAK_FRAMES[self.builder_config.name]
-        if not reason and len(frames) <= peak:
-            reason = f"{len(frames)} frames: too few for an onset and {peak} at the peak"
-        if reason:
+        try:
+            label = _label(_labels(emotions))
+            if label not in names:
+                raise Reject(f"{label} is none of the {len(names)} classes of this config")
+            if len(frames) <= peak:
+                raise Reject(f"{len(frames)} frames: too few for an onset and {peak} at the peak")
+        except Reject as e:
             self.left.pass_over(frames, "frames of sequences that are rejected")
-            yield Record(name, reject=reason)
+            yield Record(name, reject=str(e))
             return
-        chosen = [(frames[0], "neutral"), *((f, label) for f in frames[-peak:])]
         self.left.pass_over(frames[1:-peak], "frames between the onset and the peak")
-        for path, expression in chosen:
+        for path in (frames[0], *frames[-peak:]):
             yield Record(
                 f"{name}/{path.name}",
                 path,
-                expression=names.index(expression),
-                landmarks=_points(found["landmarks"], f"{name}/{path.stem}_landmarks.txt"),
+                expression=names.index("neutral" if path == frames[0] else label),
+                landmarks=_points(landmarks, f"{name}/{path.stem}_landmarks.txt"),
                 group=name.split("/")[0],
             )
 
 
+def _sequences(folder: Path) -> list[str]:
+    """Return the sequences of a folder as `PERSON/SEQUENCE`."""
+    return [f"{p.name}/{s.name}" for p in subfolders(folder) for s in subfolders(p)]
+
+
 def _labels(sequence: Path) -> list[Path]:
-    """Files with the emotion of a sequence; one, as a rule."""
-    files = by_name(sequence)
-    return [files[name] for name in sorted(files) if name.endswith("_emotion.txt")]
+    """Return the files with the emotion of a sequence; one, as a rule."""
+    return with_suffix(sequence, "_emotion.txt")
 
 
-def _label(notes: list[Path]) -> tuple[str, str]:
-    """Name of the class, reason to reject the sequence."""
-    if not notes:
-        return "", "the sequence has no emotion label"
-    if len(notes) > 1:
-        listed = ", ".join(p.name for p in notes)
-        return "", f"{len(notes)} files could hold the emotion ({listed}); leave one in the folder"
+def _label(notes: list[Path]) -> str:
+    """Return the name of the class of a sequence."""
+    note = only_file(notes, "emotion")
+    if note is None:
+        raise Reject("the sequence has no emotion label")
     try:
-        number = int(float(notes[0].read_text().split()[0]))
+        number = int(float(note.read_text().split()[0]))
     except (OSError, ValueError, IndexError):
-        return "", f"{notes[0].name} does not hold a number"
+        raise Reject(f"{note.name} does not hold a number") from None
     if not 1 <= number < len(FILE_LABELS):
-        return "", f"emotion {number} is outside 1..7"
-    return FILE_LABELS[number], ""
+        raise Reject(f"emotion {number} is outside 1..7")
+    return FILE_LABELS[number]
 
 
 def _points(folder: Path | None, name: str) -> np.ndarray | None:

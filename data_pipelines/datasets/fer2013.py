@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.datasets.base import FaceBuilder, encode_png
+from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject
-from data_pipelines.datasets.layout import find_root, first_existing
+from data_pipelines.datasets.layout import find
+from data_pipelines.datasets.writing import encode_png
 from data_pipelines.schema import LABEL_ORDERS, shorten
 
 FILES = ("fer2013.csv", "icml_face_data.csv", "fer2013/fer2013.csv")
@@ -41,7 +42,6 @@ class Fer2013(FaceBuilder):
         expected="fer2013.csv        (or icml_face_data.csv)",
         apply="https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-"
         "recognition-challenge/data",
-        roles={"train": "train", "validation": "validation", "test": "test"},
     )
     published: Mapping[str, Published] = {
         "": Published(
@@ -54,20 +54,12 @@ class Fer2013(FaceBuilder):
         )
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: first_existing(p, FILES) is not None)
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no fer2013.csv")
-        path = first_existing(root, FILES)
-        problem = header_problem(path)
-        if problem:
-            raise self.wrong_folder(manual_dir, problem)
-        usages = [row["usage"] for _, row in rows(path)]
-        unknown, problem = unknown_usages(usages, path.name)
-        if problem:
-            raise self.wrong_folder(manual_dir, problem)
-        for name, reason in unknown:
-            self.left.leave_out(name, reason)
+    def locate(self) -> Mapping[str, Any]:
+        path = self.need(find(self.manual_dir, FILES), "there is no fer2013.csv")
+        if problem := header_problem(path):
+            raise self.wrong_folder(problem)
+        usages = [row["usage"] for row in rows(path)]
+        leave_out_unknown(self, usages, path.name)
         return {split: (path, usage, usages.count(usage)) for split, usage in USAGES.items()}
 
     def count(self, found: tuple[Path, str, int]) -> int:
@@ -75,7 +67,7 @@ class Fer2013(FaceBuilder):
 
     def records(self, found: tuple[Path, str, int]) -> Iterator[Record]:
         path, usage, _ = found
-        for number, row in rows(path):
+        for number, row in enumerate(rows(path)):
             if row["usage"] != usage:
                 continue
             record = Record(f"{path.name} row {number}", picture(row["pixels"]))
@@ -88,10 +80,15 @@ class Fer2013(FaceBuilder):
             yield record
 
 
-def header_problem(path: Path) -> str:
-    """What is wrong with the first line of fer2013.csv, or ""."""
+def read_header(path: Path) -> list[str]:
+    """Return the cells of the first line of a table."""
     with open(path, newline="", encoding="utf-8-sig") as f:
-        header = next(csv.reader(f), [])
+        return next(csv.reader(f), [])
+
+
+def header_problem(path: Path) -> str:
+    """Return what is wrong with the first line of fer2013.csv, or ""."""
+    header = read_header(path)
     absent = set(_COLUMNS) - {c.strip().lower() for c in header}
     if not absent:
         return ""
@@ -102,39 +99,43 @@ def header_problem(path: Path) -> str:
     return f"{path.name} has no header emotion,pixels,Usage: it begins with {found}{hint}"
 
 
-def usage_of(text: str) -> str:
-    """A usage as the release spells it, from any case and spacing; others as they are."""
-    names = {u.lower(): u for u in USAGES.values()}
-    return names.get(re.sub(r"[\s_-]+", "", text).lower(), text)
+def leave_out_unknown(builder: FaceBuilder, usages: Sequence[str], name: str) -> None:
+    """Leave out the rows of table `name` whose usage belongs to no split.
 
-
-def unknown_usages(usages: Sequence[str], name: str) -> tuple[list[tuple[str, str]], str]:
-    """(row, reason) of the rows that belong to no split, and what is wrong if they are many."""
+    Raises:
+      LayoutError: there are many of them.
+    """
     known = tuple(USAGES.values())
     unknown = [
         (f"{name} row {k}", f"Usage {shorten(usage, 30)!r} is none of {', '.join(known)}")
         for k, usage in enumerate(usages)
         if usage not in known
     ]
-    if len(unknown) <= _MAX_UNKNOWN * len(usages):
-        return unknown, ""
-    row, reason = unknown[0]
-    return unknown, (
-        f"{len(unknown)} of {len(usages)} rows of {name} belong to no split; the first is "
-        f"{row}: {reason}"
-    )
+    for row, reason in unknown:
+        builder.left.leave_out(row, reason)
+    if len(unknown) > _MAX_UNKNOWN * len(usages):
+        row, reason = unknown[0]
+        raise builder.wrong_folder(
+            f"{len(unknown)} of {len(usages)} rows of {name} belong to no split; the first is "
+            f"{row}: {reason}"
+        )
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(row number from 0, columns) of fer2013.csv; names in lower case, values stripped."""
+def rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table with a column Usage: names in lower case, values stripped.
+
+    A usage in any case and spacing is spelt as in `USAGES`.
+    """
+    names = {u.lower(): u for u in USAGES.values()}
     with open(path, newline="", encoding="utf-8-sig") as f:
-        for number, row in enumerate(csv.DictReader(f)):
+        for row in csv.DictReader(f):
             cells = {k.strip().lower(): (v or "").strip() for k, v in row.items() if k is not None}
-            yield number, cells | {"usage": usage_of(cells["usage"])}
+            plain = re.sub(r"[\s_-]+", "", cells["usage"]).lower()
+            yield cells | {"usage": names.get(plain, cells["usage"])}
 
 
 def picture(text: str) -> Callable[[], bytes]:
-    """A function that makes the PNG of a `pixels` field, for the thread that needs it."""
+    """Return a function that makes the PNG of a `pixels` field, for the thread that needs it."""
     return functools.partial(_png, text)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
-from data_pipelines.schema import MISSING_ID
 
 CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 CHARACTERS = ("aia", "bonnie", "jules", "malcolm", "mery", "ray")
@@ -34,37 +33,27 @@ FERG_DB_256/
 """,
         apply="http://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html (form)",
         group="character",
-        roles={"full": "full"},
     )
     published: Mapping[str, Published] = {
         "": Published(examples={"full": 55767}, groups={"full": 6})
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, _is_root)
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder such as aia/aia_anger")
-        self.places = [root]
+    def locate(self) -> Mapping[str, Any]:
+        root = find_root(self.manual_dir, _is_root)
+        self.places = [self.need(root, "there is no folder such as aia/aia_anger")]
         return {"full": root}
 
     def count(self, found: Path) -> int:
         return sum(len(pictures(e)) for c in subfolders(found) for e in subfolders(c))
 
     def records(self, found: Path) -> Iterator[Record]:
-        for character in subfolders(found):
-            who = character.name.lower()
-            for folder in subfolders(character):
-                expression = folder.name.lower().removeprefix(f"{who}_")
-                known = expression in CLASSES
-                reason = "" if known else f"folder does not end in one of {', '.join(CLASSES)}"
-                for path in sorted(pictures(folder), key=lambda p: (len(p.stem), p.stem)):
-                    yield Record(
-                        f"{character.name}/{folder.name}/{path.name}",
-                        path,
-                        expression=CLASSES.index(expression) if known else MISSING_ID,
-                        group=who,
-                        reject=reason,
-                    )
+        reason = f"folder does not end in one of {', '.join(CLASSES)}"
+        for folder in (e for c in subfolders(found) for e in subfolders(c)):
+            who = folder.parent.name.lower()
+            expression = folder.name.lower().removeprefix(f"{who}_")
+            for path in sorted(pictures(folder), key=lambda p: (len(p.stem), p.stem)):
+                record = Record(str(path.relative_to(found)), path, group=who)
+                yield record.set_class(expression, CLASSES, reason)
 
 
 def _is_root(folder: Path) -> bool:

@@ -1,11 +1,11 @@
-"""FER+: ten votes for every picture of FER-2013 (Barsoum et al. 2016).
+"""FER+: ten votes for every image of FER-2013 (Barsoum et al. 2016).
 
-`fer2013new.csv` has, row by row beside `fer2013.csv`, Usage, Image name and the votes for neutral,
+`fer2013new.csv` has, for each row of `fer2013.csv`, Usage, Image name and the votes for neutral,
 happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF (no face). Rows without a
 name were taken out by the authors.
 
 * `votes` (default): the votes for the 8 expressions as a distribution in `expression_probs`; the
-  class is the one with most votes, -1 at a tie. Pictures with at least as many votes for unknown
+  class is the one with most votes, -1 at a tie. Images with at least as many votes for unknown
   and NF as for the expressions are left out. [The rule is ours.]
 * `majority`: the authors' majority rule. Single votes are dropped as slips; the class is the one
   with more than half of the remaining votes; all else, unknown and NF are left out. Training sees
@@ -15,7 +15,6 @@ Source: https://github.com/microsoft/FERPlus (layout and majority rule). Papers 
 after the rule, so none are compared.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,17 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Record
+from data_pipelines.datasets.card import Card, Record, configs
 from data_pipelines.datasets.fer2013 import (
     FILES,
     USAGES,
     header_problem,
+    leave_out_unknown,
     picture,
+    read_header,
     rows,
-    unknown_usages,
-    usage_of,
 )
-from data_pipelines.datasets.layout import existing, find_root, first_existing
+from data_pipelines.datasets.layout import find
 from data_pipelines.schema import LABEL_ORDERS, MISSING_ID
 
 VOTES = "fer2013new.csv"
@@ -45,10 +44,9 @@ class FerPlus(FaceBuilder):
     """Builder of FER+, configs `votes` and `majority`."""
 
     name = "ferplus"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="votes", description="votes as a distribution"),
-        Config(name="majority", description="pictures with a majority only"),
-    ]
+    BUILDER_CONFIGS = configs(
+        {"votes": "votes as a distribution", "majority": "pictures with a majority only"}
+    )
     card = Card(
         title="FER+",
         class_names=LABEL_ORDERS["ferplus"],
@@ -59,73 +57,55 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
 """,
         apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (pictures)",
         fields=("expression", "expression_probs"),
-        roles={"train": "train", "validation": "validation", "test": "test"},
     )
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: first_existing(p, FILES) is not None)
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no fer2013.csv")
-        votes_root = find_root(manual_dir, lambda p: existing(p, VOTES) is not None)
-        if votes_root is None:
-            raise self.wrong_folder(manual_dir, f"there is no {VOTES}")
-        pictures, votes = first_existing(root, FILES), existing(votes_root, VOTES)
+    def locate(self) -> Mapping[str, Any]:
+        pictures = self.need(find(self.manual_dir, FILES), "there is no fer2013.csv")
+        votes = self.need(find(self.manual_dir, (VOTES,)), f"there is no {VOTES}")
         problem = header_problem(pictures)
-        with open(votes, newline="", encoding="utf-8-sig") as f:
-            header = [c.strip().lower() for c in next(csv.reader(f), [])]
+        header = [c.strip().lower() for c in read_header(votes)]
         absent = [c for c in ("Usage", "Image name", *COLUMNS) if c.lower() not in header]
         if absent and not problem:
             problem = f"{votes.name} has no column {', '.join(absent)}"
         if problem:
-            raise self.wrong_folder(manual_dir, problem)
-        self._check_rows(manual_dir, pictures, votes)
-        return {split: (pictures, votes, usage) for split, usage in USAGES.items()}
-
-    def _check_rows(self, manual_dir: Path, pictures: Path, votes: Path) -> None:
-        ours = [row["usage"] for _, row in rows(pictures)]
-        theirs = [row["usage"] for row in _vote_rows(votes)]
-        unknown, problem = unknown_usages(theirs, votes.name)
-        for name, reason in unknown:
-            self.left.leave_out(name, reason)
-        if problem:
-            raise self.wrong_folder(manual_dir, problem)
+            raise self.wrong_folder(problem)
+        ours, theirs = ([row["usage"] for row in rows(table)] for table in (pictures, votes))
+        leave_out_unknown(self, theirs, votes.name)
         if ours != theirs:
             raise self.wrong_folder(
-                manual_dir,
                 f"{pictures.name} ({len(ours)} rows) and {votes.name} ({len(theirs)} rows) do not "
-                "belong together: their Usage columns differ",
+                "belong together: their Usage columns differ"
             )
+        return {
+            split: (pictures, votes, usage, theirs.count(usage)) for split, usage in USAGES.items()
+        }
 
     def has_probs(self) -> bool:
         return self.builder_config.name == "votes"
 
-    def count(self, found: tuple[Path, Path, str]) -> int:
-        return sum(row["usage"] == found[2] for row in _vote_rows(found[1]))
+    def count(self, found: tuple[Path, Path, str, int]) -> int:
+        return found[3]
 
-    def records(self, found: tuple[Path, Path, str]) -> Iterator[Record]:
-        pictures, votes, usage = found
-        for (number, row), vote in zip(rows(pictures), _vote_rows(votes), strict=True):
+    def records(self, found: tuple[Path, Path, str, int]) -> Iterator[Record]:
+        pictures, votes, usage, _ = found
+        rule = majority if self.builder_config.name == "majority" else distribution
+        for number, (row, vote) in enumerate(zip(rows(pictures), rows(votes), strict=True)):
             if row["usage"] != usage:
                 continue
             name = vote["image name"]
             record = Record(name or f"{votes.name} row {number}", picture(row["pixels"]))
-            if not name:
-                record.reject = "taken out by the authors (no image name)"
-                yield record
-                continue
             try:
                 counts = np.array([int(vote[c.lower()]) for c in COLUMNS])
+                record.expression, record.probs, record.reject = rule(counts)
             except ValueError:
                 record.reject = "votes are not whole numbers"
-                yield record
-                continue
-            rule = majority if self.builder_config.name == "majority" else distribution
-            record.expression, record.probs, record.reject = rule(counts)
+            if not name:
+                record.reject = "taken out by the authors (no image name)"
             yield record
 
 
 def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """Class (or -1), distribution over the 8 expressions, reason to reject (or "")."""
+    """Return class (or -1), distribution over the 8 expressions, reason to reject (or "")."""
     emotions, others = counts[:_NUM_CLASSES], counts[_NUM_CLASSES:]
     if emotions.sum() <= others.sum():
         return MISSING_ID, None, "at least half of the votes are unknown or no face"
@@ -135,7 +115,7 @@ def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
 
 
 def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """As `distribution`, by the authors' majority rule and without the votes."""
+    """Return the same as `distribution`, by the authors' majority rule and without the votes."""
     kept = np.where(counts > 1, counts, 0)
     best = int(kept.argmax())
     if 2 * kept[best] <= kept.sum():
@@ -143,11 +123,3 @@ def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
     if best >= _NUM_CLASSES:
         return MISSING_ID, None, f"most votes are for {COLUMNS[best]}"
     return best, None, ""
-
-
-def _vote_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of fer2013new.csv: names in lower case, values stripped."""
-    with open(path, newline="", encoding="utf-8-sig") as f:
-        for row in csv.DictReader(f):
-            cells = {k.strip().lower(): (v or "").strip() for k, v in row.items() if k is not None}
-            yield cells | {"usage": usage_of(cells["usage"])}

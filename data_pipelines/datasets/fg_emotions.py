@@ -1,7 +1,7 @@
 """FG-Emotions: faces from films and series with 33 fine expressions (Liang et al. 2020).
 
 Key frames in one folder per fine class, `train/anxiety/...` and `test/anxiety/...`; a folder of the
-coarse class may stand between them (`train/fear/anxiety/...`). No public description of the
+coarse class may lie between them (`train/fear/anxiety/...`). No public description of the
 archive was found, so this layout is the plainest one that fits the papers; class folders are
 recognised by their names in any case, and other names are reported.
 
@@ -16,7 +16,6 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
-from data_pipelines.schema import MISSING_ID
 
 HIERARCHY = {
     "fear": ("anxiety", "worry", "panic", "terror", "nervous"),
@@ -49,14 +48,12 @@ test/anxiety/*.jpg ... test/lust/*.jpg
         "wild, IEEE TIFS 2020)",
         checked="NOT verified: no public description of the archive was found; this is the "
         "plainest layout that fits the papers",
-        roles={"train": "train", "test": "test"},
     )
     published: Mapping[str, Published] = {"": Published(examples={"train": 7245, "test": 3126})}
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, _is_root)
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder such as train/anxiety")
+    def locate(self) -> Mapping[str, Any]:
+        root = find_root(self.manual_dir, _is_root)
+        self.need(root, "there is no folder such as train/anxiety")
         found = {split: first_existing(root, names) for split, names in _SPLITS.items()}
         found = {split: folder for split, folder in found.items() if folder is not None}
         self.places = list(found.values())
@@ -67,15 +64,10 @@ test/anxiety/*.jpg ... test/lust/*.jpg
 
     def records(self, found: Path) -> Iterator[Record]:
         for folder in _class_folders(found):
-            name = folder.name.strip().lower()
-            known = name in CLASSES
             for path in pictures(folder):
-                yield Record(
-                    str(path.relative_to(found.parent)),
-                    path,
-                    expression=CLASSES.index(name) if known else MISSING_ID,
-                    reject="" if known else "folder is none of the 33 fine classes",
-                )
+                record = Record(str(path.relative_to(found.parent)), path)
+                name = folder.name.strip().lower()
+                yield record.set_class(name, CLASSES, "folder is none of the 33 fine classes")
 
 
 def _is_root(folder: Path) -> bool:
@@ -86,7 +78,7 @@ def _is_root(folder: Path) -> bool:
 
 
 def _class_folders(split: Path) -> list[Path]:
-    """Folders with pictures, one or two levels down: `anger` is a coarse and a fine class."""
+    """Return folders with images, one or two levels down: `anger` is a coarse and a fine class."""
     folders = []
     for child in subfolders(split):
         inner = subfolders(child)

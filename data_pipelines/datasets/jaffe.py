@@ -1,9 +1,9 @@
-"""JAFFE: 213 grey pictures of ten Japanese women posing 7 expressions (Lyons et al. 1998).
+"""JAFFE: 213 grey images of ten Japanese women posing 7 expressions (Lyons et al. 1998).
 
-The file name tells person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
+The file name gives person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
 SA sad, SU surprise, AN anger, DI disgust, FE fear. There is no official split; the protocols in
-use are 10 folds or leaving one person out. Pictures may lie in several folders (one a person, say).
-Some copies hold each picture twice, as `KA.AN1.39.tiff` and `KA.AN1.39.tiff.bmp`: one is read, the
+use are 10 folds or leaving one person out. Images may lie in several folders (one a person, say).
+Some copies hold each image twice, as `KA.AN1.39.tiff` and `KA.AN1.39.tiff.bmp`: one is read, the
 other left out as a copy. Source: https://zenodo.org/records/3451524 and the
 README of the data set; counts per class follow from the file names.
 """
@@ -33,7 +33,6 @@ class Jaffe(FaceBuilder):
         expected="jaffe/KA.AN1.39.tiff KA.AN2.40.tiff ... YM.SU3.60.tiff",
         apply="https://zenodo.org/records/3451524 (terms of use to be accepted)",
         group="person",
-        roles={"full": "full"},
     )
     published: Mapping[str, Published] = {
         "": Published(
@@ -43,12 +42,11 @@ class Jaffe(FaceBuilder):
         )
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        pictures = _pictures(manual_dir) or _pictures(manual_dir.parent)
-        if not pictures:
-            raise self.wrong_folder(manual_dir, "there is no file named like KA.AN1.39.tiff")
-        self.places = sorted({p.parent for p in pictures})
-        return {"full": pictures}
+    def locate(self) -> Mapping[str, Any]:
+        found = _pictures(self.manual_dir) or _pictures(self.manual_dir.parent)
+        self.need(found, "there is no file named like KA.AN1.39.tiff")
+        self.places = sorted({p.parent for p in found})
+        return {"full": found}
 
     def count(self, found: list[Path]) -> int:
         return len(found)
@@ -58,26 +56,19 @@ class Jaffe(FaceBuilder):
         for path in found:
             match = _NAME.fullmatch(path.name)
             if match is None:
-                reason = "file name is not like KA.AN1.39.tiff"
-                yield Record(path.name, path, reject=reason)
+                yield Record(path.name, path, reject="file name is not like KA.AN1.39.tiff")
                 continue
             picture, person, code = match[1].upper(), match[2].upper(), match[3].upper()
             record = Record(path.name, path, group=person)
-            if code in CODES:
-                record.expression = CODES.index(code)
-            else:
-                record.reject = f"expression code {code} is unknown"
-            if first[picture] != path:
-                kept = first[picture]
-                where = (
-                    kept.name if kept.parent == path.parent else f"{kept.parent.name}/{kept.name}"
-                )
-                record.reject = f"copy of {where}"
+            record.set_class(code, CODES, f"expression code {code} is unknown")
+            if (kept := first[picture]) != path:
+                place = "" if kept.parent == path.parent else f"{kept.parent.name}/"
+                record.reject = f"copy of {place}{kept.name}"
             yield record
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Pictures of every folder from here on in which one at least is named as JAFFE's are."""
+    """Return the images of every folder from here on that holds one named as JAFFE's are."""
     folders: dict[Path, list[Path]] = {}
     for path in pictures_below(folder, depth=2):
         folders.setdefault(path.parent, []).append(path)
@@ -86,7 +77,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _first_of_each(found: list[Path]) -> dict[str, Path]:
-    """The file of each picture that is read: the one with the fewest endings, in order of names."""
+    """Return the file read for each image: the one with the fewest endings, then by name."""
     first: dict[str, Path] = {}
     for path in sorted(found, key=lambda p: (p.name.count("."), p.name.upper(), str(p))):
         match = _NAME.fullmatch(path.name)

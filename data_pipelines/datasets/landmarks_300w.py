@@ -2,7 +2,7 @@
 
 Configs:
 
-* `300w_lp`: `300W_LP/{AFW,HELEN,IBUG,LFPW}` with a .jpg and a .mat for each picture (the mirrored
+* `300w_lp`: `300W_LP/{AFW,HELEN,IBUG,LFPW}` with a .jpg and a .mat for each image (the mirrored
   `*_Flip` folders are left out, since training mirrors by itself), points from
   `landmarks/AFW/NAME_pts.mat` (`pts_2d`) where there, else from `pt2d` of the .mat; test split
   `AFLW2000` (`pt3d_68`). Source: http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm
@@ -15,26 +15,19 @@ group is the photo: 300W-LP has several rendered views of one.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_pipelines.datasets import layout
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record, Reject
-from data_pipelines.datasets.layout import (
-    by_name,
-    existing,
-    find_root,
-    first_existing,
-    pictures,
-    subfolders,
-)
+from data_pipelines.datasets.card import Card, Published, Record, Reject, configs
 from data_pipelines.schema import NUM_LANDMARKS
 
 _LP_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
-_AFLW = ("AFLW2000", "AFLW2000-3D", "AFLW2000-3D/AFLW2000")
+_AFLW = ("AFLW2000-3D/AFLW2000", "AFLW2000-3D", "AFLW2000")
 # Each folder, with other places of the same one.
 _300W = {
     "train": (("afw",), ("helen/trainset",), ("lfpw/trainset",)),
@@ -48,10 +41,7 @@ class Landmarks300w(FaceBuilder):
     """Builder of 300W and 300W-LP."""
 
     name = "landmarks_300w"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="300w_lp", description="300W-LP and AFLW2000-3D, .mat"),
-        Config(name="300w", description="300W, .pts"),
-    ]
+    BUILDER_CONFIGS = configs({"300w_lp": "300W-LP and AFLW2000-3D, .mat", "300w": "300W, .pts"})
     card = Card(
         title="300W / 300W-LP landmarks",
         class_names=(),
@@ -78,81 +68,78 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
         "300w": Published(examples={"train": 3148, "test": 689, "private": 600}),
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        if self.builder_config.name == "300w":
-            return self._locate_300w(manual_dir)
-        root = find_root(
-            manual_dir, lambda p: any(_pairs(existing(p, s), ".mat") for s in _LP_SETS)
-        )
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder such as AFW with .jpg and .mat")
-        found = {"train": [p for p in (existing(root, s) for s in _LP_SETS) if p]}
-        for place in subfolders(root):
-            if place.name.lower().endswith("_flip"):
-                reason = "mirrored copies: training mirrors by itself"
-                self.left.leave_out(place.name, reason, len(pictures(place)))
-        test_root = find_root(manual_dir, lambda p: first_existing(p, _AFLW) is not None)
-        if test_root is not None:
-            found["test"] = [first_existing(test_root, reversed(_AFLW))]
+    @property
+    def suffix(self) -> str:
+        """Ending of the files with the points."""
+        return ".mat" if self.builder_config.name == "300w_lp" else ".pts"
+
+    def locate(self) -> Mapping[str, Any]:
+        found = self._locate_300w() if self.suffix == ".pts" else self._locate_300w_lp()
         self.places = [p for folders in found.values() for p in folders]
         return found
 
-    def _locate_300w(self, manual_dir: Path) -> Mapping[str, Any]:
+    def _root(self, places: Iterable[str], reason: str) -> Path:
+        """Return the folder in which one of `places` holds points."""
+
+        def fits(folder: Path) -> bool:
+            found = (layout.existing(folder, place) for place in places)
+            return any(p is not None and layout.with_suffix(p, self.suffix) for p in found)
+
+        return self.need(layout.find_root(self.manual_dir, fits), reason)
+
+    def _locate_300w_lp(self) -> Mapping[str, list[Path]]:
+        root = self._root(_LP_SETS, "there is no folder such as AFW with .jpg and .mat")
+        found = {"train": [p for p in (layout.existing(root, s) for s in _LP_SETS) if p]}
+        for place in layout.subfolders(root):
+            if place.name.lower().endswith("_flip"):
+                reason = "mirrored copies: training mirrors by itself"
+                self.left.leave_out(place.name, reason, len(layout.pictures(place)))
+        test = layout.find(self.manual_dir, _AFLW)
+        return found | ({"test": [test]} if test else {})
+
+    def _locate_300w(self) -> Mapping[str, list[Path]]:
         places = [p for sets in _300W.values() for names in sets for p in names]
-        root = find_root(manual_dir, lambda p: any(_pairs(existing(p, s), ".pts") for s in places))
-        if root is None:
-            raise self.wrong_folder(manual_dir, "there is no folder such as afw with .pts files")
+        root = self._root(places, "there is no folder such as afw with .pts files")
         found = {
-            split: [p for names in sets if (p := first_existing(root, names)) is not None]
+            split: [p for names in sets if (p := layout.first_existing(root, names)) is not None]
             for split, sets in _300W.items()
         }
         for names in _300W["private"]:
-            there = [p for p in (existing(root, n) for n in names) if p is not None]
+            there = [p for p in (layout.existing(root, n) for n in names) if p is not None]
             for other in there[1:]:
                 reason = f"the same set as {there[0].relative_to(root)}, which is read"
-                self.left.leave_out(str(other.relative_to(root)), reason, len(pictures(other)))
-        self.places = [p for folders in found.values() for p in folders]
+                self.left.leave_out(
+                    str(other.relative_to(root)), reason, len(layout.pictures(other))
+                )
         return {split: folders for split, folders in found.items() if folders}
 
     def count(self, found: list[Path]) -> int:
-        suffix = ".mat" if self.builder_config.name == "300w_lp" else ".pts"
-        return sum(len(pictures(f)) + len(_without_picture(f, suffix)) for f in found)
+        return sum(len(layout.pictures(f)) + len(self._without_picture(f)) for f in found)
 
     def records(self, found: list[Path]) -> Iterator[Record]:
+        read_points = _pts_points if self.suffix == ".pts" else _mat_points
         for folder in found:
-            for path in pictures(folder):
-                lp = self.builder_config.name == "300w_lp"
-                view = folder.name in _LP_SETS
-                record = Record(
-                    f"{folder.parent.name}/{folder.name}/{path.name}",
-                    path,
-                    # Without the place of the user's copy: splits are cut by these names.
-                    group=_VIEW.sub("", path.stem) if view else f"{folder.name}/{path.stem}",
-                )
-                try:
-                    record.landmarks = (_mat_points if lp else _pts_points)(path) - 1.0
-                except Reject as e:
-                    record.reject = str(e)
+            place = f"{folder.parent.name}/{folder.name}"
+            for path in layout.pictures(folder):
+                # Without the place of the user's copy: splits are cut by these names.
+                photo = f"{folder.name}/{path.stem}"
+                group = _VIEW.sub("", path.stem) if folder.name in _LP_SETS else photo
+                record = Record(f"{place}/{path.name}", path, group=group)
+                with record.reading():
+                    record.landmarks = read_points(path) - 1.0
                 yield record
-            suffix = ".mat" if self.builder_config.name == "300w_lp" else ".pts"
-            for path in _without_picture(folder, suffix):
-                name = f"{folder.parent.name}/{folder.name}/{path.name}"
-                yield Record(name, reject="there is no picture for these points")
+            for path in self._without_picture(folder):
+                reason = "there is no picture for these points"
+                yield Record(f"{place}/{path.name}", reject=reason)
 
-
-def _without_picture(folder: Path, suffix: str) -> list[Path]:
-    stems = {p.stem for p in pictures(folder)}
-    points = (p for n, p in sorted(by_name(folder).items()) if n.endswith(suffix))
-    return [p for p in points if p.stem not in stems]
-
-
-def _pairs(folder: Path | None, suffix: str) -> bool:
-    return folder is not None and any(n.endswith(suffix) for n in by_name(folder))
+    def _without_picture(self, folder: Path) -> list[Path]:
+        stems = {p.stem for p in layout.pictures(folder)}
+        return [p for p in layout.with_suffix(folder, self.suffix) if p.stem not in stems]
 
 
 def _pts_points(picture: Path) -> np.ndarray:
-    """Reads `version: 1`, `n_points: 68`, `{`, 68 lines of x y, `}`."""
-    path = existing(picture.parent, f"{picture.stem}.pts")
+    """Read `version: 1`, `n_points: 68`, `{`, 68 lines of x y, `}`."""
+    path = layout.existing(picture.parent, f"{picture.stem}.pts")
     if path is None:
         raise Reject(f"{picture.stem}.pts is missing")
     text = path.read_text()
@@ -166,7 +153,7 @@ def _pts_points(picture: Path) -> np.ndarray:
 
 def _mat_points(picture: Path) -> np.ndarray:
     better = picture.parent.parent / "landmarks" / picture.parent.name / f"{picture.stem}_pts.mat"
-    path = better if better.is_file() else existing(picture.parent, f"{picture.stem}.mat")
+    path = better if better.is_file() else layout.existing(picture.parent, f"{picture.stem}.mat")
     if path is None:
         raise Reject(f"{picture.stem}.mat is missing")
     # SciPy comes with JAX, but only this reader needs it.

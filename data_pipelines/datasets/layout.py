@@ -1,7 +1,7 @@
 """Finding an official layout in a user's folder, and saying clearly when it is not there."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.images.picture_files import IMAGE_SUFFIXES
@@ -12,16 +12,16 @@ _LISTED = 12
 
 
 class LayoutError(DataError):
-    """A folder does not hold the data set; the message shows the expected tree and the found."""
+    """A folder does not hold the data set; the message shows the expected and the found tree."""
 
 
 def find_root(
     folder: Path, fits: Callable[[Path], bool], *, depth: int = _SEARCH_DEPTH
 ) -> Path | None:
-    """The folder nearest to the top for which `fits` holds; None where none does.
+    """Return the folder nearest to the top for which `fits` holds; None if there is none.
 
-    Users unpack archives one or two folders deeper than the authors meant, or hand over a folder
-    inside the one that was meant; so `folder`, its parent and the folders below are tried.
+    Users unpack archives one or two folders deeper than the authors meant, or name a folder inside
+    the right one; so `folder`, its parent and the folders below are tried.
 
     Args:
       folder: where to start.
@@ -41,23 +41,31 @@ def find_root(
             )
         if fitting:
             return fitting[0]
-        # Folders with very many children hold pictures, not the root of a data set.
+        # Folders with very many children hold images, not the root of a data set.
         level = [child for parent in level for child in subfolders(parent)[:64]]
     return folder.parent if fits(folder.parent) else None
 
 
+def find(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of `names` in the root (see `find_root`) that holds any, else None.
+
+    Raises:
+      LayoutError: as `find_root`.
+    """
+    root = find_root(folder, lambda p: first_existing(p, names) is not None)
+    return None if root is None else first_existing(root, names)
+
+
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in `folder`, sorted; hidden ones and macOS litter left out."""
+    """Return the folders directly in `folder`, sorted, without hidden ones and macOS litter."""
     if not folder.is_dir():
         return []
-    skip = ("__MACOSX",)
-    return sorted(
-        p for p in folder.iterdir() if p.is_dir() and p.name[0] != "." and p.name not in skip
-    )
+    children = (p for p in folder.iterdir() if p.is_dir())
+    return sorted(p for p in children if p.name[0] != "." and p.name != "__MACOSX")
 
 
 def pictures(folder: Path) -> list[Path]:
-    """Picture files directly in `folder`, sorted; hidden ones (`._x.png` of macOS) left out."""
+    """Return the image files directly in `folder`, sorted, without hidden ones (macOS's `._x`)."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -66,19 +74,19 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def pictures_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
-    """Picture files in a folder and in those up to `depth` levels below, sorted within each."""
+    """Yield image files of a folder and up to `depth` levels below, sorted within each folder."""
     yield from pictures(folder)
     for child in subfolders(folder) if depth else ():
         yield from pictures_below(child, depth=depth - 1)
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
-    """The first of `folder/name` that exists, in any case; None where none does."""
+    """Return the first of `folder/name` that exists, in any case; None if there is none."""
     return next((p for p in (existing(folder, name) for name in names) if p), None)
 
 
 def existing(folder: Path, name: str) -> Path | None:
-    """`folder/name`, whose parts may be written in another case; None where it is absent."""
+    """Return `folder/name`, whose parts may be written in another case; None if it is absent."""
     if (folder / name).exists():
         return folder / name
     for part in PurePosixPath(name).parts:
@@ -94,14 +102,19 @@ def existing(folder: Path, name: str) -> Path | None:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """Files directly in a folder by their names in lower case; empty where there is no folder."""
+    """Return files directly in a folder by lower-case name; empty if there is no folder."""
     if not folder.is_dir():
         return {}
     return {p.name.lower(): p for p in folder.iterdir() if p.name[0] != "."}
 
 
+def with_suffix(folder: Path, suffix: str | tuple[str, ...]) -> list[Path]:
+    """Return files directly in a folder whose names end in `suffix`, in any case, sorted."""
+    return [p for name, p in sorted(by_name(folder).items()) if name.endswith(suffix)]
+
+
 def tree(folder: Path, *, depth: int = 2, indent: str = "  ") -> str:
-    """A short picture of what lies in a folder; long listings are cut and counted."""
+    """Return a short drawing of what a folder holds; long listings are cut and counted."""
     if not folder.exists():
         return f"{indent}(there is no such folder)"
     if not folder.is_dir():
@@ -111,19 +124,16 @@ def tree(folder: Path, *, depth: int = 2, indent: str = "  ") -> str:
         return f"{indent}(empty)"
     lines = []
     for child in children[:_LISTED]:
-        if child.is_dir():
-            lines.append(f"{indent}{child.name}/")
-            if depth > 1:
-                lines.append(tree(child, depth=depth - 1, indent=indent + "  "))
-        else:
-            lines.append(f"{indent}{child.name}")
+        lines.append(f"{indent}{child.name}{'/' if child.is_dir() else ''}")
+        if child.is_dir() and depth > 1:
+            lines.append(tree(child, depth=depth - 1, indent=indent + "  "))
     if len(children) > _LISTED:
         lines.append(f"{indent}... and {len(children) - _LISTED} more")
     return "\n".join(lines)
 
 
 def layout_error(title: str, folder: Path, expected: str, reason: str) -> LayoutError:
-    """An error that shows the expected tree and the found one."""
+    """Make an error that shows the expected tree and the found one."""
     wanted = "\n".join("  " + line for line in expected.strip().splitlines())
     return LayoutError(
         f"{title} was not found in {folder}: {reason}.\n"

@@ -18,8 +18,8 @@ class Leftovers:
     """Files and rows that belong to no split, with reasons and counts.
 
     Attributes:
-      entries: (name, reason, number of pictures or rows), for `rejected.csv`.
-      passed: reason -> number of pictures that a config leaves out by design.
+      entries: (name, reason, number of images or rows), for `rejected.csv`.
+      passed: reason -> number of images that a config leaves out by design.
     """
 
     def __init__(self) -> None:
@@ -28,21 +28,21 @@ class Leftovers:
         self._seen: collections.Counter[str] = collections.Counter()
 
     def leave_out(self, name: str, reason: str, count: int = 1) -> None:
-        """Notes a file, row or folder that no split takes."""
+        """Note a file, row or folder that no split takes."""
         self.entries.append((name, reason, count))
 
     def pass_over(self, pictures: Iterable[Path], reason: str) -> None:
-        """Notes pictures that this config does not use."""
+        """Note images that this config does not use."""
         for path in pictures:
             self.passed[reason] += 1
             self.see(path)
 
     def see(self, picture: Path) -> None:
-        """Notes that a picture on disk became a record, used or rejected."""
+        """Note that an image on disk became a record, used or rejected."""
         self._seen[str(picture.parent)] += 1
 
     def count_unseen(self, places: Iterable[Path]) -> None:
-        """Leaves out every picture below `places` that was not seen, folder by folder."""
+        """Leave out every image below `places` that was not seen, folder by folder."""
         places = set(places)
         for place in sorted(p for p in places if not places.intersection(p.parents)):
             for folder, inner, files in os.walk(place):
@@ -54,14 +54,14 @@ class Leftovers:
                     self.leave_out(name, f"{_UNNAMED} ({unseen})", unseen)
 
     def report(self, name: str) -> None:
-        """Names the first entries in the log."""
+        """Name the first entries in the log."""
         for entry, reason, _ in self.entries[:_NAMED]:
             log.warning("%s: left out: %s: %s", name, entry, reason)
         if len(self.entries) > _NAMED:
             log.warning("%s: left out: %d more", name, len(self.entries) - _NAMED)
 
     def summary(self) -> dict[str, int]:
-        """Reason -> count of what no split takes, for `affect.json`."""
+        """Return reason -> count of what no split takes, for `affect.json`."""
         counts: collections.Counter[str] = collections.Counter()
         for _, reason, count in self.entries:
             counts[_UNNAMED if reason.startswith(_UNNAMED) else reason] += count

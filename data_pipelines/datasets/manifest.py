@@ -1,4 +1,4 @@
-"""Any pictures of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
+"""Any images of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
 
 The columns are those of `docs/data.md` (path, expression, valence, arousal, landmarks,
 box, person, video, split, gender ...). The config is named after the file or folder, so that
@@ -42,14 +42,13 @@ and the pictures it names                                         happy/*.jpg ..
         group="video or person",
         person="person",
         fields=("expression", "valence_arousal", "landmarks"),
-        roles={"full": "full"},
     )
 
     def __init__(self, *, manual_dir: Path, **kwargs: Any):
         manual_dir = Path(manual_dir)
         try:
             path = _manifest_file(manual_dir)
-            read = table_lib.folder_table if path is None else table_lib.manifest_table
+            read = table_lib.read_folder if path is None else table_lib.read_manifest
             self._table = read(path or manual_dir, max_bad_fraction=1.0)
         except DataError as e:
             expected = self.card.expected
@@ -58,14 +57,14 @@ and the pictures it names                                         happy/*.jpg ..
         kwargs["config"] = Config(name=config, description=str(path or manual_dir))
         super().__init__(manual_dir=manual_dir, **kwargs)
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+    def locate(self) -> Mapping[str, Any]:
         table = self._table
         if table.split is None:
             found = {"full": np.arange(len(table.paths))}
         else:
             split = follow_persons(table.persons, table.split)
             found = {name: np.flatnonzero(split == k) for k, name in enumerate(SPLIT_NAMES)}
-        # Rows that could not be read belong to no split; they are listed with the first.
+        # Rows that could not be read belong to no split; they go with the first.
         bad = table.bad
         result = {}
         for name, rows in found.items():
@@ -87,7 +86,7 @@ and the pictures it names                                         happy/*.jpg ..
         return self._table.has_persons
 
     def roles(self) -> dict[str, str]:
-        return {name: name for name in self.locate(self.manual_dir)}
+        return {name: name for name in self.locate()}
 
     def records(self, found: tuple[np.ndarray, list[tuple[int, str, str]]]) -> Iterator[Record]:
         table = self._table
@@ -112,7 +111,7 @@ and the pictures it names                                         happy/*.jpg ..
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """The manifest at a place: the file itself, or the only one in a folder; None for a tree.
+    """Return the manifest: the file itself, or the only one in a folder; None for a class tree.
 
     Raises:
       DataError: a folder holds several manifests.
@@ -131,7 +130,7 @@ def _manifest_file(place: Path) -> Path | None:
 
 
 def _names_paths(file: Path) -> bool:
-    """Whether the first line of a file names a column `path`."""
+    """Return whether the first line of a file names a column `path`."""
     with open(file, encoding="utf-8-sig", errors="replace") as f:
         first = f.readline(100_000).lower()
     names = re.split(r"[,;\t:{}]", first)

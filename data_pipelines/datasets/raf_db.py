@@ -6,9 +6,9 @@ with 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger, 7 neutral; 
 2 unsure), race (0 Caucasian, 1 African-American, 2 Asian) and age (0: 0-3, 1: 4-19, 2: 20-39,
 3: 40-69, 4: 70+), one number a line.
 
-Configs: `aligned` (the authors' 100x100 pictures, which papers use) and `original` (pictures of
+Configs: `aligned` (the authors' 100x100 images, which papers use) and `original` (images of
 any size with the authors' face box). Sources: http://www.whdeng.cn/RAF/model1.html and the readme
-of the annotation folder as quoted in public loaders. The per-class counts are those of the label
+of the annotation folder as quoted in public loaders. The per-class counts come from the label
 list. Persons are not known.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record
+from data_pipelines.datasets.card import Card, Published, Record, configs
 from data_pipelines.datasets.layout import by_name, existing, find_root
 from data_pipelines.schema import LABEL_ORDERS, MISSING_ID
 
@@ -30,10 +30,9 @@ class RafDb(FaceBuilder):
     """Builder of RAF-DB (basic), configs `aligned` and `original`."""
 
     name = "raf_db"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="aligned", description="aligned pictures of 100x100"),
-        Config(name="original", description="original pictures with a face box"),
-    ]
+    BUILDER_CONFIGS = configs(
+        {"aligned": "aligned pictures of 100x100", "original": "original pictures with a face box"}
+    )
     card = Card(
         title="RAF-DB (basic)",
         class_names=LABEL_ORDERS["rafdb"],
@@ -52,7 +51,6 @@ basic/
             ("race", ("caucasian", "african-american", "asian")),
             ("age", ("0-3", "4-19", "20-39", "40-69", "70+")),
         ),
-        roles={"train": "train", "test": "test"},
     )
     published: Mapping[str, Published] = {
         "": Published(
@@ -64,15 +62,10 @@ basic/
         )
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, _is_root)
-        if root is None:
-            raise self.wrong_folder(manual_dir, f"there is no {LIST}")
-        images = existing(root, f"Image/{self.builder_config.name}")
-        if images is None:
-            raise self.wrong_folder(
-                manual_dir, f"there is no folder Image/{self.builder_config.name}"
-            )
+    def locate(self) -> Mapping[str, Any]:
+        root = self.need(find_root(self.manual_dir, _is_root), f"there is no {LIST}")
+        place = f"Image/{self.builder_config.name}"
+        images = self.need(existing(root, place), f"there is no folder {place}")
         self.places = [images]
         rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
         for line in existing(root, LIST).read_text(encoding="utf-8-sig").splitlines():
@@ -118,7 +111,7 @@ def _is_root(folder: Path) -> bool:
 
 
 def _attributes(path: Path) -> tuple[int, ...]:
-    """Gender, race and age: the last three numbers of the file; -1 where there is no such file."""
+    """Return gender, race and age, the last three numbers of a file; -1 if there is no file."""
     limits = [len(values) for _, values in RafDb.card.attributes]
     try:
         words = path.read_text().split()[-3:]

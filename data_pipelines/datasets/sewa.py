@@ -4,13 +4,13 @@ The database is one folder per recording, with `metadata.ini` (session, subject,
 the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not print the
 names or columns of the annotation files, and they could not be checked against a copy, so they are
 recognised loosely: exactly one file with "valence" and one with "arousal" in its name, .csv or
-.txt, a row per annotated moment; a recording with several (the annotators' own beside the gold
-standard, say) is left out with their names as the reason, for which one is meant only its owner
-knows. A column whose name has "frame" or "time" says when (frames count from 1, time
+.txt, a row per annotated moment; a recording with several (the annotators' own and the gold
+standard, say) is left out and their names are the reason: only its owner knows which one is
+meant. A column whose name has "frame" or "time" says when (frames count from 1, time
 in seconds); without one, row i belongs to frame i. The other numeric columns are annotators and are
 averaged. Values must lie in [-1, 1].
 
-Frames may also have been taken out of the video before: a folder of pictures named by their number.
+Frames may also have been taken out of the video before: a folder of images named by their number.
 Configs: `every5` (each fifth frame, default) and `all`. There is no official split;
 EmoFAN cuts 8:1:1 by person. Landmarks: use `prepare --landmarks MODEL`, as EmoFAN does.
 """
@@ -19,16 +19,25 @@ import configparser
 import csv
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from data_pipelines.datasets import layout
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record, Reject, unit_value
-from data_pipelines.datasets.layout import by_name, existing, find_root, pictures, subfolders
+from data_pipelines.datasets.card import (
+    Card,
+    Published,
+    Record,
+    Reject,
+    configs,
+    only_file,
+    unit_value,
+)
+from data_pipelines.datasets.leftovers import Leftovers
 from data_pipelines.protocols.persons import NAME_COLUMNS, components
 
 _JPEG_QUALITY = 95
@@ -36,6 +45,7 @@ _DEFAULT_FPS = 25.0
 _NOTES = (".csv", ".txt")
 _VIDEOS = (".avi", ".mp4")
 _NO_NUMBER = "its name has no frame number; frames count from 1"
+_SECOND = "another picture has this number"
 _WORDS = ("valence", "arousal")
 _SKIPPED_COLUMNS = ("name", "instance", "file", "id")
 
@@ -44,10 +54,7 @@ class Sewa(FaceBuilder):
     """Builder of SEWA, configs `every5` and `all`."""
 
     name = "sewa"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="every5", description="each fifth frame"),
-        Config(name="all", description="every frame"),
-    ]
+    BUILDER_CONFIGS = configs({"every5": "each fifth frame", "all": "every frame"})
     card = Card(
         title="SEWA",
         class_names=(),
@@ -64,93 +71,71 @@ RECORDING/                        one folder per recording
         group="recording",
         person="person",
         fields=("valence_arousal",),
-        roles={"full": "full"},
     )
     published: Mapping[str, Published] = {"": Published(groups={"full": 398})}
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
-        root = find_root(manual_dir, lambda p: bool(_recordings(p)))
-        if root is None:
-            raise self.wrong_folder(
-                manual_dir, "there is no recording folder with a valence and an arousal file"
-            )
+    def locate(self) -> Mapping[str, Any]:
+        root = layout.find_root(self.manual_dir, lambda p: bool(_recordings(p)))
+        self.need(root, "there is no recording folder with a valence and an arousal file")
         self.places = [root]
-        return {"full": [f for f in subfolders(root) if _is_recording(f)]}
+        return {"full": [f for f in layout.subfolders(root) if _is_recording(f)]}
 
     def records(self, found: list[Path]) -> Iterator[Record]:
-        step = 5 if self.builder_config.name == "every5" else 1
         for folder, person in zip(found, _persons(found), strict=True):
-            yield from self._recording(folder, person, step)
-
-    def _recording(self, folder: Path, person: str, step: int) -> Iterator[Record]:
-        videos = [p for n, p in sorted(by_name(folder).items()) if n.endswith(_VIDEOS)]
-        stills = [p for f in (folder, *subfolders(folder)) for p in pictures(f)]
-        capture = cv2.VideoCapture(str(videos[0])) if videos else None
-        try:
-            fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
+            videos = layout.with_suffix(folder, _VIDEOS)
+            capture = cv2.VideoCapture(str(videos[0])) if videos else None
             try:
-                if len(videos) > 1 and not stills:
-                    listed = ", ".join(p.name for p in videos)
-                    raise Reject(f"{len(videos)} videos ({listed}); leave one in the folder")
-                valence = read_annotation(_note(folder, "valence"), fps)
-                arousal = read_annotation(_note(folder, "arousal"), fps)
-            except Reject as e:
-                self.left.pass_over(stills, "frames of recordings that are rejected")
-                yield Record(folder.name, reject=str(e))
-                return
-            if stills:
-                if videos:
-                    reason = "the recording has a folder of frames, which is read"
-                    self.left.leave_out(f"{folder.name}/{videos[0].name}", reason, len(videos))
-                frames = _numbered(stills)
-            elif capture is not None:
-                frames = _video_frames(capture, step)
-            else:
-                yield Record(folder.name, reject="there is neither a video nor a folder of frames")
-                return
-            before = 0
-            for number, image in frames:
-                name = f"{folder.name}/frame {number}"
-                if isinstance(image, str):
-                    yield Record(name, reject=image)
-                    continue
-                if isinstance(image, Path) and number <= before:
-                    reason = "another picture has this number" if number else _NO_NUMBER
-                    yield Record(f"{folder.name}/{image.name}", image, reject=reason)
-                    continue
-                before = number
-                if (number - 1) % step:
-                    if isinstance(image, Path):
-                        self.left.pass_over([image], f"frames between every {step}th")
-                    continue
-                record = Record(name, image, group=folder.name)
-                record.person = person
-                try:
+                yield from self._recording(folder, person, videos, capture)
+            finally:
+                if capture is not None:
+                    capture.release()
+
+    def _recording(
+        self, folder: Path, person: str, videos: list[Path], capture: cv2.VideoCapture | None
+    ) -> Iterator[Record]:
+        step = 5 if self.builder_config.name == "every5" else 1
+        stills = [p for f in (folder, *layout.subfolders(folder)) for p in layout.pictures(f)]
+        fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
+        try:
+            if len(videos) > 1 and not stills:
+                listed = ", ".join(p.name for p in videos)
+                raise Reject(f"{len(videos)} videos ({listed}); leave one in the folder")
+            valence, arousal = (read_annotation(_note(folder, word), fps) for word in _WORDS)
+            if not stills and capture is None:
+                raise Reject("there is neither a video nor a folder of frames")
+        except Reject as e:
+            self.left.pass_over(stills, "frames of recordings that are rejected")
+            yield Record(folder.name, reject=str(e))
+            return
+        if stills and videos:
+            reason = "the recording has a folder of frames, which is read"
+            self.left.leave_out(f"{folder.name}/{videos[0].name}", reason, len(videos))
+        frames = _stills(stills, step, self.left) if stills else _video_frames(capture, step)
+        for name, number, image, reason in frames:
+            record = Record(f"{folder.name}/{name}", image, reject=reason)
+            if not reason:
+                record.group, record.person = folder.name, person
+                with record.reading():
                     if number not in valence or number not in arousal:
                         raise Reject("frame is not annotated")
                     record.valence = unit_value(valence[number], "valence")
                     record.arousal = unit_value(arousal[number], "arousal")
-                except Reject as e:
-                    record.reject = str(e)
-                yield record
-        finally:
-            if capture is not None:
-                capture.release()
+            yield record
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return [f for f in subfolders(folder) if all(_notes(f, word) for word in _WORDS)]
+    return [f for f in layout.subfolders(folder) if all(_notes(f, word) for word in _WORDS)]
 
 
 def _is_recording(folder: Path) -> bool:
-    """Whether a folder beside recordings is one too, though something of it may be absent."""
-    names = by_name(folder)
+    """Return whether a folder next to recordings is one too, though parts may be absent."""
+    names = layout.by_name(folder)
     video = any(n.endswith(_VIDEOS) for n in names)
     return video or "metadata.ini" in names or any(_notes(folder, word) for word in _WORDS)
 
 
 def _notes(folder: Path, word: str) -> list[Path]:
-    """The annotation files of a word; one that names both would be averaged over both."""
+    """Return the annotation files of a word; one that names both would be averaged over both."""
     others = [w for w in _WORDS if w != word]
     files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _NOTES)
     names = ((p, p.name.lower()) for p in files)
@@ -158,37 +143,48 @@ def _notes(folder: Path, word: str) -> list[Path]:
 
 
 def _note(folder: Path, word: str) -> Path:
-    """The one annotation file of a word; `Reject` where there are several to choose from."""
-    files = _notes(folder, word)
-    if len(files) > 1:
-        listed = ", ".join(p.name for p in files)
-        raise Reject(
-            f"{len(files)} files could hold the {word} ({listed}); leave one in the folder"
-        )
-    if not files:
+    """Return the one annotation file of a word; raise `Reject` if there are none or several."""
+    file = only_file(_notes(folder, word), word)
+    if file is None:
         raise Reject(f"there is no file with the {word}")
-    return files[0]
+    return file
 
 
-def _numbered(stills: list[Path]) -> Iterator[tuple[int, Path]]:
-    """Stills by their numbers; 0 where the name has none."""
-    return ((_number(p), p) for p in sorted(stills, key=lambda p: (_number(p), str(p))))
+# Name, number from 1, what `Record.image` takes, and the reason to reject the frame or "".
+Frame = tuple[str, int, Path | bytes | Callable[[], bytes], str]
+
+
+def _stills(stills: list[Path], step: int, left: Leftovers) -> Iterator[Frame]:
+    """Yield every `step`th still by its number; those whose number is missing or not new fail."""
+    before = 0
+    for path in sorted(stills, key=lambda p: (_number(p), str(p))):
+        number = _number(path)
+        if number <= before:
+            yield path.name, number, path, _SECOND if number else _NO_NUMBER
+            continue
+        before = number
+        if (number - 1) % step:
+            left.pass_over([path], f"frames between every {step}th")
+        else:
+            yield f"frame {number}", number, path, ""
 
 
 def _number(path: Path) -> int:
+    """Return the last number in a file name; 0 if there is none."""
     digits = re.findall(r"\d+", path.stem)
     return int(digits[-1]) if digits else 0
 
 
-def _video_frames(capture: cv2.VideoCapture, step: int) -> Iterator[tuple[int, Any]]:
-    """(number from 1, function that encodes the frame, or what is wrong) of every `step`th."""
+def _video_frames(capture: cv2.VideoCapture, step: int) -> Iterator[Frame]:
+    """Yield every `step`th frame of a video, encoded when it is read."""
     number = 0
     while capture.grab():
         number += 1
         if (number - 1) % step:
             continue
         ok, frame = capture.retrieve()
-        yield number, functools.partial(_jpeg, frame) if ok else "the frame cannot be decoded"
+        reason = "" if ok else "the frame cannot be decoded"
+        yield f"frame {number}", number, functools.partial(_jpeg, frame), reason
 
 
 def _jpeg(frame: np.ndarray) -> bytes:
@@ -199,7 +195,7 @@ def _jpeg(frame: np.ndarray) -> bytes:
 
 
 def read_annotation(path: Path, fps: float) -> dict[int, float]:
-    """Mean over the annotators of one annotation file.
+    """Return the mean over the annotators of one annotation file.
 
     Args:
       path: a table with comma, semicolon, tab or space between columns, with or without a header.
@@ -250,7 +246,7 @@ def _is_number(text: str) -> bool:
 
 
 def _persons(recordings: list[Path]) -> list[str]:
-    """Who is in each recording.
+    """Return who is in each recording.
 
     Session and subject of `metadata.ini`; recordings without stay with those whose folders begin
     alike, up to the first underscore.
@@ -265,7 +261,7 @@ def _persons(recordings: list[Path]) -> list[str]:
 
 def _subject(folder: Path) -> str:
     parser = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-    place = existing(folder, "metadata.ini")
+    place = layout.existing(folder, "metadata.ini")
     try:
         parser.read(place or folder / "metadata.ini", encoding="utf-8-sig")
     except (configparser.Error, UnicodeDecodeError):

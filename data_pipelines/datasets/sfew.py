@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
-from data_pipelines.datasets.card import Card, Config, Published, Record
+from data_pipelines.datasets.card import Card, Published, Record, configs
 from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
-from data_pipelines.schema import MISSING_ID
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 FOLDERS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # in any case
@@ -41,10 +40,7 @@ class Sfew(FaceBuilder):
     """Builder of SFEW 2.0, configs `aligned` and `original`."""
 
     name = "sfew"
-    BUILDER_CONFIGS = [  # noqa: RUF012 - the name is TFDS's
-        Config(name="aligned", description="the authors' aligned faces"),
-        Config(name="original", description="whole stills"),
-    ]
+    BUILDER_CONFIGS = configs({"aligned": "the authors' aligned faces", "original": "whole stills"})
     card = Card(
         title="SFEW 2.0",
         class_names=CLASSES,
@@ -63,46 +59,33 @@ Train/Angry/ ...  Val/Angry/ ...      (config original)
         "original": Published(examples={"train": 958, "validation": 436}),
     }
 
-    def locate(self, manual_dir: Path) -> Mapping[str, Any]:
+    def locate(self) -> Mapping[str, Any]:
         config = self.builder_config.name
-        places = _PLACES[config, "train"]
-        root = find_root(manual_dir, lambda p: _class_root(p, places) is not None)
-        if root is None:
-            raise self.wrong_folder(manual_dir, f"there is no {places[0]}/Angry")
-        found = {
-            split: _class_root(root, _PLACES[config, split]) for split in ("train", "validation")
-        }
+        places = {split: _PLACES[config, split] for split in ("train", "validation")}
+        root = find_root(self.manual_dir, lambda p: _class_root(p, places["train"]) is not None)
+        self.need(root, f"there is no {places['train'][0]}/Angry")
+        found = {split: _class_root(root, names) for split, names in places.items()}
         found = {split: folder for split, folder in found.items() if folder is not None}
-        for split, folder in found.items():
-            self._leave_out_others(root, split, folder)
-        # Whole stills lie beside the folders of aligned faces, which are another config's.
+        for split, used in found.items():
+            reason = f"another version of {split}; {used.relative_to(root)} is read"
+            for place in places[split]:
+                folder = existing(root, place)
+                if folder is not None and folder != used and _has_classes(folder):
+                    self.left.leave_out(place, reason, self.count(folder))
+        # Whole stills share a folder with aligned faces, which belong to the other config.
         self.places = list(found.values()) if config == "aligned" else []
         return found
-
-    def _leave_out_others(self, root: Path, split: str, used: Path) -> None:
-        """Notes folders of the same config and split in other places."""
-        for place in _PLACES[self.builder_config.name, split]:
-            folder = existing(root, place)
-            if folder is None or not _has_classes(folder) or folder == used:
-                continue
-            count = sum(len(pictures(f)) for f in subfolders(folder))
-            reason = f"another version of {split}; {used.relative_to(root)} is read"
-            self.left.leave_out(place, reason, count)
 
     def count(self, found: Path) -> int:
         return sum(len(pictures(folder)) for folder in subfolders(found))
 
     def records(self, found: Path) -> Iterator[Record]:
         for folder in subfolders(found):
-            known = folder.name.lower() in FOLDERS
             for path in pictures(folder):
-                yield Record(
-                    f"{found.name}/{folder.name}/{path.name}",
-                    path,
-                    expression=FOLDERS.index(folder.name.lower()) if known else MISSING_ID,
-                    group=_FILM.sub("", path.stem),
-                    reject="" if known else "folder is none of the 7 classes",
-                )
+                name = f"{found.name}/{folder.name}/{path.name}"
+                record = Record(name, path, group=_FILM.sub("", path.stem))
+                label = folder.name.lower()
+                yield record.set_class(label, FOLDERS, "folder is none of the 7 classes")
 
 
 def _class_root(root: Path, places: tuple[str, ...]) -> Path | None:

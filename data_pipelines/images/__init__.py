@@ -1,1 +1,1 @@
-"""From an encoded picture to the pixels of a batch: decode, frame, transform."""
+"""From an encoded image to the pixels of a batch: decode, frame, transform."""

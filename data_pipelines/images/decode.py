@@ -1,11 +1,11 @@
-"""Encoded pictures to RGB (or grey) uint8 arrays: fast for JPEG and PNG, careful for all else.
+"""Encoded images to RGB (or grey) uint8 arrays: fast for JPEG and PNG, careful for other formats.
 
 JPEG is decoded with the accurate cosine transform and smooth chroma, to the very pixels that Pillow
 gives; the coarser settings would save at most 4 %.
 
 Orientation tags are applied, transparency is laid on black, 16-bit samples are cut to 8 and
 CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before
-memory is taken. Whatever cannot be decoded whole raises `DecodeError` with a short reason.
+memory is taken. An image that cannot be decoded whole raises `DecodeError` with a short reason.
 """
 
 import io
@@ -34,12 +34,12 @@ _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, grey: bool = False) -> np.ndarray:
-    """Decodes one picture.
+    """Decode one image.
 
     Args:
       data: the bytes of a JPEG, PNG or any other file that Pillow reads.
-      max_pixels: larger pictures (width x height in the header) are refused.
-      grey: a picture stored in grey comes back as [H, W] instead of [H, W, 3].
+      max_pixels: larger images (width x height in the header) are refused.
+      grey: an image stored in grey comes back as [H, W] instead of [H, W, 3].
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W].
@@ -51,13 +51,13 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, grey: bool = False) -> 
 
 
 class Shrunk(NamedTuple):
-    """A picture at 1/k of its size.
+    """An image at 1/k of its size.
 
     Attributes:
       image: uint8 [ceil(height / k), ceil(width / k), 3], or without the last axis. Pixel x of the
-        picture lies at (x + 0.5) / k - 0.5 in it, whether or not k divides the sides.
+        image lies at (x + 0.5) / k - 0.5 in it, whether or not k divides the sides.
       k: 1, 2, 4 or 8.
-      height, width: of the picture as it is shown.
+      height, width: of the whole image, its orientation tag applied.
     """
 
     image: np.ndarray
@@ -73,11 +73,11 @@ def decode_shrunk(
     max_pixels: int = MAX_PIXELS,
     grey: bool = False,
 ) -> Shrunk:
-    """Decodes one picture at 1/k of its size, averaging the pixels that fall together.
+    """Decode one image at 1/k of its size, averaging the pixels that fall together.
 
-    For training: a picture much larger than the output would alias under bilinear sampling, and
+    For training: an image much larger than the output would alias under bilinear sampling, and
     takes longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known;
-    for an orientation tag that turns the picture the two may come swapped.
+    for an orientation tag that turns the image the two may come swapped.
 
     Raises:
       DecodeError: as for `decode`.
@@ -101,7 +101,7 @@ def decode_shrunk(
 
 
 def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
-    """Means of k x k pixels of a uint8 picture; the last row and column are repeated to fill."""
+    """Return means of k x k pixels of a uint8 image, whose last row and column repeat to fill."""
     if k == 1:
         return image
     height, width = image.shape[:2]
@@ -124,7 +124,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _decode_jpeg(
     data: bytes, max_pixels: int, grey: bool, shrink: Callable[[int, int], int]
 ) -> tuple[np.ndarray, Shrunk | None]:
-    """The decoded picture, and what becomes of it where it has been shrunk already."""
+    """Return the decoded image, and the `Shrunk` one if decoding has shrunk it already."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -171,10 +171,10 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A picture that Pillow has opened, as `decode` gives its file.
+    """Decode an image that Pillow has opened, with the result that `decode` gives for its file.
 
     Returns:
-      uint8 [H, W, 3] RGB, or [H, W] for a picture stored in grey.
+      uint8 [H, W, 3] RGB, or [H, W] for an image stored in grey.
 
     Raises:
       DecodeError: as for `decode`.
@@ -223,7 +223,7 @@ def _to_array(picture: Image.Image) -> np.ndarray:
 
 
 def _exif_orientation(data: bytes) -> int:
-    """Orientation tag (1 to 8) of a JPEG; 1 where there is none or where it is damaged."""
+    """Return the orientation tag (1 to 8) of a JPEG; 1 if there is none or it is damaged."""
     start = 2
     # Application segments and comments come first; Exif is one of them, or there is none.
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:

@@ -1,7 +1,7 @@
-"""Which part of a picture fills the output: around landmarks, a box, or the whole picture.
+"""Which part of an image fills the output: around landmarks, a box, or the whole image.
 
-`Framing` is the one way from a decoded picture to the pixels that a network sees, in evaluation
-and in use. Training with random draws warps the picture itself (see `augment`).
+`Framing` is the one way from a decoded image to the pixels that a network sees, in evaluation
+and in use. Training with random draws warps the image itself (see `transforms.Draws`).
 
 Frames are measured between pixel edges (the first pixel spans 0 to 1), landmarks between pixel
 centres (the first pixel is at 0): half a pixel lies between the two.
@@ -23,7 +23,7 @@ _KEPT_RESOLUTION = 1.3
 
 
 class Frame(NamedTuple):
-    """The part of a picture that fills the output: centre and sides, pixel edges at integers."""
+    """The part of an image that fills the output: centre and sides, pixel edges at integers."""
 
     x: float
     y: float
@@ -31,29 +31,34 @@ class Frame(NamedTuple):
     height: float
 
     def touches(self, height: int, width: int) -> bool:
-        """Whether any part of a picture of this size is in the frame."""
+        """Return whether any part of an image of this size is in the frame."""
         across = abs(2 * self.x - width) < self.width + width
         return across and abs(2 * self.y - height) < self.height + height
 
+    def check(self, height: int, width: int) -> None:
+        """Raise DecodeError unless the frame shows something of an image of this size."""
+        if not self.touches(height, width):
+            raise DecodeError("the face's box or landmarks lie outside the picture")
+
     def shrunk(self, k: int) -> "Frame":
-        """The same part of the picture shrunk k times, its first pixel where it was."""
+        """Return the same part of the image shrunk k times, its first pixel where it was."""
         return Frame(self.x / k, self.y / k, self.width / k, self.height / k)
-
-
-def check_frame(frame: Frame, height: int, width: int) -> None:
-    """Raises DecodeError unless the frame shows something of a picture of this size."""
-    if not frame.touches(height, width):
-        raise DecodeError("the face's box or landmarks lie outside the picture")
 
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """From a decoded picture to the pixels that a network sees; nothing is drawn at random.
+    """From a decoded image to the pixels that a network sees; nothing is drawn at random.
 
     Attributes:
       size: side of the output.
       fit, margin: see `Params`.
-      crop, crop_scale: see `frame_of`; with a scale of 0 the picture is taken whole.
+      crop: `auto` takes landmarks before the box before the whole image; `landmarks` and `box`
+        take only that, or the whole image where it is missing; `whole`.
+      crop_scale: side of the square crop over the mean side of the box or of the landmarks; 0
+        takes the image whole.
+
+    Raises:
+      DataError: `crop` is not known.
     """
 
     size: int
@@ -62,9 +67,15 @@ class Framing:
     crop: str = "auto"
     crop_scale: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise DataError(f"data.crop is {self.crop!r}; known: {', '.join(CROPS)}")
+
     @classmethod
-    def of(cls, params: Params, size: int, crop: str = "auto", crop_scale: float = 0.0):
-        """The framing of `params`; see `frame_of`."""
+    def of(
+        cls, params: Params, size: int, crop: str = "auto", crop_scale: float = 0.0
+    ) -> "Framing":
+        """Return the framing of `params`, whose `box_scale` counts unless `crop_scale` is given."""
         return cls(size, params.fit, params.margin, crop, crop_scale or params.box_scale)
 
     def frame(
@@ -74,33 +85,50 @@ class Framing:
         landmarks: np.ndarray | None = None,
         box: np.ndarray | None = None,
     ) -> Frame:
-        """The part of a picture of this size that fills the output, its margin included.
+        """Return the part of an image of this size that fills the output, its margin included.
 
-        One around landmarks or a box may miss the picture: see `check_frame`.
+        A square around landmarks or a box may miss the image: see `Frame.check`.
+
+        Args:
+          height, width: of the image.
+          landmarks: float [68, 2] pixels or None; NaN = unknown.
+          box: float [4] or None; NaN = unknown.
         """
-        params = Params(box_scale=self.crop_scale or 1.0, fit=self.fit)
-        crop = self.crop if self.crop_scale else "whole"
-        return frame_of(height, width, landmarks, box, params, crop)
+        crop, edges = self.crop if self.crop_scale else "whole", None
+        if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
+            low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5
+            edges = (*low.tolist(), *high.tolist())
+        elif crop in ("auto", "box") and box is not None and np.isfinite(box).all():
+            edges = tuple(box.tolist())
+        if edges is not None:
+            x0, y0, x1, y1 = edges
+            side = (x1 - x0 + y1 - y0) / 2 * self.crop_scale
+            if side > 0:
+                return Frame((x0 + x1) / 2, (y0 + y1) / 2, side, side)
+        if self.fit == "stretch":
+            return Frame(width / 2, height / 2, width, height)
+        side = min(height, width) if self.fit == "cover" else max(height, width)
+        return Frame(width / 2, height / 2, side, side)
 
     def pixels(self, image: np.ndarray, frame: Frame | None = None) -> np.ndarray:
-        """What the network sees of a picture.
+        """Return what the network sees of an image.
 
         Args:
           image: uint8 [H, W, 3], or [H, W] grey.
-          frame: of `frame`; default: that of the whole picture.
+          frame: the part to show; default: the frame of the whole image.
 
         Returns:
           uint8 [size, size, 3].
 
         Raises:
-          DecodeError: the frame shows nothing of the picture.
+          DecodeError: the frame shows nothing of the image.
         """
         frame = frame or self.frame(*image.shape[:2])
-        check_frame(frame, *image.shape[:2])
+        frame.check(*image.shape[:2])
         return resample(image, *self._window(frame), self.size)
 
     def matrix(self, frame: Frame) -> np.ndarray:
-        """float64 [2, 3] from pixels of the picture to pixels of the output."""
+        """Return the float64 [2, 3] map from pixels of the image to pixels of the output."""
         left, top, width, height = self._window(frame)
         sx, sy = self.size / width, self.size / height
         # Pixel centres lie at halves.
@@ -108,62 +136,21 @@ class Framing:
         return np.array([[sx, 0, x], [0, sy, y]])
 
     def to_picture(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
-        """Points [..., 2] in parts of the output (0 to 1 from edge to edge) in picture pixels."""
+        """Return image pixels of points [..., 2] in fractions of the output (0, 1: its edges)."""
         left, top, width, height = self._window(frame)
         return np.array([left, top]) + parts * np.array([width, height]) - 0.5
 
     def _window(self, frame: Frame) -> tuple[float, float, float, float]:
-        """Left, top, width and height of what is seen: the frame without its margin."""
+        """Return left, top, width and height of what is seen: the frame without its margin."""
         width, height = frame.width / (1 + self.margin), frame.height / (1 + self.margin)
         return frame.x - width / 2, frame.y - height / 2, width, height
 
 
-def frame_of(
-    height: int,
-    width: int,
-    landmarks: np.ndarray | None,
-    box: np.ndarray | None,
-    params: Params,
-    crop: str = "auto",
-    crop_scale: float = 0.0,
-) -> Frame:
-    """The square around landmarks, box or picture.
-
-    Args:
-      height, width: of the picture.
-      landmarks: float [68, 2] pixels or None; NaN = unknown.
-      box: float [4] or None; NaN = unknown.
-      params: `box_scale` and `fit` are used.
-      crop: `auto` takes landmarks before the box before the whole picture; `landmarks` and `box`
-        take only that, or the whole picture where it is missing; `whole`.
-      crop_scale: overrides `params.box_scale` unless 0.
-
-    Raises:
-      DataError: `crop` is not known.
-    """
-    if crop not in CROPS:
-        raise DataError(f"data.crop is {crop!r}; known: {', '.join(CROPS)}")
-    edges = None
-    if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
-        low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5
-        edges = (*low.tolist(), *high.tolist())
-    elif crop in ("auto", "box") and box is not None and np.isfinite(box).all():
-        edges = tuple(box.tolist())
-    if edges is not None:
-        side = (edges[2] - edges[0] + edges[3] - edges[1]) / 2 * (crop_scale or params.box_scale)
-        if side > 0:
-            return Frame((edges[0] + edges[2]) / 2, (edges[1] + edges[3]) / 2, side, side)
-    if params.fit == "stretch":
-        return Frame(width / 2, height / 2, width, height)
-    side = min(height, width) if params.fit == "cover" else max(height, width)
-    return Frame(width / 2, height / 2, side, side)
-
-
 def halving(frame: Frame, target: float) -> int:
-    """By how much a picture may be shrunk before its frame is taken: 1, 2, 4 or 8.
+    """Return by how much an image may be shrunk before its frame is taken: 1, 2, 4 or 8.
 
     Args:
-      frame: on the picture as it is.
+      frame: on the image before it is shrunk.
       target: pixels of output that the frame's side fills.
     """
     times = int(min(frame.width, frame.height) / target)
@@ -173,15 +160,15 @@ def halving(frame: Frame, target: float) -> int:
 def cut_to_reach(
     image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
 ) -> tuple[np.ndarray, np.ndarray | None, Frame]:
-    """Cuts away what no draw can show and shrinks the rest to 1.3 x the output's resolution.
+    """Cut away what no draw can show and shrink the rest to 1.3 x the output's resolution.
 
     Args:
-      image, landmarks, frame: of the decoded picture; the frame touches it.
+      image, landmarks, frame: of the decoded image; the frame touches it.
       params: bounds of the augmentation.
       target: pixels of output that the frame's side fills.
 
     Returns:
-      picture, landmarks and frame in the new coordinates; a copy, for keeping.
+      image, landmarks and frame in the new coordinates; a copy, for keeping.
     """
     # A turned square reaches further by cos + sin of its angle; zooming out and moving add to it.
     turn = math.radians(min(abs(params.rotation), 45.0))

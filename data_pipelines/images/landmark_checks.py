@@ -1,6 +1,6 @@
-"""Landmarks and boxes that cannot be those of a face in their picture.
+"""Checks of landmarks and boxes that cannot belong to a face in their image.
 
-They are pixels of the upright picture (see `example`). Fractions of the picture, in 0..1, would
+They are pixels of the upright image (see `schema`). Fractions of the image, in 0..1, would
 crop a single pixel.
 """
 
@@ -10,16 +10,13 @@ import numpy as np
 
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
-_LEAST_PICTURE = 8  # pixels; in a smaller picture nothing can be told
+_LEAST_PICTURE = 8  # pixels; a smaller image is not judged
 _EMPTY = "leave the cell empty where unknown"
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
 def landmark_fault(points: np.ndarray) -> str:
-    """What is wrong with landmarks float [68, 2], whatever the picture; empty for nothing.
-
-    NaN = unknown.
-    """
+    """Return what is wrong with landmarks float [68, 2] (NaN = unknown) in any image, or ""."""
     known = points[np.isfinite(points).all(1)]
     if not len(known):
         return ""
@@ -39,7 +36,7 @@ def landmark_fault(points: np.ndarray) -> str:
 
 
 def box_fault(box: np.ndarray) -> str:
-    """What is wrong with a box float [4] (x0, y0, x1, y1); empty for nothing."""
+    """Return what is wrong with a box float [4] (x0, y0, x1, y1), or ""."""
     numbers = box.tolist()  # plain numbers: a table may have a box in every row
     if not all(map(math.isfinite, numbers)):
         return ""
@@ -59,12 +56,12 @@ def _are_fractions(low: float, high: float) -> bool:
 
 
 def fault(landmarks: np.ndarray | None, box: np.ndarray | None, height: int, width: int) -> str:
-    """What is wrong with marks on a picture of this size; empty for nothing.
+    """Return what is wrong with marks on an image of this size, or "".
 
     Args:
       landmarks: float [68, 2] pixels, NaN = unknown; or None.
       box: float [4] pixels, NaN = unknown; or None.
-      height, width: of the picture, in the same pixels.
+      height, width: of the image, in the same pixels.
     """
     if min(height, width) < _LEAST_PICTURE:
         return ""
@@ -94,7 +91,7 @@ def _box_outside(box: np.ndarray, height: int, width: int) -> str:
     across, down = min(x1, width) - max(x0, 0.0), min(y1, height) - max(y0, 0.0)
     if max(across, 0.0) * max(down, 0.0) >= _INSIDE * (x1 - x0) * (y1 - y0):
         return ""
-    # A generous box of a face that fills the picture reaches far over it on all sides.
+    # A generous box of a face that fills the image reaches far over it on all sides.
     if 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""Which files are pictures: by the ending of the name, or by content where it says nothing."""
+"""Which files are images: by the ending of the name, or by content where it says nothing."""
 
 import os
 
@@ -25,10 +25,10 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def is_picture(path: str, name: str) -> bool:
-    """Whether a file is a picture, readable or not.
+    """Return whether a file is an image, readable or not.
 
     Args:
-      path: of the file; opened only where the ending does not tell.
+      path: of the file; opened only if the ending is not known.
       name: its name.
     """
     suffix = os.path.splitext(name)[1].lower()
@@ -44,7 +44,7 @@ def is_picture(path: str, name: str) -> bool:
 
 
 def picture_format(head: bytes) -> str:
-    """Name of the format that a file's first 64 bytes announce; empty for no picture."""
+    """Return the name of the format that a file's first 64 bytes announce; empty for no image."""
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
     if head[:8] == b"\x89PNG\r\n\x1a\n":
@@ -70,7 +70,7 @@ def picture_format(head: bytes) -> str:
 
 
 def fault(name: str, head: bytes = b"") -> str:
-    """Why a picture cannot be read for its format; empty where it can.
+    """Return why the format of an image cannot be read, or "".
 
     Args:
       name: of the file, whose ending is looked at; may be empty.
@@ -86,5 +86,5 @@ def fault(name: str, head: bytes = b"") -> str:
 
 
 def _plugin_for(suffix: str) -> bool:
-    """Whether a plugin such as pillow-heif was registered with Pillow."""
+    """Return whether a plugin such as pillow-heif was registered with Pillow."""
     return suffix in Image.registered_extensions()

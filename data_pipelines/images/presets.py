@@ -1,4 +1,4 @@
-"""What augmentation may do to a picture, and the presets of the published recipes."""
+"""What augmentation may do to an image, and the presets of the published recipes."""
 
 import dataclasses
 import difflib
@@ -12,28 +12,28 @@ FITS = ("cover", "contain", "stretch")
 
 @dataclasses.dataclass(frozen=True)
 class Params:
-    """What may happen to a picture. All zeros: it is only framed and resized.
+    """What may happen to an image. All zeros: it is only framed and resized.
 
     Framing, in training and evaluation alike:
       box_scale: side of the square crop / mean side of the face box (of the landmarks, or given).
-      fit: without a box, `cover` (the largest centred square), `contain` (the whole picture on
+      fit: without a box, `cover` (the largest centred square), `contain` (the whole image on
         black) or `stretch` (sides scaled apart).
       margin: the crop is resized to (1 + margin) x the output and a window of the output's size is
         cut from it: anywhere with `random_crop`, else (and in evaluation) in the middle.
     Geometry, drawn uniformly:
       rotation: up to this many degrees either way.
       scale: factor in [1 - scale, 1 + scale].
-      translation: up to this share of the output's side, each way in x and y.
+      translation: up to this fraction of the output's side, each way in x and y.
       flip: probability of a mirror.
     Colour, drawn uniformly:
       brightness, contrast, saturation: factors in [1 - x, 1 + x]; contrast turns about mid-grey.
-      hue: rotation about the grey axis, up to this share of a full turn either way.
+      hue: rotation about the grey axis, up to this fraction of a full turn either way.
       grey: probability of losing all colour.
     Degradations, each with a probability:
       blur, blur_sigma: Gaussian of up to so many pixels.
       noise, noise_std: Gaussian of up to so many grey levels.
       jpeg, jpeg_quality: artefacts of a quality from so much to 95.
-      erase, erase_area: one rectangle of 2 % up to this share of the picture, of one random grey.
+      erase, erase_area: one rectangle of 2 % up to this fraction of the image, of one random grey.
     """
 
     box_scale: float = 1.5
@@ -59,12 +59,12 @@ class Params:
     erase_area: float = 0.2
 
     def framing_only(self) -> "Params":
-        """The same crop without any randomness, for evaluation."""
+        """Return the same crop without any randomness, for evaluation."""
         return Params(self.box_scale, self.fit, self.margin, random_crop=False)
 
     @property
     def fixed(self) -> bool:
-        """Whether nothing is drawn: every picture comes out as in evaluation."""
+        """Return whether nothing is drawn: every image comes out as in evaluation."""
         drawn = ("rotation", "scale", "translation", "flip", "brightness", "contrast")
         drawn += ("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase")
         moved = self.random_crop and self.margin
@@ -105,7 +105,7 @@ PRESETS: dict[str, Params] = {
 
 
 def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Parameters of a preset with some of them replaced; an override of None is passed over.
+    """Return the parameters of a preset with some replaced; an override of None is ignored.
 
     Raises:
       DataError: the preset, a parameter or its value is not known.

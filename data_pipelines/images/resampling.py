@@ -1,9 +1,9 @@
-"""The part of a picture inside a frame, at another resolution: anti-aliased, exact in phase.
+"""The part of an image inside a frame, at another resolution: anti-aliased, exact in phase.
 
-The filter is the linear one, as wide as an output pixel where the picture is shrunk: bilinear
-interpolation at its own size and above. It is the same at every ratio, so that a picture that is
+The filter is the linear one, as wide as an output pixel where the image is shrunk: bilinear
+interpolation at its own size and above. It is the same at every ratio, so that an image that is
 one pixel larger gives nearly the same output. Pillow computes it in integers: the same bytes on
-every machine, in every thread, for a grey picture and for its RGB copy.
+every machine, in every thread, for a grey image and for its RGB copy.
 """
 
 import math
@@ -13,21 +13,21 @@ import numpy as np
 from PIL import Image
 
 # Shrinking by more than this is done in two steps, whole pixels first. At 4 the result differs
-# from that of one step by 1 or 2 levels at edges, and a photo of 12 megapixels takes half the time.
+# from one step by 1 or 2 levels at edges, and a photo of 12 megapixels takes half the time.
 _GAP = 4.0
-_EDGE = 1e-6  # of a pixel: rounding of a frame that ends with the picture
+_EDGE = 1e-6  # of a pixel: rounding of a frame that ends with the image
 
 
 def resample(
     image: np.ndarray, left: float, top: float, width: float, height: float, size: int
 ) -> np.ndarray:
-    """A rectangle of a picture, scaled to a square.
+    """Return a rectangle of an image, scaled to a square.
 
-    What lies outside the picture is black; an output pixel that is partly outside is darkened by
-    the share that is.
+    What lies outside the image is black; an output pixel that is partly outside is darkened by
+    the fraction that is.
 
     Args:
-      image: uint8 [H, W, 3] or, for a grey picture, [H, W].
+      image: uint8 [H, W, 3] or, for a grey image, [H, W].
       left, top, width, height: the rectangle in pixels, edges of the first pixel at 0 and 1.
       size: side of the output.
 
@@ -69,7 +69,7 @@ class _Axis:
     Attributes:
       empty: nothing.
       first, last: output pixels that show some of them, last exclusive.
-      covered: float32, the share of each of these that does; None where all is covered.
+      covered: float32, the fraction of each of these that does; None where all is covered.
       start, stop: input pixels needed.
       pad: how many more to make up on either side.
       low, high: edges of the output pixels `first` to `last`, on the input cut and padded.
@@ -88,11 +88,11 @@ class _Axis:
         whole = shares.min() > 1 - _EDGE
         self.covered = None if whole else np.minimum(shares, 1.0).astype(np.float32)
         low, high = float(edges[self.first]), float(edges[self.last])
-        if step > n:  # the picture is less than an output pixel, or shared by two: pad little
+        if step > n:  # the image is less than an output pixel, or shared by two: pad little
             middle = n / 2 if len(seen) == 1 else float(edges[self.first + 1])
             low, high = middle - n * len(seen) / 2, middle + n * len(seen) / 2
             step = n
-        # Pixels of the rectangle alone: the result is that of a picture cropped to it.
+        # Pixels of the rectangle alone, as if the image were cropped to it.
         tiny = _EDGE * step
         self.start = min(max(math.floor(low + tiny), 0), n - 1)
         self.stop = max(min(math.ceil(high - tiny), n), self.start + 1)

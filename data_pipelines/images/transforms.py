@@ -1,4 +1,10 @@
-"""Augmentation: one affine warp and one colour matrix a picture, then degradations in place."""
+"""Augmentation: one affine warp and one colour matrix an image, then degradations in place.
+
+Framing (crop, resize), rotation, scale, translation, random crop and mirror are composed into one
+2x3 matrix and one `cv2.warpAffine`; landmarks go through the same matrix and change sides with the
+mirror. Brightness, contrast, saturation, hue and grey are one 3x4 matrix. Every random choice is a
+pure function of (seed, epoch, index): a counter-based generator, no state.
+"""
 
 import functools
 import math
@@ -7,12 +13,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data_pipelines.images.framing import Frame, Framing, frame_of
+from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import Params
 from data_pipelines.schema import FLIP_INDEX
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
 
 _DRAWS = (
     *("rotation", "scale", "shift_x", "shift_y", "crop_x", "crop_y", "flip"),
@@ -20,17 +23,26 @@ _DRAWS = (
     *("blur", "blur_sigma", "noise", "noise_std", "noise_at", "jpeg", "jpeg_quality"),
     *("erase", "erase_area", "erase_aspect", "erase_x", "erase_y", "erase_level"),
 )
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_LUMA = np.array([0.299, 0.587, 0.114])
+_TO_GREY = np.tile(_LUMA, (3, 1))
+_CHROMA = np.eye(3) - _TO_GREY
+_YIQ = np.array([_LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+# A quarter turn of the chroma plane (I, Q), carried over to RGB.
+_QUARTER = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ
+_NOISE_STD = 32  # of the bank, in levels about 128
+_NOISE_LENGTH = 1 << 20
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Finalizer of SplitMix64 (Steele, Lea and Flood, 2014) on uint64 arrays."""
+    """Return the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) of uint64 arrays."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def uniforms(seed: int, epoch: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
-    """Numbers in [0, 1) that depend on nothing but seed, epoch and index.
+    """Return numbers in [0, 1) that depend on nothing but seed, epoch and index.
 
     Args:
       seed: any non-negative integer.
@@ -49,24 +61,8 @@ def uniforms(seed: int, epoch: np.ndarray, index: np.ndarray, count: int) -> np.
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-_LUMA = np.array([0.299, 0.587, 0.114])
-
-
-_TO_GREY = np.tile(_LUMA, (3, 1))
-
-
-_CHROMA = np.eye(3) - _TO_GREY
-
-
-_YIQ = np.array([_LUMA, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-
-
-# A quarter turn of the chroma plane (I, Q), carried over to RGB.
-_QUARTER = np.linalg.inv(_YIQ) @ np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ _YIQ
-
-
 class Draws:
-    """The random choices for n pictures, drawn together (a few microseconds each).
+    """The random choices for n images, drawn together (a few microseconds each).
 
     Args:
       params: what may happen.
@@ -93,7 +89,7 @@ class Draws:
             self._grey_table = levels.round().clip(0, 255).astype(np.uint8)
 
     def _colour_matrices(self, span: dict[str, np.ndarray]) -> np.ndarray | None:
-        """float32 [n, 3, 4] on RGB levels, or None where colours stay."""
+        """Return float32 [n, 3, 4] on RGB levels, or None where colours stay."""
         p = self.params
         if not (p.brightness or p.contrast or p.saturation or p.hue or p.grey):
             return None
@@ -109,7 +105,7 @@ class Draws:
         return matrix
 
     def matrix(self, k: int, frame: Frame) -> np.ndarray:
-        """float64 [2, 3] from pixels of picture k to pixels of the output."""
+        """Return the float64 [2, 3] map from pixels of image k to pixels of the output."""
         size, c, s = self.size, self._cos[k], self._sin[k]
         sx, sy = size / frame.width, size / frame.height
         a, b, d, e = c * sx, -s * sy, s * sx, c * sy
@@ -122,11 +118,11 @@ class Draws:
         return np.array([[a, b, x], [d, e, y]])
 
     def apply(self, k: int, image: np.ndarray, frame: Frame, out: np.ndarray) -> np.ndarray:
-        """Warps picture k into `out` and alters it as drawn.
+        """Warp image k into `out` and alter it as drawn.
 
         Args:
           k: which of the n draws.
-          image: uint8 [H, W, 3] or, for a grey picture, [H, W].
+          image: uint8 [H, W, 3] or, for a grey image, [H, W].
           frame: the part of it to take.
           out: uint8 [size, size, 3], contiguous; is overwritten.
 
@@ -166,12 +162,6 @@ class Draws:
             _erase(out, p.erase_area, area, aspect, x, y, level)
 
 
-_NOISE_STD = 32  # of the bank, in levels about 128
-
-
-_NOISE_LENGTH = 1 << 20
-
-
 @functools.cache
 def _noise_bank(length: int) -> np.ndarray:
     normals = np.random.Generator(np.random.Philox(key=1)).standard_normal(length, np.float32)
@@ -179,7 +169,7 @@ def _noise_bank(length: int) -> np.ndarray:
 
 
 def _add_noise(out: np.ndarray, std: float, at: float) -> None:
-    """Adds Gaussian noise cut from a fixed bank; drawing 150,000 normals takes a millisecond."""
+    """Add Gaussian noise cut from a fixed bank; drawing 150,000 normals takes a millisecond."""
     bank = _noise_bank(max(_NOISE_LENGTH, 2 * out.size))
     start = int(at * (len(bank) - out.size))
     noise = bank[start : start + out.size].reshape(out.shape)
@@ -187,7 +177,10 @@ def _add_noise(out: np.ndarray, std: float, at: float) -> None:
     cv2.addWeighted(out, 1.0, noise, share, -128 * share, dst=out)
 
 
-def _erase(out: np.ndarray, largest: float, area, aspect, x, y, level) -> None:
+def _erase(
+    out: np.ndarray, largest: float, area: float, aspect: float, x: float, y: float, level: float
+) -> None:
+    """Fill a rectangle of 2 % to `largest` of the image with grey; the rest are uniform draws."""
     size = out.shape[0]
     side = size * math.sqrt(0.02 + max(largest - 0.02, 0.0) * area)
     stretch = 3.0 ** (aspect - 0.5)  # sides from 1:3 to 3:1
@@ -198,7 +191,7 @@ def _erase(out: np.ndarray, largest: float, area, aspect, x, y, level) -> None:
 
 
 def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray, flipped: bool) -> np.ndarray:
-    """Landmarks under a 2x3 matrix; mirrored ones change sides (float32 [68, 2]).
+    """Return landmarks under a 2x3 matrix, float32 [68, 2]; mirrored ones change sides.
 
     `matrix` is the whole transform, mirror included: x maps to W - 1 - x as the pixels do.
     """
@@ -217,7 +210,7 @@ def augment(
     epoch: int = 0,
     index: int = 0,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """One picture augmented, or framed where `params` draws nothing; what the pipeline does.
+    """Augment one image as the pipeline does; only frame it if `params` draws nothing.
 
     Args:
       image: uint8 [H, W, 3] or [H, W].
@@ -230,10 +223,10 @@ def augment(
     Returns:
       uint8 [size, size, 3] and the landmarks on it (None where none were given).
     """
-    frame = frame_of(*image.shape[:2], landmarks, box, params)
+    framing = Framing.of(params, size)
+    frame = framing.frame(*image.shape[:2], landmarks, box)
     if params.fixed:
-        still = Framing.of(params, size)
-        out, matrix, flipped = still.pixels(image, frame), still.matrix(frame), False
+        out, matrix, flipped = framing.pixels(image, frame), framing.matrix(frame), False
     else:
         draws = Draws(params, size, seed, np.array([epoch]), np.array([index]))
         out = np.empty((size, size, 3), np.uint8)

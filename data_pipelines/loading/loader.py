@@ -1,95 +1,111 @@
-"""Makes batches: records read, decoded, cropped and augmented straight into one array.
+"""Make batches: records read, decoded, cropped and augmented straight into one array.
 
-Unreadable records are replaced in training and masked in evaluation; which they were travels with
+Unreadable records are replaced in training and masked in evaluation. Which they were travels with
 the batch, for `pipeline.BadRecords` to count.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.images import decode, framing, landmark_checks, transforms
+from data_pipelines.images import decode, landmark_checks, transforms
+from data_pipelines.images.framing import Frame, Framing, cut_to_reach, halving
 from data_pipelines.images.presets import Params
-from data_pipelines.loading import sampling
-from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DecodeError, Source, TooManyBadRecords
-from data_pipelines.sources import cache
+from data_pipelines.loading.options import Options
+from data_pipelines.loading.sampling import RefinementPlan
+from data_pipelines.schema import (
+    MISSING_ID,
+    NUM_LANDMARKS,
+    DecodeError,
+    Record,
+    Source,
+    TooManyBadRecords,
+)
+from data_pipelines.sources.cache import DataCache
 
 BAD = "bad_records"  # key of a batch: (record, reason) of what could not be read
 _SAME_CLASS_TRIES, _TRIES = 16, 64
 
+BadList = list[tuple[int, str]]
+
+
+class _Prepared(NamedTuple):
+    """A record made ready: the finished pixels, or an image and the frame to draw from it."""
+
+    image: np.ndarray
+    landmarks: np.ndarray | None
+    frame: Frame | None
+    record: Record
+
 
 @dataclasses.dataclass
 class Loader:
-    """Makes batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
+    """Make batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
 
-    Args:
+    Attributes:
       source: raw records.
       plan: order of training examples; None = evaluation, in the order of the source.
-      batch_size: global.
-      image_size: side of the output.
-      seed: of the augmentation.
-      params: augmentation, already without randomness for evaluation.
-      crop, crop_scale: see `framing.frame_of`.
-      shard_index, shard_count: this process among all.
-      max_pixels: see `decode.decode`.
-      cache_bytes: room for pictures: finished ones where nothing is drawn at random (evaluation),
-        else decoded ones, cropped to what the augmentation can reach and shrunk to about 1.3 x
-        the output; 0 = decode every time. Evaluation gives the same pixels with any.
+      params: augmentation, without randomness for evaluation.
+      options: see `Options`. With a cache, finished images are kept if nothing is drawn at random
+        (evaluation), else decoded ones, cut to what augmentation can reach and shrunk to about
+        1.3 x the output. Evaluation gives the same pixels either way.
+      cache: shares these images with other pipelines.
     """
 
     source: Source
-    plan: sampling.Plan | None
-    batch_size: int
-    image_size: int
-    seed: int
+    plan: RefinementPlan | None
     params: Params
-    crop: str = "auto"
-    crop_scale: float = 0.0
-    shard_index: int = 0
-    shard_count: int = 1
-    max_pixels: int = decode.MAX_PIXELS
-    cache_bytes: int = 0
+    options: Options
+    cache: dataclasses.InitVar[DataCache | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, cache: DataCache | None) -> None:
+        o = self.options.data
+        self._framing = Framing.of(self.params, o.image_size, o.crop, o.crop_scale)
         self._cache = None
-        self._framing = framing.Framing.of(self.params, self.image_size, self.crop, self.crop_scale)
-        if self.cache_bytes:
-            # Records, and so labels, are kept with the pictures: a cache belongs to its source.
+        if o.cache_bytes:
+            # Records, and so labels, are kept with the images: a cache belongs to its source.
             kept = self.params.framing_only() if self.params.fixed else self.params
-            frame = (self.image_size, kept, self.crop, self.crop_scale, self.max_pixels)
-            self._cache = cache.cache_for(self.source, frame, self.cache_bytes)
+            frame = (o.image_size, kept, o.crop, o.crop_scale, o.max_pixels)
+            self._cache = (cache or DataCache()).images(self.source, frame, o.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """The batch of this process at a step; `bad_records` holds (record, reason) pairs."""
-        part = self.batch_size // self.shard_count
+        """Return the batch of this process at a step; `bad_records` holds (record, reason)."""
+        o = self.options
         if self.plan is None:
-            step %= -(-len(self.source) // self.batch_size)  # pass after pass
-            start = step * self.batch_size + self.shard_index * part
-            records = np.arange(start, start + part, dtype=np.int64)
-            epochs = np.zeros(part, np.int64)
-            places = records
+            step %= -(-len(self.source) // o.batch_size)  # pass after pass
+            start = step * o.batch_size + o.shard_index * o.part
+            places = records = np.arange(start, start + o.part, dtype=np.int64)
+            epochs = np.zeros(o.part, np.int64)
             mask = records < len(self.source)
         else:
-            positions = self.plan.batch_positions(step, self.shard_index, self.shard_count)
+            positions = self.plan.batch_positions(step, o.shard_index, o.shard_count)
             epochs, places, records = self.plan.at(positions)
-            mask = np.ones(part, bool)
-        batch = self._empty(part)
-        draws = transforms.Draws(self.params, self.image_size, self.seed, epochs, places)
-        bad: list[tuple[int, str]] = []
+            mask = np.ones(o.part, bool)
+        batch = self._empty(o.part)
+        draws = transforms.Draws(self.params, o.data.image_size, o.seed, epochs, places)
+        bad: BadList = []
         for k in np.flatnonzero(mask).tolist():
             if self.plan is None:
                 mask[k] = self._fill(batch, k, int(records[k]), draws, bad)
+                continue
+            for index in self._candidates(int(records[k]), epochs[k], places[k]):
+                if self._fill(batch, k, index, draws, bad):
+                    records[k] = index
+                    break
             else:
-                records[k] = self._fill_or_replace(batch, k, records[k], epochs, places, draws, bad)
+                raise TooManyBadRecords(
+                    f"no readable record was found in {_TRIES} tries in place of "
+                    f"{self.source.describe(int(records[k]))}: {bad[-1][1]}"
+                )
         batch["mask"] = mask
         batch["index"] = np.where(records < len(self.source), records, MISSING_ID)
         batch[BAD] = bad
         return batch
 
     def _empty(self, n: int) -> dict[str, np.ndarray]:
-        size, has = self.image_size, self.source.has
+        size, has = self.options.data.image_size, self.source.has
         batch = {
             "image": np.zeros((n, size, size, 3), np.uint8),
             "expression": np.full(n, MISSING_ID, np.int32),
@@ -104,30 +120,29 @@ class Loader:
             batch["attributes"] = np.full((n, width), MISSING_ID, np.int32)
         return batch
 
-    def _fill_or_replace(self, batch, k, record, epochs, places, draws, bad) -> int:
-        """Fills place k, with another record of the same class where this one is unusable."""
-        if self._fill(batch, k, int(record), draws, bad):
-            return int(record)
-        u = transforms.uniforms(self.seed ^ 0x5EED, epochs[k], places[k], _TRIES)[0]
+    def _candidates(self, record: int, epoch: int, place: int) -> Iterator[int]:
+        """Yield a record, then others to take its place, first of the same class."""
+        yield record
+        u = transforms.uniforms(self.options.seed ^ 0x5EED, epoch, place, _TRIES)[0]
         same = np.flatnonzero(self.source.labels == self.source.labels[record])
         for attempt in range(_TRIES):
             pool = same if attempt < _SAME_CLASS_TRIES else np.arange(len(self.source))
-            substitute = int(pool[int(u[attempt] * len(pool))])
-            if self._fill(batch, k, substitute, draws, bad):
-                return substitute
-        raise TooManyBadRecords(
-            f"no readable record was found in {_TRIES} tries in place of "
-            f"{self.source.describe(int(record))}: {bad[-1][1]}"
-        )
+            yield int(pool[int(u[attempt] * len(pool))])
 
-    def _fill(self, batch, k: int, index: int, draws: transforms.Draws, bad: list) -> bool:
-        """Writes record `index` to place k; False where it cannot be read."""
+    def _fill(
+        self,
+        batch: dict[str, np.ndarray],
+        k: int,
+        index: int,
+        draws: transforms.Draws,
+        bad: BadList,
+    ) -> bool:
+        """Write record `index` to place k; return False if it cannot be read."""
         try:
-            if self.params.fixed:
-                pixels, landmarks, record = self._kept(index, self._finished)
-                batch["image"][k] = pixels
+            image, landmarks, frame, record = self._kept(index)
+            if frame is None:
+                batch["image"][k] = image
             else:
-                image, landmarks, frame, record = self._kept(index, self._picture)
                 matrix = draws.apply(k, image, frame, batch["image"][k])
                 if landmarks is not None:
                     landmarks = transforms.move_landmarks(landmarks, matrix, draws.flip[k])
@@ -139,26 +154,23 @@ class Loader:
             return False
         if landmarks is not None:
             batch["landmarks"][k] = landmarks
-        batch["expression"][k] = record["expression"]
-        batch["valence_arousal"][k] = record["valence_arousal"]
-        batch["group"][k] = record["group"]
-        for field in ("expression_probs", "attributes"):
-            if field in batch:
-                batch[field][k] = record[field]
+        for field in batch.keys() - {"image", "landmarks"}:
+            batch[field][k] = record[field]
         return True
 
-    def _kept(self, index: int, make: Callable[[int], tuple]) -> tuple:
-        """What `make` gives for record `index`: an array and more, perhaps from the cache."""
+    def _kept(self, index: int) -> _Prepared:
+        """Return record `index` made ready, perhaps from the cache."""
+        make: Callable[[int], _Prepared] = self._finished if self.params.fixed else self._drawable
         if self._cache is None:
             return make(index)
         entry = self._cache.get(index)
         if entry is None:
             entry = make(index)
-            self._cache.put(index, entry, entry[0].nbytes)
+            self._cache.put(index, entry, entry.image.nbytes)
         return entry
 
-    def _record(self, index: int) -> tuple[bytes | np.ndarray, np.ndarray | None, dict]:
-        """Its picture, its landmarks if it has any, and all its other fields."""
+    def _read(self, index: int) -> tuple[bytes | np.ndarray, np.ndarray | None, Record]:
+        """Return an image, its landmarks if it has any, and all its other fields."""
         record = dict(self.source[index])
         image, landmarks = record.pop("image"), record["landmarks"]
         if "landmarks" not in self.source.has or not np.isfinite(landmarks).any():
@@ -168,50 +180,49 @@ class Loader:
     def _check_marks(
         self, landmarks: np.ndarray | None, box: np.ndarray, height: int, width: int
     ) -> None:
-        """Raises `DecodeError` for marks that cannot be those of a face in the picture."""
-        by_box = self.crop == "box" or (self.crop == "auto" and landmarks is None)
+        """Raise `DecodeError` for marks that cannot belong to a face in the image."""
+        crop = self.options.data.crop
+        by_box = crop == "box" or (crop == "auto" and landmarks is None)
         if reason := landmark_checks.fault(landmarks, box if by_box else None, height, width):
             raise DecodeError(reason)
 
-    def _finished(self, index: int) -> tuple[np.ndarray, np.ndarray | None, dict]:
-        """The network's pixels, landmarks on them and the other fields; nothing is drawn."""
-        image, landmarks, record = self._record(index)
+    def _finished(self, index: int) -> _Prepared:
+        """Return the network's pixels and the landmarks on them; nothing is drawn."""
+        image, landmarks, record = self._read(index)
         if isinstance(image, bytes):
-            image = decode.decode(image, max_pixels=self.max_pixels, grey=True)
+            image = decode.decode(image, max_pixels=self.options.data.max_pixels, grey=True)
         self._check_marks(landmarks, record["box"], *image.shape[:2])
         frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
         if landmarks is not None:
             landmarks = transforms.move_landmarks(landmarks, self._framing.matrix(frame), False)
-        return self._framing.pixels(image, frame), landmarks, record
+        return _Prepared(self._framing.pixels(image, frame), landmarks, None, record)
 
-    def _picture(self, index: int) -> tuple[np.ndarray, np.ndarray | None, framing.Frame, dict]:
-        """Decoded picture, its landmarks, the frame to take and the other fields, for training."""
-        image, landmarks, record = self._record(index)
-        target = self.image_size * (1 + self.params.margin)
+    def _drawable(self, index: int) -> _Prepared:
+        """Return a decoded image, perhaps shrunk, and the frame to draw from it in training."""
+        image, landmarks, record = self._read(index)
+        target = self.options.data.image_size * (1 + self.params.margin)
 
-        def frame_of(height: int, width: int) -> framing.Frame:
+        def frame_of(height: int, width: int) -> Frame:
             return self._framing.frame(height, width, landmarks, record["box"])
 
         def shrink(height: int, width: int) -> int:
-            return framing.halving(frame_of(height, width), target)
+            return halving(frame_of(height, width), target)
 
         if isinstance(image, bytes):
             image, k, height, width = decode.decode_shrunk(
-                image, shrink, max_pixels=self.max_pixels, grey=True
+                image, shrink, max_pixels=self.options.data.max_pixels, grey=True
             )
         else:
             height, width = image.shape[:2]
             k = shrink(height, width)
             image = decode.shrink_by(image, k)
         self._check_marks(landmarks, record["box"], height, width)
-        # Of the picture as it is: the last pixels of a shrunk one may stand for less than k.
+        # Of the whole image: the last pixels of a shrunk one may cover less than k.
         frame = frame_of(height, width)
-        framing.check_frame(frame, height, width)
+        frame.check(height, width)
         frame = frame.shrunk(k)
         if k > 1 and landmarks is not None:
             landmarks = (landmarks + 0.5) / k - 0.5
         if self._cache is not None:
-            image, landmarks, frame = framing.cut_to_reach(
-                image, landmarks, frame, self.params, target
-            )
-        return image, landmarks, frame, record
+            image, landmarks, frame = cut_to_reach(image, landmarks, frame, self.params, target)
+        return _Prepared(image, landmarks, frame, record)

@@ -6,26 +6,25 @@ stream is the same with any number of threads, worker processes or hosts, and is
 plain step number.
 """
 
+import dataclasses
 import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import grain.python as grain
-import numpy as np
 from absl import flags
 
-from data_pipelines.defaults import check, setting
-from data_pipelines.images import decode, framing, presets
+from data_pipelines.defaults import DataConfig
 from data_pipelines.loading import loader, workers
-from data_pipelines.loading import sampling as sampling_lib
-from data_pipelines.schema import DataError, Source, TooManyBadRecords
+from data_pipelines.loading.options import Options
+from data_pipelines.loading.sampling import RefinementPlan
+from data_pipelines.schema import Batch, DataError, Source, TooManyBadRecords
+from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
 _ENDLESS = 1 << 40
-_MAX_THREADS = 16
 
 
 class BadRecords:
@@ -42,13 +41,14 @@ class BadRecords:
 
     @property
     def count(self) -> int:
+        """Number of different records."""
         return len(self._seen)
 
     def add(self, index: int, reason: str) -> None:
-        """Notes a record.
+        """Note a record.
 
         Raises:
-          TooManyBadRecords: they are now more than the allowed share of the source.
+          TooManyBadRecords: they are now more than the tolerated fraction of the source.
         """
         if index in self._seen:
             return
@@ -73,97 +73,54 @@ class Pipeline:
 
     Args:
       source: raw records.
-      batch_size: global; each process gets `batch_size // shard_count`.
-      image_size: side of the pictures.
-      seed: of order and augmentation.
-      train: see above.
-      sampling, refine_options: see `refine.Plan`.
-      augment_preset, augment_overrides: see `params.resolve`; evaluation takes the framing only.
-      crop, crop_scale: see `framing.frame_of`.
-      shard_index, shard_count: this process among all.
-      num_workers: worker processes, 0 = none.
-      num_threads: threads (in each worker), 0 = automatic.
-      prefetch: batches made ahead (by each worker), 0 = automatic.
-      cache_bytes, max_pixels: see `loader.Loader`.
-      max_bad_fraction: share of unreadable records that is put up with.
-      start_step: training goes on from here.
+      options: see `Options`.
+      train: training or evaluation.
+      start_step: training resumes here.
+      cache: shares decoded images with other pipelines.
 
     Attributes:
-      step: number of the next batch; a pipeline with this `start_step` goes on with it.
+      step: number of the next batch; a pipeline with this `start_step` begins with it.
       steps_per_epoch: batches an epoch, a fraction in training.
       buffered: batches that may be made ahead.
       bad_records: `BadRecords` found so far by this process.
 
     Raises:
-      DataError: the arguments contradict each other or the source.
+      DataError: the options contradict each other or the source.
       TooManyBadRecords, WorkerDiedError: while iterating.
     """
 
     def __init__(
         self,
         source: Source,
+        options: Options,
         *,
-        batch_size: int,
-        image_size: int,
-        seed: int = 0,
         train: bool,
-        sampling: str = "shuffle",
-        refine_options: Mapping[str, int] | None = None,
-        augment_preset: str = "none",
-        augment_overrides: Mapping[str, Any] | None = None,
-        crop: str = "auto",
-        crop_scale: float = 0.0,
-        shard_index: int = 0,
-        shard_count: int = 1,
-        num_workers: int = 0,
-        num_threads: int = 0,
-        prefetch: int = 0,
-        cache_bytes: int = 0,
-        max_pixels: int = decode.MAX_PIXELS,
-        max_bad_fraction: float = 0.1,
         start_step: int = 0,
+        cache: DataCache | None = None,
     ):
-        _check(batch_size, image_size, seed, shard_index, shard_count)
         if not len(source):
             raise DataError("the source holds no record; see the log for rows that were left out")
-        chosen = presets.resolve(augment_preset, augment_overrides)
-        plan = None
+        params, plan = options.params(train), None
         if train:
-            plan = sampling_lib.Plan(
+            plan = RefinementPlan(
                 source.labels,
                 source.groups,
-                sampling=sampling,
-                seed=seed,
-                batch_size=batch_size,
-                **dict(refine_options or {}),
+                options.batch_size,
+                sampling=options.data.sampling,
+                seed=options.seed,
+                **dataclasses.asdict(options.data.refine),
             )
-        self._source, self._plan, self.train = source, plan, train
-        self._loader = loader.Loader(
-            source=source,
-            plan=plan,
-            batch_size=batch_size,
-            image_size=image_size,
-            seed=seed,
-            params=chosen if train else chosen.framing_only(),
-            crop=crop,
-            crop_scale=crop_scale,
-            shard_index=shard_index,
-            shard_count=shard_count,
-            max_pixels=max_pixels,
-            cache_bytes=cache_bytes,
-        )
-        framing.frame_of(1, 1, None, None, chosen, crop)  # complains about an unknown crop now
-        self._num_workers = num_workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        self._num_threads = num_threads or max(min(cores // max(num_workers, 1), _MAX_THREADS), 1)
-        self._prefetch = prefetch or max(self._num_threads + 2, 4)
-        self.buffered = self._prefetch * max(num_workers, 1)
-        self._batches = -(-len(source) // batch_size)
-        self.steps_per_epoch = plan.length / batch_size if train else float(self._batches)
-        self.bad_records = BadRecords(source, max_bad_fraction)
+        self._source, self._plan, self._options, self.train = source, plan, options, train
+        self._loader = loader.Loader(source, plan, params, options, cache)
+        self.buffered = options.batches_ahead * max(options.data.num_workers, 1)
+        self._batches = -(-len(source) // options.batch_size)
+        self.steps_per_epoch = float(self._batches)
+        if plan is not None:
+            self.steps_per_epoch = plan.length / options.batch_size
+        self.bad_records = BadRecords(source, options.data.max_bad_fraction)
         self.step = start_step
         self._logged_epoch = -1
-        self._iterator: Iterator | None = None
+        self._iterator: workers.WatchedIterator | grain.DatasetIterator | None = None
 
     def __len__(self) -> int:
         """Batches of an evaluation pass."""
@@ -172,7 +129,7 @@ class Pipeline:
         return self._batches
 
     def describe(self, index: int) -> str:
-        """File and row of a record, for messages."""
+        """Return file and row of a record, for messages."""
         return self._source.describe(index)
 
     def __iter__(self) -> "Pipeline":
@@ -182,7 +139,7 @@ class Pipeline:
             self.step = 0
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> Batch:
         if not self.train and self.step == self._batches:
             raise StopIteration
         if self._iterator is None:
@@ -195,34 +152,31 @@ class Pipeline:
         self.step += 1
         return batch
 
-    def _start(self) -> Iterator:
-        # Pictures are spread over our threads; OpenCV's own would only get in their way.
+    def _start(self) -> workers.WatchedIterator | grain.DatasetIterator:
+        # Images are spread over our threads; OpenCV's own would only get in their way.
         cv2.setNumThreads(1)
-        options = grain.ReadOptions(
-            num_threads=self._num_threads, prefetch_buffer_size=self._prefetch
-        )
+        ahead, processes = self._options.batches_ahead, self._options.data.num_workers
+        options = grain.ReadOptions(num_threads=self._options.threads, prefetch_buffer_size=ahead)
         steps = grain.MapDataset.range(self.step, _ENDLESS)
         data = steps.map(self._loader).to_iter_dataset(options)
-        if self._num_workers:
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl.app parses
-            data = data.mp_prefetch(
-                grain.MultiprocessingOptions(
-                    num_workers=self._num_workers, per_worker_buffer_size=self._prefetch
-                ),
-                worker_init_fn=workers.initialise,
-            )
-            return workers.WatchedIterator(data)
-        return iter(data)
+        if not processes:
+            return iter(data)
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl.app parses
+        data = data.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=ahead),
+            worker_init_fn=workers.initialise,
+        )
+        return workers.WatchedIterator(data)
 
     def epoch_starting(self, step: int) -> tuple[int, dict[str, int], dict[str, int]] | None:
-        """What a training epoch shows of each class, if batch `step` is the first of that epoch.
+        """Return what a training epoch shows of each class if batch `step` is its first.
 
         Returns:
           its number, class name -> examples of the whole job, and class name -> different records
           among them (fewer where a class is topped up by repetition); None in mid-epoch.
         """
-        batch_size, length = self._loader.batch_size, self._plan.length
+        batch_size, length = self._options.batch_size, self._plan.length
         epoch = step * batch_size // length
         if step and (step - 1) * batch_size // length == epoch:
             return None
@@ -237,7 +191,7 @@ class Pipeline:
         )
 
     def _log_epoch(self) -> None:
-        epoch = self.step * self._loader.batch_size // self._plan.length
+        epoch = self.step * self._options.batch_size // self._plan.length
         if epoch == self._logged_epoch or self._plan.sampling == "shuffle":
             return
         self._logged_epoch = epoch
@@ -249,59 +203,32 @@ class Pipeline:
         log.info("epoch %d (%s): %s", epoch, self._plan.sampling, ", ".join(listed))
 
     def close(self) -> None:
-        """Stops threads and workers; the next batch starts them again at `step`."""
+        """Stop threads and workers; the next batch starts them again at `step`."""
         iterator, self._iterator = self._iterator, None
-        if iterator is not None and hasattr(iterator, "close"):
+        if iterator is not None:
             iterator.close()
 
     def __enter__(self) -> "Pipeline":
         return self
 
-    def __exit__(self, *unused) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.close()
 
 
-def _check(batch_size, image_size, seed, shard_index, shard_count) -> None:
-    if batch_size < 1 or image_size < 1:
-        raise DataError(f"batch_size {batch_size} and image_size {image_size} must be positive")
-    if seed < 0:
-        raise DataError(f"seed {seed} must not be negative")
-    if not 0 <= shard_index < shard_count:
-        raise DataError(f"shard_index {shard_index} is outside 0..{shard_count - 1}")
-    if batch_size % shard_count:
-        raise DataError(f"batch_size {batch_size} is not divisible by {shard_count} processes")
-
-
 def make_pipeline(
-    config: Mapping[str, Any], source: Source, *, train: bool, batch_size: int, **kwargs: Any
+    data: DataConfig | Mapping[str, Any],
+    source: Source,
+    *,
+    train: bool,
+    batch_size: int,
+    start_step: int = 0,
+    cache: DataCache | None = None,
+    **own: int,
 ) -> Pipeline:
-    """`Pipeline` with the settings of `config.data` (see `defaults`); keywords go before them.
+    """Make a `Pipeline` with the settings of `config.data`; `own` are further `Options`.
 
     Raises:
-      DataError: a setting is out of its range, or as `Pipeline`.
+      DataError: as `DataConfig.of`, `Options` and `Pipeline`.
     """
-    check(config)
-    settings = {
-        "image_size": setting(config, "image_size"),
-        "seed": setting(config, "seed"),
-        "sampling": setting(config, "sampling"),
-        "refine_options": setting(config, "refine"),
-        "augment_preset": setting(config, "augment"),
-        "augment_overrides": setting(config, "augment_overrides"),
-        "crop": setting(config, "crop"),
-        "crop_scale": setting(config, "crop_scale"),
-        "num_workers": setting(config, "num_workers"),
-        "num_threads": setting(config, "num_threads"),
-        "prefetch": setting(config, "prefetch"),
-        "max_pixels": setting(config, "max_pixels"),
-        "max_bad_fraction": setting(config, "max_bad_fraction"),
-        "cache_bytes": _cache_bytes(config),
-    }
-    return Pipeline(source, train=train, batch_size=batch_size, **(settings | kwargs))
-
-
-def _cache_bytes(config: Mapping[str, Any]) -> int:
-    cache = setting(config, "cache")
-    if cache not in ("none", "memory"):
-        raise DataError(f"data.cache is {cache!r}; known: none, memory")
-    return int(setting(config, "cache_megabytes") * 1e6) if cache == "memory" else 0
+    options = Options(batch_size, DataConfig.of(data), **own)
+    return Pipeline(source, options, train=train, start_step=start_step, cache=cache)

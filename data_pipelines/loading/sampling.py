@@ -1,6 +1,6 @@
 """The order of the training examples: plain shuffle, inverse frequency, per-epoch refinement.
 
-Refinement sampling is ARBEx's (Wasi et al., 2023): every epoch up to 512 pictures of each video or
+Refinement sampling is ARBEx's (Wasi et al., 2023): every epoch up to 512 images of each video or
 person are pooled, and 500 of each class are taken from the pool, topped up by repetition.
 
 An order is a pure function of (seed, epoch), so every process computes it without talking. The
@@ -10,8 +10,10 @@ processes each takes the same number of every class in an epoch (one more or les
 batches are the same for any number of processes.
 """
 
+import dataclasses
 import functools
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ def _generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
 def refinement_pool(
     groups: np.ndarray, usable: np.ndarray, per_group: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Up to `per_group` randomly chosen usable records of each group.
+    """Return up to `per_group` randomly chosen usable records of each group.
 
     Args:
       groups: int [n]; a record of group -1 is always in the pool.
@@ -52,7 +54,7 @@ def refinement_pool(
 
 
 def repeat_to(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of the members in random order: each as often as any other, one more or less."""
+    """Return `count` members in random order, each as often as any other, one more or less."""
     rounds = -(-count // len(members))
     if rounds == 1:
         return rng.permutation(members)[:count]
@@ -60,7 +62,7 @@ def repeat_to(members: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 
 
 def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) -> np.ndarray:
-    """Mixes entries such that each keeps its lane.
+    """Mix entries such that each keeps its lane.
 
     Entry i of the stream (counting from `start`) belongs to lane (start + i) % lanes; within a lane
     the order is random. A lane therefore sees every class of a class-sorted list in proportion.
@@ -74,7 +76,7 @@ def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) 
 
 @functools.lru_cache(maxsize=8)
 def lane_order(batch_size: int) -> np.ndarray:
-    """Lane of each place of a batch (int64 [batch_size]).
+    """Return the lane of each place of a batch (int64 [batch_size]).
 
     Lanes that agree modulo H fill one of H equal parts, for every H = 2, 4, 8, ... that divides
     the batch size.
@@ -89,68 +91,66 @@ def lane_order(batch_size: int) -> np.ndarray:
     return order
 
 
-class Plan:
-    """Which record stands at each position of the endless training stream.
+@dataclasses.dataclass(eq=False)
+class RefinementPlan:
+    """Which record each position of the endless training stream shows: classes and sampling.
 
-    Args:
+    Attributes:
       labels: int [n] class ids, -1 = unknown.
       groups: int [n] video or person, -1 = unknown.
+      batch_size: global.
       sampling: `shuffle` (every record once an epoch), `refine`, or `inverse_frequency` (as many
         draws as labelled records, the same number of each class).
       seed: non-negative.
-      batch_size: global.
       per_group, per_class: of refinement sampling.
-
-    Attributes:
       length: positions in an epoch.
 
     Raises:
       DataError: unknown sampling, no labelled record, or a batch larger than an epoch.
     """
 
-    def __init__(
-        self,
-        labels: np.ndarray,
-        groups: np.ndarray,
-        *,
-        sampling: str = "shuffle",
-        seed: int = 0,
-        batch_size: int,
-        per_group: int = 512,
-        per_class: int = 500,
-    ):
-        if sampling not in SAMPLINGS:
-            raise DataError(f"data.sampling is {sampling!r}; known: {', '.join(SAMPLINGS)}")
-        if per_group < 1 or per_class < 1:
+    labels: np.ndarray
+    groups: np.ndarray
+    batch_size: int
+    sampling: str = "shuffle"
+    seed: int = 0
+    per_group: int = 512
+    per_class: int = 500
+    length: int = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS:
+            raise DataError(f"data.sampling is {self.sampling!r}; known: {', '.join(SAMPLINGS)}")
+        if self.per_group < 1 or self.per_class < 1:
             raise DataError("data.refine: per_group and per_class must be at least 1")
-        self.labels, self.groups = np.asarray(labels), np.asarray(groups)
-        self.sampling, self.seed, self.batch_size = sampling, seed, batch_size
-        self._per_group, self._per_class = per_group, per_class
+        self.labels, self.groups = np.asarray(self.labels), np.asarray(self.groups)
         self._classes = np.unique(self.labels[self.labels >= 0])
-        if sampling != "shuffle" and not len(self._classes):
-            raise DataError(f"data.sampling={sampling} needs expression labels; there are none")
+        if self.sampling != "shuffle" and not len(self._classes):
+            raise DataError(
+                f"data.sampling={self.sampling} needs expression labels; there are none"
+            )
         self.length = {
             "shuffle": len(self.labels),
-            "refine": per_class * len(self._classes),
+            "refine": self.per_class * len(self._classes),
             "inverse_frequency": int((self.labels >= 0).sum()),
-        }[sampling]
-        if batch_size > self.length:
+        }[self.sampling]
+        if self.batch_size > self.length:
             raise DataError(
-                f"batch_size {batch_size} is larger than an epoch of {self.length} examples "
-                f"(data.sampling={sampling}); take a smaller one"
+                f"batch_size {self.batch_size} is larger than an epoch of {self.length} examples "
+                f"(data.sampling={self.sampling}); take a smaller one"
             )
         self._orders: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_orders")}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._orders, self._lock = {}, threading.Lock()
 
     def order(self, epoch: int) -> np.ndarray:
-        """Record numbers of one epoch (int64 [length])."""
+        """Return the record numbers of one epoch (int64 [length])."""
         with self._lock:  # threads that wait need this very epoch
             if epoch not in self._orders:
                 for old in [e for e in self._orders if e < epoch - 1]:
@@ -164,8 +164,8 @@ class Plan:
             return rng.permutation(self.length)
         if self.sampling == "refine":
             usable = np.flatnonzero(self.labels >= 0)
-            pool = refinement_pool(self.groups, usable, self._per_group, rng)
-            counts = [self._per_class] * len(self._classes)
+            pool = refinement_pool(self.groups, usable, self.per_group, rng)
+            counts = [self.per_class] * len(self._classes)
         else:
             pool = np.flatnonzero(self.labels >= 0)
             share, extra = divmod(self.length, len(self._classes))
@@ -184,7 +184,7 @@ class Plan:
         return deal(np.concatenate(entries), epoch * self.length, self.batch_size, rng)
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Epoch, place in the epoch and record of positions of the stream (int64 [k] each)."""
+        """Return epoch, place in the epoch and record of stream positions (int64 [k] each)."""
         epochs, places = np.divmod(positions, self.length)
         records = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs):
@@ -193,13 +193,13 @@ class Plan:
         return epochs, places, records
 
     def batch_positions(self, step: int, shard_index: int = 0, shard_count: int = 1) -> np.ndarray:
-        """Positions of the stream that process `shard_index` takes at a step (int64 [k])."""
+        """Return the stream positions that process `shard_index` takes at a step (int64 [k])."""
         part = self.batch_size // shard_count
         lanes = lane_order(self.batch_size)[shard_index * part : (shard_index + 1) * part]
         return step * self.batch_size + lanes.astype(np.int64)
 
     def class_counts(self, epoch: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Examples of each class in an epoch, and different records among them.
+        """Return examples of each class in an epoch, and different records among them.
 
         Returns:
           two int64 [num_classes].

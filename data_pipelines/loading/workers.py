@@ -1,7 +1,7 @@
-"""Worker processes that are watched: neither side outlives or waits for a dead one.
+"""Worker processes that are watched, so that neither side waits for one that has ended.
 
-grain notices most deaths of a worker by itself, but a read that the death interrupts can block for
-good; and a worker whose trainer was killed would wait for ever to hand over its batch.
+grain notices most deaths of a worker by itself, but a read that the death interrupts can block
+forever, and a worker whose trainer was killed would wait forever to hand over its batch.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import shutil
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,9 @@ import cv2
 from data_pipelines.schema import DataError
 
 _NAME = "grain-process-prefetch"  # how grain names its worker processes
-_claimed: set[int] = set()  # workers that an iterator watches; training and evaluation run at once
+# grain does not tell which worker serves which iterator, and training and evaluation iterate at the
+# same time: a worker belongs to the iterator that sees it first. Only running workers are kept.
+_claimed: weakref.WeakSet[multiprocessing.process.BaseProcess] = weakref.WeakSet()
 _POLL_S = 0.5
 _GRACE_S = 3.0  # for grain's own report of a death
 _SHARED_MEMORY = "/dev/shm"  # through which workers hand over batches
@@ -36,9 +39,9 @@ class WorkerDiedError(DataError):
 
 
 def initialise(worker: int, count: int) -> None:
-    """Runs in a fresh worker process: one thread for OpenCV, and an eye on the parent."""
+    """Set up a fresh worker process: one thread for OpenCV; leave when the parent has ended."""
     cv2.setNumThreads(1)
-    # The parent may have been killed before this worker came so far.
+    # The parent may have been killed before this line.
     started_by, parent = multiprocessing.parent_process(), os.getppid()
 
     def leave_with_parent() -> None:
@@ -50,7 +53,7 @@ def initialise(worker: int, count: int) -> None:
 
 
 def _full_memory() -> str:
-    """What to do where batches find no room in shared memory, which containers keep small."""
+    """Return what to do when batches find no room in shared memory, which containers keep small."""
     size = ""
     with contextlib.suppress(OSError):
         size = f" of {shutil.disk_usage(_SHARED_MEMORY).total / 1e6:.0f} MB"
@@ -58,7 +61,7 @@ def _full_memory() -> str:
 
 
 class WatchedIterator:
-    """Iterates over a data set with worker processes, in a thread of its own.
+    """Iterate over a data set with worker processes, in a thread of its own.
 
     Args:
       data: a grain data set that starts worker processes when iterated.
@@ -68,7 +71,7 @@ class WatchedIterator:
     """
 
     def __init__(self, data: Iterable):
-        self._workers: dict[int, multiprocessing.Process] = {}
+        self._workers: list[multiprocessing.process.BaseProcess] = []
         self._ready: queue.Queue = queue.Queue(maxsize=1)
         self._closing = threading.Event()
         self._error: BaseException | None = None
@@ -81,7 +84,7 @@ class WatchedIterator:
             iterator = iter(data)
             while not self._closing.is_set():
                 self._put((next(iterator), None))
-        except BaseException as e:  # whatever it is belongs to the thread that waits
+        except BaseException as e:  # raised again in the thread that waits
             self._put((None, e))
         if iterator is not None:
             iterator.close()
@@ -128,25 +131,25 @@ class WatchedIterator:
             )
         return WorkerDiedError(
             f"a data worker process ended unexpectedly (exit code {codes}; -9 is often a lack of "
-            "memory). Start again to go on from the last checkpoint; fewer data.num_workers or a "
-            "smaller data.prefetch need less memory"
+            "memory). Start again to resume from the last checkpoint; lower data.num_workers or "
+            "data.prefetch to need less memory"
         )
 
     def _dead(self) -> list[int]:
-        """Exit codes of workers that have failed."""
+        """Return the exit codes of workers that have failed."""
         for process in multiprocessing.active_children():
-            if process.pid not in _claimed and process.name.startswith(_NAME):
-                _claimed.add(process.pid)
-                self._workers[process.pid] = process
-        codes = [p.exitcode for p in self._workers.values()]
+            if process not in _claimed and process.name.startswith(_NAME):
+                _claimed.add(process)
+                self._workers.append(process)
+        codes = [p.exitcode for p in self._workers]
         return [c for c in codes if c not in (None, 0)]
 
     def close(self) -> None:
-        """Stops the workers; those that do not stop are killed."""
-        self._dead()  # takes note of workers not seen so far
+        """Stop the workers; kill those that do not stop."""
+        self._dead()  # notes workers not seen so far
         self._closing.set()
         self._thread.join(timeout=2 * _GRACE_S)
-        for process in self._workers.values():
+        for process in self._workers:
             if process.is_alive():
                 process.kill()
                 process.join()

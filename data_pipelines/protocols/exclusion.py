@@ -1,27 +1,32 @@
-"""A list of wrong pictures made by hand: a text file with one picture a line.
+"""A hand-made list of wrong images (`data.exclude`): a text file with one image a line.
 
-A line is a picture's path as the manifest, folder or data set names it, or the end of that path,
-with or without the file's ending: `images/a.jpg`, `a.jpg` and `a` all name `images/a.jpg`. Empty
-lines and lines that start with `#` are passed over. A line that names no picture, or several, is an
-error: it would spoil a test list without a word.
+A line is the path of an image as the manifest, folder or data set names it, or the end of that
+path, with or without the file's suffix: `images/a.jpg`, `a.jpg` and `a` all name `images/a.jpg`.
+Empty lines and lines that start with `#` are skipped. A line that names no image, or several, is an
+error: otherwise a typing error would change a test set unnoticed.
 """
 
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.defaults import DataConfig
+from data_pipelines.protocols.persons import SPLIT_NAMES
 from data_pipelines.schema import DataError
+
+log = logging.getLogger(__name__)
 
 _SHOWN = 5
 
 
 def read(path: str | os.PathLike) -> dict[str, int]:
-    """Entries of a list and their line numbers.
+    """Read the entries of a list and their line numbers.
 
     Raises:
-      DataError: the file is missing, is no text or names nothing.
+      DataError: the file is missing, is not text or is empty.
     """
     path = pathlib.Path(path).expanduser()
     try:
@@ -37,22 +42,22 @@ def read(path: str | os.PathLike) -> dict[str, int]:
         if text and text[0] != "#"
     }
     if not entries:
-        raise DataError(f"data.exclude: {path} names no picture; give one path a line")
+        raise DataError(f"data.exclude: {path} names no image; give one path a line")
     return entries
 
 
 def find(names: Mapping[str, Sequence[str]], path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Marks the pictures of a list.
+    """Mark the images of a list.
 
     Args:
-      names: part -> paths of its pictures; all parts of a data set, so that every line is found.
+      names: part -> paths of its images; all parts of a data set, so that every line is found.
       path: the list.
 
     Returns:
       part -> bool [n].
 
     Raises:
-      DataError: the list cannot be read, or lines of it name no picture or several.
+      DataError: the list cannot be read, or a line names no image or several.
     """
     entries = read(path)
     found: dict[str, list[tuple[int, str, int, str]]] = {entry: [] for entry in entries}
@@ -64,18 +69,18 @@ def find(names: Mapping[str, Sequence[str]], path: str | os.PathLike) -> dict[st
     lost = [f"line {entries[e]}: {e}" for e, places in found.items() if not places]
     if lost:
         raise DataError(
-            f"data.exclude: {len(lost)} of {len(entries)} lines of {path} name no picture of these "
+            f"data.exclude: {len(lost)} of {len(entries)} lines of {path} name no image of these "
             f"data ({'; '.join(lost[:_SHOWN])}{' ...' if len(lost) > _SHOWN else ''}). A line is a "
             f"path such as {next((p[0] for p in names.values() if len(p)), 'images/a.jpg')}"
         )
     marks = {part: np.zeros(len(paths), bool) for part, paths in names.items()}
     for entry, places in found.items():
-        best = min(rank for rank, *_ in places)  # a whole path goes before the end of another
+        best = min(rank for rank, *_ in places)  # a whole path wins over the end of another
         chosen = [place for place in places if place[0] == best]
         if len(chosen) > 1:
             raise DataError(
                 f"data.exclude: line {entries[entry]} of {path}, {entry}, names {len(chosen)} "
-                f"pictures, among them {chosen[0][3]} ({chosen[0][1]}) and {chosen[1][3]} "
+                f"images, among them {chosen[0][3]} ({chosen[0][1]}) and {chosen[1][3]} "
                 f"({chosen[1][1]}); write more of the path"
             )
         _, part, i, _ = chosen[0]
@@ -84,7 +89,7 @@ def find(names: Mapping[str, Sequence[str]], path: str | os.PathLike) -> dict[st
 
 
 def _ends(name: str) -> Iterator[str]:
-    """What a line may call a picture, from the whole path to the bare name."""
+    """Yield what a line may call an image, from the whole path to the bare name."""
     name = name.replace("\\", "/").removeprefix("./")
     yield name
     stem = os.path.splitext(name)[0]
@@ -97,15 +102,24 @@ def _ends(name: str) -> Iterator[str]:
             yield stem
 
 
-def report(marks: Mapping[str, np.ndarray], path: str | os.PathLike, used: Sequence[str]) -> str:
-    """A line for the log: what was left out of which part, and what stays."""
+def keep(
+    names: Mapping[str, Sequence[str]], unused: Mapping[str, Sequence[str]], data: DataConfig
+) -> dict[str, np.ndarray]:
+    """Return which images of each split stay when `data.exclude` is applied, and log the counts.
+
+    Args:
+      names: split -> paths of its images.
+      unused: the same of images that are in no split, but may be listed.
+
+    Returns:
+      split -> bool [n]; training images stay unless `data.exclude_train`.
+    """
+    marks = find({**names, **unused}, data.exclude)
     counts = {part: int(mark.sum()) for part, mark in marks.items()}
+    used = SPLIT_NAMES if data.exclude_train else SPLIT_NAMES[1:]
     left_out = ", ".join(f"{part} {counts[part]}" for part in used)
-    stays = {part: n for part, n in counts.items() if n and part not in used}
-    kept = "".join(f"; {n} of {part} are not touched" for part, n in stays.items())
-    return f"{path}: {sum(counts.values())} pictures listed; left out of {left_out}{kept}"
-
-
-def parts(exclude_train: bool) -> tuple[str, ...]:
-    """The splits that a list applies to: validation and test, and training if asked for."""
-    return ("train", "validation", "test") if exclude_train else ("validation", "test")
+    untouched = {part: n for part, n in counts.items() if n and part not in used}
+    kept = "".join(f"; {n} of {part} are not touched" for part, n in untouched.items())
+    total = sum(counts.values())
+    log.info("%s: %d images listed; left out of %s%s", data.exclude, total, left_out, kept)
+    return {part: ~marks[part] | (part not in used) for part in names}

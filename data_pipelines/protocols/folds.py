@@ -1,4 +1,4 @@
-"""Folds and validation splits in which no person stands on two sides."""
+"""Folds and validation splits without a person on two sides."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,20 +16,17 @@ def kfold(
     labels: np.ndarray | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Cuts records into folds of about equal size without parting a person.
+    """Cut records into folds of about equal size, each person in one fold; int32 [n].
 
-    Persons with many pictures are placed first, each into the fold that it fills most evenly;
-    with labels, evenly in every class. Ties are broken by a hash of name and seed, so the result
-    depends on nothing but the arguments, and not on the order of the records.
+    Persons with many images are placed first, each into the fold that it fills most evenly; with
+    labels, evenly in every class. Ties are broken by a hash of name and seed, so the order of the
+    records does not matter.
 
     Args:
-      persons: who is on each picture [n].
+      persons: who is on each image [n].
       folds: number of folds, at most the number of persons.
       labels: int [n] classes to balance, -1 = unknown.
       seed: another seed gives other folds.
-
-    Returns:
-      int32 [n], the fold of each record.
 
     Raises:
       DataError: fewer persons than folds, or fewer than 2 folds.
@@ -40,7 +37,7 @@ def kfold(
     classes = np.zeros(len(person), np.int64) if labels is None else np.asarray(labels) + 1
     counts = np.zeros((len(names), int(classes.max(initial=0)) + 1))
     np.add.at(counts, (person, classes), 1)
-    # Shares, so that a rare class weighs as much as a frequent one; the size counts as well.
+    # Fractions, so that a rare class weighs as much as a frequent one; the size counts as well.
     counts = np.column_stack([counts, counts.sum(1)])
     shares = counts / np.maximum(counts.sum(0), 1)
     ranks = [_rank(name, seed) for name in names.tolist()]
@@ -50,7 +47,7 @@ def kfold(
     fold_of = np.empty(len(names), np.int32)
     for place, p in enumerate(order):
         cost = 2 * load @ shares[p] + (shares[p] ** 2).sum()
-        # A fold must not stay empty: keep enough persons for those that are.
+        # No fold may stay empty: keep enough persons for those that still are.
         empty = members == 0
         if empty.sum() >= len(order) - place:
             cost[~empty] = np.inf
@@ -62,9 +59,9 @@ def kfold(
 
 
 def by_name(persons: Sequence[str], folds: int) -> np.ndarray:
-    """Folds by the hash of the name alone, as own pictures are cut; int32 [n].
+    """Return folds by the hash of the name alone, as own images are cut; int32 [n].
 
-    They do not change when other persons come or go; `kfold` gives more even ones.
+    They do not depend on the other persons; `kfold` gives more even ones.
 
     Raises:
       DataError: fewer than 2 folds.
@@ -76,13 +73,13 @@ def by_name(persons: Sequence[str], folds: int) -> np.ndarray:
 
 
 def leave_one_out(persons: Sequence[str]) -> np.ndarray:
-    """One fold per person, numbered in the order of the names; int32 [n]."""
+    """Return one fold per person, numbered in the order of the names; int32 [n]."""
     _, person = np.unique(np.asarray(persons, dtype=str), return_inverse=True)
     return person.astype(np.int32)
 
 
 def validation(persons: Sequence[str], fraction: float, *, seed: int = 0) -> np.ndarray:
-    """Marks the records of about `fraction` of the persons; bool [n]."""
+    """Mark the records of about `fraction` of the persons; bool [n]."""
     chosen = person_splits.choose_validation(persons, fraction, seed)
     return np.fromiter((p in chosen for p in persons), bool, len(persons))
 

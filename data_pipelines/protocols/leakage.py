@@ -1,12 +1,12 @@
-"""Pictures and persons that stand in more than one split.
+"""Find images and persons that are in more than one split.
 
-Pictures: the same file, or nearly the same picture. Persons: by their names, with the videos or
-groups that are parted (`shared_names`).
+Images: the same file, or nearly the same image. Persons: by their names, with the videos or groups
+that a split divides (`shared_names`).
 
 Near-duplicates are found by two perceptual hashes that must agree: a difference hash (256 signs of
-horizontal brightness steps) and a DCT hash (the signs of 63 low frequencies). Each one alone takes
-many aligned faces for the same picture; together they find re-encoded, resized and slightly changed
-copies. A mirrored copy is looked for too. The command is `python -m data_pipelines.splits leakage`.
+horizontal brightness steps) and a DCT hash (the signs of 63 low frequencies). Either alone takes
+many aligned faces for the same image; together they find re-encoded, resized and slightly changed
+copies, and mirrored ones. The command is `python -m data_pipelines.splits leakage`.
 """
 
 import csv
@@ -36,7 +36,7 @@ _SHRUNK = 32
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two pictures in different splits that are the same, or nearly.
+    """Two images in different splits that are the same, or nearly.
 
     Attributes:
       kind: "exact" (same file content), "near" or "mirrored".
@@ -51,14 +51,14 @@ class Pair:
 
 
 @dataclasses.dataclass
-class Fingerprints:
-    """Hashes of the pictures of one split, n of them.
+class ImageHashes:
+    """Hashes of the n images of one split.
 
     Attributes:
       digest: n SHA-256 digests of the stored bytes ("" where unreadable).
       difference: uint64 [n, 4]; dct: uint64 [n].
-      mirrored_difference, mirrored_dct: the same of the mirrored pictures.
-      flat: bool [n], pictures without structure, whose hashes mean nothing.
+      mirrored_difference, mirrored_dct: the same of the mirrored images.
+      flat: bool [n], images without structure, whose hashes mean nothing.
     """
 
     digest: list[str]
@@ -69,12 +69,12 @@ class Fingerprints:
     flat: np.ndarray
 
 
-def fingerprint(source: Source) -> Fingerprints:
-    """Hashes every picture of a source; unreadable ones are skipped and logged."""
+def hash_images(source: Source) -> ImageHashes:
+    """Hash every image of a source; unreadable ones are skipped and logged."""
     n = len(source)
     digest = [""] * n
     flat = np.ones(n, bool)
-    hashes = np.zeros((2, n, 5), np.uint64)
+    bits = np.zeros((2, n, 5), np.uint64)
     for i in range(n):
         try:
             data = source[i]["image"]
@@ -87,14 +87,12 @@ def fingerprint(source: Source) -> Fingerprints:
         grey = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         flat[i] = grey.std() < 2.0
         for k, view in enumerate((grey, grey[:, ::-1])):
-            hashes[k, i] = perceptual_hash(view)
-    return Fingerprints(
-        digest, hashes[0, :, :4], hashes[0, :, 4], hashes[1, :, :4], hashes[1, :, 4], flat
-    )
+            bits[k, i] = perceptual_hash(view)
+    return ImageHashes(digest, bits[0, :, :4], bits[0, :, 4], bits[1, :, :4], bits[1, :, 4], flat)
 
 
 def perceptual_hash(grey: np.ndarray) -> np.ndarray:
-    """Difference hash (4 words) and DCT hash (1 word) of a uint8 [H, W] picture; uint64 [5]."""
+    """Return difference hash (4 words) and DCT hash (1) of a uint8 [H, W] image; uint64 [5]."""
     grey = np.ascontiguousarray(grey)
     small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA).astype(np.int16)
     difference = np.packbits(small[:, 1:] > small[:, :-1])
@@ -107,33 +105,33 @@ def perceptual_hash(grey: np.ndarray) -> np.ndarray:
 
 
 def find_duplicates(
-    prints: Mapping[str, Fingerprints],
+    hashes: Mapping[str, ImageHashes],
     *,
     difference_bits: int = DIFFERENCE_BITS,
     dct_bits: int = DCT_BITS,
 ) -> list[Pair]:
-    """Pictures that stand in more than one split.
+    """Find images that are in more than one split.
 
     Args:
-      prints: split -> what `fingerprint` gives.
+      hashes: split -> what `hash_images` returns.
       difference_bits, dct_bits: largest Hamming distances (of 256 and 63) that count as near.
 
     Returns:
-      pairs, exact ones first, then by distance.
+      the pairs, exact ones first, then by distance.
     """
-    names = list(prints)
+    names = list(hashes)
     pairs: list[Pair] = []
     for k, a in enumerate(names):
         for b in names[k + 1 :]:
-            exact = _exact(a, prints[a], b, prints[b])
+            exact = _exact(a, hashes[a], b, hashes[b])
             known = {(p.a, p.b) for p in exact}
-            near = _near(a, prints[a], b, prints[b], difference_bits, dct_bits)
+            near = _near(a, hashes[a], b, hashes[b], difference_bits, dct_bits)
             pairs += exact + [p for p in near if (p.a, p.b) not in known]
     order = {"exact": 0, "near": 1, "mirrored": 2}
     return sorted(pairs, key=lambda p: (order[p.kind], p.distance, p.a, p.b))
 
 
-def _exact(a: str, left: Fingerprints, b: str, right: Fingerprints) -> list[Pair]:
+def _exact(a: str, left: ImageHashes, b: str, right: ImageHashes) -> list[Pair]:
     places: dict[str, list[int]] = {}
     for i, digest in enumerate(left.digest):
         if digest:
@@ -146,7 +144,7 @@ def _exact(a: str, left: Fingerprints, b: str, right: Fingerprints) -> list[Pair
 
 
 def _near(
-    a: str, left: Fingerprints, b: str, right: Fingerprints, difference_bits: int, dct_bits: int
+    a: str, left: ImageHashes, b: str, right: ImageHashes, difference_bits: int, dct_bits: int
 ) -> list[Pair]:
     rows = np.flatnonzero(~left.flat)
     columns = np.flatnonzero(~right.flat)
@@ -163,14 +161,19 @@ def _near(
             dct_bits,
         ):
             place = (int(rows[i]), int(columns[j]))
-            # A symmetric picture is near in both views; the plain one is named.
+            # A symmetric image is near in both views; the plain one is named.
             found.setdefault(place, Pair(kind, (a, place[0]), (b, place[1]), distance))
     return list(found.values())
 
 
-def _close(left, right, difference_bits: int, dct_bits: int) -> list[tuple[int, int, int]]:
-    """(i, j, distance) of all close pairs; the cheap hash sorts out nearly all of them."""
-    found = []
+def _close(
+    left: tuple[np.ndarray, np.ndarray],
+    right: tuple[np.ndarray, np.ndarray],
+    difference_bits: int,
+    dct_bits: int,
+) -> list[tuple[int, int, int]]:
+    """Return (i, j, distance) of all close pairs; the cheap hash rules out nearly all others."""
+    found: list[tuple[int, int, int]] = []
     for start in range(0, len(left[1]), _BLOCK):
         for other in range(0, len(right[1]), _BLOCK):
             block = left[1][start : start + _BLOCK, None] ^ right[1][None, other : other + _BLOCK]
@@ -184,10 +187,10 @@ def _close(left, right, difference_bits: int, dct_bits: int) -> list[tuple[int, 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """A person or a group of pictures of one person that stands in more than one split.
+    """A person, or a group of images of one person, that is in more than one split.
 
     Attributes:
-      kind: "person", or "group" (a video or clip, as a rule).
+      kind: "person", or "group" (usually a video or clip).
       name: as the data give it.
       counts: split -> number of its records there, two splits or more.
       examples: split -> description of the first of them.
@@ -200,19 +203,18 @@ class Shared:
 
 
 def shared_names(sources: Mapping[str, Source]) -> list[Shared]:
-    """Persons that stand in more than one split, then the groups of theirs that do; by name.
+    """Return persons that are in more than one split, then their groups that are; by name.
 
-    What counts as a person is what splits are cut by (`persons.components`): a video, where nothing
-    names who is on it, or a picture, where nothing names that. A group counts with its person, for
-    persons may use one name for clips of their own.
+    A person is what splits are cut by (`persons.components`): a video if nothing names who is in
+    it, an image if nothing names its video. A group counts together with its person, because
+    persons may use the same name for clips of their own.
     """
     persons: dict[str, dict[str, list[int]]] = {}
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for split, source in sources.items():
-        names = getattr(source, "group_names", ())
+        names = source.group_names
         numbers = np.asarray(source.groups).tolist()
         for i, (person, g) in enumerate(zip(source.persons, numbers, strict=True)):
-            person = str(person)
             persons.setdefault(person, {}).setdefault(split, []).append(i)
             if 0 <= g < len(names) and names[g] != person:
                 groups.setdefault((person, names[g]), {}).setdefault(split, []).append(i)
@@ -234,20 +236,15 @@ def shared_names(sources: Mapping[str, Source]) -> list[Shared]:
     )
 
 
-def leakage_report(sources: Mapping[str, Source], **bits: int) -> list[Pair]:
-    """Pairs of equal or nearly equal pictures across the splits; `bits` as in `find_duplicates`."""
-    return find_duplicates({name: fingerprint(s) for name, s in sources.items()}, **bits)
-
-
 def write_report(
     path: str | Path,
     pairs: Sequence[Pair],
     sources: Mapping[str, Source],
     shared: Sequence[Shared] = (),
 ) -> None:
-    """Writes pairs as CSV: kind, distance, split and description of both pictures.
+    """Write pairs as CSV: kind, distance, split and description of both images.
 
-    Persons and groups follow, their names in `kind`, with their first picture in each split.
+    Persons and groups follow, their names in `kind`, with their first image in each split.
     """
     with open(path, "w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f)

@@ -1,13 +1,13 @@
-"""Splits by person: no person's pictures stand on two sides. They depend on the names alone.
+"""Splits by person: all images of a person are on one side. They depend on the names alone.
 
 Rows of a table belong together by more than one column. The rules of `components`:
 
-* A row that names a person belongs to that person. Its video and group join nothing on their own,
-  because persons may use one name for clips of their own ("video 1" of each person), and several
-  persons may stand on one photo.
-* A row without a person joins all rows of its video, its group and its picture, those of persons
-  included. Where that takes in several persons, they stay together: it may show any of them.
-* A row that names nothing and whose picture is listed once is a person of its own.
+* A row that names a person belongs to that person. Its video and group join nothing on their own:
+  persons may use the same name for clips of their own ("video 1"), and several persons may be in
+  one photo.
+* A row without a person joins all rows of its video, its group and its image, including those of
+  persons. If that joins several persons, they stay together: the row may show any of them.
+* A row that names nothing and whose image is listed once is a person of its own.
 """
 
 import collections
@@ -24,25 +24,25 @@ log = logging.getLogger(__name__)
 TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")
 
-# Columns that say who is on a picture, and those that say to which pictures it belongs.
+# Columns that say who is in an image, and those that say to which images it belongs.
 WHO_COLUMNS = ("person", "subject", "identity")
 NAME_COLUMNS = (*WHO_COLUMNS, "video", "group", "clip")
 _KIND_OF = {"subject": "person", "identity": "person", "clip": "video"}
-# A component is called after the first of these that it has.
+# A component is named after the first of these that it has.
 _CALLED = (*WHO_COLUMNS, "video", "group", "path")
 _LAST = (len(_CALLED), "")
 
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """Rows that must not be parted by a split.
+    """Groups of rows that must stay in one split.
 
     Attributes:
-      names: of the component of each row [n]: its smallest person, else subject, identity, video,
-        group or path. A person that nothing else joins keeps the name that the table gives.
+      names: of the component of each row [n]: its first person, else subject, identity, video,
+        group or path, by alphabet. A person who is alone in it keeps the name of the table.
       joined: persons of each component that holds several, sorted.
       unnamed: number of rows that name no person, video or group.
-      ambiguous: names of videos (or groups) that several persons use for their own, sorted.
+      ambiguous: names of videos or groups that several persons use for their own, sorted.
     """
 
     names: list[str]
@@ -54,25 +54,25 @@ class Components:
 def components(
     names: Sequence[tuple[str, ...]], paths: Sequence[str], labels: Sequence[str]
 ) -> Components:
-    """Joins rows transitively by the rules above.
+    """Join rows transitively by the rules above.
 
     Args:
       names: cells of `NAME_COLUMNS` of each row [n], "" where empty.
-      paths: where the picture of each row lies, in one spelling for each file [n].
+      paths: of the image of each row, in one spelling for each file [n].
       labels: paths as the table writes them [n]; they name rows that name nothing.
     """
-    # Takes a while to import, and only tables need it.
+    # Slow to import; only tables need it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    # Frames of a video name the same things: they are looked at once.
+    # Frames of a video name the same things and are treated once.
     cells = list(dict.fromkeys(names))
     own = {row: _own_columns(row) for row in cells}
-    # A column's value joins rows only if some row has nothing better to go by.
+    # A column's value joins rows only if some row has no better one.
     joining = {(c, _folded(row[c])) for row, columns in own.items() for c in columns}
     unknown = [not own[row] or own[row][0] >= len(WHO_COLUMNS) for row in names]
     listed = collections.Counter(paths)
-    pictures = {p for p, u in zip(paths, unknown, strict=True) if u and listed[p] > 1}
+    shared_images = {p for p, u in zip(paths, unknown, strict=True) if u and listed[p] > 1}
 
     nodes: dict[Hashable, int] = {}
     edges: list[tuple[int, int]] = []
@@ -86,9 +86,9 @@ def components(
                 edges.append((node(row), node((_kind(c), _folded(cell)))))
     place = []
     for row, path in zip(names, paths, strict=True):
-        # A row that names nothing is its picture.
+        # A row that names nothing is identified by its image.
         place.append(node(row) if own[row] else node(("path", path)))
-        if own[row] and path in pictures:
+        if own[row] and path in shared_images:
             edges.append((place[-1], node(("path", path))))
     ends = np.array(edges, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), bool), tuple(ends.T)), (len(nodes), len(nodes)))
@@ -118,7 +118,7 @@ def components(
 def _ambiguous(
     own: Mapping[tuple[str, ...], list[int]], joining: Container[tuple[int, str]]
 ) -> tuple[str, ...]:
-    """Videos and groups that join nothing and are named by several persons."""
+    """Return videos and groups that join nothing and are named by several persons."""
     users: dict[tuple[int, str], set[str]] = {}
     for row, columns in own.items():
         for c in range(len(WHO_COLUMNS), len(row)):
@@ -128,10 +128,10 @@ def _ambiguous(
 
 
 def report(name: str, found: Components) -> None:
-    """Logs what a table of this name joins, and what it leaves unknown."""
+    """Log which persons a table joins, and what it leaves unknown."""
     if 0 < found.unnamed < len(found.names):
         log.warning(
-            "%s: %d of %d pictures name no person, video or group; each counts as a person of its "
+            "%s: %d of %d images name no person, video or group; each counts as a person of its "
             "own",
             name,
             found.unnamed,
@@ -139,9 +139,9 @@ def report(name: str, found: Components) -> None:
         )
     if found.joined:
         log.warning(
-            "%s: %d persons are kept together as %d, because pictures without a person share "
-            "their video, group or file (%s); name the person in every row, or give each video a "
-            "name of its own",
+            "%s: %d persons are kept together as %d, because images without a person share their "
+            "video, group or file (%s); name the person in every row, or give each video a name of "
+            "its own",
             name,
             sum(map(len, found.joined)),
             len(found.joined),
@@ -149,8 +149,8 @@ def report(name: str, found: Components) -> None:
         )
     if found.ambiguous:
         log.info(
-            "%s: %d videos or groups have a name that several persons use and count as one of "
-            "each person (%s)",
+            "%s: %d videos or groups have a name that several persons use; they count as different "
+            "ones (%s)",
             name,
             len(found.ambiguous),
             _listed(found.ambiguous),
@@ -158,11 +158,11 @@ def report(name: str, found: Components) -> None:
 
 
 def warn_of_shared(name: str, persons: Sequence[str], split: np.ndarray) -> None:
-    """Warns of persons that stand in more than one split."""
+    """Warn of persons that are in more than one split."""
     shared = shared_persons(persons, split)
     if shared:
         log.warning(
-            "%s: %d persons stand in more than one split (%s); `python -m data_pipelines.splits "
+            "%s: %d persons are in more than one split (%s); `python -m data_pipelines.splits "
             "leakage` lists them",
             name,
             len(shared),
@@ -176,7 +176,7 @@ def _listed(names: Sequence[str], count: int = 3) -> str:
 
 
 def _own_columns(row: tuple[str, ...]) -> list[int]:
-    """What a row goes by: its first person column; else all that it names."""
+    """Return the columns that identify a row: its first person, else all that it names."""
     filled = [c for c, cell in enumerate(row) if cell]
     return filled[:1] if filled and filled[0] < len(WHO_COLUMNS) else filled
 
@@ -192,23 +192,18 @@ def _rank_of(column: int) -> int:
 
 
 def _folded(name: str) -> str:
-    """The name in one form: neither capitals nor the way an accent is written tell names apart."""
+    """Return a name without regard to capitals and to how accents are encoded."""
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).casefold()
 
 
 def _bytes(name: str) -> bytes:
-    # A file name need not be text: what is none comes as surrogates.
+    # Bytes of a file name that are not text come as surrogates.
     return name.encode("utf-8", "surrogatepass")
 
 
 def fold_of(person: str, folds: int) -> int:
-    """SHA-256 of the name modulo `folds`."""
+    """Return SHA-256 of the name modulo `folds`."""
     return int(hashlib.sha256(_bytes(person)).hexdigest(), 16) % folds
-
-
-def in_test_fold(person: str, *, folds: int = 4, test_fold: int = 1) -> bool:
-    """Whether the fold of a person is the one that is tested on."""
-    return fold_of(person, folds) == test_fold
 
 
 def _rank(person: str, seed: int) -> int:
@@ -217,11 +212,11 @@ def _rank(person: str, seed: int) -> int:
 
 
 def choose_validation(persons: Sequence[str], fraction: float, seed: int = 0) -> set[str]:
-    """About `fraction` of the distinct persons, at least one and never all where there are two.
+    """Return about `fraction` of the distinct persons; of two or more at least one, never all.
 
     Args:
-      persons: names of the training side, repeats allowed.
-      fraction: share in [0, 1); 0 = none.
+      persons: names of the training side, with repetitions.
+      fraction: in [0, 1); 0 = none.
       seed: another seed gives another cut.
     """
     distinct = sorted(set(persons), key=lambda p: _rank(p, seed))
@@ -240,18 +235,15 @@ def assign(
     seed: int = 0,
     given: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Split of every row: 0 train, 1 validation, 2 test.
+    """Return the split of every row, int8 [n]: 0 train, 1 validation, 2 test.
 
     Args:
-      persons: who is on each picture [n].
-      folds, test_fold: the rule of `in_test_fold`; `folds=0` makes no test split.
+      persons: who is in each image [n].
+      folds, test_fold: persons with `fold_of` = `test_fold` are tested on; `folds=0`: none.
       validation_fraction, seed: see `choose_validation`.
-      given: int [n] splits that are already known, -1 where not. Test persons are only drawn
-        when no row is given to test, validation persons only when none is given to validation.
-        A row without a given split follows the other rows of its person.
-
-    Returns:
-      int8 [n].
+      given: int [n] splits that are already known, -1 = unknown. Test persons are only drawn if no
+        row is given to test, validation persons only if none is given to validation. A row without
+        a given split follows the other rows of its person.
     """
     split = np.full(len(persons), TRAIN, np.int8)
     if given is not None:
@@ -259,7 +251,7 @@ def assign(
     if folds and not (split == TEST).any():
         # Persons of a given validation split stay there.
         free = set(persons) - {p for p, s in zip(persons, split, strict=True) if s == VALIDATION}
-        test = {p for p in free if in_test_fold(p, folds=folds, test_fold=test_fold)}
+        test = {p for p in free if fold_of(p, folds) == test_fold}
         split[np.fromiter((p in test for p in persons), bool, len(persons))] = TEST
     if not (split == VALIDATION).any():
         train = [p for p, s in zip(persons, split, strict=True) if s == TRAIN]
@@ -270,9 +262,9 @@ def assign(
 
 
 def follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
-    """Given splits, with rows that lack one (-1) put where their person is; train where nowhere."""
+    """Return the given splits; rows without one (-1) follow their person, else go to train."""
     known = given >= 0
-    # Of a person given to several, test wins over validation over train.
+    # For a person given to several, test wins over validation, and validation over train.
     place: dict[str, int] = {}
     for row in np.flatnonzero(known).tolist():
         place[persons[row]] = max(place.get(persons[row], TRAIN), int(given[row]))
@@ -283,7 +275,7 @@ def follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
 
 
 def shared_persons(persons: Sequence[str], split: np.ndarray) -> list[str]:
-    """Persons that stand in more than one split, sorted."""
+    """Return persons that are in more than one split, sorted."""
     seen: dict[str, int] = {}
     shared = set()
     for person, s in zip(persons, split.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""What a camera does to the picture: focus, sensor, compression; and the second camera's habits."""
+"""What a camera does to the image: focus, sensor, compression; and the second camera's habits."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from data_pipelines.rendering import hashing
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-    """How one picture is taken; lengths are for a picture of 128 pixels, 0 switches a step off."""
+    """How one image is taken; lengths are for an image of 128 pixels, 0 switches a step off."""
 
     blur: float
     noise: float
@@ -23,13 +23,13 @@ class Sensor:
 
 @functools.cache
 def _noise_tile() -> np.ndarray:
-    """128 + 32 x unit normal noise, uint8 [256, 256, 3]: a constant table, cut at random places."""
+    """Return 128 + 32 x unit normal noise, uint8 [256, 256, 3], to be cut at random places."""
     values = hashing.to_normals(hashing.uniforms(hashing.fold(np.arange(512), 77), 384))
     return np.clip(np.round(128 + 32 * values), 0, 255).astype(np.uint8).reshape(256, 256, 3)
 
 
 def draw(u: list[float], shifted: bool) -> Sensor:
-    """Sensor settings from 8 uniform numbers; `shifted` is the second camera."""
+    """Return sensor settings from 8 uniform numbers; `shifted` is the second camera."""
     if not shifted:
         return Sensor(
             blur=max(0.0, 1.1 * u[0] - 0.45),
@@ -50,7 +50,7 @@ def draw(u: list[float], shifted: bool) -> Sensor:
 
 
 def expose(image: np.ndarray, sensor: Sensor, grain_x: float, grain_y: float) -> np.ndarray:
-    """The picture after lens, sensor and compression: uint8 [H, W, 3].
+    """Return the image after lens, sensor and compression: uint8 [H, W, 3].
 
     `grain_x` and `grain_y` in (0, 1) choose the frame's noise.
     """

@@ -1,9 +1,9 @@
 """Anti-aliased drawing with sub-pixel coordinates, and colour arithmetic on plain tuples.
 
-A picture has four channels: RGB, and the share of a pixel that belongs to the person (the
+An image has four channels: RGB, and the fraction of a pixel that belongs to the person (the
 background has 0), so that one stroke draws both. Layers with one channel take a number for colour.
 Points are in pixels (float), or already in sixteenths of a pixel (int32, from `fixed`): it costs no
-more to convert all curves of a picture at once than to convert one.
+more to convert all curves of an image at once than to convert one.
 """
 
 from collections.abc import Sequence
@@ -19,24 +19,24 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
 def shade(rgb: Colour, factor: float) -> Colour:
-    """The colour times a factor, within 0 to 255."""
+    """Return the colour times a factor, within 0 to 255."""
     r, g, b = rgb
     return (min(255.0, r * factor), min(255.0, g * factor), min(255.0, b * factor))
 
 
 def mix(a: Colour, b: Colour, part: float) -> Colour:
-    """(1 - part) a + part b."""
+    """Return (1 - part) a + part b."""
     keep = 1.0 - part
     return (keep * a[0] + part * b[0], keep * a[1] + part * b[1], keep * a[2] + part * b[2])
 
 
 def fixed(points: np.ndarray) -> np.ndarray:
-    """Sixteenths of a pixel, int32."""
+    """Return sixteenths of a pixel, int32."""
     return (points * _ONE).astype(np.int32)
 
 
 def _lines(points: np.ndarray) -> Sequence[np.ndarray]:
-    """Curves, int32 [n, 2], of one curve or several."""
+    """Return curves, int32 [n, 2], of one curve or several."""
     if points.dtype != np.int32:
         points = fixed(points)
     return points if points.ndim == 3 else [points]
@@ -69,12 +69,12 @@ def disc(image: np.ndarray, x: float, y: float, radius: float, colour: Colour | 
 
 
 def hull(points: np.ndarray) -> np.ndarray:
-    """Convex hull [m, 2] of points [n, 2]."""
+    """Return the convex hull [m, 2] of points [n, 2]."""
     return cv2.convexHull(points.astype(np.float32))[:, 0]
 
 
 def window(outline: np.ndarray, size: int) -> Box | None:
-    """(x0, y0, x1, y1) of the part of the picture around outlines (int32 [..., 2] from `fixed`).
+    """Return the part of an image around outlines (int32 [..., 2] from `fixed`).
 
     None if hardly any is left.
     """
@@ -86,7 +86,7 @@ def window(outline: np.ndarray, size: int) -> Box | None:
 
 
 def patch(box: Box, colour: Colour) -> np.ndarray:
-    """A picture of one colour for a part of the whole."""
+    """Return an image of one colour for a part of the whole."""
     x0, y0, x1, y1 = box
     image = np.empty((y1 - y0, x1 - x0, 4), np.uint8)
     cv2.rectangle(image, (0, 0), (x1 - x0, y1 - y0), _value(colour), cv2.FILLED)
@@ -94,12 +94,12 @@ def patch(box: Box, colour: Colour) -> np.ndarray:
 
 
 def within(points: np.ndarray, box: Box) -> np.ndarray:
-    """Points from `fixed`, seen from a part of the picture."""
+    """Return points from `fixed`, seen from a part of the image."""
     return points - np.array([box[0] * _ONE, box[1] * _ONE], np.int32)
 
 
 def blend(image: np.ndarray, patch: np.ndarray, box: Box, outline: np.ndarray) -> None:
-    """Put the patch (used up) into a part of the picture, within outlines, with soft edges.
+    """Put the patch (used up) into a part of the image, within outlines, with soft edges.
 
     Outlines are seen from the part, as patches are (`within`).
     """

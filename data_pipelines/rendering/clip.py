@@ -35,7 +35,7 @@ def _clip(x: float, low: float, high: float) -> float:
 def expression(
     category: int, person: Person, u: list[float], n: list[float], jitter: list[float], time: float
 ) -> tuple[expressions.Muscles, np.ndarray]:
-    """Action units and valence-arousal (float32 [2]) of one frame.
+    """Return the action units and valence-arousal (float32 [2]) of one frame.
 
     The intensity swings over the video; a person moves each unit a little more or less than the
     prototype, some units idle, and one video in seven blends a second expression in. Valence and
@@ -64,7 +64,7 @@ def expression(
 
 
 def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool) -> Camera:
-    """Pose and projection of one frame; the second camera sees heads turned further."""
+    """Return the pose and projection of one frame; the second camera sees heads turned further."""
     spread = 1.35 if shifted else 1.0
     sway = [_wave(u[9 + k] + 0.4 * time * (0.5 + u[12 + k])) for k in range(3)]
     x, y = (0.5 + 0.10 * (u[16 + k] - 0.5) + 0.01 * sway[k] for k in range(2))
@@ -79,18 +79,13 @@ def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool
 
 
 def light(u: list[float], n: list[float]) -> Light:
-    """One lamp from above and a side, and light from all around, each with a tint."""
+    """Return one lamp from above and a side, and light from all around, each with a tint."""
     azimuth, height = 1.2 * (2.0 * u[19] - 1.0), 0.15 + 0.75 * u[20]
     warm, cool = 0.06 * n[45], 0.04 * n[46]
     ambient = 0.30 + 0.22 * u[21]
+    flat = math.cos(height)
     return Light(
-        key=np.array(
-            [
-                math.sin(azimuth) * math.cos(height),
-                -math.sin(height),
-                math.cos(azimuth) * math.cos(height),
-            ]
-        ),
+        key=np.array([math.sin(azimuth) * flat, -math.sin(height), math.cos(azimuth) * flat]),
         colour=(1.0 + warm, 1.0 + 0.1 * warm, 1.0 - warm),
         ambient=(ambient * (1.0 - cool), ambient, ambient * (1.0 + cool)),
         strength=0.62 + 0.30 * u[22],
@@ -99,7 +94,7 @@ def light(u: list[float], n: list[float]) -> Light:
 
 
 def background(u: list[float], blobs: list[float], size: int) -> np.ndarray:
-    """Something out of focus: uint8 [size, size, 4], the last channel 0.
+    """Draw something out of focus: uint8 [size, size, 4], the last channel 0.
 
     `blobs`: `BLOBS` further uniform numbers.
     """
@@ -112,10 +107,10 @@ def background(u: list[float], blobs: list[float], size: int) -> np.ndarray:
 
 
 def sensor_numbers(u: list[float]) -> list[float]:
-    """The 8 uniform numbers of the sensor."""
+    """Return the 8 uniform numbers of the sensor."""
     return u[29:37]
 
 
 def scene_numbers(u: list[float]) -> tuple[list[float], bool]:
-    """The painter's numbers (gaze, clothes, obstacle), and whether there is an obstacle."""
+    """Return the painter's numbers (gaze, clothes, obstacle), and whether there is an obstacle."""
     return u[37:47], u[47] < _OBSTACLE_SHARE

@@ -61,25 +61,19 @@ UNILATERAL = CLASS_NAMES.index("contempt")
 
 # Valence and arousal of each category at full intensity (after Russell's circumplex, 1980).
 CIRCUMPLEX = (
-    (0.0, 0.0),
-    (0.85, 0.40),
-    (-0.72, -0.42),
-    (0.22, 0.85),
-    (-0.55, 0.80),
-    (-0.78, 0.35),
-    (-0.62, 0.66),
-    (-0.50, 0.12),
+    *((0.0, 0.0), (0.85, 0.40), (-0.72, -0.42), (0.22, 0.85)),
+    *((-0.55, 0.80), (-0.78, 0.35), (-0.62, 0.66), (-0.50, 0.12)),
 )
 
 
 def circumplex(category: int, offset: float) -> tuple[float, float]:
-    """Valence and arousal of a category's variant at full intensity."""
+    """Return valence and arousal of a category's variant at full intensity."""
     valence, arousal = CIRCUMPLEX[category]
     return valence, arousal + offset
 
 
 def activations(category: int, choice: float, side: int) -> tuple[np.ndarray, float]:
-    """Action units of a category at full intensity.
+    """Return the action units of a category at full intensity.
 
     `choice` in (0, 1) picks the variant, `side` the stronger half of a one-sided expression.
     Returns float64 [units, 2] (image left, image right) and the variant's arousal offset.
@@ -104,8 +98,7 @@ Units = dict[int, float]
 
 
 class Muscles:
-    """The action units of one frame by their published numbers: `left` and `right` half of the
-    image, and their `mean`."""
+    """The action units of one frame by number, in the `left` and `right` half and their `mean`."""
 
     def __init__(self, levels: np.ndarray) -> None:
         left, right = levels.T.tolist()

@@ -2,7 +2,7 @@
 
 Face coordinates are millimetres: x to the right of the image, y down, z towards the camera, the
 origin between the eyes. The landmarks are control points of the drawn curves, so they lie exactly
-on the features that a picture shows.
+on the features that an image shows.
 """
 
 import dataclasses
@@ -20,14 +20,8 @@ PIVOT = np.array([0.0, 20.0, -80.0])
 LOOK_AT = 22.0  # this height of the face lies at the camera's centre
 
 _JAW = (  # from the ear to the chin, image right
-    (71.0, -2.0, -78.0),
-    (70.5, 17.0, -74.0),
-    (68.5, 36.0, -66.0),
-    (64.5, 54.0, -55.0),
-    (57.0, 72.0, -40.0),
-    (46.5, 88.0, -24.0),
-    (33.0, 99.5, -8.0),
-    (17.0, 106.5, 2.0),
+    *((71.0, -2.0, -78.0), (70.5, 17.0, -74.0), (68.5, 36.0, -66.0), (64.5, 54.0, -55.0)),
+    *((57.0, 72.0, -40.0), (46.5, 88.0, -24.0), (33.0, 99.5, -8.0), (17.0, 106.5, 2.0)),
     (0.0, 109.0, 5.0),
 )
 # How far down the jaw and the chin a point lies.
@@ -35,31 +29,22 @@ _AT_JAW = [min(1.0, max(0.0, (y - 17.0) / 55.0)) for _, y, _ in _JAW]
 _AT_CHIN = [min(1.0, max(0.0, (y - 88.0) / 18.0)) for _, y, _ in _JAW]
 _JAW_OPEN = (0.0, 0.0, 0.05, 0.2, 0.45, 0.75, 0.93, 1.0, 1.0)
 _BROW = (  # from the nose outwards
-    (13.0, -22.5, 6.0),
-    (23.0, -25.0, 5.0),
-    (34.0, -26.0, 1.0),
-    (45.0, -25.0, -7.0),
-    (54.0, -19.5, -18.0),
+    *((13.0, -22.5, 6.0), (23.0, -25.0, 5.0), (34.0, -26.0, 1.0)),
+    *((45.0, -25.0, -7.0), (54.0, -19.5, -18.0)),
 )
 
 
 @functools.cache
 def spline(controls: int, per_segment: int) -> np.ndarray:
-    """Matrix [samples, controls] of an open Catmull-Rom curve through all its control points."""
+    """Return the matrix [samples, controls] of an open Catmull-Rom curve through its controls."""
     rows = []
     for segment in range(controls - 1):
         for step in range(per_segment):
             t = step / per_segment
-            weights = 0.5 * np.array(
-                [
-                    -t + 2 * t**2 - t**3,
-                    2 - 5 * t**2 + 3 * t**3,
-                    t + 4 * t**2 - 3 * t**3,
-                    -(t**2) + t**3,
-                ]
-            )
+            outer = (-t + 2 * t**2 - t**3, -(t**2) + t**3)
+            inner = (2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3)
             row = np.zeros(controls + 2)
-            row[segment : segment + 4] = weights
+            row[segment : segment + 4] = 0.5 * np.array([outer[0], *inner, outer[1]])
             # Ghost points beyond the ends continue the first and the last segment.
             row[1] += 2 * row[0]
             row[2] -= row[0]
@@ -71,7 +56,7 @@ def spline(controls: int, per_segment: int) -> np.ndarray:
 
 
 def surface(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of the smooth head without features, in millimetres."""
+    """Return the depth of the smooth head without features, in millimetres."""
     below = np.where(y > 5.0, 250.0, 118.0)
     inside = 1.0 - (x / 79.0) ** 2 - ((y - 5.0) / below) ** 2
     return -96.0 + 98.0 * np.sqrt(np.maximum(inside, 0.02))
@@ -81,7 +66,7 @@ Places = dict[str, tuple[slice, tuple[int, ...] | None]]
 
 
 def places(parts: Mapping[str, np.ndarray], start: int = 0) -> Places:
-    """Where named arrays lie when stacked (`stack`): rows from `start` on, and a shape [k, n, -1].
+    """Return where named arrays lie in their `stack`: rows from `start` on, and a shape [k, n, -1].
 
     The shape of an array [n, d] is None: its rows have it already.
     """
@@ -94,7 +79,7 @@ def places(parts: Mapping[str, np.ndarray], start: int = 0) -> Places:
 
 
 def stack(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Arrays [..., d], one below the other: [n, d]."""
+    """Stack arrays [..., d] one below the other: [n, d]."""
     return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts.values()])
 
 
@@ -108,7 +93,7 @@ class Rows:
         return name in self._places
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A part: a view [..., d]."""
+        """Return a part: a view [..., d]."""
         rows, shape = self._places[name]
         part = self._values[rows]
         return part if shape is None else part.reshape(shape)
@@ -125,7 +110,7 @@ class Levels:
 
 
 def levels(person: Person, muscles: Muscles) -> Levels:
-    """Where nose base, mouth and chin lie for this person and this opening of the jaw."""
+    """Return where nose base, mouth and chin lie for this person and this opening of the jaw."""
     jaw_drop = 21.0 * muscles.mean[26]
     nose = 50.0 + person.nose_length
     mouth = nose + 21.0 + person.mouth_drop
@@ -136,7 +121,7 @@ Points = list[tuple[float, float, float]]
 
 
 def _brow(person: Person, m: Units, sign: float) -> Points:
-    """Five points from the nose outwards."""
+    """Return five points from the nose outwards."""
     inner, outer, lower, wrinkle = m[1], m[2], m[4], m[9]
     points = []
     for k, (x, y, z) in enumerate(_BROW):
@@ -155,20 +140,14 @@ def _brow(person: Person, m: Units, sign: float) -> Points:
 
 
 def _eye(person: Person, m: Units, sign: float) -> Points:
-    """Outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""
+    """Return outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""
     size, tilt = person.eye_size, person.eye_tilt
     upper = size * (6.0 + 4.2 * m[5] - 1.5 * m[7] - 0.8 * m[6] - 1.2 * m[9])
     lower = size * (4.6 + 0.5 * m[5] - 2.4 * m[7] - 2.2 * m[6] - 1.6 * m[9])
     opening = max(upper + lower - m[43] * (upper + 0.7 * lower), 1.2)
     upper = opening - lower
-    heights = (
-        -0.5 - tilt,
-        -0.92 * upper - 0.5 * tilt,
-        -0.98 * upper + 0.3 * tilt,
-        2.2 + 0.4 * tilt,
-        0.95 * lower + 0.8,
-        lower,
-    )
+    lids = (-0.92 * upper - 0.5 * tilt, -0.98 * upper + 0.3 * tilt)
+    heights = (-0.5 - tilt, *lids, 2.2 + 0.4 * tilt, 0.95 * lower + 0.8, lower)
     across = (1.0, 0.36, -0.34, -1.0, -0.32, 0.36)
     depths = (-16.0, -6.0, -3.5, -6.0, -4.0, -7.0)
     centre, half = 31.5 + person.eye_spacing, 14.0 * person.eye_width
@@ -179,7 +158,7 @@ def _eye(person: Person, m: Units, sign: float) -> Points:
 
 
 def _nose(person: Person, muscles: Muscles, nose: float) -> Points:
-    """Four points down the bridge, then five along the base from image left."""
+    """Return four points down the bridge, then five along the base from image left."""
     stretch = (nose + 1.0) / 51.0
     left, right, mean = muscles.left, muscles.right, muscles.mean
     lift = [3.0 * m[9] + 1.5 * m[10] for m in (left, mean, right)]
@@ -219,42 +198,24 @@ class _Lips(NamedTuple):
         return self.centre + (self.corner_y - self.centre) * t**bend
 
     def heights(self, t: float, thick_up: float, thick_low: float) -> tuple[float, ...]:
-        """Outer and inner edge of the upper lip, inner and outer edge of the lower lip."""
+        """Return outer and inner edge of the upper lip, inner and outer edge of the lower lip."""
         line, opening = self.line(t), (1.0 - t * t) ** self.roundness
         top = line - self.gap_up * opening
         bottom = line + self.gap_low * opening
-        return (
-            top - self.rise * (1 - t) - self.upper * thick_up,
-            top,
-            bottom + 0.3,
-            bottom + self.lower * thick_low,
-        )
+        outer = top - self.rise * (1 - t) - self.upper * thick_up
+        return (outer, top, bottom + 0.3, bottom + self.lower * thick_low)
 
 
 def _half_lips(person: Person, muscles: Muscles, m: Units, level: Levels) -> _Lips:
     both = muscles.mean
     parted = min(1.0, 2.0 * m[25])
     thin = 1.0 - 0.45 * max(m[23], m[24]) - 0.15 * m[12] - 0.18 * m[20]
+    wide = 24.5 + 7.0 * m[12] + 6.5 * m[20] + 4.0 * m[14] + 1.0 * m[15] - 2.5 * m[23] - 1.0 * m[24]
+    low = level.mouth - 10.0 * m[12] + 7.5 * m[15] + 2.5 * m[20] - 3.5 * m[14] - 1.0 * m[17]
     return _Lips(
         corner_x=person.mouth_width
-        * (
-            24.5
-            + 7.0 * m[12]
-            + 6.5 * m[20]
-            + 4.0 * m[14]
-            + 1.0 * m[15]
-            - 2.5 * m[23]
-            - 1.0 * m[24]
-            - 9.0 * m[26] * (1.0 - 0.8 * min(1.0, max(m[12], m[20])))
-        ),
-        corner_y=level.mouth
-        - 10.0 * m[12]
-        + 7.5 * m[15]
-        + 2.5 * m[20]
-        - 3.5 * m[14]
-        - 1.0 * m[17]
-        - 0.5 * m[10]
-        + 0.5 * level.jaw_drop,
+        * (wide - 9.0 * m[26] * (1.0 - 0.8 * min(1.0, max(m[12], m[20])))),
+        corner_y=low - 0.5 * m[10] + 0.5 * level.jaw_drop,
         centre=level.mouth + 1.5 * both[12] - 3.5 * both[17] - 1.5 * both[15] - 1.0 * both[10],
         upper=person.upper_lip * thin * (1.0 - 0.15 * m[25]),
         lower=person.lower_lip * thin * (1.0 + 0.12 * m[17]),
@@ -266,7 +227,7 @@ def _half_lips(person: Person, muscles: Muscles, m: Units, level: Levels) -> _Li
 
 
 def _mouth(person: Person, muscles: Muscles, level: Levels) -> Points:
-    """20 points in iBUG order (48 to 67)."""
+    """Return 20 points in iBUG order (48 to 67)."""
     points: Points = [(0.0, 0.0, 0.0)] * 20
     middles = []
     front = 12.0 - 0.25 * muscles.mean[26]
@@ -298,21 +259,20 @@ def _mouth(person: Person, muscles: Muscles, level: Levels) -> Points:
 
 
 def _jaw(person: Person, muscles: Muscles, level: Levels) -> Points:
-    """17 points from the ear at image left to the ear at image right."""
+    """Return 17 points from the ear at image left to the ear at image right."""
     stretch = (level.chin - level.jaw_drop) / 109.0
     half = []
     for k, (x, y, z) in enumerate(_JAW):
         wide = 1.0 + (person.jaw_width - 1.0) * _AT_JAW[k]
         wide *= 1.0 + (person.chin_width - 1.0) * _AT_CHIN[k]
         drop = _JAW_OPEN[k] * level.jaw_drop - (2.5 * muscles.mean[17] if k >= 7 else 0.0)
-        half.append(
-            (x * person.head_width * wide, y * (stretch if y > 0 else 1.0) + drop, z - 0.35 * drop)
-        )
+        y = y * (stretch if y > 0 else 1.0) + drop
+        half.append((x * person.head_width * wide, y, z - 0.35 * drop))
     return [(-x, y, z) for x, y, z in half[:-1]] + half[::-1]
 
 
 def landmarks(person: Person, muscles: Muscles) -> np.ndarray:
-    """The 68 landmarks, float64 [68, 3] in face coordinates, iBUG order."""
+    """Return the 68 landmarks, float64 [68, 3] in face coordinates, iBUG order."""
     level = levels(person, muscles)
     left_eye, right_eye = (
         _eye(person, m, s) for m, s in ((muscles.left, -1.0), (muscles.right, 1.0))
@@ -343,7 +303,7 @@ class Camera:
 
     @functools.cached_property
     def rotation(self) -> np.ndarray:
-        """About y (yaw), then x (pitch), then z (roll)."""
+        """Rotation about y (yaw), then x (pitch), then z (roll)."""
         cy, sy = math.cos(self.yaw), math.sin(self.yaw)
         cp, sp = math.cos(self.pitch), math.sin(self.pitch)
         cr, sr = math.cos(self.roll), math.sin(self.roll)
@@ -356,11 +316,11 @@ class Camera:
         )
 
     def turn(self, points: np.ndarray) -> np.ndarray:
-        """Face coordinates [3, n] to camera coordinates (still millimetres)."""
+        """Convert face coordinates [3, n] to camera coordinates (still millimetres)."""
         return self.rotation @ (points - PIVOT[:, None]) + PIVOT[:, None]
 
     def flatten(self, turned: np.ndarray) -> np.ndarray:
-        """Camera coordinates [3, n] to pixels [2, n]."""
+        """Convert camera coordinates [3, n] to pixels [2, n]."""
         zoom = (self.scale * self.distance) / (self.distance - turned[2])
         x, y = self.centre
         flat = turned[:2] * zoom

@@ -17,14 +17,14 @@ _U64_30, _U64_27, _U64_31, _U64_11 = (np.uint64(x) for x in (30, 27, 31, 11))
 
 
 def _mix_int(x: int) -> int:
-    """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Apply SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014)."""
     x = ((x ^ (x >> 30)) * _MIX_1) & _MASK
     x = ((x ^ (x >> 27)) * _MIX_2) & _MASK
     return x ^ (x >> 31)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The same on a uint64 array."""
+    """Apply the same to a uint64 array."""
     x = x ^ (x >> _U64_30)
     x *= _U64_MIX_1
     x ^= x >> _U64_27
@@ -57,17 +57,17 @@ _COUNTERS = np.arange(1, 513, dtype=np.uint64) * _U64_GOLDEN
 
 
 def _to_uniforms(bits: np.ndarray) -> np.ndarray:
-    """float64 in (0, 1) from the counters of a key."""
+    """Return float64 numbers in (0, 1) from the counters of a key."""
     return ((_mix(bits) >> _U64_11).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
-    """float64 [n, count], uniform in (0, 1), never exactly 0 or 1; count is at most 512."""
+    """Return float64 [n, count], uniform in (0, 1), never exactly 0 or 1; count is at most 512."""
     return _to_uniforms(keys[:, None] + _COUNTERS[:count])
 
 
 def to_normals(u: np.ndarray) -> np.ndarray:
-    """Standard normal numbers from uniform ones, float64 [..., even] (Box and Muller)."""
+    """Convert uniform numbers to standard normal ones, float64 [..., even] (Box and Muller)."""
     half = u.shape[-1] // 2
     radius = np.sqrt(-2.0 * np.log(u[..., :half]))
     angle = 2.0 * np.pi * u[..., half:]
@@ -76,8 +76,10 @@ def to_normals(u: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _layout(counts: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Which key and which counter makes each number of `draw`, and how many make normal ones:
-    first the radii of all normal numbers, then their angles, then the uniform numbers."""
+    """Return key and counter of each number of `draw`, and how many of them make normal ones.
+
+    First come the radii of all normal numbers, then their angles, then the uniform numbers.
+    """
     radii = [(k, flat + i) for k, (flat, bell) in enumerate(counts) for i in range(bell // 2)]
     angles = [
         (k, flat + i) for k, (flat, bell) in enumerate(counts) for i in range(bell // 2, bell)
@@ -90,8 +92,10 @@ def _layout(counts: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray
 def draw(
     keys: Sequence[int], counts: Sequence[tuple[int, int]], limit: float = 2.2
 ) -> list[tuple[list[float], list[float]]]:
-    """Of each key as many uniform numbers, and normal ones cut at `limit`, as its pair in `counts`
-    says (normal: an even number)."""
+    """Draw, for each key, uniform numbers and normal ones cut at `limit`.
+
+    `counts` has a pair for each key: how many are uniform and how many (even) are normal.
+    """
     which, counters, bells = _layout(tuple(counts))
     u = _to_uniforms(np.array(keys, np.uint64)[which] + counters)
     normal = np.minimum(np.maximum(to_normals(u[:bells]), -limit), limit).tolist()

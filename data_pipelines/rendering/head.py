@@ -10,7 +10,7 @@ from data_pipelines.rendering.outlines import BROAD
 
 
 def _evenly(outline: np.ndarray, count: int) -> np.ndarray:
-    """Points at equal distances along a closed outline."""
+    """Return points at equal distances along a closed outline."""
     x, y = np.concatenate([outline, outline[:1]]).T.astype(float)
     way = np.zeros(len(x))
     np.cumsum(np.hypot(x[1:] - x[:-1], y[1:] - y[:-1]), out=way[1:])
@@ -27,9 +27,9 @@ def paint_behind(
     mm: float,
     u: list[float],
 ) -> None:
-    """Everything up to the bare face: back hair, body, ears, skull and skin.
+    """Draw everything up to the bare face: back hair, body, ears, skull and skin.
 
-    `flat` and `ink` are those of `outlines.Outlines`, `u` 3 numbers for the colour of the clothes.
+    `flat` and `ink` are fields of `outlines.Outlines`; `u`: 3 numbers for the clothes.
     """
     p = person
     cap = canvas.hull(flat["skull"])
@@ -67,7 +67,7 @@ def paint_behind(
 def paint_hair_in_front(
     image: np.ndarray, detail: np.ndarray, person: Person, flat: Rows, ink: Rows
 ) -> None:
-    """Fringe and long hair that hang over the face."""
+    """Draw fringe and long hair that hang over the face."""
     hair = person.hair
     if "fringe" in flat:
         top, edge = flat["hair_edge"], (spline(6, 3) @ flat["fringe"])[::-1]
@@ -91,7 +91,7 @@ def paint_hair_in_front(
 def paint_spectacles(
     image: np.ndarray, person: Person, ink: Rows, mm: float, brightness: float
 ) -> None:
-    """Rims, arms and bridge in front of everything."""
+    """Draw rims, arms and bridge in front of everything."""
     width = max(1, round(1.7 * mm))
     colour = shade(person.glasses_colour, brightness)
     canvas.stroke(image, ink["arms"], colour, width)
@@ -102,7 +102,7 @@ def paint_spectacles(
 def paint_obstacle(
     image: np.ndarray, jaw: np.ndarray, person: Person, mm: float, u: list[float]
 ) -> None:
-    """A hand, a bar or a microphone over an edge of the face. `u`: 5 uniform numbers."""
+    """Draw a hand, a bar or a microphone over an edge of the face. `u`: 5 uniform numbers."""
     colour = (30.0 + 200.0 * u[1], 30.0 + 200.0 * u[2], 30.0 + 200.0 * u[3])
     side = jaw[3] if u[4] < 0.5 else jaw[13]
     inwards = (jaw[8] - side) / np.linalg.norm(jaw[8] - side)

@@ -9,11 +9,7 @@ from data_pipelines.rendering import hashing
 from data_pipelines.rendering.canvas import Colour, mix, shade
 
 ATTRIBUTE_NAMES = ("skin_tone_band", "age_band", "glasses")
-ATTRIBUTE_VALUES = (
-    ("light", "medium", "tan", "dark"),
-    ("young", "middle", "old"),
-    ("no", "yes"),
-)
+ATTRIBUTE_VALUES = (("light", "medium", "tan", "dark"), ("young", "middle", "old"), ("no", "yes"))
 
 NUMBERS = (24, 24)
 # Upper ends of the bands on the unit interval: the darker tones, the old and the people with
@@ -23,13 +19,8 @@ _AGE_BANDS = (0.50, 0.82)
 _GLASSES_SHARE = 0.15
 
 _TONES = (  # light to dark skin, sRGB, at positions 0, 1/6, ... 1
-    (244, 213, 192),
-    (236, 194, 166),
-    (222, 172, 138),
-    (197, 142, 106),
-    (164, 110, 78),
-    (126, 82, 58),
-    (88, 58, 44),
+    *((244, 213, 192), (236, 194, 166), (222, 172, 138), (197, 142, 106)),
+    *((164, 110, 78), (126, 82, 58), (88, 58, 44)),
 )
 _HAIR = ((28, 22, 20), (48, 34, 26), (78, 52, 34), (120, 82, 48), (176, 138, 88), (132, 62, 34))
 _IRIS = ((62, 40, 24), (84, 56, 32), (98, 92, 50), (84, 120, 140), (108, 124, 128))
@@ -40,7 +31,6 @@ HAIR_STYLES = ("bald", "buzz", "short", "side", "fringe", "long", "long_fringe",
 class Person(NamedTuple):
     """Traits of one person: lengths in millimetres, colours RGB 0 to 255, strengths in [0, 1]."""
 
-    tone: float
     age: float
     glasses: bool
     attributes: tuple[int, int, int]
@@ -85,7 +75,7 @@ class Person(NamedTuple):
 
 
 def attributes(keys: np.ndarray) -> np.ndarray:
-    """int32 [n, 3]: skin-tone band (0 light to 3 dark), age band (0 young to 2 old), glasses."""
+    """Return int32 [n, 3]: skin tone (0 light to 3 dark), age (0 young to 2 old), glasses."""
     u = hashing.uniforms(keys, 3)
     return np.stack(
         [
@@ -98,14 +88,14 @@ def attributes(keys: np.ndarray) -> np.ndarray:
 
 
 def _spread(u: float, edges: tuple[float, ...], values: tuple[float, ...]) -> float:
-    """Piecewise linear map of [0, 1]."""
+    """Map [0, 1] piecewise linearly."""
     k = next(k for k in range(1, len(edges)) if u <= edges[k])
     part = (u - edges[k - 1]) / (edges[k] - edges[k - 1])
     return values[k - 1] + part * (values[k] - values[k - 1])
 
 
 def _along(scale: tuple[Colour, ...], position: float) -> Colour:
-    """The colour at a position in [0, 1] along a scale."""
+    """Return the colour at a position in [0, 1] along a scale."""
     place = position * (len(scale) - 1)
     start = min(int(place), len(scale) - 2)
     return mix(scale[start], scale[start + 1], place - start)
@@ -124,13 +114,8 @@ def _style(u: float, masculine: bool, age: float) -> str:
     return HAIR_STYLES[2]
 
 
-def draw(key: np.ndarray) -> Person:
-    """The person of one key (uint64 [1])."""
-    return describe(*hashing.draw(key.tolist(), [NUMBERS])[0])
-
-
 def describe(u: list[float], n: list[float]) -> Person:
-    """The person of these uniform and normal numbers (`NUMBERS` of each)."""
+    """Return the person of these uniform and normal numbers (`NUMBERS` of each)."""
     # Each band takes an even part of its scale, however many people it holds.
     tone = _spread(u[0], (0.0, *_TONE_BANDS, 1.0), (0.0, 0.30, 0.55, 0.78, 1.0))
     age = _spread(u[1], (0.0, *_AGE_BANDS, 1.0), (0.0, 0.40, 0.72, 1.0))
@@ -149,7 +134,6 @@ def describe(u: list[float], n: list[float]) -> Person:
     lip_base = (0.86 * skin[0] + 8.0, 0.62 * skin[1], 0.60 * skin[2] + 4.0)
     rouge = (150.0 + 50.0 * u[11], 34.0, 50.0)
     return Person(
-        tone=tone,
         age=age,
         glasses=u[2] < _GLASSES_SHARE,
         attributes=(

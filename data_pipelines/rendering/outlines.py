@@ -1,7 +1,6 @@
-"""All curves of one frame in pixels: the head's shapes at rest, as a person and its muscles change
-them, seen by a camera.
+"""All curves of one frame in pixels: a head at rest, changed by person and muscles, projected.
 
-A picture needs some 900 points, so that they are found together: one array of points in space, one
+An image needs some 900 points, so that they are found together: one array of points in space, one
 projection, one product that draws smooth curves through the projected points, one rounding. Names
 lead to the rows of a part.
 """
@@ -23,46 +22,31 @@ _SKULL_Y, _SKULL_Z, _SKULL_RADII = -26.0, -86.0, np.array([75.0, 84.0, 96.0])
 _BALL = np.concatenate(
     [
         np.stack(
-            [np.sin(_ROUND) * np.cos(b), np.full(18, np.sin(b)), np.cos(_ROUND) * np.cos(b)], axis=1
+            [np.sin(_ROUND) * np.cos(b), np.full(18, np.sin(b)), np.cos(_ROUND) * np.cos(b)], 1
         )
         for b in (-1.5, -1.1, -0.75, -0.4, -0.1, 0.35)
     ]
 )
 _SKULL = _BALL * _SKULL_RADII
 _POWER = np.stack([np.cos(_ROUND), np.sin(_ROUND)])
+# fmt: off
 # Combed lines from the crown to the forehead and the temples.
 _COMB = np.array(
-    [
-        [
-            (np.sin(a) * np.cos(e), -np.sin(e), np.cos(a) * np.cos(e))
-            for e in (1.4, 1.05, 0.75, 0.5, 0.2)
-        ]
-        for a in np.linspace(-1.75, 1.75, 18)
-    ]
+    [[(np.sin(a) * np.cos(e), -np.sin(e), np.cos(a) * np.cos(e))
+      for e in (1.4, 1.05, 0.75, 0.5, 0.2)] for a in np.linspace(-1.75, 1.75, 18)]
 ) * (_SKULL_RADII + np.array([1.0, 0.0, 2.0]))
 _HAIRLINE = np.array(
-    [
-        (-69.0, 6.0, -76.0),
-        (-68.5, -18.0, -68.0),
-        (-64.0, -40.0, -54.0),
-        (-49.0, -58.0, -37.0),
-        (-25.0, -67.0, -23.0),
-        (0.0, -69.0, -18.0),
-        (25.0, -67.0, -23.0),
-        (49.0, -58.0, -37.0),
-        (64.0, -40.0, -54.0),
-        (68.5, -18.0, -68.0),
-        (69.0, 6.0, -76.0),
-    ]
+    [(-69, 6, -76), (-68.5, -18, -68), (-64, -40, -54), (-49, -58, -37), (-25, -67, -23),
+     (0, -69, -18), (25, -67, -23), (49, -58, -37), (64, -40, -54), (68.5, -18, -68), (69, 6, -76)],
+    float,
 )
-# fmt: off
 _EAR = np.array(
     [(72, 16, -76), (73, -8, -84), (75, -17, -90), (80, -18, -95), (83, -9, -98),
      (82, 6, -97), (78, 18, -92), (77, 27, -86), (73, 27, -80)],
     float,
 )
 _INNER_EAR = np.array([(75, -8, -86), (79, -10, -93), (79, 4, -93), (75, 12, -86)], float)
-_CURTAIN = np.array(  # long hair beside the face, from the parting down and back up
+_CURTAIN = np.array(  # long hair along the face, from the parting down and back up
     [(8, -74, -28), (34, -66, -30), (56, -46, -38), (65, -10, -52), (67, 40, -58), (66, 90, -58),
      (70, 150, -64), (92, 152, -84), (94, 90, -92), (92, 30, -96), (88, -40, -96), (66, -92, -90),
      (36, -112, -78), (6, -118, -70)],
@@ -108,7 +92,7 @@ LIDS = 13  # points of an upper lid
 
 
 def _folds_by_landmarks() -> tuple[np.ndarray, np.ndarray]:
-    """Weights [68, n] and offsets [3, n]: smile lines [2, 3], then crow's feet [6, 2]."""
+    """Return weights [68, n] and offsets [3, n]: smile lines [2, 3], then crow's feet [6, 2]."""
     one, smile, feet = np.eye(68), [], []
     for wing, corner, outer, sign in ((31, 48, 36, -1.0), (35, 54, 45, 1.0)):
         start, end = np.array([sign * 3.0, -3.0, -2.0]), np.array([sign * 6.5, 1.0, -6.0])
@@ -132,7 +116,7 @@ _CONTROLS = {
     "folds": np.zeros((18, 3)),
     "forehead": _FOREHEAD,
 }
-# Lengths in the plane of the face, to the right or down, and one down in the picture.
+# Lengths in the plane of the face, to the right or down, and one down in the image.
 _LENGTHS = (
     *("right", "down", "lid_left", "lid_right", "bag_left", "bag_right", "brow"),
     *("pit_left", "pit_right", "dimple_left", "dimple_right", "picture_down"),
@@ -140,10 +124,10 @@ _LENGTHS = (
 
 
 def _curves() -> list[dict[str, np.ndarray]]:
-    """Weights of the drawn curves, [..., c]: of the control points and of `_LENGTHS`, in pixels.
+    """Return the weights [..., c] of the drawn curves: of control points and `_LENGTHS`, in pixels.
 
     Each dict is a region, whose curves depend on neighbouring control points. Names that begin with
-    soft_ are for a picture of half the size.
+    soft_ are for an image of half the size.
     """
     kinds = {**_CONTROLS, **{name: np.zeros((1, 3)) for name in _LENGTHS}}
     of = Rows(geometry.places(kinds), np.eye(sum(part.size // 3 for part in kinds.values())))
@@ -231,7 +215,7 @@ _NUM_CONTROLS = sum(len(part.reshape(-1, 3)) for part in _CONTROLS.values())
 
 
 def _blocks() -> list[tuple[slice, slice, np.ndarray]]:
-    """Of each region its control points, the places of its curves, and their weights."""
+    """Return the control points, the places of the curves and their weights of each region."""
     blocks, start = [], 0
     for region in _REGIONS:
         weights = geometry.stack(region)[:, :_NUM_CONTROLS].T
@@ -308,7 +292,7 @@ def _rest(style: str, glasses: bool) -> _Rest:
 def _points(
     person: Person, muscles: Muscles, landmarks: np.ndarray, look: list[float]
 ) -> np.ndarray:
-    """The points of `_rest` as they are in one frame: float64 [3, n]."""
+    """Return the points of `_rest` in one frame: float64 [3, n]."""
     p, mean = person, muscles.mean
     rest = _rest(p.style, p.glasses)
     points = rest.points.copy()
@@ -342,12 +326,12 @@ def _points(
 def _lengths(
     person: Person, muscles: Muscles, right: list[float], down: list[float], mm: float
 ) -> np.ndarray:
-    """The vectors of `_LENGTHS` in pixels, float64 [2, n]; `right` and `down` are a millimetre."""
+    """Return the vectors of `_LENGTHS` in pixels, float64 [2, n]; `right` and `down`: 1 mm."""
     p, halves = person, (muscles.left, muscles.right)
     # A raised lid folds away behind its crease, a lowered one shows more of itself.
     lids = [max(0.8, 3.4 - 1.0 * p.hood - 2.2 * half[5] + 2.5 * half[43]) for half in halves]
     bags = [4.4 - 1.2 * half[6] - 0.8 * half[7] for half in halves]
-    # A dimpler makes a pit beside the corner of the mouth.
+    # A dimpler makes a pit near the corner of the mouth.
     pits = [1.5 + 5.0 * half[14] for half in halves]
     dimples = [2.0 * half[14] for half in halves]
     downwards = (1.0, *lids, *bags, 0.5 * p.brow_thickness, *pits)
@@ -364,7 +348,7 @@ class Outlines:
     """Curves of one frame.
 
     Attributes:
-      flat: by name, in pixels of the picture: float64 [..., 2].
+      flat: by name, in pixels of the image: float64 [..., 2].
       ink: the same for drawing (`canvas.fixed`).
       down: a millimetre down in the plane of the face, in pixels: float64 [2].
     """
@@ -377,7 +361,7 @@ class Outlines:
 def trace(
     person: Person, muscles: Muscles, landmarks: np.ndarray, camera: Camera, look: list[float]
 ) -> Outlines:
-    """All curves of a frame.
+    """Return all curves of a frame.
 
     Args:
       landmarks: float64 [68, 3] in face coordinates.

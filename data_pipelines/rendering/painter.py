@@ -1,5 +1,6 @@
 """Draws one posed face: flat colours first, then light, then what shines."""
 
+import dataclasses
 import math
 
 import cv2
@@ -23,41 +24,39 @@ _OPENINGS = ((37, 40), (44, 47))  # landmarks of the upper and the lower lid
 _TEETH_ARC = 1.0 - np.abs(np.linspace(-1.0, 1.0, 17))[:, None] ** 5
 
 
+@dataclasses.dataclass(eq=False)
 class Painter:
-    """One picture in the making: `paint` draws it, `landmarks` are its 68 points in pixels.
+    """One image in the making: `paint` draws it, `landmarks` are its 68 points in pixels.
 
-    Args:
+    Attributes:
       person, muscles, camera, light: what is drawn and how it is seen.
       points: float64 [68, 3] landmarks in face coordinates.
-      background: uint8 [size, size, 4] with a last channel of 0, drawn over.
+      image: the background, uint8 [size, size, 4] with a last channel of 0; is drawn over.
       u: 10 uniform numbers for what belongs to the clip (gaze, clothes, obstacle).
       obstacle: whether something hides an edge of the face.
     """
 
-    def __init__(
-        self,
-        person: Person,
-        muscles: Muscles,
-        points: np.ndarray,
-        camera: Camera,
-        light: Light,
-        background: np.ndarray,
-        u: list[float],
-        obstacle: bool,
-    ) -> None:
-        self.person, self.muscles, self.camera, self.light = person, muscles, camera, light
-        self.points, self.image, self.u, self.obstacle = points, background, u, obstacle
-        self.size, self.mm = background.shape[0], camera.scale
+    person: Person
+    muscles: Muscles
+    points: np.ndarray
+    camera: Camera
+    light: Light
+    image: np.ndarray
+    u: list[float]
+    obstacle: bool
+
+    def __post_init__(self) -> None:
+        self.size, self.mm = self.image.shape[0], self.camera.scale
         # Fine and broad shadows, 128 = none; they darken the skin when it is lit.
         self.detail = np.full((self.size, self.size), 128, np.uint8)
         self.soft = np.full((self.size // 2, self.size // 2), 128, np.uint8)
-        self.level = geometry.levels(person, muscles)
-        traced = outlines.trace(person, muscles, points, camera, u[:2])
+        self.level = geometry.levels(self.person, self.muscles)
+        traced = outlines.trace(self.person, self.muscles, self.points, self.camera, self.u[:2])
         self.flat, self.ink, self.down = traced.flat, traced.ink, traced.down
         self.landmarks = self.flat["landmarks"]
 
     def paint(self) -> np.ndarray:
-        """The picture, uint8 [size, size, 3]."""
+        """Return the image, uint8 [size, size, 3]."""
         head.paint_behind(
             self.image, self.soft, self.person, self.flat, self.ink, self.mm, self.u[2:5]
         )
@@ -126,7 +125,7 @@ class Painter:
             canvas.stroke(self.image, ink["parting"], shade(lips, 0.42), self._width(1.2))
         canvas.stroke(self.detail, ink["glint"], 142, self._width(1.5))
         canvas.stroke(self.soft, ink["soft_under_lip"], 104, self._width(2.2))
-        # A shadow at each corner, and the pit that a dimpler makes beside it.
+        # A shadow at each corner, and the pit that a dimpler makes next to it.
         for line, half in zip(ink["pits"], (m.left, m.right), strict=True):
             deep = min(1.0, 0.28 + 0.8 * half[14] + 0.25 * half[12])
             canvas.stroke(self.detail, line, 128 - 64 * deep, self._width(1.5))
@@ -135,7 +134,7 @@ class Painter:
             canvas.stroke(self.detail, ink["chin"], 128 - 40 * deep, self._width(1.2))
 
     def _cavity(self, gap: float) -> None:
-        """Teeth, tongue and darkness between parted lips, `gap` millimetres apart."""
+        """Draw teeth, tongue and darkness between parted lips, `gap` millimetres apart."""
         outline = self.ink["opening"]
         box = canvas.window(outline, self.size)
         if box is None:
@@ -204,10 +203,8 @@ class Painter:
         cv2.multiply(bright, cv2.merge([soft] * 4), bright, scale=1 / 128)
         bright = cv2.resize(bright, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         bright = cv2.cvtColor(bright, cv2.COLOR_RGBA2RGB)
-        image, mask = (
-            cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB),
-            cv2.extractChannel(self.image, 3),
-        )
+        image = cv2.cvtColor(self.image, cv2.COLOR_RGBA2RGB)
+        mask = cv2.extractChannel(self.image, 3)
         folds = cv2.multiply(cv2.GaussianBlur(self.detail, (3, 3), 0), mask, scale=1 / 255)
         cv2.multiply(bright, cv2.cvtColor(folds, cv2.COLOR_GRAY2RGB), bright, scale=1 / 128)
         # Outside the head the background keeps its own colours (128 = unchanged).
@@ -216,7 +213,7 @@ class Painter:
         self.image = cv2.multiply(image, bright, image, scale=1 / 128)
 
     def _shine(self) -> None:
-        """Catchlights in open eyes, on the side of the light."""
+        """Draw catchlights in open eyes, on the side of the light."""
         shift_x, shift_y = 2.0 * float(self.light.key[0]) * self.mm, -1.8 * self.mm
         heights = self.landmarks[:, 1]
         for (x, y), (upper, lower) in zip(self.flat["irises"].tolist(), _OPENINGS, strict=True):

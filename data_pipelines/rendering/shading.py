@@ -1,6 +1,6 @@
 """Light on the skin: a height field of the face, lit in face coordinates and carried to the image.
 
-The field lives on a coarse grid over a canonical face. A picture's pixels find their place on it by
+The field lives on a coarse grid over a canonical face. An image's pixels find their place on it by
 fixed-point iteration through the projection (as in parallax mapping), so shading turns with the
 head.
 """
@@ -23,7 +23,7 @@ _Y = np.linspace(-125.0, 135.0, GRID)
 _DX, _DY = float(_X[1] - _X[0]), float(_Y[1] - _Y[0])
 _GX, _GY = np.meshgrid(_X, _Y)
 _INDEX = np.arange(GRID, dtype=np.float32)
-# Heights of the features on the canonical face; those of a person are mapped to them.
+# Heights of the features on the canonical face; a person's are mapped to them.
 _CANONICAL_LEVELS = np.array([-125.0, 0.0, 50.0, 71.0, 109.0, 135.0])
 
 
@@ -32,18 +32,18 @@ def _profile(at: np.ndarray, centre: float, spread: float) -> np.ndarray:
 
 
 def _pair(x: float, spread: float, side: int = 0) -> np.ndarray:
-    """Profile across of a bump at x and its mirror image; `side` -1 or 1: of one alone."""
+    """Return the profile across of a bump at x and its mirror image; one if `side` is -1 or 1."""
     signs = (1,) if x == 0 else (-1, 1) if side == 0 else (side,)
     return sum(_profile(_X, sign * x, spread) for sign in signs)
 
 
 def _blob(x: float, y: float, sx: float, sy: float) -> np.ndarray:
-    """Gaussian bump at (x, y) and its mirror image."""
+    """Return a Gaussian bump at (x, y) and its mirror image."""
     return np.outer(_profile(_Y, y, sy), _pair(x, sx))
 
 
 def _ridge() -> np.ndarray:
-    """The nose: a ridge that grows from the bridge to the tip, with wings."""
+    """Return the nose: a ridge that grows from the bridge to the tip, with wings."""
     t = np.clip(_GY / 42.0, -0.2, 1.0)
     width = np.interp(t, [-0.2, 0.2, 0.6, 1.0], [9.0, 5.5, 6.5, 8.5])
     height = np.interp(t, [-0.2, 0.0, 0.85, 1.0], [3.0, 6.0, 22.0, 24.0])
@@ -54,7 +54,7 @@ def _ridge() -> np.ndarray:
 
 
 def _beard() -> np.ndarray:
-    """Where a beard grows: chin, jaw and upper lip, up to the sideburns, not the lips."""
+    """Return where a beard grows: chin, jaw and upper lip, up to the sideburns, not the lips."""
     border = 64.0 - 1.6 * np.maximum(np.abs(_GX) - 42.0, 0.0) + 14.0 * _blob(26.0, 62.0, 10.0, 20.0)
     region = 1.0 / (1.0 + np.exp(-(_GY - border) / 3.0))
     lips = np.clip(1.5 * _blob(0.0, 72.0, 17.0, 6.0), 0.0, 1.0)
@@ -79,7 +79,7 @@ _NOSE = _ridge().astype(np.float32)
 # What muscles raise or lower by `_weights`, as arguments of `_blob`.
 _BUMPS = (
     *((36.0, 30.0, 12.0, 8.0, s) for s in (-1, 1)),  # raised cheek
-    *((31.0, 52.0, 7.0, 12.0, s) for s in (-1, 1)),  # pouch beside the nasolabial fold
+    *((31.0, 52.0, 7.0, 12.0, s) for s in (-1, 1)),  # pouch at the nasolabial fold
     *((28.0, 68.0, 5.0, 8.0, s) for s in (-1, 1)),  # corner of the mouth drawn in
     (8.0, -20.0, 4.5, 8.0, 0),  # frown
     (0.0, 98.0, 13.0, 7.0, 0),  # chin boss
@@ -109,7 +109,7 @@ class Light:
 
 
 def _weights(person: Person, muscles: Muscles) -> np.ndarray:
-    """Heights of the bumps in millimetres, in the order of `_BUMPS`."""
+    """Return the heights of the bumps in millimetres, in the order of `_BUMPS`."""
     halves, mean = (muscles.left, muscles.right), muscles.mean
     return np.array(
         [
@@ -125,7 +125,7 @@ def _weights(person: Person, muscles: Muscles) -> np.ndarray:
 
 
 def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Values of a field at places [2, n, n] (x, then y); beyond its edge those of the edge."""
+    """Sample a field at places [2, n, n] (x, then y); beyond its edge the edge repeats."""
     x, y = places
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
@@ -133,7 +133,7 @@ def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
 def skin(
     person: Person, muscles: Muscles, level: Levels, camera: Camera, light: Light, size: int
 ) -> np.ndarray:
-    """Brightness of the head on a coarse picture, uint8 [size / 2, size / 2, 4]; 128 = albedo.
+    """Return the light on the head on a coarse image, uint8 [size / 2, size / 2, 4]; 128 = albedo.
 
     The last channel means nothing: OpenCV resamples four channels faster than three.
     """
@@ -152,7 +152,7 @@ def skin(
     np.add(down[:, :-2], down[:, 2:], out=slopes[1])
     slopes[0] += 2.0 * across[1:-1]
     slopes[1] += 2.0 * down[:, 1:-1]
-    # Diffuse light, gleam, light from around, and what there is everywhere.
+    # Diffuse light, gleam, light from around, and ambient light.
     lights = np.empty((4, GRID, GRID), np.float32)
     lights[3] = 1.0
     diffuse, gleam, rim, _ = lights
@@ -194,8 +194,10 @@ def skin(
 
 
 def _facing(camera: Camera, light: Light) -> np.ndarray:
-    """Weights [2, 3] of the slopes in x and y and of one: how far the skin faces the light, and the
-    direction halfway between light and camera."""
+    """Return weights [2, 3] of the slopes in x and y and of 1.
+
+    They give how far the skin faces the light, and the direction halfway to the camera.
+    """
     x, y, z = light.key.tolist()
     length = math.sqrt(x * x + y * y + (z + 1.0) * (z + 1.0))
     towards = np.array([(x, y, z), (x / length, y / length, (z + 1.0) / length)])
@@ -203,7 +205,7 @@ def _facing(camera: Camera, light: Light) -> np.ndarray:
 
 
 def _to_own_levels(level: Levels) -> np.ndarray:
-    """Matrix [rows, rows] that moves the rows of the canonical height field to a face's levels."""
+    """Return the matrix [rows, rows] from the canonical height field to a face's levels."""
     mouth = level.mouth + 0.4 * level.jaw_drop
     own = [-125.0, 0.0, level.nose, mouth, level.chin, level.chin + 26.0]
     rows = (np.interp(_Y, own, _CANONICAL_LEVELS) - _Y[0]) / _DY
@@ -216,7 +218,7 @@ def _to_own_levels(level: Levels) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _pixels(count: int, size: int) -> np.ndarray:
-    """(1, x, y) of `count` by `count` coarse pixels, in pixels of the picture: float32 [3, n]."""
+    """Return (1, x, y) of `count` by `count` coarse pixels, in image pixels: float32 [3, n]."""
     step = size / count
     ticks = step * np.arange(count) + (step - 1) / 2
     x, y = np.meshgrid(ticks, ticks)
@@ -224,7 +226,7 @@ def _pixels(count: int, size: int) -> np.ndarray:
 
 
 def _face_coordinates(person: Person, camera: Camera, height: np.ndarray, size: int) -> np.ndarray:
-    """Where the pixels of the coarse picture lie on the grid of the height field: [2, n, n].
+    """Return where the pixels of the coarse image lie on the grid of the height field: [2, n, n].
 
     A pixel's ray meets the face at grid place `depth * slope + start` in x and in y, if the skin
     there has that depth; so look the depth up at the place, and again at the place it gives.
@@ -250,7 +252,7 @@ def _face_coordinates(person: Person, camera: Camera, height: np.ndarray, size: 
     planes = np.array(slopes + starts, np.float32)
 
     def rays(count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes and starts of x and y: float32 [2, count, count] each."""
+        """Return slopes and starts of x and y: float32 [2, count, count] each."""
         found = (planes @ _pixels(count, size)).reshape(4, count, count)
         return found[:2], found[2:]
 

@@ -12,7 +12,7 @@ _VIDEOS = 64  # of one person, so that each shows every class
 
 
 def classes_by_persons(people: int, side: int, seed: int) -> np.ndarray:
-    """uint8 RGB: a row a class, a column a person."""
+    """Return uint8 RGB: a row a class, a column a person."""
     source = SyntheticFaces(
         people * _VIDEOS,
         seed=seed,
@@ -30,7 +30,7 @@ def classes_by_persons(people: int, side: int, seed: int) -> np.ndarray:
 
 
 def faces_with_landmarks(rows: int, columns: int, side: int, seed: int) -> np.ndarray:
-    """uint8 RGB: faces with their 68 landmarks as dots."""
+    """Return uint8 RGB: faces with their 68 landmarks as dots."""
     step = 16  # one face a person
     source = SyntheticFaces(rows * columns * step, seed=seed, split="test", image_size=side)
     faces = []

@@ -1,130 +1,92 @@
-"""Decoded pictures kept in memory: by one pipeline, or by all that are made within `shared`.
+"""What several runs of one process share: sources, and decoded images in memory.
 
-Pipelines of one source with the same framing then decode, or draw, each picture once: those of the
-phases and validations of a run, and of several runs in one process.
+A sweep or a cross-validation makes one `DataCache` and hands it down to its runs. Each image is
+then decoded, or drawn, once for each framing.
 """
 
-import contextlib
-import json
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar
 
-from data_pipelines.defaults import setting
+import numpy as np
 
-# Fields of `config.data` that say which records there are, and in which split.
-_SOURCE_FIELDS = (
-    "source",
-    "manifest",
-    "folder",
-    "dataset",
-    "data_dir",
-    "synthetic",
-    "classes",
-    "clean",
-    "clean_eval",
-    "exclude",
-    "exclude_train",
-    "validation_fraction",
-    "protocol",
-    "folds",
-    "test_fold",
-    "split_seed",
-    "max_bad_fraction",
-)
+from data_pipelines.schema import Source
+from data_pipelines.sources.subset import Subset
+
+T = TypeVar("T")
 
 
-class Cache:
-    """Entries up to a number of bytes; later ones are not kept, none is thrown out."""
+class ImageCache(Protocol):
+    """Entries of a source's records: arrays and what belongs to them."""
+
+    def get(self, index: int) -> tuple | None: ...
+
+    def put(self, index: int, entry: tuple, size: int) -> None: ...
+
+
+class Entries:
+    """An `ImageCache` that is filled up to a number of bytes; none of its entries is removed."""
 
     def __init__(self, limit: int):
         self.limit, self.used = limit, 0
-        self._entries: dict[int, Any] = {}
+        self._entries: dict[int, tuple] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self):
-        return Cache, (self.limit,)  # a worker process starts with its own, empty
+        return Entries, (self.limit,)  # a worker process starts with its own, empty
 
-    def get(self, index: int) -> Any:
+    def get(self, index: int) -> tuple | None:
         return self._entries.get(index)
 
-    def put(self, index: int, entry: Any, size: int) -> None:
+    def put(self, index: int, entry: tuple, size: int) -> None:
         with self._lock:
             if self.used + size <= self.limit and index not in self._entries:
                 self._entries[index] = entry
                 self.used += size
 
 
-class _View:
-    """The cache of a source as one of its subsets, made of the records `rows`, sees it."""
+class _SubsetEntries:
+    """The `ImageCache` of the records `rows` of a source whose own is `entries`."""
 
-    def __init__(self, cache: Cache, rows: Any):
-        self._cache, self._rows = cache, rows
+    def __init__(self, entries: Entries, rows: np.ndarray):
+        self._entries, self._rows = entries, rows
 
-    def get(self, index: int) -> Any:
-        return self._cache.get(int(self._rows[index]))
+    def get(self, index: int) -> tuple | None:
+        return self._entries.get(int(self._rows[index]))
 
-    def put(self, index: int, entry: Any, size: int) -> None:
-        self._cache.put(int(self._rows[index]), entry, size)
+    def put(self, index: int, entry: tuple, size: int) -> None:
+        self._entries.put(int(self._rows[index]), entry, size)
 
 
-class _Shared:
+class DataCache:
+    """Values made once for each key, and images of sources."""
+
     def __init__(self) -> None:
-        # A source stays alive with its cache: the key holds its id.
-        self.caches: dict[Hashable, tuple[Any, Cache]] = {}
-        self.sources: dict[Hashable, Any] = {}
+        self._values: dict[Hashable, Any] = {}
+        # A source stays alive with its images: the key holds its id.
+        self._images: dict[Hashable, tuple[Source, Entries]] = {}
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returned at the first call with this key."""
+        if key not in self._values:
+            self._values[key] = make()
+        return self._values[key]
 
-_shared: _Shared | None = None
+    def images(self, source: Source, framing: Hashable, limit: int) -> ImageCache:
+        """Return the cached images of a source in one framing.
 
+        Args:
+          source: of the records; a `Subset` shares with other subsets of its base.
+          framing: all that the images depend on, apart from the source.
+          limit: bytes of all images together; those used least recently are dropped first.
+        """
+        base = source.base if isinstance(source, Subset) else source
+        key = (id(base), framing, limit)
+        _, entries = self._images.pop(key, (base, Entries(limit)))
+        while self._images and entries.used + self._used() > limit:
+            del self._images[next(iter(self._images))]
+        self._images[key] = (base, entries)
+        return _SubsetEntries(entries, source.rows) if isinstance(source, Subset) else entries
 
-@contextlib.contextmanager
-def shared() -> Iterator[None]:
-    """Within it, `cache_for` and `sources_for` give again what they gave before.
-
-    Nested calls belong to the outermost. All is dropped at its end.
-    """
-    global _shared
-    if _shared is not None:
-        yield
-        return
-    _shared = _Shared()
-    try:
-        yield
-    finally:
-        _shared = None
-
-
-def cache_for(source: Any, framing: Hashable, limit: int) -> Cache | _View:
-    """The cache of a source's pictures in one framing; outside of `shared` a new one.
-
-    Args:
-      source: of the records; a `folds.Subset` shares with other subsets of its base.
-      framing: all that the kept pictures depend on beside the source.
-      limit: bytes. When those kept together exceed it, the caches used least recently are let go.
-    """
-    if _shared is None:
-        return Cache(limit)
-    base = getattr(source, "base", source)
-    caches, key = _shared.caches, (id(base), framing, limit)
-    entry = caches.pop(key, None) or (base, Cache(limit))
-    while caches and sum(c.used for _, c in caches.values()) + entry[1].used > limit:
-        del caches[next(iter(caches))]
-    caches[key] = entry
-    return entry[1] if base is source else _View(entry[1], source.rows)
-
-
-def sources_for(key: Hashable, make: Callable[[], Any]) -> Any:
-    """What `make` returns, made once for each key within `shared`."""
-    if _shared is None:
-        return make()
-    if key not in _shared.sources:
-        _shared.sources[key] = make()
-    return _shared.sources[key]
-
-
-def source_key(config: Mapping[str, Any], but: Collection[str] = ()) -> str:
-    """What of `config.data` makes sources what they are, leaving out the fields `but`."""
-    values = {name: setting(config, name) for name in _SOURCE_FIELDS if name not in but}
-    values["synthetic"] = dict(values["synthetic"])
-    return json.dumps(values, sort_keys=True, default=list)
+    def _used(self) -> int:
+        return sum(entries.used for _, entries in self._images.values())

@@ -1,7 +1,7 @@
-"""What a set of records is: names, labels, persons and splits, without reading the pictures.
+"""Fingerprints of data: names, labels, persons and splits, without reading the images.
 
-A run notes the fingerprint of its data and compares it when it is resumed. The digest of a split
-covers every record; the columns behind it are kept too, so that the first difference can be named.
+A run records the fingerprint of its data and compares it when it is resumed. The digest of a split
+covers every record; its columns are kept too, so that the first difference can be named.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.schema import DecodeError, Source, same_classes, tracks_of
+from data_pipelines.schema import DecodeError, Source, same_classes
 
 _SEPARATOR = "\0"
 _CHUNK = 8192  # rows that are hashed at once
-_SAMPLED = 32  # pictures of a split whose bytes are compared as well
+_SAMPLED = 32  # images of a split whose bytes are compared as well
 # In the order in which differences are looked for; the first names the record.
 _STRINGS = ("path", "person")
 _COLUMNS = {
@@ -47,8 +47,8 @@ class Records:
       digest: SHA-256 of the columns.
       columns: name (see `_COLUMNS`) -> array [n, ...], or the encoded strings (see `encode`); empty
         where a stored fingerprint has lost them.
-      facts: JSON-able facts about all of them together; None for one that is not known.
-      sample: position -> checksum of the picture's bytes, of some records.
+      facts: JSON-able facts about all of them together; None for an unknown one.
+      sample: position -> checksum of the image's bytes, of some records.
     """
 
     count: int
@@ -62,7 +62,7 @@ class Records:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What the data of a run are.
+    """The data of a run.
 
     Attributes:
       class_names: position = class id.
@@ -76,7 +76,7 @@ class Fingerprint:
 
     @property
     def digest(self) -> str:
-        """One digest of all that is compared, and the spelling of the classes."""
+        """One digest of everything that is compared, and of the spelling of the classes."""
         splits = [[name, r.digest, r.has, r.facts, r.sample] for name, r in self.splits.items()]
         content = json.dumps([self.class_names, self.attribute_names, splits], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
@@ -96,28 +96,28 @@ class Difference:
 
 
 def encode(strings: Sequence[str]) -> np.ndarray:
-    """Strings [n] as one uint8 array, which compresses well; names of any encoding survive."""
+    """Return strings [n] as one uint8 array, which compresses well; any file name survives."""
     joined = _SEPARATOR.join(strings).encode("utf-8", "surrogateescape")
     return np.frombuffer(joined, np.uint8)
 
 
 def decode(array: np.ndarray) -> list[str]:
-    """The reverse of `encode`, for at least one string."""
+    """Return the strings that `encode` was given, at least one."""
     return array.tobytes().decode("utf-8", "surrogateescape").split(_SEPARATOR)
 
 
 def of_sources(sources: Mapping[str, Source], *, sample: bool = True) -> Fingerprint:
-    """Returns the fingerprint of the sources of a run, by split.
+    """Return the fingerprint of the sources of a run, by split.
 
     Args:
       sources: train, validation, test.
-      sample: also read the bytes of a few pictures of each, so that other pictures of the same
-        names are noticed.
+      sample: also read the bytes of a few images of each, so that other images of the same names
+        are noticed.
     """
     train = sources["train"]
     return Fingerprint(
         tuple(train.class_names),
-        tuple(getattr(train, "attribute_names", ())),
+        tuple(train.attribute_names),
         {split: _of_source(source, sample) for split, source in sources.items()},
     )
 
@@ -127,29 +127,25 @@ def _of_source(source: Source, sample: bool) -> Records:
     columns: dict[str, Any] = {
         "expression": labels.astype(np.int32),
         "group": renumber(source.groups),
-        "track": renumber(tracks_of(source)),
+        "track": renumber(source.tracks),
+        **source.record_columns(),
     }
-    facts: dict[str, Any] = {}
-    if hasattr(source, "record_columns"):
-        columns |= source.record_columns()
-        facts = source.record_facts()
-    elif hasattr(source, "persons"):
-        columns["person"] = [str(p) for p in source.persons]
-    for name in _STRINGS:
-        if name in columns:
-            columns[name] = encode(columns[name])
-    for name in ("landmarks", "box"):
-        if name in columns:
-            columns[name] = hash_rows(columns[name])
+    for name, column in columns.items():
+        if name in _STRINGS:
+            columns[name] = encode(column)
+        elif name in ("landmarks", "box"):
+            columns[name] = hash_rows(column)
     counts = np.bincount(labels[labels >= 0], minlength=source.num_classes)
+    facts = source.record_facts()
     return Records(
-        len(source),
-        tuple(sorted(source.has)),
-        tuple(counts.tolist()),
-        _digest(columns),
-        columns,
-        facts,
-        _sample(source) if sample else {},
+        count=len(source),
+        has=tuple(sorted(source.has)),
+        per_class=tuple(counts.tolist()),
+        digest=_digest(columns),
+        columns=columns,
+        facts=facts,
+        # Images that are drawn have no stored bytes.
+        sample=_sample(source) if sample and "synthetic" not in facts else {},
     )
 
 
@@ -163,10 +159,7 @@ def _digest(columns: Mapping[str, np.ndarray]) -> str:
 
 
 def renumber(codes: np.ndarray) -> np.ndarray:
-    """Codes by first appearance, int32 [n]: they tell who belongs together and nothing else.
-
-    Negative ones, which mean unknown, become -1.
-    """
+    """Return codes numbered by first appearance, int32 [n]; negative (unknown) ones become -1."""
     codes = np.asarray(codes)
     known = codes >= 0
     _, first, inverse = np.unique(codes[known], return_index=True, return_inverse=True)
@@ -184,7 +177,7 @@ def _weights(count: int) -> np.ndarray:
 
 
 def hash_rows(array: np.ndarray) -> np.ndarray:
-    """uint64 [n], a number for the values of each row of float32 [n, ...]; 0 where all are NaN."""
+    """Return a hash of each row of float32 [n, ...] as uint64 [n]; 0 if all values are NaN."""
     rows = np.asarray(array, np.float32).reshape(len(array), -1)
     result = np.zeros(len(rows), np.uint64)
     for start in range(0, len(rows), _CHUNK):
@@ -198,9 +191,7 @@ def hash_rows(array: np.ndarray) -> np.ndarray:
 
 
 def _sample(source: Source) -> dict[str, int]:
-    """Checksums of stored pictures spread over a source; those that are drawn have none."""
-    if "synthetic" in getattr(source, "record_facts", dict)():
-        return {}
+    """Return checksums of stored images spread over a source, by position."""
     found = {}
     for i in np.unique(np.linspace(0, len(source) - 1, min(_SAMPLED, len(source))).astype(int)):
         try:
@@ -213,40 +204,36 @@ def _sample(source: Source) -> dict[str, int]:
 
 
 def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
-    """Returns the first difference between the data of a run then and now; None if there is none.
+    """Return the first difference between the data of a run then and now; None if there is none.
 
     Args:
-      then: a split whose columns are lost may have none; then counts are compared.
-      now: of the data as they are.
+      then: as recorded; a split may have lost its columns, and then only counts are compared.
+      now: of the current data.
     """
     if not same_classes(then.class_names, now.class_names):
         return Difference(_class_difference(then.class_names, now.class_names))
     for split, old in then.splits.items():
-        new = now.splits[split]
-        if old.has != new.has:
-            lost, more = sorted(set(old.has) - set(new.has)), sorted(set(new.has) - set(old.has))
-            return Difference(
-                f"labels of the {split} split: there {', '.join(old.has) or 'none'}, now "
-                f"{', '.join(new.has) or 'none'} ("
-                + "; ".join(
-                    f"{', '.join(names)} {what}"
-                    for names, what in ((lost, "missing"), (more, "new"))
-                    if names
+        has = now.splits[split].has
+        if old.has != has:
+            changes = [
+                f"{', '.join(sorted(names))} {what}"
+                for names, what in (
+                    (set(old.has) - set(has), "missing"),
+                    (set(has) - set(old.has), "new"),
                 )
-                + ")"
-            )
+                if names
+            ]
+            text = _there_now(f"labels of the {split} split", old.has, has)
+            return Difference(f"{text} ({'; '.join(changes)})")
     if then.attribute_names != now.attribute_names:
-        return Difference(
-            f"attributes: there {', '.join(then.attribute_names) or 'none'}, now "
-            f"{', '.join(now.attribute_names) or 'none'}"
-        )
-    reordered = None
-    for split in then.splits:
-        found = _split_difference(split, then, now)
-        if found is not None and not found.only_order:
-            return found
-        reordered = reordered or found
-    return reordered
+        return Difference(_there_now("attributes", then.attribute_names, now.attribute_names))
+    differences = (_split_difference(split, then, now) for split in then.splits)
+    found = [difference for difference in differences if difference is not None]
+    return next((d for d in found if not d.only_order), found[0] if found else None)
+
+
+def _there_now(title: str, then: Sequence[str], now: Sequence[str]) -> str:
+    return f"{title}: there {', '.join(then) or 'none'}, now {', '.join(now) or 'none'}"
 
 
 def _class_difference(then: Sequence[str], now: Sequence[str]) -> str:
@@ -268,8 +255,8 @@ def _split_difference(split: str, then: Fingerprint, now: Fingerprint) -> Differ
     for position, checksum in old.sample.items():
         if new.sample.get(position, checksum) != checksum:
             return Difference(
-                f"{split} split: {_name(new, int(position))}: the picture there and the one now "
-                "are not the same file"
+                f"{split} split: {_name(new, int(position))}: the image there and the one now are "
+                "not the same file"
             )
     return None
 
@@ -279,11 +266,10 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
     size = f"{old.count:,} records there, {new.count:,} now"
     if not old.columns:
         return Difference(f"{split} split: {size}, and they are not the same")
-    key = next((name for name in ("path", "row") if {name} <= old.columns.keys()), None)
+    key = _key(old)
     if key and key in new.columns:
-        names = [_names(records, key) for records in (old, new)]
-        if names[0] != names[1]:
-            return _membership_difference(split, then, now, key, *names)
+        if _names(old, key) != _names(new, key):
+            return _membership_difference(split, then, now, key)
     elif old.count != new.count:
         return Difference(f"{split} split: {size}")
     for name, title in _COLUMNS.items():
@@ -294,9 +280,14 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
                 i, more = different[0], len(different) - 1
                 also = f" ({more:,} more records of the split differ in this)" if more else ""
                 both = isinstance(a[i], _Given) and isinstance(b[i], _Given)
-                what = "not as it was" if both else f"there {a[i]}, now {b[i]}"
+                what = "has changed" if both else f"there {a[i]}, now {b[i]}"
                 return Difference(f"{split} split: {_name(new, i)}: {title}: {what}{also}")
     return Difference(f"{split} split: its records are not the same")
+
+
+def _key(records: Records) -> str | None:
+    """Return the column that names the records, if there is one."""
+    return next((key for key in ("path", "row") if key in records.columns), None)
 
 
 def _names(records: Records, key: str) -> list[str]:
@@ -307,60 +298,50 @@ def _names(records: Records, key: str) -> list[str]:
 
 
 def _name(records: Records, i: int) -> str:
-    for key in ("path", "row"):
-        if key in records.columns:
-            return repr(_names(records, key)[i]) if key == "path" else _names(records, key)[i]
-    return f"record {i}"
+    key = _key(records)
+    if key is None:
+        return f"record {i}"
+    name = _names(records, key)[i]
+    return repr(name) if key == "path" else name
 
 
-def _membership_difference(
-    split: str,
-    then: Fingerprint,
-    now: Fingerprint,
-    key: str,
-    old: list[str],
-    new: list[str],
-) -> Difference:
-    """Which record came, went or changed places first."""
-    size = f"{len(old):,} records there, {len(new):,} now"
-    before, after = Counter(old), Counter(new)
-    at = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), None)
-    at = min(len(old), len(new)) if at is None else at
-    if before == after:
+def _membership_difference(split: str, then: Fingerprint, now: Fingerprint, key: str) -> Difference:
+    """Return which record came, went or moved first."""
+    old, new = (_names(side.splits[split], key) for side in (then, now))
+    differing = (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
+    at = next(differing, min(len(old), len(new)))
+    lost, added = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    if not lost and not added:
         return Difference(
             f"{split} split: the same records in another order: place {at} has {new[at]!r}, where "
             f"{old[at]!r} was",
             only_order=True,
         )
-    places = [
-        {n: s for s, r in side.splits.items() if key in r.columns for n in _names(r, key)}
-        for side in (then, now)
-    ]
-    gone = at < len(old) and after[old[at]] < before[old[at]]
-    came = at < len(new) and before[new[at]] < after[new[at]]
-    if not gone and not came:  # a change of order comes before
-        left = before - after
-        gone, name = bool(left), next(iter(left or after - before))
-    else:
-        name = old[at] if gone else new[at]
+    if at < len(old) and old[at] in lost:
+        gone, name = True, old[at]
+    elif at < len(new) and new[at] in added:
+        gone, name = False, new[at]
+    else:  # the first difference is one of order
+        gone, name = bool(lost), next(iter(lost or added))
+    others = (now if gone else then).splits.items()
+    where = [s for s, r in others if s != split and key in r.columns and name in _names(r, key)]
     if gone:
-        where = places[1].get(name)
-        what = f"now in the {where} split" if where not in (None, split) else "not there any more"
-        return Difference(f"{split} split: {name!r} is {what} ({size})")
-    where = places[0].get(name)
-    what = f"was in the {where} split" if where not in (None, split) else "is new"
+        what = f"is now in the {where[0]} split" if where else "is not there any more"
+    else:
+        what = f"was in the {where[0]} split" if where else "is new"
+    size = f"{len(old):,} records there, {len(new):,} now"
     return Difference(f"{split} split: {name!r} {what} ({size})")
 
 
 class _Given(int):
-    """A value of which no more is shown than that there is one."""
+    """A value that is shown as "given"."""
 
     def __str__(self) -> str:
         return "given"
 
 
 def _values(records: Records, name: str, class_names: Sequence[str]) -> list[Any]:
-    """A column in the form in which it is shown."""
+    """Return the values of a column in the form in which they are shown."""
     n, column = records.count, records.columns.get(name)
     if column is None:
         return ["none"] * n

@@ -1,22 +1,20 @@
-"""A folder of pictures to rows: which folders are splits, which classes, which persons.
+"""Turn a folder of images into rows: which folders are splits, which classes, which persons.
 
-Read are `CLASS/NAME.jpg`, `SPLIT/CLASS/NAME.jpg` and `CLASS/SPLIT/NAME.jpg`, each with folders for
-persons below. Splits go by many names (`split_names`). All else is refused with what was found and
-what was expected: a split that is taken for a class, or an expression for a person, would train
-without a word. Links to folders are followed. Files that are not taken are counted in the log.
+The layouts are `CLASS/NAME.jpg`, `SPLIT/CLASS/NAME.jpg` and `CLASS/SPLIT/NAME.jpg`, each with
+folders for persons inside. Splits have many names (`split_names`). Other layouts are refused with
+what was found and what was expected: a split taken for a class, or an expression taken for a
+person, would spoil the training unnoticed.
 """
 
 import logging
 import os
 import pathlib
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NoReturn
 
-from data_pipelines.images import picture_files
 from data_pipelines.protocols import split_names
 from data_pipelines.schema import DataError, canonical_name, known_names, resolve_classes
+from data_pipelines.sources.folder_scan import Folder, joined, scan
 
 log = logging.getLogger(__name__)
 
@@ -26,140 +24,48 @@ _NO_PERSONS = known_names() - {"other"}
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
-@dataclass
-class Folder:
-    """A folder with its pictures and the folders in it.
-
-    Attributes:
-      parts: names of the folders from the root to this one.
-      pictures: names of the picture files directly in it, sorted.
-      folders: sorted by name.
-    """
-
-    parts: tuple[str, ...] = ()
-    pictures: list[str] = field(default_factory=list)
-    folders: list["Folder"] = field(default_factory=list)
-    total: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.parts[-1] if self.parts else ""
-
-    @property
-    def filled(self) -> list["Folder"]:
-        """The folders in it that hold a picture at any depth."""
-        return [f for f in self.folders if f.total]
-
-    def walk(self) -> Iterator["Folder"]:
-        """This folder and all below that hold pictures."""
-        yield self
-        for below in self.filled:
-            yield from below.walk()
-
-
 def read(root: pathlib.Path, classes: str | tuple[str, ...] = "") -> list[tuple[int, dict]]:
-    """Rows (0, column -> value) of the pictures of a folder, in a fixed order.
+    """Return rows (0, column -> value) of the images of a folder, in a fixed order.
 
     Args:
       root: the folder.
       classes: class names or a known label order, as configured; empty = the folders' names.
 
     Raises:
-      DataError: the folder cannot be read, holds no picture, or is laid out otherwise.
+      DataError: the folder cannot be read, holds no image, or has another layout.
     """
     return list(_Layout(root, classes).rows())
 
 
-class _Scan:
-    """Reads a tree of folders, and tells in the log what it did not take."""
-
-    def __init__(self, root: pathlib.Path):
-        self.files: Counter[str] = Counter()  # that are no pictures, by kind
-        self.folders: dict[str, int] = {}  # left out by name -> files in them
-        self.links: list[str] = []
-        self.tree = self._folder(str(root), (), (os.path.realpath(root),))
-        for message, counts in (
-            ("%d files that are no pictures were left out: %s", self.files),
-            ("%d files in folders that start with . or _ were left out: %s", self.folders),
-        ):
-            if counts:
-                ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-                kinds = ", ".join(f"{n} {kind}" for kind, n in ordered)
-                log.warning(f"%s: {message}", root, sum(counts.values()), kinds)
-        for link in self.links:
-            log.warning("%s: %s", root, link)
-
-    def _folder(self, place: str, parts: tuple[str, ...], above: tuple[str, ...]) -> Folder:
-        folder = Folder(parts)
-        try:
-            entries = sorted(os.scandir(place), key=lambda e: e.name)
-            folders = {e.name for e in entries if _is(e.is_dir)}
-        except OSError as e:
-            raise DataError(f"{place} cannot be read ({e.strerror or e})") from e
-        for entry in entries:
-            if entry.name in folders:
-                self._subfolder(folder, entry, above)
-            elif entry.name.startswith("."):
-                self.files["hidden"] += 1
-            elif not _is(entry.is_file):
-                self.links.append(f"link to nothing left out: {_joined((*parts, entry.name))}")
-            elif picture_files.is_picture(entry.path, entry.name):
-                folder.pictures.append(entry.name)
-            else:
-                self.files[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1
-        folder.total = len(folder.pictures) + sum(f.total for f in folder.folders)
-        return folder
-
-    def _subfolder(self, folder: Folder, entry: os.DirEntry, above: tuple[str, ...]) -> None:
-        parts = (*folder.parts, entry.name)
-        if entry.name[0] in "._":
-            self.folders[_joined(parts)] = sum(len(f) for _, _, f in os.walk(entry.path))
-            return
-        real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
-        if real in above:
-            self.links.append(f"link to a folder above it left out: {_joined(parts)}")
-            return
-        folder.folders.append(self._folder(entry.path, parts, (*above, real)))
-
-
-def _is(question: Callable[[], bool]) -> bool:
-    """The answer of a directory entry; False for a link that leads to itself."""
-    try:
-        return question()
-    except OSError:
-        return False
-
-
 class _Layout:
-    """Finds splits, classes and persons in a tree, or refuses it."""
+    """Splits, classes and persons of a tree, or a refusal."""
 
     def __init__(self, root: pathlib.Path, classes: str | tuple[str, ...]):
         self.root = root
         self.classes = {canonical_name(n) for n in resolve_classes(classes)} if classes else set()
-        self.tree = _Scan(root).tree
+        self.tree = scan(root)
 
     def rows(self) -> Rows:
         tree = self.tree
         if not tree.filled:
-            what = "holds no picture"
+            what = "holds no image"
             if tree.total:
-                what = f"holds {tree.total} pictures directly, and no class folder with pictures"
-            found = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
+                what = f"holds {tree.total} images directly, and no class folder with images"
+            listed = ", ".join(sorted(os.listdir(self.root))[:8]) or "nothing"
             raise DataError(
-                f"data.folder: {self.root} {what}; {self._expected()}, found {found}"
+                f"data.folder: {self.root} {what}; {self._expected()}, found {listed}"
                 f"{self._advice()}"
             )
         splits = {f.name: self._split(f.name) for f in tree.filled}
-        named = [name for name, split in splits.items() if split is not None]
+        named = {name: split for name, split in splits.items() if split is not None}
         self._check_mixed_names(named)
+        found: list[tuple[Folder, int | None]]
         if not named:
-            classes = [(f, None) for f in self._class_folders(tree)]
+            found = [(f, None) for f in self._class_folders(tree)]
         elif len(named) == len(splits):
-            classes = [
-                (f, splits[top.name]) for top in tree.filled for f in self._class_folders(top)
-            ]
+            found = [(f, splits[top.name]) for top in tree.filled for f in self._class_folders(top)]
             self._tell_loose(tree)
-            listed = ", ".join(f"{n} as {split_names.spelling(splits[n])}" for n in named)
+            listed = ", ".join(f"{n} as {split_names.spelling(s)}" for n, s in named.items())
             log.info("%s: folders taken for splits: %s", self.root, listed)
         else:
             self._refuse(
@@ -168,18 +74,18 @@ class _Layout:
                 "others out, or into the splits"
             )
         self._tell_unused()
-        classes = self._with_inner_splits(classes)
+        classes = self._with_inner_splits(found)
         self._check_classes(classes)
         wrapper = _wrapper(folder for folder, _, _ in classes)
         for folder, name, split in classes:
             yield from self._class_rows(folder, name, split, wrapper)
 
     def _class_folders(self, place: Folder) -> list[Folder]:
-        """The folders of classes in the root or in a split."""
+        """Return the folders of classes in the root or in a split."""
         if place.parts:
-            where = _joined(place.parts)
+            where = joined(place.parts)
             if not place.filled:
-                self._refuse(f"{where} holds pictures, but no folders of classes")
+                self._refuse(f"{where} holds images, but no folders of classes")
             inner = [f.name for f in place.filled if self._split(f.name) is not None]
             if inner:
                 self._refuse(
@@ -190,13 +96,13 @@ class _Layout:
         return place.filled
 
     def _split(self, name: str) -> int | None:
-        """The split that a folder is named like; what `classes` lists is none."""
+        """Return the split that a folder is named like; None for a class that is listed."""
         return None if canonical_name(name) in self.classes else split_names.split_of_folder(name)
 
     def _inner_splits(self, names: set[str]) -> set[str]:
-        """Those of the folders in classes that are splits; the others are persons.
+        """Return which of the folders in classes are splits; the others are persons.
 
-        Persons have words of splits in their names, as `Val_Ackerman` and `test_subject_1` do.
+        Names of persons may hold words of splits: `Val_Ackerman`, `test_subject_1`.
         """
         splits = {n: self._split(n) for n in names if self._split(n) is not None}
         if len(splits) == len(names) == len(set(splits.values())):
@@ -204,25 +110,25 @@ class _Layout:
         return set(filter(self._is_plain_split, splits))
 
     def _is_plain_split(self, name: str) -> bool:
-        """Whether a folder's name says nothing but that it is a split."""
+        """Return whether a folder's name says only that it is a split."""
         return self._split(name) is not None and split_names.split_of_cell(name) is not None
 
     def _with_inner_splits(
         self, classes: list[tuple[Folder, int | None]]
     ) -> list[tuple[Folder, str, int | None]]:
-        """Folder of pictures, name and split of each class; splits may lie in the classes."""
+        """Return folder, name and split of each class; splits may be inside the classes."""
         below = {f.name for c, _ in classes for f in c.filled}
         inner = self._inner_splits(below)
         if not inner:
             return [(c, c.name, split) for c, split in classes]
-        loose = [c.name for c, _ in classes if c.pictures]
+        loose = [c.name for c, _ in classes if c.images]
         others = sorted(below - inner)
         if loose or others or any(split is not None for _, split in classes):
             what = [f"folders {', '.join(others[:_SHOWN])}"] if others else []
-            what += [f"pictures directly in {', '.join(loose[:_SHOWN])}"] if loose else []
+            what += [f"images directly in {', '.join(loose[:_SHOWN])}"] if loose else []
             self._refuse(
                 f"its class folders hold folders that are named like splits "
-                f"({', '.join(sorted(inner))}), and not these alone"
+                f"({', '.join(sorted(inner))}), and not only these"
                 + (f": also {' and '.join(what)}" if what else "")
             )
         self._check_mixed_names(sorted(inner))
@@ -231,23 +137,23 @@ class _Layout:
         ]
 
     def _check_mixed_names(self, names: Collection[str]) -> None:
-        """Refuses `train_happy`, which names a split and a class at once."""
+        """Refuse `train_happy`, which names a split and a class at once."""
         both = [n for n in names if any(self._is_expression(w) for w in split_names.other_words(n))]
         if both:
             self._refuse(f"folder {', '.join(both[:_SHOWN])} names a split and a class at once")
 
     def _check_classes(self, classes: list[tuple[Folder, str, int | None]]) -> None:
-        """Refuses a single class, and persons that are expressions or splits."""
+        """Refuse a single class, and persons that are named like expressions or splits."""
         names = {canonical_name(name) for _, name, _ in classes}
-        # With classes given, a single folder of none of them is reported as rows are.
+        # With `classes` given, the rows of another single folder are reported one by one.
         if len(names) == 1 and not names & self.classes and (self._better() or not self.classes):
-            self._refuse(f"all {self.tree.total} pictures are of one class, {names.pop()!r}")
+            self._refuse(f"all {self.tree.total} images are of one class, {names.pop()!r}")
         for folder, _, _ in classes:
             for below in folder.walk():
                 split = self._is_plain_split(below.name)
                 if below is not folder and (split or self._is_expression(below.name)):
                     self._refuse(
-                        f"{_joined(below.parts)} would be the pictures of a person, but is named "
+                        f"{joined(below.parts)} would be the images of a person, but is named "
                         f"like {'a split' if split else 'an expression'}"
                     )
 
@@ -259,8 +165,8 @@ class _Layout:
             below = place.parts[len(folder.parts) :]
             if below and below[0] == wrapper:
                 below = below[1:]
-            for picture in place.pictures:
-                row = {"path": _joined((*place.parts, picture)), "expression": name}
+            for image in place.images:
+                row = {"path": joined((*place.parts, image)), "expression": name}
                 if below:
                     row["person"] = below[0]
                 if split is not None:
@@ -268,31 +174,31 @@ class _Layout:
                 yield 0, row
 
     def _tell_loose(self, place: Folder) -> None:
-        """Counts pictures that lie beside the folders of classes or splits."""
-        if place.pictures:
+        """Log images that are next to the folders of classes or splits."""
+        if place.images:
             log.warning(
-                "%s: %d pictures in no class folder were left out: they lie directly in %s (%s)",
+                "%s: %d images in no class folder were left out: they are directly in %s (%s)",
                 self.root,
-                len(place.pictures),
-                _joined(place.parts) if place.parts else "it",
-                ", ".join(place.pictures[:_SHOWN]),
+                len(place.images),
+                joined(place.parts) if place.parts else "it",
+                ", ".join(place.images[:_SHOWN]),
             )
 
     def _tell_unused(self) -> None:
-        """Names folders without pictures where a split or a class was to be expected."""
+        """Log folders without images where a split or a class was expected."""
         empty = [f for f in self.tree.folders if not f.total]
         empty += [f for top in self.tree.filled for f in top.folders if not f.total]
         if empty:
             log.warning(
-                "%s: %d folders hold no picture: %s",
+                "%s: %d folders hold no image: %s",
                 self.root,
                 len(empty),
-                ", ".join(_joined(f.parts) for f in empty[:_SHOWN]),
+                ", ".join(joined(f.parts) for f in empty[:_SHOWN]),
             )
 
     def _listed(self, place: Folder, names: Collection[str]) -> str:
         totals = {f.name: f.total for f in place.folders}
-        shown = [f"{n}: {totals[n]} pictures" for n in list(names)[:_SHOWN]]
+        shown = [f"{n}: {totals[n]} images" for n in list(names)[:_SHOWN]]
         return ", ".join(shown) + (" ..." if len(names) > _SHOWN else "")
 
     def _expected(self) -> str:
@@ -321,7 +227,7 @@ class _Layout:
         return f". If the classes are the folders of {better[0]}, give that" if better else ""
 
     def _better(self) -> list[str]:
-        """Folders, all below or one above the root, that are laid out as expected."""
+        """Return folders, below or one above the root, that have an expected layout."""
         tops = [f.name for f in self.tree.filled]
         # A class folder itself may have been given, or a folder above the classes.
         root = self.root.absolute()
@@ -338,23 +244,19 @@ class _Layout:
         return []
 
     def _fits(self, folder: Folder) -> bool:
-        """Whether a folder holds classes, or splits that hold classes."""
+        """Return whether a folder holds classes, or splits that hold classes."""
         names = [f.name for f in folder.filled]
         if names and all(self._split(n) is not None for n in names):
-            return all(f.filled and not f.pictures for f in folder.filled)
+            return all(f.filled and not f.images for f in folder.filled)
         return sum(map(self._is_expression, names)) > 1
 
 
 def _wrapper(classes: Iterable[Folder]) -> str:
-    """The name of the only folder in all classes where it names no person, such as `images`."""
+    """Return the name of the only folder in all classes if it is not a person: `images`."""
     names = {f.name for folder in classes for f in folder.filled}
     return names.pop() if len(names) == 1 and split_names.says_nothing(*names) else ""
 
 
 def _may_fit(folder: Folder) -> bool:
-    """Whether a folder holds nothing but several folders of pictures."""
-    return len(folder.filled) > 1 and not folder.pictures and all(f.pictures for f in folder.filled)
-
-
-def _joined(parts: Collection[str]) -> str:
-    return str(pathlib.PurePath(*parts))
+    """Return whether a folder holds only folders of images, several of them."""
+    return len(folder.filled) > 1 and not folder.images and all(f.images for f in folder.filled)

@@ -1,18 +1,7 @@
-"""Expression labels as written, names or numbers, to class names and class ids.
+"""Turn expression labels as written, names or numbers, into class names and class ids.
 
-A number is the id of a class in an order that is known, or it is refused: RAF-DB counts from 1,
-AffectNet from 0, and a guess would shift every label by one without a word. With `classes` a list
-of names, ids are positions in it and count from 0. With a known order they are that order's own:
-
-| order        | ids                                                                           |
-|--------------|-------------------------------------------------------------------------------|
-| `rafdb`      | 1 to 7 as in RAF-DB's files, or 0 to 6                                          |
-| `ckplus7`    | 1 to 7 as in CK+'s files (2, contempt, is left out), or 0 to 6                  |
-| `affectnet7` | AffectNet's 0 to 7 (7, contempt, is left out)                                   |
-| `affectnet5` | AffectNet's 0 to 7 (4, 5, 7 are left out), or 0 to 4 where both mean the same   |
-| the others   | positions in the order, from 0                                                  |
-
-Ids that fit two readings are refused too.
+Numbers are ids of a known order (`label_numbers`). Names may be misspelt: a few rows of an unknown
+name are left out, many are refused.
 """
 
 import difflib
@@ -26,7 +15,6 @@ import numpy as np
 
 from data_pipelines.protocols.persons import SPLIT_NAMES, TRAIN
 from data_pipelines.schema import (
-    LABEL_ORDERS,
     MISSING_ID,
     DataError,
     canonical_name,
@@ -35,50 +23,35 @@ from data_pipelines.schema import (
     order_name,
     resolve_classes,
 )
-from data_pipelines.sources.manifest_rows import Row, expression_token, is_id
+from data_pipelines.sources import label_numbers
+from data_pipelines.sources.label_numbers import FEW_ROWS, RARE
+from data_pipelines.sources.manifest_rows import LeftOut, Row, is_id
 
 log = logging.getLogger(__name__)
 
-FEW_ROWS = 3  # a label that stands in more rows is no slip of the pen
 _MOSTLY_KNOWN = 0.9
-_RARE = 0.1  # share of the rows
 _ALIKE = 0.75  # similarity of a misspelt name
-_REMEDY = "write class names instead of numbers"
-
-_AFFECTNET = dict(enumerate(LABEL_ORDERS["affectnet8"]))
-# Known order -> whose numbers they are, and its files' number -> class name.
-_NUMBERINGS: dict[str, tuple[str, dict[int, str]]] = {
-    "affectnet7": ("AffectNet's files", _AFFECTNET),
-    "affectnet5": ("AffectNet's files", _AFFECTNET),
-    "rafdb": ("RAF-DB's files", dict(enumerate(LABEL_ORDERS["rafdb"], 1))),
-    "ckplus7": (
-        "CK+'s files",
-        dict(
-            enumerate(["anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"], 1)
-        ),
-    ),
-}
 
 
 def assign_classes(
     rows: list[Row],
-    bad: list[tuple[int, str, str]],
+    bad: list[LeftOut],
     classes: str | tuple[str, ...],
     name: str,
     few: int = FEW_ROWS,
 ) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
-    """Class names, the rows whose class is known (or missing), and their class ids.
+    """Return class names, the rows whose class is known or missing, and their class ids.
 
     Args:
       rows: checked rows.
-      bad: (row, path, reason) of rows that are left out; rows of unknown classes are added.
+      bad: rows of unknown classes are added.
       classes: class names, or the name of a known label order; empty = inferred.
       name: of the data, for messages.
-      few: without `classes`, a label beyond the others that stands in more rows is refused.
+      few: without `classes`, an unexpected label in more rows than this is refused.
 
     Raises:
-      DataError: ids whose order is not known, a label that is no slip of the pen, or two splits
-        that spell a class differently.
+      DataError: ids of an unknown order, a label that is not a typing error, or two splits that
+        spell a class differently.
     """
     tokens = Counter(r.expression for r in rows if r.expression is not None)
     if classes:
@@ -90,7 +63,7 @@ def assign_classes(
     for row in rows:
         found = MISSING_ID if row.expression is None else ids[row.expression]
         if isinstance(found, str):
-            bad.append((row.number, row.path, found))
+            bad.append(LeftOut(row.number, row.path, found))
         else:
             kept.append(row)
             expression.append(found)
@@ -100,31 +73,31 @@ def assign_classes(
     absent = set(range(len(class_names))) - set(expression)
     if absent and tokens:
         log.warning(
-            "%s: no picture of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
+            "%s: no image of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
         )
     if len(class_names) == 1:
-        log.warning("%s: every label is %s; there is nothing to tell apart", name, class_names[0])
+        log.warning("%s: every label is %s; there is nothing to classify", name, class_names[0])
     return class_names, kept, np.array(expression, np.int32)
 
 
 def _check_splits(
     rows: list[Row], expression: list[int], class_names: tuple[str, ...], name: str
 ) -> None:
-    """Refuses classes of nearly the same name that no split has both of: `happy` and `hapy`."""
+    """Refuse two classes of nearly the same name if no split has both: `happy` and `hapy`."""
     places: dict[int, set[int]] = {}
     for row, k in zip(rows, expression, strict=True):
         places.setdefault(k, set()).add(max(row.split, TRAIN))
     named = [k for k in sorted(places) if k != MISSING_ID and not is_id(class_names[k])]
     for a, b in itertools.combinations(named, 2):
         one, other = class_names[a], class_names[b]
-        # `level 1` and `level 2` are no slips of the pen.
+        # `level 1` and `level 2` are different on purpose.
         if places[a] & places[b] or re.sub(r"\d", "", one) == re.sub(r"\d", "", other):
             continue
         if difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio() >= _ALIKE:
             where = [", ".join(SPLIT_NAMES[s] for s in sorted(places[k])) for k in (a, b)]
             raise DataError(
-                f"{name}: {one!r} stands in {where[0]} alone and {other!r} in {where[1]}. If they "
-                f"are one class, spell it alike; if not, list the classes: "
+                f"{name}: {one!r} is only in {where[0]} and {other!r} only in {where[1]}. If they "
+                "are one class, spell it the same; if not, list the classes: "
                 f"data.classes={','.join(class_names)}"
             )
 
@@ -132,39 +105,36 @@ def _check_splits(
 def _configured(
     tokens: Counter, class_names: tuple[str, ...], order: str, name: str
 ) -> dict[str, int | str]:
-    """Label as written -> class id, or the reason why it is none of `class_names`."""
+    """Return label as written -> class id, or the reason why it is not in `class_names`."""
     positions = _positions(class_names)
     ids: dict[str, int | str] = {}
     numbers: Counter[int] = Counter()
     for token, count in tokens.items():
-        if _key(token) in positions:
-            ids[token] = positions[_key(token)]
+        if label_numbers.key(token) in positions:
+            ids[token] = positions[label_numbers.key(token)]
         elif is_id(token) and not all(is_id(n) for n in class_names):
             numbers[int(token)] += count
         else:
             ids[token] = _unknown(token, class_names)
     if numbers:
-        title, numbering = _numbering(numbers, tokens.total(), class_names, order, name)
+        title, numbering = label_numbers.numbering(
+            numbers, tokens.total(), class_names, order, name
+        )
         read = ", ".join(f"{k} {numbering[k]}" for k in sorted(numbers.keys() & numbering.keys()))
         log.info("%s: numbers among the labels are ids of %s: %s", name, title, read)
         for number in numbers:
             if number not in numbering:
                 ids[str(number)] = _unknown(str(number), class_names)
-            elif _key(numbering[number]) in positions:
-                ids[str(number)] = positions[_key(numbering[number])]
+            elif label_numbers.key(numbering[number]) in positions:
+                ids[str(number)] = positions[label_numbers.key(numbering[number])]
             else:
                 what = f"class id {number} is {numbering[number]} in {title}"
-                ids[str(number)] = f"{what}, which is none of {', '.join(class_names)}"
+                ids[str(number)] = f"{what}, which is not one of {', '.join(class_names)}"
     return ids
 
 
 def _positions(class_names: Collection[str]) -> dict[str, int]:
-    return {_key(n): i for i, n in enumerate(class_names)}
-
-
-def _key(label: str) -> str:
-    """What a label and the name of its class have in common (`01` and `1.0` are `1`)."""
-    return expression_token(label) or label if is_id(label) else canonical_name(label)
+    return {label_numbers.key(n): i for i, n in enumerate(class_names)}
 
 
 def _unknown(token: str, class_names: Collection[str], alike: str = "") -> str:
@@ -173,136 +143,31 @@ def _unknown(token: str, class_names: Collection[str], alike: str = "") -> str:
     return f"{what} {token!r}{hint}; the classes are {', '.join(class_names) or 'none'}"
 
 
-def _numbering(
-    numbers: Counter, total: int, class_names: tuple[str, ...], order: str, name: str
-) -> tuple[str, Mapping[int, str]]:
-    """Whose numbers the labels are, and number -> class name; strays are not in it.
-
-    Raises:
-      DataError: they count from 1 where ids count from 0, or fit two orders, or none.
-    """
-    readings = [("the order of data.classes", dict(enumerate(class_names)))]
-    if order in _NUMBERINGS:
-        readings.append(_NUMBERINGS[order])
-    # One number beyond each reading counts as well: it tells that they count from 1.
-    within = set().union(*(r.keys() | {max(r) + 1} for _, r in readings))
-    seen = Counter({k: n for k, n in numbers.items() if k in within})
-    beyond = Counter({k: n for k, n in numbers.items() if k not in within})
-    common = _without_strays(beyond, total)
-    given = f"data.classes={order or ','.join(class_names)}"
-    about = f"{name}: the labels are the numbers {_listed(numbers)} ({numbers.total()} rows)"
-    if common:
-        raise DataError(
-            f"{about}, and {given} has no class for {_listed(common)}. Ids count from 0 "
-            f"({_spelled(readings)}). Leave the cells of unknown labels empty, or {_REMEDY}"
-        )
-    fitting = [(t, r) for t, r in readings if seen.keys() <= r.keys()]
-    if not fitting:
-        seen = _without_strays(seen, total)
-        fitting = [(t, r) for t, r in readings if seen.keys() <= r.keys()]
-    size = len(class_names)
-    if not fitting or any(_may_count_from_1(seen, r, size) for _, r in fitting):
-        raise DataError(
-            f"{about}, and ids count from 0 with {given} ({_spelled(readings)}). Numbers that "
-            f"count from 1 would be read as the next class: {_REMEDY}, or subtract 1. "
-            f"{_other_orders(seen, order)}"
-        )
-    first = {k: _key(fitting[0][1][k]) for k in seen}
-    if any({k: _key(r[k]) for k in seen} != first for _, r in fitting[1:]):
-        meanings = "; or ".join(
-            f"in {t}: {', '.join(f'{k} {r[k]}' for k in sorted(seen))}" for t, r in fitting
-        )
-        raise DataError(
-            f"{about}, which with {given} may mean two things. {meanings}. To say which, {_REMEDY}"
-        )
-    return fitting[-1]
-
-
-def _without_strays(numbers: Counter, total: int) -> Counter:
-    """Numbers in too many rows for a slip of the pen."""
-    return Counter({k: n for k, n in numbers.items() if n > FEW_ROWS or n > _RARE * total})
-
-
-def _may_count_from_1(seen: Collection[int], reading: Mapping[int, str], classes: int = 0) -> bool:
-    """Whether numbers of a reading from 0 look as if they counted from 1.
-
-    Args:
-      seen: the numbers.
-      reading: number -> class name.
-      classes: number of classes, where it is not that of the reading.
-    """
-    if not seen or 0 in seen or min(reading) != 0:
-        return False
-    sizes = {max(reading) + 1, classes or max(reading) + 1}
-    return any(max(seen) == n or (n > 2 and set(seen) == set(range(1, n))) for n in sizes)
-
-
-def _listed(numbers: Collection[int]) -> str:
-    shown = sorted(numbers)
-    if len(shown) > 3 and shown == list(range(shown[0], shown[-1] + 1)):
-        return f"{shown[0]} to {shown[-1]}"
-    return ", ".join(map(str, shown[:12])) + (" ..." if len(shown) > 12 else "")
-
-
-def _spelled(readings: list[tuple[str, dict[int, str]]]) -> str:
-    return "; ".join(f"in {t}: {', '.join(f'{k} {n}' for k, n in r.items())}" for t, r in readings)
-
-
-def _other_orders(seen: Collection[int], order: str = "") -> str:
-    """The known orders whose own numbers these may be."""
-    known = {o: r for o, (_, r) in _NUMBERINGS.items()}
-    known = {o: known.get(o) or dict(enumerate(names)) for o, names in LABEL_ORDERS.items()}
-    fits = [
-        o
-        for o, r in known.items()
-        if o != order and set(seen) <= r.keys() and not _may_count_from_1(seen, r)
-    ]
-    return f"Known orders that these numbers fit: {', '.join(fits) or 'none'} (data.classes)"
-
-
 def _inferred(tokens: Counter, name: str, few: int) -> tuple[tuple[str, ...], dict[str, int | str]]:
-    """Class names from how often each label was written; and as `_configured`."""
+    """Return class names chosen by how often each label occurs; and as `_configured`."""
     numbers = Counter({int(t): n for t, n in tokens.items() if is_id(t)})
     names = Counter({t: n for t, n in tokens.items() if not is_id(t)})
     if numbers.total() > names.total():
-        class_names = _unnamed(numbers, name)
+        class_names = label_numbers.unnamed_classes(numbers, name)
     else:
         class_names = _named(names, name, few)
     positions = _positions(class_names)
-    alike = {t: _alike(t, class_names) for t in tokens if _key(t) not in positions}
+    alike = {t: _alike(t, class_names) for t in tokens if label_numbers.key(t) not in positions}
     ids = {
-        t: _unknown(t, class_names, alike[t]) if t in alike else positions[_key(t)] for t in tokens
+        t: _unknown(t, class_names, alike[t]) if t in alike else positions[label_numbers.key(t)]
+        for t in tokens
     }
     counts: Counter[str] = Counter()
     for token in alike:
-        counts[_key(token)] += tokens[token]
-    frequent = [t for t in alike if counts[_key(t)] > few]
+        counts[label_numbers.key(token)] += tokens[token]
+    frequent = [t for t in alike if counts[label_numbers.key(t)] > few]
     if frequent:
         _refuse(frequent, tokens, class_names, alike, name)
     return class_names, ids
 
 
-def _unnamed(numbers: Counter, name: str) -> tuple[str, ...]:
-    """Classes `0`, `1`, ... of labels that are numbers from 0 without a gap."""
-    for seen in (numbers, _without_strays(numbers, numbers.total())):
-        if seen and sorted(seen) == list(range(len(seen))):
-            log.warning(
-                "%s: the labels are numbers, and the classes are called %s. data.classes gives "
-                "them names. %s",
-                name,
-                ", ".join(map(str, sorted(seen))),
-                _other_orders(seen),
-            )
-            return tuple(map(str, sorted(seen)))
-    raise DataError(
-        f"{name}: the labels are the numbers {_listed(numbers)} ({numbers.total()} rows), and ids "
-        f"count from 0 without a gap where data.classes is not set. Set it to the order they are "
-        f"ids of, or {_REMEDY}. {_other_orders(numbers)}"
-    )
-
-
 def _named(names: Counter, name: str, few: int) -> tuple[str, ...]:
-    """Classes of labels that are names; slips of the pen are not among them."""
+    """Return the classes of labels that are names, without typing errors."""
     counts: Counter[str] = Counter()
     spelling: dict[str, str] = {}
     for token, n in names.most_common():
@@ -310,18 +175,18 @@ def _named(names: Counter, name: str, few: int) -> tuple[str, ...]:
         counts[canonical_name(token)] += n
     known = {k: n for k, n in counts.items() if k in known_names()}
     if known and sum(known.values()) >= _MOSTLY_KNOWN * counts.total():
-        # Nearly all rows name basic expressions: then the rest are misspelt, or refused.
+        # Nearly all rows name basic expressions: the rest are misspelt, or refused.
         chosen = [spelling[k] for k in known]
     else:
         expressions = [spelling[k] for k in known]
-        rare = {k for k, n in counts.items() if n <= min(few, _RARE * counts.total())}
-        slips = {k for k in rare - known.keys() if _alike(k, expressions)}
-        chosen = [spelling[k] for k in counts if k not in slips]
+        rare = {k for k, n in counts.items() if n <= min(few, RARE * counts.total())}
+        misspelt = {k for k in rare - known.keys() if _alike(k, expressions)}
+        chosen = [spelling[k] for k in counts if k not in misspelt]
     return infer_order(chosen)
 
 
 def _alike(token: str, class_names: Collection[str]) -> str:
-    """The basic expression among the classes that a label may be a misspelling of."""
+    """Return the basic expression among the classes that a label may misspell, or ""."""
     names = {n.lower(): n for n in class_names if canonical_name(n) in known_names()}
     found = difflib.get_close_matches(token.strip().lower(), names, n=1, cutoff=_ALIKE)
     return names[found[0]] if found else ""
@@ -334,21 +199,18 @@ def _refuse(
     alike: Mapping[str, str],
     name: str,
 ) -> None:
-    """Refuses labels that are no class and stand in too many rows for a slip of the pen."""
+    """Refuse labels that are not a class and are in too many rows for a typing error."""
     shown = ", ".join(
         f"{t!r} ({tokens[t]} rows" + (f"; {alike[t]!r} misspelt?)" if alike[t] else ")")
         for t in labels[:8]
     )
     known = ",".join(class_names)
-    if is_id(class_names[0]):
+    if is_id(class_names[0]) or any(is_id(t) for t in labels):
+        most = "names"
+        if is_id(class_names[0]):
+            most = f"the numbers {label_numbers.listed([*map(int, class_names)])}"
         raise DataError(
-            f"{name}: most labels are the numbers {_listed([*map(int, class_names)])}, but {shown} "
-            "are not. Write names everywhere, or set data.classes to the order that the numbers "
-            "are ids of"
-        )
-    if any(is_id(t) for t in labels):
-        raise DataError(
-            f"{name}: most labels are names, but {shown} are not. Write names everywhere, or set "
+            f"{name}: most labels are {most}, but {shown} are not. Write names everywhere, or set "
             "data.classes to the order that the numbers are ids of"
         )
     raise DataError(

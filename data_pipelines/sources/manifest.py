@@ -1,8 +1,22 @@
-"""Rows of a manifest or a folder tree to checked columns.
+"""Turn the rows of a manifest or a folder tree into checked columns.
+
+A manifest has one row an image, with these columns (`path` and at least one label are needed):
+
+  path                                 relative to the manifest's folder, or absolute
+  expression                           class name, or id (see `labels`); empty or -1 = unknown
+  valence, arousal                     in [-1, 1]; empty or -2 = unknown
+  landmarks                            68 (x, y) pairs: 136 numbers, or a JSON list
+  box (or x0, y0, x1, y1)              the face: four numbers, or a JSON list
+  person, video, group                 who and which clip (also: subject, identity, clip)
+  frame                                place in the video; without it, frames are in order
+  split                                train, validation or test, in any spelling of `split_names`
+  gender, race, age, culture           attributes for audit
+
+Landmarks and boxes are pixels of the upright image, after its orientation tag is applied.
 
 Every row is checked before training: its file and its numbers (`manifest_rows`), its class
-(`labels`), and whether other rows say otherwise of the same picture (`repeats`). A row that cannot
-be used is counted, named in the log with its reason and left out.
+(`labels`), and whether other rows contradict it (`duplicates`). A row that cannot be used is
+counted, logged with its reason and left out.
 """
 
 import dataclasses
@@ -19,19 +33,26 @@ import numpy as np
 
 from data_pipelines.protocols import persons, split_names
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DataError, TooManyBadRecords, shorten
-from data_pipelines.sources import labels, repeats
-from data_pipelines.sources.manifest_rows import ATTRIBUTE_COLUMNS, COLUMNS, BadRow, Row, parse_row
+from data_pipelines.sources import duplicates, labels
+from data_pipelines.sources.manifest_rows import (
+    ATTRIBUTE_COLUMNS,
+    COLUMNS,
+    BadRow,
+    LeftOut,
+    Row,
+    parse_row,
+)
 
 log = logging.getLogger(__name__)
 
-AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
-NAMED_BAD_ROWS = 20  # lines in the log
+_AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
+_NAMED_BAD_ROWS = 20  # lines in the log
 _ALIKE = 0.75  # similarity of a misspelt column
 
 
 @dataclasses.dataclass
 class Table:
-    """Checked columns of n pictures; floats are NaN and ids are -1 where unknown.
+    """Checked columns of n images; floats are NaN and ids are -1 where unknown.
 
     Attributes:
       name: file or folder the rows come from.
@@ -41,15 +62,16 @@ class Table:
       class_names: names of the classes, position = id.
       expression: int32 [n].
       valence_arousal: float32 [n, 2].
-      landmarks: float32 [n, 68, 2] or None where no row has any.
+      landmarks: float32 [n, 68, 2], or None if no row has any.
       box: float32 [n, 4] or None.
-      persons: n names of what must not stand in two splits (see `persons.components`); the path
-        itself where unknown.
+      persons: n names of what must be in one split (see `persons.components`); the path itself
+        where unknown.
       groups: int32 [n] video, clip or person; group_names gives their names.
-      tracks: int32 [n] video or clip, whose rows stand in the order of their frames.
+      tracks: int32 [n] video or clip, whose rows are in the order of their frames.
       split: int8 [n] as given (-1 = not given) or None.
       attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
-      bad: (row, path, reason) of the rows left out.
+      bad: the rows left out.
+      has_persons: whether any row names a person, video or group.
     """
 
     name: str
@@ -69,7 +91,7 @@ class Table:
     attributes: np.ndarray | None
     attribute_names: tuple[str, ...]
     attribute_values: tuple[tuple[str, ...], ...]
-    bad: list[tuple[int, str, str]]
+    bad: list[LeftOut]
     has_persons: bool
 
 
@@ -82,21 +104,21 @@ def build_table(
     max_bad_fraction: float = 0.1,
     few: int = labels.FEW_ROWS,
 ) -> Table:
-    """Checks rows and turns them into columns.
+    """Check rows and turn them into columns.
 
     Args:
-      rows: (line number, column -> value); see the table of columns in `sources`.
+      rows: (line number, column -> value).
       name, root: for messages, and the folder that relative paths refer to.
       classes: class names, or the name of a known label order; empty = inferred.
       max_bad_fraction: maximum fraction of unusable rows tolerated.
       few: see `labels.assign_classes`.
 
     Raises:
-      DataError: no rows, labels that cannot be told, a column that is missing, or none left to use.
-      TooManyBadRecords: more unusable rows than that.
+      DataError: no rows, labels of unclear meaning, or a missing column.
+      TooManyBadRecords: more unusable rows than tolerated.
     """
     good: list[Row] = []
-    bad: list[tuple[int, str, str]] = []
+    bad: list[LeftOut] = []
     columns: set[str] = set()
     folders: dict[str, str] = {}
     for number, row in rows:
@@ -107,29 +129,29 @@ def build_table(
             columns.update(row)
             good.append(parse_row(number, path, row, root, folders))
         except BadRow as e:
-            bad.append((number, path, str(e)))
+            bad.append(LeftOut(number, path, str(e)))
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
     good = _in_time(_with_splits(good), bad)
     class_names, good, expression = labels.assign_classes(good, bad, classes, name, few)
-    good, expression = repeats.without_repeats(good, expression, class_names, bad, name)
+    good, expression = duplicates.without_duplicates(good, expression, class_names, bad, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
     return _columns(good, expression, bad, columns, class_names, name, root)
 
 
 def _with_splits(rows: list[Row]) -> list[Row]:
-    """The rows with `eval` read as test, or as validation beside a test split."""
+    """Return the rows with `eval` read as test, or as validation if there is a test split."""
     tested = any(r.split == persons.TEST for r in rows)
     meaning = persons.VALIDATION if tested else persons.TEST
     return [r._replace(split=meaning) if r.split == split_names.EVALUATION else r for r in rows]
 
 
-def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
-    """The rows with those of each video brought together and in the order of their frames.
+def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
+    """Return the rows with each video's rows together, in the order of their frames.
 
-    A video without frame numbers keeps the order of the file; where others of a video have one, a
-    row without goes to `bad`.
+    A video without frame numbers keeps the order of the file. A row without a number, in a video
+    that has some, goes to `bad`.
     """
     videos = _videos(rows)
     numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}
@@ -139,7 +161,7 @@ def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
     kept = []
     for row, video in zip(rows, videos, strict=True):
         if row.frame is None and video in numbered:
-            bad.append((row.number, row.path, reason))
+            bad.append(LeftOut(row.number, row.path, reason))
         else:
             kept.append((row, video))
     first: dict[tuple[str, str], int] = {}
@@ -151,9 +173,9 @@ def _in_time(rows: list[Row], bad: list[tuple[int, str, str]]) -> list[Row]:
 
 
 def _videos(rows: list[Row]) -> list[tuple[str, str] | None]:
-    """(person, video) that each row is a frame of; persons may use one name for theirs.
+    """Return (person, video) of each row; persons may use the same name for videos of their own.
 
-    A row without a person is of the only person who has such a video, or of a video of its own.
+    A row without a person belongs to the only person who has such a video, if there is one.
     """
     owners: dict[str, set[str]] = {}
     for r in rows:
@@ -164,7 +186,7 @@ def _videos(rows: list[Row]) -> list[tuple[str, str] | None]:
 
 
 def _tracks(rows: list[Row]) -> np.ndarray:
-    """Numbers of the videos, -1 where there is none."""
+    """Return the number of each row's video, -1 without one."""
     numbers: dict[tuple[str, str], int] = {}
     return np.array(
         [numbers.setdefault(v, len(numbers)) if v else MISSING_ID for v in _videos(rows)],
@@ -173,7 +195,7 @@ def _tracks(rows: list[Row]) -> np.ndarray:
 
 
 def _components(rows: list[Row], name: str) -> list[str]:
-    """What must not stand in two splits, with a warning of all that is joined or unknown."""
+    """Return what must be in one split, with a warning of all that is joined or unknown."""
     paths = [os.path.normcase(r.file) for r in rows]
     found = persons.components([r.names for r in rows], paths, [r.path for r in rows])
     persons.report(name, found)
@@ -206,17 +228,15 @@ def _check_columns(columns: set[str], name: str) -> None:
         log.log(level, "%s: column %s is not read%s", name, column, hint)
 
 
-def _report_bad(
-    bad: list[tuple[int, str, str]], total: int, name: str, max_bad_fraction: float
-) -> None:
+def _report_bad(bad: list[LeftOut], total: int, name: str, max_bad_fraction: float) -> None:
     lines = [
         f"{name}{f':{row}' if row else ''}: {shorten(path)}: {shorten(reason)}"
         for row, path, reason in bad
     ]
-    for line in lines[:NAMED_BAD_ROWS]:
+    for line in lines[:_NAMED_BAD_ROWS]:
         log.warning("left out: %s", line)
-    if len(lines) > NAMED_BAD_ROWS:
-        log.warning("left out: %d more of %s", len(lines) - NAMED_BAD_ROWS, name)
+    if len(lines) > _NAMED_BAD_ROWS:
+        log.warning("left out: %d more of %s", len(lines) - _NAMED_BAD_ROWS, name)
     if len(bad) > max_bad_fraction * total or len(bad) == total:
         raise TooManyBadRecords(
             f"{name}: {len(bad)} of {total} rows cannot be used, more than data.max_bad_fraction "
@@ -227,13 +247,13 @@ def _report_bad(
 def _columns(
     rows: list[Row],
     expression: np.ndarray,
-    bad: list[tuple[int, str, str]],
+    bad: list[LeftOut],
     columns: set[str],
     class_names: tuple[str, ...],
     name: str,
     root: pathlib.Path,
 ) -> Table:
-    """Columns of the rows that are left, and codes for groups and attributes."""
+    """Return the columns of the rows that are left, with codes for groups and attributes."""
 
     def stack(cells: list[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:
         if all(c is None for c in cells):
@@ -247,8 +267,8 @@ def _columns(
     names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
     places = [ATTRIBUTE_COLUMNS.index(a) for a in names]
     coded = [_code([r.attributes[k] for r in rows], a) for k, a in zip(places, names, strict=True)]
-    group_names = tuple(sorted({r.group for r in rows} - {None}))
-    groups = {g: i for i, g in enumerate(group_names)}
+    group_names = tuple(sorted({r.group for r in rows if r.group is not None}))
+    groups: dict[str | None, int] = {g: i for i, g in enumerate(group_names)}
     return Table(
         name=name,
         root=root,
@@ -273,15 +293,15 @@ def _columns(
 
 
 def _code(cells: list[str], attribute: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Integer codes of an attribute column and the values they stand for; ages become bands."""
+    """Return integer codes of an attribute column, and their values; ages become bands."""
     present = [c for c in cells if c]
     if attribute == "age" and present and all(re.fullmatch(r"\d+(\.\d+)?", c) for c in present):
         years = [float(c) for c in present]
-        # Small codes, as RAF-DB writes them, are bands already.
+        # Small numbers, as in RAF-DB, are codes of bands already.
         if max(years) > 4:
-            bands = tuple(label for _, label in AGE_BANDS)
+            bands = tuple(label for _, label in _AGE_BANDS)
             lookup = {
-                c: next(i for i, (b, _) in enumerate(AGE_BANDS) if float(c) < b) for c in present
+                c: next(i for i, (b, _) in enumerate(_AGE_BANDS) if float(c) < b) for c in present
             }
             return np.array([lookup.get(c, MISSING_ID) for c in cells], np.int32), bands
     values = tuple(sorted(set(present)))

@@ -1,4 +1,4 @@
-"""Lines of a CSV or JSONL manifest to rows; column names are checked, cells are not."""
+"""Read the rows of a CSV or JSONL manifest; column names are checked, cells are not."""
 
 import csv
 import json
@@ -7,7 +7,7 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from data_pipelines.schema import DataError, shorten
 from data_pipelines.sources.manifest_rows import BadRow
@@ -20,14 +20,14 @@ _AS_UTF8 = 'save it as UTF-8 (in Excel: "CSV UTF-8")'
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
+    """Yield the rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
 
-    Column names are stripped and lower-cased. UTF-8 is read, with or without a byte order mark, and
-    UTF-16 with one; so is Excel's first line `sep=;`. A line that is no JSON object, or has more or
-    fewer cells than the header, comes as `BadRow`; empty cells at the end do not count.
+    Column names are stripped and lower-cased. The text is UTF-8, or UTF-16 with a byte order mark;
+    Excel's first line `sep=;` is understood. A line that is not a JSON object, or has more or fewer
+    cells than the header, comes as `BadRow`; empty cells at the end do not count.
 
     Raises:
-      DataError: the file is missing, is no text, has no header, names a column twice, or is one
+      DataError: the file is missing, is not text, has no header, names a column twice, or is one
         JSON array.
     """
     path = pathlib.Path(path)
@@ -42,11 +42,11 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | B
     except UnicodeError as e:
         raise DataError(f"{path} is not UTF-8 text ({e}); {_AS_UTF8}") from e
     except csv.Error as e:
-        raise DataError(f"{path} is no readable CSV ({e})") from e
+        raise DataError(f"{path} is not a readable CSV ({e})") from e
 
 
 def _encoding(path: pathlib.Path) -> str:
-    """`utf-16` by its mark, else `utf-8-sig`; complains about what is no text."""
+    """Return `utf-16` if the file has its mark, else `utf-8-sig`; refuse what is not text."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if head.startswith((_ZIP, _OLD_EXCEL)):
@@ -55,7 +55,7 @@ def _encoding(path: pathlib.Path) -> str:
         return "utf-16"
     if b"\0" in head:
         raise DataError(
-            f"{path} holds zero bytes: UTF-16 without a byte order mark, or no text; {_AS_UTF8}"
+            f"{path} holds zero bytes: UTF-16 without a byte order mark, or not text; {_AS_UTF8}"
         )
     return "utf-8-sig"
 
@@ -76,7 +76,7 @@ def _json_rows(
         try:
             row = json.loads(line, object_pairs_hook=_Pairs)
         except json.JSONDecodeError as e:
-            yield number, BadRow(f"no JSON ({e.msg} at column {e.colno})")
+            yield number, BadRow(f"not JSON ({e.msg} at column {e.colno})")
             continue
         if not isinstance(row, _Pairs):
             yield number, BadRow("not a JSON object; each line must be one")
@@ -87,19 +87,19 @@ def _json_rows(
 
 
 class _Pairs(list):
-    """The pairs of a JSON object, in which a name may stand twice."""
+    """The pairs of a JSON object, which may hold a name twice."""
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value whose inner objects are dictionaries."""
+    """Return a JSON value whose inner objects are dictionaries."""
     if isinstance(value, _Pairs):
         return {k: _plain(v) for k, v in value}
     return [_plain(v) for v in value] if isinstance(value, list) else value
 
 
-def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def _csv_rows(file: TextIO, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     header, before = _next_line(file, 0)
-    # Excel's own way to state the delimiter.
+    # Excel states the delimiter like this.
     stated = re.fullmatch(r'"?sep=(.)"?[\s;,]*', header, re.IGNORECASE)
     if stated:
         header, before = _next_line(file, before)
@@ -123,24 +123,19 @@ def _csv_rows(file, path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any] | 
         yield number, dict(zip(names, cells, strict=False))
 
 
-def _next_line(file, number: int) -> tuple[str, int]:
-    """The next line that is not empty, and its number, after line `number`."""
+def _next_line(file: TextIO, number: int) -> tuple[str, int]:
+    """Return the next line that is not empty, and its number, after line `number`."""
     while (line := file.readline()) and not line.strip():
         number += 1
     return line, number + 1
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    """Refuses a column that stands twice; columns without a name are of no account.
-
-    Raises:
-      DataError: naming the columns.
-    """
+    """Raise DataError for a column that occurs twice; columns without a name are ignored."""
     twice = [n for n, count in Counter(names).items() if count > 1 and n]
     if twice:
         listed = shorten(", ".join(names))
         raise DataError(
-            f"{where}: column {', '.join(twice)} stands more than once (capitals and spaces around "
-            f"a name do not count); the columns are {listed}. Remove or rename all but "
-            "one"
+            f"{where}: column {', '.join(twice)} occurs more than once (capitals and spaces around "
+            f"a name are ignored); the columns are {listed}. Remove or rename all but one"
         )

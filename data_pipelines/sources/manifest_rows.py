@@ -1,4 +1,4 @@
-"""Rows of a manifest, each checked on its own: its file, its numbers, its spelling."""
+"""Check the rows of a manifest one by one: the file, the numbers, the spelling."""
 
 import contextlib
 import math
@@ -17,17 +17,17 @@ from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import NAME_COLUMNS, WHO_COLUMNS
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, shorten
 
-GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
-VIDEO_COLUMNS = ("video", "clip")
+_GROUP_COLUMNS = ("group", "video", "clip", "person", "subject", "identity")
+_VIDEO_COLUMNS = ("video", "clip")
 ATTRIBUTE_COLUMNS = ("gender", "race", "age", "culture")
-BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+_BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 COLUMNS = (
-    *("path", "expression", "valence", "arousal", "landmarks", "box", *BOX_COLUMNS),
+    *("path", "expression", "valence", "arousal", "landmarks", "box", *_BOX_COLUMNS),
     *(*WHO_COLUMNS, "video", "clip", "group", "frame", "split", *ATTRIBUTE_COLUMNS),
 )
-# What str() makes of an empty cell of pandas, NumPy or SQL. Not "NA": JAFFE has a person NA.
+# An empty cell of pandas, NumPy or SQL as text. Not "NA": JAFFE has a person NA.
 _NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"))
-MISSING_VA = -2.0  # AffectNet's code for an unknown valence or arousal
+_MISSING_AFFECT = -2.0  # AffectNet's code for an unknown valence or arousal
 # An unknown expression, as spreadsheets and data frames write it.
 _UNKNOWN = frozenset(["", "-1", "nan", "null", "n/a", "na", "<na>"])
 _ID = re.compile(r"[+-]?\d+(\.0*)?")
@@ -41,15 +41,23 @@ class BadRow(Exception):
         super().__init__(shorten(reason))
 
 
+class LeftOut(NamedTuple):
+    """A row that cannot be used; line number 0 = a file of a folder tree."""
+
+    number: int
+    path: str
+    reason: str
+
+
 class Row(NamedTuple):
     """One row, checked on its own.
 
     Attributes:
-      path: as written, or as the file is called on this system (`a\\b.jpg` for `a/b.jpg`).
-      file: absolute path without links in it; two rows of one picture have the same.
-      expression: still as written, ids without zeros (`1` for `1.0`); None = unknown.
+      path: as written, or as the file is named on this system (`a\\b.jpg` for `a/b.jpg`).
+      file: absolute path without links in it; all rows of one image have the same.
+      expression: as written, ids without zeros (`1` for `1.0`); None = unknown.
       split: of `persons`, or `split_names.EVALUATION`; -1 = none.
-      person: who is on it; `names` are the cells of `persons.NAME_COLUMNS` ('' where empty).
+      person: who is in it; `names` are the cells of `persons.NAME_COLUMNS` ("" where empty).
     """
 
     number: int
@@ -72,14 +80,14 @@ class Row(NamedTuple):
 def parse_row(
     number: int, path: str, row: dict[str, Any], root: pathlib.Path, folders: dict[str, str]
 ) -> Row:
-    """Checks one row of a file.
+    """Check one row of a file.
 
     Args:
       number: its line.
-      path: of the picture, as written; relative to `root`.
+      path: of the image, as written; relative to `root`.
       row: column -> value.
       root: folder that relative paths refer to.
-      folders: folder -> its path without links; filled here, for the rows to come.
+      folders: folder -> its path without links; filled here, for the next rows.
 
     Raises:
       BadRow: it cannot be used, with the reason.
@@ -91,7 +99,7 @@ def parse_row(
     if split is None:
         raise BadRow(f"unknown split {text!r}; known: train, validation, test")
     names = {name: _name(row.get(name)) for name in NAME_COLUMNS}
-    video = _first(names, VIDEO_COLUMNS)
+    video = _first(names, _VIDEO_COLUMNS)
     path, size, file = _find(path, root, folders)
     parsed = Row(
         number=number,
@@ -103,7 +111,7 @@ def parse_row(
         landmarks=_landmarks(row),
         box=_box(row),
         person=_first(names, WHO_COLUMNS),
-        group=_first(names, GROUP_COLUMNS),
+        group=_first(names, _GROUP_COLUMNS),
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
         split=split,
@@ -118,7 +126,7 @@ def parse_row(
 
 
 def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, int, str]:
-    """A picture's path as this system spells it, its size in bytes, and `Row.file`.
+    """Return an image's path as this system spells it, its size in bytes, and `Row.file`.
 
     Raises:
       BadRow: there is no such file.
@@ -135,7 +143,7 @@ def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, 
             first = first or BadRow(f"missing file ({getattr(e, 'strerror', None) or e})")
             continue
         if stat.S_ISDIR(found.st_mode):
-            raise BadRow("this is a folder, not a picture")
+            raise BadRow("this is a folder, not an image")
         if linked:
             return spelling, found.st_size, os.path.realpath(full)
         folder, name = os.path.split(full)
@@ -147,7 +155,7 @@ def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, 
 
 
 def _spellings(path: str) -> list[str]:
-    """A path, and what its file may be called where it is not found: Windows and macOS differ."""
+    """Return a path, and how other systems (Windows, macOS) may spell it."""
     spellings = [path, path.replace("\\", "/")]
     if not path.isascii():
         forms = [unicodedata.normalize(form, spellings[1]) for form in ("NFC", "NFD")]
@@ -156,7 +164,7 @@ def _spellings(path: str) -> list[str]:
 
 
 def _head(file: str, path: str) -> bytes:
-    """First bytes of a file whose ending does not say that it can be read; nothing of others."""
+    """Return the first bytes of a file with an unknown suffix; nothing of others."""
     if os.path.splitext(path)[1].lower() in picture_files.IMAGE_SUFFIXES:
         return b""
     with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
@@ -165,7 +173,7 @@ def _head(file: str, path: str) -> bytes:
 
 
 def _is_empty(value: Any) -> bool:
-    # NaN is how Python writes an empty cell of a data frame into JSON lines.
+    # Python writes an empty cell of a data frame as NaN into JSON lines.
     return (
         value is None
         or (isinstance(value, str) and not value.strip())
@@ -181,7 +189,7 @@ def _text(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    """A name; "" where the cell says in the words of some tool that there is none."""
+    """Return a name; "" where the cell says in the words of some tool that it is empty."""
     text = _text(value)
     return "" if text in _NO_NAME else text
 
@@ -191,10 +199,10 @@ def _first(names: dict[str, str], columns: tuple[str, ...]) -> str | None:
 
 
 def expression_token(value: Any) -> str | None:
-    """An expression cell as text; None where it is unknown.
+    """Return an expression cell as text; None if it is unknown.
 
     Raises:
-      BadRow: a number that is no class id.
+      BadRow: a number that cannot be a class id.
     """
     text = _text(value)
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
@@ -216,13 +224,13 @@ def _number(value: Any, what: str) -> float | None:
         hint = "; write a point instead of the comma" if comma else ""
         raise BadRow(f"{what} {value!r} is not a number{hint}") from None
     if not math.isfinite(number):
-        raise BadRow(f"{what} is {value}; leave the cell empty where it is unknown")
+        raise BadRow(f"{what} is {value}; leave the cell empty if it is unknown")
     return number
 
 
 def _affect(row: dict[str, Any], what: str) -> float:
     number = _number(row.get(what), what)
-    if number is None or number == MISSING_VA:
+    if number is None or number == _MISSING_AFFECT:
         return math.nan
     if not -1 <= number <= 1:
         raise BadRow(f"{what} {number:g} is outside [-1, 1]")
@@ -232,7 +240,7 @@ def _affect(row: dict[str, Any], what: str) -> float:
 def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
     if _is_empty(value):
         return None
-    # Plain numbers, JSON lists and Python's print of one differ only in separators.
+    # Plain numbers, JSON lists and printed Python lists differ only in separators.
     cells = [c for c in re.split(r"[\s,;()\[\]'\"]+", str(value)) if c]
     if not cells:
         return None
@@ -254,8 +262,8 @@ def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
 
 def _box(row: dict[str, Any]) -> np.ndarray | None:
     value = row.get("box")
-    if _is_empty(value) and not all(_is_empty(row.get(c)) for c in BOX_COLUMNS):
-        value = [row.get(c) for c in BOX_COLUMNS]
+    if _is_empty(value) and not all(_is_empty(row.get(c)) for c in _BOX_COLUMNS):
+        value = [row.get(c) for c in _BOX_COLUMNS]
     box = _numbers(value, 4, "box")
     if box is not None and (reason := landmark_checks.box_fault(box)):
         raise BadRow(reason)
@@ -263,5 +271,5 @@ def _box(row: dict[str, Any]) -> np.ndarray | None:
 
 
 def is_id(token: str) -> bool:
-    """Whether an expression is written as a number."""
+    """Return whether an expression is written as a number."""
     return _ID.fullmatch(token) is not None

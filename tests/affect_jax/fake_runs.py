@@ -1,4 +1,4 @@
-"""Stands in for training in tests of what is done with many runs: writes what a run leaves."""
+"""A substitute for training in tests of many runs: writes the files of a finished run."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ CLASSES = ("neutral", "happy", "sad")
 def finish(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, accuracy: float, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """A finished run with three classes and ten test pictures; returns what it predicted."""
+    """Write a finished run with three classes and ten test images; return its predictions."""
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     config_lib.claim_workdir(workdir, config)
@@ -34,7 +34,7 @@ def finish(
         "valence": random.uniform(-1, 1, 10).astype(np.float32),
         "arousal": random.uniform(-1, 1, 10).astype(np.float32),
     }
-    stored = predictions.gather(outputs, CLASSES, [f"picture {seed}/{i}" for i in range(10)])
+    stored = predictions.gather(outputs, CLASSES, [f"image {seed}/{i}" for i in range(10)])
     (workdir / "report").mkdir(exist_ok=True)
     predictions.save(workdir / "report", stored)
     return stored

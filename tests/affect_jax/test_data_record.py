@@ -16,9 +16,7 @@ from affect_jax import data_record
 from affect_jax.config import ConfigError
 from affect_jax.data_record import DataChanged
 from affect_jax.errors import UserError
-from affect_jax.evaluation import evaluator
-from affect_jax.experiments import crossval, evaluate_run, sweep
-from affect_jax.experiments import runs as runs_lib
+from affect_jax.experiments import crossval, evaluate_run, planned_runs, sweep
 from affect_jax.training import loop
 from affect_jax.weights import load_run
 from tests.affect_jax import fake_runs, tiny
@@ -83,7 +81,7 @@ def runs(monkeypatch):
             self.config, self.workdir, self.data = config, workdir, data
 
         def run(self):
-            if runs_lib.read_figures(self.workdir) is None:
+            if planned_runs.read_figures(self.workdir) is None:
                 self.data.go_on()
                 started.append(self.workdir.name)
                 (self.workdir / "checkpoints/3").mkdir(parents=True, exist_ok=True)
@@ -124,7 +122,7 @@ def test_a_run_goes_on_with_its_own_data_alone(runs, tmp_path, caplog):
 
     # Accepted once, the new data are the run's own.
     loop.train_and_evaluate(config(manifest, data__accept_changed=True), workdir)
-    assert "accept_changed: the data are not those" in caplog.text and "5.png" in caplog.text
+    assert "accept_changed: the data of" in caplog.text and "5.png" in caplog.text
     assert digest(workdir) != recorded["digest"] and len(list(workdir.glob("data.*"))) == 2
     loop.train_and_evaluate(config(manifest), workdir)
     relabel(tmp_path / "data", 5, "anger")
@@ -176,7 +174,7 @@ def test_a_run_of_an_earlier_version_takes_the_data_as_they_are(runs, tmp_path, 
         path.unlink()
     with caplog.at_level("INFO", "affect_jax"):
         loop.train_and_evaluate(config(manifest), workdir)
-    assert "began before runs recorded their data" in caplog.text
+    assert "holds no record of its data" in caplog.text
     relabel(tmp_path / "data")
     with pytest.raises(DataChanged):
         loop.train_and_evaluate(config(manifest), workdir)
@@ -322,8 +320,8 @@ def test_a_stage_on_other_data_is_another_stage(runs, tmp_path):
     shutil.rmtree(workdir / "stages")
     loop.train_and_evaluate(stage, workdir / "stages/s")
     relabel(tmp_path / "data", 0, "happy")
-    stale = runs_lib.stale(
-        runs_lib.Cell(
+    stale = planned_runs.stale(
+        planned_runs.PlannedRun(
             "a",
             config_lib.read_workdir_config(workdir / "cells/a/seed0"),
             workdir / "cells/a/seed0",
@@ -377,7 +375,7 @@ def test_folds_of_other_data_are_refused(as_cell, runs, tmp_path):
     shutil.rmtree(workdir / "folds/2")
     (workdir / "data.json").unlink()  # each fold has its own
     for fold, cell in crossval.plan(folds, workdir).items():
-        assert runs_lib.outcome(cell).status == ("open" if fold == 2 else "done")
+        assert planned_runs.outcome(cell).status == ("open" if fold == 2 else "done")
 
 
 # Evaluation.
@@ -404,7 +402,7 @@ def evaluated(monkeypatch, tmp_path):
         system=types.SimpleNamespace(known={"expression"}, class_counts=()),
     )
     monkeypatch.setattr(load_run, "load_run", lambda *_, **__: loaded)
-    monkeypatch.setattr(evaluator.systems, "create", create)
+    monkeypatch.setattr(evaluate_run.systems, "create", create)
 
     def run(**changes):
         with pytest.raises(Reached):

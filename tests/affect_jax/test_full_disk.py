@@ -14,7 +14,7 @@ import pytest
 
 from affect_jax import export, report, runtime
 from affect_jax.errors import UserError
-from affect_jax.experiments import runs
+from affect_jax.experiments import planned_runs, runs, train_run
 from affect_jax.runtime import logs, metric_writer
 from affect_jax.training import loop
 from affect_jax.weights import checkpoint_damage, model_dir
@@ -68,13 +68,13 @@ def test_a_run_names_the_file_and_goes_on_later(
     changes = CHANGES | {"report__pictures": True}
     fill(monkeypatch, name)
     with pytest.raises(disk.DiskFullError) as caught:
-        loop.train_and_evaluate(tiny.one_block(**changes), tmp_path)
+        train_run.train_run(tiny.one_block(**changes), tmp_path)
     text = str(caught.value)
     assert name.strip(".") in text and str(tmp_path) in text and "\n" not in text
     assert "free some space" in text
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
-    loop.train_and_evaluate(tiny.one_block(**changes), tmp_path)
+    train_run.train_run(tiny.one_block(**changes), tmp_path)
     assert (tmp_path / "report" / report.RESULTS_FILE).exists()
 
 
@@ -174,7 +174,7 @@ def test_a_sweep_ends_at_once(tmp_path):
         started.append(cell.name)
         raise UserError("no room to write a checkpoint; free some space") from FULL
 
-    both = [runs.Cell(n, tiny.one_block(), tmp_path / n) for n in "ab"]
+    both = [planned_runs.PlannedRun(n, tiny.one_block(), tmp_path / n) for n in "ab"]
     with pytest.raises(UserError, match="no room"):
         runs.run_all(both, run=run)
     assert started == ["a"]

@@ -3,22 +3,122 @@
 import subprocess
 import sys
 
+import absl.flags
 import pytest
+from flax import nnx
+from ml_collections import config_flags
 
-from affect_jax import config as config_lib
-from affect_jax import overrides
+from affect_jax import models, overrides, systems
 from affect_jax.config import ConfigError
+from affect_jax.models.reliability_settings import from_section, to_section
+from configs import base
 from tests.affect_jax import tiny
 
 
+def parsed(*flags, file="quickstart"):
+    """The config of a file with the flags in it, parsed as `affect_jax.main` does."""
+    argv = ["main", *flags]
+    config = overrides.load(tiny.ROOT / "configs" / f"{file}.py", argv)
+    values = absl.flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    values(argv)
+    return values.config
+
+
 def settled(*flags, mode="train", file="quickstart"):
-    config = config_lib.load_file(tiny.ROOT / "configs" / f"{file}.py")
-    for flag in flags:
-        key, _, value = flag.removeprefix("--config.").partition("=")
-        old = overrides._get(config, key)
-        overrides._set(config, key, value if old is None else type(old)(value))
+    config = parsed(*flags, file=file)
     overrides.settle(config, ["main", "--mode", mode, *flags], mode)
     return config
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("model.widht=64", "model.width"),
+        ("modle.width=64", "model.width"),
+        ("optimizer.learning_rte=1", "optimizer.learning_rate"),
+        ("btach_size=8", "batch_size"),
+        ("parallel=pmap", r"is a section.*parallel\.mapping"),
+        ("model.reliability=None", r"is a section.*model\.reliability\.enabled"),
+        ("model.reliability.anchor=4", "did you mean 'model.reliability.anchors'"),
+        ("model.name=resnet81", "did you mean 'resnet18'"),
+    ],
+)
+def test_a_field_that_does_not_exist_names_the_nearest(argument, hint):
+    with pytest.raises(ConfigError, match=hint):
+        parsed(f"--config.{argument}")
+
+
+@pytest.mark.parametrize(
+    "file", ["quickstart", "resnet18_faces", "poster_v2_rafdb", "vit_se_synthetic", "arbex_faces"]
+)
+def test_balancing_is_a_section_of_every_config_whose_model_can_have_it(file):
+    enabled = "--config.model.reliability.enabled=True"
+    section = parsed(enabled, "--config.model.reliability.anchors=4", file=file).model.reliability
+    assert section.to_dict() == to_section({"anchors": 4})
+    off = parsed("--config.model.reliability.enabled=False", file=file).model.reliability
+    assert from_section(off.to_dict()) is None
+
+
+def test_every_argument_of_a_model_is_a_field():
+    model = parsed(
+        "--config.model.reduction=32",
+        "--config.model.backbone.dims=(16,32,64)",
+        "--config.model.reliability.detach_confidence=True",
+        file="arbex_synthetic",
+    ).model
+    assert model.reduction == 32 and model.backbone.dims == (16, 32, 64)
+    assert model.reliability.detach_confidence is True and model.reliability.anchors == 10
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "system"),
+    [
+        ("quickstart", "resnet18", "classifier"),
+        ("quickstart", "vit_ti16", "vit_se"),
+        ("quickstart", "arbex_tiny", "arbex"),
+        ("quickstart", "fan", "fan"),
+        ("vit_se_synthetic", "emofan", "emofan"),
+        ("arbex_synthetic", "poster_v2_tiny", "classifier"),
+        ("resnet18_faces", "resnet34", "emofan"),  # one architecture: the system stays
+    ],
+)
+def test_another_model_needs_no_other_file(file, name, system):
+    """It has its own fields and system; its program is traced as a run would."""
+    before = parsed(file=file)
+    config = settled(f"--config.model.name={name}", "--config.data.image_size=64", file=file)
+    assert config.system == system and config.model.name == name
+    assert config.model.keys() == base.model(name).keys()
+    assert config.model.mean == before.model.mean and config.model.dtype == before.model.dtype
+    made = systems.create(
+        config,
+        class_names=tuple("abc"),
+        has=frozenset({"expression", "valence_arousal", "landmarks"}),
+        class_counts=(1, 1, 1),
+    )
+    assert made.phases(100)
+    nnx.eval_shape(lambda: models.create(name, **made.model_arguments()))
+
+
+def test_fields_of_the_chosen_model_act_and_others_are_refused():
+    given = ("--config.model.name", "resnet18", "--config.model.regression=True")
+    config = parsed(*given, "--config.model.width=16")
+    assert config.model.regression is True and config.model.width == 16
+    assert parsed(*given).model.width == 64  # not the width of the file's EmoFAN
+    with pytest.raises(ConfigError, match="no such field of the model 'resnet18'"):
+        parsed(*given, "--config.model.emotion_blocks=2")
+    kept = parsed("--config.model.name=vit_s16", file="vit_se_synthetic").model
+    assert kept.depth == 4 and kept.se is True
+    named = parsed("--config.model.name=arbex", file="arbex_synthetic").model
+    assert named.to_dict() | {"mean": 0, "std": 0} == base.model("arbex").to_dict() | {
+        "mean": 0,
+        "std": 0,
+    }
+    own = parsed("--config.model.name=resnet18", "--config.system=emofan")
+    assert own.system == "emofan"
+    system = systems.create(own, class_names=("a",), has=frozenset(), class_counts=(1,))
+    with pytest.raises(ConfigError, match="'resnet18' has no landmark trunk"):
+        system.phases(100)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +182,7 @@ def test_epochs_count_where_they_are_given():
         (["--workdir=x", "--config.eval.split=test"], 1, "--config.eval.split has no effect"),
         (["--mode=eval"], 1, "--config and --workdir are needed"),
         # A model directory is evaluated without a run.
-        (["--mode=eval", "--config.init_from=models/none"], 2, "is no model directory"),
+        (["--mode=eval", "--config.init_from=models/none"], 2, "is not a model directory"),
     ],
 )
 def test_the_command_settles_what_it_parsed(flags, status, message):

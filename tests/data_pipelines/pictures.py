@@ -1,4 +1,4 @@
-"""Small pictures, files and sources that the tests of the input side share."""
+"""Small images, files and sources that the tests of the input side share."""
 
 import csv
 import io
@@ -6,7 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from data_pipelines.schema import empty_labels
+from data_pipelines.schema import NUM_LANDMARKS, DataError, Record, empty_labels
+from data_pipelines.sources.table import TableSource, read_folder, read_manifest
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -31,17 +32,31 @@ def write_csv(path, header, rows) -> None:
         writer.writerows(rows)
 
 
+def manifest_source(path, *options, **more) -> TableSource:
+    """All rows of a manifest; arguments as of `read_manifest`."""
+    return TableSource(read_manifest(path, *options, **more))
+
+
+def folder_source(folder, *options, **more) -> TableSource:
+    """All pictures of a folder with one folder a class."""
+    return TableSource(read_folder(folder, *options, **more))
+
+
 class Listed:
     """A source over a list of pictures (bytes or arrays), with labels and landmarks if given."""
 
     num_classes = 3
     class_names = ("a", "b", "c")
+    group_names = attribute_names = attribute_values = ()
+    has_persons = False
 
     def __init__(self, images, labels=None, groups=None, landmarks=None):
         self.images = images
         n = len(images)
         self.labels = np.arange(n, dtype=np.int32) % 3 if labels is None else np.int32(labels)
         self.groups = np.arange(n, dtype=np.int32) if groups is None else np.int32(groups)
+        self.tracks = np.full(n, -1, np.int32)
+        self.persons = [f"person {k}" for k in range(n)]
         self.landmarks = landmarks
         self.has = frozenset({"expression"} | ({"landmarks"} if landmarks is not None else set()))
 
@@ -61,3 +76,36 @@ class Listed:
 
     def describe(self, i):
         return f"picture {i}"
+
+    def record_columns(self):
+        return {}
+
+    def record_facts(self):
+        return {}
+
+
+def check_record(record: Record, num_classes: int) -> None:
+    """Checks ranges and shapes of a raw record's fields.
+
+    Raises:
+      DataError: naming the field that is wrong.
+    """
+    image = record["image"]
+    if not isinstance(image, bytes) and not (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] == 3
+    ):
+        raise DataError("image must be encoded bytes or uint8 [H, W, 3]")
+    if not -1 <= int(record["expression"]) < num_classes:
+        raise DataError(f"expression {record['expression']} is outside -1..{num_classes - 1}")
+    shapes = {"valence_arousal": (2,), "landmarks": (NUM_LANDMARKS, 2), "box": (4,)}
+    for field, shape in shapes.items():
+        value = np.asarray(record[field])
+        if value.dtype != np.float32 or value.shape != shape:
+            raise DataError(f"{field} must be float32 {list(shape)}, got {value.dtype}")
+        if np.isinf(value).any():
+            raise DataError(f"{field} holds an infinite value")
+    if np.nanmax(np.abs(record["valence_arousal"]), initial=0.0) > 1:
+        raise DataError(f"valence_arousal {record['valence_arousal']} is outside [-1, 1]")

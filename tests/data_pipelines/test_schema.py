@@ -51,30 +51,3 @@ def test_resolve_classes():
         schema.resolve_classes("happy,happiness")
     with pytest.raises(schema.DataError, match=r"'affectnet9', a single name; .* affectnet8,"):
         schema.resolve_classes("affectnet9")
-
-
-def record(**changes):
-    fields = schema.empty_labels() | {"image": np.zeros((4, 4, 3), np.uint8)}
-    return fields | changes
-
-
-def test_check_record_accepts_what_is_well_formed():
-    schema.check_record(record(), 3)
-    schema.check_record(record(image=b"...", expression=2), 3)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image": np.zeros((4, 4), np.uint8)}, "image"),
-        ({"image": np.zeros((4, 4, 3), np.float32)}, "image"),
-        ({"expression": 3}, "expression 3"),
-        ({"valence_arousal": np.array([0.0, 1.5], np.float32)}, "outside"),
-        ({"valence_arousal": np.zeros(2)}, "valence_arousal must be float32"),
-        ({"landmarks": np.zeros((5, 2), np.float32)}, "landmarks"),
-        ({"box": np.array([0, 0, np.inf, 1], np.float32)}, "box"),
-    ],
-)
-def test_check_record_names_the_wrong_field(change, message):
-    with pytest.raises(schema.DataError, match=message):
-        schema.check_record(record(**change), 3)

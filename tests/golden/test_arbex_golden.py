@@ -11,7 +11,8 @@ from affect_jax.losses import supervised
 from affect_jax.models import reliability
 from affect_jax.models.arbex import Head
 from affect_jax.models.layers import Layers
-from affect_jax.models.reliability import BatchAttention, Reliability, anchor_distances, confidence
+from affect_jax.models.reliability import Reliability, anchor_distances, confidence
+from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.models.state import take_apart
 from tests.golden import golden_data as golden
 

@@ -1,15 +1,15 @@
-"""The stand-alone FAN, its decoding and its crop windows against the released detector."""
+"""The stand-alone FAN, its decoding and our face windows against the released detector."""
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from affect_jax.models.landmarks import crop_window, decode_heatmaps, window_to_photo
+from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.weights.released import convert
+from data_pipelines.landmarker import WINDOW_SIDE, face_window
 from tests.golden import golden_data as golden
 
-RECORD = golden.manifest("fan_decode")
 ARRAYS = golden.arrays("fan_decode")
 PEAKS = [(0, 0), (0, 63), (63, 0), (63, 63), (0, 30), (30, 0), (63, 30), (30, 63), (1, 1),
          (62, 62), (5, 41)]  # fmt: skip
@@ -50,17 +50,20 @@ def test_decoding_borders_ties_and_flat_maps():
     np.testing.assert_array_equal(scores, ARRAYS["maps/scores"])
 
 
-@pytest.mark.parametrize("case", ["maps", "network"])
-def test_points_in_the_photo_are_truncated(case):
-    centre, scale = np.array(RECORD["center"]), RECORD["scale"]
-    got = window_to_photo(ARRAYS[f"{case}/points"], centre, scale, 64)
-    np.testing.assert_array_equal(got, ARRAYS[f"{case}/points_image"])
+def window_to_photo(points, centre, scale, size):
+    """Photo pixels of points in a window of `size` cells, truncated as the detector does."""
+    side = np.float32(WINDOW_SIDE * scale)
+    relative = np.asarray(points, np.float32) / np.float32(size) - np.float32(0.5)
+    return (relative * side + np.asarray(centre, np.float32)).astype(np.int32)
 
 
 def test_crop_windows():
     for i, box in enumerate(ARRAYS["crop/boxes"]):
-        centre, scale, upper_left, bottom_right = crop_window(box)
+        # Ours counts from the edge of the first pixel, the detector from its centre.
+        centre, side = face_window(box)
+        centre, scale = centre - 0.5, side / WINDOW_SIDE
         np.testing.assert_allclose(centre, ARRAYS["crop/center"][i], rtol=1e-12)
         np.testing.assert_allclose(scale, ARRAYS["crop/scale"][i], rtol=1e-12)
-        np.testing.assert_array_equal(upper_left, ARRAYS["crop/upper_left"][i])
-        np.testing.assert_array_equal(bottom_right, ARRAYS["crop/bottom_right"][i])
+        corners = window_to_photo(np.array([[1, 1], [256, 256]]), centre, scale, 256)
+        np.testing.assert_array_equal(corners[0], ARRAYS["crop/upper_left"][i])
+        np.testing.assert_array_equal(corners[1], ARRAYS["crop/bottom_right"][i])

@@ -1,1 +1,1 @@
-"""Drawing only: each function turns computed numbers into one figure."""
+"""Drawing only: each function turns computed numbers into one matplotlib `Figure`."""

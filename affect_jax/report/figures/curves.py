@@ -1,8 +1,4 @@
-"""Figures of numbers: training curves, landmark errors.
-
-Every function takes arrays, returns a matplotlib `Figure`, and is rendered by `style.png`. Missing
-labels (-1, NaN) are left out.
-"""
+"""Curves: metrics over training steps, cumulative landmark errors."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW_POINTS = 30
-_CHOSEN = {"color": style.GREY, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
+_SELECTED = {"color": style.GREY, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
 # panel title -> (metric, label) of the lines in it
 _PANELS: dict[str, tuple[tuple[str, str], ...]] = {
     "Expression (validation)": (
@@ -39,18 +35,18 @@ _PANELS: dict[str, tuple[tuple[str, str], ...]] = {
 def training_curves(
     rows: Sequence[Mapping[str, Any]], best_step: int | None = None, *, narrow: bool = False
 ) -> Figure:
-    """Loss and validation metrics over training steps, with the test result at the end.
+    """Draw loss and validation metrics over training steps, and the test result.
 
-    Stages of a run have losses of their own, which share no scale: each has a panel. The
-    validation loss is that of the last stage.
+    The losses of the stages of a run share no scale, so each stage has a panel. The validation loss
+    belongs to the last stage.
 
     Args:
         rows: rows of `metrics.jsonl`, in any order.
-        best_step: step of the checkpoint that was chosen, marked in every panel.
+        best_step: step of the selected checkpoint, marked in every panel.
         narrow: one panel a line, for small screens.
 
     Raises:
-        ValueError: if no row holds a loss or a validation metric.
+        ValueError: no row holds a loss or a validation metric.
     """
     panels = {
         title: [(name, label) for name, label in lines if _series(rows, "validation", name)[0].size]
@@ -63,12 +59,9 @@ def training_curves(
     with style.styled():
         count = len(panels) + len(stages)
         columns = 1 if narrow else min(count, 2)
-        lines = math.ceil(count / columns)
         width = style.NARROW if narrow else 4.2 * columns + 0.2
-        figure = style.new_figure(width, 2.9 * lines)
-        grid = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for unused in grid[count:]:
-            unused.remove()
+        figure = style.new_figure(width, 2.9 * math.ceil(count / columns))
+        grid = style.panels(figure, count, columns)
         top = max((row["step"] for row in rows), default=1)
         for i, axes in enumerate(grid[: len(stages)]):
             last = i == len(stages) - 1
@@ -76,13 +69,13 @@ def training_curves(
             end = top if last else stages[i + 1].first - 1
             _step_axis(axes, stages[i].first if i else 0, end)
             if best_step is not None and stages[i].first <= best_step <= end:
-                axes.axvline(best_step, label="chosen checkpoint", **_CHOSEN)
+                axes.axvline(best_step, label="selected checkpoint", **_SELECTED)
             axes.legend(loc="best")
         for axes, (title, shown) in zip(grid[len(stages) :], panels.items(), strict=False):
             _metric_panel(axes, rows, title, shown, best_step)
             _step_axis(axes, 0, top)
             if best_step is not None:
-                axes.axvline(best_step, label="chosen checkpoint", **_CHOSEN)
+                axes.axvline(best_step, label="selected checkpoint", **_SELECTED)
             for stage in stages[1:]:
                 axes.axvline(stage.first, color=style.PALE, linewidth=3, zorder=0)
         if not stages:
@@ -91,7 +84,7 @@ def training_curves(
 
 
 class _Stage(NamedTuple):
-    """A stretch of a run with one training loss: its name, and the first and last row's step."""
+    """A part of a run with one training loss: its name, and the first and last row's step."""
 
     name: str
     first: int
@@ -99,7 +92,7 @@ class _Stage(NamedTuple):
 
 
 def _stages(rows: Sequence[Mapping[str, Any]]) -> list[_Stage]:
-    """The stages of a run in order; empty if no row holds a loss."""
+    """Return the stages of a run in order; empty if no row holds a loss."""
     found: list[_Stage] = []
     training = [r for r in rows if r["split"] == "train" and r.get("loss") is not None]
     for row in sorted(training, key=lambda r: r["step"]):
@@ -114,21 +107,14 @@ def _stages(rows: Sequence[Mapping[str, Any]]) -> list[_Stage]:
 
 
 def _series(rows: Sequence[Mapping[str, Any]], split: str, name: str) -> tuple[np.ndarray, ...]:
-    points = {
-        row["step"]: row[name]
-        for row in rows
-        if row["split"] == split and row.get(name) is not None
-    }
+    own = (row for row in rows if row["split"] == split and row.get(name) is not None)
+    points = {row["step"]: row[name] for row in own}
     steps = np.array(sorted(points), np.int64)
     return steps, np.array([points[step] for step in steps], np.float64)
 
 
 def _loss_panel(
-    axes: Axes,
-    rows: Sequence[Mapping[str, Any]],
-    stage: _Stage,
-    named: bool,
-    with_validation: bool,
+    axes: Axes, rows: Sequence[Mapping[str, Any]], stage: _Stage, named: bool, with_validation: bool
 ) -> None:
     steps, values = _series(rows, "train", "loss")
     inside = (steps >= stage.first) & (steps <= stage.last)
@@ -138,19 +124,17 @@ def _loss_panel(
         axes.plot(steps, _smooth(values), color=style.BLUE, label="training (smoothed)")
     elif steps.size:
         axes.plot(steps, values, "o-", color=style.BLUE, markersize=3.5, label="training")
-    shown = [values]
+    everything = values
     steps, values = _series(rows, "validation", "loss")
-    if named:  # before this stage the rest of the network had not learnt anything
+    if named:  # before this stage the rest of the network was untrained
         steps, values = steps[steps >= stage.first], values[steps >= stage.first]
-    if not with_validation:
-        steps, values = steps[:0], values[:0]
-    if steps.size:
+    if with_validation and steps.size:
         axes.plot(steps, values, color=style.ORANGE, label="validation", **_markers(steps.size))
-    everything = np.concatenate([*shown, values])
+        everything = np.concatenate([everything, values])
     if everything.min() > 0 and everything.max() > 30 * everything.min():
         axes.set_yscale("log")
     elif everything.size > _FEW_POINTS:
-        # A first loss many times the rest would press the curve onto the axis.
+        # A very large first loss would flatten the rest of the curve.
         low, high = everything.min(), np.percentile(everything, 99)
         margin = 0.08 * max(high - low, 1e-9)
         if everything.max() > high + 3 * margin:
@@ -172,17 +156,9 @@ def _metric_panel(
         axes.plot(steps, values, color=colour, label=label, **_markers(steps.size))
         test_steps, tests = _series(rows, "test", name)
         if tests.size:
-            axes.plot(
-                test_steps[-1:] if best_step is None else [best_step],  # What was tested
-                tests[-1:],
-                marker="*",
-                markersize=9,
-                color=colour,
-                markeredgecolor="white",
-                linestyle="none",
-                clip_on=False,
-                zorder=5,
-            )
+            at = test_steps[-1:] if best_step is None else [best_step]  # the tested step
+            star = {"marker": "*", "markersize": 9, "markeredgecolor": "white", "zorder": 5}
+            axes.plot(at, tests[-1:], color=colour, linestyle="none", clip_on=False, **star)
     if any(_series(rows, "test", name)[1].size for name, _ in shown):
         axes.plot([], [], "*", color=style.GREY, markersize=7, label="test")
     axes.set_title(title)
@@ -197,7 +173,7 @@ def _markers(count: int) -> dict[str, Any]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Centred running mean over about 1/25 of the curve, its window cut off at the ends."""
+    """Return a centred running mean over about 1/25 of the curve, cut off at the ends."""
     half = max(1, len(values) // 50)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
@@ -218,55 +194,38 @@ def _step_axis(axes: Axes, first: int, top: int) -> None:
     axes.set_xlabel("training step")
 
 
-def landmark_error_curve(nme: np.ndarray, nme_box: np.ndarray | None = None) -> Figure:
-    """Share of images whose landmark error is at most x (cumulative error distribution).
-
-    The title gives the area under the curve up to the usual limit (`metrics.NME_LIMITS`), and the
-    share of failures beyond it, by inter-ocular distance.
+def landmark_error_curve(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray]], area: float, failures: float
+) -> Figure:
+    """Draw the cumulative distribution of landmark errors.
 
     Args:
-        nme: float [n] normalised mean errors by inter-ocular distance, NaN where unlabelled.
-        nme_box: float [n], the same by the size of the landmarks' box, drawn beside it.
-
-    Raises:
-        ValueError: if no image has landmarks.
+        lines: label -> sorted errors and the fraction of images up to each
+            (`metrics.landmarks.error_curve`), by inter-ocular distance first.
+        area: under the first curve up to its usual limit.
+        failures: fraction of images beyond that limit.
     """
-    errors = _finite_sorted(nme)
-    if not errors.size:
-        raise ValueError("landmark_error_curve: no image has landmarks")
-    threshold = NME_LIMITS["nme"]
-    area = float(np.clip(threshold - errors, 0, None).mean() / threshold)
-    curves = [(errors, style.BLUE, "by inter-ocular distance")]
-    if nme_box is not None and np.isfinite(nme_box).any():
-        curves.append((_finite_sorted(nme_box), style.GREEN, "by box size"))
+    limit = NME_LIMITS["nme"]
+    first = next(iter(lines.values()))[0]
     # The long tail of a few lost faces would take most of the axis.
-    right = float(max(1.5 * threshold, min(np.percentile(errors, 97), 6 * threshold)))
+    right = float(max(1.5 * limit, min(np.percentile(first, 97), 6 * limit)))
     with style.styled():
         figure = style.new_figure(4.6, 3.4)
         axes = figure.subplots()
-        for values, colour, label in curves:
-            share = np.arange(1, values.size + 1) / values.size
-            axes.step(
-                [0, *values, max(right, values[-1])],
-                [0, *share, 1],
-                where="post",
-                color=colour,
-                label=f"{label}, median {np.median(values):.2%}",
-            )
-            axes.plot(np.median(values), 0.5, "o", color=colour, markersize=5)
-        axes.axvline(threshold, color=style.GREY, linewidth=1, linestyle=(0, (4, 3)))
+        for (label, (errors, fractions)), colour in zip(
+            lines.items(), (style.BLUE, style.GREEN), strict=False
+        ):
+            median = np.median(errors)
+            x, y = [0, *errors, max(right, errors[-1])], [0, *fractions, 1]
+            label += f", median {median:.2%}"
+            axes.step(x, y, where="post", color=colour, label=label)
+            axes.plot(median, 0.5, "o", color=colour, markersize=5)
+        axes.axvline(limit, color=style.GREY, linewidth=1, linestyle=(0, (4, 3)))
         axes.legend(loc="lower right")
-        axes.set(xlim=(0, right), ylim=(0, 1.02), ylabel="share of the images")
+        axes.set(xlim=(0, right), ylim=(0, 1.02), ylabel="fraction of the images")
         axes.set_xlabel("mean landmark error / size of the face")
-        axes.set_title(
-            f"Area up to {threshold:.0%}: {area:.3f}, failures {np.mean(errors > threshold):.1%}"
-        )
+        axes.set_title(f"Area up to {limit:.0%}: {area:.3f}, failures {failures:.1%}")
         style.percent_axis(axes.xaxis)
         style.percent_axis(axes.yaxis)
         style.grid(axes)
     return figure
-
-
-def _finite_sorted(values: np.ndarray) -> np.ndarray:
-    values = np.sort(np.asarray(values, np.float64))
-    return values[np.isfinite(values)]

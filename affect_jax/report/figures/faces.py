@@ -1,13 +1,14 @@
-"""Figures of faces and of what they show: the valence-arousal circumplex, landmarks on photos."""
+"""Faces with landmarks, class distributions or maps over them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from affect_jax.models.saliency import spread_over
 from affect_jax.report.figures import style
 
 if TYPE_CHECKING:
@@ -15,211 +16,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Words around the circle, at about the angles (degrees) of Russell's circumplex (1980), moved apart
-# where they would overlap.
-_WORDS = (
-    (8, "pleased"),
-    (30, "happy"),
-    (52, "excited"),
-    (72, "astonished"),
-    (108, "alarmed"),
-    (128, "afraid"),
-    (150, "distressed"),
-    (172, "frustrated"),
-    (194, "miserable"),
-    (214, "sad"),
-    (234, "bored"),
-    (254, "tired"),
-    (286, "sleepy"),
-    (308, "calm"),
-    (330, "relaxed"),
-    (352, "content"),
-)
 # Seen on dark and light skin alike, and told from white by every kind of colour vision.
 _BRIGHT = "#00A6FF"
-_MANY = 1500  # Beyond it single points hide each other and density is shown
 # (first, last + 1, closed) of the contours among the 68 iBUG points
 _CONTOURS = (
-    (0, 17, False),
-    (17, 22, False),
-    (22, 27, False),
-    (27, 31, False),
-    (31, 36, False),
-    (36, 42, True),
-    (42, 48, True),
-    (48, 60, True),
-    (60, 68, True),
-)
+    (0, 17, False), (17, 22, False), (22, 27, False), (27, 31, False), (31, 36, False),
+    (36, 42, True), (42, 48, True), (48, 60, True), (60, 68, True),
+)  # fmt: skip
+_PART_COLOURS = {"primary": style.AMBER, "corrected": style.BLUE, "final": style.SKY}
+_PART_NAMES = {
+    "primary": "primary (head alone)",
+    "corrected": "corrected (prediction)",
+    "final": "prediction",
+}
+_SMALL = {"fontsize": style.SMALL, "fontweight": "normal", "loc": "center", "pad": 3}
 
 
-def circumplex(
-    true: np.ndarray,
-    predicted: np.ndarray,
-    expression: np.ndarray | None = None,
-    class_names: Sequence[str] = (),
-    *,
-    narrow: bool = False,
-) -> Figure:
-    """Labels and predictions in the plane of valence and arousal, and how well each agrees.
+class Face(NamedTuple):
+    """A face to show: uint8 `image` [H, W, 3], its `label` (-1: none) and its file."""
+
+    index: int
+    image: np.ndarray
+    label: int
+    source: str
+
+
+def prediction_text(
+    class_names: Sequence[str], probabilities: np.ndarray, label: int, separator: str = ", "
+) -> tuple[str, bool | None]:
+    """Return what was predicted of a face, and whether it is right (None: unknown).
 
     Args:
-        true: float [n, 2] valence and arousal, NaN where unlabelled.
-        predicted: float [n, 2].
-        expression: int [n] true classes, for the colours of the points; -1 where unlabelled.
-        class_names: names of at most 8 classes; with more, points are not coloured.
-        narrow: one panel a line, for small screens.
-
-    Raises:
-        ValueError: if no image has both labels.
+        class_names: the N names.
+        probabilities: [N].
+        label: the true class, -1 if unlabelled.
+        separator: before the true class, which is named if the prediction is wrong.
     """
-    true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
-    labelled = np.isfinite(true).all(axis=1) & np.isfinite(predicted).all(axis=1)
-    if not labelled.any():
-        raise ValueError("circumplex: no image has valence and arousal labels")
-    true, predicted = true[labelled], predicted[labelled]
-    classes = None
-    if expression is not None and 0 < len(class_names) <= len(style.CLASS_COLOURS):
-        classes = np.asarray(expression)[labelled]
-    with style.styled():
-        if narrow:
-            figure = style.new_figure(style.NARROW, 4 * style.NARROW + 0.6)
-            panels = figure.subplots(4, 1)
-            top, bottom = panels[:2], panels[2:]
-        else:
-            figure = style.new_figure(9.4, 8.8)
-            top, bottom = figure.subplots(2, 2, height_ratios=[1.25, 1])
-        for axes, points, name in ((top[0], true, "Labels"), (top[1], predicted, "Predictions")):
-            _circle(axes)
-            _points(axes, points, classes, class_names)
-            axes.set_title(f"{name} ({len(points):,} images)")
-        handles, names = top[0].get_legend_handles_labels()
-        if handles:
-            # Keeps a row free for the legend, which the layout would let touch the panels' titles.
-            figure.suptitle(" ", fontsize=60 if narrow else 24)
-            figure.legend(
-                handles, names, loc="upper center", ncols=3 if narrow else len(names),
-                markerscale=1.3,
-                columnspacing=1.3, handletextpad=0.3, bbox_to_anchor=(0.5, 0.995),
-                title="Expression label" + (", mean" if len(true) > _MANY else ""),
-                title_fontsize=8,
-            )  # fmt: skip
-        for index, axes in enumerate(bottom):
-            _agreement(axes, true[:, index], predicted[:, index], ("Valence", "Arousal")[index])
-    return figure
-
-
-def _circle(axes: Axes) -> None:
-    from matplotlib.patches import Circle
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    axes.set(xlim=(-1.32, 1.32), ylim=(-1.22, 1.22), aspect="equal")
-    axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#999999", linewidth=1, zorder=3))
-    axes.add_patch(Circle((0, 0), 0.5, fill=False, edgecolor="#BBBBBB", linewidth=0.6, zorder=3))
-    arrow = {"arrowstyle": "-|>", "color": "#999999", "linewidth": 0.8, "mutation_scale": 8}
-    for end in ((1.08, 0), (0, 1.08)):
-        axes.annotate("", end, (-end[0], -end[1]), arrowprops=arrow, zorder=3)
-    axes.text(1.1, 0, "valence", fontsize=8, fontweight="bold", va="center", ha="left")
-    axes.text(0, 1.1, "arousal", fontsize=8, fontweight="bold", va="bottom", ha="center")
-    for value in (-1, 1):
-        axes.text(
-            value + 0.02 * value,
-            -0.03,
-            f"{value:+d}",
-            **_TICK,
-            va="top",
-            ha="right" if value > 0 else "left",
-        )
-    for degrees, word in _WORDS:
-        x, y = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        axes.text(
-            1.05 * x,
-            1.05 * y,
-            word,
-            fontsize=style.SMALL,
-            fontstyle="italic",
-            color="#555555",
-            path_effects=halo,
-            zorder=5,
-            ha="left" if x > 0 else "right",
-            va="center" if abs(y) < 0.75 else "bottom" if y > 0 else "top",
-        )
-    axes.set_axis_off()
-
-
-_TICK = {"fontsize": style.SMALL, "color": "#555555", "zorder": 5}
-
-
-def _points(
-    axes: Axes, points: np.ndarray, classes: np.ndarray | None, class_names: Sequence[str]
-) -> None:
-    x, y = np.clip(points, -1.05, 1.05).T
-    if len(points) > _MANY:
-        axes.hexbin(
-            x, y, gridsize=36, extent=(-1.05, 1.05, -1.05, 1.05), mincnt=1, bins="log",
-            cmap="Blues", linewidths=0.1, zorder=2,
-        )  # fmt: skip
-        if classes is None:
-            return
-        for index, name in enumerate(class_names):
-            chosen = classes == index
-            if chosen.any():
-                _class_mean(axes, x[chosen], y[chosen], index, name)
-        return
-    size = float(np.clip(6000 / len(points), 9, 28))
-    if classes is None:
-        axes.scatter(x, y, s=size, color=style.BLUE, alpha=0.55, linewidths=0, zorder=2)
-        return
-    for index, name in enumerate(class_names):
-        chosen = classes == index
-        if chosen.any():
-            axes.scatter(
-                x[chosen], y[chosen], s=size, color=style.CLASS_COLOURS[index],
-                marker=style.CLASS_MARKERS[index], alpha=0.65, linewidths=0, label=name, zorder=2,
-            )  # fmt: skip
-    axes.scatter(
-        x[classes < 0], y[classes < 0], s=size, color=style.GREY, alpha=0.5, linewidths=0, zorder=2
-    )
-
-
-def _class_mean(axes: Axes, x: np.ndarray, y: np.ndarray, index: int, name: str) -> None:
-    axes.scatter(
-        x.mean(), y.mean(), s=70, color=style.CLASS_COLOURS[index],
-        marker=style.CLASS_MARKERS[index], edgecolors="white", linewidths=1.0, zorder=4,
-        label=name,
-    )  # fmt: skip
-
-
-def _agreement(axes: Axes, true: np.ndarray, predicted: np.ndarray, name: str) -> None:
-    if len(true) > _MANY:
-        axes.hexbin(
-            true, np.clip(predicted, -1, 1), gridsize=34, extent=(-1, 1, -1, 1), mincnt=1,
-            bins="log", cmap="Blues", linewidths=0.1,
-        )  # fmt: skip
-    else:
-        size = float(np.clip(6000 / len(true), 8, 28))
-        axes.scatter(
-            true,
-            np.clip(predicted, -1.05, 1.05),
-            s=size,
-            color=style.BLUE,
-            alpha=0.45,
-            linewidths=0,
-        )
-    axes.plot([-1, 1], [-1, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
-    axes.set(xlabel=f"true {name.lower()}", ylabel=f"predicted {name.lower()}")
-    axes.set_xticks((-1, -0.5, 0, 0.5, 1))
-    axes.set_yticks((-1, -0.5, 0, 0.5, 1))
-    style.grid(axes)
-    ccc, rmse = _concordance(true, predicted), math.sqrt(np.mean((true - predicted) ** 2))
-    axes.set_title(f"{name}: CCC {ccc:.3f}, RMSE {rmse:.3f}")
-
-
-def _concordance(true: np.ndarray, predicted: np.ndarray) -> float:
-    covariance = np.mean((true - true.mean()) * (predicted - predicted.mean()))
-    scale = true.var() + predicted.var() + (true.mean() - predicted.mean()) ** 2
-    return float(2 * covariance / scale) if scale > 0 else 0.0
+    if not np.isfinite(probabilities).all():
+        return "not a number", None
+    best = int(probabilities.argmax())
+    text = f"{class_names[best]} {probabilities[best]:.0%}"
+    if label < 0:
+        return text, None
+    right = best == label
+    return text if right else f"{text}{separator}true: {class_names[label]}", right
 
 
 def landmark_faces(
@@ -230,46 +70,40 @@ def landmark_faces(
     captions: Sequence[tuple[str, str, bool | None]] = (),
     columns: int = 4,
 ) -> Figure:
-    """A grid of faces with predicted and true landmarks and a caption under each.
+    """Draw a grid of faces with predicted and true landmarks and a caption under each.
 
     Args:
         images: uint8 [m, H, W, 3], RGB.
         predicted: float [m, 68, 2] pixels (x, y), NaN where there are none.
         true: likewise.
-        captions: per face two lines of text, and whether the first is right (None: not known).
+        captions: per face two lines of text, and whether the first is right (None: unknown).
         columns: faces in a row.
 
     Raises:
-        ValueError: if there is no image.
+        ValueError: there is no image.
     """
     images = np.asarray(images)
     if not len(images):
         raise ValueError("landmark_faces: no image to show")
     columns = min(columns, len(images))
-    lines = math.ceil(len(images) / columns)
     with style.styled():
-        width, height = 2.15 * columns + 0.1, 2.55 * lines + 0.4
-        # By hand: the automatic layout would shrink the faces to make room for wide captions.
+        width, height = 2.15 * columns + 0.1, 2.55 * math.ceil(len(images) / columns) + 0.4
+        # By hand: the automatic layout would shrink the faces to fit wide captions.
         figure = style.new_figure(width, height, "none")
         figure.subplots_adjust(
             left=0.1 / width, right=1 - 0.1 / width, bottom=0.48 / height, top=1 - 0.4 / height,
             wspace=0.06, hspace=0.24,
         )  # fmt: skip
-        grid = list(figure.subplots(lines, columns, squeeze=False).flat)
-        for unused in grid[len(images) :]:
-            unused.remove()
+        grid = style.panels(figure, len(images), columns)
         shown = {}
-        for i, image in enumerate(images):
-            axes = grid[i]
+        for i, (axes, image) in enumerate(zip(grid, images, strict=True)):
             rows, pixels = image.shape[:2]
-            # Nearest pixels make small photos look torn, and the file larger.
-            axes.imshow(image, interpolation="bicubic" if rows < 256 else "antialiased")
+            _show(axes, image)
             if true is not None and np.isfinite(true[i]).any():
                 shown["true"] = _lines(axes, true[i])
             if predicted is not None and np.isfinite(predicted[i]).any():
                 shown["predicted"] = _dots(axes, predicted[i])
-            axes.set(xlim=(-0.5, pixels - 0.5), ylim=(rows - 0.5, -0.5), xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
+            axes.set(xlim=(-0.5, pixels - 0.5), ylim=(rows - 0.5, -0.5))
             if i < len(captions):
                 _caption(axes, *captions[i])
         if shown:
@@ -288,7 +122,7 @@ def _lines(axes: Axes, points: np.ndarray) -> Line2D:
     for first, last, closed in _CONTOURS:
         part = points[first:last]
         parts += [part, part[:1]] if closed else [part]
-        parts.append(np.full((1, 2), np.nan))  # Lifts the pen
+        parts.append(np.full((1, 2), np.nan))  # lifts the pen
     outline = [withStroke(linewidth=1.9, foreground="#00000070")]
     (line,) = axes.plot(
         *np.concatenate(parts).T, color="white", linewidth=1.0, path_effects=outline, zorder=2
@@ -305,12 +139,125 @@ def _dots(axes: Axes, points: np.ndarray) -> Line2D:
 
 
 def _caption(axes: Axes, first: str, second: str, right: bool | None) -> None:
-    colour = {True: style.INK, False: style.ORANGE, None: style.INK}[right]
-    axes.text(
-        0.5, -0.03, first, transform=axes.transAxes, ha="center", va="top", fontsize=8.5,
-        color=colour, fontweight="bold",
-    )  # fmt: skip
-    axes.text(
-        0.5, -0.12, second, transform=axes.transAxes, ha="center", va="top", fontsize=7.5,
-        color="#444444",
-    )  # fmt: skip
+    place = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    bold = {"fontweight": "bold", "color": style.ORANGE if right is False else style.INK}
+    axes.text(0.5, -0.03, first, fontsize=8.5, **bold, **place)
+    axes.text(0.5, -0.12, second, fontsize=7.5, color="#444444", **place)
+
+
+def corrections(
+    faces: Sequence[Face],
+    models: Mapping[str, Mapping[str, np.ndarray]],
+    class_names: Sequence[str],
+) -> Figure:
+    """Draw class distributions of faces before and after their correction.
+
+    Args:
+        faces: m faces.
+        models: name -> stage -> distribution [m, N]: `primary` and `corrected` of a model with
+            reliability balancing, `final` of one without.
+        class_names: the N names.
+
+    Raises:
+        ValueError: there is no face.
+    """
+    from matplotlib.patches import Patch
+
+    if not faces:
+        raise ValueError("corrections: no face to show")
+    size, columns = len(class_names), len(models)
+    with style.styled():
+        width = max(3.4, 0.5 * size + 0.6)
+        figure = style.new_figure(1.7 + columns * width, 1.6 * len(faces) + 1)
+        ratios = [1.5] + [width] * columns
+        grid = figure.subplots(len(faces), columns + 1, squeeze=False, width_ratios=ratios)
+        for row, face in enumerate(faces):
+            _show(grid[row, 0], face.image)
+            for axes, (name, stages) in zip(grid[row, 1:], models.items(), strict=True):
+                _distributions(axes, {k: v[row] for k, v in stages.items()}, face.label)
+                if row == 0 and columns > 1:
+                    axes.set_title(f"{name}\n", loc="center")
+                last = row == len(faces) - 1
+                axes.set_xticks(range(size), class_names if last else [""] * size)
+                if last:
+                    axes.tick_params(axis="x", rotation=40)
+                    for text in axes.get_xticklabels():
+                        text.set(ha="right", rotation_mode="anchor")
+        shown = dict.fromkeys(stage for stages in models.values() for stage in stages)
+        handles = [Patch(color=_PART_COLOURS[stage], label=_PART_NAMES[stage]) for stage in shown]
+        handles.append(Patch(color=style.PALE, label="true class"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> None:
+    width = 0.8 / len(stages)
+    texts = []
+    for place, (stage, values) in enumerate(stages.items()):
+        at = np.arange(len(values)) + (place - (len(stages) - 1) / 2) * width
+        axes.bar(at, values, width, color=_PART_COLOURS[stage])
+        best = int(np.argmax(values))
+        if label >= 0:
+            right = best == label
+            axes.annotate(
+                "✓" if right else "✗", (at[best], values[best]), ha="center", va="bottom",
+                fontsize=style.SMALL, color=style.GREEN if right else style.ORANGE,
+            )  # fmt: skip
+        texts.append(f"{stage} {np.std(values):.3f}")
+    if label >= 0:
+        axes.axvspan(label - 0.5, label + 0.5, color=style.PALE, zorder=0)
+    axes.set_ylim(0, max(0.3, 1.18 * max(float(np.max(v)) for v in stages.values())))
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    axes.set_title("standard deviation: " + ", ".join(texts), **_SMALL | {"loc": "left"})
+    axes.tick_params(labelsize=style.SMALL)
+    style.percent_axis(axes.yaxis)
+
+
+def overlays(
+    faces: Sequence[Face],
+    models: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[tuple[str, bool | None]]]],
+    *,
+    faces_in_row: int = 4,
+) -> Figure:
+    """Draw faces with maps over them, of one or more models side by side.
+
+    Args:
+        faces: m faces.
+        models: name -> uint8 images [m, H, W, 3] as the model sees them, maps [m, h, w] in [0, 1],
+            and of each face a line of text and whether the prediction is right (None: unknown).
+        faces_in_row: with one model; two models have half as many.
+
+    Raises:
+        ValueError: there is no face.
+    """
+    if not faces:
+        raise ValueError("overlays: no face to show")
+    each = 1 + len(models)
+    across = min(len(faces), max(1, 2 * faces_in_row // each))
+    down = math.ceil(len(faces) / across)
+    with style.styled():
+        height = 1.72 + 0.12 * len(models)
+        figure = style.new_figure(1.5 * each * across, height * down, "compressed")
+        grid = figure.subplots(down, each * across, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for number, face in enumerate(faces):
+            row, column = divmod(number, across)
+            own = grid[row, column * each : (column + 1) * each]
+            _show(own[0], face.image)
+            own[0].set_title(f"example {face.index}", **_SMALL)
+            for axes, (name, (images, maps, captions)) in zip(own[1:], models.items(), strict=True):
+                _show(axes, images[number])
+                grown = spread_over(maps[number : number + 1], *images.shape[1:3])[0]
+                axes.imshow(grown, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.55 * grown)
+                text, right = captions[number]
+                title = f"{name}\n{text}" if len(models) > 1 else text
+                colour = style.ORANGE if right is False else style.INK
+                axes.set_title(title, color=colour, **_SMALL)
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    # Nearest pixels make small photos look torn, and the file larger.
+    axes.imshow(image, interpolation="bicubic" if len(image) < 256 else "antialiased")
+    axes.set_axis_off()

@@ -1,7 +1,7 @@
-"""The look shared by all figures: colours told apart by colour-blind readers, one size of type.
+"""The look shared by all figures: colour-blind-safe colours, one font size.
 
-matplotlib is imported inside functions, because importing it takes longer than all the rest of a
-short command. Figures are made without pyplot, so that no global state is left behind.
+matplotlib is imported inside functions, because its import is slow. Figures are made without
+pyplot, which keeps global state.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PALE = "#E3E3E3"
 CLASS_COLOURS = (BLUE, AMBER, GREEN, ORANGE, PINK, SKY, "#000000", "#8C6D31")
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-SMALL = 7.5  # points, the least size of type: 10 pixels in the report
+SMALL = 7.5  # points, the smallest font: 10 pixels in the report
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -56,13 +56,13 @@ _STYLE = {
 }
 # Width in inches of a figure on a small screen, at the 96 pixels an inch of a browser.
 NARROW = 3.6
-# A reader's mail program or paper accepts this; a figure beyond it is rendered coarser.
+# A figure of more bytes is rendered at a lower resolution.
 MAX_PNG_BYTES = 480_000
 
 
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
-    """Within it, figures have the report's look, whatever the user's matplotlibrc says."""
+    """Give figures the report's look, independently of the user's matplotlibrc."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -72,13 +72,12 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
-    """An empty figure of `width` x `height` inches.
+    """Return an empty figure of `width` x `height` inches.
 
     Args:
-        width: inches.
-        height: inches.
-        layout: `constrained`, `compressed` (panels of fixed proportions are moved together), or
-            `none` (places are set by hand).
+        width, height: inches.
+        layout: `constrained`, `compressed` (panels of fixed proportions move together), or `none`
+            (positions are set by hand).
     """
     from matplotlib.figure import Figure
 
@@ -89,7 +88,7 @@ def new_figure(width: float, height: float, layout: str = "constrained") -> Figu
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Renders to PNG, coarser than `dpi` only when the file would be larger than 480 kB."""
+    """Render to PNG, below `dpi` only where the file would exceed `MAX_PNG_BYTES`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -105,13 +104,22 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
     return content
 
 
+def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axes]:
+    """Return `count` axes in rows of `columns`; `options` are those of `Figure.subplots`."""
+    lines = math.ceil(count / columns)
+    grid = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
+    for unused in grid[count:]:
+        unused.remove()
+    return grid[:count]
+
+
 def grid(axes: Axes, axis: str = "both") -> None:
-    """Light grid lines behind the data."""
+    """Draw light grid lines behind the data."""
     axes.grid(True, axis=axis)
 
 
 def percent_axis(axis: Any) -> None:
-    """Ticks of shares in [0, 1] as percentages."""
+    """Label fractions in [0, 1] as percentages."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -23,7 +23,7 @@ def small(monkeypatch):
         config.num_steps, config.batch_size, config.data.image_size = 10, 8, 32
     monkeypatch.setattr(train, "settings", lambda options: config)
     monkeypatch.setattr(
-        train, "training", lambda c, steps: lambda: 100 if c.model.reliability is None else 80
+        train, "training", lambda c, steps: lambda: 80 if c.model.reliability.enabled else 100
     )
     monkeypatch.setattr(train, "matmul", lambda dtype, size: lambda: 2e9)  # FLOP/s
     return config
@@ -49,6 +49,6 @@ def test_the_rows(small, tmp_path, capsys):
 
 
 def test_a_config_without_balancing_is_refused(small, capsys):
-    small.model.reliability = None
+    small.model.reliability.enabled = False
     assert cost.main([]) == 2
     assert "no model.reliability" in capsys.readouterr().err

@@ -1,7 +1,5 @@
 """Cross-validation: folds without shared persons, pooled figures, what is run and recorded."""
 
-import csv
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from affect_jax import runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.experiments import crossval, sweep
+from affect_jax.experiments import crossval, sweep, train_run
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
@@ -18,10 +16,11 @@ from affect_jax.training import loop
 from data_pipelines.schema import DataError
 from data_pipelines.sources import make
 from tests.affect_jax import fake_runs, tiny
+from tests.affect_jax.experiments.sweeps import read_csv
 
 
 def config(folds: int = 4, **changes):
-    """Sixteen persons with four pictures each."""
+    """Sixteen persons with four images each."""
     changes = {"data__synthetic__videos_per_person": 4, "landmark_stage__steps": 0} | changes
     return tiny.config(crossval__folds=folds, **changes)
 
@@ -31,29 +30,24 @@ def fakes(monkeypatch):
     """Runs are made up; (test fold) of each one started, and what they predicted."""
     started = {}
 
-    def run(config, workdir, show_test=True):
+    def run(config, workdir, show_test=True, cache=None):
         fold = config.data.test_fold
         started[fold] = started.get(fold, 0) + 1
         if config.loss.regression == "pcc" and fold == 1:
             raise RuntimeError("made to fail")
         fake_runs.finish(config, workdir, 0.5 + 0.1 * fold, seed=fold)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", run)
+    monkeypatch.setattr(train_run, "train_run", run)
     return started
-
-
-def read_csv(path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("protocol", ["folds", "leave_one_out"])
 def test_no_person_is_in_two_folds_or_on_two_sides(protocol, tmp_path):
     planned = crossval.plan(config(crossval__protocol=protocol), tmp_path)
     assert len(planned) == {"folds": 4, "leave_one_out": 16}[protocol]
-    tested, pictures = [], []
-    for cell in planned.values():
-        made = make.make_sources(cell.config.data)
+    tested, images = [], []
+    for run in planned.values():
+        made = make.make_sources(run.config.data)
         people = {split: set(source.persons) for split, source in made.items()}
         assert not people["train"] & people["test"]
         assert not people["train"] & people["validation"]
@@ -61,12 +55,12 @@ def test_no_person_is_in_two_folds_or_on_two_sides(protocol, tmp_path):
         assert len(set.union(*people.values())) == 16
         assert sum(len(s) for s in made.values()) == 64
         tested += sorted(people["test"])
-        pictures += made["test"].rows.tolist()
+        images += made["test"].rows.tolist()
     assert len(tested) == len(set(tested)) == 16
-    assert sorted(pictures) == list(range(64))
+    assert sorted(images) == list(range(64))
 
 
-def test_folds_are_even_and_hold_the_pictures_they_name():
+def test_folds_are_even_and_hold_the_images_they_name():
     section = config().data
     section.protocol, section.folds = "folds", 4
     sizes = []
@@ -174,7 +168,7 @@ def test_folds_of_another_config_are_refused_and_kept(changes, key, fakes, tmp_p
     assert sum(fakes.values()) == 4
 
 
-def test_folds_are_gone_on_with_by_part_and_longer(fakes, tmp_path):
+def test_folds_are_resumed_by_part_and_longer(fakes, tmp_path):
     crossval.cross_validate(config(crossval__only="1"), tmp_path)
     crossval.cross_validate(config(crossval__only="2"), tmp_path)
     assert fakes == {1: 1, 2: 1}
@@ -186,14 +180,14 @@ def failing(monkeypatch, errors):
     """Runs that raise what `errors` has for their fold; the folds started, in order."""
     started = []
 
-    def run(config, workdir, show_test=True):
+    def run(config, workdir, show_test=True, cache=None):
         fold = config.data.test_fold
         started.append(fold)
         if fold in errors:
             raise errors[fold]
         fake_runs.finish(config, workdir, 0.5, seed=fold)
 
-    monkeypatch.setattr(loop, "train_and_evaluate", run)
+    monkeypatch.setattr(train_run, "train_run", run)
     return started
 
 
@@ -206,7 +200,7 @@ def test_a_mistake_of_all_folds_ends_the_first(monkeypatch, tmp_path, caplog):
         crossval.cross_validate(config(), tmp_path)
     assert started == [0]
     assert "missing" not in caplog.text  # the command says it once
-    # Put right, it goes on in the same folder.
+    # Corrected, it continues in the same folder.
     started = failing(monkeypatch, {})
     crossval.cross_validate(config(init_from="better"), tmp_path)
     assert started == [0, 1, 2, 3]
@@ -222,7 +216,7 @@ def test_a_mistake_is_recorded_once_folds_have_trained(monkeypatch, tmp_path, ca
     assert (tmp_path / "folds/1/error.txt").read_text() == f"{MISTAKE}\n"
 
 
-@pytest.mark.parametrize("error", [DataError("bad picture"), loop.Diverged("step 3"), OSError()])
+@pytest.mark.parametrize("error", [DataError("bad image"), loop.Diverged("step 3"), OSError()])
 def test_what_may_be_wrong_with_one_fold_ends_no_other(error, monkeypatch, tmp_path):
     started = failing(monkeypatch, {0: error})
     assert crossval.cross_validate(config(), tmp_path).failed == 1
@@ -238,6 +232,14 @@ def test_a_fold_that_lost_its_predictions_is_tested_again(fakes, tmp_path):
     assert "1 of 4 folds are not finished yet" in (tmp_path / "report/table.md").read_text()
     crossval.cross_validate(config(), tmp_path)
     assert fakes == {0: 1, 1: 1, 2: 2, 3: 1}
+    # A pooled result is replaced once a fold has been run again.
+    pooled = tmp_path / "metrics.jsonl"
+    pooled.write_text('{"step": 8, "split": "test", "time": 0, "accuracy": 0.0, "final": true}\n')
+    (tmp_path / "folds/2/report/predictions.npz").unlink()
+    result = crossval.cross_validate(config(), tmp_path)
+    assert runtime.read_metrics(tmp_path)[-1]["accuracy"] == pytest.approx(
+        result.pooled["accuracy"]
+    )
 
 
 def test_predictions_that_are_no_numbers_are_not_dropped():
@@ -257,7 +259,7 @@ def test_predictions_that_are_no_numbers_are_not_dropped():
 def test_a_sweep_can_be_of_cross_validations(fakes, tmp_path):
     path = tmp_path / "sweep.py"
     path.write_text(
-        "from tests.affect_jax import test_crossval\n"
+        "from tests.affect_jax.experiments import test_crossval\n"
         "def get_config():\n    return test_crossval.config(folds=3)\n"
         "def get_sweep(config):\n"
         '    return {"cell": "crossval", "rows": {"a": {}}, "seeds": (0,)}\n'

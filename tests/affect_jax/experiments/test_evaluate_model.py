@@ -1,8 +1,9 @@
-"""Model directories evaluated on labelled pictures, without any training."""
+"""Model directories evaluated on labelled images, without any training."""
 
 import csv
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from affect_jax import batches, models, runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.experiments import evaluate_model
+from affect_jax.evaluation.evaluator import Evaluation
+from affect_jax.experiments import evaluate, evaluate_run
 from affect_jax.weights import model_dir
 from data_pipelines.schema import DataError
 from tests.affect_jax import tiny
@@ -22,7 +24,7 @@ NAMES = ("happy", "sad", "anger")  # as they are inferred
 
 
 def save(folder, **changes):
-    """A model directory with random weights, two pictures of 32 pixels wide."""
+    """A model directory with random weights, for images 32 pixels wide."""
     model = models.create("vit_ti16", depth=1, image_size=32, n_expression=3, regression=True)
     options = dict(class_names=NAMES, provenance={"source_sha256": "0"}) | changes
     seen = model_dir.Preprocessing(32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25), fit="stretch")
@@ -32,7 +34,7 @@ def save(folder, **changes):
 
 
 def write(folder, *, split="test", names=NAMES, broken=(), size=(32, 32)):
-    """A manifest of nine noisy pictures and the rows of it."""
+    """Write a manifest of nine noisy images; return its path."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     rows = []
@@ -70,9 +72,9 @@ def test_a_test_split_alone_is_evaluated_as_predict_sees_it(tmp_path, model, cap
     manifest = write(tmp_path / "data", size=(40, 56), broken=(4,))
     made = config(manifest, model, data__max_bad_fraction=0.2, data__classes="sad,anger,happy")
     with pytest.raises(ConfigError, match=r"config\.data\.classes=happy,sad,anger"):
-        evaluate_model.evaluate_any(made, tmp_path / "out")
+        evaluate.evaluate(made, tmp_path / "out")
     made.data.classes = "happy,sad,anger"
-    result = evaluate_model.evaluate_any(made, tmp_path / "out")
+    result = evaluate.evaluate(made, tmp_path / "out")
     out = capsys.readouterr().out
     assert f"model {model}: 8 of 9 images (1 could not be read)" in out
     assert result.images == 8 and result.flip.keys() == {
@@ -94,17 +96,31 @@ def test_a_test_split_alone_is_evaluated_as_predict_sees_it(tmp_path, model, cap
     )
 
 
-def test_two_models_share_a_folder_of_results(tmp_path, model):
+def test_two_models_share_a_folder_of_results(tmp_path, model, monkeypatch):
+    class Measured:
+        """An evaluator that has measured: only where the results go matters here."""
+
+        def __init__(self, *_, **__): ...
+
+        def run(self, *_, **__):
+            outputs = {
+                "index": np.arange(9),
+                "expression": np.arange(9) % 3,
+                "logits": np.eye(9, 3),
+            }
+            return Evaluation({"accuracy": 0.5}, predictions=outputs, images=9)
+
+    monkeypatch.setattr(evaluate_run, "Evaluator", Measured)
     made = config(write(tmp_path / "data"), model)
-    evaluate_model.evaluate_any(made, tmp_path / "out")
-    made.init_from = str(save(tmp_path / "other" / "mine"))
-    evaluate_model.evaluate_any(made, tmp_path / "out")
+    evaluate.evaluate(made, tmp_path / "out")
+    made.init_from = str(shutil.copytree(model, tmp_path / "other" / "mine"))
+    evaluate.evaluate(made, tmp_path / "out")
     rows = runtime.read_metrics(tmp_path / "out" / runtime.EVALUATIONS_FILE)
     assert len({row["report"] for row in rows}) == 2
 
 
 @pytest.mark.parametrize("kind", ["manifest", "folder"])
-def test_every_picture_without_a_split(tmp_path, kind):
+def test_every_image_without_a_split(tmp_path, kind):
     manifest = write(tmp_path / "data", split="")
     made = config(manifest)
     if kind == "folder":
@@ -123,7 +139,7 @@ def test_a_test_split_needs_no_other_one(tmp_path):
     made = config(write(tmp_path / "data"))
     assert len(batches.evaluation_source(made)) == 9
     made.eval.split = "validation"
-    with pytest.raises(DataError, match=r"validation split is empty.*'all' takes every picture"):
+    with pytest.raises(DataError, match=r"validation split is empty.*'all' takes every image"):
         batches.evaluation_source(made)
     made.eval.split = "tests"
     with pytest.raises(ConfigError, match="did you mean 'test'"):
@@ -136,7 +152,7 @@ def test_a_test_split_needs_no_other_one(tmp_path):
     assert len(batches.evaluation_source(made)) == 3
 
 
-def test_excluded_pictures_of_other_splits_may_be_listed(tmp_path):
+def test_excluded_images_of_other_splits_may_be_listed(tmp_path):
     made = config(write(tmp_path / "data"))
     (tmp_path / "wrong.txt").write_text("0.png\n")
     made.data.exclude = str(tmp_path / "wrong.txt")
@@ -153,12 +169,12 @@ def test_all_is_for_files_alone():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("no model", "is no model directory"),
+        ("no model", "is not a model directory"),
         ("file", r"is a file; make a model directory of it with python -m affect_jax\.convert"),
         ("run", "is the workdir of a run; evaluate it as --workdir"),
         ("nothing", "give --workdir of a finished run, or a model directory"),
         ("no names", "convert it again with --classes"),
-        ("no labels", "gives valence_arousal; the data are labelled with expression"),
+        ("no labels", "predicts valence_arousal; the data are labelled with expression"),
         ("checkpoint", "has no effect on the model directory"),
     ],
 )
@@ -187,13 +203,13 @@ def test_what_cannot_be_evaluated_is_said(tmp_path, model, change, message):
     else:
         made.eval.checkpoint = "latest"
     with pytest.raises(UserError, match=message):
-        evaluate_model.evaluate_any(made, tmp_path / "out")
+        evaluate.evaluate(made, tmp_path / "out")
 
 
 def test_a_run_is_not_taken_for_the_place_of_another_models_results(tmp_path, model):
     (tmp_path / "config.json").write_text(json.dumps({"init_from": ""}))
     with pytest.raises(ConfigError, match="holds a run, whose own checkpoints are evaluated"):
-        evaluate_model.evaluate_any(config("x.csv", model), tmp_path)
+        evaluate.evaluate(config("x.csv", model), tmp_path)
 
 
 def test_figures_of_heads_without_labels_in_training_are_left_out(tmp_path):
@@ -201,6 +217,6 @@ def test_figures_of_heads_without_labels_in_training_are_left_out(tmp_path):
         write(tmp_path / "data"),
         save(tmp_path / "model", provenance={"trained_for": ["expression"]}),
     )
-    result = evaluate_model.evaluate_any(made, tmp_path / "out")
+    result = evaluate.evaluate(made, tmp_path / "out")
     assert "accuracy" in result.metrics and "valence_ccc" not in result.metrics
     assert result.flip is None

@@ -23,7 +23,7 @@ AWAY = {"Happiness": 2, "contempt": -1, "anger": 0, "disgust": 1}
 
 
 def write_manifest(folder, classes, each, colours):
-    """Plain pictures whose colour is their class; every picture is another person's."""
+    """Write plain images whose colour is their class, each of another person."""
     folder.mkdir()
     with open(folder / "faces.csv", "w", newline="") as file:
         writer = csv.writer(file)

@@ -9,17 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from affect_jax.metrics import calibration
-
-
-def test_bins_and_error_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.85, 0.15], [0.4, 0.6], [0.5, 0.5], [1.0, 0.0]])
-    labels = np.array([0, 1, 1, 0, -1])
-    bins = calibration.reliability_bins(probabilities, labels, bins=10)
-    # A confidence on an edge belongs to the bin below it; the row without a label is left out.
-    np.testing.assert_array_equal(bins.counts, [0, 0, 0, 0, 1, 1, 0, 0, 2, 0])
-    np.testing.assert_allclose(bins.confidence[[4, 5, 8]], [0.5, 0.6, 0.875])
-    np.testing.assert_allclose(bins.accuracy[[4, 5, 8]], [1.0, 1.0, 0.5])
-    assert bins.error == pytest.approx((0.5 + 0.4 + 2 * 0.375) / 4)
+from affect_jax.metrics.classification import log_softmax
 
 
 def test_scores_by_hand():
@@ -30,8 +20,6 @@ def test_scores_by_hand():
     assert figures["confidence"] == pytest.approx(0.7)
     # 0.8 and 0.6 lie in bins of their own, 0.7 too
     assert figures["ece"] == pytest.approx((0.2 + 0.7 + 0.4) / 3)
-    bins = calibration.reliability_bins(np.exp(logits), np.array([0, 0, 0]))
-    assert bins.error == pytest.approx(figures["ece"])
 
 
 def test_average_of_probabilities_by_hand():
@@ -51,7 +39,7 @@ def test_two_classes_have_a_temperature_in_closed_form():
 def test_temperature_of_samples_is_recovered(true):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(40_000, 6)) * 3
-    probabilities = np.exp(calibration.log_softmax(logits / true))
+    probabilities = np.exp(log_softmax(logits / true))
     labels = (probabilities.cumsum(axis=1) < rng.uniform(size=(40_000, 1))).sum(axis=1)
     fitted = calibration.fit_temperature(logits, labels.clip(0, 5))
     assert fitted.value == pytest.approx(true, rel=0.03)
@@ -79,7 +67,7 @@ def test_temperature_is_a_minimum_and_leaves_the_prediction(logits, labels):
     np.testing.assert_array_equal(np.take_along_axis(logits, chosen[:, None], 1)[:, 0], best)
 
     def nll(temperature):
-        log_probabilities = calibration.log_softmax(logits / temperature)
+        log_probabilities = log_softmax(logits / temperature)
         return -log_probabilities[np.arange(12), labels].mean()
 
     tolerance = 1e-9 * (1 + abs(nll(fitted.value)))
@@ -95,7 +83,7 @@ def test_rows_that_are_not_finite_do_not_spoil_the_fit():
 
 
 def test_without_labels_there_is_nothing_to_measure():
-    for function in (calibration.fit_temperature, calibration.scores, calibration.reliability_bins):
+    for function in (calibration.fit_temperature, calibration.scores):
         with pytest.raises(ValueError, match="no row"):
             function(np.ones((2, 3)), np.array([-1, -1]))
 

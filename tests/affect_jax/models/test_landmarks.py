@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from affect_jax import models
 from affect_jax.models.landmarks import (
-    crop_window,
     decode_heatmaps,
     grid_to_pixels,
     pixels_to_grid,
@@ -101,14 +100,3 @@ def test_maps_need_not_be_square():
     points, scores = decode_heatmaps(heatmaps)
     np.testing.assert_array_equal(points, [[[4.25, 2.5]]])
     np.testing.assert_array_equal(scores, [[1.0]])
-
-
-@given(st.floats(-100, 100), st.floats(-100, 100), st.floats(20, 300), st.floats(20, 300))
-@settings(max_examples=30, deadline=None)
-def test_crop_windows_move_with_the_box(x, y, width, height):
-    box = np.array([x, y, x + width, y + height])
-    centre, scale, *_ = crop_window(box)
-    shifted, same, *_ = crop_window(box + 32)
-    np.testing.assert_allclose(shifted - centre, 32, atol=1e-9)
-    np.testing.assert_allclose(scale, same)
-    assert 200 * scale > max(width, height)

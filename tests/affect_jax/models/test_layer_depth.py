@@ -68,7 +68,7 @@ def test_frozen_parameters_stay():
 
 def test_tokens_and_positions_do_not_decay():
     _, params, _ = take_apart(vit())
-    spared = {path for path, value in params.items() if not optim.decays(path, value)}
+    spared = {path for path, value in params.items() if not optim.has_weight_decay(path, value)}
     assert {"cls_token", "pos_embed"} <= spared
     assert "patches/kernel" not in spared
 

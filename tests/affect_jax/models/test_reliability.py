@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import (
-    CORRECTIONS,
     Reliability,
-    TokenAttention,
     anchor_distances,
     blend,
     confidence,
     geometric_correction,
-    settings_of,
+)
+from affect_jax.models.reliability_attention import TokenAttention
+from affect_jax.models.reliability_settings import (
+    CORRECTIONS,
+    ReliabilitySettings,
+    from_section,
+    to_section,
 )
 from affect_jax.models.state import take_apart
 
@@ -352,7 +356,7 @@ def test_attention_across_the_batch_wants_its_axis_while_training():
         ({"temperature": "1"}, "temperature = '1'; it must be a positive number"),
         ({"anchor_scale": True}, "anchor_scale = True; it must be a positive number"),
         ({"epsilon": float("nan")}, "epsilon = nan; it must be 0 or a positive number"),
-        ({"normalise": "no"}, "normalise = 'no'; it is True or False"),
+        ({"normalise": "no"}, "normalise = 'no'; it must be True or False"),
     ],
 )
 def test_settings_that_make_no_sense(settings_, message):
@@ -361,19 +365,28 @@ def test_settings_that_make_no_sense(settings_, message):
     part(tokens=64, scope="batch")  # where there are no tokens
 
 
-def test_keyword_of_the_models():
+def test_the_argument_of_the_models():
     make = Layers(nnx.Rngs(0))
     assert Reliability.of(None, FEATURES, CLASSES, make) is None
-    assert Reliability.of(False, FEATURES, CLASSES, make) is None
-    assert Reliability.of(True, FEATURES, CLASSES, make).n_anchors == 10
-    assert Reliability.of({"anchors": 2}, FEATURES, CLASSES, make).n_anchors == 2
-    assert Reliability.of({}, FEATURES, CLASSES, make).n_anchors == 10
-    assert (settings_of(None), settings_of(False)) == (None, None)
-    assert (settings_of(True), settings_of({})) == ({}, {})
+    assert Reliability.of({}, FEATURES, CLASSES, make).settings.anchors == 10
+    assert Reliability.of({"anchors": 2}, FEATURES, CLASSES, make).settings.anchors == 2
     for given_ in ("yes", 5, ["anchors"]):
-        with pytest.raises(ValueError, match=re.escape(f"reliability = {given_!r}: give None")):
+        with pytest.raises(ValueError, match=re.escape(f"reliability = {given_!r}; give None")):
             Reliability.of(given_, FEATURES, CLASSES, make)
     with pytest.raises(ValueError, match="no setting 'anchor'; did you mean 'anchors'"):
         Reliability.of({"anchor": 4}, FEATURES, CLASSES, make)
     with pytest.raises(ValueError, match="at least 2 classes"):
-        Reliability.of(True, FEATURES, 0, make)
+        Reliability.of({}, FEATURES, 0, make)
+
+
+def test_a_section_of_a_config_and_the_argument_of_a_model():
+    off, on = to_section(None), to_section({"anchors": 2})
+    assert off["enabled"] is False and on["enabled"] is True
+    assert off.keys() == on.keys() == {"enabled", *vars(ReliabilitySettings())}
+    assert from_section(off) is None
+    assert from_section(on) == vars(ReliabilitySettings(anchors=2))
+    for given_ in (None, True, {"anchors": 4}, {"enabled": None}):
+        with pytest.raises(ValueError, match="a section with enabled = True or False"):
+            from_section(given_)
+    with pytest.raises(ValueError, match="no setting 'anchor'"):
+        from_section({"enabled": False, "anchor": 4})

@@ -12,16 +12,17 @@ import pytest
 from PIL import Image
 
 import affect_jax
-from affect_jax.report import about, write_html, write_report
+from affect_jax.evaluation import provenance
+from affect_jax.report import write_html
 from affect_jax.report.__main__ import main
 from affect_jax.runtime import MetricWriter
-from tests.affect_jax.report.test_build import (
+from tests.affect_jax.report.made_up_run import (
     PICTURES,
-    SOURCE,
-    _Page,
+    Page,
     make_batches,
     make_outputs,
     write_metrics,
+    write_report,
 )
 
 
@@ -31,7 +32,7 @@ def workdir(tmp_path_factory):
     write_metrics(folder)
     (folder / "config.json").write_text(json.dumps({"seed": 3, "model": {"name": "emofan"}}))
     outputs = make_outputs()
-    write_report(folder, outputs, SOURCE, batches=make_batches(outputs))
+    write_report(folder, outputs, make_batches(outputs))
     return folder
 
 
@@ -40,15 +41,16 @@ def test_a_page_tells_data_date_version_and_command(tmp_path, monkeypatch):
     data = {"source": "manifest", "manifest": "/photos/a.csv", "image_size": 96}
     (tmp_path / "config.json").write_text(json.dumps({"data": data}))
     labels = np.array([0, 1, 1, -1])
-    source = SimpleNamespace(class_names=("a", "b"), labels=labels, persons=["p", "p", "q", "q"])
+    facts = {"persons": ["p", "p", "q", "q"], "has_persons": True}
+    source = SimpleNamespace(class_names=("a", "b"), labels=labels, **facts)
     source = type("Source", (), {**vars(source), "__len__": lambda self: 4})()
     monkeypatch.setattr(
-        about.sys.modules["__main__"], "__spec__", SimpleNamespace(name="affect_jax.main")
+        provenance.sys.modules["__main__"], "__spec__", SimpleNamespace(name="affect_jax.main")
     )
-    monkeypatch.setattr(about.sys, "argv", ["main.py", "--config", "my config.py"])
-    about.write_about(tmp_path, {"train": source, "test": source})
-    write_report(tmp_path, {"index": np.arange(2)}, SOURCE)
-    text = _Page(write_html(tmp_path).read_text()).text
+    monkeypatch.setattr(provenance.sys, "argv", ["main.py", "--config", "my config.py"])
+    provenance.write_about(tmp_path, {"train": source, "test": source})
+    write_report(tmp_path, {"index": np.arange(2)})
+    text = Page(write_html(tmp_path).read_text()).text
     for told in ("/photos/a.csv", "96 x 96 pixels", affect_jax.__version__, "date of the test",
                  "python -m affect_jax.main --config 'my config.py'"):  # fmt: skip
         assert told in text
@@ -61,7 +63,7 @@ def test_every_heading_stands_once_and_all_type_has_one_size(workdir, tmp_path):
     folder = shutil.copytree(workdir, tmp_path / "run")
     pictures = folder / "report/pictures"
     pictures.mkdir()
-    png = (folder / "report/reliability.png").read_bytes()
+    png = (folder / "report/calibration.png").read_bytes()
     for stem, title, models in (
         ("calibration", "Calibration before and after correction", ["a"]),
         ("calibration_beside_b", "Calibration before and after correction", ["a", "b"]),
@@ -92,7 +94,7 @@ def test_averaged_class_probabilities_stand_with_what_is_flip_averaged(tmp_path)
         writer.write(5, "test_mirror", {"accuracy": 0.75, "confidence": 0.9})
         row = {"accuracy": 0.625, "nme": 0.1, "valence_ccc": 0.25}
         writer.write(5, "test", row, final=True)
-    write_report(tmp_path, {"index": np.arange(2)}, SOURCE)
+    write_report(tmp_path, {"index": np.arange(2)})
     text = (tmp_path / "report/results.md").read_text()
     assert "| accuracy ↑ | 0.625 | 0.750 |" in text and "| CCC ↑ | 0.250 | 0.500 |" in text
     assert "(NME) ↓ | 0.1000 | - |" in text and "confidence" not in text

@@ -11,10 +11,9 @@ from affect_jax import config as config_lib
 from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models import saliency
-from affect_jax.report import build, model_runner, pictures
+from affect_jax.report import build, gallery, model_runner, page, pictures
 from affect_jax.report import run as run_lib
 from affect_jax.report.__main__ import main
-from affect_jax.report.figures import embeddings, style
 from affect_jax.report.gallery import PICTURES
 from affect_jax.report.pictures import write_pictures
 from affect_jax.weights import model_dir
@@ -73,9 +72,9 @@ def drawn(tmp_path_factory, balanced, plain):
 
 @pytest.fixture(scope="module")
 def passed(balanced):
-    opened = model_runner.open_subject(balanced)
+    opened = model_runner.open_model(balanced)
     step = model_runner.predictor(opened, ("primary", "corrected"), flip=True)
-    return model_runner.run_over(opened, step, "test")
+    return model_runner.run_over(opened, step, "test")[0]
 
 
 def test_every_picture_names_its_models_and_split(drawn, balanced, plain):
@@ -105,13 +104,13 @@ def test_models_are_named_by_what_their_paths_do_not_share():
 
 
 def test_class_activation_of_the_true_class(drawn, plain):
-    opened = model_runner.open_subject(plain)
+    opened = model_runner.open_model(plain)
     shown, predicted = drawn["cam_true"]["numbers"], drawn["cam"]["numbers"]
     labels = np.array([face["label"] for face in shown["faces"]])
-    kept = model_runner.run_over(
+    _, kept = model_runner.run_over(
         opened, model_runner.predictor(opened), "test", [face["index"] for face in shown["faces"]]
     )
-    images = np.stack(list(kept["faces"].values()))
+    images = np.stack(list(kept.values()))
     maps, logits = opened.compiled(saliency.class_activation)(images, labels)
     own = [face["map"] for face in shown["models"]["plain"]]
     np.testing.assert_allclose(own, maps, atol=1e-3)
@@ -126,7 +125,7 @@ def test_a_pass_gives_every_example_once(passed, balanced, config):
     np.testing.assert_array_equal(passed["index"], np.arange(24))
     np.testing.assert_array_equal(passed["expression"], source.labels)
     assert passed["logits"].shape == passed["mirrored_logits"].shape == passed["primary"].shape
-    stages = model_runner.distributions(passed)
+    stages = gallery.distributions(passed)
     assert list(stages) == ["primary", "corrected", "final"]
     for values in stages.values():
         np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-5)
@@ -166,7 +165,7 @@ def test_maps_and_confusions(drawn, passed):
             values = np.array(own["map"])
             assert values.shape == (2, 2)  # 32 pixels in patches of 16
             assert values.min() >= 0 and values.max() in (0, 1)
-            probabilities = model_runner.distributions(passed)["final"][face["index"]]
+            probabilities = gallery.distributions(passed)["final"][face["index"]]
             assert own["probability"] == pytest.approx(probabilities.max(), rel=1e-3)
     assert np.sum(drawn["confusion"]["numbers"]["counts"]["balanced"]) == 24
     places = drawn["embedding"]["numbers"]["models"]["plain"]["shown"]["place"]
@@ -213,9 +212,9 @@ def test_a_converted_model_has_no_data(plain, tmp_path):
     del record["provenance"]["workdir_config"]
     path.write_text(json.dumps(record))
     with pytest.raises(UserError, match="not exported from a run"):
-        model_runner.open_subject(tmp_path / "converted")
+        model_runner.open_model(tmp_path / "converted")
     with pytest.raises(UserError, match="neither"):
-        model_runner.open_subject(tmp_path)
+        model_runner.open_model(tmp_path)
 
 
 def test_command(plain, tmp_path, capsys):
@@ -235,19 +234,7 @@ def test_the_page_shows_pictures_of_the_tested_checkpoint_alone(tmp_path):
         models_of = {"m": {"checkpoint": checkpoint}}
         record = {"title": "T", "caption": "C", "split": split, "models": models_of}
         (folder / f"{name}.json").write_text(json.dumps(record))
-        (folder / f"{name}.png").write_bytes(b"")
+        (folder / f"{name}.png").write_bytes(b"content")
     run = run_lib.Run([], {}, {"checkpoint": 40}, {}, {}, {})
-    assert build._further_pictures(tmp_path, run) == [(folder / "a.png", "T", "C")]
-
-
-def test_figures_take_many_classes_and_unlabelled_faces():
-    rng = np.random.default_rng(0)
-    faces = [embeddings.Face(i, np.zeros((8, 8, 3), np.uint8), -1, "") for i in range(2)]
-    stages = {"final": np.full((2, 30), 1 / 30)}
-    names = [f"class {i}" for i in range(30)]
-    assert style.png(embeddings.corrections(faces, {"m": stages}, names), dpi=20)
-    places = (rng.normal(size=(60, 2)), np.arange(60) % 30)
-    assert style.png(embeddings.embeddings([("m", *places, "")], names), dpi=20)
-    for function in (embeddings.corrections, embeddings.overlays):
-        with pytest.raises(ValueError, match="no face"):
-            function([], {}, *([names] if function is embeddings.corrections else []))
+    expected = page.Picture("a", "T", "T", "C", b"content")
+    assert build._further_pictures(tmp_path, run) == [expected]

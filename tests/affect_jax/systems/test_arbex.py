@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 from affect_jax import config as config_lib
 from affect_jax import models, systems
 from affect_jax.config import ConfigError
-from affect_jax.experiments import sweep
+from affect_jax.experiments import evaluate_model, sweep, sweep_file
 from affect_jax.models import state as state_lib
 from affect_jax.models.arbex import OFFICIAL_RELIABILITY
 from affect_jax.models.layers import Layers
 from affect_jax.models.reliability import Reliability
+from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.training.step import make_train_step
@@ -54,7 +55,7 @@ def make_system(backbone, reliability, **loss):
     name, model, size = BACKBONES[backbone]
     config = base.get_config()
     config.system = name
-    config.model = ConfigDict({**PLAIN, **model, "reliability": reliability})
+    config.model = ConfigDict({**PLAIN, **model, "reliability": to_section(reliability)})
     config.data.image_size = size
     config.loss.label_smoothing = 0.11
     config.loss.reliability.update(loss)
@@ -107,7 +108,7 @@ def train(system, mapper, batch, steps, optimizer):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_trains_with_one_line_of_config(backbone):
-    system = make_system(backbone, True)
+    system = make_system(backbone, {})
     mapper = Mapper("pmap", jax.devices()[:1])
     batch = make_batch(BACKBONES[backbone][2], 16)
     before, state, seen = train(system, mapper, batch, 6, optax.adam(3e-3))
@@ -178,25 +179,24 @@ def make_arbex(name="arbex_tiny", **changes):
     return systems.create(config, **labels)
 
 
-@pytest.mark.parametrize("reliability", [True, {}, {"anchors": 2}])
+@pytest.mark.parametrize("reliability", [{}, {"anchors": 2}])
 def test_metrics_are_known_before_training(reliability):
     system = make_system("resnet18", reliability)
     assert [part.compute() for part in system.extra_metrics(1)] == [{}]
     assert system.create_model(nnx.Rngs(0), None).reliability is not None
 
 
-@pytest.mark.parametrize("reliability", [None, False])
-def test_without_balancing_there_is_none(reliability):
+def test_without_balancing_there_is_none():
     """Though the model by itself would have it."""
-    assert make_system("resnet18", reliability).extra_metrics(1) == []
-    system = make_arbex(model__reliability=reliability)
+    assert make_system("resnet18", None).extra_metrics(1) == []
+    system = make_arbex(model__reliability=to_section(None))
     assert system.balancing is None and system.extra_metrics(1) == []
     assert system.create_model(nnx.Rngs(0), None).reliability is None
 
 
 def test_a_model_that_is_balanced_by_itself_is_measured_so():
     system = make_arbex()
-    assert system.create_model(nnx.Rngs(0), None).reliability.n_anchors == 10
+    assert system.create_model(nnx.Rngs(0), None).reliability.settings.anchors == 10
     assert len(system.extra_metrics(1)) == 1
     official = make_arbex("arbex_official", num_steps=9)
     assert official.balancing == {**OFFICIAL_RELIABILITY, "ramp_steps": 9}
@@ -204,17 +204,16 @@ def test_a_model_that_is_balanced_by_itself_is_measured_so():
     assert statistics.state().size == make_arbex().extra_metrics(1)[0].state().size - 4 * 9
 
 
-@pytest.mark.parametrize("reliability", [{}, True, {"anchors": 4}])
-def test_a_model_that_cannot_be_balanced_says_so(reliability):
-    system = make_arbex("ir50", model__reliability=reliability)
+def test_a_model_that_cannot_be_balanced_says_so():
+    system = make_arbex("ir50", model__reliability=to_section({"anchors": 4}))
     with pytest.raises(ConfigError, match="model 'ir50' has no keyword 'reliability'"):
         system.create_model(nnx.Rngs(0), None)
 
 
 def test_trust_is_ramped_in_over_the_run():
-    trust = ConfigDict({"correction": "trust"})
+    trust = to_section({"correction": "trust"})
     assert make_arbex(model__reliability=trust, num_steps=7).balancing["ramp_steps"] == 7
-    own = ConfigDict({"correction": "trust", "ramp_steps": 3})
+    own = to_section({"correction": "trust", "ramp_steps": 3})
     assert make_arbex(model__reliability=own, num_steps=7).balancing["ramp_steps"] == 3
     with pytest.raises(ConfigError, match=r"set config\.num_steps to its length, or ramp"):
         make_arbex(model__reliability=trust)
@@ -223,12 +222,14 @@ def test_trust_is_ramped_in_over_the_run():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__reliability": "yes"}, "config.model.reliability = 'yes': give None, True"),
-        ({"model__reliability": 5}, "config.model.reliability = 5: give None, True"),
+        ({"model__reliability": True}, "config.model.reliability = True; it must be a section"),
+        ({"model__reliability": {"anchors": 4}}, "must be a section with enabled = True or False"),
         (
-            {"model__reliability": {"anchor": 4}},
+            {"model__reliability": {"enabled": True, "anchor": 4}},
             "config.model.reliability has no setting 'anchor'; did you mean 'anchors'",
         ),
+        ({"model__reliability": to_section({"anchors": -1})}, "anchors = -1; it must be a whole"),
+        ({"model__regression": True}, 'use config.system = "classifier"'),
         ({"loss__reliability__variant": "papers"}, "variant = 'papers'; did you mean 'paper'"),
         ({"loss__reliability__margin": float("nan")}, "reliability.margin = nan; it must be 0 or"),
         ({"loss__reliability__radius": -1.0}, "reliability.radius = -1.0; it must be 0 or"),
@@ -244,7 +245,7 @@ def test_settings_are_checked_when_the_system_is_made(changes, message):
 def test_a_name_whose_preset_the_config_replaces_is_told(caplog):
     config = arbex_official_rafdb.get_config()
     config.data.image_size = 32
-    config.model.backbone = base.poster(**SMALL)
+    config.model.backbone.update(SMALL)
     labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
     with caplog.at_level("INFO"):
         systems.create(config, **labels).create_model(nnx.Rngs(0), None)
@@ -269,7 +270,7 @@ def test_the_official_configuration_is_ramped_in_over_its_run():
 def test_what_arbex_rafdb_says_to_freeze_are_the_two_networks():
     command = arbex_rafdb.__doc__.split("optimizer.freeze=")[1].splitlines()[0]
     prefixes = ast.literal_eval(command.strip('"'))
-    model = models.create("arbex", backbone=base.poster(**SMALL))
+    model = models.create("arbex", backbone=SMALL)
     params = take_apart(model)[1]
     frozen = {path for path in params if state_lib.matches(prefixes, path)}
     assert frozen == {
@@ -285,11 +286,11 @@ def test_what_arbex_rafdb_says_to_freeze_are_the_two_networks():
 def test_every_cell_of_the_sweeps_can_be_made(path):
     config = config_lib.load_file(path)
     labels = dict(class_names=tuple("abcd"), has=frozenset({"expression"}), class_counts=(1,) * 4)
-    described = sweep.load(path, config)
+    described = sweep_file.load(path, config)
     for name, changes in {**described.stages, **described.rows}.items():
         cell = sweep.apply_changes(config, changes, name)
         system = systems.create(cell, **labels)
-        bare = changes.get("model.reliability", 0) is None or name == "none"
+        bare = changes.get("model.reliability.enabled") is False or name == "none"
         assert (system.balancing is None) == bare, name
         if "model.reliability.anchors" in changes:
             assert system.balancing["anchors"] == changes["model.reliability.anchors"]
@@ -307,5 +308,7 @@ def test_a_model_directory_keeps_the_settings(tmp_path):
     )
     loaded = model_dir.load_model(tmp_path / "model")
     assert loaded.arguments == arguments
+    config = evaluate_model._with_model(base.get_config(), loaded)
+    assert config.model.reliability.to_dict() == to_section(arguments["reliability"])
     anchors = loaded.model.reliability.anchors[...]
     np.testing.assert_array_equal(anchors, model.reliability.anchors[...])

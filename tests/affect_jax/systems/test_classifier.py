@@ -9,6 +9,7 @@ from affect_jax import systems
 from affect_jax.config import ConfigError
 from affect_jax.losses import supervised
 from affect_jax.systems import Phase
+from affect_jax.systems.objective import LossInputs
 from affect_jax.training import mixing
 from configs import base
 
@@ -46,9 +47,7 @@ def outputs(n=6, *names):
 
 
 def loss(system, made, labels, teacher=None):
-    return system.loss(
-        made, labels, key=KEY, axis_name=None, phase=Phase("train", 0), teacher=teacher
-    )
+    return system.loss(LossInputs(made, labels, KEY, teacher=teacher), Phase("train", 0))
 
 
 def test_the_loss_is_the_weighted_smoothed_cross_entropy():

@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import affect_jax
+from affect_jax import batches, export, runtime, systems
 from affect_jax import config as config_lib
-from affect_jax import export, runtime, systems
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
-from affect_jax.experiments import evaluate_run
+from affect_jax.experiments import evaluate_run, train_run
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop
 from affect_jax.weights import load_run
-from data_pipelines import prepare
-from data_pipelines.datasets.base import _face_box
-from data_pipelines.images import framing, presets
-from data_pipelines.sources.prepared import load_source
+from data_pipelines import landmarker, prepare
+from data_pipelines.images import presets
+from data_pipelines.images.framing import Framing
 from data_pipelines.sources.synthetic import SyntheticFaces
 from tests.affect_jax import tiny
+from tests.data_pipelines.datasets.prepared_sets import load_source
 
 TRUNK = {"model.width": 16, "model.depth": 1, "model.stacks": 1}
 DATA = {k: v for k, v in tiny.OVERRIDES.items() if k.startswith("data.")}
@@ -51,7 +51,7 @@ def fan_config(name="fan_synthetic", **changes) -> ml_collections.ConfigDict:
 def finished(tmp_path_factory):
     """A finished run: (workdir, result)."""
     workdir = tmp_path_factory.mktemp("fan")
-    return workdir, loop.train_and_evaluate(fan_config(), workdir)
+    return workdir, train_run.train_run(fan_config(), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,14 @@ def test_prepare_finds_with_it_what_evaluation_finds(finished, model):
     """The windows of `prepare` are the crops that the network was trained on."""
     source = SyntheticFaces(4, split="test", image_size=48, frames_per_video=1)
     records = [source[i] for i in range(4)]
-    boxes = np.stack([_face_box(r["landmarks"], r["box"], r["image"].shape) for r in records])
-    found = prepare.load_landmarker(str(model))([r["image"] for r in records], boxes)
+    boxes = np.stack(
+        [landmarker.face_box(r["landmarks"], r["box"], r["image"].shape) for r in records]
+    )
+    found = landmarker.load_landmarker(str(model))([r["image"] for r in records], boxes)
     seen = finished[1].evaluation.predictions["landmarks"][:4]
     for record, points, pixels in zip(records, found, seen, strict=True):
         preset = presets.resolve("emofan")
-        frame = framing.frame_of(48, 48, record["landmarks"], None, preset, "auto", 1.4)
+        frame = Framing.of(preset, 32, "auto", 1.4).frame(48, 48, record["landmarks"])
         back = (pixels + 0.5) * frame.width / 32 + [frame.x, frame.y] - frame.width / 2 - 0.5
         # Warps of the two differ by interpolation; an untrained network's maxima may jump.
         assert np.median(np.abs(points - back)) < 0.05 * frame.width
@@ -105,9 +107,9 @@ def test_prepare_finds_with_it_what_evaluation_finds(finished, model):
 def test_windows_of_prepare_are_the_frames_of_training(x, y, width, height):
     landmarks = np.full((68, 2), [x, y], np.float32)
     landmarks[1] += np.float32([width, height])
-    frame = framing.frame_of(200, 200, landmarks, None, presets.resolve("none"), "auto", 1.4)
-    box = _face_box(landmarks, np.full(4, np.nan), (200, 200, 3))
-    centre, side = prepare._window(box, 1.4)
+    frame = Framing(32, crop_scale=1.4).frame(200, 200, landmarks)
+    box = landmarker.face_box(landmarks, np.full(4, np.nan), (200, 200, 3))
+    centre, side = landmarker.face_window(box, 1.4)
     np.testing.assert_allclose([*centre, side], [frame.x, frame.y, frame.width], rtol=1e-4)
 
 
@@ -117,8 +119,8 @@ def test_landmarks_of_another_data_set_are_recomputed(model, tmp_path):
         cv2.imwrite(str(tmp_path / f"{i}.png"), source[i]["image"][..., ::-1])
     rows = "".join(f"{i}.png,happy,p{i}\n" for i in range(6))
     (tmp_path / "set.csv").write_text("path,expression,person\n" + rows)
-    landmarker = prepare.load_landmarker(str(model))
-    prepare.prepare("manifest", tmp_path / "set.csv", tmp_path / "out", landmarks=landmarker)
+    finder = landmarker.load_landmarker(str(model))
+    prepare.prepare("manifest", tmp_path / "set.csv", tmp_path / "out", landmarks=finder)
     prepared = load_source("manifest/set", tmp_path / "out", "full")
     assert "landmarks" in prepared.has
     assert np.isfinite(prepared[3]["landmarks"]).all()
@@ -137,7 +139,7 @@ def test_an_emofan_starts_from_the_run_and_keeps_its_trunk(finished, tmp_path, c
         data__synthetic__frames_per_video=5,
     )
     with caplog.at_level("INFO"):
-        result = loop.train_and_evaluate(config, tmp_path / "emofan")
+        result = train_run.train_run(config, tmp_path / "emofan")
     assert "arrays loaded" in caplog.text
     fan = load_run.load_run(workdir, "best", Mapper()).state["ema"]
     for part in ("params", "stats"):
@@ -187,7 +189,7 @@ def test_data_with_landmarks_and_nothing_else(tmp_path):
 
 
 def test_data_without_landmarks_are_refused():
-    with pytest.raises(ConfigError, match="is about landmarks"):
+    with pytest.raises(ConfigError, match="learns landmarks"):
         systems.create(
             fan_config(), class_names=("a",), has=frozenset({"expression"}), class_counts=(1,)
         )
@@ -197,4 +199,4 @@ def test_the_configuration_for_300w_names_its_data(tmp_path):
     config = fan_config("fan_300w")
     config.data.data_dir = str(tmp_path)
     with pytest.raises(ValueError, match=r"prepare --dataset landmarks_300w/300w_lp"):
-        loop.data_lib.make_sources(config)
+        batches.make_sources(config)

@@ -1,4 +1,4 @@
-"""The EmoFAN objective: its sum of terms, missing labels, distillation, and devices."""
+"""The shared objective: its sum of terms, missing labels, distillation, and devices."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from affect_jax import systems
 from affect_jax.config import ConfigError
 from affect_jax.losses import supervised
 from affect_jax.models.landmarks import render_heatmaps
-from affect_jax.systems.objective import emofan_loss
+from affect_jax.systems.objective import LossInputs
 from configs import base
 
 KEY = jax.random.key(0)
@@ -42,14 +43,27 @@ def case(seed=0, n=16):
     return jax.tree.map(jnp.asarray, outputs), jax.tree.map(jnp.asarray, batch)
 
 
-def evaluate(outputs, batch, config, teacher=None, **kwargs):
-    """emofan_loss on one device, compiled as a whole, which is faster here."""
+def loss_of(config):
+    """The loss of an EmoFAN for all labels."""
+    system = systems.create(
+        config,
+        class_names=tuple("abcd"),
+        has=frozenset({"expression", "valence_arousal", "landmarks"}),
+        class_counts=(1,) * CLASSES,
+    )
+
+    def loss(*inputs):
+        return system.loss(LossInputs(*inputs), systems.Phase("emotion", 0))
+
+    return loss
+
+
+def evaluate(outputs, batch, config, teacher=None):
+    """The loss on one device, compiled as a whole, which is faster here."""
 
     @jax.jit
     def run(outputs, batch, teacher):
-        return emofan_loss(
-            outputs, batch, key=KEY, config=config, axis_name=None, teacher=teacher, **kwargs
-        )
+        return loss_of(config)(outputs, batch, KEY, None, teacher)
 
     return run(outputs, batch, teacher)
 
@@ -121,7 +135,7 @@ def test_votes_and_class_weights_reach_the_cross_entropy():
     votes[:5] = np.nan
     batch["expression_probs"] = jnp.asarray(votes)
     weights = (1.0, 2.0, 0.0, 0.5)
-    _, terms = evaluate(outputs, batch, settings(), class_weights=weights)
+    _, terms = evaluate(outputs, batch, settings(class_weights="1,2,0,0.5"))
     labels = supervised.votes_or_labels(batch["expression_probs"], batch["expression"])
     expected = supervised.softmax_cross_entropy(
         outputs["logits"], labels, mask=batch["mask"], class_weights=weights
@@ -190,14 +204,7 @@ def test_eight_devices_give_the_loss_and_gradient_of_one(mapping):
                 "valence": params[1] * batch["outputs"]["valence"],
                 "stack_heatmaps": tuple(params[2] * h for h in batch["outputs"]["stack_heatmaps"]),
             }
-            return emofan_loss(
-                outputs,
-                batch,
-                key=KEY,
-                config=config,
-                axis_name=axis_name,
-                teacher=batch["teacher"],
-            )[0]
+            return loss_of(config)(outputs, batch, KEY, axis_name, batch["teacher"])[0]
 
         def step(params, batch):
             loss, gradient = jax.value_and_grad(objective)(params, batch, "data")

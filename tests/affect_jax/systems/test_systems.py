@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
+from affect_jax import config as config_lib
 from affect_jax import systems
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import evaluator
 from affect_jax.experiments import evaluate_run
+from affect_jax.systems.arbex import ArbexSystem
+from affect_jax.systems.classifier import ClassifierSystem
+from affect_jax.systems.emofan import EmoFANSystem
+from affect_jax.systems.vit_se import ViTSESystem
 from tests.affect_jax import tiny
 
 ALL = frozenset({"expression", "valence_arousal", "landmarks"})
@@ -16,6 +21,24 @@ def emofan(has=ALL, **changes):
     return systems.create(
         tiny.config(**changes), class_names=("a", "b"), has=frozenset(has), class_counts=(3, 1)
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("quickstart", EmoFANSystem),
+        ("arbex_synthetic", ArbexSystem),
+        ("vit_se_synthetic", ViTSESystem),
+        ("poster_v2_rafdb", ClassifierSystem),
+    ],
+)
+def test_a_paper_has_its_own_system(file, kind):
+    config = config_lib.load_file(tiny.ROOT / "configs" / f"{file}.py")
+    labels = dict(class_names=("a", "b"), has=ALL, class_counts=(3, 1))
+    assert type(systems.create(config, **labels)) is kind
+    if file != "quickstart":
+        config.system = "classifier"  # trains the same
+        assert type(systems.create(config, **labels)) is ClassifierSystem
 
 
 def test_landmarks_come_first_and_train_the_trunk_alone():

@@ -14,7 +14,7 @@ from affect_jax.losses import supervised
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems import Phase
-from affect_jax.systems.objective import emofan_loss
+from affect_jax.systems.objective import LossInputs, supervised_objective
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights import teacher as teacher_lib
 from tests.affect_jax import tiny
@@ -49,14 +49,8 @@ def distilling(has, system="emofan", **changes):
 def test_data_without_valence_and_arousal_have_none_taught(system):
     """The loss is that of the categories: half cross-entropy, half divergence."""
     made = distilling({"expression"}, system)
-    loss, terms = made.loss(
-        outputs(),
-        batch(),
-        key=jax.random.key(0),
-        axis_name=None,
-        phase=Phase("emotion", 0),
-        teacher=outputs(1),
-    )
+    inputs = LossInputs(outputs(), batch(), jax.random.key(0), teacher=outputs(1))
+    loss, terms = made.loss(inputs, Phase("emotion", 0))
     assert terms.keys() == {"cross_entropy", "distillation"}
     expected = supervised.softmax_cross_entropy(outputs()["logits"], batch()["expression"])
     expected += supervised.distillation_divergence(outputs()["logits"], outputs(1)["logits"])
@@ -70,9 +64,8 @@ def test_what_a_teacher_does_not_give_is_learnt_from_labels_alone():
 
     def loss(*names):
         teacher = {name: outputs(1)[name] for name in names}
-        return emofan_loss(
-            outputs(), labels, key=jax.random.key(0), config=config, axis_name=None, teacher=teacher
-        )
+        inputs = LossInputs(outputs(), labels, jax.random.key(0), teacher=teacher)
+        return supervised_objective(inputs, config.loss)
 
     total, terms = loss("valence", "arousal")
     assert "distillation" not in terms

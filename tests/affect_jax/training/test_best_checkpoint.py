@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from affect_jax import batches, systems
+from affect_jax import batches, runtime, systems
 from affect_jax import config as config_lib
 from affect_jax.evaluation import evaluator as evaluator_lib
 from affect_jax.experiments import evaluate_run
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.parallel import Mapper
-from affect_jax.training import loop
+from affect_jax.training import best_checkpoint, loop
 from configs import arbex_rafdb, base, emofan_afewva, emofan_faces, fan_300w, quickstart
 from data_pipelines.sources.subset import Subset
 from data_pipelines.sources.synthetic import SyntheticFaces
@@ -18,7 +18,6 @@ from tests.affect_jax import tiny
 
 ALL = frozenset({"expression", "valence_arousal", "landmarks"})
 FACES = frozenset({"expression", "valence_arousal"})
-METRICS = {"nll": 1.5, "valence_ccc": 0.5, "arousal_ccc": 0.3, "nme": 0.25, "accuracy": 0.4}
 
 
 def create(config, has=ALL, **changes):
@@ -60,29 +59,6 @@ def test_what_is_supervised_and_known(module, has, changes, supervised, known):
     assert system.known == (supervised if known is None else known)
 
 
-@pytest.mark.parametrize(
-    ("supervised", "loss"),
-    [
-        (ALL, 1.5 + 0.6 + 0.25),
-        (FACES, 1.5 + 0.6),
-        ({"valence_arousal"}, 0.6),
-        ({"landmarks"}, 0.25),
-        ({"expression"}, 1.5),
-    ],
-)
-def test_the_loss_is_of_what_is_supervised(supervised, loss):
-    assert evaluator_lib.with_loss(METRICS, supervised) == {"loss": pytest.approx(loss), **METRICS}
-
-
-def test_the_loss_covers_the_labels_that_a_split_has():
-    assert evaluator_lib.with_loss({"valence_ccc": 0.4}, ALL)["loss"] == pytest.approx(0.6)
-    assert evaluator_lib.with_loss({"nll": 2.0}, ALL)["loss"] == 2.0
-    # Nothing to measure is no loss of 0.
-    assert evaluator_lib.with_loss({}, ALL) == {}
-    assert "loss" not in evaluator_lib.with_loss({"nme": 0.1}, FACES)
-    assert np.isnan(evaluator_lib.with_loss({"nll": float("nan"), "nme": 0.1}, ALL)["loss"])
-
-
 def test_a_checkpoint_cannot_be_chosen_by_what_is_not_trained():
     afew = create(emofan_afewva.get_config(), ALL - {"expression"})
     assert {"loss", "valence_ccc"} <= names(afew)
@@ -101,7 +77,7 @@ def test_a_checkpoint_cannot_be_chosen_by_what_is_not_trained():
 def test_balancing_is_not_measured_where_no_classes_are_trained():
     """Of classes without a loss there is neither a final nor a primary distribution."""
     config = quickstart.get_config()
-    config.model.reliability = {"anchors": 2}
+    config.model.reliability.update(enabled=True, anchors=2)
     outputs = {k: np.zeros((4, 3)) for k in ("logits", "primary", "corrected")}
     outputs |= {"valence": np.zeros(4), "arousal": np.zeros(4)}
     outputs |= {"anchor_distances": np.zeros((4, 3, 2))}
@@ -115,18 +91,23 @@ def test_balancing_is_not_measured_where_no_classes_are_trained():
 def test_trust_is_ramped_in_while_classes_are_trained():
     """The counter stands still in the landmark stage, so that the ramp must not count it."""
     config = quickstart.get_config()
-    config.model.reliability = {"anchors": 2, "correction": "trust"}
+    config.model.reliability.update(enabled=True, anchors=2, correction="trust")
     config.num_steps = 1000
     for steps, ramp in ((250, 750), (700, 500), (0, 1000)):
         system = create(config, landmark_stage__steps=steps)
         assert system.balancing["ramp_steps"] == ramp == 1000 - system.phases(1000)[-1].start
 
 
-# ------------------------------------------------------------------- validation splits
+def test_a_validation_with_predictions_that_are_not_finite_is_not_chosen(caplog):
+    figures = {"accuracy": 0.5, "invalid_predictions": 2}
+    kept = best_checkpoint.figures_to_save(figures, "accuracy", 4)
+    assert np.isnan(kept["accuracy"]) and kept["invalid_predictions"] == 2
+    assert figures["accuracy"] == 0.5 and "step 4: no finite accuracy" in caplog.text
+    assert best_checkpoint.figures_to_save({"accuracy": 0.5}, "accuracy", 4) == {"accuracy": 0.5}
 
 
 def manifest(folder, rows):
-    """A CSV of 32 x 32 pictures; rows of (expression, valence, arousal, split)."""
+    """A CSV of 32 x 32 images; rows of (expression, valence, arousal, split)."""
     lines = ["path,expression,valence,arousal,split"]
     for i, row in enumerate(rows):
         pixels = np.random.default_rng(i).integers(0, 255, (32, 32, 3), dtype=np.uint8)
@@ -177,7 +158,7 @@ def test_a_split_with_part_of_the_labels_chooses_by_those(tmp_path, caplog):
     path = manifest(tmp_path, [*TRAIN, *[("happy", "", "", "val")] * 2, *TEST])
     result = run_on(path, tmp_path)
     assert "has no labels of valence_arousal: the loss" in caplog.text
-    rows = loop.observe.read_metrics(tmp_path / "run")
+    rows = runtime.read_metrics(tmp_path / "run")
     (validation,) = (row for row in rows if row["split"] == "validation")
     assert validation["loss"] == validation["nll"] and "valence_ccc" not in validation
     expected = 1 - (result.metrics["valence_ccc"] + result.metrics["arousal_ccc"]) / 2

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 import affect_jax
+from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import export, report, runtime
+from affect_jax import export, runtime
 from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluator
-from affect_jax.experiments import evaluate_run
+from affect_jax.experiments import evaluate_run, train_run
+from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
-from affect_jax.training import loop
+from affect_jax.training import final_test, loop
 from affect_jax.weights import load_run
 from affect_jax.weights.checkpoints import CheckpointMismatch
-from data_pipelines import prepare
+from data_pipelines import landmarker
 from data_pipelines.schema import DataError
 from tests.affect_jax import tiny
 
@@ -26,7 +28,7 @@ from tests.affect_jax import tiny
 def finished(tmp_path_factory):
     """A finished run on eight devices: (workdir, result)."""
     workdir = tmp_path_factory.mktemp("run")
-    return workdir, loop.train_and_evaluate(tiny.config(), workdir)
+    return workdir, train_run.train_run(tiny.config(), workdir)
 
 
 def test_workdir_holds_all_that_was_promised(finished):
@@ -130,19 +132,19 @@ def test_a_finished_run_that_lost_its_report_has_it_again(finished, tmp_path, mo
         shutil.copy(workdir / path, tmp_path / path)
     config = config_lib.read_workdir_config(workdir)
     (tmp_path / "report/results.md").unlink()
-    loop.train_and_evaluate(config, tmp_path, show_test=False)
+    train_run.train_run(config, tmp_path, show_test=False)
     assert (tmp_path / "report/results.md").exists()
     assert "test split" not in capsys.readouterr().out
     # Killed between its test and its predictions, as earlier versions could be: tested again.
     before = (tmp_path / "report/predictions.csv").read_bytes()
     shutil.rmtree(tmp_path / "report")
-    monkeypatch.setattr(loop._Run, "train", None)
+    monkeypatch.setattr(loop, "_train", None)
     again = loop.train_and_evaluate(config, tmp_path)
     assert again.metrics == result.metrics
     assert (tmp_path / "report/predictions.csv").read_bytes() == before
     # The last row comes after the predictions.
     shutil.rmtree(tmp_path / "report")
-    monkeypatch.setattr(report, "write_report", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(final_test.predictions, "save", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loop.train_and_evaluate(config, tmp_path)
     assert not [r for r in runtime.read_metrics(tmp_path) if r.get("final")]
@@ -151,12 +153,12 @@ def test_a_finished_run_that_lost_its_report_has_it_again(finished, tmp_path, mo
 def test_metrics_do_not_depend_on_batch_size_devices_or_mapping(finished):
     workdir, result = finished
     run = load_run.load_run(workdir, "best", Mapper())
-    sources = loop.data_lib.make_sources(run.config)
-    blueprint = loop.take_apart(run.model)[0]
+    sources = data_lib.make_sources(run.config)
+    blueprint = take_apart(run.model)[0]
     for mapping, devices, batch_size in (("pmap", 1, 7), ("shard_map", 4, 16)):
         mapper = Mapper(mapping, jax.devices()[:devices])
         config = tiny.config(eval__batch_size=batch_size, batch_size=8)
-        with loop.data_lib.pipeline.make_pipeline(
+        with data_lib.pipeline.make_pipeline(
             config.data, sources["test"], train=False, batch_size=batch_size
         ) as batches:
             state = mapper.replicate(run.state)
@@ -171,10 +173,10 @@ def test_exported_model_gives_the_same_outputs(finished, tmp_path):
     predictor = affect_jax.load(tmp_path / "model")
     seen = predictor.loaded.preprocessing
     assert (seen.fit, seen.margin, seen.crop_scale) == ("cover", 0.28, 0.0)
-    with pytest.raises(DataError, match="trained on whole pictures"):
-        prepare.load_landmarker(str(tmp_path / "model"))
-    source = loop.data_lib.make_sources(tiny.config())["test"]
-    with loop.data_lib.eval_batches(tiny.config(), source) as batches:
+    with pytest.raises(DataError, match="trained on whole images"):
+        landmarker.load_landmarker(str(tmp_path / "model"))
+    source = data_lib.make_sources(tiny.config())["test"]
+    with data_lib.eval_batches(tiny.config(), source) as batches:
         batch = next(iter(batches))
     outputs = predictor.outputs(batch["image"])
     np.testing.assert_allclose(

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from affect_jax import runtime
+from affect_jax.evaluation.evaluator import Evaluation, Evaluator
+from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop, step
 from tests.affect_jax import small_resnet, tiny
 
@@ -77,7 +79,7 @@ def test_killed_and_stopped_runs_repeat_the_same_losses(uninterrupted, tmp_path)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert "the same command goes on" in output
+    assert "run the same command to resume" in output
     stopped_at = last_step(tmp_path)
 
     output = finish(tiny.start(tmp_path, **CHANGES))
@@ -135,10 +137,11 @@ def test_two_processes_train_like_one(mapping, tmp_path):
 def test_a_signal_during_the_last_validation_is_not_lost(monkeypatch, tmp_path):
     def validate(*_):
         os.kill(os.getpid(), signal.SIGTERM)
-        return {"loss": 0.0}
+        return Evaluation({"loss": 0.0})
 
     terms = {"loss": 0.0, "gradient_norm": 0.0}
-    monkeypatch.setattr(loop._Run, "_validate", validate)
-    monkeypatch.setattr(step.Phases, "compiled", lambda *_: lambda state, *_: (state, terms))
+    monkeypatch.setattr(Evaluator, "run", validate)
+    monkeypatch.setattr(step, "make_train_step", lambda *_: lambda state, *_: (state, terms))
+    monkeypatch.setattr(Mapper, "map", lambda _, step, **__: step)
     with pytest.raises(loop.Stopped, match="step 1"):
         loop.train_and_evaluate(tiny.config(num_steps=1), tmp_path)

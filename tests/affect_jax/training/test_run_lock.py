@@ -9,12 +9,13 @@ import pytest
 
 from affect_jax.errors import UserError
 from affect_jax.experiments import runs
+from affect_jax.experiments.planned_runs import ELSEWHERE, PlannedRun, outcome
 from affect_jax.training import loop, run_lock
 from tests.affect_jax import tiny
 
 HOLD = """
 import pathlib, sys, time
-from affect_jax import run_lock
+from affect_jax.training import run_lock
 with run_lock.held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(300)
@@ -46,9 +47,9 @@ def test_a_second_training_is_refused_until_the_first_is_gone(other, tmp_path):
         assert "choose another --workdir" in text
     assert [p.name for p in workdir.iterdir()] == [run_lock.LOCK_FILE]
     assert run_lock.is_held(workdir)
-    assert runs.outcome(runs.Cell("a", tiny.one_block(), workdir)).status == runs.ELSEWHERE
+    assert outcome(PlannedRun("a", tiny.one_block(), workdir)).status == ELSEWHERE
     ran = []
-    assert runs.run_all([runs.Cell("a", tiny.one_block(), workdir)], run=ran.append) == 0
+    assert runs.run_all([PlannedRun("a", tiny.one_block(), workdir)], run=ran.append) == 0
     assert ran == []
     other.send_signal(signal.SIGKILL)
     other.wait()
@@ -62,10 +63,10 @@ def test_the_lock_is_free_after_an_error_and_apart_from_that_of_a_cell(tmp_path)
         with run_lock.held(cell.workdir):
             raise UserError("made to fail")
 
-    cell = runs.Cell("a", tiny.one_block(), tmp_path)
+    cell = PlannedRun("a", tiny.one_block(), tmp_path)
     with pytest.raises(UserError, match="made to fail"):
         runs.run_all([cell], run=run, required=True)
-    with run_lock.held(tmp_path), pytest.raises(UserError, match="a training is at work"):
+    with run_lock.held(tmp_path), pytest.raises(UserError, match="another process trains in"):
         run_lock.held(tmp_path).__enter__()
     with run_lock.held(tmp_path):
         pass

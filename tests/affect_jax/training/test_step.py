@@ -120,7 +120,7 @@ def test_the_gradient_is_not_multiplied_by_the_device_count(mapping, batch):
     """Guards the comparison above: a factor of 8 in either count would be seen against a finite
     difference of the loss."""
     base = make_system(loss__regression="ccc", loss__heatmap_weight=0.0)
-    system = PooledEmoFAN(base.config, base.class_names, base.has, base.class_counts)
+    system = PooledEmoFAN(base.config, base.labels)
     mapper, name = Mapper(mapping), "head/kernel"
     with jax.enable_x64(True):
         start = jax.device_get(take_apart(system.create_model(None, None))[1])
@@ -140,7 +140,7 @@ def test_sam_steps_along_the_gradient_of_the_moved_parameters(mapping, batch):
 
     def system(rho):
         base = make_system(loss__regression="none", optimizer__sam_rho=rho)
-        return PooledSystem(base.config, base.class_names, base.has, base.class_counts)
+        return PooledSystem(base.config, base.labels)
 
     one = Mapper(mapping, jax.devices()[:1])
     with jax.enable_x64(True):
@@ -182,7 +182,7 @@ def test_counters_are_not_averaged_with_the_weights(batch):
             return Balanced(Layers(nnx.Rngs(0), "float32", "float32", axis_name))
 
     base = make_system(loss__regression="none", ema_decay=0.99)
-    system = BalancedSystem(base.config, base.class_names, base.has, base.class_counts)
+    system = BalancedSystem(base.config, base.labels)
     mapper, phase = Mapper("pmap", jax.devices()[:1]), system.phases(10)[0]
     model = system.create_model(None, AXIS)
     system.set_train_mode(model, phase)
@@ -213,7 +213,7 @@ def test_steps_of_a_phase_compile_once(batch):
             return super().loss(*args, **kwargs)
 
     base = make_system(loss__regression="none")
-    system = Counting(base.config, base.class_names, base.has, base.class_counts)
+    system = Counting(base.config, base.labels)
     mapper, counts = Mapper("pmap", jax.devices()[:2]), []
     with jax.enable_x64(True):
         phase = system.phases(10)[0]

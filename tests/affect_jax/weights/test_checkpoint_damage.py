@@ -202,7 +202,7 @@ def test_a_finished_run_with_a_damaged_checkpoint_is_not_trained_again(
 ):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     cut(largest(tmp_path / "checkpoints/8/model"))
-    monkeypatch.setattr(loop._Run, "train", None)
+    monkeypatch.setattr(loop, "_train", None)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     result = loop.train_and_evaluate(tiny.one_block(**CHANGES), tmp_path)
     assert result.metrics["accuracy"] >= 0

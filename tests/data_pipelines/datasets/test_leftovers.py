@@ -94,7 +94,7 @@ def test_a_table_without_a_header_is_said_to_be_one(tmp_path, name):
 
 def test_no_message_prints_a_whole_row(tmp_path, capsys):
     from data_pipelines.sources.manifest_rows import BadRow
-    from data_pipelines.sources.table import ManifestSource
+    from tests.data_pipelines.pictures import manifest_source
 
     row = " ".join("7" * 2304)
     for error in (DataError(f"a\n{row}"), BadRow(f"value {row!r} is no number"), Reject(row)):
@@ -102,11 +102,11 @@ def test_no_message_prints_a_whole_row(tmp_path, capsys):
         assert "more characters" in str(error)
     (tmp_path / "m.csv").write_text(f"0,{row},Training\n1,{row},Training")
     with pytest.raises(DataError, match="no column `path`") as e:
-        ManifestSource(tmp_path / "m.csv")
+        manifest_source(tmp_path / "m.csv")
     assert len(str(e.value)) < 600
     (tmp_path / "n.csv").write_text(f"path,expression\n{row},{row}")
     with pytest.raises(DataError, match="cannot be used") as e:
-        ManifestSource(tmp_path / "n.csv")
+        manifest_source(tmp_path / "n.csv")
     assert len(str(e.value)) < 1100
 
 

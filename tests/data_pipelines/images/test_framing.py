@@ -9,13 +9,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from affect_jax.models.preprocessing import Preprocessing
-from data_pipelines.images import framing, transforms
+from data_pipelines.images import transforms
 from data_pipelines.images.decode import decode, decode_shrunk
 from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import FITS, Params
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import DecodeError
-from data_pipelines.sources import cache as cache_lib
+from data_pipelines.sources.cache import DataCache
 from tests.data_pipelines.pictures import Listed, encode, smooth
 
 SIZE = 32
@@ -79,18 +79,19 @@ def source():
     return Framed(raw_pictures())
 
 
-def config(fit, crop, margin=0.0, **data):
+def config(fit, crop, margin=0.0, cache="none", **data):
     """A config whose evaluation frames like this, whatever its augmentation draws."""
     overrides = {"fit": fit, "margin": margin, "rotation": 20.0, "flip": 0.5}
     values = {"image_size": SIZE, "augment": "emofan", "crop": crop, "augment_overrides": overrides}
-    values |= {"crop_scale": 0.0, "max_bad_fraction": 1.0, "cache": "none", **data}
+    values |= {"crop_scale": 0.0, "max_bad_fraction": 1.0, "num_threads": 2, "cache": cache, **data}
     model = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     return ConfigDict({"data": values, "model": model})
 
 
-def evaluated(config, source):
+def evaluated(config, source, cache=None):
     """Pixels and landmarks of two passes of an evaluation."""
-    with make_pipeline(config.data, source, train=False, batch_size=8, num_threads=2) as batches:
+    options = {"batch_size": 8, "cache": cache}
+    with make_pipeline(config.data, source, train=False, **options) as batches:
         passes = [list(batches) for _ in range(2)]
     found = [
         {k: np.concatenate([b[k] for b in one])[: len(source)] for k in ("image", "landmarks")}
@@ -126,10 +127,10 @@ def test_all_ways_give_the_same_bytes(fit, crop, margin):
 def test_runs_in_one_process_share_finished_pictures():
     section = config("cover", "auto", cache="memory", cache_megabytes=64)
     alone = evaluated(section, source())
-    with cache_lib.shared():
-        for _ in range(2):
-            together = evaluated(section, source())
-            np.testing.assert_array_equal(together["image"], alone["image"])
+    cache = DataCache()
+    for _ in range(2):
+        together = evaluated(section, source(), cache)
+        np.testing.assert_array_equal(together["image"], alone["image"])
 
 
 def test_worker_processes_give_the_same_bytes():
@@ -244,7 +245,7 @@ def test_frames_that_miss_the_picture():
         seen.pixels(noisy(50, 50), seen.frame(50, 50, None, far))
     # Without a scale it is not known what training cut out.
     assert Framing(SIZE, crop="box").frame(50, 40, None, far) == Frame(20, 25, 40, 40)
-    framing.check_frame(Frame(20, 25, 40, 40), 50, 40)
+    Frame(20, 25, 40, 40).check(50, 40)
 
 
 def test_the_readers_of_a_config_know_its_crop():

@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from data_pipelines.images import landmark_checks
-from data_pipelines.loading.pipeline import Pipeline
+from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import TooManyBadRecords
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
+from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
 
 RNG = np.random.default_rng(3)
 FACE = RNG.uniform((20, 15), (44, 50), (68, 2)).astype(np.float32)
@@ -45,7 +44,7 @@ def read(tmp_path):
             (tmp_path / f"{k}.jpg").write_bytes(encode(smooth(64, 64)))
         rows = [[f"{k}.jpg", ("sad", "happy")[k % 2], cell if k == 19 else ""] for k in range(20)]
         write_csv(tmp_path / "m.csv", header, rows)
-        return ManifestSource(tmp_path / "m.csv")
+        return manifest_source(tmp_path / "m.csv")
 
     return source
 
@@ -102,7 +101,8 @@ class Marked(Listed):
 
 
 def evaluate(source, size=32, **options):
-    with Pipeline(source, batch_size=20, image_size=size, train=False, **options) as pipeline:
+    data = {"image_size": size, "augment": "none"} | options
+    with make_pipeline(data, source, train=False, batch_size=20) as pipeline:
         return next(iter(pipeline)), pipeline.bad_records.names
 
 

@@ -13,19 +13,26 @@ import time
 import numpy as np
 import pytest
 
-from data_pipelines.loading.pipeline import Pipeline, make_pipeline
+from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.loading.workers import WatchedIterator, WorkerDiedError
 from data_pipelines.schema import DataError, DecodeError, TooManyBadRecords
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import Listed, encode, smooth, write_csv
+from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]
 ROOT = pathlib.Path(__file__).parents[3]
 
 
-def pipe(source=None, train=True, **options):
-    options = {"batch_size": 8, "image_size": 24, "augment_preset": "arbex_heavy"} | options
-    return Pipeline(Listed(PICTURES) if source is None else source, train=train, **options)
+def pipe(source=None, train=True, start_step=0, batch_size=8, **options):
+    own = {k: options.pop(k) for k in ("seed", "shard_index", "shard_count") if k in options}
+    data = {"image_size": 24, "augment": "arbex_heavy"} | options
+    source = Listed(PICTURES) if source is None else source
+    return make_pipeline(
+        data, source, train=train, batch_size=batch_size, start_step=start_step, **own
+    )
+
+
+def kept_in(size):
+    return {"cache": "memory", "cache_megabytes": size / 1e6}
 
 
 def take(pipeline, count):
@@ -75,7 +82,7 @@ def test_epochs_differ_in_order_and_augmentation():
 
 @pytest.mark.parametrize("sampling", ["shuffle", "refine", "inverse_frequency"])
 def test_a_resumed_stream_equals_the_uninterrupted_one(sampling):
-    options = {"sampling": sampling, "refine_options": {"per_group": 4, "per_class": 9}, "seed": 5}
+    options = {"sampling": sampling, "refine": {"per_group": 4, "per_class": 9}, "seed": 5}
     whole = take(pipe(**options), 9)
     with pipe(**options) as pipeline:
         for _ in range(4):
@@ -125,7 +132,7 @@ def test_worker_processes_in_evaluation():
 @pytest.mark.parametrize("shards", [2, 4])
 @pytest.mark.parametrize("train", [True, False])
 def test_processes_together_see_the_batches_of_one(train, shards):
-    options = {"train": train, "sampling": "refine", "refine_options": {"per_class": 7}}
+    options = {"train": train, "sampling": "refine", "refine": {"per_class": 7}}
     whole = take(pipe(Listed(PICTURES[:21]), **options), 3)
     parts = [
         take(pipe(Listed(PICTURES[:21]), **options, shard_index=h, shard_count=shards), 3)
@@ -204,7 +211,7 @@ def test_landmarks_follow_the_picture():
         images[k, y - 1 : y + 2, x - 1 : x + 2] = 255
     source = Listed(list(images), landmarks=points)
     overrides = {"rotation": 20.0, "flip": 0.5, "scale": 0.1}
-    options = {"augment_preset": "none", "augment_overrides": overrides, "batch_size": 6}
+    options = {"augment": "none", "augment_overrides": overrides, "batch_size": 6}
     for batch in take(pipe(source, image_size=64, **options), 4):
         for image, (x, y) in zip(batch["image"], batch["landmarks"][:, 8], strict=True):
             if 3 < x < 60 and 3 < y < 60:
@@ -214,7 +221,7 @@ def test_landmarks_follow_the_picture():
 
 def test_arrays_need_no_encoding():
     images = [smooth(24, 24, k) for k in range(6)]
-    (batch,) = pipe(Listed(images), train=False, batch_size=6, augment_preset="none")
+    (batch,) = pipe(Listed(images), train=False, batch_size=6, augment="none")
     np.testing.assert_array_equal(batch["image"], np.stack(images))
 
 
@@ -225,7 +232,7 @@ def test_large_pictures_are_averaged_not_sampled(kind):
     raw = picture if kind == "array" else encode(picture, kind)
     landmarks = np.full((1, 68, 2), 99.5, np.float32)
     landmarks[0, 0], landmarks[0, 1] = 0, 199
-    options = {"augment_preset": "none", "augment_overrides": {"box_scale": 1.0}, "batch_size": 1}
+    options = {"augment": "none", "augment_overrides": {"box_scale": 1.0}, "batch_size": 1}
     (batch,) = pipe(Listed([raw], landmarks=landmarks), train=False, image_size=24, **options)
     assert np.abs(batch["image"][0, 2:-2, 2:-2].astype(int) - 127).max() <= 3
     # Landmarks are carried along: the outermost ones lie on the edges of the crop.
@@ -235,18 +242,18 @@ def test_large_pictures_are_averaged_not_sampled(kind):
 
 def test_what_is_kept_in_memory_does_not_change_the_stream():
     options = {"image_size": 16, "batch_size": 12}
-    plain = take(pipe(**options, cache_bytes=1), 6)  # no picture fits: cropped anew every time
-    kept = pipe(**options, cache_bytes=1 << 24)
+    plain = take(pipe(**options, **kept_in(1)), 6)  # no picture fits: cropped anew every time
+    kept = pipe(**options, **kept_in(1 << 24))
     for expected in plain:
         same(next(kept), expected)
     assert len(kept._loader._cache._entries) == 24
     kept.close()
-    some = pipe(**options, cache_bytes=10_000)
+    some = pipe(**options, **kept_in(10_000))
     for expected in plain:
         same(next(some), expected)
     assert 0 < len(some._loader._cache._entries) < 24
     some.close()
-    resumed = take(pipe(**options, cache_bytes=1 << 24, start_step=3), 3)
+    resumed = take(pipe(**options, **kept_in(1 << 24), start_step=3), 3)
     same(resumed[2], plain[5])
 
 
@@ -325,7 +332,7 @@ def test_a_folder_that_vanishes_stops_the_run(tmp_path):
         (tmp_path / f"{k}.jpg").write_bytes(data)
     rows = [[f"{k}.jpg", ("sad", "happy")[k % 2], f"p{k}"] for k in range(24)]
     write_csv(tmp_path / "set.csv", ["path", "expression", "person"], rows)
-    source = ManifestSource(tmp_path / "set.csv")
+    source = manifest_source(tmp_path / "set.csv")
     with pipe(source, prefetch=1, num_threads=1) as pipeline:
         next(pipeline)
         shutil.rmtree(tmp_path)
@@ -382,9 +389,9 @@ def test_workers_leave_when_the_run_is_killed(tmp_path):
         textwrap.dedent(
             f"""
             import multiprocessing, sys, time
-            sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/data_pipelines")!r}]
+            sys.path.insert(0, {str(ROOT)!r})
             if __name__ == "__main__":
-                from test_pipeline import pipe
+                from tests.data_pipelines.loading.test_pipeline import pipe
                 pipeline = pipe(num_workers=1, num_threads=1)
                 next(pipeline)
                 print(*[p.pid for p in multiprocessing.active_children()], flush=True)
@@ -407,7 +414,7 @@ def test_workers_leave_when_the_run_is_killed(tmp_path):
 
 def test_class_counts_of_each_epoch_are_logged(caplog):
     caplog.set_level(logging.INFO)
-    options = {"sampling": "refine", "refine_options": {"per_class": 8}, "batch_size": 12}
+    options = {"sampling": "refine", "refine": {"per_class": 8}, "batch_size": 12}
     take(pipe(Listed(PICTURES, groups=np.arange(24) // 6), **options), 5)
     lines = [r.message for r in caplog.records if "epoch" in r.message]
     assert lines == [f"epoch {e} (refine): a 8, b 8, c 8" for e in range(3)]
@@ -415,7 +422,7 @@ def test_class_counts_of_each_epoch_are_logged(caplog):
 
 def test_class_counts_tell_repetition(caplog):
     caplog.set_level(logging.INFO)
-    options = {"sampling": "refine", "refine_options": {"per_class": 16}, "batch_size": 12}
+    options = {"sampling": "refine", "refine": {"per_class": 16}, "batch_size": 12}
     pipeline = pipe(Listed(PICTURES), **options)
     take(pipeline, 1)
     twice = "a 16 (8 different), b 16 (8 different), c 16 (8 different)"
@@ -434,7 +441,7 @@ def test_class_counts_tell_repetition(caplog):
         ({"seed": -1}, "must not be negative"),
         ({"shard_index": 2, "shard_count": 2}, "outside 0..1"),
         ({"shard_count": 3}, "not divisible by 3 processes"),
-        ({"augment_preset": "light"}, "known: none"),
+        ({"augment": "light"}, "known: none"),
         ({"crop": "face"}, "known: auto"),
         ({"sampling": "sorted"}, "known: shuffle"),
     ],
@@ -458,11 +465,11 @@ def test_settings_come_from_the_config():
         "cache": "memory",
         "cache_megabytes": 3,
         "num_threads": 2,
-        "seed": 4,
     }
     made = make_pipeline(config, Listed(PICTURES), train=True, batch_size=8, seed=9)
     loader = made._loader
-    assert (loader.image_size, loader.seed, loader.cache_bytes) == (20, 9, 3_000_000)
+    data = loader.options.data
+    assert (data.image_size, loader.options.seed, data.cache_bytes) == (20, 9, 3_000_000)
     assert (loader.params.rotation, loader.params.erase) == (9.0, 0.5)
     assert loader.plan.sampling == "inverse_frequency" and made.buffered == 4
     with pytest.raises(DataError, match="known: none, memory"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.loading import sampling as sampling_lib
-from data_pipelines.loading.sampling import Plan
+from data_pipelines.loading.sampling import RefinementPlan
 from data_pipelines.schema import DataError
 
 RNG = np.random.default_rng(0)
@@ -21,7 +21,7 @@ def make(sampling="refine", **options):
     options = {"batch_size": 16, "seed": 3} | options
     if sampling == "refine":
         options = {"per_group": 100, "per_class": 50} | options
-    return Plan(LABELS, GROUPS, sampling=sampling, **options)
+    return RefinementPlan(LABELS, GROUPS, sampling=sampling, **options)
 
 
 def test_shuffle_takes_every_record_once():
@@ -70,14 +70,15 @@ def test_equal_keys_are_ordered_alike_everywhere():
 
 def test_a_small_class_is_topped_up_evenly():
     labels = np.array([0] * 90 + [1] * 7, np.int32)
-    plan = Plan(labels, np.arange(97), sampling="refine", batch_size=4, per_class=50)
+    plan = RefinementPlan(labels, np.arange(97), sampling="refine", batch_size=4, per_class=50)
     times = np.bincount(plan.order(0), minlength=97)[90:]
     assert times.sum() == 50 and set(times) <= {7, 8}
 
 
 def test_a_class_that_the_group_limit_hides_is_still_there():
     labels = np.array([0] * 5000 + [1], np.int32)
-    plan = Plan(labels, np.zeros(5001), sampling="refine", batch_size=2, per_group=2, per_class=10)
+    limits = {"per_group": 2, "per_class": 10}
+    plan = RefinementPlan(labels, np.zeros(5001), 2, sampling="refine", **limits)
     for epoch in range(5):
         np.testing.assert_array_equal(plan.class_counts(epoch, 2)[0], [10, 10])
 
@@ -181,7 +182,7 @@ def test_impossible_plans_are_refused(options, message):
 
 def test_sampling_by_class_needs_labels():
     with pytest.raises(DataError, match="needs expression labels"):
-        Plan(np.full(9, -1), np.zeros(9), sampling="refine", batch_size=2)
+        RefinementPlan(np.full(9, -1), np.zeros(9), sampling="refine", batch_size=2)
 
 
 def test_plan_of_millions_of_frames_is_quick_and_small():
@@ -189,7 +190,7 @@ def test_plan_of_millions_of_frames_is_quick_and_small():
     frames = 2_600_000
     labels = rng.choice(8, frames, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100).astype(np.int32)
     groups = np.sort(rng.integers(0, 600, frames)).astype(np.int32)
-    plan = Plan(labels, groups, sampling="refine", batch_size=64)
+    plan = RefinementPlan(labels, groups, sampling="refine", batch_size=64)
     # Processor time: what else runs on the machine does not count.
     start = time.process_time()
     plan.order(0)

@@ -31,9 +31,9 @@ def test_a_line_is_a_path_or_the_end_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("c/1.jpg\nd/9.jpg\n8\n", r"2 of 3 lines of .* name no picture .*line 2: d/9.jpg; line 3"),
-        ("2.jpg\n1.jpg", r"line 2 of .*, 1.jpg, names 2 pictures, .*a/1.jpg \(train\).*more of"),
-        ("# nothing\n", "names no picture; give one path a line"),
+        ("c/1.jpg\nd/9.jpg\n8\n", r"2 of 3 lines of .* name no image .*line 2: d/9.jpg; line 3"),
+        ("2.jpg\n1.jpg", r"line 2 of .*, 1.jpg, names 2 images, .*a/1.jpg \(train\).*more of"),
+        ("# nothing\n", "names no image; give one path a line"),
     ],
 )
 def test_lines_that_cannot_be_meant_are_errors(text, message, tmp_path):
@@ -67,7 +67,7 @@ def test_validation_and_test_lose_what_is_listed(kind, tmp_path, caplog):
     config["exclude"] = str(tmp_path / "wrong.txt")
     sources = make_sources(config)
     assert {k: len(s) for k, s in sources.items()} == {"train": 4, "validation": 3, "test": 2}
-    assert "5 pictures listed; left out of validation 1, test 2; 1 of train are not" in caplog.text
+    assert "5 images listed; left out of validation 1, test 2; 1 of train are not" in caplog.text
     left = [sources["test"].describe(i) for i in range(2)]
     assert ["(10.jpg)" in left[0], "(11.jpg)" in left[1]] == [True, True]
     sources = make_sources(config | {"exclude_train": True})

@@ -13,8 +13,8 @@ NAMES = [f"person {k // 3}" for k in range(600)]
 def test_the_test_fold_is_the_hash_of_the_name():
     for name in ("Aaron_Sorkin", "x", "Ω"):
         number = int(hashlib.sha256(name.encode()).hexdigest(), 16)
-        assert persons.in_test_fold(name) == (number % 4 == 1)
-        assert persons.in_test_fold(name, folds=7, test_fold=3) == (number % 7 == 3)
+        assert persons.fold_of(name, 4) == number % 4
+        assert persons.fold_of(name, 7) == number % 7
 
 
 def test_no_person_stands_on_two_sides():
@@ -22,7 +22,7 @@ def test_no_person_stands_on_two_sides():
     assert persons.shared_persons(NAMES, split) == []
     sizes = np.bincount(split, minlength=3) / len(NAMES)
     assert abs(sizes[2] - 0.25) < 0.1 and abs(sizes[1] - 0.75 * 0.15) < 0.05
-    np.testing.assert_array_equal(split == 2, [persons.in_test_fold(n) for n in NAMES])
+    np.testing.assert_array_equal(split == 2, [persons.fold_of(n, 4) == 1 for n in NAMES])
 
 
 def test_the_cut_does_not_depend_on_the_order_of_rows():

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from data_pipelines import prepare, splits
 from data_pipelines.protocols import folds as folds_lib
 from data_pipelines.protocols import leakage
-from data_pipelines.schema import DataError, empty_labels
+from data_pipelines.schema import DataError
 from data_pipelines.sources import prepared as prepared_lib
 from data_pipelines.sources.make import make_sources
 from tests.data_pipelines.datasets import official_trees as trees
+from tests.data_pipelines.pictures import Listed
 
 people = st.lists(
     st.tuples(st.sampled_from([f"p{k}" for k in range(12)]), st.integers(-1, 3)),
@@ -86,20 +87,8 @@ def test_official_roles(tmp_path):
     assert set(parts) == {"train", "test"} and parts["test"].split == "validation"
 
 
-class Pictures:
-    """A source of arrays or bytes."""
-
-    def __init__(self, pictures):
-        self.pictures = pictures
-
-    def __len__(self):
-        return len(self.pictures)
-
-    def __getitem__(self, i):
-        return empty_labels() | {"image": self.pictures[i]}
-
-    def describe(self, i):
-        return f"picture {i}"
+def leaks(sources):
+    return leakage.find_duplicates({k: leakage.hash_images(s) for k, s in sources.items()})
 
 
 def photo(seed: int) -> np.ndarray:
@@ -133,12 +122,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_copies_are_found_and_nothing_else(change):
-    train = Pictures([jpeg(photo(k)) for k in range(40)])
+    train = Listed([jpeg(photo(k)) for k in range(40)])
     copies = {3: 0, 17: 2, 30: 4}
     test = [jpeg(photo(100 + k)) for k in range(6)]
     for original, place in copies.items():
         test[place] = CHANGES[change](photo(original))
-    pairs = leakage.leakage_report({"train": train, "test": Pictures(test)})
+    pairs = leaks({"train": train, "test": Listed(test)})
     assert {(p.a, p.b) for p in pairs} == {(("train", a), ("test", b)) for a, b in copies.items()}
     assert {p.kind for p in pairs} == {"near"}
 
@@ -147,11 +136,11 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
     data = jpeg(photo(1))
     flat = jpeg(np.full((60, 60, 3), 90, np.uint8))
     sources = {
-        "train": Pictures([data, jpeg(photo(2)), flat, data]),
-        "validation": Pictures([jpeg(photo(5)), jpeg(np.full((60, 60, 3), 120, np.uint8))]),
-        "test": Pictures([data, photo(2)[:, ::-1], b"no picture"]),
+        "train": Listed([data, jpeg(photo(2)), flat, data]),
+        "validation": Listed([jpeg(photo(5)), jpeg(np.full((60, 60, 3), 120, np.uint8))]),
+        "test": Listed([data, photo(2)[:, ::-1], b"no picture"]),
     }
-    pairs = leakage.leakage_report(sources)
+    pairs = leaks(sources)
     found = [(p.kind, p.a, p.b) for p in pairs]
     # Flat pictures look alike and are not compared; equal ones within a split are no leak.
     assert found == [
@@ -173,11 +162,11 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
 
 
 def test_blocks_miss_nothing(monkeypatch):
-    left = Pictures([jpeg(photo(k)) for k in range(9)])
-    right = Pictures([jpeg(photo(k), 40) for k in range(9)])
-    whole = leakage.leakage_report({"a": left, "b": right})
+    left = Listed([jpeg(photo(k)) for k in range(9)])
+    right = Listed([jpeg(photo(k), 40) for k in range(9)])
+    whole = leaks({"a": left, "b": right})
     monkeypatch.setattr(leakage, "_BLOCK", 4)
-    assert leakage.leakage_report({"a": left, "b": right}) == whole
+    assert leaks({"a": left, "b": right}) == whole
     assert len(whole) == 9
 
 
@@ -196,7 +185,7 @@ def test_commands(tmp_path, capsys):
     assert splits.main(["leakage", *place, "--output", str(report), "--stride", "2"]) == 0
     out = capsys.readouterr().out
     # Of 14 pictures in three splits, every second one.
-    assert sum(int(n) for n in re.findall(r"(\d+) pictures", out)) in (7, 8)
+    assert sum(int(n) for n in re.findall(r"(\d+) images", out)) in (7, 8)
     assert "exact: 0 pairs" in out
     assert report.read_text().startswith("kind,distance")
 
@@ -282,11 +271,11 @@ def test_command_tells_what_it_could_not_read(tmp_path, capsys):
         rows.append(f"{k}.jpg,happy,p{k},{split}")
     path = trees.write(tmp_path / "own.csv", "\n".join(rows))
     assert splits.main(["leakage", "--manifest", str(path)]) == 0
-    assert "2 pictures, 1 of them unreadable and left out" in capsys.readouterr().out
+    assert "2 images, 1 of them unreadable and left out" in capsys.readouterr().out
     for k in (2, 3):
         trees.write(tmp_path / f"{k}.jpg", b"no picture")
     assert splits.main(["leakage", "--manifest", str(path)]) == 2
-    assert "none of the 2 pictures of test can be read" in capsys.readouterr().err
+    assert "none of the 2 images of test can be read" in capsys.readouterr().err
 
 
 def test_folds_of_own_pictures_are_those_of_training(tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines import prepare
-from data_pipelines.sources import fingerprint, make, synthetic
+from data_pipelines.sources import fingerprint, make
 from data_pipelines.sources.fingerprint import first_difference, of_sources
 
 SPLITS = ("train", "train", "train", "validation", "test")
@@ -84,7 +84,7 @@ CHANGES = {
         "'pictures/02.png': person: there 'p1', now 'other'",
     ),
     "video": (lambda r: r[1].update(video="v1", person="p0"), "group|another order"),
-    "box": (lambda r: r[5].update(box="[2, 1, 30, 30]"), "'pictures/05.png': box: not as it was"),
+    "box": (lambda r: r[5].update(box="[2, 1, 30, 30]"), "'pictures/05.png': box: has changed"),
     "no_box": (lambda r: r[5].update(box=""), "'pictures/05.png': box: there given, now none"),
     "deleted": (lambda r: r.pop(10), r"'pictures/10.png' is not there any more \(18 records"),
     "appended": (
@@ -130,7 +130,7 @@ def test_other_pictures_of_the_same_names_are_noticed(rows, tmp_path):
     for row in rows:
         Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / row["path"])
     found = first_difference(then, of(path))
-    assert "'pictures/00.png': the picture there and the one now are not the same" in found.text
+    assert "'pictures/00.png': the image there and the one now are not the same" in found.text
 
 
 def test_folders_name_the_class_that_was_renamed(tmp_path):
@@ -160,7 +160,7 @@ def test_folds_know_their_records(rows, tmp_path):
 def test_synthetic_faces_are_what_they_are_drawn_from():
     def made(**section):
         section = {"num_train": 40, "num_validation": 16, "num_test": 16} | section
-        return of_sources(synthetic.make_sources({"synthetic": section}))
+        return of_sources(make.make_sources({"source": "synthetic", "synthetic": section}))
 
     assert first_difference(made(), made()) is None
     for section in ({"num_train": 41}, {"seed": 1}, {"render_size": 64}, {"test_domain": "b"}):

@@ -7,8 +7,7 @@ from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import TEST, TRAIN, VALIDATION
 from data_pipelines.schema import DataError
 from data_pipelines.sources.make import make_sources
-from data_pipelines.sources.table import FolderSource
-from tests.data_pipelines.pictures import encode, smooth
+from tests.data_pipelines.pictures import encode, folder_source, smooth
 
 PICTURE = encode(smooth(8, 8))
 CLASSES = ("angry", "happy", "sad")
@@ -35,7 +34,7 @@ def split(folder):
 
 
 def paths(source):
-    return [source.path(i) for i in range(len(source))]
+    return [source.paths[i] for i in range(len(source))]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +86,15 @@ def test_eval_is_the_test_split_unless_there_is_one(tmp_path):
 
 
 def test_folders_without_pictures_are_passed_over(tmp_path, caplog):
-    source = FolderSource(
+    source = folder_source(
         tree(tmp_path, *faces("train"), *faces("test"), "extra/", "notes/a.txt", "train/fear/")
     )
     assert set(source.class_names) == set(CLASSES) and len(source) == 12
-    assert "3 folders hold no picture: extra, notes, train/fear" in caplog.text
+    assert "3 folders hold no image: extra, notes, train/fear" in caplog.text
     # An empty split among classes is none.
-    assert set(FolderSource(tree(tmp_path / "b", *faces("."), "test/")).class_names) == set(CLASSES)
+    assert set(folder_source(tree(tmp_path / "b", *faces("."), "test/")).class_names) == set(
+        CLASSES
+    )
 
 
 def test_splits_below_classes(tmp_path):
@@ -116,7 +117,7 @@ REFUSED = {
     "splits too high": ([f"data/{f}" for f in BOTH], r"one class, 'data'.*folders of \S*/data, "),
     "own names too high": (["x/calm/1.jpg", "x/tense/1.jpg"], r"class, 'x'.*folders of \S*/x, "),
     "numbers too high": (["x/1/1.jpg", "x/2/1.jpg"], r"one class, 'x'.*folders of \S*/x, give"),
-    "one class": (["happy/1.jpg", "happy/2.jpg", "sad/"], r"2 pictures are of one class, 'happy'"),
+    "one class": (["happy/1.jpg", "happy/2.jpg", "sad/"], r"2 images are of one class, 'happy'"),
     "one class, spelt twice": (["happy/1.jpg", "Happiness/2.jpg"], r"of one class, 'happy'"),
     "person Joy": (["happy/Joy/1.jpg", "sad/ann/1.jpg"], r"happy/Joy would be .* an expression"),
     "person deep below": (["happy/a/b/Fear/1.jpg", "sad/1.jpg"], r"b/Fear would be .*expression"),
@@ -133,8 +134,8 @@ REFUSED = {
     "splits in splits": ([f"train/{f}" for f in BOTH], r"train is named like a split and holds"),
     "wrapper in splits": ([*faces("train/images"), *faces("test/images")], r"class, 'images'"),
     "split and class": (["train_happy/1.jpg", "train_sad/1.jpg"], r"a split and a class at once"),
-    "unlabelled test": ([*faces("train"), "test/1.jpg"], r"test holds pictures, but no folders of"),
-    "pictures alone": (["1.jpg", "2.jpg"], r"holds 2 pictures directly, and no class folder"),
+    "unlabelled test": ([*faces("train"), "test/1.jpg"], r"test holds images, but no folders of"),
+    "pictures alone": (["1.jpg", "2.jpg"], r"holds 2 images directly, and no class folder"),
 }
 
 
@@ -142,7 +143,7 @@ REFUSED = {
 def test_other_layouts_are_refused(tmp_path, name):
     files, message = REFUSED[name]
     with pytest.raises(DataError, match=message) as error:
-        FolderSource(tree(tmp_path, *files))
+        folder_source(tree(tmp_path, *files))
     assert "expected" in str(error.value) and "found" in str(error.value)
 
 
@@ -150,33 +151,33 @@ def test_advice_is_not_given_where_it_would_lose_splits(tmp_path):
     names = ("mixture", "wrapper in splits", "unknown splits", "persons above classes")
     for k, name in enumerate(names):
         with pytest.raises(DataError) as error:
-            FolderSource(tree(tmp_path / str(k), *REFUSED[name][0]))
+            folder_source(tree(tmp_path / str(k), *REFUSED[name][0]))
         assert "give that" not in str(error.value)
 
 
 def test_a_class_folder_itself_is_answered_with_its_parent(tmp_path):
     tree(tmp_path, *faces("."))
     with pytest.raises(DataError, match=rf"the folders of {tmp_path}, give that"):
-        FolderSource(tmp_path / "angry")
+        folder_source(tmp_path / "angry")
 
 
 def test_configured_classes_name_what_is_no_person(tmp_path):
     files = ["x/calm/1.jpg", "x/tense/1.jpg", "y/calm/1.jpg", "y/tense/2.jpg"]
     with pytest.raises(DataError, match=r"x/calm would be .*expression"):
-        FolderSource(tree(tmp_path, *files), classes="calm,tense")
-    assert FolderSource(tmp_path).persons == ["calm", "tense", "calm", "tense"]
-    one = FolderSource(tree(tmp_path / "one", "Happy/1.jpg"), classes="affectnet8")
+        folder_source(tree(tmp_path, *files), classes="calm,tense")
+    assert folder_source(tmp_path).persons == ["calm", "tense", "calm", "tense"]
+    one = folder_source(tree(tmp_path / "one", "Happy/1.jpg"), classes="affectnet8")
     assert one.labels.tolist() == [1]
 
 
 def test_what_classes_list_is_no_split(tmp_path):
     files = ["valid/1.jpg", "invalid/1.jpg"]
-    with pytest.raises(DataError, match=r"mixes .*\(valid: 1 pictures\)"):
-        FolderSource(tree(tmp_path, *files))
-    assert FolderSource(tmp_path, classes="valid,invalid").labels.tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"mixes .*\(valid: 1 images\)"):
+        folder_source(tree(tmp_path, *files))
+    assert folder_source(tmp_path, classes="valid,invalid").labels.tolist() == [1, 0]
     below = [f"{c}/{p}/1.jpg" for c in ("happy", "dev") for p in ("ann", "bob")]
     assert (
-        FolderSource(tree(tmp_path / "b", *below), classes="happy,dev").persons
+        folder_source(tree(tmp_path / "b", *below), classes="happy,dev").persons
         == ["ann", "bob"] * 2
     )
 
@@ -185,7 +186,7 @@ def test_what_classes_list_is_no_split(tmp_path):
     "names", [("Val_Ackerman", "Bob"), ("test_subject_1", "test_subject_2"), ("Dev_Patel", "Eve")]
 )
 def test_words_of_splits_in_names_of_persons_are_none(tmp_path, names):
-    source = FolderSource(tree(tmp_path, *[f"{c}/{n}/1.jpg" for c in CLASSES for n in names]))
+    source = folder_source(tree(tmp_path, *[f"{c}/{n}/1.jpg" for c in CLASSES for n in names]))
     assert source.persons == sorted(names) * 3
 
 
@@ -199,31 +200,31 @@ def test_splits_of_a_named_set_may_stand_below_classes(tmp_path):
 @pytest.mark.parametrize("name", ["images", "Cropped faces"])
 def test_a_folder_around_the_pictures_of_a_class_is_no_person(tmp_path, above, name):
     files = [f"{above}{c}/{name}/{k}.jpg" for c in CLASSES for k in range(2)]
-    assert not FolderSource(tree(tmp_path / "a", *files)).has_persons
+    assert not folder_source(tree(tmp_path / "a", *files)).has_persons
     files = [f"{above}{c}/{name}/{p}/1.jpg" for c in CLASSES for p in ("ann", "bob")]
-    assert FolderSource(tree(tmp_path / "b", *files)).persons == ["ann", "bob"] * 3
+    assert folder_source(tree(tmp_path / "b", *files)).persons == ["ann", "bob"] * 3
     # Two such folders tell something apart, and so may a number.
     for k, names in enumerate((["images", "faces"], ["face 1"])):
         files = [f"{c}/{n}/1.jpg" for c in CLASSES for n in names]
-        assert set(FolderSource(tree(tmp_path / f"c{k}", *files)).persons) == set(names)
+        assert set(folder_source(tree(tmp_path / f"c{k}", *files)).persons) == set(names)
 
 
 def test_every_file_that_is_not_taken_is_counted(tmp_path, caplog):
     tree(tmp_path, *faces("."), "happy/a.txt", "b.txt", "loose.jpg", "__MACOSX/x.jpg", "_old/y.jpg")
     for name in ("Thumbs.db", ".DS_Store", "happy/._0.jpg", "happy/README", "sad/film.mp4"):
         (tmp_path / name).write_bytes(b"x")
-    assert len(FolderSource(tmp_path)) == 6
+    assert len(folder_source(tmp_path)) == 6
     lines = [r.message.removeprefix(f"{tmp_path}: ") for r in caplog.records]
     assert lines[:2] == [
-        "7 files that are no pictures were left out: 2 .txt, 2 hidden, 1 .db, 1 .mp4, "
+        "7 files that are not images were left out: 2 .txt, 2 hidden, 1 .db, 1 .mp4, "
         "1 without suffix",
         "2 files in folders that start with . or _ were left out: 1 __MACOSX, 1 _old",
     ]
-    assert any("1 pictures in no class folder" in line and "loose.jpg" in line for line in lines)
+    assert any("1 images in no class folder" in line and "loose.jpg" in line for line in lines)
     caplog.clear()
-    FolderSource(tree(tmp_path / "b", *BOTH, "loose.jpg", "train/2.jpg"))
-    assert "1 pictures in no class folder were left out: they lie directly in it" in caplog.text
-    assert "1 pictures in no class folder were left out: they lie directly in train" in caplog.text
+    folder_source(tree(tmp_path / "b", *BOTH, "loose.jpg", "train/2.jpg"))
+    assert "1 images in no class folder were left out: they are directly in it" in caplog.text
+    assert "1 images in no class folder were left out: they are directly in train" in caplog.text
 
 
 def test_pictures_are_known_by_content_where_the_suffix_is_silent(tmp_path):
@@ -239,7 +240,7 @@ def test_pictures_are_known_by_content_where_the_suffix_is_silent(tmp_path):
     for name, kind in formats.items():
         (tmp_path / "happy" / name).write_bytes(encode(smooth(8, 8), kind))
     (tmp_path / "happy" / "z.dat").write_bytes(b"BM is no bitmap, nor P6")
-    source = FolderSource(tmp_path)
+    source = folder_source(tmp_path)
     assert paths(source) == [f"happy/{name}" for name in sorted(formats)] + ["sad/0.jpg"]
     from data_pipelines.images.decode import decode
 
@@ -253,7 +254,7 @@ def test_heic_is_a_bad_row_with_its_reason(tmp_path):
     (tmp_path / "happy/phone.HEIC").write_bytes(heic)
     (tmp_path / "happy/named").write_bytes(heic)
     (tmp_path / "happy/a jpeg.heic").write_bytes(PICTURE)  # some tools only change the name
-    source = FolderSource(tmp_path)
+    source = folder_source(tmp_path)
     assert {(path, reason) for _, path, reason in source.bad_rows} == {
         ("happy/phone.HEIC", "HEIC pictures cannot be read; convert it to JPEG or PNG"),
         ("happy/named", "HEIC pictures cannot be read; convert it to JPEG or PNG"),
@@ -269,7 +270,7 @@ def test_links_are_followed_and_loops_told(tmp_path, caplog):
     (tmp_path / "store/faces/up").symlink_to(root, target_is_directory=True)
     (tmp_path / "store/faces/self").symlink_to("self")
     (root / "sad/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    source = FolderSource(root)
+    source = folder_source(root)
     assert paths(source) == ["happy/2.jpg", "happy/ann/1.jpg", "sad/1.jpg"]
     assert source.persons[1] == "ann"
     assert "link to a folder above it left out: happy/up" in caplog.text
@@ -283,11 +284,11 @@ def test_a_folder_linked_into_two_classes_is_contradictory(tmp_path):
         tmp_path, *[f"{c}/{k}.jpg" for c in ("happy", "sad") for k in range(20)], "fear/1.jpg"
     )
     (root / "angry").symlink_to(root / "fear", target_is_directory=True)
-    source = FolderSource(root)
+    source = folder_source(root)
     assert [path for _, path, _ in source.bad_rows] == ["angry/1.jpg", "fear/1.jpg"]
     reasons = [reason for _, _, reason in source.bad_rows]
-    assert "fear/1.jpg is the same picture with expression fear, not angry" in reasons[0]
-    assert "angry/1.jpg is the same picture with expression angry, not fear" in reasons[1]
+    assert "fear/1.jpg is the same image with expression fear, not angry" in reasons[0]
+    assert "angry/1.jpg is the same image with expression angry, not fear" in reasons[1]
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
@@ -301,18 +302,18 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"sad cannot be read \(Permission denied\)"):
-        FolderSource(tmp_path)
+        folder_source(tmp_path)
 
 
 def test_a_rare_folder_of_another_name_is_no_slip_of_the_pen(tmp_path):
     files = [f"{c}/{k}.jpg" for c in CLASSES for k in range(20)]
     with pytest.raises(DataError, match=r"'unknown' \(1 rows\).*happy,sad,angry,unknown"):
-        FolderSource(tree(tmp_path, *files, "unknown/1.jpg"))
-    left = FolderSource(tmp_path, classes="happy,sad,angry")
+        folder_source(tree(tmp_path, *files, "unknown/1.jpg"))
+    left = folder_source(tmp_path, classes="happy,sad,angry")
     assert len(left) == 60 and "unknown class name" in left.bad_rows[0][2]
 
 
 def test_which_folders_are_splits_is_logged(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    FolderSource(tree(tmp_path, *faces("Training"), *faces("PrivateTest")))
+    folder_source(tree(tmp_path, *faces("Training"), *faces("PrivateTest")))
     assert "PrivateTest as test, Training as train" in caplog.text

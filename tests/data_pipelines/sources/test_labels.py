@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import LABEL_ORDERS, DataError, TooManyBadRecords, order_name
-from data_pipelines.sources.table import FolderSource, ManifestSource
-from tests.data_pipelines.pictures import encode, smooth, write_csv
+from tests.data_pipelines.pictures import encode, folder_source, manifest_source, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))
 
@@ -22,7 +21,7 @@ def named(tmp_path):
             ["path", "expression"],
             [[f"{k}.jpg", label] for k, label in enumerate(labels)],
         )
-        return ManifestSource(tmp_path / "m.csv", **options)
+        return manifest_source(tmp_path / "m.csv", **options)
 
     return read
 
@@ -210,34 +209,34 @@ def test_a_class_that_splits_spell_differently_is_refused(tmp_path, train, test)
             (tmp_path / split / c).mkdir(parents=True)
             (tmp_path / split / c / "1.jpg").write_bytes(PICTURE)
     expected = "|".join(
-        f"'{a}' stands in {p} alone and '{b}' in {q}"
+        f"'{a}' is only in {p} and '{b}' only in {q}"
         for a, p, b, q in ((train, "train", test, "test"), (test, "test", train, "train"))
     )
     with pytest.raises(DataError, match=rf"({expected}).*list the classes: data\.classes="):
-        FolderSource(tmp_path)
-    both = FolderSource(tmp_path, classes=f"{train},{test},sad,tired")
+        folder_source(tmp_path)
+    both = folder_source(tmp_path, classes=f"{train},{test},sad,tired")
     assert np.bincount(both.labels).tolist() == [1, 1, 2, 2]
     # In one split they are two classes.
     (tmp_path / "train" / test).mkdir()
     (tmp_path / "train" / test / "2.jpg").write_bytes(PICTURE)
-    assert len(set(FolderSource(tmp_path).labels.tolist())) == 4
+    assert len(set(folder_source(tmp_path).labels.tolist())) == 4
 
 
 def test_numbered_classes_may_stand_in_one_split_each(tmp_path):
     for name in ("train/level 1", "test/level 2"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "1.jpg").write_bytes(PICTURE)
-    assert FolderSource(tmp_path).class_names == ("level 1", "level 2")
+    assert folder_source(tmp_path).class_names == ("level 1", "level 2")
 
 
 def test_folders_are_ids_as_rows_are(tmp_path):
     for k in range(1, 8):
         (tmp_path / str(k)).mkdir()
         (tmp_path / str(k) / "a.jpg").write_bytes(PICTURE)
-    assert meanings(FolderSource(tmp_path, classes="RAFDB")) == list(LABEL_ORDERS["rafdb"])
+    assert meanings(folder_source(tmp_path, classes="RAFDB")) == list(LABEL_ORDERS["rafdb"])
     for classes in ("", "affectnet8", "fer2013"):
         with pytest.raises(DataError, match="ids count from 0"):
-            FolderSource(tmp_path, classes=classes, max_bad_fraction=1.0)
+            folder_source(tmp_path, classes=classes, max_bad_fraction=1.0)
 
 
 def test_orders_are_known_in_other_spellings():

@@ -4,11 +4,17 @@ import logging
 import numpy as np
 import pytest
 
-from data_pipelines.schema import DataError, Source, TooManyBadRecords, check_record
-from data_pipelines.sources import table
+from data_pipelines.protocols.persons import fold_of
+from data_pipelines.schema import DataError, Source, TooManyBadRecords
 from data_pipelines.sources.make import make_sources
-from data_pipelines.sources.table import FolderSource, ManifestSource
-from tests.data_pipelines.pictures import encode, smooth, write_csv
+from tests.data_pipelines.pictures import (
+    check_record,
+    encode,
+    folder_source,
+    manifest_source,
+    smooth,
+    write_csv,
+)
 
 PICTURE = encode(smooth(8, 8))
 LANDMARKS = np.arange(136, dtype=np.float32) / 2
@@ -36,7 +42,7 @@ def jsonl(tmp_path, rows):
 
 def test_a_manifest_is_a_source_of_checked_records(photos):
     rows = [["0.jpg", "happiness", 0.5, -0.25, "ann", "1 2 30 40"], ["1.jpg", "", "", -2, "", ""]]
-    source = ManifestSource(photos("path,expression,valence,arousal,person,box", rows))
+    source = manifest_source(photos("path,expression,valence,arousal,person,box", rows))
     assert isinstance(source, Source)
     assert len(source) == 2 and source.class_names == ("happiness",)
     assert source.has == {"expression", "valence_arousal"}
@@ -57,9 +63,9 @@ def test_jsonl_equals_csv(photos, tmp_path):
     landmarks = LANDMARKS.reshape(68, 2)
     header = "path,expression,valence,arousal,landmarks,video,gender"
     flat = " ".join(map(str, LANDMARKS))
-    one = ManifestSource(photos(header, [["0.jpg", "sad", 0, 1, flat, "v1", "f"]]))
+    one = manifest_source(photos(header, [["0.jpg", "sad", 0, 1, flat, "v1", "f"]]))
     fields = ["0.jpg", "sad", 0, 1, landmarks.tolist(), "v1", "f"]
-    two = ManifestSource(jsonl(tmp_path, [dict(zip(header.split(","), fields, strict=True))]))
+    two = manifest_source(jsonl(tmp_path, [dict(zip(header.split(","), fields, strict=True))]))
     a, b = one[0], two[0]
     assert a.keys() == b.keys()
     for key in a:
@@ -77,31 +83,33 @@ def test_frames_of_a_video_stand_in_order(photos):
         ["3.jpg", "sad", "ann", "", ""],
         ["4.jpg", "sad", "bob", "v", 1],
     ]
-    source = ManifestSource(photos(header, rows))
+    source = manifest_source(photos(header, rows))
     # Two persons may name their videos alike; a still belongs to none.
-    assert [source.path(i) for i in range(5)] == ["2.jpg", "0.jpg", "1.jpg", "4.jpg", "3.jpg"]
+    assert [source.paths[i] for i in range(5)] == ["2.jpg", "0.jpg", "1.jpg", "4.jpg", "3.jpg"]
     np.testing.assert_array_equal(source.tracks, [0, 0, 1, 1, -1])
     assert source.describe(0).endswith("set.csv:4 (2.jpg)")
-    unnumbered = ManifestSource(photos("path,expression,clip", [[r[0], "sad", r[3]] for r in rows]))
+    unnumbered = manifest_source(
+        photos("path,expression,clip", [[r[0], "sad", r[3]] for r in rows])
+    )
     np.testing.assert_array_equal(unnumbered.tracks, [0, 0, 0, -1, 0])
-    assert unnumbered.path(0) == "0.jpg"
+    assert unnumbered.paths[0] == "0.jpg"
     lost = [[*rows[0][:4], ""], *rows[1:]]
-    left = ManifestSource(photos(header, lost), max_bad_fraction=0.5)
-    assert [left.path(i) for i in range(4)] == ["1.jpg", "4.jpg", "2.jpg", "3.jpg"]
+    left = manifest_source(photos(header, lost), max_bad_fraction=0.5)
+    assert [left.paths[i] for i in range(4)] == ["1.jpg", "4.jpg", "2.jpg", "3.jpg"]
     with pytest.raises(TooManyBadRecords, match=r"0\.jpg: no frame number, which other rows"):
-        ManifestSource(photos(header, lost), max_bad_fraction=0.0)
+        manifest_source(photos(header, lost), max_bad_fraction=0.0)
     with pytest.raises(TooManyBadRecords, match="frame 'x' is not a number"):
-        ManifestSource(photos(header, [["0.jpg", "sad", "ann", "v", "x"]]))
+        manifest_source(photos(header, [["0.jpg", "sad", "ann", "v", "x"]]))
 
 
 @pytest.mark.parametrize("text", ["[0, 1, 2, 3]", "0;1;2;3", "0 1  2 3", "(0,1),(2,3)"])
 def test_boxes_in_many_spellings(photos, text):
-    source = ManifestSource(photos("path,expression,box", [["0.jpg", "sad", text]]))
+    source = manifest_source(photos("path,expression,box", [["0.jpg", "sad", text]]))
     np.testing.assert_array_equal(source[0]["box"], [0, 1, 2, 3])
 
 
 def test_boxes_in_four_columns(photos):
-    source = ManifestSource(photos("path,expression,x0,y0,x1,y1", [["0.jpg", "sad", 0, 1, 2, 3]]))
+    source = manifest_source(photos("path,expression,x0,y0,x1,y1", [["0.jpg", "sad", 0, 1, 2, 3]]))
     np.testing.assert_array_equal(source[0]["box"], [0, 1, 2, 3])
 
 
@@ -110,7 +118,7 @@ def test_other_delimiters_byte_order_marks_and_capitals(tmp_path, delimiter):
     (tmp_path / "0.jpg").write_bytes(PICTURE)
     text = delimiter.join(["Path", " Expression "]) + "\r\n" + delimiter.join(["0.jpg", "Sad"])
     (tmp_path / "m.csv").write_text("\ufeff" + text, encoding="utf-8")
-    assert ManifestSource(tmp_path / "m.csv").class_names == ("Sad",)
+    assert manifest_source(tmp_path / "m.csv").class_names == ("Sad",)
 
 
 BAD_ROWS = {
@@ -138,7 +146,7 @@ def test_bad_rows_are_counted_named_and_left_out(photos, tmp_path, caplog, name)
     (tmp_path / "empty.jpg").write_bytes(b"")
     good = [[f"{k}.jpg", ("happy", "sad")[k % 2], 0.1, 0.2, ""] for k in range(12)]
     path = photos("path,expression,valence,arousal,landmarks", [*good[:3], row, *good[3:]])
-    source = ManifestSource(path)
+    source = manifest_source(path)
     assert len(source) == 12 and source.class_names == ("happy", "sad")
     ((line, named, why),) = source.bad_rows
     assert line == 5 and named == str(row[0]) * (name != "too many cells") and reason in why
@@ -148,9 +156,9 @@ def test_bad_rows_are_counted_named_and_left_out(photos, tmp_path, caplog, name)
 
 def test_bad_lines_of_jsonl(photos, tmp_path):
     rows = [{"path": f"{k}.jpg", "expression": "sad"} for k in range(20)]
-    source = ManifestSource(jsonl(tmp_path, [*rows, '{"path": "0.jpg", ', "[1, 2]"]))
+    source = manifest_source(jsonl(tmp_path, [*rows, '{"path": "0.jpg", ', "[1, 2]"]))
     assert [(row, why.split(" (")[0]) for row, _, why in source.bad_rows] == [
-        (21, "no JSON"),
+        (21, "not JSON"),
         (22, "not a JSON object; each line must be one"),
     ]
 
@@ -161,9 +169,9 @@ def test_too_many_bad_rows_stop_before_training(photos, caplog):
     with pytest.raises(
         TooManyBadRecords, match=r"30 of 50 rows cannot be used, .*max_bad_fraction = 0\.1"
     ):
-        ManifestSource(path)
+        manifest_source(path)
     assert sum("left out" in r.message for r in caplog.records) == 21  # 20 named, then a count
-    assert len(ManifestSource(path, max_bad_fraction=0.7)) == 20
+    assert len(manifest_source(path, max_bad_fraction=0.7)) == 20
 
 
 @pytest.mark.parametrize(
@@ -177,27 +185,27 @@ def test_too_many_bad_rows_stop_before_training(photos, caplog):
 )
 def test_manifests_that_cannot_work(photos, header, rows, message):
     with pytest.raises(DataError, match=message):
-        ManifestSource(photos(header, rows))
+        manifest_source(photos(header, rows))
 
 
 def test_manifests_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match="there is no file"):
-        ManifestSource(tmp_path / "no.csv")
+        manifest_source(tmp_path / "no.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match="is empty"):
-        ManifestSource(tmp_path / "empty.csv")
+        manifest_source(tmp_path / "empty.csv")
     (tmp_path / "latin.csv").write_bytes("path,expression\nä.jpg,sad\n".encode("latin-1"))
     with pytest.raises(DataError, match="UTF-8"):
-        ManifestSource(tmp_path / "latin.csv")
+        manifest_source(tmp_path / "latin.csv")
     with pytest.raises(DataError, match=r"data\.manifest is empty"):
         make_sources({"source": "manifest"})
     with pytest.raises(DataError, match="no column `path`"):
-        ManifestSource(jsonl(tmp_path, [{"file": "a"}]))
+        manifest_source(jsonl(tmp_path, [{"file": "a"}]))
 
 
 def named(photos, names, **options):
     rows = [[f"{k % 30}.jpg", name] for k, name in enumerate(names)]
-    return ManifestSource(photos("path,expression", rows), **options)
+    return manifest_source(photos("path,expression", rows), **options)
 
 
 def test_inferred_classes(photos):
@@ -225,17 +233,17 @@ def test_configured_classes(photos):
 
 def test_an_absent_class_is_warned_of(photos, caplog):
     named(photos, ["calm"] * 5, classes=("calm", "tense"))
-    assert "no picture of class tense" in caplog.text
+    assert "no image of class tense" in caplog.text
 
 
 def test_attributes_get_codes_and_ages_get_bands(photos):
     rows = [["0.jpg", "sad", "f", 33], ["1.jpg", "sad", "m", 71], ["2.jpg", "sad", "", ""]]
-    source = ManifestSource(photos("path,expression,gender,age", rows))
+    source = manifest_source(photos("path,expression,gender,age", rows))
     assert source.attribute_names == ("gender", "age")
     assert source.attribute_values == (("f", "m"), ("0-3", "4-19", "20-39", "40-69", "70+"))
     codes = np.array([source[k]["attributes"] for k in range(3)])
     np.testing.assert_array_equal(codes, [[0, 2], [1, 4], [-1, -1]])
-    banded = ManifestSource(photos("path,expression,age", [["0.jpg", "sad", 3]]))
+    banded = manifest_source(photos("path,expression,age", [["0.jpg", "sad", 3]]))
     assert banded.attribute_values == (("3",),)
 
 
@@ -257,9 +265,9 @@ def tree(tmp_path, *files):
 def test_a_folder_per_class(tmp_path):
     folder = tree(tmp_path, "sad/a.jpg", "happy/b.PNG", "happy/ann/c.jpg", "happy/notes.txt")
     (folder / "happy" / ".hidden.jpg").write_bytes(b"")
-    source = FolderSource(folder)
+    source = folder_source(folder)
     assert source.class_names == ("happy", "sad")
-    assert [source.path(k) for k in range(3)] == ["happy/b.PNG", "happy/ann/c.jpg", "sad/a.jpg"]
+    assert [source.paths[k] for k in range(3)] == ["happy/b.PNG", "happy/ann/c.jpg", "sad/a.jpg"]
     np.testing.assert_array_equal(source.labels, [0, 0, 1])
     assert source.persons == ["happy/b.PNG", "ann", "sad/a.jpg"]
     assert source.describe(2).endswith("(sad/a.jpg)")
@@ -270,7 +278,7 @@ def test_a_folder_with_splits(tmp_path):
         tmp_path, "train/sad/a.jpg", "train/happy/b.jpg", "val/sad/c.jpg", "test/sad/d.jpg"
     )
     made = make_sources({"source": "folder", "folder": str(folder)})
-    assert {k: [v.path(i) for i in range(len(v))] for k, v in made.items()} == {
+    assert {k: [v.paths[i] for i in range(len(v))] for k, v in made.items()} == {
         "train": ["train/happy/b.jpg", "train/sad/a.jpg"],
         "validation": ["val/sad/c.jpg"],
         "test": ["test/sad/d.jpg"],
@@ -279,12 +287,12 @@ def test_a_folder_with_splits(tmp_path):
 
 def test_folders_that_cannot_work(tmp_path):
     with pytest.raises(DataError, match="there is no folder"):
-        FolderSource(tmp_path / "no")
+        folder_source(tmp_path / "no")
     tree(tmp_path, "loose.jpg", "notes/readme.txt")
     with pytest.raises(DataError, match=r"expected .*CLASS/NAME.jpg .* found loose.jpg, notes"):
-        FolderSource(tmp_path)
+        folder_source(tmp_path)
     with pytest.raises(TooManyBadRecords, match="unknown class name 'lost'"):
-        FolderSource(tree(tmp_path / "x", "lost/a.jpg"), classes="calm,tense")
+        folder_source(tree(tmp_path / "x", "lost/a.jpg"), classes="calm,tense")
     with pytest.raises(DataError, match=r"data\.folder is empty"):
         make_sources({"source": "folder"})
 
@@ -297,9 +305,8 @@ def test_splits_are_disjoint_by_person_and_follow_the_hash(photos):
     people = {name: set(source.persons) for name, source in made.items()}
     assert sum(map(len, people.values())) == 40 and all(people.values())
     assert sum(map(len, made.values())) == 120
-    from data_pipelines.protocols.persons import in_test_fold
 
-    assert people["test"] == {f"p{k}" for k in range(40) if in_test_fold(f"p{k}")}
+    assert people["test"] == {f"p{k}" for k in range(40) if fold_of(f"p{k}", 4) == 1}
     assert len(people["validation"]) == round(0.15 * (40 - len(people["test"])))
 
 
@@ -317,13 +324,13 @@ def test_a_split_column_is_followed(photos, caplog):
     rows = [[*row, ("train", "valid", "test")[k % 3]] for k, row in enumerate(PEOPLE)]
     made = make_sources({"manifest": str(photos("path,expression,person,split", rows))})
     assert [len(made[k]) for k in ("train", "validation", "test")] == [40, 40, 40]
-    assert "40 persons stand in more than one split" in caplog.text
+    assert "40 persons are in more than one split" in caplog.text
     alone = [[*row, "train"] for row in PEOPLE]
     made = make_sources({"manifest": str(photos("path,expression,person,split", alone))})
     assert all(len(source) for source in made.values())
     assert "names no test rows" in caplog.text
     bad = [[*row, "train"] for row in PEOPLE] + [["120.jpg", "sad", "p", "holdout"]]
-    source = ManifestSource(photos("path,expression,person,split", bad))
+    source = manifest_source(photos("path,expression,person,split", bad))
     assert "unknown split 'holdout'" in source.bad_rows[0][2]
 
 
@@ -339,10 +346,10 @@ def test_a_video_stays_whole_where_persons_are_named_in_part(photos, caplog):
         assert set.union(*people) == {f"p{k}" for k in range(5)}
         assert sum(map(len, people)) == 5
     # Frames without a person are of the only person who has such a video.
-    np.testing.assert_array_equal(ManifestSource(path).tracks, np.arange(30) // 3)
+    np.testing.assert_array_equal(manifest_source(path).tracks, np.arange(30) // 3)
     assert "kept together" not in caplog.text and "name no person" not in caplog.text
     clash = [*rows, ["100.jpg", "sad", "p4", "v0"]]
-    source = ManifestSource(photos("path,expression,person,video", clash))
+    source = manifest_source(photos("path,expression,person,video", clash))
     assert set(source.persons) == {"p0", "p1", "p2", "p3"}
     assert "2 persons are kept together as 1" in caplog.text and "(p0 + p4)" in caplog.text
     assert source.tracks[0] != source.tracks[1]  # whose frame the second is cannot be told
@@ -351,9 +358,9 @@ def test_a_video_stays_whole_where_persons_are_named_in_part(photos, caplog):
 def test_what_is_unknown_or_ambiguous_is_counted(photos, caplog):
     rows = [["0.jpg", "sad", "ann", "1"], ["1.jpg", "sad", "bob", "1"], ["2.jpg", "sad", "", ""]]
     with caplog.at_level(logging.INFO):
-        source = ManifestSource(photos("path,expression,person,video", rows))
+        source = manifest_source(photos("path,expression,person,video", rows))
     assert source.persons == ["ann", "bob", "2.jpg"]
-    assert "1 of 3 pictures name no person" in caplog.text
+    assert "1 of 3 images name no person" in caplog.text
     assert "1 videos or groups have a name that several persons use" in caplog.text
 
 
@@ -361,7 +368,7 @@ def test_empty_cells_of_json_lines_name_no_person(tmp_path, photos):
     rows = [{"path": f"{k}.jpg", "expression": "sad"} for k in range(3)]
     rows[0]["person"], rows[1]["person"] = None, "ann"
     path = jsonl(tmp_path, [*rows[:2], '{"path": "2.jpg", "expression": "sad", "person": NaN}'])
-    assert ManifestSource(path).persons == ["0.jpg", "ann", "2.jpg"]
+    assert manifest_source(path).persons == ["0.jpg", "ann", "2.jpg"]
 
 
 @pytest.mark.parametrize("empty", ["NaN", "null", '""'])
@@ -370,11 +377,11 @@ def test_empty_cells_of_json_lines_are_unknown(tmp_path, photos, empty):
     columns = ("valence", "arousal", "landmarks", "box", "x0", "y0", "x1", "y1", "frame", "split")
     cells = "".join(f', "{c}": {empty}' for c in columns)
     line = f'{{"path": "0.jpg", "video": "v", "expression": "sad"{cells}}}'
-    source = ManifestSource(jsonl(tmp_path, [line]))
+    source = manifest_source(jsonl(tmp_path, [line]))
     assert source.has == {"expression"} and not source.bad_rows
     # A box in one column goes with empty ones for its sides, and the other way round.
     line = '{"path": "0.jpg", "expression": "sad", "box": %s, "x0": 1, "y0": 2, "x1": 7, "y1": 8}'
-    source = ManifestSource(jsonl(tmp_path, [line % empty]))
+    source = manifest_source(jsonl(tmp_path, [line % empty]))
     assert source[0]["box"].tolist() == [1, 2, 7, 8]
 
 
@@ -382,7 +389,7 @@ def test_empty_cells_of_json_lines_are_unknown(tmp_path, photos, empty):
 def test_written_out_empty_names_are_none(photos, empty):
     rows = [["0.jpg", "sad", "ann", "v"], ["1.jpg", "sad", empty, "v"], ["2.jpg", "sad", "NA", ""]]
     rows.append(["3.jpg", "sad", empty, empty])
-    source = ManifestSource(photos("path,expression,person,video", rows))
+    source = manifest_source(photos("path,expression,person,video", rows))
     assert source.persons == ["ann", "ann", "NA", "3.jpg"]
     np.testing.assert_array_equal(source.tracks, [0, 0, -1, -1])
 
@@ -406,13 +413,12 @@ def test_without_persons_each_picture_is_its_own(photos, caplog):
 
 
 def test_training_classes_that_are_absent_are_named(photos, caplog):
-    from data_pipelines.protocols.persons import in_test_fold
 
-    test_person = next(f"q{k}" for k in range(99) if in_test_fold(f"q{k}"))
+    test_person = next(f"q{k}" for k in range(99) if fold_of(f"q{k}", 4) == 1)
     rows = [*PEOPLE, ["120.jpg", "fear", test_person]]
     with caplog.at_level(logging.INFO):
         make_sources({"manifest": str(photos("path,expression,person", rows))})
-    assert "no training picture of class fear" in caplog.text
+    assert "no training image of class fear" in caplog.text
     assert "train: " in caplog.text and "happy " in caplog.text
 
 
@@ -428,7 +434,7 @@ def test_cleaning_applies_where_it_is_asked_for(photos):
 
 def test_nothing_left_for_training(photos):
     rows = [["0.jpg", "sad", "ann", "test"]]
-    with pytest.raises(DataError, match="no picture is left for training"):
+    with pytest.raises(DataError, match="no image is left for training"):
         make_sources({"manifest": str(photos("path,expression,person,split", rows))})
 
 
@@ -455,5 +461,5 @@ def test_reading_is_quick_for_many_rows(tmp_path):
         [[f"{k}.jpg", "sad", 0.1, 0.2, f"v{k % 50}"] for k in range(20_000)],
     )
     start = time.process_time()
-    assert len(table.ManifestSource(tmp_path / "m.csv")) == 20_000
+    assert len(manifest_source(tmp_path / "m.csv")) == 20_000
     assert time.process_time() - start < 4

@@ -5,8 +5,7 @@ import pytest
 from data_pipelines.schema import DataError, TooManyBadRecords
 from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.manifest_file import read_rows
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import encode, smooth
+from tests.data_pipelines.pictures import encode, manifest_source, smooth
 
 PICTURE = encode(smooth(8, 8))
 
@@ -56,19 +55,19 @@ def test_files_that_are_no_csv_say_what_to_do(folder):
     "header", ["path,expression,expression", "path,expression,Expression ", "path,PATH,expression"]
 )
 def test_a_column_that_stands_twice_is_refused(folder, header):
-    with pytest.raises(DataError, match=r"column (expression|path) stands more than once"):
-        ManifestSource(write(folder, f"{header}\nimages/0.jpg,sad,happy\n"))
+    with pytest.raises(DataError, match=r"column (expression|path) occurs more than once"):
+        manifest_source(write(folder, f"{header}\nimages/0.jpg,sad,happy\n"))
 
 
 def test_a_name_that_stands_twice_in_a_json_line_is_refused(folder):
     for second in ("expression", " Expression"):
         line = f'{{"path": "images/0.jpg", "expression": "sad", "{second}": "happy"}}'
-        with pytest.raises(DataError, match=r"m\.jsonl:1: column expression stands more than once"):
-            ManifestSource(write(folder, line, name="m.jsonl"))
+        with pytest.raises(DataError, match=r"m\.jsonl:1: column expression occurs more than once"):
+            manifest_source(write(folder, line, name="m.jsonl"))
 
 
 def test_columns_without_a_name_are_of_no_account(folder):
-    source = ManifestSource(write(folder, "path,expression,,\nimages/0.jpg,sad,,x\n"))
+    source = manifest_source(write(folder, "path,expression,,\nimages/0.jpg,sad,,x\n"))
     assert source.labels.tolist() == [0]
 
 
@@ -91,7 +90,7 @@ def test_empty_cells_at_the_end_and_empty_lines_at_the_top_do_not_count(folder, 
 def test_a_json_array_is_refused_with_what_to_do(folder, indent):
     rows = [{"path": "images/0.jpg", "expression": "sad"}]
     with pytest.raises(DataError, match="is one JSON array; write one object a line"):
-        ManifestSource(write(folder, json.dumps(rows, indent=indent), name="m.json"))
+        manifest_source(write(folder, json.dumps(rows, indent=indent), name="m.json"))
 
 
 def test_json_values_may_be_nested(folder):
@@ -102,20 +101,20 @@ def test_json_values_may_be_nested(folder):
 def test_rows_cut_short_are_bad(folder):
     rows = [f"images/{k}.jpg,{('sad', 'happy')[k % 2]},train" for k in range(11)]
     text = "\n".join(["path,expression,split", *rows, "images/11.jpg"])
-    source = ManifestSource(write(folder, text))
+    source = manifest_source(write(folder, text))
     assert source.bad_rows == [(13, "", "1 cells where the header has 3")]
 
 
 def test_two_columns_for_a_person_and_misspelt_columns_are_warned_of(folder, caplog):
-    ManifestSource(write(folder, "path,expression,subject,Person,persn\nimages/0.jpg,sad,a,b,c\n"))
+    manifest_source(write(folder, "path,expression,subject,Person,persn\nimages/0.jpg,sad,a,b,c\n"))
     assert "columns person, subject: the first of them" in caplog.text
     assert "column persn is not read; did you mean person?" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["images\\0.jpg", ".\\images\\0.jpg", "images/0.jpg"])
 def test_paths_of_windows_are_found(folder, path):
-    source = ManifestSource(write(folder, f"path,expression\n{path},sad\n"))
-    assert source[0]["image"] == PICTURE and "\\" not in source.path(0)
+    source = manifest_source(write(folder, f"path,expression\n{path},sad\n"))
+    assert source[0]["image"] == PICTURE and "\\" not in source.paths[0]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -124,19 +123,19 @@ def test_accents_are_found_in_either_form(folder, form):
 
     (folder / unicodedata.normalize("NFD", "Zoë.jpg")).write_bytes(PICTURE)
     name = unicodedata.normalize(form, "Zoë.jpg")
-    assert ManifestSource(write(folder, f"path,expression\n{name},sad\n"))[0]["image"] == PICTURE
+    assert manifest_source(write(folder, f"path,expression\n{name},sad\n"))[0]["image"] == PICTURE
 
 
 def test_a_folder_as_a_picture_and_a_drive_of_windows_are_bad(folder):
     for path, reason in (("images", "this is a folder"), (r"C:\a\b.jpg", "missing file")):
         with pytest.raises(TooManyBadRecords, match=reason):
-            ManifestSource(write(folder, f"path,expression\n{path},sad\n"))
+            manifest_source(write(folder, f"path,expression\n{path},sad\n"))
 
 
 def test_a_decimal_comma_is_named(folder):
     text = "path;valence;arousal\nimages/0.jpg;0,5;0,1\n"
     with pytest.raises(TooManyBadRecords, match=r"'0,5' is not a number; write a point instead of"):
-        ManifestSource(write(folder, text))
+        manifest_source(write(folder, text))
 
 
 def test_splits_without_labels_are_told(folder, caplog):
@@ -144,9 +143,9 @@ def test_splits_without_labels_are_told(folder, caplog):
     rows += ["images/8.jpg,,q,validation", "images/9.jpg,,r,test", "images/10.jpg,sad,s,test"]
     path = write(folder, "\n".join(["path,expression,person,split", *rows]))
     make_sources({"manifest": str(path)})
-    assert "none of the 1 pictures of the validation split has expression" in caplog.text
+    assert "none of the 1 images of the validation split has expression" in caplog.text
     assert "of the test split has" not in caplog.text
     rows = [f"images/{k}.jpg,,p{k},train" for k in range(8)] + ["images/9.jpg,sad,r,test"]
     path = write(folder, "\n".join(["path,expression,person,split", *rows]))
-    with pytest.raises(DataError, match=r"none of the .* training pictures has a label"):
+    with pytest.raises(DataError, match=r"none of the .* training images has a label"):
         make_sources({"manifest": str(path)})

@@ -12,8 +12,9 @@ import pytest
 from data_pipelines import prepare
 from data_pipelines.schema import DataError, DecodeError
 from data_pipelines.sources import make as make_lib
-from data_pipelines.sources.prepared import find_prepared, load_source
+from data_pipelines.sources.prepared import find_prepared
 from tests.data_pipelines.datasets import official_trees as trees
+from tests.data_pipelines.datasets.prepared_sets import load_source
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_subset_of_a_subset(data_dir):
 
 def test_classes_are_renumbered(data_dir):
     full = load_source("affectnet", data_dir, "train")
-    five = load_source("affectnet", data_dir, "train", classes="affectnet5")
+    five = full.with_classes("affectnet5")
     # Source labels 0, 1, 2, 3 and 6; anger becomes class 4.
     assert five.class_names == ("neutral", "happy", "sad", "surprise", "anger")
     assert five.labels.tolist() == [0, 1, 2, 3, 4, 1, 2]
@@ -84,7 +85,7 @@ def test_classes_are_renumbered(data_dir):
 
 
 def test_votes_follow_the_classes(data_dir):
-    source = load_source("ferplus", data_dir, "train", classes="anger,neutral")
+    source = load_source("ferplus", data_dir, "train").with_classes("anger,neutral")
     assert source.labels.tolist() == [1, 1, -1, 1]
     np.testing.assert_allclose(source[0]["expression_probs"], [3 / 7, 4 / 7], rtol=1e-6)
     # The tie between sadness and anger: only anger is left.
@@ -94,10 +95,11 @@ def test_votes_follow_the_classes(data_dir):
 
 
 def test_cleaning_keeps_what_agrees(data_dir):
-    clean = load_source("affectnet", data_dir, "train", clean=True)
+    fields = config(data_dir, "affectnet", validation_fraction=0)
+    clean = make_lib.make_sources(fields | {"clean": True})["train"]
     # valence 0.1 k and arousal -0.1 k: only a neutral face near 0 and a happy one could agree.
     assert clean.class_names[clean.labels[0]] == "neutral"
-    assert len(clean) < len(load_source("affectnet", data_dir, "train"))
+    assert len(clean) < len(make_lib.make_sources(fields)["train"])
     assert set(clean.labels.tolist()) <= {0}
 
 
@@ -231,19 +233,19 @@ def test_a_prepared_manifest_keeps_together_what_the_manifest_does(tmp_path, tab
     plain = make_lib.make_sources({"source": "manifest", "manifest": str(path)})
     # Rows that put one picture into two splits are bad, so that only persons are left in two.
     contradicting = split == "contradicting" and table != "none"
-    assert ("stand in more than one split" in caplog.text) == contradicting
+    assert ("are in more than one split" in caplog.text) == contradicting
     assert all(len(source) for source in plain.values())
     unreadable = {f"{k}.png" for k in (20, 46, 59)}
     sides: dict[str, set[str]] = {}
     for side in plain:
-        left = [i for i in range(len(plain[side])) if plain[side].path(i) not in unreadable]
+        left = [i for i in range(len(plain[side])) if plain[side].paths[i] not in unreadable]
         assert [prepared[side].name(i) for i in range(len(prepared[side]))] == [
-            plain[side].path(i) for i in left
+            plain[side].paths[i] for i in left
         ]
         assert prepared[side].persons == [plain[side].persons[i] for i in left]
         assert prepared[side].has_persons == plain[side].has_persons == (table != "none")
         for i in left:
-            sides.setdefault(plain[side].path(i).removeprefix("./"), set()).add(side)
+            sides.setdefault(plain[side].paths[i].removeprefix("./"), set()).add(side)
     if split != "contradicting":
         assert all(len(found) == 1 for found in sides.values())
     meta = find_prepared("manifest/own", tmp_path / "out").meta

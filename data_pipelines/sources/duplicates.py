@@ -1,9 +1,8 @@
-"""Pictures that a table names more than once: repeated, contradictory, or with several faces.
+"""Images that a table names more than once: repeated, contradictory, or with several faces.
 
-Rows name the same picture if their paths lead to the same file, in whatever spelling: `a.jpg`,
-`./a.jpg`, its absolute path, a link to it. Of rows that agree in everything, one is kept. Rows
-that disagree are all left out: none can be trusted. Rows whose boxes or landmarks lie apart are
-different faces, and are all kept.
+Rows name the same image if their paths lead to the same file: `a.jpg`, `./a.jpg`, its absolute
+path, a link to it. Of rows that agree in everything, one is kept. Rows that contradict each other
+are all left out. Rows whose boxes or landmarks are apart are different faces, and are all kept.
 """
 
 import logging
@@ -11,11 +10,12 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from data_pipelines.protocols.persons import SPLIT_NAMES
-from data_pipelines.sources.manifest_rows import Row
+from data_pipelines.sources.manifest_rows import LeftOut, Row
 
 log = logging.getLogger(__name__)
 
@@ -23,52 +23,53 @@ _SAME_FACE = 0.5  # intersection over union of two boxes
 _SHOWN = 5
 
 
-def without_repeats(
+def without_duplicates(
     rows: list[Row],
     expression: np.ndarray,
     class_names: Sequence[str],
-    bad: list[tuple[int, str, str]],
+    bad: list[LeftOut],
     name: str,
 ) -> tuple[list[Row], np.ndarray]:
-    """The rows that are left, and their class ids.
+    """Return the rows that are left, and their class ids.
 
     Args:
       rows: checked rows.
       expression: int [n] their class ids.
       class_names: names of the classes.
-      bad: (row, path, reason) of rows that are left out; contradictory ones are added.
+      bad: contradictory rows are added.
       name: of the data, for messages.
     """
     keep = np.ones(len(rows), bool)
-    repeats = []
-    for places in _same_pictures(rows):
+    repeated = []
+    for places in _same_image(rows):
         for face in _faces(rows, places):
             first, *others = face
             reasons = {i: _difference(rows, expression, class_names, i, first) for i in others}
             contradicting = [i for i in others if reasons[i]]
             if contradicting:
                 reasons[first] = _difference(rows, expression, class_names, first, contradicting[0])
-                agreeing = reasons[first]
-                for i in face:
-                    keep[i] = False
-                    bad.append((rows[i].number, rows[i].path, reasons[i] or agreeing))
+                keep[face] = False
+                bad += [
+                    LeftOut(rows[i].number, rows[i].path, reasons[i] or reasons[first])
+                    for i in face
+                ]
             else:
                 keep[others] = False
-                repeats += others
-    if repeats:
+                repeated += others
+    if repeated:
         log.warning(
             "%s: %d rows repeat another row and are left out (%s)",
             name,
-            len(repeats),
-            ", ".join(_place(rows[i]) for i in repeats[:_SHOWN]),
+            len(repeated),
+            ", ".join(_place(rows[i]) for i in repeated[:_SHOWN]),
         )
     bad.sort(key=lambda b: b[0])
     kept = [row for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
     return kept, expression[keep]
 
 
-def _same_pictures(rows: list[Row]) -> Iterator[list[int]]:
-    """Positions of the rows of each picture that more than one row names."""
+def _same_image(rows: list[Row]) -> Iterator[list[int]]:
+    """Yield the positions of the rows of each image that several rows name."""
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         by_name[_folded(row.file)].append(i)
@@ -82,13 +83,13 @@ def _same_pictures(rows: list[Row]) -> Iterator[list[int]]:
 
 
 def _folded(file: str) -> str:
-    """A path as a file system that does not tell capitals apart would call it."""
+    """Return a path as on a file system that ignores capitals."""
     file = os.path.normpath(file)
     return (file if file.isascii() else unicodedata.normalize("NFC", file)).casefold()
 
 
 def _identity(file: str) -> object:
-    """What two spellings of one file have in common."""
+    """Return what two spellings of one file have in common."""
     try:
         found = os.stat(file)
     except OSError:
@@ -97,7 +98,7 @@ def _identity(file: str) -> object:
 
 
 def _faces(rows: list[Row], places: list[int]) -> list[list[int]]:
-    """The rows of one picture, gathered by the face they are of."""
+    """Return the rows of one image, grouped by the face they describe."""
     faces: list[tuple[np.ndarray | None, list[int]]] = []
     for i in places:
         box = _extent(rows[i])
@@ -120,7 +121,7 @@ def _extent(row: Row) -> np.ndarray | None:
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     sides = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
     areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
     shared = float(np.prod(sides))
@@ -130,10 +131,10 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 def _difference(
     rows: list[Row], expression: np.ndarray, class_names: Sequence[str], i: int, other: int
 ) -> str:
-    """What row i says otherwise than another row of the same picture; empty for nothing."""
+    """Return how row i contradicts another row of the same image; "" if it does not."""
     a, b = rows[i], rows[other]
     names = [class_names[expression[k]] if expression[k] >= 0 else None for k in (i, other)]
-    fields = {
+    fields: dict[str, Sequence[Any]] = {
         "expression": names,
         "split": [SPLIT_NAMES[r.split] if r.split >= 0 else None for r in (a, b)],
         "person": [a.person, b.person],
@@ -147,9 +148,7 @@ def _difference(
     for field, (mine, theirs) in fields.items():
         if mine != theirs and not (mine != mine and theirs != theirs):  # NaN is NaN
             said = ["empty" if v is None or v != v else str(v) for v in (mine, theirs)]
-            return (
-                f"{_place(b)} is the same picture with {field} {said[1]}, not {said[0]}; keep one"
-            )
+            return f"{_place(b)} is the same image with {field} {said[1]}, not {said[0]}; keep one"
     for field in ("landmarks", "box"):
         mine, theirs = getattr(a, field), getattr(b, field)
         if (mine is None) != (theirs is None) or (

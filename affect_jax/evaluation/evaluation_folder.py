@@ -1,4 +1,4 @@
-"""What `--mode=eval` leaves beside its figures: a folder for each data set, split and step."""
+"""The folder that `--mode=eval` writes for each data set, split and checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ import numpy as np
 from affect_jax import config as config_lib
 from affect_jax.batches import place_of
 from affect_jax.evaluation import predictions
-from affect_jax.report.build import Source
-from affect_jax.report.figures import confusion, style
-from affect_jax.report.run import FOLDER
-from affect_jax.runtime import replace_folder, write_atomically
+from affect_jax.runtime import REPORT_FOLDER, replace_folder, write_atomically
+from data_pipelines.schema import Source
 
-EVALUATIONS_FOLDER = f"{FOLDER}/evaluations"
+_FOLDER = f"{REPORT_FOLDER}/evaluations"
 
 
 def write(
@@ -32,27 +30,22 @@ def write(
     *,
     model: str | os.PathLike = "",
 ) -> Path:
-    """Stores the predictions of an evaluation and draws its confusion matrix.
+    """Store the predictions of an evaluation and return their folder.
 
-    The folder appears whole and replaces that of the same evaluation: `predictions.npz` and
-    `predictions.csv` as those of the test, `confusion_matrix.png` where there are classes, and
-    `evaluation.json`, which says what was measured.
+    The folder appears complete and replaces an earlier one of the same evaluation. It holds
+    `predictions.npz`, `predictions.csv` and `evaluation.json`, which says what was measured.
 
     Args:
         workdir: of the run.
         config: with the data that were evaluated.
         step: of the checkpoint.
-        outputs: per-example labels and predictions, in the form that `predictions.gather` reads.
-        source: what the examples come from.
-        class_names: the model's.
-        model: the model directory, if it was none of the run's own checkpoints.
-
-    Returns:
-        The folder.
+        outputs: per-example labels and predictions, as in `predictions.gather`.
+        source: of the examples.
+        class_names: of the model.
+        model: the model directory, if not a checkpoint of the run was evaluated.
     """
     names = [source.describe(int(i)) for i in outputs["index"]]
     stored = predictions.gather(outputs, class_names, names)
-    plain = config_lib.to_plain(config)
     own = {"model": str(Path(model).resolve())} if model else {}
     record = {
         **own,
@@ -61,21 +54,18 @@ def write(
         "checkpoint": step,
         "images": len(stored["index"]),
         "images_total": len(source),
-        "data": plain["data"],
+        "data": config_lib.to_plain(config)["data"],
     }
-    folder = Path(workdir) / EVALUATIONS_FOLDER / _name(config, step, own)
+    folder = Path(workdir) / _FOLDER / _name(config, step, own)
     with replace_folder(folder) as partial:
         predictions.save(partial, stored)
-        if confusion.has_labels(stored):
-            picture = style.png(confusion.stored_confusion_matrix(stored, config.eval.min_count))
-            write_atomically(partial / "confusion_matrix.png", picture)
         content = json.dumps(record, indent=1) + "\n"
         write_atomically(partial / "evaluation.json", content.encode())
     return folder
 
 
 def _name(config: ml_collections.ConfigDict, step: int, own: Mapping[str, str]) -> str:
-    """A folder name that no other data, split, crop, step or model directory has."""
+    """Return a folder name that is unique to the data, split, crop, step and model directory."""
     place = place_of(config.data)
     data = {
         key: value

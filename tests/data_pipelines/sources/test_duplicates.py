@@ -3,8 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from data_pipelines.sources.table import ManifestSource
-from tests.data_pipelines.pictures import encode, smooth, write_csv
+from tests.data_pipelines.pictures import encode, manifest_source, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))
 HEADER = ("path", "expression", "person", "split", "valence", "arousal", "box")
@@ -24,7 +23,7 @@ def read(tmp_path):
     def source(*rows, header=HEADER):
         known = [[*r[:2], *[""] * (len(header) - 2)] if header != HEADER else r for r in sound]
         write_csv(tmp_path / "m.csv", header, [*known, *rows])
-        return ManifestSource(tmp_path / "m.csv")
+        return manifest_source(tmp_path / "m.csv")
 
     return source
 
@@ -59,8 +58,8 @@ def test_rows_that_contradict_each_other_are_bad(read, name):
     source = read(FIRST, FIRST, ["./0.jpg", *other[1:]])
     assert len(source) == 40
     assert [row for row, _, _ in source.bad_rows] == [42, 43, 44]
-    assert source.bad_rows[2][2] == f"row 42 is the same picture with {message}; keep one"
-    assert all("row 44 is the same picture" in reason for _, _, reason in source.bad_rows[:2])
+    assert source.bad_rows[2][2] == f"row 42 is the same image with {message}; keep one"
+    assert all("row 44 is the same image" in reason for _, _, reason in source.bad_rows[:2])
 
 
 def test_faces_that_lie_apart_are_kept(read):

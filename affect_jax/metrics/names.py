@@ -1,0 +1,51 @@
+"""Names of the metrics that an evaluation gives, known before anything is measured."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.reliability import ReliabilityStatistics
+
+
+def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
+    """Return the names that `metrics` gives after `count` examples of each class, and `loss`.
+
+    Args:
+        metrics: empty; made-up examples are added to it.
+        num_classes: N, may be 0.
+        count: examples of each class.
+    """
+    rows = max(num_classes, 1) * count
+    outputs = {
+        "logits": np.zeros((rows, num_classes)),
+        "primary": np.ones((rows, num_classes)),
+        "corrected": np.ones((rows, num_classes)),
+        "nearest_anchor": np.zeros(rows, int),
+        "valence": np.zeros(rows),
+        "arousal": np.zeros(rows),
+        "landmarks": np.zeros((rows, 68, 2)),
+    }
+    labels = {
+        "expression": (np.arange(rows) % max(num_classes, 1)).astype(np.int32),
+        "valence_arousal": np.zeros((rows, 2)),
+        "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
+    }
+    return {"loss", *metrics.update(outputs, labels).compute()}
+
+
+@functools.cache
+def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
+    """Return the names of all metrics that an evaluation can give, except `recall_<class>`.
+
+    Args:
+        fields: the label fields that are measured, without a loss; None: everything.
+    """
+    if fields is None:
+        has = ("expression", "valence_arousal", "landmarks")
+        names = names_of(MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)]), 2, 2)
+    else:
+        names = names_of(MetricSet(fields, 2), 2, 2) - {"loss"}
+    return frozenset(n for n in names if not n.startswith("recall_"))

@@ -1,0 +1,136 @@
+"""Settings of reliability balancing, in a config and in a model's arguments.
+
+In a config they are the section `model.reliability`: `enabled` and every setting. A model takes the
+settings as a mapping, of which it may be given a part, or None for no balancing.
+"""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+from affect_jax.errors import nearest
+
+SCOPES = ("example", "batch")
+CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReliabilitySettings:
+    """How `Reliability` corrects a class distribution.
+
+    Attributes:
+      normalise: standardise every component of the embedding over the batch (BatchNorm) before it
+        is compared. Not in the paper, but backbones differ a hundredfold in the scale of their
+        embeddings, and anchors are drawn at that scale. Scale and bias are trained, so that a
+        component has a standard deviation of 1 only at the start: see `embedding_norm`.
+      anchors: anchors per class K; 0: none, t = t_a. The paper does best with 8 to 10.
+      anchor_scale: initial standard deviation of the anchors' components. Anchors that all start at
+        zero, as in the official code, tie and never part.
+      delta: temperature of the distances, in units of the compared embedding.
+      scope: "example": attention within an embedding (`TokenAttention`); "batch": across the batch
+        (`BatchAttention`).
+      tokens: pieces of an embedding that attend to each other, with scope "example".
+      heads: attention heads.
+      attention_per_class: attention outputs per class, with scope "batch".
+      correction: "weighted" or "both": average of geometric and attentive. "geometric",
+        "attentive": that one alone. "off": L = l. "trust": the official blend,
+        L = (1 - r) l + r (c_l l + (1 - c_l) t), where r rises from 0 to 1 in `ramp_steps` steps.
+      ramp_steps: of "trust"; 0: r is 1 from the start. In a config 0 means all steps that train
+        the classes (see `systems.base`).
+      temperature: divides the primary logits.
+      epsilon: of the confidence weights.
+      detach_confidence: no gradient through confidences.
+
+    Raises:
+      ValueError: a value has the wrong type or is out of range.
+    """
+
+    normalise: bool = True
+    anchors: int = 10
+    anchor_scale: float = 1.0
+    delta: float = 1.0
+    scope: str = "example"
+    tokens: int = 8
+    heads: int = 4
+    attention_per_class: int = 1
+    correction: str = "weighted"
+    ramp_steps: int = 0
+    temperature: float = 1.0
+    epsilon: float = 1e-4
+    detach_confidence: bool = False
+
+    def __post_init__(self):
+        for name, choices in (("scope", SCOPES), ("correction", CORRECTIONS)):
+            choice = getattr(self, name)
+            if choice not in choices:
+                raise ValueError(
+                    f"reliability.{name} = {choice!r}; {nearest(str(choice), choices)}"
+                )
+        for name in ("normalise", "detach_confidence"):
+            self._check(name, isinstance(getattr(self, name), bool), "True or False")
+        for name, least in _LEAST_COUNTS.items():
+            value = getattr(self, name)
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            good = whole and value >= least
+            self._check(name, good, f"a whole number of at least {least}")
+        for name in ("delta", "temperature", "anchor_scale", "epsilon"):
+            value = getattr(self, name)
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            good = number and math.isfinite(value) and value >= 0
+            if name == "epsilon":
+                self._check(name, good, "0 or a positive number")
+            else:
+                self._check(name, good and value > 0, "a positive number")
+        if self.correction == "geometric" and not self.anchors:
+            raise ValueError('reliability.correction = "geometric" needs anchors, there are 0')
+
+    def _check(self, name: str, good: bool, allowed: str) -> None:
+        if not good:
+            raise ValueError(f"reliability.{name} = {getattr(self, name)!r}; it must be {allowed}")
+
+
+_LEAST_COUNTS = {
+    "anchors": 0,
+    "ramp_steps": 0,
+    "tokens": 1,
+    "heads": 1,
+    "attention_per_class": 1,
+}
+
+
+def to_section(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the config section of a model's `reliability` argument."""
+    defaults = dataclasses.asdict(ReliabilitySettings())
+    return {"enabled": settings is not None, **defaults, **(settings or {})}
+
+
+def from_section(section: Any) -> dict[str, Any] | None:
+    """Return the `reliability` argument that a config section asks for; None: no balancing.
+
+    Raises:
+      ValueError: not a section with `enabled`, or with a setting that does not exist or cannot be.
+    """
+    if not isinstance(section, Mapping) or not isinstance(section.get("enabled"), bool):
+        raise ValueError(
+            f"reliability = {section!r}; it must be a section with enabled = True or False"
+        )
+    settings = {name: value for name, value in section.items() if name != "enabled"}
+    parse(settings)
+    return settings if section["enabled"] else None
+
+
+def parse(settings: Mapping[str, Any]) -> ReliabilitySettings:
+    """Return settings of which a mapping gives some, and the defaults the rest.
+
+    Raises:
+      ValueError: not a mapping, a setting that does not exist, or a value that cannot be.
+    """
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"reliability = {settings!r}; give None, or settings as {{'anchors': 4}}")
+    known = [field.name for field in dataclasses.fields(ReliabilitySettings)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"reliability has no setting {name!r}; {nearest(str(name), known)}")
+    return ReliabilitySettings(**settings)
