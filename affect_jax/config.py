@@ -232,8 +232,9 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
     """
     recorded = copy.deepcopy(recorded)
     defaults = base.get_config()
-    for name, value in base.model(recorded["model"]["name"]).items():
-        recorded["model"].setdefault(name, value)
+    model = recorded.setdefault("model", {})
+    for name, value in base.model(model.setdefault("name", defaults.model.name)).items():
+        model.setdefault(name, value)
     del defaults["model"]
     for key, value in flatten(to_plain(defaults)).items():
         *sections, name = key.split(".")
