@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
             if options.preset == "all":
                 path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png)
+            path.write_bytes(png.tobytes())
             print(path)
     except OSError as e:
         parser.error(f"cannot write {options.output} ({e.strerror})")

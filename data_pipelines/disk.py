@@ -17,7 +17,7 @@ class DiskFullError(OSError):
     """A file could not be written because the disk is full; the message names it."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return str(self.strerror)
 
 
 def is_full(error: BaseException | None) -> bool:

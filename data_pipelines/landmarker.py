@@ -94,7 +94,8 @@ def find_landmarks(
     for i, (image, box) in enumerate(zip(images, boxes, strict=True)):
         centre, sides[i] = face_window(box, crop_scale)
         corners[i] = centre - sides[i] / 2
-        windows[i] = resample(image, *corners[i], sides[i], sides[i], size)
+        left, top = corners[i]
+        windows[i] = resample(image, left, top, sides[i], sides[i], size)
     # Batches of one size, so that a model is compiled once.
     parts = np.concatenate(
         [points(windows[k : k + _BATCH]) for k in range(0, len(windows), _BATCH)]

@@ -6,8 +6,8 @@
 
 A data set in `--data_dir` is complete or absent: it is written to a temporary folder that is
 renamed at the end. Repeat a run that was stopped or killed: it removes what the last one left and
-starts again. `rejected.csv` next to the records lists the pictures that cannot be used and why. It
-also lists, with an empty split, rows and pictures that belong to no split, so that what was used
+starts again. `rejected.csv` next to the records lists the images that cannot be used and why. It
+also lists, with an empty split, rows and images that belong to no split, so that what was used
 and what was left out add up to what was there.
 """
 
@@ -215,7 +215,7 @@ class _Bar:
 
         if split != self._split:
             self.__exit__()
-            self._bar = tqdm(desc=split, total=max(total, 0) or None, unit=" pictures", leave=True)
+            self._bar = tqdm(desc=split, total=max(total, 0) or None, unit=" images", leave=True)
             self._split = split
         self._bar.update(done - self._bar.n)
 

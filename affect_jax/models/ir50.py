@@ -64,11 +64,11 @@ class IR50(nnx.Module):
         self.stem_conv = make.conv(3, width, 3)
         self.stem_norm = make.norm(width)
         self.stem_act = PReLU(width, make.param_dtype)
-        self.stages = nnx.List()
+        self.stages: nnx.List[nnx.List[Unit]] = nnx.List()
         in_features = width
         for stage, size in enumerate(stage_sizes):
             features = width * 2**stage
-            units = nnx.List()
+            units: nnx.List[Unit] = nnx.List()
             for i in range(size):
                 units.append(Unit(in_features, features, 1 if i else 2, make))
                 in_features = features

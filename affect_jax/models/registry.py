@@ -127,4 +127,5 @@ def create(
         if keyword not in known:
             raise TypeError(f"model {name!r} has no keyword {keyword!r}; {nearest(keyword, known)}")
     make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
-    return found.constructor(**found.fixed, **{**found.preset, **arguments}, make=make)
+    build: Callable[..., nnx.Module] = found.constructor
+    return build(**found.fixed, **{**found.preset, **arguments}, make=make)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.images.picture_files import IMAGE_SUFFIXES
+from data_pipelines.images.image_files import IMAGE_SUFFIXES
 from data_pipelines.schema import DataError
 
 _SEARCH_DEPTH = 3
@@ -64,7 +64,7 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in children if p.name[0] != "." and p.name != "__MACOSX")
 
 
-def pictures(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Return the image files directly in `folder`, sorted, without hidden ones (macOS's `._x`)."""
     if not folder.is_dir():
         return []
@@ -73,11 +73,11 @@ def pictures(folder: Path) -> list[Path]:
     )
 
 
-def pictures_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
+def image_files_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
     """Yield image files of a folder and up to `depth` levels below, sorted within each folder."""
-    yield from pictures(folder)
+    yield from image_files(folder)
     for child in subfolders(folder) if depth else ():
-        yield from pictures_below(child, depth=depth - 1)
+        yield from image_files_below(child, depth=depth - 1)
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:

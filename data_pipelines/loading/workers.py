@@ -14,10 +14,10 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterable
 from typing import Any
 
 import cv2
+import grain.python as grain
 
 from data_pipelines.schema import DataError
 
@@ -70,7 +70,7 @@ class WatchedIterator:
       WorkerDiedError: a worker process ended unexpectedly.
     """
 
-    def __init__(self, data: Iterable):
+    def __init__(self, data: grain.IterDataset):
         self._workers: list[multiprocessing.process.BaseProcess] = []
         self._ready: queue.Queue = queue.Queue(maxsize=1)
         self._closing = threading.Event()
@@ -78,8 +78,8 @@ class WatchedIterator:
         self._thread = threading.Thread(target=self._pump, args=(data,), daemon=True)
         self._thread.start()
 
-    def _pump(self, data: Iterable) -> None:
-        iterator = None
+    def _pump(self, data: grain.IterDataset) -> None:
+        iterator: grain.DatasetIterator | None = None
         try:
             iterator = iter(data)
             while not self._closing.is_set():

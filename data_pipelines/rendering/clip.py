@@ -102,8 +102,8 @@ def background(u: list[float], blobs: list[float], size: int) -> np.ndarray:
     tint = [235.0 * (grey + 0.25 * (u[25 + k] - 0.5)) + 10.0 for k in range(3)]
     field = (np.array(blobs).reshape(25, 4) - 0.5) @ (contrast * _BLOB_COLOURS) + [*tint, 0.0]
     coarse = np.minimum(np.maximum(field, 0.0), 255.0).astype(np.uint8).reshape(5, 5, 4)
-    coarse = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+    finer = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(finer, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def sensor_numbers(u: list[float]) -> list[float]:

@@ -376,5 +376,5 @@ def trace(
     for controls, places, weights in _BLOCKS:
         curves[:, places] += points[:, controls] @ weights
     flat = np.concatenate([points, curves], axis=1).T.copy()
-    places = _rest(person.style, person.glasses).places
-    return Outlines(Rows(places, flat), Rows(places, canvas.fixed(flat)), np.array(down[:2]))
+    rows = _rest(person.style, person.glasses).places
+    return Outlines(Rows(rows, flat), Rows(rows, canvas.fixed(flat)), np.array(down[:2]))
