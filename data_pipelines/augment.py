@@ -20,7 +20,7 @@ from data_pipelines.schema import DecodeError
 def contact_sheet(
     images: Sequence[tuple[np.ndarray, np.ndarray | None]], params: Params, size: int, draws: int
 ) -> np.ndarray:
-    """Return one row an image: the evaluation framing, then `draws` draws with landmarks dotted.
+    """Return a row for each image: the evaluation framing, then `draws` draws.
 
     Args:
       images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).

@@ -115,7 +115,7 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Suppress TFDS's remarks on downloads and configs, which do not concern users' own files."""
+    """Suppress TFDS's remarks on downloads, which do not concern users' own files."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -53,7 +53,7 @@ class Head(nnx.Module):
         self.output = make.linear(features, outputs)
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Numbers [B, outputs] from embeddings [B, features]."""
+        """Return numbers [B, outputs] of embeddings [B, features]."""
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = self.dropout(norm(nnx.relu(layer(x))), rngs=rngs)
         return self.output(x)

@@ -40,7 +40,7 @@ class Unit(nnx.Module):
 
 @register("ir50")
 class IR50(nnx.Module):
-    """The image network of POSTER++ and ARBEx: three stages, each at half the size of the last.
+    """The image network of POSTER++ and ARBEx: three stages, each halving the maps.
 
     Stage i has `stage_sizes[i]` units of `width * 2**i` features. Images are first brought to
     `input_size` pixels, without interpolation.

@@ -23,7 +23,7 @@ class Entry:
 
     Attributes:
       constructor: class of the model.
-      fixed: arguments that the name stands for; a caller cannot give them.
+      fixed: arguments that the name implies; a caller cannot give them.
       head: path of the layer whose shape depends on the number of classes, if any.
       preset: defaults of the name, which replace the constructor's.
     """

@@ -20,11 +20,11 @@ Forward = Callable[[jax.Array], dict[str, Any]]
 def class_activation(
     forward: Forward, images: jax.Array, classes: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Grad-CAM: the features of the last map, weighted by what each does for the score of a class.
+    """Return Grad-CAM maps of a class and the logits.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017: the weight of a channel is the mean, over all places,
-    of the gradient of the class's logit; the weighted sum is cut off below zero. The score is
-    `logits`, which are log-probabilities in some models.
+    of the gradient of the class's logit; the weighted sum of the last map is cut off below zero.
+    The score is `logits`, which are log-probabilities in some models.
 
     Args:
       forward: a model, or a function images -> outputs with `logits` [B, N] that calls one. The

@@ -79,7 +79,7 @@ def _is_root(folder: Path) -> bool:
 
 
 def _class_folders(split: Path) -> list[Path]:
-    """Return folders with images, one or two levels down: `anger` is a coarse and a fine class."""
+    """Return image folders on one or two levels: `anger` is on both."""
     folders = []
     for child in subfolders(split):
         inner = subfolders(child)

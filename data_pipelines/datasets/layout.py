@@ -1,4 +1,4 @@
-"""Finding an official layout in a user's folder, and saying clearly when it is not there."""
+"""Find an official layout in a user's folder, and show what is missing."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,7 +65,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted, without hidden ones (macOS's `._x`)."""
+    """Return the image files directly in `folder`, sorted, without hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(

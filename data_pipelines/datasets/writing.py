@@ -164,7 +164,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def write_shards(encoded: Iterable[bytes], template: Any) -> tuple[list[int], int]:
-    """Write records in order into shards of at most 512 MiB, named by a TFDS file name template.
+    """Write records in order into shards of at most 512 MiB, named by `template`.
 
     Returns:
       the number of records of each shard, and the bytes written.

@@ -171,7 +171,7 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def decode_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image that Pillow has opened, with the result that `decode` gives for its file.
+    """Decode an image that Pillow has opened to what `decode` gives for its file.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] for an image stored in grey.

@@ -35,7 +35,7 @@ BadList = list[tuple[int, str]]
 
 @dataclasses.dataclass
 class Loader:
-    """Make batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
+    """Make batches, `loader(step)`: a pure function, for any thread or process.
 
     Attributes:
       source: raw records.

@@ -123,7 +123,7 @@ class Pipeline:
         self._iterator: workers.WatchedIterator | grain.DatasetIterator | None = None
 
     def __len__(self) -> int:
-        """Batches of an evaluation pass."""
+        """Return the number of batches of an evaluation pass."""
         if self.train:
             raise TypeError("a training pipeline is endless; see steps_per_epoch")
         return self._batches

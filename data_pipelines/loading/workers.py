@@ -53,7 +53,7 @@ def initialise(worker: int, count: int) -> None:
 
 
 def _full_memory() -> str:
-    """Return what to do when batches find no room in shared memory, which containers keep small."""
+    """Return what to do when shared memory, small in containers, is full."""
     size = ""
     with contextlib.suppress(OSError):
         size = f" of {shutil.disk_usage(_SHARED_MEMORY).total / 1e6:.0f} MB"

@@ -64,7 +64,7 @@ def expression(
 
 
 def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool) -> Camera:
-    """Return the pose and projection of one frame; the second camera sees heads turned further."""
+    """Return pose and projection of a frame; the second camera sees heads turned more."""
     spread = 1.35 if shifted else 1.0
     sway = [_wave(u[9 + k] + 0.4 * time * (0.5 + u[12 + k])) for k in range(3)]
     x, y = (0.5 + 0.10 * (u[16 + k] - 0.5) + 0.01 * sway[k] for k in range(2))
@@ -112,5 +112,5 @@ def sensor_numbers(u: list[float]) -> list[float]:
 
 
 def scene_numbers(u: list[float]) -> tuple[list[float], bool]:
-    """Return the painter's numbers (gaze, clothes, obstacle), and whether there is an obstacle."""
+    """Return the painter's numbers, and whether there is an obstacle."""
     return u[37:47], u[47] < _OBSTACLE_SHARE

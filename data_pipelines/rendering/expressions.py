@@ -96,7 +96,7 @@ def _levels(category: int, variant: int, side: int) -> np.ndarray:
 
 
 class Muscles:
-    """The action units of one frame by number, in the `left` and `right` half and their `mean`."""
+    """The action units of a frame: of its `left` and `right` half, and their `mean`."""
 
     def __init__(self, levels: np.ndarray) -> None:
         left, right = levels.T.tolist()

@@ -124,7 +124,7 @@ _LENGTHS = (
 
 
 def _curves() -> list[dict[str, np.ndarray]]:
-    """Return the weights [..., c] of the drawn curves: of control points and `_LENGTHS`, in pixels.
+    """Return the weights [..., c] of control points and `_LENGTHS` in the curves.
 
     Each dict is a region, whose curves depend on neighbouring control points. Names that begin with
     soft_ are for an image of half the size.

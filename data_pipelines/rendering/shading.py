@@ -133,7 +133,7 @@ def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
 def skin(
     person: Person, muscles: Muscles, level: Levels, camera: Camera, light: Light, size: int
 ) -> np.ndarray:
-    """Return the light on the head on a coarse image, uint8 [size / 2, size / 2, 4]; 128 = albedo.
+    """Return the light on the head, uint8 [size / 2, size / 2, 4]; 128 = albedo.
 
     The last channel means nothing: OpenCV resamples four channels faster than three.
     """
@@ -226,7 +226,7 @@ def _pixels(count: int, size: int) -> np.ndarray:
 
 
 def _face_coordinates(person: Person, camera: Camera, height: np.ndarray, size: int) -> np.ndarray:
-    """Return where the pixels of the coarse image lie on the grid of the height field: [2, n, n].
+    """Return the places of the coarse image's pixels on the height field, [2, n, n].
 
     A pixel's ray meets the face at grid place `depth * slope + start` in x and in y, if the skin
     there has that depth; so look the depth up at the place, and again at the place it gives.
