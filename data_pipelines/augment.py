@@ -23,10 +23,8 @@ def contact_sheet(
     """Return a row for each image: the evaluation framing, then `draws` draws.
 
     Args:
-      images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).
-      params: the augmentation to show.
+      images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None); landmarks are dotted.
       size: side of a cell in pixels.
-      draws: cells after the first.
 
     Returns:
       uint8 [rows * size, (1 + draws) * size, 3].

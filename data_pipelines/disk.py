@@ -50,8 +50,7 @@ def advice(error: BaseException, place: object = "") -> str:
 def explained(place: object = "") -> Iterator[None]:
     """Turn errors of a full disk, from any library, into one that says what to do.
 
-    Args:
-      place: file or folder that is written, named if the error does not name one.
+    `place` is the file or folder that is written, named if the error does not name one.
 
     Raises:
       DiskFullError: with the original error as its cause.

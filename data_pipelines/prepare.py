@@ -52,7 +52,6 @@ def prepare(
     Args:
       dataset: `name` or `name/config`.
       manual_dir: the user's files; for `manifest` also the file itself.
-      data_dir: where the result goes.
       landmarks: finds landmarks that replace those of the data set.
       workers: threads that read and check images.
       check: "full" decodes every image; "header" only those that must be converted.

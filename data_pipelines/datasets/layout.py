@@ -21,12 +21,7 @@ def find_root(
     """Return the folder nearest to the top for which `fits` holds; None if there is none.
 
     Users unpack archives one or two folders deeper than the authors meant, or name a folder inside
-    the right one; so `folder`, its parent and the folders below are tried.
-
-    Args:
-      folder: where to start.
-      fits: tells whether a folder is the root of the data set; called on few folders only.
-      depth: how many levels below `folder` are searched.
+    the right one; so `folder`, its parent and the folders `depth` levels below are tried.
 
     Raises:
       LayoutError: several folders of one level fit, so that taking one would be a guess.

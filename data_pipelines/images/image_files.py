@@ -25,12 +25,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def is_image(path: str, name: str) -> bool:
-    """Return whether a file is an image, readable or not.
-
-    Args:
-      path: of the file; opened only if the ending is not known.
-      name: its name.
-    """
+    """Return whether a file is an image, readable or not; open it only if its ending is unknown."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix in IMAGE_SUFFIXES or suffix in HEIF_SUFFIXES:
         return True
@@ -70,12 +65,7 @@ def image_format(head: bytes) -> str:
 
 
 def fault(name: str, head: bytes = b"") -> str:
-    """Return why the format of an image cannot be read, or "".
-
-    Args:
-      name: of the file, whose ending is looked at; may be empty.
-      head: first bytes of the file, which go before the ending; may be empty.
-    """
+    """Return why the format of an image cannot be read, or ""; first bytes go before the name."""
     suffix = os.path.splitext(name)[1].lower()
     kind = image_format(head)
     if (kind == "heif" or (not kind and suffix in HEIF_SUFFIXES)) and not _plugin_for(".heic"):

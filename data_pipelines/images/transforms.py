@@ -208,9 +208,7 @@ def augment(
       image: uint8 [H, W, 3] or [H, W].
       landmarks: float32 [68, 2] pixels, or None.
       box: float32 [4] x0, y0, x1, y1, or None.
-      params: see `resolve`.
-      size: side of the output.
-      seed, epoch, index: all that the random choices depend on.
+      params, size: as of `Draws`; seed, epoch and index: as of `uniforms`.
 
     Returns:
       uint8 [size, size, 3] and the landmarks on it (None where none were given).

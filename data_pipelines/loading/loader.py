@@ -25,7 +25,7 @@ from data_pipelines.schema import (
     Source,
     TooManyBadRecords,
 )
-from data_pipelines.sources.cache import DataCache, Prepared
+from data_pipelines.sources.cache import DataCache, LoadedRecord
 
 BAD = "bad_records"  # key of a batch: (record, reason) of what could not be read
 _SAME_CLASS_TRIES, _TRIES = 16, 64
@@ -149,9 +149,11 @@ class Loader:
             batch[field][k] = record[field]
         return True
 
-    def _kept(self, index: int) -> Prepared:
+    def _kept(self, index: int) -> LoadedRecord:
         """Return record `index` made ready, perhaps from the cache."""
-        make: Callable[[int], Prepared] = self._finished if self.params.fixed else self._drawable
+        make: Callable[[int], LoadedRecord] = (
+            self._finished if self.params.fixed else self._drawable
+        )
         if self._cache is None:
             return make(index)
         entry = self._cache.get(index)
@@ -177,7 +179,7 @@ class Loader:
         if reason := landmarks_lib.fault(landmarks, box if by_box else None, height, width):
             raise DecodeError(reason)
 
-    def _finished(self, index: int) -> Prepared:
+    def _finished(self, index: int) -> LoadedRecord:
         """Return the network's pixels and the landmarks on them; nothing is drawn."""
         image, landmarks, record = self._read(index)
         if isinstance(image, bytes):
@@ -187,9 +189,9 @@ class Loader:
         frame = self._framing.frame(height, width, landmarks, record["box"])
         if landmarks is not None:
             landmarks = landmarks_lib.move_landmarks(landmarks, self._framing.matrix(frame), False)
-        return Prepared(self._framing.pixels(image, frame), landmarks, None, record)
+        return LoadedRecord(self._framing.pixels(image, frame), landmarks, None, record)
 
-    def _drawable(self, index: int) -> Prepared:
+    def _drawable(self, index: int) -> LoadedRecord:
         """Return a decoded image, perhaps shrunk, and the frame to draw from it in training."""
         image, landmarks, record = self._read(index)
         target = self.options.data.image_size * (1 + self.params.margin)
@@ -217,4 +219,4 @@ class Loader:
             landmarks = (landmarks + 0.5) / k - 0.5
         if self._cache is not None:
             image, landmarks, frame = cut_to_reach(image, landmarks, frame, self.params, target)
-        return Prepared(image, landmarks, frame, record)
+        return LoadedRecord(image, landmarks, frame, record)

@@ -15,6 +15,7 @@ _SHIFT = 4
 _ONE = 1 << _SHIFT
 
 Colour = tuple[float, float, float]
+Point = np.ndarray | tuple[float, float]  # x, y
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
@@ -62,12 +63,7 @@ def stroke(
     cv2.polylines(image, _lines(lines), closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
 
 
-def disc(
-    image: np.ndarray,
-    centre: np.ndarray | tuple[float, float],
-    radius: float,
-    colour: Colour | float,
-) -> None:
+def disc(image: np.ndarray, centre: Point, radius: float, colour: Colour | float) -> None:
     """Fill a circle around (x, y)."""
     at = (int(centre[0] * _ONE), int(centre[1] * _ONE))
     cv2.circle(image, at, max(1, int(radius * _ONE)), _value(colour), -1, cv2.LINE_AA, _SHIFT)

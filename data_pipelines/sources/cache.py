@@ -17,7 +17,7 @@ from data_pipelines.sources.subset import Subset
 T = TypeVar("T")
 
 
-class Prepared(NamedTuple):
+class LoadedRecord(NamedTuple):
     """A record made ready: the finished pixels, or an image and the frame to draw from it."""
 
     image: np.ndarray
@@ -27,11 +27,10 @@ class Prepared(NamedTuple):
 
 
 class ImageCache(Protocol):
-    """Prepared records of a source."""
+    """LoadedRecord records of a source."""
 
-    def get(self, index: int) -> Prepared | None: ...
-
-    def put(self, index: int, entry: Prepared, size: int) -> None: ...
+    def get(self, index: int) -> LoadedRecord | None: ...
+    def put(self, index: int, entry: LoadedRecord, size: int) -> None: ...
 
 
 class Entries:
@@ -39,16 +38,16 @@ class Entries:
 
     def __init__(self, limit: int):
         self.limit, self.used = limit, 0
-        self._entries: dict[int, Prepared] = {}
+        self._entries: dict[int, LoadedRecord] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self):
         return Entries, (self.limit,)  # a worker process starts with its own, empty
 
-    def get(self, index: int) -> Prepared | None:
+    def get(self, index: int) -> LoadedRecord | None:
         return self._entries.get(index)
 
-    def put(self, index: int, entry: Prepared, size: int) -> None:
+    def put(self, index: int, entry: LoadedRecord, size: int) -> None:
         with self._lock:
             if self.used + size <= self.limit and index not in self._entries:
                 self._entries[index] = entry
@@ -61,10 +60,10 @@ class _SubsetEntries:
     def __init__(self, entries: Entries, rows: np.ndarray):
         self._entries, self._rows = entries, rows
 
-    def get(self, index: int) -> Prepared | None:
+    def get(self, index: int) -> LoadedRecord | None:
         return self._entries.get(int(self._rows[index]))
 
-    def put(self, index: int, entry: Prepared, size: int) -> None:
+    def put(self, index: int, entry: LoadedRecord, size: int) -> None:
         self._entries.put(int(self._rows[index]), entry, size)
 
 
