@@ -5,7 +5,7 @@ the batch, for `pipeline.BadRecords` to count.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -151,9 +151,7 @@ class Loader:
 
     def _kept(self, index: int) -> LoadedRecord:
         """Return record `index` made ready, perhaps from the cache."""
-        make: Callable[[int], LoadedRecord] = (
-            self._finished if self.params.fixed else self._drawable
-        )
+        make = self._finished if self.params.fixed else self._drawable
         if self._cache is None:
             return make(index)
         entry = self._cache.get(index)

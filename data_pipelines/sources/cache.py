@@ -27,7 +27,7 @@ class LoadedRecord(NamedTuple):
 
 
 class ImageCache(Protocol):
-    """LoadedRecord records of a source."""
+    """Loaded records of a source."""
 
     def get(self, index: int) -> LoadedRecord | None: ...
     def put(self, index: int, entry: LoadedRecord, size: int) -> None: ...
