@@ -94,7 +94,7 @@ def test_a_table_without_a_header_is_said_to_be_one(tmp_path, name):
 
 def test_no_message_prints_a_whole_row(tmp_path, capsys):
     from data_pipelines.sources.manifest_rows import BadRow
-    from tests.data_pipelines.pictures import manifest_source
+    from tests.data_pipelines.made_images import manifest_source
 
     row = " ".join("7" * 2304)
     for error in (DataError(f"a\n{row}"), BadRow(f"value {row!r} is no number"), Reject(row)):

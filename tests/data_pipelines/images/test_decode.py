@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from data_pipelines.images.decode import decode, decode_shrunk, shrink_by
 from data_pipelines.schema import DecodeError
-from tests.data_pipelines.pictures import encode, smooth
+from tests.data_pipelines.made_images import encode, smooth
 
 PICTURE = smooth(48, 64)
 GREY = PICTURE[..., 0]

@@ -16,7 +16,7 @@ from data_pipelines.images.presets import FITS, Params
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import DecodeError
 from data_pipelines.sources.cache import DataCache
-from tests.data_pipelines.pictures import Listed, encode, smooth
+from tests.data_pipelines.made_images import Listed, encode, smooth
 
 SIZE = 32
 SHAPES = [

@@ -7,7 +7,7 @@ from PIL import Image
 from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import TooManyBadRecords
-from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import Listed, encode, manifest_source, smooth, write_csv
 
 RNG = np.random.default_rng(3)
 FACE = RNG.uniform((20, 15), (44, 50), (68, 2)).astype(np.float32)

@@ -16,7 +16,7 @@ import pytest
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.loading.workers import WatchedIterator, WorkerDiedError
 from data_pipelines.schema import DataError, DecodeError, TooManyBadRecords
-from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import Listed, encode, manifest_source, smooth, write_csv
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]
 ROOT = pathlib.Path(__file__).parents[3]

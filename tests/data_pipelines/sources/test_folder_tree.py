@@ -7,7 +7,7 @@ from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import TEST, TRAIN, VALIDATION
 from data_pipelines.schema import DataError
 from data_pipelines.sources.make import make_sources
-from tests.data_pipelines.pictures import encode, folder_source, smooth
+from tests.data_pipelines.made_images import encode, folder_source, smooth
 
 PICTURE = encode(smooth(8, 8))
 CLASSES = ("angry", "happy", "sad")
