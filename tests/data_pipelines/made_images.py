@@ -75,7 +75,7 @@ class Listed:
         return record
 
     def describe(self, i):
-        return f"picture {i}"
+        return f"image {i}"
 
     def record_columns(self):
         return {}

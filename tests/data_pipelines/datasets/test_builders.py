@@ -110,7 +110,7 @@ def test_sewa_takes_no_file_for_both_dimensions(tmp_path):
 def test_aff_wild2_expressions(tmp_path):
     result = run(tmp_path, "aff_wild2/expr", trees.aff_wild2(tmp_path / "in"))
     train = result.source("train")
-    # Line 1 below the header is picture 00001.jpg.
+    # Line 1 below the header is image 00001.jpg.
     assert result.names("train") == [
         "1-30-1280x720/00001.jpg",
         "1-30-1280x720/00003.jpg",

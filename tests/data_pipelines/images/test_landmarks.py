@@ -125,7 +125,7 @@ def test_landmarks_that_do_not_fit_the_picture_are_bad_records(side, points, rea
     source.landmarks *= scale
     batch, bad = evaluate(source)
     assert np.flatnonzero(~batch["mask"]).tolist() == [7]
-    assert reason.replace("64x64", f"{side}x{side}") in bad["picture 7"]
+    assert reason.replace("64x64", f"{side}x{side}") in bad["image 7"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_landmarks_that_do_not_fit_the_picture_are_bad_records(side, points, rea
 def test_boxes_that_do_not_fit_the_picture_are_bad_records(box, reason):
     picture = encode(smooth(64, 64))
     batch, bad = evaluate(Marked(picture, box=box))
-    assert np.flatnonzero(~batch["mask"]).tolist() == [7] and reason in bad["picture 7"]
+    assert np.flatnonzero(~batch["mask"]).tolist() == [7] and reason in bad["image 7"]
     # Where the box is not used, it does not matter.
     assert evaluate(Marked(picture, box=box), crop="whole")[0]["mask"].all()
     assert evaluate(Marked(picture, FACE, box))[0]["mask"].all()

@@ -155,9 +155,9 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
         "kind": "exact",
         "distance": "0",
         "split_a": "train",
-        "picture_a": "picture 0",
+        "picture_a": "image 0",
         "split_b": "test",
-        "picture_b": "picture 0",
+        "picture_b": "image 0",
     }
 
 
