@@ -84,7 +84,8 @@ def main(_: list[str]) -> int:
         elif FLAGS.mode == "train":
             train_run.train_run(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "sweep":
-            failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
+            file = config_flags.get_config_filename(FLAGS["config"])
+            failed = sweep.run(FLAGS.config, FLAGS.workdir, file)
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
     except Stopped as stopped:

@@ -1,6 +1,6 @@
 """ViT-B/16 with squeeze and excitation on FER-2013: stage 1 of two, from ImageNet weights of yours.
 
-Trains: 7 expressions on 48-pixel grey pictures, enlarged to 224. Stage 2 (vit_se_ckplus,
+Trains: 7 expressions on 48-pixel grey faces, enlarged to 224. Stage 2 (vit_se_ckplus,
 vit_se_jaffe, vit_se_rafdb, vit_se_sfew) starts from this run.
 Paper: Aouayeb et al., 2021; learning rates and lengths are this project's, see docs/vit_se.md.
 Time: meant for a GPU or more. Score: not trained here.

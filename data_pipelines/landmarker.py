@@ -1,6 +1,6 @@
 """68 landmarks found by a model, for `prepare --landmarks`; the window follows the face's box.
 
-This is the only module of this package that imports `affect_jax`, and only when it is asked to.
+This is the only module of this package that imports `affect_jax`, and only to load a model.
 """
 
 import functools
@@ -94,7 +94,8 @@ def find_landmarks(
     for i, (image, box) in enumerate(zip(images, boxes, strict=True)):
         centre, sides[i] = face_window(box, crop_scale)
         corners[i] = centre - sides[i] / 2
-        windows[i] = resample(image, *corners[i], sides[i], sides[i], size)
+        left, top = corners[i]
+        windows[i] = resample(image, left, top, sides[i], sides[i], size)
     # Batches of one size, so that a model is compiled once.
     parts = np.concatenate(
         [points(windows[k : k + _BATCH]) for k in range(0, len(windows), _BATCH)]
@@ -104,7 +105,7 @@ def find_landmarks(
 
 
 def face_window(box: np.ndarray, crop_scale: float = 0.0) -> tuple[np.ndarray, float]:
-    """Return centre and side of the window around a face box, in pixels with edges at integers."""
+    """Return centre and side of the window around a face box, edges at integers."""
     x0, y0, x1, y1 = (float(v) + 0.5 for v in box)  # from pixel centres to edges
     if crop_scale:
         y0 += FOREHEAD / (1 + FOREHEAD) * (y1 - y0)  # training framed the landmarks alone
@@ -115,7 +116,7 @@ def face_window(box: np.ndarray, crop_scale: float = 0.0) -> tuple[np.ndarray, f
 
 
 def face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return where to look for a face: around its landmarks, else its box, else the whole image.
+    """Return the face box: around the landmarks, else `box`, else the whole image.
 
     Args:
       landmarks: float [68, 2] pixels, NaN where unknown.

@@ -305,7 +305,7 @@ class _Network:
         row |= {k: float(outputs[k]) for k in ("valence", "arousal") if k in outputs}
         if "landmarks" in outputs:
             frame = self.framing.frame(*shape)
-            for k, (x, y) in enumerate(self.framing.to_picture(outputs["landmarks"], frame)):
+            for k, (x, y) in enumerate(self.framing.to_image(outputs["landmarks"], frame)):
                 row |= {f"x{k}": float(x), f"y{k}": float(y)}
         return row
 

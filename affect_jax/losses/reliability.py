@@ -118,8 +118,6 @@ def center_loss(
       ValueError: "official" without confidence.
     """
     check_variant(variant)
-    if variant == "official" and confidence is None:
-        raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
     distances = as_float(distances)
     targets, valid = label_distribution(labels, distances.shape[1])
     valid = valid if mask is None else valid & mask
@@ -127,6 +125,8 @@ def center_loss(
     winner = jnp.argmin(distances, axis=2, keepdims=True)
     nearest_one = jnp.take_along_axis(distances, winner, axis=2)[:, :, 0]
     if variant == "official":
+        if confidence is None:
+            raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
         per_class = nearest_one * confidence[:, None] / math.sqrt(features)
     else:
         per_class = jnp.square(nearest_one) / (features if variant == "bounded" else 1)

@@ -10,7 +10,9 @@ Arithmetic is float32 for inputs of any precision but float64, which stay float6
 0 * NaN is NaN, in gradients too.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -226,7 +228,7 @@ def distillation_divergence(
 class Moments(NamedTuple):
     """Population moments of the labelled examples of the global batch; every field is [D]."""
 
-    count: jax.Array
+    labelled: jax.Array
     prediction_mean: jax.Array
     target_mean: jax.Array
     prediction_variance: jax.Array
@@ -295,7 +297,7 @@ def regression_losses(
     pcc = m.covariance / jnp.sqrt(m.prediction_variance * m.target_variance + PCC_EPSILON)
     bias = jnp.square(m.prediction_mean - m.target_mean)
     ccc = 2 * m.covariance / (m.prediction_variance + m.target_variance + bias + CCC_EPSILON)
-    mse, pcc, ccc = (jnp.where(m.count >= 2, x, 0) for x in (m.squared_error, 1 - pcc, 1 - ccc))
+    mse, pcc, ccc = (jnp.where(m.labelled >= 2, x, 0) for x in (m.squared_error, 1 - pcc, 1 - ccc))
     return RegressionLosses(jnp.sum(mse), jnp.mean(pcc), jnp.mean(ccc))
 
 
@@ -346,4 +348,4 @@ def heatmap_loss(
         jnp.mean(jnp.square(jnp.where(shown, as_float(heatmaps), 0) - targets), axis=(1, 2))
         for heatmaps in stacks
     ]
-    return masked_mean(sum(errors), visible, axis_name)
+    return masked_mean(functools.reduce(operator.add, errors), visible, axis_name)

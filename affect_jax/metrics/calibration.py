@@ -36,7 +36,7 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
 
 
 def average(*logits: np.ndarray) -> np.ndarray:
-    """Return the log of the mean probabilities [n, N] of several logits [n, N] (flip averaging)."""
+    """Return the log of the mean probabilities [n, N] of several logits [n, N]."""
     return log_probabilities(np.mean([np.exp(log_softmax(z)) for z in logits], axis=0))
 
 

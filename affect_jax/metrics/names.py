@@ -28,7 +28,7 @@ def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
         "arousal": np.zeros(rows),
         "landmarks": np.zeros((rows, 68, 2)),
     }
-    labels = {
+    labels: dict[str, np.ndarray] = {
         "expression": (np.arange(rows) % max(num_classes, 1)).astype(np.int32),
         "valence_arousal": np.zeros((rows, 2)),
         "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),

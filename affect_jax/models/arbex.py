@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from affect_jax.models.layers import Layers
+from affect_jax.models.layers import BatchNorm, Layers
 from affect_jax.models.poster import TINY, Poster
 from affect_jax.models.registry import register, section
 from affect_jax.models.reliability import Reliability
@@ -43,7 +43,8 @@ class Head(nnx.Module):
     def __init__(
         self, features: int, hidden: Sequence[int], outputs: int, dropout: float, make: Layers
     ):
-        self.hidden, self.norms = nnx.List(), nnx.List()
+        self.hidden: nnx.List[nnx.Linear] = nnx.List()
+        self.norms: nnx.List[BatchNorm] = nnx.List()
         for width in hidden:
             self.hidden.append(make.linear(features, width))
             self.norms.append(make.norm(width))
@@ -52,7 +53,7 @@ class Head(nnx.Module):
         self.output = make.linear(features, outputs)
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Numbers [B, outputs] from embeddings [B, features]."""
+        """Return numbers [B, outputs] of embeddings [B, features]."""
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = self.dropout(norm(nnx.relu(layer(x))), rngs=rngs)
         return self.output(x)

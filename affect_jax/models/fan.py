@@ -59,10 +59,11 @@ class HourGlass(nnx.Module):
         self.pool = pool
         self.skip = ConvBlock(features, features, make)
         self.down = ConvBlock(features, features, make)
-        if depth > 1:
-            self.inner = HourGlass(depth - 1, features, pool, make)
-        else:
-            self.inner = ConvBlock(features, features, make)
+        self.inner: HourGlass | ConvBlock = (
+            HourGlass(depth - 1, features, pool, make)
+            if depth > 1
+            else ConvBlock(features, features, make)
+        )
         self.up = ConvBlock(features, features, make)
 
     def __call__(self, x: jax.Array) -> jax.Array:

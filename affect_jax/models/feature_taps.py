@@ -83,9 +83,9 @@ def feature_map(x: jax.Array, *, grid: tuple[int, int] | None = None, prefix: in
     if grid is None:
         if x.ndim != 4:
             raise ValueError(f"a feature map must be [B, h, w, C], got {x.shape}; tokens need grid")
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
     elif x.ndim != 3 or x.shape[1] != prefix + grid[0] * grid[1]:
         raise ValueError(
             f"tokens of shape {x.shape} do not fill a grid of {grid} after {prefix} others"
         )
-    return tap.keep(x, tuple(grid), prefix)
+    return tap.keep(x, grid, prefix)

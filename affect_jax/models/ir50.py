@@ -40,7 +40,7 @@ class Unit(nnx.Module):
 
 @register("ir50")
 class IR50(nnx.Module):
-    """The image network of POSTER++ and ARBEx: three stages, each at half the size of the last.
+    """The image network of POSTER++ and ARBEx: three stages, each halving the maps.
 
     Stage i has `stage_sizes[i]` units of `width * 2**i` features. Images are first brought to
     `input_size` pixels, without interpolation.
@@ -64,11 +64,11 @@ class IR50(nnx.Module):
         self.stem_conv = make.conv(3, width, 3)
         self.stem_norm = make.norm(width)
         self.stem_act = PReLU(width, make.param_dtype)
-        self.stages = nnx.List()
+        self.stages: nnx.List[nnx.List[Unit]] = nnx.List()
         in_features = width
         for stage, size in enumerate(stage_sizes):
             features = width * 2**stage
-            units = nnx.List()
+            units: nnx.List[Unit] = nnx.List()
             for i in range(size):
                 units.append(Unit(in_features, features, 1 if i else 2, make))
                 in_features = features

@@ -73,7 +73,9 @@ def _parabola(at: Callable, row, column, height: int, width: int) -> jax.Array:
 
 
 def _centroid(at: Callable, row, column, height: int, width: int) -> jax.Array:
-    total, x, y = 0.0, 0.0, 0.0
+    total: jax.Array | float = 0.0
+    x: jax.Array | float = 0.0
+    y: jax.Array | float = 0.0
     for dy in range(-_REACH, _REACH + 1):
         for dx in range(-_REACH, _REACH + 1):
             r, c = row + dy, column + dx

@@ -6,6 +6,9 @@ settings. The layers that turn its last map into coordinates, which POSTER++ com
 reads, are left out.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -34,11 +37,12 @@ class DepthwiseConv(nnx.Module):
         b, *last, c = x.shape
         last = [(n - 3) // self.stride * self.stride + 1 for n in last]
         strides = (1, self.stride, self.stride, 1)
-        return sum(
+        terms = (
             lax.slice(x, (0, i, j, 0), (b, i + last[0], j + last[1], c), strides) * kernel[i, j, 0]
             for i in range(3)
             for j in range(3)
         )
+        return functools.reduce(operator.add, terms)
 
 
 class ConvUnit(nnx.Module):
@@ -53,10 +57,11 @@ class ConvUnit(nnx.Module):
         make: Layers,
         act: bool = True,
     ):
-        if kernel:
-            self.conv = make.conv(in_features, features, kernel, stride)
-        else:
-            self.conv = DepthwiseConv(features, stride, make)
+        self.conv: nnx.Conv | DepthwiseConv = (
+            make.conv(in_features, features, kernel, stride)
+            if kernel
+            else DepthwiseConv(features, stride, make)
+        )
         self.norm = make.norm(features)
         self.act = PReLU(features, make.param_dtype) if act else None
 

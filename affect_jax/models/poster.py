@@ -106,8 +106,8 @@ class CrossFusion(nnx.Module):
         self.mlp_norm = make.layer_norm(features, _WINDOW_EPSILON)
         self.mlp = MLP(features, 0.0, make)
         self.drop = nnx.Dropout(drop, broadcast_dims=(1, 2))
-        for name in ("attention_scale", "mlp_scale"):
-            setattr(self, name, nnx.Param(jnp.full(features, layer_scale, make.param_dtype)))
+        self.attention_scale = nnx.Param(jnp.full(features, layer_scale, make.param_dtype))
+        self.mlp_scale = nnx.Param(jnp.full(features, layer_scale, make.param_dtype))
 
     def __call__(
         self, landmark_map: jax.Array, image_map: jax.Array, rngs: nnx.Rngs | None
@@ -152,7 +152,7 @@ class MultiScaleTransformer(nnx.Module):
         positions: str,
     ):
         # The larger maps are halved, once or twice, to the size of the smallest.
-        self.embed = nnx.List()
+        self.embed: nnx.List[nnx.List[nnx.Conv]] = nnx.List()
         for scale, in_features in enumerate(dims):
             halvings = len(dims) - 1 - scale
             widths = [in_features] + [features] * max(halvings, 1)
@@ -262,7 +262,9 @@ class Poster(nnx.Module):
         self.landmark_net = MobileFaceNet(
             width=landmark_width, stage_sizes=landmark_stages, input_size=input_size, make=make
         )
-        self.image_convs, self.landmark_convs, self.fusions = nnx.List(), nnx.List(), nnx.List()
+        self.image_convs: nnx.List[nnx.Conv] = nnx.List()
+        self.landmark_convs: nnx.List[nnx.Conv | None] = nnx.List()
+        self.fusions: nnx.List[CrossFusion] = nnx.List()
         landmark_features = (landmark_width, 2 * landmark_width, 8 * landmark_width)
         for scale, features in enumerate(dims):
             self.image_convs.append(

@@ -23,7 +23,7 @@ class Entry:
 
     Attributes:
       constructor: class of the model.
-      fixed: arguments that the name stands for; a caller cannot give them.
+      fixed: arguments that the name implies; a caller cannot give them.
       head: path of the layer whose shape depends on the number of classes, if any.
       preset: defaults of the name, which replace the constructor's.
     """
@@ -127,4 +127,5 @@ def create(
         if keyword not in known:
             raise TypeError(f"model {name!r} has no keyword {keyword!r}; {nearest(keyword, known)}")
     make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
-    return found.constructor(**found.fixed, **{**found.preset, **arguments}, make=make)
+    build: Callable[..., nnx.Module] = found.constructor
+    return build(**found.fixed, **{**found.preset, **arguments}, make=make)

@@ -95,6 +95,7 @@ class Reliability(nnx.Module):
             shape = (n_expression, chosen.anchors, features)
             draw = normal(chosen.anchor_scale)
             self.anchors = nnx.Param(draw(make.rngs.params(), shape, make.param_dtype))
+        self.attention: TokenAttention | BatchAttention
         if chosen.scope == "example":
             self.attention = TokenAttention(
                 features, n_expression, chosen.tokens, chosen.heads, make
@@ -170,7 +171,7 @@ class Reliability(nnx.Module):
 
     def _corrected(self, geometric: jax.Array | None, embedding: jax.Array) -> jax.Array:
         """Return log t [B, N]."""
-        if self.settings.correction == "geometric":
+        if geometric is not None and self.settings.correction == "geometric":
             return geometric
         attentive = self.attention(embedding)
         if geometric is None or self.settings.correction == "attentive":

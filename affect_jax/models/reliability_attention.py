@@ -73,11 +73,13 @@ class BatchAttention(nnx.Module):
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """Return log t_a [B, N] of embeddings [B, D]."""
         kernels = jnp.split(self.in_proj.kernel[...].astype(embedding.dtype), 3, axis=1)
-        biases = jnp.split(self.in_proj.bias[...].astype(embedding.dtype), 3)
+        bias = self.in_proj.bias
+        assert bias is not None  # `Layers.linear` gives every layer one
+        biases = jnp.split(bias[...].astype(embedding.dtype), 3)
         first = (self.query, self.key, self.value)
         q, k, v = (
-            layer(embedding) @ kernel + bias
-            for layer, kernel, bias in zip(first, kernels, biases, strict=True)
+            layer(embedding) @ kernel + shift
+            for layer, kernel, shift in zip(first, kernels, biases, strict=True)
         )
         k, v = self._of_all_replicas(k), self._of_all_replicas(v)
         mixed = self.out(_attend(q[None], k[None], v[None], self.heads)[0])

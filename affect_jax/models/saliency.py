@@ -20,11 +20,11 @@ Forward = Callable[[jax.Array], dict[str, Any]]
 def class_activation(
     forward: Forward, images: jax.Array, classes: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Grad-CAM: the features of the last map, weighted by what each does for the score of a class.
+    """Return Grad-CAM maps of a class and the logits.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017: the weight of a channel is the mean, over all places,
-    of the gradient of the class's logit; the weighted sum is cut off below zero. The score is
-    `logits`, which are log-probabilities in some models.
+    of the gradient of the class's logit; the weighted sum of the last map is cut off below zero.
+    The score is `logits`, which are log-probabilities in some models.
 
     Args:
       forward: a model, or a function images -> outputs with `logits` [B, N] that calls one. The
@@ -39,15 +39,7 @@ def class_activation(
     Raises:
       UserError: the model shows no feature map.
     """
-    if isinstance(forward, nnx.Module):
-        # Put together anew inside every transformation: a module from outside cannot recompute
-        # its blocks (`remat`) in there.
-        parts = nnx.split(forward)
-
-        def call(x: jax.Array) -> dict[str, Any]:
-            return nnx.merge(*parts, copy=True)(x)
-    else:
-        call = forward
+    call = _rebuilt(forward) if isinstance(forward, nnx.Module) else forward
     with Tap() as survey:
         # A function of its own: JAX would not trace again what it has traced without the tap.
         jax.eval_shape(lambda x: call(x), images)
@@ -80,6 +72,15 @@ def class_activation(
     top = maps.max(axis=-1, keepdims=True)
     maps = jnp.where(top > 0, maps / jnp.where(top > 0, top, 1.0), 0.0)
     return maps.reshape(-1, *last.grid), logits
+
+
+def _rebuilt(model: nnx.Module) -> Forward:
+    """Return `model` as a function that puts it together anew inside every transformation.
+
+    A module from outside cannot recompute its blocks (`remat`) in there.
+    """
+    parts = nnx.split(model)
+    return lambda x: nnx.merge(*parts, copy=True)(x)
 
 
 def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
@@ -157,6 +158,6 @@ def spread_over(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Enlarge maps [B, h, w] to [B, height, width] by cubic interpolation, in [0, 1]."""
     import cv2
 
-    size = (width, height)
-    grown = [cv2.resize(np.float32(m), size, interpolation=cv2.INTER_CUBIC) for m in maps]
+    maps, size = np.asarray(maps, np.float32), (width, height)
+    grown = [cv2.resize(m, size, interpolation=cv2.INTER_CUBIC) for m in maps]
     return np.clip(np.stack(grown), 0.0, 1.0)

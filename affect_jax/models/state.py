@@ -43,7 +43,8 @@ class Blueprint(NamedTuple):
 
 def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
     """Return (blueprint, params, stats) of a model; its train or eval mode is kept."""
-    graphdef, params, stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    params, stats, rest = states
 
     def paths(state: nnx.State) -> dict[str, tuple]:
         return {"/".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
@@ -67,7 +68,7 @@ def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
 
 
 def path_name(path: tuple) -> str:
-    """Return `a/b/kernel` of a key path of `jax.tree_util` (an `nnx.State`'s ends in `/value`)."""
+    """Return `a/b/kernel` of a key path of `jax.tree_util`, without `/value` at its end."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 

@@ -110,7 +110,7 @@ class Patches(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention of all heads; outputs of `qkv` are ordered (query, key, value), head, dim.
+    """Self-attention; outputs of `qkv` are ordered (query, key, value), head, dim.
 
     For `implementation` see `models.attention.attend`.
     """

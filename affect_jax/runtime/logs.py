@@ -79,8 +79,8 @@ def setup_logging(*, is_main: bool = True) -> None:
 
 def _is_default(handler: logging.Handler) -> bool:
     """Return whether `logging.basicConfig()` made it, as absl does when given a message."""
-    made = type(handler) is logging.StreamHandler and handler.formatter is not None
-    return made and handler.formatter._fmt == logging.BASIC_FORMAT
+    formatter = handler.formatter if type(handler) is logging.StreamHandler else None
+    return formatter is not None and formatter._fmt == logging.BASIC_FORMAT
 
 
 def quiet_orbax() -> None:
@@ -99,7 +99,7 @@ def quiet_orbax() -> None:
 class _Hook:
     """An `excepthook` that leaves out echoes."""
 
-    def __init__(self, show: Callable[[Any], None]):
+    def __init__(self, show: Callable[[Any], object]):
         self._show = show
 
     def __call__(self, caught: Any) -> None:
@@ -112,13 +112,14 @@ def _matters(record: logging.LogRecord) -> bool:
         return False
     error = record.exc_info[1] if record.exc_info else None
     # The caller who waits for a save gets its error too; Orbax logs it in every thread.
-    told = disk.is_full(error) and _is_of_orbax(error)
+    told = error is not None and disk.is_full(error) and _is_of_orbax(error)
     return not told and not _is_echo(error)
 
 
 def _is_echo(error: BaseException | None) -> bool:
-    told = isinstance(error, RuntimeError) and str(error).startswith(_ORBAX_ECHOES)
-    return told and _is_of_orbax(error)
+    if not isinstance(error, RuntimeError) or not str(error).startswith(_ORBAX_ECHOES):
+        return False
+    return _is_of_orbax(error)
 
 
 def _is_of_orbax(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import logging
 import math
@@ -105,7 +106,8 @@ class MetricWriter:
         resume_step: int | None = None,
         append: bool = False,
     ):
-        self._file = self._events = None
+        self._file: io.FileIO | None = None
+        self._events: _EventFile | None = None
         self._workdir = Path(workdir)
         self._path = self._workdir / (EVALUATIONS_FILE if append else METRICS_FILE)
         if not is_main:
@@ -169,22 +171,11 @@ class MetricWriter:
         if final:
             row["final"] = True
         with explained(self._path):
-            self._append(_line(row).encode())
+            _append(self._file, _line(row).encode())
             if self._events is not None:
                 self._events.write(int(step), split, numbers)
                 if final:
                     self._events.flush()
-
-    def _append(self, line: bytes) -> None:
-        end = os.fstat(self._file.fileno()).st_size
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            # Half a line in the middle of the file would spoil the next one.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fileno(), end)
-            raise
 
     def close(self) -> None:
         """Flush and close both files; later calls of `write` do nothing."""
@@ -240,6 +231,18 @@ class _EventFile:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _append(file: io.FileIO, line: bytes) -> None:
+    end = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        # Half a line in the middle of the file would spoil the next one.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), end)
+        raise
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ logical copy, laid out on every device); batches are split over the devices.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -210,6 +210,14 @@ def all_gather_hosts(array: np.ndarray) -> np.ndarray:
 def any_process(flag: bool) -> bool:
     """Return True on every process if `flag` is true on any."""
     return bool(all_gather_hosts(np.asarray([float(flag)])).any())
+
+
+@overload
+def from_main(decide: Callable[[], int]) -> int: ...
+
+
+@overload
+def from_main(decide: Callable[[], int | None]) -> int | None: ...
 
 
 def from_main(decide: Callable[[], int | None]) -> int | None:

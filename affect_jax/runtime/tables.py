@@ -61,7 +61,7 @@ def describe(name: str) -> tuple[str, str, bool | None]:
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Returns whether the higher of two values of a metric is better; None: neither or unknown."""
+    """Return whether higher values of a metric are better; None if neither is."""
     higher = describe(name)[2]
     return describe(name.removesuffix("_primary"))[2] if higher is None else higher
 

@@ -68,6 +68,12 @@ class Checkpointer:
         # A reader has no manager, and moves nothing, because a run may be writing.
         self._manager = None if read_only else self._open(keep)
 
+    @property
+    def _writer(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            raise RuntimeError("this Checkpointer is read-only")
+        return self._manager
+
     def _open(self, keep: int) -> ocp.CheckpointManager:
         parallel.from_main(lambda: checkpoint_damage.set_aside_damaged(self.directory))
         kept = [
@@ -106,11 +112,11 @@ class Checkpointer:
           record: JSON-able facts, such as class names.
           metrics: validation metrics at this step, None where none were computed.
         """
-        if step in self._manager.all_steps():
+        if step in self._writer.all_steps():
             return
         model, training = _split(_one_copy(state))
         with self._explained():
-            self._manager.save(
+            self._writer.save(
                 step,
                 args=ocp.args.Composite(
                     model=ocp.args.StandardSave(model),
@@ -236,12 +242,12 @@ class Checkpointer:
 
     def preempted(self, step: int) -> bool:
         """Return True when the cluster has announced that this job will be stopped."""
-        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+        return jax.process_count() > 1 and self._writer.reached_preemption(step)
 
     def wait(self) -> None:
         """Block until everything that was started has been written."""
         with self._explained():
-            self._manager.wait_until_finished()
+            self._writer.wait_until_finished()
 
     def close(self) -> None:
         """Wait for running saves and free the manager."""

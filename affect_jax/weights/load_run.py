@@ -70,8 +70,10 @@ def load_run(
     )
     # A run in progress may write its next checkpoint before the second process looks.
     together = len({device.process_index for device in mapper.devices}) > 1
-    choose = parallel.from_main if together else lambda decide: decide()
-    step = choose(lambda: checkpointer.resolve(checkpoint))
+    if together:
+        step = parallel.from_main(lambda: checkpointer.resolve(checkpoint))
+    else:
+        step = checkpointer.resolve(checkpoint)
     record = checkpointer.record(step)
     system = systems.create(
         config,
@@ -80,7 +82,7 @@ def load_run(
         class_counts=tuple(record["class_counts"]),
     )
     model = system.create_model(nnx.Rngs(0), axis_name=None)
-    like = model_dir.arrays_of(model)
+    like: dict[str, Any] = {**model_dir.arrays_of(model)}
     if any(name.startswith("ema/") for name in record["arrays"]):
         like["ema"] = dict(like)
     like = mapper.to_global(mapper.replicate(like))

@@ -88,7 +88,8 @@ def _clips_below(folder: Path, depth: int = 3) -> list[Path]:
 
 def _clip_records(clip: Path) -> Iterator[Record]:
     try:
-        notes = json.loads(existing(clip, f"{clip.name}.json").read_text(encoding="utf-8-sig"))
+        path = existing(clip, f"{clip.name}.json") or clip / f"{clip.name}.json"
+        notes = json.loads(path.read_text(encoding="utf-8-sig"))
         frames = sorted(notes["frames"].items())
     except (OSError, ValueError, KeyError, AttributeError) as e:
         yield Record(f"{clip.name}/{clip.name}.json", reject=f"JSON cannot be read ({e!r})")

@@ -121,7 +121,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 def configs(descriptions: Mapping[str, str]) -> list[Config]:
-    """Make the configs of a builder from their names and descriptions; the first is the default."""
+    """Make the configs of a builder from names and descriptions, the default first."""
     return [Config(name=name, description=text) for name, text in descriptions.items()]
 
 

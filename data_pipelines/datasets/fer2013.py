@@ -70,7 +70,7 @@ class Fer2013(FaceBuilder):
         for number, row in enumerate(rows(path)):
             if row["usage"] != usage:
                 continue
-            record = Record(f"{path.name} row {number}", picture(row["pixels"]))
+            record = Record(f"{path.name} row {number}", png_maker(row["pixels"]))
             try:
                 record.expression = int(row["emotion"])
                 if not 0 <= record.expression < 7:
@@ -134,7 +134,7 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
             yield cells | {"usage": names.get(plain, cells["usage"])}
 
 
-def picture(text: str) -> Callable[[], bytes]:
+def png_maker(text: str) -> Callable[[], bytes]:
     """Return a function that makes the PNG of a `pixels` field, for the thread that needs it."""
     return functools.partial(_png, text)
 

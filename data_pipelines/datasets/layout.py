@@ -1,10 +1,10 @@
-"""Finding an official layout in a user's folder, and saying clearly when it is not there."""
+"""Find an official layout in a user's folder, and show what is missing."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.images.picture_files import IMAGE_SUFFIXES
+from data_pipelines.images.image_files import IMAGE_SUFFIXES
 from data_pipelines.schema import DataError
 
 _SEARCH_DEPTH = 3
@@ -21,12 +21,7 @@ def find_root(
     """Return the folder nearest to the top for which `fits` holds; None if there is none.
 
     Users unpack archives one or two folders deeper than the authors meant, or name a folder inside
-    the right one; so `folder`, its parent and the folders below are tried.
-
-    Args:
-      folder: where to start.
-      fits: tells whether a folder is the root of the data set; called on few folders only.
-      depth: how many levels below `folder` are searched.
+    the right one; so `folder`, its parent and the folders `depth` levels below are tried.
 
     Raises:
       LayoutError: several folders of one level fit, so that taking one would be a guess.
@@ -64,8 +59,8 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in children if p.name[0] != "." and p.name != "__MACOSX")
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted, without hidden ones (macOS's `._x`)."""
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files directly in `folder`, sorted, without hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -73,11 +68,11 @@ def pictures(folder: Path) -> list[Path]:
     )
 
 
-def pictures_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
+def image_files_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
     """Yield image files of a folder and up to `depth` levels below, sorted within each folder."""
-    yield from pictures(folder)
+    yield from image_files(folder)
     for child in subfolders(folder) if depth else ():
-        yield from pictures_below(child, depth=depth - 1)
+        yield from image_files_below(child, depth=depth - 1)
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:

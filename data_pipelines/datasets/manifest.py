@@ -29,12 +29,12 @@ class Manifest(FaceBuilder):
 
     name = "manifest"
     card = Card(
-        title="Own pictures (manifest or folder)",
+        title="Own images (manifest or folder)",
         class_names=(),
         splits={"full": "or train, validation and test, as the manifest's column `split` says"},
         expected="""
 faces.csv (or .jsonl) with columns path,expression,...       or   angry/*.jpg
-and the pictures it names                                         happy/*.jpg ...
+and the images it names                                         happy/*.jpg ...
 (--manual_dir may be the file itself)                             (or train/angry/*.jpg ...)
 """,
         apply="your own files",
@@ -111,7 +111,7 @@ and the pictures it names                                         happy/*.jpg ..
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """Return the manifest: the file itself, or the only one in a folder; None for a class tree.
+    """Return the manifest: `place` itself or the only one in it; None for a class tree.
 
     Raises:
       DataError: a folder holds several manifests.

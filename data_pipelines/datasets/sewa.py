@@ -45,7 +45,7 @@ _DEFAULT_FPS = 25.0
 _NOTES = (".csv", ".txt")
 _VIDEOS = (".avi", ".mp4")
 _NO_NUMBER = "its name has no frame number; frames count from 1"
-_SECOND = "another picture has this number"
+_SECOND = "another image has this number"
 _WORDS = ("valence", "arousal")
 _SKIPPED_COLUMNS = ("name", "instance", "file", "id")
 
@@ -75,8 +75,10 @@ RECORDING/                        one folder per recording
     published: Mapping[str, Published] = {"": Published(groups={"full": 398})}
 
     def locate(self) -> Mapping[str, Any]:
-        root = layout.find_root(self.manual_dir, lambda p: bool(_recordings(p)))
-        self.need(root, "there is no recording folder with a valence and an arousal file")
+        root = self.need(
+            layout.find_root(self.manual_dir, lambda p: bool(_recordings(p))),
+            "there is no recording folder with a valence and an arousal file",
+        )
         self.places = [root]
         return {"full": [f for f in layout.subfolders(root) if _is_recording(f)]}
 
@@ -94,14 +96,18 @@ RECORDING/                        one folder per recording
         self, folder: Path, person: str, videos: list[Path], capture: cv2.VideoCapture | None
     ) -> Iterator[Record]:
         step = 5 if self.builder_config.name == "every5" else 1
-        stills = [p for f in (folder, *layout.subfolders(folder)) for p in layout.pictures(f)]
+        stills = [p for f in (folder, *layout.subfolders(folder)) for p in layout.image_files(f)]
         fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
         try:
             if len(videos) > 1 and not stills:
                 listed = ", ".join(p.name for p in videos)
                 raise Reject(f"{len(videos)} videos ({listed}); leave one in the folder")
             valence, arousal = (read_annotation(_note(folder, word), fps) for word in _WORDS)
-            if not stills and capture is None:
+            if stills:
+                frames = _stills(stills, step, self.left)
+            elif capture is not None:
+                frames = _video_frames(capture, step)
+            else:
                 raise Reject("there is neither a video nor a folder of frames")
         except Reject as e:
             self.left.pass_over(stills, "frames of recordings that are rejected")
@@ -110,7 +116,6 @@ RECORDING/                        one folder per recording
         if stills and videos:
             reason = "the recording has a folder of frames, which is read"
             self.left.leave_out(f"{folder.name}/{videos[0].name}", reason, len(videos))
-        frames = _stills(stills, step, self.left) if stills else _video_frames(capture, step)
         for name, number, image, reason in frames:
             record = Record(f"{folder.name}/{name}", image, reject=reason)
             if not reason:

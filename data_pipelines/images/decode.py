@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from data_pipelines.images import picture_files
+from data_pipelines.images import image_files
 from data_pipelines.schema import DecodeError
 
 MAX_PIXELS = 50_000_000
@@ -114,7 +114,7 @@ def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise DecodeError(f"empty picture of {width}x{height}")
+        raise DecodeError(f"empty image of {width}x{height}")
     if max(width, height) > _MAX_SIDE:
         raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
     if width * height > max_pixels:
@@ -170,8 +170,8 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     return _decode_other(data, max_pixels)
 
 
-def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image that Pillow has opened, with the result that `decode` gives for its file.
+def decode_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image that Pillow has opened to what `decode` gives for its file.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] for an image stored in grey.
@@ -179,47 +179,47 @@ def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.n
     Raises:
       DecodeError: as for `decode`.
     """
-    return _of_pillow(lambda: picture, max_pixels)
+    return _of_pillow(lambda: image, max_pixels)
 
 
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
-    if reason := picture_files.fault("", data[:64]):
+    if reason := image_files.fault("", data[:64]):
         raise DecodeError(reason)
     return _of_pillow(lambda: Image.open(io.BytesIO(data)), max_pixels)
 
 
-def _of_pillow(open_picture: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
+def _of_pillow(open_image: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
     try:
-        picture = open_picture()
-        _check_size(*picture.size, max_pixels)
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        return _to_array(picture)
+        image = open_image()
+        _check_size(*image.size, max_pixels)
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        return _to_array(image)
     except DecodeError:
         raise
     except Image.DecompressionBombError as e:
         raise DecodeError(str(e)) from e
     except Image.UnidentifiedImageError as e:
-        raise DecodeError("not a picture in a known format") from e
+        raise DecodeError("not an image in a known format") from e
     # Pillow's readers raise a dozen types on damaged input, `struct.error` and `KeyError` included.
     except Exception as e:
         raise DecodeError(f"cannot be decoded ({type(e).__name__}: {e})") from e
 
 
-def _to_array(picture: Image.Image) -> np.ndarray:
-    if picture.mode in _DEEP_MODES:
-        samples = np.asarray(picture).astype(np.int64)
+def _to_array(image: Image.Image) -> np.ndarray:
+    if image.mode in _DEEP_MODES:
+        samples = np.asarray(image).astype(np.int64)
         shift = 8 if samples.max(initial=0) > 255 else 0
         return np.clip(samples >> shift, 0, 255).astype(np.uint8)
-    if picture.mode == "F":
+    if image.mode == "F":
         raise DecodeError("floating-point samples have no stated range; convert to 8 or 16 bits")
-    if picture.mode in ("1", "L"):
-        return np.asarray(picture.convert("L"))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, rgba)
-    return np.asarray(picture.convert("RGB"))
+        image = Image.alpha_composite(black, rgba)
+    return np.asarray(image.convert("RGB"))
 
 
 def _exif_orientation(data: bytes) -> int:

@@ -38,7 +38,7 @@ class Frame(NamedTuple):
     def check(self, height: int, width: int) -> None:
         """Raise DecodeError unless the frame shows something of an image of this size."""
         if not self.touches(height, width):
-            raise DecodeError("the face's box or landmarks lie outside the picture")
+            raise DecodeError("the face's box or landmarks lie outside the image")
 
     def shrunk(self, k: int) -> "Frame":
         """Return the same part of the image shrunk k times, its first pixel where it was."""
@@ -135,7 +135,7 @@ class Framing:
         x, y = (0.5 - left) * sx - 0.5, (0.5 - top) * sy - 0.5
         return np.array([[sx, 0, x], [0, sy, y]])
 
-    def to_picture(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
+    def to_image(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
         """Return image pixels of points [..., 2] in fractions of the output (0, 1: its edges)."""
         left, top, width, height = self._window(frame)
         return np.array([left, top]) + parts * np.array([width, height]) - 0.5

@@ -65,8 +65,10 @@ class Params:
     @property
     def fixed(self) -> bool:
         """Return whether nothing is drawn: every image comes out as in evaluation."""
-        drawn = ("rotation", "scale", "translation", "flip", "brightness", "contrast")
-        drawn += ("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase")
+        drawn = (
+            *("rotation", "scale", "translation", "flip", "brightness", "contrast"),
+            *("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase"),
+        )
         moved = self.random_crop and self.margin
         return not moved and not any(getattr(self, name) for name in drawn)
 

@@ -12,6 +12,7 @@ import math
 import cv2
 import numpy as np
 import simplejpeg
+from numpy.typing import ArrayLike
 
 from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.landmarks import move_landmarks
@@ -41,19 +42,19 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def uniforms(seed: int, epoch: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+def uniforms(seed: int, epoch: ArrayLike, index: ArrayLike, count: int) -> np.ndarray:
     """Return numbers in [0, 1) that depend on nothing but seed, epoch and index.
 
     Args:
       seed: any non-negative integer.
-      epoch, index: int [n].
+      epoch, index: int [n], or one number.
       count: how many for each.
 
     Returns:
       float64 [n, count]; a larger count keeps the first ones.
     """
     words = np.atleast_1d(np.asarray(epoch)), np.atleast_1d(np.asarray(index))
-    state = np.full(1, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+    state: np.ndarray = np.full(1, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
     for word in words:
         state = _mix(state + _GOLDEN) ^ word.astype(np.uint64)
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
@@ -207,15 +208,14 @@ def augment(
       image: uint8 [H, W, 3] or [H, W].
       landmarks: float32 [68, 2] pixels, or None.
       box: float32 [4] x0, y0, x1, y1, or None.
-      params: see `resolve`.
-      size: side of the output.
-      seed, epoch, index: all that the random choices depend on.
+      params, size: as of `Draws`; seed, epoch and index: as of `uniforms`.
 
     Returns:
       uint8 [size, size, 3] and the landmarks on it (None where none were given).
     """
     framing = Framing.of(params, size)
-    frame = framing.frame(*image.shape[:2], landmarks, box)
+    height, width = image.shape[:2]
+    frame = framing.frame(height, width, landmarks, box)
     if params.fixed:
         out, matrix, flipped = framing.pixels(image, frame), framing.matrix(frame), False
     else:

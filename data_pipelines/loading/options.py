@@ -49,8 +49,8 @@ class Options:
     @property
     def threads(self) -> int:
         """Threads (in each worker)."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        each = min(cores // max(self.data.num_workers, 1), _MAX_THREADS)
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        each = min((count or 1) // max(self.data.num_workers, 1), _MAX_THREADS)
         return self.data.num_threads or max(each, 1)
 
     @property

@@ -76,5 +76,5 @@ def expose(image: np.ndarray, sensor: Sensor, grain_x: float, grain_y: float) ->
         image = cv2.addWeighted(image, 1.0, grain, strength, -128.0 * strength)
     if sensor.jpeg_quality:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image

@@ -15,6 +15,7 @@ _SHIFT = 4
 _ONE = 1 << _SHIFT
 
 Colour = tuple[float, float, float]
+Point = np.ndarray | tuple[float, float]  # x, y
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
@@ -39,7 +40,7 @@ def _lines(points: np.ndarray) -> Sequence[np.ndarray]:
     """Return curves, int32 [n, 2], of one curve or several."""
     if points.dtype != np.int32:
         points = fixed(points)
-    return points if points.ndim == 3 else [points]
+    return list(points) if points.ndim == 3 else [points]
 
 
 def _value(colour: Colour | float) -> tuple[float, ...] | float:
@@ -62,9 +63,9 @@ def stroke(
     cv2.polylines(image, _lines(lines), closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
 
 
-def disc(image: np.ndarray, x: float, y: float, radius: float, colour: Colour | float) -> None:
-    """Fill a circle."""
-    at = (int(x * _ONE), int(y * _ONE))
+def disc(image: np.ndarray, centre: Point, radius: float, colour: Colour | float) -> None:
+    """Fill a circle around (x, y)."""
+    at = (int(centre[0] * _ONE), int(centre[1] * _ONE))
     cv2.circle(image, at, max(1, int(radius * _ONE)), _value(colour), -1, cv2.LINE_AA, _SHIFT)
 
 

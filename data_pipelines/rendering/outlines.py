@@ -124,7 +124,7 @@ _LENGTHS = (
 
 
 def _curves() -> list[dict[str, np.ndarray]]:
-    """Return the weights [..., c] of the drawn curves: of control points and `_LENGTHS`, in pixels.
+    """Return the weights [..., c] of control points and `_LENGTHS` in the curves.
 
     Each dict is a region, whose curves depend on neighbouring control points. Names that begin with
     soft_ are for an image of half the size.
@@ -376,5 +376,5 @@ def trace(
     for controls, places, weights in _BLOCKS:
         curves[:, places] += points[:, controls] @ weights
     flat = np.concatenate([points, curves], axis=1).T.copy()
-    places = _rest(person.style, person.glasses).places
-    return Outlines(Rows(places, flat), Rows(places, canvas.fixed(flat)), np.array(down[:2]))
+    rows = _rest(person.style, person.glasses).places
+    return Outlines(Rows(rows, flat), Rows(rows, canvas.fixed(flat)), np.array(down[:2]))

@@ -34,7 +34,7 @@ def _profile(at: np.ndarray, centre: float, spread: float) -> np.ndarray:
 def _pair(x: float, spread: float, side: int = 0) -> np.ndarray:
     """Return the profile across of a bump at x and its mirror image; one if `side` is -1 or 1."""
     signs = (1,) if x == 0 else (-1, 1) if side == 0 else (side,)
-    return sum(_profile(_X, sign * x, spread) for sign in signs)
+    return np.sum([_profile(_X, sign * x, spread) for sign in signs], axis=0)
 
 
 def _blob(x: float, y: float, sx: float, sy: float) -> np.ndarray:
@@ -133,7 +133,7 @@ def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
 def skin(
     person: Person, muscles: Muscles, level: Levels, camera: Camera, light: Light, size: int
 ) -> np.ndarray:
-    """Return the light on the head on a coarse image, uint8 [size / 2, size / 2, 4]; 128 = albedo.
+    """Return the light on the head, uint8 [size / 2, size / 2, 4]; 128 = albedo.
 
     The last channel means nothing: OpenCV resamples four channels faster than three.
     """
@@ -185,12 +185,12 @@ def skin(
             for h, s in zip((*person.hair, 0.0), (*person.skin, 0.0), strict=True)
         ]
         cv2.multiply(field, cv2.transform(_BEARD, np.array(kept, np.float32)), field)
-    field = cv2.convertScaleAbs(field, alpha=128)
+    light_map = cv2.convertScaleAbs(field, alpha=128)
     # OpenCV samples much faster what lies inside: keep places there, with one more row and column.
     places = _face_coordinates(person, camera, height, size)
     np.maximum(places, 0.0, out=places)
     np.minimum(places, GRID - 1.0, out=places)
-    return _sample(cv2.copyMakeBorder(field, 0, 1, 0, 1, cv2.BORDER_REPLICATE), places)
+    return _sample(cv2.copyMakeBorder(light_map, 0, 1, 0, 1, cv2.BORDER_REPLICATE), places)
 
 
 def _facing(camera: Camera, light: Light) -> np.ndarray:
@@ -226,7 +226,7 @@ def _pixels(count: int, size: int) -> np.ndarray:
 
 
 def _face_coordinates(person: Person, camera: Camera, height: np.ndarray, size: int) -> np.ndarray:
-    """Return where the pixels of the coarse image lie on the grid of the height field: [2, n, n].
+    """Return the places of the coarse image's pixels on the height field, [2, n, n].
 
     A pixel's ray meets the face at grid place `depth * slope + start` in x and in y, if the skin
     there has that depth; so look the depth up at the place, and again at the place it gives.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.images import image_files
 from data_pipelines.images import landmarks as landmarks_lib
-from data_pipelines.images import picture_files
 from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import NAME_COLUMNS, WHO_COLUMNS
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, shorten
@@ -121,7 +121,7 @@ def parse_row(
     )
     if size == 0:
         raise BadRow("zero bytes")
-    if reason := picture_files.fault(path, _head(file, path)):
+    if reason := image_files.fault(path, _head(file, path)):
         raise BadRow(reason)
     return parsed
 
@@ -166,7 +166,7 @@ def _spellings(path: str) -> list[str]:
 
 def _head(file: str, path: str) -> bytes:
     """Return the first bytes of a file with an unknown suffix; nothing of others."""
-    if os.path.splitext(path)[1].lower() in picture_files.IMAGE_SUFFIXES:
+    if os.path.splitext(path)[1].lower() in image_files.IMAGE_SUFFIXES:
         return b""
     with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
         return opened.read(64)

@@ -102,6 +102,9 @@ def test_missing_file_names_the_nearest(tmp_path):
         config_lib.load_file(tmp_path / "quikstart.py")
     with pytest.raises(config_lib.ConfigError, match="get_config"):
         config_lib.load_file(tmp_path / "quickstart.py")
+    (tmp_path / "quickstart.json").write_text("{}")
+    with pytest.raises(config_lib.ConfigError, match=r"must end in \.py"):
+        config_lib.load_file(tmp_path / "quickstart.json")
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):

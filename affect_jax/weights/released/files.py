@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -161,7 +161,8 @@ def _read_torch(path: pathlib.Path) -> Any:
 
     # A checkpoint may hold the options and scores of its training, which run no code.
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [
+    assert callable(scalar)
+    allowed: list[Callable | tuple[Callable, str]] = [
         argparse.Namespace,
         np.dtype,
         scalar,
@@ -196,7 +197,8 @@ def _unwrap(
     content: Any, path: pathlib.Path, entry: str
 ) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
     """Return the used entry, the other entries with state dicts, and the state dict itself."""
-    taken, others = "", ()
+    taken = ""
+    others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (inner := _state_dicts(content)):
         wanted = entry if not taken else ""
         if wanted and wanted not in inner:

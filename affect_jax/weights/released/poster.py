@@ -154,13 +154,13 @@ def _landmark_modules(
         down, units = f"stages/{stage}/down", f"stages/{stage}/units"
         bottlenecks[down] = parts[down]
         bottlenecks |= {f"{units}/{i}": f"{parts[units]}.{i}" for i in range(size)}
-    units = {name: parts[name] for name in ("stem", "stem_depthwise", "features")}
+    modules = {name: parts[name] for name in ("stem", "stem_depthwise", "features")}
     for ours, theirs in bottlenecks.items():
         for part, official in zip(_BOTTLENECK, scheme.bottleneck, strict=True):
-            units[f"{ours}/{part}"] = f"{theirs}.{official}"
+            modules[f"{ours}/{part}"] = f"{theirs}.{official}"
     return {
         f"{at}{theirs}.{official}": f"{root}{ours}/{part}"
-        for ours, theirs in units.items()
+        for ours, theirs in modules.items()
         for part, official in zip(_UNIT, scheme.unit, strict=True)
     }
 

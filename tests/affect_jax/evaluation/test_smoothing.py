@@ -12,7 +12,7 @@ from affect_jax.evaluation import smoothing
 from affect_jax.runtime.parallel import Mapper
 from data_pipelines.sources import synthetic
 from tests.affect_jax import tiny
-from tests.data_pipelines.pictures import Listed
+from tests.data_pipelines.made_images import Listed
 
 
 def test_the_last_five_outputs_with_the_weights_of_the_paper():

@@ -10,7 +10,7 @@ from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import PRESETS, Params, resolve
 from data_pipelines.images.transforms import Draws
 from data_pipelines.schema import FLIP_INDEX, DataError
-from tests.data_pipelines.pictures import smooth
+from tests.data_pipelines.made_images import smooth
 
 
 def spread_landmarks(size, seed=0):

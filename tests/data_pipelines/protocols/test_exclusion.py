@@ -9,7 +9,7 @@ from data_pipelines import prepare
 from data_pipelines.protocols import exclusion
 from data_pipelines.schema import DataError
 from data_pipelines.sources.make import make_sources
-from tests.data_pipelines.pictures import encode, smooth, write_csv
+from tests.data_pipelines.made_images import encode, smooth, write_csv
 
 NAMES = {"train": ["a/1.jpg", "b/2.jpg"], "test": ["c/1.jpg", "c/3.png", "c/frame 7"]}
 

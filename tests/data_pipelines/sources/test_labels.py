@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import LABEL_ORDERS, DataError, TooManyBadRecords, order_name
-from tests.data_pipelines.pictures import encode, folder_source, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import (
+    encode,
+    folder_source,
+    manifest_source,
+    smooth,
+    write_csv,
+)
 
 PICTURE = encode(smooth(8, 8))
 

@@ -5,7 +5,7 @@ import pytest
 from data_pipelines.schema import DataError, TooManyBadRecords
 from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.manifest_file import read_rows
-from tests.data_pipelines.pictures import encode, manifest_source, smooth
+from tests.data_pipelines.made_images import encode, manifest_source, smooth
 
 PICTURE = encode(smooth(8, 8))
 
