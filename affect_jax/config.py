@@ -68,6 +68,8 @@ def load_module(path: str | pathlib.Path) -> types.ModuleType:
         hint = f" In {path.parent}: {nearest(path.name, siblings)}" if siblings else ""
         raise ConfigError(f"there is no config file {path}.{hint}")
     spec = importlib.util.spec_from_file_location("affect_jax_config", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file; name a config such as configs/base.py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

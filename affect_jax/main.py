@@ -84,7 +84,9 @@ def main(_: list[str]) -> int:
         elif FLAGS.mode == "train":
             train_run.train_run(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "sweep":
-            failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
+            failed = sweep.run(
+                FLAGS.config, FLAGS.workdir, config_flags.get_config_filename(FLAGS["config"])
+            )
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
     except Stopped as stopped:

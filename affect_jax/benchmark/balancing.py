@@ -112,12 +112,11 @@ def measure(
         fresh, key = take_apart(MLP(settings, seed))[1:], jax.random.key(seed)
         trained = train(*fresh, *points(seed, TRAIN, noise), key)
         x, labels = points(seed, TEST, 0.0)
-        found.append(_scores(evaluate(*trained, x), labels))
+        found.append(_scores(jax.device_get(evaluate(*trained, x)), labels))
     return found
 
 
-def _scores(outputs: dict[str, jax.Array], labels: np.ndarray) -> dict[str, float]:
-    outputs = jax.device_get(outputs)
+def _scores(outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
     scores = ClassificationStatistics(CLASSES).update(outputs["logits"], labels).compute()
     found = {name: scores[name] for name in ("accuracy", "nll", "ece")}
     for letter, name in (("l", "primary"), ("t", "corrected")):

@@ -26,6 +26,7 @@ from affect_jax import systems
 from affect_jax.benchmark import suite, train
 from affect_jax.errors import UserError
 from affect_jax.models.preprocessing import normalise
+from affect_jax.models.reliability import Reliability
 from affect_jax.models.state import take_apart
 from affect_jax.systems.objective import LossInputs
 
@@ -129,13 +130,18 @@ def operations(built: Built) -> float:
         return jax.grad(loss)(params)
 
     lowered = jax.jit(gradient).lower(params, stats, train.random_batch(built.config))
-    return lowered.cost_analysis()["flops"]
+    cost = lowered.cost_analysis()
+    if cost is None:
+        raise UserError("XLA counts no operations on this device; run the suite on a CPU")
+    return cost["flops"]
 
 
 def alone(built: Built) -> Callable[[], float]:
     """Return a function that runs the part, forward and backward, and gives milliseconds."""
-    blueprint, params, stats = take_apart(built.model.reliability)
-    batch = train.random_batch(built.config)
+    modules = (module for _, module in nnx.iter_modules(built.model))
+    part = next(module for module in modules if isinstance(module, Reliability))
+    blueprint, params, stats = take_apart(part)
+    batch = jax.device_put(train.random_batch(built.config))
     built.model.eval()
     found = jax.eval_shape(built.model, batch["image"].astype(np.float32))
     built.system.set_train_mode(built.model, built.phase)

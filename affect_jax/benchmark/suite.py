@@ -89,7 +89,7 @@ def rates(
             figures[case],
             "images/s",
             baseline=baseline,
-            baseline_figures=figures.get(baseline),
+            baseline_figures=figures.get(baseline) if baseline else None,
         )
         for baseline in baselines or (None,)
     ]

@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 SIDE = 32
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 _LABELS = ("expression", "valence_arousal")
-_SHOWN = ("accuracy", "balanced_accuracy", "f1_macro")
-_SHOWN += ("valence_ccc", "valence_rmse", "arousal_ccc", "arousal_rmse")
+_SHOWN = (
+    "accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "valence_rmse", "arousal_ccc",
+    "arousal_rmse",
+)  # fmt: skip
 
 Split = dict[str, np.ndarray]  # `pixels` float32 [n, 1024] and the labels
 
@@ -40,7 +42,7 @@ def grey_pixels(images: np.ndarray) -> np.ndarray:
     """Return float32 [B, 1024] in [0, 1] of uint8 RGB images [B, H, W, 3]."""
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
     small = [cv2.resize(g, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for g in grey]
-    return np.float32(small).reshape(len(small), SIDE * SIDE) / 255
+    return np.array(small, np.float32).reshape(len(small), SIDE * SIDE) / 255
 
 
 def read_split(batches: Iterable[Mapping[str, np.ndarray]]) -> Split:
@@ -224,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         final = [row for row in runtime.read_metrics(workdir) if row.get("final")]
         rows = {"this run": final[-1], **results} if final else results
     first = next(iter(results.values()))
-    images = runtime.count_images(first["images"], first["images_total"])
+    images = runtime.count_images(int(first["images"]), int(first["images_total"]))
     shown = [m for m in _SHOWN if any(m in row for row in results.values())]
     print(runtime.results_table(rows, metrics=shown, title=f"test split, {images}"))
     return 0

@@ -16,7 +16,6 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -71,7 +70,8 @@ def gather(
         errors = landmark_errors(landmarks, outputs["true_landmarks"])
         stored |= {name: values.astype(np.float32) for name, values in errors.items()}
     rows = {int(i): row for row, i in enumerate(index)}
-    shown = [i for i in faces or {} if i in rows]
+    faces = faces or {}
+    shown = [i for i in faces if i in rows]
     if shown:
         face_row = np.array([rows[i] for i in shown], np.int64)
         stored["face_row"] = face_row
@@ -153,7 +153,7 @@ def write(
 def save(folder: Path, stored: StoredPredictions) -> None:
     """Write `predictions.npz` and `predictions.csv`, each completely or not at all."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **stored)
+    np.savez_compressed(buffer, **stored)  # type: ignore[arg-type]  # the stub sees `allow_pickle`
     write_atomically(folder / ARRAYS_FILE, buffer.getvalue())
     write_atomically(folder / TABLE_FILE, _table(stored).encode())
 
@@ -175,7 +175,7 @@ def finite_rows(stored: StoredPredictions) -> np.ndarray:
 
 def _table(stored: StoredPredictions) -> str:
     names = stored["class_names"].tolist()
-    columns: dict[str, Sequence[Any]] = {"index": stored["index"], "source": stored["source"]}
+    columns: dict[str, Iterable[object]] = {"index": stored["index"], "source": stored["source"]}
     if "probabilities" in stored:
         columns["expression"], columns["expression_predicted"] = class_columns(stored)
         for i, name in enumerate(names):

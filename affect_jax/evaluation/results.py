@@ -20,8 +20,8 @@ _COLUMNS = {"": "plain", "flip": "flip-averaged", "video": "video-smoothed"}
 def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Print the results table of a split: its figures under `test`, `test_flip`, `test_video`."""
     if is_main_process():
-        columns = {_COLUMNS.get(name.partition("_")[2]): values for name, values in figures.items()}
-        columns.pop(None, None)
+        ends = {name: name.partition("_")[2] for name in figures}
+        columns = {_COLUMNS[e]: figures[name] for name, e in ends.items() if e in _COLUMNS}
         print(f"\n{title}\n{runtime.results_table(columns)}\n", flush=True)
 
 

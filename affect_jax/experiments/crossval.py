@@ -196,17 +196,17 @@ def write_report(
     problems = planned_runs.problems(outcomes.values(), outcomes.values(), "folds")
     if parts:
         tested = {fold: _of_test(figures) for fold, figures in result.figures.items()}
-        lines = [{"fold": f, "seconds": outcomes[f].seconds, **v} for f, v in tested.items()]
-        over = _over_folds(result.figures)
-        lines += [{"fold": name, **values} for name, values in over.items()]
-        lines.append({"fold": "pooled", **result.pooled})
-        tables.write_csv(folder / "table.csv", lines)
+        seconds = [{"fold": f, "seconds": outcomes[f].seconds, **v} for f, v in tested.items()]
+        over = {**_over_folds(result.figures), "pooled": result.pooled}
+        summary = [{"fold": name, **values} for name, values in over.items()]
+        tables.write_csv(folder / "table.csv", [*seconds, *summary])
         columns = [c for c in _COLUMNS if any(c in values for values in tested.values())]
         head = ["", *map(tables.label, columns)]
-        heads = [*(f"fold {fold}" for fold in tested), "mean of the folds", "standard deviation"]
+        heads = [f"fold {fold}" for fold in tested]
+        heads += ["mean of the folds", "standard deviation", "pooled"]
         body = [
             [name, *(tables.number(c, values.get(c, np.nan)) for c in columns)]
-            for name, values in zip([*heads, "pooled"], lines, strict=True)
+            for name, values in zip(heads, [*tested.values(), *over.values()], strict=True)
         ]
         images = runtime.count_images(*_count_images(planned, parts))
         title = f"{len(parts)} of {len(planned)} folds, no person in two, {images}"

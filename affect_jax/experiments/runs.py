@@ -67,7 +67,8 @@ def run_all(
       Stopped: after SIGINT or SIGTERM; the interrupted run has saved its state.
       UserError: a required run failed, or one failed by a shared mistake.
     """
-    failed, spent = 0, []
+    failed = 0
+    spent: list[float] = []
     waiting = [one for one in planned if not _is_done(one)]
     if len(waiting) < len(planned):
         log.info("%d of %d are finished already", len(planned) - len(waiting), len(planned))

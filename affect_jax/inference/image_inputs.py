@@ -8,6 +8,7 @@ they may be one bad file among many.
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeGuard
 
 import jax
 import numpy as np
@@ -68,7 +69,7 @@ def _what(item: object) -> str:
     return "None" if item is None else f"a {type(item).__name__}"
 
 
-def is_path(item: ImageInput) -> bool:
+def is_path(item: ImageInput) -> TypeGuard[str | os.PathLike]:
     """Return whether an image is given by the name of its file."""
     return isinstance(item, _PATHS)
 

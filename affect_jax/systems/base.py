@@ -220,9 +220,9 @@ class System:
         They are logits, valence, arousal, landmarks (pixels of the input), and of a model with
         reliability balancing what `metrics.reliability` takes.
         """
-        names = ("logits", "primary", "corrected") if "expression" in self.known else ()
+        names = ["logits", "primary", "corrected"] if "expression" in self.known else []
         if "valence_arousal" in self.known:
-            names += ("valence", "arousal")
+            names += ["valence", "arousal"]
         kept = {k: outputs[k] for k in names if k in outputs}
         if "primary" in kept and "anchor_distances" in outputs:
             flat = outputs["anchor_distances"].reshape(len(kept["primary"]), -1)

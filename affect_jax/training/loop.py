@@ -202,5 +202,5 @@ def _record(run: RunParts) -> dict[str, Any]:
         "batch_size": run.config.batch_size,
         "class_names": list(train.class_names),
         "has": sorted(train.has),
-        "class_counts": list(run.system.class_counts),
+        "class_counts": list(run.system.labels.class_counts),
     }

@@ -83,7 +83,7 @@ def create_optimizer(
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     chain.append(optax.scale_by_learning_rate(schedule))
     if config.layer_decay != 1:
-        chain.append(_scale_by_layer(config.layer_decay, layers))
+        chain.append(_scale_by_layer(config.layer_decay, layers or {}))
     if config.schedule == "plateau":
         chain.append(reduce_on_plateau(config))
     optimizer = optax.chain(*chain)

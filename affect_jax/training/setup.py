@@ -79,7 +79,8 @@ def check_splits(sources: dict[str, Source]) -> None:
 def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Keep compiled programs where the config says, unless JAX already has a place for them."""
     folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
-    if folder != "off" and not jax.config.jax_compilation_cache_dir:
+    place = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # set by JAX's import
+    if folder != "off" and not place:
         jax.config.update("jax_compilation_cache_dir", folder)
 
 

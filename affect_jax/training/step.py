@@ -27,7 +27,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     phase: Phase,
     teacher: Teacher | None = None,
-) -> Callable[[dict, dict], tuple[dict, dict]]:
+) -> Callable[..., tuple[dict, dict]]:
     """Return the per-replica step: (state, batch, teacher arrays[, seed]) -> (state, terms).
 
     Loss and gradient belong to the global batch and are equal on all replicas. The seed (default:
