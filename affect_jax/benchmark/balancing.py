@@ -61,7 +61,7 @@ class MLP(nnx.Module):
 
 
 def points(seed: int, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points float32 [count, INPUTS] and labels int32 [count], a fraction `noise` wrong."""
+    """Draw points [count, INPUTS] and labels [count], a fraction `noise` wrong."""
     centres = np.random.default_rng(7).normal(0, 0.5, (CLASSES, CLUSTERS, INPUTS))
     rng = np.random.default_rng([seed, count])
     labels, clusters = rng.integers(0, CLASSES, count), rng.integers(0, CLUSTERS, count)

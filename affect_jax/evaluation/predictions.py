@@ -84,7 +84,7 @@ def gather(
 
 
 def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int]:
-    """Return values of `index` to show, spread evenly over the classes, which take turns.
+    """Return values of `index` to show, spread evenly over the classes.
 
     Args:
         outputs: as in `gather`; the predictions do not matter.
@@ -165,7 +165,7 @@ def load(folder: Path) -> dict[str, np.ndarray]:
 
 
 def finite_rows(stored: StoredPredictions) -> np.ndarray:
-    """Return bool [n], False where a class or valence-arousal prediction is not a number."""
+    """Return bool [n], False where a prediction is not a number."""
     finite = np.ones(len(stored["index"]), bool)
     for name in ("probabilities", "valence_arousal_predicted"):
         if name in stored:
@@ -195,7 +195,7 @@ def _table(stored: StoredPredictions) -> str:
 
 
 def class_columns(stored: StoredPredictions) -> tuple[list[str], list[str]]:
-    """Return the names of the true and the predicted class of each row; empty where unknown."""
+    """Return true and predicted class names by row; empty where unknown."""
     names, probabilities = stored["class_names"].tolist(), stored["probabilities"]
     guesses = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
     true, predicted = (

@@ -61,7 +61,7 @@ def draw_evaluation(folder: Path | None, min_count: int) -> None:
 
 
 def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
-    """Draw the report anew, write it as one self-contained HTML file and return its path.
+    """Write the report as one self-contained HTML file and return its path.
 
     Args:
         workdir: folder of a finished run.

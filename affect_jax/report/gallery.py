@@ -86,7 +86,7 @@ class Picture(NamedTuple):
 
 
 def distributions(outputs: Predictions) -> dict[str, np.ndarray]:
-    """Return the class distributions [n, N] of a model, float64, in the order they arise.
+    """Return the class distributions of a model, float64 [n, N], in their order.
 
     `primary` and `corrected` where the model has reliability balancing, and always `final`.
     """
@@ -248,7 +248,7 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
 
 
 def _changes(outputs: Predictions) -> dict[str, float]:
-    """Return fractions of the labelled images that the correction changes, mends and spoils."""
+    """Return fractions of labelled images that the correction changes."""
     labelled = {"expression": outputs["expression"], "mask": outputs["expression"] >= 0}
     found = ReliabilityStatistics(outputs["logits"].shape[1], 0).update(outputs, labelled).compute()
     names = {"changed": "changed", "mended": "better", "spoilt": "worse"}

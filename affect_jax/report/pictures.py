@@ -117,7 +117,7 @@ def _folder(path: Path, output: str | os.PathLike | None) -> Path:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return what two paths do not share at either end; the folder's name of a single one.
+    """Return the parts in which two paths differ; of one path the folder's name.
 
     For a/seed0 and b/seed0: `a` and `b`. Every second folder gives another name, so its pictures
     replace no others.

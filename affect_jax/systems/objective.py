@@ -67,7 +67,7 @@ class LossInputs:
         return labels
 
     def need(self, names: tuple[str, ...], key: str) -> list[jax.Array]:
-        """Return the outputs `names`, which `config.loss.<key>` needs; ConfigError without one."""
+        """Return the outputs that `config.loss.<key>` needs; ConfigError without one."""
         if not self.outputs.keys() >= set(names):
             raise ConfigError(
                 f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
@@ -165,7 +165,7 @@ def expression_loss(
 
 
 def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple[jax.Array, Terms]:
-    """Return the regression loss of valence and arousal, EmoFAN eq. 8 to 10, or one of its parts.
+    """Return the loss of valence and arousal, EmoFAN eq. 8 to 10, or a part.
 
     Eq. 8 is (a L_MSE + b L_PCC + c L_CCC) / (a + b + c) with a, b, c drawn once a step. With a
     teacher of valence and arousal its predictions replace the labels of every example.
@@ -188,7 +188,7 @@ def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple
 def balancing_loss(
     inputs: LossInputs, section: ml_collections.ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Return lambda_a anchor loss + lambda_c centre loss of a model with `Reliability`.
+    """Return lambda_a anchor loss + lambda_c centre loss of `Reliability`.
 
     With `correction="trust"` both are ramped in as the correction is. Terms are `anchor_loss` and
     `center_loss`, not weighted, and the terms of `losses.reliability.reliability_report`.

@@ -181,7 +181,7 @@ def _markers(count: int) -> dict[str, Any]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Return a centred running mean over about 1/25 of the curve, cut off at the ends."""
+    """Return a centred running mean over about 1/25 of the curve."""
     half = max(1, len(values) // 50)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

@@ -72,7 +72,7 @@ def landmark_faces(
     captions: Sequence[tuple[str, str, bool | None]] = (),
     columns: int = 4,
 ) -> Figure:
-    """Draw a grid of faces with predicted and true landmarks and a caption under each.
+    """Draw a grid of faces with predicted and true landmarks and captions.
 
     Args:
         images: uint8 [m, H, W, 3], RGB.
