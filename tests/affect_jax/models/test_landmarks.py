@@ -29,7 +29,8 @@ def test_decoding_finds_what_was_rendered_within_half_a_cell(points):
     assert error.max() <= 2.01  # half of a cell of four pixels
 
 
-@given(st.tuples(st.floats(8, 119), st.floats(8, 119)), st.sampled_from([0.8, 1.0, 1.5]))
+# Nearer to the border the centroid's 7 x 7 cells are cut off, and it is biased inwards.
+@given(st.tuples(st.floats(12, 115), st.floats(12, 115)), st.sampled_from([0.8, 1.0, 1.5]))
 @settings(max_examples=20, deadline=None)
 def test_a_parabola_finds_the_top_of_a_gaussian_exactly_and_a_centroid_nearly(point, sigma):
     landmarks = np.array([[point]], np.float32)

@@ -1,11 +1,10 @@
 """Class-activation maps and attention rollout on models simple enough to work out by hand."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from affect_jax import models
 from affect_jax.errors import UserError
@@ -94,23 +93,21 @@ def test_rollout_keeps_shares():
     patches = saliency.rollout(weights, (2, 5), prefix=0).reshape(2, 10)
     mean = flow.mean(axis=1)
     np.testing.assert_allclose(patches, mean / mean.max(axis=1, keepdims=True))
-    with pytest.raises(ValueError, match="no grid"):
+    with pytest.raises(ValueError, match="do not fill a grid"):
         saliency.rollout(weights, (2, 2))
 
 
 def test_attention_is_read_from_the_models_trace():
-    heads = jnp.stack([jnp.eye(4), jnp.full((4, 4), 0.25)])[None]
-
-    def trace(images):
-        tokens = feature_map(images.reshape(1, 4, 3), grid=(2, 2))
-        return SimpleNamespace(outputs={"logits": tokens[:, 0]}, attention=(heads, heads))
-
-    found = saliency.attention_of(SimpleNamespace(trace=trace), jnp.ones((1, 2, 2, 3)))
-    assert found["grid"] == (2, 2) and found["prefix"] == 0
-    assert found["attention"].shape == (1, 2, 4, 4) and found["logits"].shape == (1, 3)
-    np.testing.assert_allclose(found["attention"][0, 1, 0], [0.625, 0.125, 0.125, 0.125])
+    model = models.create("vit_ti16", depth=2, image_size=32, n_expression=3)
+    model.eval()
+    images = jnp.ones((1, 32, 32, 3))
+    found = saliency.attention_of(model, images)
+    assert found["grid"] == (2, 2) and found["prefix"] == 1
+    assert found["attention"].shape == (1, 2, 5, 5) and found["logits"].shape == (1, 3)
+    weights = model.trace(images).attention
+    np.testing.assert_allclose(found["attention"][0, 1], weights[1][0].mean(axis=0), rtol=1e-6)
     with pytest.raises(UserError, match="no attention"):
-        saliency.attention_of(SimpleNamespace(), jnp.ones((1, 2, 2, 3)))
+        saliency.attention_of(nnx.Module(), images)
 
 
 def test_maps_are_enlarged_within_bounds():

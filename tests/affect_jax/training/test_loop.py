@@ -20,6 +20,7 @@ from affect_jax.training import final_test, loop
 from affect_jax.weights import load_run
 from affect_jax.weights.checkpoints import CheckpointMismatch
 from data_pipelines import landmarker
+from data_pipelines.loading import pipeline
 from data_pipelines.schema import DataError
 from tests.affect_jax import tiny
 
@@ -112,7 +113,7 @@ def test_eval_mode_mistakes(finished, tmp_path):
         evaluate_run.evaluate_workdir(tiny.config(eval__checkpoint="77"), workdir)
     with pytest.raises(CheckpointMismatch, match="another architecture"):
         evaluate_run.evaluate_workdir(tiny.config(model__width=32), workdir)
-    with pytest.raises(UserError, match="no workdir"):
+    with pytest.raises(UserError, match="not the workdir of a run"):
         evaluate_run.evaluate_workdir(tiny.config(), tmp_path)
 
 
@@ -158,7 +159,7 @@ def test_metrics_do_not_depend_on_batch_size_devices_or_mapping(finished):
     for mapping, devices, batch_size in (("pmap", 1, 7), ("shard_map", 4, 16)):
         mapper = Mapper(mapping, jax.devices()[:devices])
         config = tiny.config(eval__batch_size=batch_size, batch_size=8)
-        with data_lib.pipeline.make_pipeline(
+        with pipeline.make_pipeline(
             config.data, sources["test"], train=False, batch_size=batch_size
         ) as batches:
             state = mapper.replicate(run.state)
@@ -278,7 +279,7 @@ def test_impossible_configs_end_with_a_message(changes, message, tmp_path):
 def test_checkpoint_of_another_architecture_is_refused(finished, tmp_path):
     workdir, _ = finished
     shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(CheckpointMismatch, match=r"(?s)1 of another shape.*the model has"):
+    with pytest.raises(CheckpointMismatch, match=r"(?s)of another shape.*the model has"):
         loop.train_and_evaluate(tiny.config(model__width=32), tmp_path)
 
 
