@@ -52,7 +52,7 @@ class ConfigError(UserError):
 
 
 def load_file(path: str | pathlib.Path) -> ml_collections.ConfigDict:
-    """Return what `get_config()` of a config file returns; errors as in `load_module`."""
+    """Return the config of a config file; errors as in `load_module`."""
     return load_module(path).get_config()
 
 
@@ -94,7 +94,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return a JSON-able copy: placeholders become values or None, tuples become lists."""
+    """Return a JSON-able copy: placeholders become values or None, tuples lists."""
     return json.loads(json.dumps(config.to_dict()))
 
 
@@ -170,7 +170,7 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
 
 
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Record `config` in `workdir/config.json`, unless the folder has another config's run.
+    """Record `config` in `workdir/config.json`; refuse another config's folder.
 
     Raises:
       ConfigError: as `check_workdir`.

@@ -61,7 +61,7 @@ class MLP(nnx.Module):
 
 
 def points(seed: int, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points float32 [count, INPUTS] and labels int32 [count], a fraction `noise` wrong."""
+    """Draw points [count, INPUTS] and labels [count], a fraction `noise` wrong."""
     centres = np.random.default_rng(7).normal(0, 0.5, (CLASSES, CLUSTERS, INPUTS))
     rng = np.random.default_rng([seed, count])
     labels, clusters = rng.integers(0, CLASSES, count), rng.integers(0, CLUSTERS, count)
@@ -112,12 +112,11 @@ def measure(
         fresh, key = take_apart(MLP(settings, seed))[1:], jax.random.key(seed)
         trained = train(*fresh, *points(seed, TRAIN, noise), key)
         x, labels = points(seed, TEST, 0.0)
-        found.append(_scores(evaluate(*trained, x), labels))
+        found.append(_scores(jax.device_get(evaluate(*trained, x)), labels))
     return found
 
 
-def _scores(outputs: dict[str, jax.Array], labels: np.ndarray) -> dict[str, float]:
-    outputs = jax.device_get(outputs)
+def _scores(outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
     scores = ClassificationStatistics(CLASSES).update(outputs["logits"], labels).compute()
     found = {name: scores[name] for name in ("accuracy", "nll", "ece")}
     for letter, name in (("l", "primary"), ("t", "corrected")):

@@ -117,7 +117,7 @@ def choose(text: str) -> dict[str, pathlib.Path]:
 
 
 def batch_size() -> int:
-    """Return the smallest global batch that all devices share and that mixes in pairs."""
+    """Return the smallest global batch that devices share and that mixes."""
     devices = jax.device_count()
     return devices if devices > 1 else 2
 
@@ -153,7 +153,7 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
 
 
 def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return class names and label fields of a config's data, as far as it tells them.
+    """Return class names and label fields of a config's data, if it names them.
 
     A manifest or folder is taken to have AffectNet's eight classes, and all labels for which the
     model has outputs.
@@ -173,7 +173,7 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
 
 
 def program(config: ml_collections.ConfigDict, classes: int, has: frozenset[str]) -> str:
-    """Return what tells two programs apart; of a number only whether it is 0 or 1, a switch."""
+    """Return what tells two programs apart; of numbers whether they are 0 or 1."""
 
     def kind(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: str | int) -> None:
-    """Add the options that choose a training step; 0 or "" leaves what the config has."""
+    """Add the options of a training step; 0 or "" leaves what the config has."""
     chosen = {"model": "", "batch_size": 0, "image_size": 0, "dtype": ""} | defaults
     helps = {
         "system": "name of a file in configs/",
@@ -71,7 +71,7 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure images a second, utilisation, the matrix rate, and the peer's images a second."""
+    """Measure images a second, ours and the peer's, utilisation and matrix rate."""
     config = settings(options)
     theirs = f"timm, torch {peer.version()}" if options.peer else None
     dtype = jnp.dtype(config.model.dtype)
@@ -132,7 +132,7 @@ def system_of(config: ml_collections.ConfigDict) -> systems.System:
 
 
 def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
-    """Return a function that trains `steps` steps of the last phase and gives images a second."""
+    """Return a function that trains `steps` steps and gives images a second."""
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100)
@@ -171,7 +171,7 @@ def random_batch(
 
 
 def matmul(dtype: Any, size: int) -> Callable[[], float]:
-    """Return a function that gives the FLOP/s of one device in square products of a size."""
+    """Return a function that gives one device's FLOP/s in square products."""
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(a, a))

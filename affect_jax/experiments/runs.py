@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 def train(run: PlannedRun, *, show_test: bool = True) -> None:
-    """Train and test a run as `--mode=train` does; print its test metrics if `show_test`."""
+    """Train and test a run as `--mode=train` does; show_test prints the metrics."""
     train_run.train_run(run.config, run.workdir, show_test=show_test, cache=run.cache)
 
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """Log an error of a report that is written after another error, which it must not hide."""
+    """Log an error of a report, which must not hide an earlier error."""
     try:
         yield
     except Exception as error:
@@ -67,7 +67,8 @@ def run_all(
       Stopped: after SIGINT or SIGTERM; the interrupted run has saved its state.
       UserError: a required run failed, or one failed by a shared mistake.
     """
-    failed, spent = 0, []
+    failed = 0
+    spent: list[float] = []
     waiting = [one for one in planned if not _is_done(one)]
     if len(waiting) < len(planned):
         log.info("%d of %d are finished already", len(planned) - len(waiting), len(planned))

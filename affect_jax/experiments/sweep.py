@@ -44,7 +44,7 @@ class PlannedSweep:
 def apply_changes(
     config: ml_collections.ConfigDict, changes: Changes, where: str
 ) -> ml_collections.ConfigDict:
-    """Return a copy of a config with changes: dotted key -> value, or section -> its fields.
+    """Return a config with changes: dotted key -> value, or section -> fields.
 
     Raises:
       ConfigError: a key does not exist (under `model.` any may), or a value has another type;
@@ -194,7 +194,7 @@ def _train(sweep: Sweep, run: PlannedRun) -> None:
 
 
 def _check_stale(planned: PlannedSweep, stages: Iterable[PlannedRun]) -> None:
-    """Refuse to train stages anew under the runs that started from them, or to mix data sets."""
+    """Refuse to retrain stages under runs that use them, or to mix data sets."""
     digests = {stage.workdir.name: planned_runs.digest(stage.config) for stage in stages}
     every = (*planned.stages, *planned.runs.values())
     if reasons := [text for run in every if (text := planned_runs.stale(run, digests))]:
@@ -212,7 +212,7 @@ def _needed_stages(stages: list[PlannedRun], chosen: Iterable[PlannedRun]) -> li
 
 
 def choose(names: Iterable[str], patterns: str) -> list[str]:
-    """Return the names that match a comma-separated list of names and patterns; all if empty.
+    """Return the names that match a list of names and patterns; all if empty.
 
     Raises:
       ConfigError: a pattern matches none.
@@ -234,7 +234,7 @@ def write_report(
     *,
     pictures: bool = True,
 ) -> comparison_table.Comparison:
-    """Write the table, `cells.csv` and pictures of what is finished into `workdir/report`.
+    """Write the tables and pictures of finished runs into `workdir/report`.
 
     Of the runs that are not finished, only those that were asked for count as missing.
     """

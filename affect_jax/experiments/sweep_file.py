@@ -79,7 +79,7 @@ class Sweep(Layout):
         if self.rank_by and not self.rank_by.startswith("validation/"):
             raise ConfigError(
                 f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; ranked "
-                "by the test split, its figures would no longer be those of unseen data"
+                "by the test split, its figures would not be of unseen data"
             )
         if self.rank_by and shown and not shown.startswith("validation/"):
             raise ConfigError("grid: ranked rows show validation/... columns only")
@@ -119,7 +119,7 @@ def _is_recall(column: str) -> bool:
 
 
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:
-    """Read the sweep of a config file, for its config with the command line's changes.
+    """Read the sweep of a config file, for a config with its changes.
 
     Raises:
       ConfigError: the file describes no sweep, or one that cannot work.
@@ -138,7 +138,7 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:
 
 
 def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[str, Changes]:
-    """Draw the rows `draw000`, `draw001` ... of a random search; draw i depends on (seed, i) only.
+    """Draw the rows of a random search; draw i depends on (seed, i) only.
 
     Args:
       draws: how many.

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 import pickle
 import threading
 from collections.abc import Callable, Iterable
@@ -38,7 +39,7 @@ _Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
 
 
 def load(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     batch_size: int = 32,
     max_pixels: int = MAX_PIXELS,
@@ -55,7 +56,8 @@ def load(
     Raises:
       UserError: if it is missing or damaged.
     """
-    return Predictor(load_model(path, **overrides), batch_size=batch_size, max_pixels=max_pixels)
+    loaded = load_model(pathlib.Path(path), **overrides)
+    return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
 
 
 class Predictor:

@@ -20,7 +20,7 @@ _OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the HTML report or the pictures of a finished run; return the exit status."""
+    """Write the report or pictures of a finished run; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.report",
         description="Write one HTML page of a finished run; or, with --pictures, pictures that "

@@ -57,7 +57,8 @@ class Comparison:
         problems: Sequence[str] = (),
     ):
         self.layout, self.runs, self.curves, self.problems = layout, runs, curves or {}, problems
-        self.rows, self.columns, self.tested = list(runs), tuple(layout.columns), ()
+        self.rows, self.columns = list(runs), tuple(layout.columns)
+        self.tested: tuple[str, ...] = ()
         if layout.rank_by:
             sign = 1.0 if layout.rank_mode == "min" else -1.0
             rank = {row: sign * self.spread(row, layout.rank_by).mean for row in runs}

@@ -65,7 +65,7 @@ def write_pictures(
             "temperatures are fitted on the validation split and cannot be measured there; use "
             "--split test"
         )
-    paths = [path] if compare is None else [path, compare]
+    paths = [Path(path)] if compare is None else [Path(path), Path(compare)]
     for option, value, acts in (
         ("faces", faces, any(picture.faces for picture in chosen)),
         ("indices", indices or None, any(picture.faces for picture in chosen)),
@@ -75,8 +75,8 @@ def write_pictures(
         if value is not None and not acts:
             of = "a model directory, which holds one" if option == "checkpoint" else None
             raise UserError(f"--{option} has no effect on {of or ', '.join(names)}; leave it out")
-    folder = _folder(path, output)
-    titles = _names([Path(each) for each in paths])
+    folder = _folder(paths[0], output)
+    titles = _names(paths)
     models = [open_model(each, checkpoint or "best") for each in paths]
     shown = Choices(split, _faces(models, split, faces or 8, indices), points or 2500)
     views = [_view(m, title, chosen, shown) for m, title in zip(models, titles, strict=True)]
@@ -97,27 +97,27 @@ def write_pictures(
             },
             "numbers": drawn.numbers,
         }
-        content = json.dumps(_plain(record), indent=1) + "\n"
         files[folder / f"{name}{stem}.png"] = style.png(drawn.figure)
-        files[folder / f"{name}{stem}.json"] = content.encode()
+        text = json.dumps(_plain(record), indent=1) + "\n"
+        files[folder / f"{name}{stem}.json"] = text.encode()
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         write_atomically(file, content)
     return list(files)
 
 
-def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
+def _folder(path: Path, output: str | os.PathLike | None) -> Path:
     if output is not None:
         if Path(output).exists() and not Path(output).is_dir():
             raise UserError(f"--output {output} is a file; name a folder for the pictures")
         return Path(output)
-    if Path(path).is_dir() and not load_run.is_workdir(path):
+    if path.is_dir() and not load_run.is_workdir(path):
         raise UserError(f"{path} is not a run; name a folder for the pictures with --output")
-    return Path(path) / PICTURES_FOLDER
+    return path / PICTURES_FOLDER
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return what two paths do not share at either end; the folder's name of a single one.
+    """Return the parts in which two paths differ; of one path the folder's name.
 
     For a/seed0 and b/seed0: `a` and `b`. Every second folder gives another name, so its pictures
     replace no others.
@@ -159,11 +159,10 @@ def _view(model: OpenModel, name: str, chosen: Sequence[Picture], shown: Choices
     wanted = sorted({output for picture in chosen for output in picture.outputs})
     step = predictor(model, wanted, flip=any(picture.flip for picture in chosen))
     outputs, faces = run_over(model, step, shown.split, shown.faces)
-    fitted = None
-    if any(picture.fits for picture in chosen):
-        fitted, _ = run_over(model, step, _FITTED_ON)
+    fits = any(picture.fits for picture in chosen)
+    fitted = run_over(model, step, _FITTED_ON)[0] if fits else {}
     for split, found in ((shown.split, outputs), (_FITTED_ON, fitted)):
-        if found is not None and not (found["expression"] >= 0).any():
+        if found and not (found["expression"] >= 0).any():
             raise UserError(f"the {split} split of {model.path} has no expression labels")
     return View(name, model, outputs, faces, fitted)
 

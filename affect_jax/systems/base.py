@@ -110,7 +110,7 @@ class System:
         raise NotImplementedError
 
     def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        """Return the outputs of the training forward pass for normalised images [B, H, W, 3]."""
+        """Return the training outputs for normalised images [B, H, W, 3]."""
         return model(images, rngs=rngs)
 
     @property
@@ -190,7 +190,7 @@ class System:
         return 0
 
     def phases(self, total_steps: int) -> list[Phase]:
-        """Return the phases of a run of `total_steps` in order; the first starts at step 0."""
+        """Return the phases of a run in order; the first starts at step 0."""
         return [Phase("train", 0)]
 
     def trainable(self, path: str, phase: Phase) -> bool:
@@ -209,7 +209,7 @@ class System:
                 module.eval()
 
     def mixes(self, phase: Phase) -> bool:
-        """Return whether `config.mixing` acts in `phase`: not where only landmarks are learnt."""
+        """Return whether `config.mixing` acts in `phase`."""
         return True
 
     # -------------------------------------------------------------- measurement
@@ -220,9 +220,9 @@ class System:
         They are logits, valence, arousal, landmarks (pixels of the input), and of a model with
         reliability balancing what `metrics.reliability` takes.
         """
-        names = ("logits", "primary", "corrected") if "expression" in self.known else ()
+        names = ["logits", "primary", "corrected"] if "expression" in self.known else []
         if "valence_arousal" in self.known:
-            names += ("valence", "arousal")
+            names += ["valence", "arousal"]
         kept = {k: outputs[k] for k in names if k in outputs}
         if "primary" in kept and "anchor_distances" in outputs:
             flat = outputs["anchor_distances"].reshape(len(kept["primary"]), -1)
@@ -244,5 +244,5 @@ class System:
 
 
 def _as_tuple(value: Any) -> Any:
-    """Return a tuple in place of a list, which it is in a config that was read from a file."""
+    """Return a tuple in place of a list, as a config read from a file has it."""
     return tuple(value) if isinstance(value, list) else value

@@ -119,7 +119,9 @@ class EmoFANSystem(System):
         return phase.name != "landmarks"
 
     def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        return model.fan(images) if phase.name == "landmarks" else model(images, rngs=rngs)
+        if phase.name == "landmarks" and isinstance(model, EmoFAN):
+            return model.fan(images)
+        return model(images, rngs=rngs)
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         section = self.config.loss

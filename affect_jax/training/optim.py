@@ -21,7 +21,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 
 
 def has_weight_decay(name: str, parameter: jax.Array) -> bool:
-    """Return whether weight decay applies: only to kernels of linear layers and convolutions.
+    """Return whether weight decay applies: only to linear and convolution kernels.
 
     For other parameters 0 is no simpler value, and with little gradient decay takes them there:
     anchors, position embeddings, tables of position biases, class tokens, factors of layer scale,
@@ -37,7 +37,7 @@ def create_optimizer(
     params: Any,
     layers: Mapping[str, int] | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Return the optimizer and its learning-rate schedule (`schedules.create_schedule`).
+    """Return the optimizer and its learning-rate schedule.
 
     Gradients of the trained parameters are clipped to the global norm `clip_norm` (0: not). Weight
     decay (`has_weight_decay`) is part of the gradient in adam and sgd, as in PyTorch, and separate
@@ -83,7 +83,7 @@ def create_optimizer(
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     chain.append(optax.scale_by_learning_rate(schedule))
     if config.layer_decay != 1:
-        chain.append(_scale_by_layer(config.layer_decay, layers))
+        chain.append(_scale_by_layer(config.layer_decay, layers or {}))
     if config.schedule == "plateau":
         chain.append(reduce_on_plateau(config))
     optimizer = optax.chain(*chain)
@@ -114,7 +114,7 @@ def _scale_by_layer(decay: float, layers: Mapping[str, int]) -> optax.GradientTr
 
 
 def sharpest(params: Any, gradients: Any, rho: float) -> Any:
-    """Return the point, `rho` away, where the loss is about largest: params + rho g / |g|.
+    """Return the point, `rho` away, where the loss is about largest.
 
     Sharpness-aware minimisation descends along the gradient of that point (Foret, Kleiner, Mobahi
     and Neyshabur, "Sharpness-aware minimization for efficiently improving generalization",

@@ -268,3 +268,10 @@ def test_command_line_mistakes_end_with_one_message(arguments, message, tmp_path
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_config_that_is_not_python_is_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    with pytest.raises(config_lib.ConfigError, match="not a Python file"):
+        config_lib.load_file(path)
