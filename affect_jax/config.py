@@ -258,7 +258,10 @@ def read_workdir_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDic
         return from_recorded(json.loads(path.read_text()))
     except FileNotFoundError:
         raise ConfigError(
-            f"{workdir} is not the workdir of a run: it has no {CONFIG_FILE}"
+            f"{workdir} is not the workdir of a run: it has no {CONFIG_FILE}; give the --workdir "
+            "of a training run"
         ) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from None
+        raise ConfigError(
+            f"{path} is damaged: {error}; restore it from a copy, or use a new --workdir"
+        ) from None

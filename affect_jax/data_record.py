@@ -93,7 +93,7 @@ def compare(
 def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     then, begun = read(workdir), config_lib.holds_results(workdir)
     if then is None and begun:
-        log.info("%s holds no record of its data; it takes the current data as its own", workdir)
+        log.info("%s has no record of its data; the current data are recorded instead", workdir)
     if then is None or not begun:
         return _NEW
     found = fingerprint.first_difference(then, now)

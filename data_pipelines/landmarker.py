@@ -59,7 +59,9 @@ def load_landmarker(model: str) -> Landmarker:
     def points(batch: np.ndarray) -> np.ndarray:
         heatmaps = predictor.outputs(batch).get("heatmaps")
         if heatmaps is None or heatmaps.shape[-1] != NUM_LANDMARKS:
-            raise DataError(f"--landmarks: {model} gives no heatmaps of {NUM_LANDMARKS} landmarks")
+            raise DataError(
+                f"--landmarks: {model} has no {NUM_LANDMARKS} heatmaps; use a landmark model"
+            )
         grid = np.asarray(decode_heatmaps(heatmaps, decode)[0])
         return grid / np.array(heatmaps.shape[2:0:-1], np.float32)
 

@@ -107,7 +107,7 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
     if config and known and config not in known:
         raise DataError(f"{name} has no config {config!r}; known: {', '.join(known)}")
     if config and not known and name != "manifest":
-        raise DataError(f"{name} has no configs; ask for --dataset {name}")
+        raise DataError(f"{name} has no configs; use --dataset {name}")
     config = config or (known or [None])[0]
     with _quiet_tfds():
         return cls(manual_dir=manual_dir, data_dir=str(data_dir), config=config)
@@ -131,7 +131,7 @@ def _only_run(lock: Path) -> Iterator[None]:
     """Hold a lock that the system releases when the process ends, even if it is killed."""
     with open(lock, "w") as f:
         if not locks.take(f):
-            raise DataError(f"another run is preparing this data set ({lock} is held)")
+            raise DataError(f"another run is preparing this data set; wait until it ends ({lock})")
         yield
 
 
@@ -215,7 +215,7 @@ class _Bar:
 
         if split != self._split:
             self.__exit__()
-            self._bar = tqdm(desc=split, total=max(total, 0) or None, unit=" pictures", leave=True)
+            self._bar = tqdm(desc=split, total=max(total, 0) or None, unit=" images", leave=True)
             self._split = split
         self._bar.update(done - self._bar.n)
 

@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.benchmark.balancing", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--seeds", type=int, default=5, help="seeds a row")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds per row")
     parser.add_argument("--noise", type=float, default=0.2, help="fraction of wrong labels")
     options = parser.parse_args(arguments)
     print("| |", " | ".join(COLUMNS), "| accuracy - none |")

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the suite; see `--help`."""
     parser = suite.parser(SUITE, __doc__)
     train.add_options(parser, system="arbex_rafdb", batch_size=32, steps=1)
-    parser.add_argument("--only_alone", action="store_true", help="time no whole step")
+    parser.add_argument("--only_alone", action="store_true", help="do not time whole steps")
     options = parser.parse_args(arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
@@ -48,7 +48,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
       UserError: if the options do not fit, or the config has no balancing to leave out.
     """
     if options.only_alone and options.steps > 1:
-        raise UserError("--steps has no effect with --only_alone: no whole step is timed")
+        raise UserError("--steps has no effect with --only_alone; leave out one of them")
     config = train.settings(options)
     if train.system_of(config).balancing is None:
         raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m affect_jax.benchmark input", description=__doc__)
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
-    parser.add_argument("--count", type=int, default=320, help="pictures per measurement")
+    parser.add_argument("--count", type=int, default=320, help="images per measurement")
     parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     parser.add_argument("--workers", type=int, default=len(_cores()), help="0: no processes")
     parser.add_argument("--memory_images", type=int, default=50_000)
@@ -103,7 +103,7 @@ def load(folder: str | None, count: int) -> list[bytes]:
     files = sorted(f for f in pathlib.Path(folder).rglob("*") if f.is_file())
     jpegs = [data for f in files if (data := f.read_bytes())[:2] == b"\xff\xd8"]
     if not jpegs:
-        raise SystemExit(f"--images: {folder} holds no JPEG")
+        raise SystemExit(f"--images: {folder} has no JPEG; name a folder with .jpg files")
     return [jpegs[i] for i in np.linspace(0, len(jpegs) - 1, count).round().astype(int)]
 
 

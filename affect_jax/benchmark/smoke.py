@@ -225,7 +225,7 @@ def check_finite(figures: Mapping[str, Any], where: str) -> None:
     """Raise FloatingPointError naming the figures that are not finite numbers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong or not figures:
-        raise FloatingPointError(f"{where}: {', '.join(wrong) or 'no figure'} not finite")
+        raise FloatingPointError(f"{where}: not finite: {', '.join(wrong) or 'no figure'}")
 
 
 def line(outcome: Outcome) -> str:

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m affect_jax.benchmark synthetic", description=__doc__
     )
     parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--count", type=int, default=400, help="pictures per measurement")
+    parser.add_argument("--count", type=int, default=400, help="images per measurement")
     parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     options = parser.parse_args(arguments)
     measure = functools.partial(drawing, options.count, options.repeats)

@@ -163,6 +163,7 @@ def _measurable(
     if not given & labelled:
         raise UserError(
             f"the model in {path} predicts {', '.join(sorted(given)) or 'nothing measurable'}; "
-            f"the data are labelled with {', '.join(sorted(labelled)) or 'nothing'}"
+            f"the data are labelled with {', '.join(sorted(labelled)) or 'nothing'}; use data that "
+            "have labels for these predictions"
         )
     return frozenset(given & labelled)

@@ -118,7 +118,7 @@ def _check_same_split(
     data, then = config.data, recorded.data
     if data_lib.place_of(data) != data_lib.place_of(then):
         return
-    why = "persons it was trained on would be tested"
+    why = "it would be tested on persons of its training; leave out this option"
     if config.eval.split == ALL:
         raise ConfigError(
             f"config.eval.split = {ALL!r}, but the run was trained on a part of these data: {why}"

@@ -74,7 +74,7 @@ def run_all(
     for number, one in enumerate(waiting, start=1):
         with _locked(one.workdir, wait=required) as mine:
             if not mine:
-                log.info("%s: another process works on it", one.name)
+                log.info("%s is skipped: another process is training it", one.name)
                 continue
             if _is_done(one):  # another process has finished it meanwhile
                 continue
@@ -89,9 +89,11 @@ def run_all(
         if error is not None:
             failed += 1
             if required:
-                raise UserError(f"{one.name} failed, and others need it: {_message(error)}")
+                raise UserError(
+                    f"{one.name} failed, and other runs start from it: {_message(error)}"
+                )
             if _is_shared(error, planned):
-                raise UserError(f"{one.name} failed before any was trained: {_message(error)}")
+                raise UserError(f"{one.name} failed before any training: {_message(error)}")
             log.error("%s failed: %s", one.name, _message(error))
         after()
     return failed
@@ -184,7 +186,7 @@ def _locked(workdir: pathlib.Path, *, wait: bool) -> Iterator[bool]:
             time.sleep(0.1)  # a process that only looks at the lock has it for a moment
             mine = locks.take(file)
         if wait and (not mine or run_lock.is_held(workdir)):
-            log.info("waiting for another process that works on %s", workdir)
+            log.info("waiting for another process that is training %s", workdir)
             mine = mine or locks.take(file, wait=True)
         # `--mode=train` in this very folder holds a lock of its own.
         while wait and run_lock.is_held(workdir):

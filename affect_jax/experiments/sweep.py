@@ -117,7 +117,7 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
         for row, changes in sweep.rows.items():
             changes = {**sweep.shared, **changes}
             if "seed" in changes:
-                raise ConfigError(f"rows: {row}: seed is set by the sweep's seeds")
+                raise ConfigError(f"rows: {row}: remove seed; `seeds` of the sweep sets it")
             changes["seed"] = seed
             name, folder = f"{row}, seed {seed}", f"cells/{row}/seed{seed}"
             planned[row, seed] = make(of_rows, name, f"rows: {row}", changes, folder)

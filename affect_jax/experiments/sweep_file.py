@@ -46,7 +46,7 @@ class Sweep(Layout):
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise ConfigError("the sweep has no rows")
+            raise ConfigError("the sweep has no rows; add `rows`, or `random`, to get_sweep")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds = {self.seeds}; give at least one, all distinct")
         for name in (*self.rows, *self.stages):
@@ -75,14 +75,14 @@ class Sweep(Layout):
             _check_known(key, (m for m in metrics if not _is_recall(m)), _known_metrics(), "metric")
         if self.cell == "crossval" and (self.curves or self.rank_by):
             key = "curves" if self.curves else "rank_by"
-            raise ConfigError(f"{key}: a cross-validation has no validation metrics of its own")
+            raise ConfigError(f"{key}: a cross-validation has no validation metrics; remove {key}")
         if self.rank_by and not self.rank_by.startswith("validation/"):
             raise ConfigError(
-                f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; ranked "
-                "by the test split, its figures would no longer be those of unseen data"
+                f"rank_by = {self.rank_by!r}: use a validation/... column. Ranking by the test "
+                "split would make the test scores of the first row too good"
             )
         if self.rank_by and shown and not shown.startswith("validation/"):
-            raise ConfigError("grid: ranked rows show validation/... columns only")
+            raise ConfigError("grid: use a validation/... column, because rank_by is set")
 
 
 def _check_known(key: str, names: Iterable[str], known: Collection[str], kind: str) -> None:

@@ -119,7 +119,7 @@ def center_loss(
     """
     check_variant(variant)
     if variant == "official" and confidence is None:
-        raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
+        raise ValueError('center_loss: variant="official" needs the argument `confidence`')
     distances = as_float(distances)
     targets, valid = label_distribution(labels, distances.shape[1])
     valid = valid if mask is None else valid & mask

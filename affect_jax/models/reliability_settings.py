@@ -84,7 +84,7 @@ class ReliabilitySettings:
             else:
                 self._check(name, good and value > 0, "a positive number")
         if self.correction == "geometric" and not self.anchors:
-            raise ValueError('reliability.correction = "geometric" needs anchors, there are 0')
+            raise ValueError('reliability.correction = "geometric" needs anchors of at least 1')
 
     def _check(self, name: str, good: bool, allowed: str) -> None:
         if not good:

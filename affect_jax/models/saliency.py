@@ -53,8 +53,8 @@ def class_activation(
         jax.eval_shape(lambda x: call(x), images)
     if not survey.maps:
         raise UserError(
-            "this model shows no feature map to draw class activations on; pass its last one "
-            "through affect_jax.models.feature_taps.feature_map"
+            "class activations cannot be drawn: pass the last feature map of the model through "
+            "affect_jax.models.feature_taps.feature_map"
         )
     at = len(survey.maps) - 1
     last = survey.maps[at]
@@ -98,8 +98,8 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
     """
     if not isinstance(model, ViT):
         raise UserError(
-            f"{type(model).__name__} has no attention between patches to draw a rollout of; for "
-            'any network there is the picture "cam"'
+            f"{type(model).__name__} is not a vision transformer and has no attention to draw; "
+            'use the picture "cam", which works for every network'
         )
     with Tap() as tap:
         trace = model.trace(images)

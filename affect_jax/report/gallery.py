@@ -162,7 +162,9 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
     panels, numbers = [], {}
     for view in views:
         if "embedding" not in view.outputs:
-            raise UserError(f"the model in {view.model.path} gives no embedding")
+            raise UserError(
+                f"the model in {view.model.path} has no embedding; leave out this picture"
+            )
         labels, points = view.outputs["expression"], view.outputs["embedding"]
         rows = clusters.sample(labels, shown.points)
         try:
@@ -205,8 +207,8 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
 def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     if not any("corrected" in view.outputs for view in views):
         raise UserError(
-            f"the model in {views[0].model.path} has no reliability balancing, hence no "
-            "correction to draw; use a run with model.reliability enabled"
+            f"the model in {views[0].model.path} has no reliability balancing; use a run "
+            "with config.model.reliability.enabled = True"
         )
     models, numbers, lines = {}, {}, []
     rows = _rows(views[0])

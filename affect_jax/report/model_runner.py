@@ -64,7 +64,7 @@ class OpenModel:
         if not same_classes(source.class_names, self.class_names):
             raise UserError(
                 f"the model in {self.path} knows the classes {self.class_names}, the data have "
-                f"{tuple(source.class_names)}"
+                f"{tuple(source.class_names)}; use data with the same classes in the same order"
             )
         return source
 
@@ -118,7 +118,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
     else:
         raise UserError(f"{path} is neither the folder of a run nor a model directory")
     if not names:
-        raise UserError(f"the model in {path} has no expression classes, so there is no picture")
+        raise UserError(f"the model in {path} has no expression classes, which pictures need")
     return OpenModel(path, model, preprocessing, tuple(names), config, step)
 
 

@@ -73,7 +73,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
                 "remove the line, or use another workdir"
             ) from error
     if torn:
-        log.info("%s: a torn last line is left out", path)
+        log.info("%s: the last line is incomplete and is ignored", path)
     return rows
 
 

@@ -98,8 +98,8 @@ class System:
             return settings
         if not num_steps:
             raise ConfigError(
-                'config.model.reliability.correction = "trust" is ramped in over the run where '
-                "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
+                'config.model.reliability.correction = "trust" with ramp_steps = 0 needs the '
+                "length of the run; set config.num_steps, or ramp_steps"
             )
         return {**settings, "ramp_steps": num_steps - self.first_steps(num_steps)}
 
@@ -172,7 +172,7 @@ class System:
             if key in given and _as_tuple(given[key]) != _as_tuple(value)
         ]
         if departures:
-            log.info("config.model is not all of %s: %s", name, "; ".join(departures))
+            log.info("config.model differs from the preset %s: %s", name, "; ".join(departures))
 
     def _check_freeze(self, model: nnx.Module) -> None:
         paths = list(take_apart(model)[1])

@@ -95,7 +95,9 @@ class EmoFANSystem(System):
         steps = self.first_steps(total_steps)
         if steps < stage.steps:
             log.warning(
-                "config.landmark_stage.steps = %d is cut to %d, half of the run", stage.steps, steps
+                "config.landmark_stage.steps = %d is reduced to %d, half of the run",
+                stage.steps,
+                steps,
             )
         landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
         return [landmarks, Phase("emotion", steps)]

@@ -45,8 +45,8 @@ def check(
     if not labels:
         raise ConfigError(
             f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
-            "learns: it cannot choose a checkpoint. Label it, or remove it from the split column: "
-            "config.data.validation_fraction of the training persons are then held out instead"
+            "learns, so it cannot choose a checkpoint. Label it, or remove it from the split "
+            "column: config.data.validation_fraction of the training persons then replaces it"
         )
     best = config.checkpoint.best_metric
     names = evaluator.metric_names(labels)
@@ -57,8 +57,8 @@ def check(
         )
     if labels != learnt and best == "loss":
         log.warning(
-            "the validation split has no labels of %s: the loss that chooses the checkpoint "
-            "leaves them out",
+            "the validation split has no labels of %s: they do not count when the checkpoint is "
+            "chosen",
             ", ".join(sorted(learnt - labels)),
         )
 
@@ -71,7 +71,9 @@ def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> d
     if validity.COUNT in metrics:
         metrics = {**metrics, best_metric: math.nan}
     if not math.isfinite(metrics.get(best_metric, math.nan)):
-        log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best_metric)
+        log.warning(
+            "step %d: %s is not finite, so this checkpoint cannot be chosen", step, best_metric
+        )
     return metrics
 
 

@@ -134,7 +134,7 @@ def set_aside_damaged(directory: pathlib.Path) -> int | None:
         place.parent.mkdir(exist_ok=True)
         (directory / str(step)).rename(place)
         log.warning(
-            "checkpoint %d is damaged: %s; moved to %s, which you may remove; the newest whole "
+            "checkpoint %d is damaged: %s; moved to %s, which you may remove; the newest intact "
             "checkpoint is step %d",
             step,
             fault,
@@ -148,7 +148,7 @@ def none_whole(directory: pathlib.Path, faults: Mapping[int, str]) -> str:
     """Return the error message for a run whose checkpoints are all damaged (step -> fault)."""
     lines = "; ".join(f"step {step}: {fault}" for step, fault in faults.items())
     return (
-        f"no checkpoint in {directory} is whole ({lines}); copy the folder back from a backup, or "
+        f"no checkpoint in {directory} is intact ({lines}); restore the folder from a copy, or "
         "train again with a new --workdir"
     )
 

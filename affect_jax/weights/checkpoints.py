@@ -138,7 +138,7 @@ class Checkpointer:
                 checkpoint_damage.remove_partial(self.directory)
             raise UserError(
                 f"no room to write a checkpoint into {self.directory}; free some space and "
-                "run the same command again: earlier checkpoints are whole"
+                "run the same command again; it resumes from the last checkpoint"
             ) from error
 
     def latest_step(self) -> int | None:
@@ -166,7 +166,7 @@ class Checkpointer:
             if not fault:
                 if faults:
                     log.warning(
-                        "checkpoint %d is damaged: %s; using step %d, the %s whole one",
+                        "checkpoint %d is damaged: %s; using step %d, the %s intact one",
                         *next(iter(faults.items())),
                         step,
                         "newest" if name == "latest" else "next best",

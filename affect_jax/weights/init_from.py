@@ -92,7 +92,9 @@ def init_from(
     report, optional = InitReport(), ()
     if not isinstance(source, nnx.Module):
         if not pathlib.Path(source).exists():
-            raise UserError(f"{source} does not exist; there is nothing to start from")
+            raise UserError(
+                f"{source} does not exist; give a model directory, a workdir or a weights file"
+            )
         if pathlib.Path(source).is_file():
             converted, source_classes = _read_release(model, pathlib.Path(source), allow)
             source, optional = converted.model, _NOT_RELEASED
@@ -175,7 +177,7 @@ def _root(model: nnx.Module, source: nnx.Module, where: str) -> str:
             return "".join(f"{name}/" for name in path)
     raise UserError(
         f"{where} is a {type(source).__name__}; it fits neither a {type(model).__name__} nor one "
-        "of its parts"
+        "of its parts; use weights of the same architecture"
     )
 
 
@@ -214,8 +216,8 @@ def merge(
     )
     if problems:
         raise UserError(
-            f"{where} does not fit the model:\n{problems}\nallow the names that may differ, or "
-            "build the model like its source"
+            f"{where} does not fit the model:\n{problems}\nname what may differ in "
+            "config.init_allow, or set config.model as in the source"
         )
     skipped = dict.fromkeys(found.unexpected, "not in the model")
     skipped |= {

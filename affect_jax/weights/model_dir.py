@@ -140,9 +140,7 @@ def check_writable(directory: str | pathlib.Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; name a directory for the model")
     if directory.is_dir() and any(directory.iterdir()) and not is_model_dir(directory):
-        raise UserError(
-            f"{directory} is not empty and holds no {MODEL_FILE}; refusing to overwrite it"
-        )
+        raise UserError(f"{directory} is not empty and has no {MODEL_FILE}; name a new directory")
 
 
 def save_model(
@@ -223,7 +221,9 @@ def load_model(directory: str | pathlib.Path, **overrides: Any) -> LoadedModel:
         raise UserError(f"{described}: {error}") from error
     arrays = read_arrays(directory)
     if differences := Differences.between(shapes_of(arrays), shapes_of(arrays_of(model))):
-        raise UserError(f"{directory} does not hold the arrays of its model:\n{differences}")
+        raise UserError(
+            f"{directory} lacks arrays of its model; export or copy it again:\n{differences}"
+        )
     class_names = record.get("class_names", ())
     _check_class_names(class_names, name, arguments, described)
     assign(model, arrays)

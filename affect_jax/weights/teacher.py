@@ -72,7 +72,7 @@ def load_teacher(
     if not teaches:
         raise UserError(
             f"{where} was trained for {', '.join(sorted(known)) or 'nothing that is known'}, and "
-            f"this run learns {', '.join(sorted(learns))}: there is nothing to teach. If the "
+            f"this run learns {', '.join(sorted(learns))}; use another teacher. If this "
             'teacher knows more, say so in its model.json: "provenance": {"trained_for": [...]}'
         )
     if "expression" in teaches and not same_classes(names, class_names):
@@ -87,7 +87,7 @@ def load_teacher(
         )
     log.info("%s teaches %s", where, ", ".join(sorted(teaches)))
     for field in sorted(learns & _TEACHABLE - teaches):
-        log.warning("%s was not trained for %s, which is learnt from labels alone", where, field)
+        log.warning("%s does not teach %s, which is learnt from labels alone", where, field)
     blueprint, params, stats = take_apart(model)
     arrays = mapper.replicate({"params": params, "stats": stats})
     return Teacher(blueprint, arrays, tuple(seen.mean), tuple(seen.std), teaches)

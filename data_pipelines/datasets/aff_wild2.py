@@ -107,7 +107,7 @@ cropped_aligned/
             for path in layout.subfolders(video) if _PICTURES.match(video.name) else [video]:
                 if videos.setdefault(path.name, path) != path:
                     raise self.wrong_folder(
-                        f"pictures of {path.name} lie in {videos[path.name].parent} and in "
+                        f"images of {path.name} lie in {videos[path.name].parent} and in "
                         f"{path.parent}; leave one"
                     )
         return videos

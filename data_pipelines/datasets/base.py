@@ -211,7 +211,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 rejected = self._books[split].rejected
                 reasons = collections.Counter(reason for _, reason in rejected)
                 raise self.wrong_folder(
-                    f"split {split} has no usable picture ({len(rejected)} rejected, most "
+                    f"split {split} has no usable image ({len(rejected)} rejected, most "
                     f"often: {reasons.most_common(1)[0][0] if reasons else 'nothing was there'})",
                 )
             infos.append(

@@ -45,7 +45,7 @@ class FerPlus(FaceBuilder):
 
     name = "ferplus"
     BUILDER_CONFIGS = configs(
-        {"votes": "votes as a distribution", "majority": "pictures with a majority only"}
+        {"votes": "votes as a distribution", "majority": "images with a majority only"}
     )
     card = Card(
         title="FER+",
@@ -55,7 +55,7 @@ class FerPlus(FaceBuilder):
 fer2013.csv        (the pictures, from FER-2013)
 fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
 """,
-        apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (pictures)",
+        apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (images)",
         fields=("expression", "expression_probs"),
     )
 

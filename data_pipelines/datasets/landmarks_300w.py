@@ -129,7 +129,7 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
                     record.landmarks = read_points(path) - 1.0
                 yield record
             for path in self._without_picture(folder):
-                reason = "there is no picture for these points"
+                reason = "there is no image for these points"
                 yield Record(f"{place}/{path.name}", reject=reason)
 
     def _without_picture(self, folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from data_pipelines.images.picture_files import IMAGE_SUFFIXES
 log = logging.getLogger(__name__)
 
 _NAMED = 20  # lines in the log
-_UNNAMED = "pictures that no list, label or class folder names"
+_UNNAMED = "images that no list, label or class folder names"
 
 
 class Leftovers:

@@ -29,7 +29,7 @@ class Manifest(FaceBuilder):
 
     name = "manifest"
     card = Card(
-        title="Own pictures (manifest or folder)",
+        title="Own images (manifest or folder)",
         class_names=(),
         splits={"full": "or train, validation and test, as the manifest's column `split` says"},
         expected="""

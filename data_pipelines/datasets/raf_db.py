@@ -31,7 +31,7 @@ class RafDb(FaceBuilder):
 
     name = "raf_db"
     BUILDER_CONFIGS = configs(
-        {"aligned": "aligned pictures of 100x100", "original": "original pictures with a face box"}
+        {"aligned": "aligned images of 100x100", "original": "original images with a face box"}
     )
     card = Card(
         title="RAF-DB (basic)",

@@ -45,7 +45,7 @@ _DEFAULT_FPS = 25.0
 _NOTES = (".csv", ".txt")
 _VIDEOS = (".avi", ".mp4")
 _NO_NUMBER = "its name has no frame number; frames count from 1"
-_SECOND = "another picture has this number"
+_SECOND = "another image has this number"
 _WORDS = ("valence", "arousal")
 _SKIPPED_COLUMNS = ("name", "instance", "file", "id")
 

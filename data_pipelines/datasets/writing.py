@@ -70,7 +70,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     ok, data = cv2.imencode(".png", bgr)
     if not ok:
-        raise Reject(f"a picture of shape {pixels.shape} could not be written as PNG")
+        raise Reject(f"an image of shape {pixels.shape} could not be written as PNG")
     return data.tobytes()
 
 

@@ -114,7 +114,7 @@ def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise DecodeError(f"empty picture of {width}x{height}")
+        raise DecodeError(f"empty image of {width}x{height}")
     if max(width, height) > _MAX_SIDE:
         raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
     if width * height > max_pixels:
@@ -200,7 +200,7 @@ def _of_pillow(open_picture: Callable[[], Image.Image], max_pixels: int) -> np.n
     except Image.DecompressionBombError as e:
         raise DecodeError(str(e)) from e
     except Image.UnidentifiedImageError as e:
-        raise DecodeError("not a picture in a known format") from e
+        raise DecodeError("not an image in a known format") from e
     # Pillow's readers raise a dozen types on damaged input, `struct.error` and `KeyError` included.
     except Exception as e:
         raise DecodeError(f"cannot be decoded ({type(e).__name__}: {e})") from e

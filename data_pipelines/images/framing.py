@@ -38,7 +38,7 @@ class Frame(NamedTuple):
     def check(self, height: int, width: int) -> None:
         """Raise DecodeError unless the frame shows something of an image of this size."""
         if not self.touches(height, width):
-            raise DecodeError("the face's box or landmarks lie outside the picture")
+            raise DecodeError("the face's box or landmarks lie outside the image")
 
     def shrunk(self, k: int) -> "Frame":
         """Return the same part of the image shrunk k times, its first pixel where it was."""

@@ -25,7 +25,7 @@ def landmark_fault(points: np.ndarray) -> str:
     if width == 0 and height == 0:
         return f"all landmarks are ({low[0]:g}, {low[1]:g}); {_EMPTY}"
     if _are_fractions(low.min(), high.max()):
-        return "landmarks lie in 0..1; give pixels of the picture, not fractions"
+        return "landmarks lie in 0..1; give pixels of the image, not fractions"
     if max(width, height) < _LEAST_SPAN or min(width, height) < _LEAST_SIDE:
         return f"landmarks span only {width:.3g} x {height:.3g} pixels"
     for code in (0, -1):
@@ -45,7 +45,7 @@ def box_fault(box: np.ndarray) -> str:
         hint = _EMPTY if x0 == y0 == x1 == y1 else "it is x0, y0, x1, y1, not width and height"
         return f"box {numbers} has no area; {hint}"
     if _are_fractions(min(numbers), max(numbers)):
-        return f"box {numbers} lies in 0..1; give pixels of the picture, not fractions"
+        return f"box {numbers} lies in 0..1; give pixels of the image, not fractions"
     if min(x1 - x0, y1 - y0) < _LEAST_SIDE:
         return f"box {numbers} is only {x1 - x0:.3g} x {y1 - y0:.3g} pixels"
     return ""
@@ -79,7 +79,7 @@ def _outside(landmarks: np.ndarray, height: int, width: int) -> str:
     if inside >= _INSIDE * len(known):
         return ""
     return (
-        f"{len(known) - inside} of {len(known)} landmarks lie outside the picture, which is "
+        f"{len(known) - inside} of {len(known)} landmarks lie outside the image, which is "
         f"{width}x{height} pixels"
     )
 
@@ -95,6 +95,6 @@ def _box_outside(box: np.ndarray, height: int, width: int) -> str:
     if 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height:
         return ""
     return (
-        f"most of the face's box {np.round(box, 1).tolist()} lies outside the picture, which is "
+        f"most of the face's box {np.round(box, 1).tolist()} lies outside the image, which is "
         f"{width}x{height} pixels"
     )

@@ -79,7 +79,7 @@ def fault(name: str, head: bytes = b"") -> str:
     suffix = os.path.splitext(name)[1].lower()
     kind = picture_format(head)
     if (kind == "heif" or (not kind and suffix in HEIF_SUFFIXES)) and not _plugin_for(".heic"):
-        return "HEIC pictures cannot be read; convert it to JPEG or PNG"
+        return "HEIC images cannot be read; convert it to JPEG or PNG"
     if (kind == "avif" or (not kind and suffix == ".avif")) and not features.check("avif"):
         return "this Pillow reads no AVIF; install Pillow 11.3 or later, or convert it to JPEG"
     return ""

@@ -42,7 +42,7 @@ def read(path: str | os.PathLike) -> dict[str, int]:
         if text and text[0] != "#"
     }
     if not entries:
-        raise DataError(f"data.exclude: {path} names no image; give one path a line")
+        raise DataError(f"data.exclude: {path} lists no image; give one path per line")
     return entries
 
 

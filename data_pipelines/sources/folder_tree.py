@@ -190,7 +190,7 @@ class _Layout:
         empty += [f for top in self.tree.filled for f in top.folders if not f.total]
         if empty:
             log.warning(
-                "%s: %d folders hold no image: %s",
+                "%s: %d folders have no image: %s",
                 self.root,
                 len(empty),
                 ", ".join(joined(f.parts) for f in empty[:_SHOWN]),
@@ -203,7 +203,7 @@ class _Layout:
 
     def _expected(self) -> str:
         return (
-            f"expected {self.root}/CLASS/NAME.jpg with one folder a class, or "
+            f"expected {self.root}/CLASS/NAME.jpg with one folder per class, or "
             f"{self.root}/train/CLASS/NAME.jpg, .../validation/... and .../test/..."
         )
 

@@ -78,8 +78,8 @@ def numbering(
     size = len(class_names)
     if not fitting or any(_may_count_from_1(seen, r, size) for _, r in fitting):
         raise DataError(
-            f"{about}, and ids count from 0 with {given} ({_spelled(readings)}). Numbers that "
-            f"count from 1 would be read as the next class: {REMEDY}, or subtract 1. "
+            f"{about}, and ids count from 0 with {given} ({_spelled(readings)}). If yours "
+            f"count from 1, each would be read as the next class: {REMEDY}, or subtract 1. "
             f"{other_orders(seen, order)}"
         )
     first = {k: key(fitting[0][1][k]) for k in seen}
@@ -145,7 +145,7 @@ def unnamed_classes(numbers: Counter, name: str) -> tuple[str, ...]:
             )
             return tuple(map(str, sorted(seen)))
     raise DataError(
-        f"{name}: the labels are the numbers {listed(numbers)} ({numbers.total()} rows), and ids "
-        f"count from 0 without a gap where data.classes is not set. Set it to the order they are "
-        f"ids of, or {REMEDY}. {other_orders(numbers)}"
+        f"{name}: the labels are the numbers {listed(numbers)} ({numbers.total()} rows), but "
+        f"without data.classes they must be 0, 1, 2 ... without a gap. Set data.classes to their "
+        f"order, or {REMEDY}. {other_orders(numbers)}"
     )

@@ -99,7 +99,7 @@ def evaluation_source(data: DataConfig | Mapping[str, Any], split: str) -> Sourc
     part = "test" if split == ALL else split
     if not len(rows_of[part]):
         raise DataError(
-            f"{read.name}: the {split} split is empty: nothing can be evaluated; the split "
+            f"{read.name}: the {split} split is empty; choose another --config.eval.split. The split "
             f"{ALL!r} takes every image"
         )
     rows = table.without_excluded(read, rows_of, data)[part]

@@ -69,7 +69,7 @@ def _json_rows(
             continue
         if line.lstrip().startswith("[") and not begun:
             raise DataError(
-                f"{path} is one JSON array; write one object a line "
+                f"{path} is one JSON array; write one object per line "
                 '(pandas: to_json(path, orient="records", lines=True))'
             )
         begun = True

@@ -63,7 +63,7 @@ def find_prepared(name: str, data_dir: str | Path) -> Prepared:
       DataError: a name is missing, the set is not prepared there, or several of its configs are.
     """
     if not name or not data_dir:
-        raise DataError("data.source is tfds: set data.dataset and data.data_dir")
+        raise DataError("data.source = tfds needs data.dataset and data.data_dir; set both")
     base, _, config = name.partition("/")
     root = Path(data_dir).expanduser() / base
     pattern = f"{config}/*/{META_FILE}" if config else f"**/{META_FILE}"

@@ -117,7 +117,7 @@ def read_folder(
 ) -> manifest.Table:
     """Read a folder that holds one folder a class; arguments and errors as in `read_manifest`."""
     if not str(folder):
-        raise DataError("data.folder is empty: give a folder that holds one folder a class")
+        raise DataError("data.folder is empty: give a folder with one subfolder per class")
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(f"data.folder: there is no folder {folder}")
@@ -151,7 +151,9 @@ def table_sources(table: manifest.Table, data: DataConfig) -> dict[str, TableSou
     rows_of = without_excluded(table, rows_of_splits(table, data), data)
     sources = {split: split_source(table, split, rows, data) for split, rows in rows_of.items()}
     if not len(sources["train"]):
-        raise DataError(f"{table.name}: no image is left for training")
+        raise DataError(
+            f"{table.name}: no image is left for training; see the log for what was left out"
+        )
     return sources
 
 

@@ -110,7 +110,7 @@ def test_averaged_class_probabilities_stand_with_what_is_flip_averaged(tmp_path)
         (["--indices", "1"], "--indices is for pictures"),
         (["--points", "9"], "--points is for pictures"),
         (["--pictures", ",", "--faces", "3"], "--pictures names none"),
-        (["--pictures", "cam", "--faces", "3", "--indices", "1"], "not both"),
+        (["--pictures", "cam", "--faces", "3", "--indices", "1"], "exclude each other"),
         (["--pictures", "cam", "--indices", ","], "give whole numbers"),
     ],
 )

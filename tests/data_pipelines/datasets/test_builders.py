@@ -332,7 +332,7 @@ def test_manifest_csv(tmp_path):
     assert train.attribute_names == ("gender",)
     assert result.rejected == {
         "p/empty.jpg (row 8)": "zero bytes",
-        "p/bad.jpg": "not a picture in a known format",
+        "p/bad.jpg": "not an image in a known format",
     }
 
 

@@ -244,7 +244,7 @@ def test_aff_wild2_pictures_in_parts(tmp_path):
     result = run(tmp_path, "aff_wild2/expr", root)
     assert result.source("validation").labels.tolist() == [6, 2]
     shutil.copytree(part, root / "cropped_aligned/video2")
-    with pytest.raises(DataError, match=r"pictures of video2 lie in .* and in .*; leave one"):
+    with pytest.raises(DataError, match=r"images of video2 lie in .* and in .*; leave one"):
         prepare("aff_wild2/expr", root, tmp_path / "out")
 
 

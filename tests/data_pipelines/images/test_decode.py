@@ -136,7 +136,7 @@ def test_surplus_bytes_do_no_harm():
         (b"\x89PNG\r\n\x1a\n", "truncated PNG"),
         (b"not a picture at all", "known format"),
         (b"<html>404</html>", "known format"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC pictures cannot be read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC images cannot be read"),
     ],
 )
 def test_what_is_no_picture_is_refused_with_its_reason(data, reason):

@@ -241,7 +241,7 @@ def test_points_come_back_from_the_output():
 def test_frames_that_miss_the_picture():
     seen = Framing(SIZE, crop="box", crop_scale=1.0)
     far = np.float32([900, 900, 950, 950])
-    with pytest.raises(DecodeError, match="outside the picture"):
+    with pytest.raises(DecodeError, match="outside the image"):
         seen.pixels(noisy(50, 50), seen.frame(50, 50, None, far))
     # Without a scale it is not known what training cut out.
     assert Framing(SIZE, crop="box").frame(50, 40, None, far) == Frame(20, 25, 40, 40)

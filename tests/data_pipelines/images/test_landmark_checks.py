@@ -110,9 +110,9 @@ def evaluate(source, size=32, **options):
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
-        (FACE + 64, "68 of 68 landmarks lie outside the picture, which is 64x64 pixels"),
-        (FACE * 2.2, "landmarks lie outside the picture"),
-        (FACE - (40, 0), "landmarks lie outside the picture"),
+        (FACE + 64, "68 of 68 landmarks lie outside the image, which is 64x64 pixels"),
+        (FACE * 2.2, "landmarks lie outside the image"),
+        (FACE - (40, 0), "landmarks lie outside the image"),
         (FACE / 64, "landmarks lie in 0..1"),
         (FACE * 0, "all landmarks are (0, 0)"),
     ],
@@ -132,7 +132,7 @@ def test_landmarks_that_do_not_fit_the_picture_are_bad_records(side, points, rea
     ("box", "reason"),
     [
         ([70, 10, 90, 30], "most of the face's box [70.0, 10.0, 90.0, 30.0] lies outside"),
-        ([-60, 0, 20, 64], "lies outside the picture, which is 64x64 pixels"),
+        ([-60, 0, 20, 64], "lies outside the image, which is 64x64 pixels"),
         ([0, 0, 128, 128], "lies outside"),
         ([0.2, 0.2, 0.8, 0.8], "lies in 0..1"),
     ],
@@ -150,7 +150,7 @@ def test_boxes_that_do_not_fit_the_picture_are_bad_records(box, reason):
 def test_too_many_of_them_stop_the_run():
     source = Marked(encode(smooth(64, 64)), FACE)
     source.landmarks += 64
-    with pytest.raises(TooManyBadRecords, match="lie outside the picture"):
+    with pytest.raises(TooManyBadRecords, match="lie outside the image"):
         evaluate(source)
 
 

@@ -300,7 +300,7 @@ def test_boxes_outside_the_picture_are_skipped():
     points[7] += 100
     pipeline = pipe(Listed(PICTURES, landmarks=points), train=False)
     assert sum(b["mask"].sum() for b in pipeline) == 23
-    assert "outside the picture" in pipeline.bad_records.names["picture 7"]
+    assert "outside the image" in pipeline.bad_records.names["picture 7"]
 
 
 def test_decompression_bombs_are_skipped():

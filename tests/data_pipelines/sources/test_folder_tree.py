@@ -256,8 +256,8 @@ def test_heic_is_a_bad_row_with_its_reason(tmp_path):
     (tmp_path / "happy/a jpeg.heic").write_bytes(PICTURE)  # some tools only change the name
     source = folder_source(tmp_path)
     assert {(path, reason) for _, path, reason in source.bad_rows} == {
-        ("happy/phone.HEIC", "HEIC pictures cannot be read; convert it to JPEG or PNG"),
-        ("happy/named", "HEIC pictures cannot be read; convert it to JPEG or PNG"),
+        ("happy/phone.HEIC", "HEIC images cannot be read; convert it to JPEG or PNG"),
+        ("happy/named", "HEIC images cannot be read; convert it to JPEG or PNG"),
     }
     assert "happy/a jpeg.heic" in paths(source) and len(source) == 28
 
