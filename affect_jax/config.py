@@ -92,7 +92,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return a JSON-able copy: placeholders become values or None, tuples become lists."""
+    """Return a JSON-able copy: placeholders become values or None, tuples lists."""
     return json.loads(json.dumps(config.to_dict()))
 
 
@@ -168,7 +168,7 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
 
 
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Record `config` in `workdir/config.json`, unless the folder has another config's run.
+    """Record `config` in `workdir`; refuse a folder with a run of another config.
 
     Raises:
       ConfigError: as `check_workdir`.
@@ -211,7 +211,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 def holds_results(workdir: pathlib.Path) -> bool:
-    """Return whether a run, or a fold, has begun in a folder, or was tested there."""
+    """Return whether a folder has a run or fold that has begun or was tested."""
     return _holds(workdir) or _holds(workdir, "folds/*/")
 
 

@@ -1,4 +1,4 @@
-"""The data that a run began with: recorded in its workdir, compared when the run is resumed.
+"""The record of the data that a run began with, compared when the run is resumed.
 
 `data.json` holds classes, label fields and, for each split, counts and a digest of every record;
 `data.DIGEST.npz` holds the records' names and labels, so that the first difference can be named.
@@ -210,7 +210,7 @@ def digest(workdir: pathlib.Path) -> str | None:
 
 
 def write(workdir: pathlib.Path, now: Fingerprint) -> None:
-    """Replace the record of a workdir, completely or not at all."""
+    """Replace the record of a workdir atomically."""
     arrays: dict[str, Any] = {
         f"{split}/{name}": column
         for split, records in now.splits.items()

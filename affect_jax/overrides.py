@@ -36,7 +36,7 @@ _OF_ANY_MODEL = ("dtype", "mean", "std")
 
 
 def load(path: str | pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
-    """Return the config of a file, ready for the fields of the command line to be parsed into.
+    """Return the config of a file, ready to take the fields of the command line.
 
     Its `model` has the fields of the model that `arguments` name.
 
@@ -104,7 +104,10 @@ def given_fields(arguments: Iterable[str]) -> list[str]:
 
 
 def _value(arguments: Sequence[str], key: str) -> str:
-    """Return the last value of a field, given as `--config.key=value` or `--config.key value`."""
+    """Return the last value given for a field, or None.
+
+    It is written as `--config.key=value` or `--config.key value`.
+    """
     value = ""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, text = argument.partition("=")

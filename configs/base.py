@@ -1,4 +1,4 @@
-"""Every field of a configuration, documented once; the other configs change what they need.
+"""Every field of a configuration with its default; other configs change some.
 
 This file is not an experiment. Override any value on the command line as
 `--config.section.field=value`.

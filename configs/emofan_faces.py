@@ -1,4 +1,4 @@
-"""EmoFAN on your own photos: a CSV or JSONL manifest, or a folder with one folder a class.
+"""EmoFAN on your own photos: a CSV or JSONL manifest, or one folder per class.
 
 Trains: first the landmark trunk on embedded synthetic faces (photos seldom come with landmarks),
 then all of it on expressions, and valence and arousal where the manifest has them. The model is

@@ -1,4 +1,4 @@
-"""EmoFAN on embedded synthetic faces, spoilt as photos are: to start from, or to try on photos.
+"""EmoFAN on synthetic faces degraded like photos: a start for training on photos.
 
 Trains: landmarks, expressions, valence and arousal at once, at the framing of photos that show one
 face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 10 minutes on 2 CPU cores.

@@ -1,4 +1,4 @@
-"""EmoFAN on synthetic videos with the trunk of a landmark run; tested with and without smoothing.
+"""EmoFAN on synthetic videos, on a frozen trunk; tested with smoothing too.
 
 Trains: valence, arousal and 8 expressions on a frozen trunk. Start configs/fan_synthetic.py first.
 Paper: Toisoul et al., 2021 (the last five outputs weighted .1 .1 .15 .25 .4).

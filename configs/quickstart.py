@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
 
 
 def small() -> ConfigDict:
-    """Return an easier one, on faces cut out around their landmarks, for studies of few steps."""
+    """Return an easier config, on tightly cropped faces, for studies of few steps."""
     config = base.get_config()
     config.batch_size = 32
     config.num_steps = 1400

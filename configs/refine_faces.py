@@ -1,4 +1,4 @@
-"""Refinement sampling on prepared photos: a narrow ResNet-18, a few minutes on one CPU core.
+"""Refinement sampling on prepared photos: a narrow ResNet-18, minutes on one core.
 
 Trains: expressions only, from scratch. Every epoch pools up to 512 photos of each person and draws
 500 of each class from the pool (Wasi et al., 2023); `metrics.jsonl` has a row with split `epoch`

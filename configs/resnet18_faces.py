@@ -13,7 +13,7 @@ from configs import base, emofan_faces
 
 
 def get_config() -> ConfigDict:
-    """Return ResNet-18 of full width; photos, labels and selection as in `emofan_faces`."""
+    """Return ResNet-18 of full width on the data and splits of `emofan_faces`."""
     config = emofan_faces.get_config()
     config.landmark_stage.steps = 0
     config.num_steps = 800

@@ -1,4 +1,4 @@
-"""ResNet-50 on your own photos: the larger baseline of `resnet18_faces`, in the same loop.
+"""ResNet-50 on your own photos: the larger baseline of `resnet18_faces`.
 
 Trains: expressions (and valence and arousal where the manifest has them) from scratch.
 Paper: He et al., 2016. Time: about three times as long as ResNet-18. Score: not trained here.

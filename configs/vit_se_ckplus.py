@@ -1,4 +1,4 @@
-"""ViT-B/16 with squeeze and excitation on CK+: stage 2, 10 folds of unseen persons.
+"""ViT-B/16 + SE (squeeze and excitation) on CK+: stage 2, 10 folds by person.
 
 Trains: 7 expressions, from the weights of `vit_se_fer2013`. Anger, disgust,
 fear, happy, sadness, surprise and, from onset frames, neutral.

@@ -1,4 +1,6 @@
-"""ViT-Ti/16 with squeeze and excitation on your own photos, from scratch or from stage 1.
+"""ViT-Ti/16 with squeeze and excitation on your own photos.
+
+It starts from scratch or from stage 1.
 
 Trains: expressions at 96 px with 4 of the 12 blocks, on the split and with the measures of
 `resnet18_faces` and `emofan_faces`. Transformers want weights from a large data set
@@ -16,7 +18,10 @@ from configs import emofan_faces, vit_se_synthetic
 
 
 def get_config() -> ConfigDict:
-    """Return the small model on data and splits of `emofan_faces`, whose faces do not move."""
+    """Return the small model on the data and splits of `emofan_faces`.
+
+    The faces are not shifted at random.
+    """
     config = emofan_faces.get_config()
     small = vit_se_synthetic.get_config()
     config.system = small.system

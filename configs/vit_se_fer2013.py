@@ -1,4 +1,4 @@
-"""ViT-B/16 with squeeze and excitation on FER-2013: stage 1 of two, from ImageNet weights of yours.
+"""ViT-B/16 + SE (squeeze and excitation) on FER-2013: stage 1, from ImageNet.
 
 Trains: 7 expressions on 48-pixel grey pictures, enlarged to 224. Stage 2 (vit_se_ckplus,
 vit_se_jaffe, vit_se_rafdb, vit_se_sfew) starts from this run.

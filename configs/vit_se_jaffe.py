@@ -1,4 +1,4 @@
-"""ViT-B/16 with squeeze and excitation on JAFFE: stage 2, 10 folds of unseen persons.
+"""ViT-B/16 + SE (squeeze and excitation) on JAFFE: stage 2, one fold per person.
 
 Trains: 7 expressions, from the weights of `vit_se_fer2013`. JAFFE has ten
 persons, so that a fold is one of them.

@@ -16,7 +16,7 @@ from configs import base, quickstart
 
 
 def get_config() -> ConfigDict:
-    """Return the model of `vit_se_fer2013`, a third as deep, on the faces of `quickstart`."""
+    """Return `vit_se_fer2013` with a third of the depth, on the quickstart's faces."""
     config = base.get_config()
     config.system = "vit_se"
     config.batch_size = 16

@@ -1,4 +1,4 @@
-"""Draw contact sheets of the augmentation presets; `images.transforms` does the work.
+"""Draw contact sheets of the augmentation presets.
 
 python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
 python -m data_pipelines.augment --preset all --output sheets [IMAGE...]
@@ -20,7 +20,9 @@ from data_pipelines.schema import DecodeError
 def contact_sheet(
     images: Sequence[tuple[np.ndarray, np.ndarray | None]], params: Params, size: int, draws: int
 ) -> np.ndarray:
-    """Return one row an image: the evaluation framing, then `draws` draws with landmarks dotted.
+    """Return one row per image: evaluation framing, then `draws` draws.
+
+    Landmarks are dots.
 
     Args:
       images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).

@@ -1,4 +1,4 @@
-"""Every field of `config.data`: its meaning, default and allowed values, declared once.
+"""Every field of `config.data`: meaning, default and allowed values.
 
 `configs/base.py` fills its section `data` from here. `DataConfig.of` turns a section, or a mapping
 of some of its fields, into a checked `DataConfig`, which sources and pipelines take.
@@ -121,7 +121,7 @@ TRAINING_ONLY = ("imbalance", *SPOILING)
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig(FaceOptions):
-    """The section `data.synthetic`: faces drawn by this package, no person in two splits.
+    """The section `data.synthetic`: drawn faces, no person in two splits.
 
     `TRAINING_ONLY` options apply to the training split alone.
     """
@@ -213,7 +213,7 @@ class DataConfig:
 
     @classmethod
     def of(cls, section: "DataConfig | Mapping[str, Any]") -> "DataConfig":
-        """Return the fields of a mapping, checked; absent ones and None take their defaults.
+        """Return the checked fields of a mapping; absent ones and None take defaults.
 
         Raises:
           DataError: naming a field that does not exist, or a value that is not allowed.
@@ -244,11 +244,14 @@ class DataConfig:
 
     @property
     def cache_bytes(self) -> int:
-        """Room for decoded images in memory; 0 = none are kept."""
+        """Bytes for decoded images in memory; 0 = none are kept."""
         return int(self.cache_megabytes * 1e6) if self.cache == "memory" else 0
 
     def source_key(self, without: Iterable[str] = ()) -> Hashable:
-        """Return the values that decide which records there are, except the fields `without`."""
+        """Return the values that decide which records there are.
+
+        The fields in `without` are left out.
+        """
         names = [f.name for f in dataclasses.fields(self) if f.metadata["records"]]
         return tuple((name, getattr(self, name)) for name in names if name not in without)
 

@@ -1,4 +1,6 @@
-"""68 landmarks found by a model, for `prepare --landmarks`; the window follows the face's box.
+"""68 landmarks found by a model, for `prepare --landmarks`.
+
+The model sees a window around the box of the face.
 
 This is the only module of this package that imports `affect_jax`, and only when it is asked to.
 """
@@ -81,7 +83,7 @@ def find_landmarks(
     size: int,
     crop_scale: float = 0.0,
 ) -> np.ndarray:
-    """Find the landmarks of n faces, each in a square window around its box; see `Landmarker`.
+    """Find the landmarks of n faces, each in a square window around its box.
 
     Args:
       points: maps windows uint8 [B, size, size, 3] to [B, 68, 2] in fractions of the window, 0 at
@@ -106,7 +108,10 @@ def find_landmarks(
 
 
 def face_window(box: np.ndarray, crop_scale: float = 0.0) -> tuple[np.ndarray, float]:
-    """Return centre and side of the window around a face box, in pixels with edges at integers."""
+    """Return centre and side, in pixels, of the square window around a face box.
+
+    Pixel edges are at integers.
+    """
     x0, y0, x1, y1 = (float(v) + 0.5 for v in box)  # from pixel centres to edges
     if crop_scale:
         y0 += FOREHEAD / (1 + FOREHEAD) * (y1 - y0)  # training framed the landmarks alone
@@ -117,7 +122,7 @@ def face_window(box: np.ndarray, crop_scale: float = 0.0) -> tuple[np.ndarray, f
 
 
 def face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return where to look for a face: around its landmarks, else its box, else the whole image.
+    """Return where to look for a face: its landmarks, its box or the whole image.
 
     Args:
       landmarks: float [68, 2] pixels, NaN where unknown.

@@ -115,7 +115,7 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Suppress TFDS's remarks on downloads and configs, which do not concern users' own files."""
+    """Suppress TFDS's notes on downloads, which do not concern the user's own files."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -128,7 +128,7 @@ def _quiet_tfds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_run(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process ends, even if it is killed."""
+    """Hold a lock that ends with the process, even if that is killed."""
     with open(lock, "w") as f:
         if not locks.take(f):
             raise DataError(f"another run is preparing this data set; wait until it ends ({lock})")

@@ -1,4 +1,4 @@
-"""Reliability balancing with wrong labels, on points: a problem small enough for many seeds.
+"""Reliability balancing with wrong labels: a problem small enough for many seeds.
 
 `python -m affect_jax.benchmark.balancing [--seeds 5] [--noise 0.2]` trains a small MLP on 3,000
 points of 8 classes, each of four clusters in 64 dimensions, a fraction of whose labels is wrong. It
@@ -61,7 +61,7 @@ class MLP(nnx.Module):
 
 
 def points(seed: int, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points float32 [count, INPUTS] and labels int32 [count], a fraction `noise` wrong."""
+    """Draw points float32 [count, INPUTS] and int32 labels, a fraction of them wrong."""
     centres = np.random.default_rng(7).normal(0, 0.5, (CLASSES, CLUSTERS, INPUTS))
     rng = np.random.default_rng([seed, count])
     labels, clusters = rng.integers(0, CLASSES, count), rng.integers(0, CLUSTERS, count)

@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark cost`: what reliability balancing adds to a training step.
+"""`benchmark cost`: what reliability balancing adds to a training step.
 
 The step of a run (forward, backward, optimizer) with and without `model.reliability` is timed in
 turn on a batch already on the devices, and so is the part by itself: its correction, all losses and
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure milliseconds and operations of a step, with and without; count parameters.
+    """Measure time and operations of a step with and without balancing.
 
     Raises:
       UserError: if the options do not fit, or the config has no balancing to leave out.
@@ -110,12 +110,12 @@ class Built(NamedTuple):
         return cls(config, system, phase, model)
 
     def loss(self, outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
-        """The objective, a scalar, of a model's outputs and the batch's labels."""
+        """Return the objective, a scalar, of a model's outputs and the batch's labels."""
         return self.system.loss(LossInputs(outputs, batch, jax.random.key(0)), self.phase)[0]
 
 
 def operations(built: Built) -> float:
-    """Count operations of loss and gradient of a batch, as XLA does before it optimises."""
+    """Count operations of loss and gradient of a batch, before XLA optimises."""
     blueprint, params, stats = take_apart(built.model)
     section = built.config.model
 
@@ -133,7 +133,7 @@ def operations(built: Built) -> float:
 
 
 def alone(built: Built) -> Callable[[], float]:
-    """Return a function that runs the part, forward and backward, and gives milliseconds."""
+    """Return a function that times the part alone, forward and backward, in ms."""
     blueprint, params, stats = take_apart(built.model.reliability)
     batch = train.random_batch(built.config)
     built.model.eval()
@@ -162,7 +162,7 @@ def alone(built: Built) -> Callable[[], float]:
 
 
 def parameters(model: nnx.Module) -> dict[str, int]:
-    """Count parameters by member of the model, each member of its `backbone` by itself; and all."""
+    """Count parameters by member of the model and of its `backbone`, and in total."""
     counts: collections.Counter[str] = collections.Counter()
     for path, array in take_apart(model)[1].items():
         names = path.split("/")

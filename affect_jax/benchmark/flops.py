@@ -8,7 +8,7 @@ import jax
 
 
 def count(function: Callable, *arguments: Any) -> int:
-    """Count operations (a multiplication and an addition are two) of a call, without running it.
+    """Count operations of a call without running it; a multiply-add counts as two.
 
     Element-wise work and reductions are not counted, as is customary for the "model FLOPs" of a
     network; they are a few percent. Both branches of a condition count, a `while` loop once.

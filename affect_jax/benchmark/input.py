@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark input`: how fast pictures reach the trainer.
+"""`python -m affect_jax.benchmark input`: how fast images reach the trainer.
 
 One core: our whole path (decode, one warp, one colour matrix, degradations) against a path of
 separate steps as PyTorch users write it (`reference.py`), and against JPEG decoding alone.
@@ -69,7 +69,7 @@ class Encoded:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`."""
+    """Run the suite; see `--help`."""
     parser = argparse.ArgumentParser("python -m affect_jax.benchmark input", description=__doc__)
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of all parts."""
+    """Measure all parts and return their rows."""
     data = load(options.images, options.count)
     results = one_core(data, options.repeats)
     results += delivery(data, options.repeats, options.workers)
@@ -92,7 +92,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def load(folder: str | None, count: int) -> list[bytes]:
-    """`count` JPEGs, evenly from the folder (repeated if fewer), or synthetic faces.
+    """Return `count` JPEGs, evenly from the folder, or of synthetic faces.
+
+    JPEGs are repeated if the folder has fewer.
 
     Raises:
       SystemExit: the folder holds no JPEG.
@@ -108,7 +110,10 @@ def load(folder: str | None, count: int) -> list[bytes]:
 
 
 def _seconds(run: Callable[[], Any], cores: set[int]) -> float:
-    """Seconds that `run` takes on the given cores (on all where they cannot be chosen)."""
+    """Return the seconds that `run` takes on the given cores.
+
+    All cores are used where they cannot be chosen.
+    """
     before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     try:
         if before is not None:
@@ -138,7 +143,7 @@ def _loader(data: list[bytes], preset: str = PRESET, cache: str = "none") -> Loa
 
 
 def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
-    """Our path, the reference path and decoding alone, on one core."""
+    """Measure our path, the reference path and decoding alone, on one core."""
     cv2.setNumThreads(1)
     batches = max(len(data) // BATCH, 1)
     count = batches * BATCH
@@ -186,7 +191,7 @@ def _peers(case: str, *baselines: str) -> tuple[str, ...]:
 
 
 def delivery(data: list[bytes], repeats: int, workers: int) -> list[dict[str, Any]]:
-    """Batches through grain: threads and worker processes, on one core and on all."""
+    """Measure batches through grain, with threads and with worker processes."""
     cores = _cores()
     one, n = {cores[-1]}, len(cores)
     settings: dict[str, tuple[set[int], dict[str, int]]] = {
@@ -232,7 +237,7 @@ def _pipeline(data: list[bytes], **options: int) -> Pipeline:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process and all below it (Linux; 0 elsewhere)."""
+    """Return the memory of this process and its children (Linux; 0 elsewhere)."""
     total, waiting = 0, [os.getpid()]
     while waiting:
         place = pathlib.Path(f"/proc/{waiting.pop()}")
@@ -246,7 +251,7 @@ def resident_bytes() -> int:
 
 
 def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
-    """Growth of the resident memory while `images` pictures are delivered."""
+    """Measure the growth of the resident memory while `images` are delivered."""
     sizes = []
     batches = -(-images // BATCH)
     with _pipeline(data) as pipe:
@@ -266,7 +271,7 @@ def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
 
 
 def plan(repeats: int) -> list[dict[str, Any]]:
-    """Time and peak memory of one epoch's refinement plan."""
+    """Measure time and peak memory of one epoch's refinement plan."""
     rng = np.random.default_rng(0)
     labels = rng.choice(8, _PLAN_FRAMES, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100)
     groups = np.sort(rng.integers(0, _PLAN_GROUPS, _PLAN_FRAMES)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark smoke`: whether every config trains and evaluates here.
+"""`benchmark smoke`: check that every config trains and evaluates on this machine.
 
 Each config takes, at its real size, one training step of every phase and one evaluation step on a
 tiny batch of noise with random labels, so no data are needed. A config that does not compile or
@@ -173,7 +173,10 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
 
 
 def program(config: ml_collections.ConfigDict, classes: int, has: frozenset[str]) -> str:
-    """Return what tells two programs apart; of a number only whether it is 0 or 1, a switch."""
+    """Return what distinguishes the programs of two configs.
+
+    Of a number, only whether it is 0 or 1 matters: it is a switch then.
+    """
 
     def kind(value: Any) -> Any:
         if isinstance(value, Mapping):

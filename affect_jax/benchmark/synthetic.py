@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark synthetic`: how fast the embedded faces are drawn on one core."""
+"""`benchmark synthetic`: how fast synthetic faces are drawn on one core."""
 
 import argparse
 import functools
@@ -17,7 +17,7 @@ _YARDSTICK, _YARDSTICK_SIZE, _YARDSTICK_QUALITY = "decoding a 512 px JPEG", 512,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`."""
+    """Run the suite; see `--help`."""
     parser = argparse.ArgumentParser(
         "python -m affect_jax.benchmark synthetic", description=__doc__
     )
@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def drawing(count: int, repeats: int) -> list[dict]:
-    """Pictures a second of one thread, by size and camera; each its own person and video.
+    """Measure images per second of one thread, by size and camera.
+
+    Each image has its own person and video.
 
     The processor time of the thread is counted, which leaves out what other programs do, but not
     that a shared machine is slower at one time than at another. So each figure is also given as a

@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark train`: training steps on this machine's devices.
+"""`benchmark train`: training steps on the devices of this machine.
 
 The step of a run (forward, backward, optimizer, moving average) is timed on a batch already on the
 devices. Model FLOPs utilisation is the work of the network, three forward passes, over what the
@@ -71,7 +71,7 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure images a second, utilisation, the matrix rate, and the peer's images a second."""
+    """Measure images/s, FLOPs utilisation, the matrix rate, and the peer's images/s."""
     config = settings(options)
     theirs = f"timm, torch {peer.version()}" if options.peer else None
     dtype = jnp.dtype(config.model.dtype)
@@ -132,7 +132,7 @@ def system_of(config: ml_collections.ConfigDict) -> systems.System:
 
 
 def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
-    """Return a function that trains `steps` steps of the last phase and gives images a second."""
+    """Return a function that trains `steps` steps and returns images per second."""
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100)
@@ -171,7 +171,7 @@ def random_batch(
 
 
 def matmul(dtype: Any, size: int) -> Callable[[], float]:
-    """Return a function that gives the FLOP/s of one device in square products of a size."""
+    """Return a function that measures FLOP/s of one device in square products."""
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(a, a))

@@ -1,4 +1,6 @@
-"""`python -m affect_jax.evaluation.baseline --workdir DIR`: scores that a run must beat.
+"""Scores of simple baselines, which a run must beat.
+
+The command is `python -m affect_jax.evaluation.baseline --workdir DIR`.
 
 Two simple predictors are fitted on the training images of a run, cropped in the same way: class
 frequencies and label means, and linear models (logistic and ridge regression) of 32 x 32 grey
@@ -77,7 +79,7 @@ class Standardiser:
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, num_classes: int, penalty: float, steps: int = 100
 ) -> np.ndarray:
-    """Return weights [D, N] of multinomial logistic regression with an L2 penalty, by L-BFGS.
+    """Return weights [D, N] of L2-penalised logistic regression, by L-BFGS.
 
     Args:
       features: float [n, D]; the last one is constant and not penalised.
@@ -107,14 +109,14 @@ def fit_logistic(
 
 
 def fit_ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    """Return weights [D, K] of ridge regression; the last, constant feature is not penalised."""
+    """Return weights [D, K] of ridge regression; the last feature is not penalised."""
     shrink = np.full(features.shape[1], penalty * len(features))
     shrink[-1] = 0
     return np.linalg.solve(features.T @ features + np.diag(shrink), features.T @ targets)
 
 
 def _constant(train: Split, count: int, num_classes: int, has: frozenset[str]) -> Predictions:
-    """Return `count` equal predictions: class frequencies and label means of the training split."""
+    """Return `count` equal predictions: training class frequencies and label means."""
     outputs = {}
     if "expression" in has:
         labels = train["expression"]
@@ -127,7 +129,7 @@ def _constant(train: Split, count: int, num_classes: int, has: frozenset[str]) -
 
 
 def _linear(splits: Mapping[str, Split], num_classes: int, has: frozenset[str]) -> Predictions:
-    """Return the test predictions of linear models; the validation split chooses each penalty."""
+    """Return test predictions of linear models; validation chooses each penalty."""
     standardise = Standardiser(splits["train"]["pixels"])
     features = {name: standardise(split["pixels"]) for name, split in splits.items()}
 
@@ -167,7 +169,7 @@ def _circumplex(values: np.ndarray) -> Predictions:
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, dict[str, float]]:
-    """Return the test metrics of both predictors on the data of a config (see `configs/base.py`).
+    """Return the test metrics of both predictors on the data of a config.
 
     `images` and `images_total` count the test images that could be read, and all of them.
 

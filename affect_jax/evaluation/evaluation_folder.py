@@ -65,7 +65,7 @@ def write(
 
 
 def _name(config: ml_collections.ConfigDict, step: int, own: Mapping[str, str]) -> str:
-    """Return a folder name that is unique to the data, split, crop, step and model directory."""
+    """Return a folder name unique to the data, split, crop, step and model."""
     place = place_of(config.data)
     data = {
         key: value

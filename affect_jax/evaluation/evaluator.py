@@ -60,7 +60,7 @@ def make_eval_step(
 
 
 def flip_averaged(predictions: Predictions) -> Predictions:
-    """Return valence and arousal averaged over image and mirror image, clipped to [-1, 1]."""
+    """Return valence and arousal averaged over image and mirror image, in [-1, 1]."""
     averaged = dict(predictions)
     for name in ("valence", "arousal"):
         mean = (predictions[name] + predictions[f"mirrored_{name}"]) / 2
@@ -91,13 +91,13 @@ class Evaluation:
     images: int = 0
 
     def of_split(self, split: str) -> dict[str, dict[str, float]]:
-        """Return the figures under the names of their rows: SPLIT, SPLIT_flip, SPLIT_video."""
+        """Return the metrics by the names of their rows: SPLIT, SPLIT_flip, SPLIT_video."""
         found = {split: self.metrics, f"{split}_flip": self.flip, f"{split}_video": self.video}
         return {name: figures for name, figures in found.items() if figures is not None}
 
 
 def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str, float]:
-    """Return the metrics of a split with `loss`, one figure for model selection, in front.
+    """Return the metrics of a split with `loss`, for model selection, in front.
 
     The loss sums the negative log-likelihood, 1 - the mean CCC of valence and arousal, and the
     NME, for the labels that the run learns (`System.supervised`) and the split has. Without any of
@@ -260,7 +260,10 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Source) -> np.nd
 
 
 def check_classes(source: Source, class_names: Sequence[str]) -> None:
-    """Raise ConfigError, which says how to map them, unless the data have the model's classes."""
+    """Raise ConfigError unless the data have the classes of the model, in order.
+
+    The message says how to map the classes.
+    """
     if not same_classes(source.class_names, class_names):
         raise ConfigError(
             f"the model knows the classes {tuple(class_names)}, the data have "

@@ -1,4 +1,4 @@
-"""Stored predictions of a pass over a split: arrays for the report, a table for readers.
+"""Stored predictions of a pass over a split: arrays, and a table to read.
 
 The arrays (`StoredPredictions`, in `predictions.npz`) are, for n examples, those that exist of:
 `index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N];
@@ -84,7 +84,7 @@ def gather(
 
 
 def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int]:
-    """Return values of `index` to show, spread evenly over the classes, which take turns.
+    """Return values of `index` to show, spread evenly over the classes.
 
     Args:
         outputs: as in `gather`; the predictions do not matter.
@@ -151,7 +151,7 @@ def write(
 
 
 def save(folder: Path, stored: StoredPredictions) -> None:
-    """Write `predictions.npz` and `predictions.csv`, each completely or not at all."""
+    """Write `predictions.npz` and `predictions.csv`, each atomically."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **stored)
     write_atomically(folder / ARRAYS_FILE, buffer.getvalue())
@@ -165,7 +165,7 @@ def load(folder: Path) -> dict[str, np.ndarray]:
 
 
 def finite_rows(stored: StoredPredictions) -> np.ndarray:
-    """Return bool [n], False where a class or valence-arousal prediction is not a number."""
+    """Return bool [n], False where a class or affect prediction is not finite."""
     finite = np.ones(len(stored["index"]), bool)
     for name in ("probabilities", "valence_arousal_predicted"):
         if name in stored:
@@ -195,7 +195,7 @@ def _table(stored: StoredPredictions) -> str:
 
 
 def class_columns(stored: StoredPredictions) -> tuple[list[str], list[str]]:
-    """Return the names of the true and the predicted class of each row; empty where unknown."""
+    """Return the names of each row's true and predicted class; empty if unknown."""
     names, probabilities = stored["class_names"].tolist(), stored["probabilities"]
     guesses = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
     true, predicted = (

@@ -18,7 +18,7 @@ _COLUMNS = {"": "plain", "flip": "flip-averaged", "video": "video-smoothed"}
 
 
 def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Print the results table of a split: its figures under `test`, `test_flip`, `test_video`."""
+    """Print the results table of a split: `test`, `test_flip`, `test_video`."""
     if is_main_process():
         columns = {_COLUMNS.get(name.partition("_")[2]): values for name, values in figures.items()}
         columns.pop(None, None)
@@ -36,7 +36,7 @@ def record(
     *,
     model: str | os.PathLike = "",
 ) -> pathlib.Path | None:
-    """Show an evaluation and add it to `eval.jsonl` and `report/evaluations` of `workdir`.
+    """Print an evaluation; add it to `eval.jsonl` and `report/evaluations`.
 
     Returns the folder of its predictions; None except on the main process.
 
@@ -68,5 +68,5 @@ def record(
 
 
 def counts(result: Evaluation, source: Source) -> dict[str, int]:
-    """Return fields of a row of metrics: images that were evaluated, and all of the split."""
+    """Return the numbers of evaluated images and of all images of the split."""
     return {"images": result.images, "images_total": len(source)}

@@ -224,7 +224,7 @@ def write_report(
 def _count_images(
     planned: Mapping[int, PlannedRun], parts: Mapping[int, StoredPredictions]
 ) -> tuple[int, int]:
-    """Return how many test images of the finished folds could be read, and how many there are."""
+    """Return how many test images of finished folds were read, and how many exist."""
     read = {fold: len(part["index"]) for fold, part in parts.items()}
     finals = {fold: runtime.read_metrics(planned[fold].workdir)[-1] for fold in parts}
     return sum(read.values()), sum(finals[f].get("images_total", read[f]) for f in parts)
@@ -293,7 +293,7 @@ def _write_folds(planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> No
 
 
 def _write_final(result: Result, planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> None:
-    """Write the pooled result as the last row of `metrics.jsonl`, as a single run has it."""
+    """Write the pooled result as the last row of `metrics.jsonl`."""
     step = max(runtime.read_metrics(run.workdir)[-1]["step"] for run in planned.values())
     with runtime.MetricWriter(workdir) as writer:
         for name, values in _over_folds(result.figures).items():

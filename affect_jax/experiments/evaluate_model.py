@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class _GivenModel(System):
-    """The system of a model that is not trained here: all its outputs with labels are measured."""
+    """The system of a model that is only evaluated; all labelled outputs are measured."""
 
     @property
     def supervised(self) -> frozenset[str]:

@@ -98,7 +98,7 @@ def measure(
 def _as_trained(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
-    """Return `config` with the run's own values of fields that say what it was trained for.
+    """Return `config` with the fields that say what the run was trained for.
 
     Its length is one of them: `reliability.correction = "trust"` is ramped in over the run.
     """
@@ -114,7 +114,7 @@ def _as_trained(
 def _check_same_split(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> None:
-    """Refuse another split of the run's own data: persons of its training would be tested."""
+    """Refuse another split of the run's own data: it may hold training persons."""
     data, then = config.data, recorded.data
     if data_lib.place_of(data) != data_lib.place_of(then):
         return

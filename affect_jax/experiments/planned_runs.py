@@ -1,4 +1,4 @@
-"""Planned runs, and what the folder of one says about it: its status, figures and origin.
+"""Planned runs, and their status, metrics and origin as read from their folders.
 
 A run is stale if its data, or a stage that it started from, have changed since it began.
 """
@@ -89,7 +89,7 @@ def outcome(run: PlannedRun) -> Outcome:
 
 
 def problems(outcomes: Iterable[Outcome], asked: Collection[Outcome], kind: str) -> list[str]:
-    """Return lines about the runs that failed, and how many of the `asked` ones are unfinished.
+    """Return lines about failed runs, and how many `asked` runs are unfinished.
 
     `kind` says what the runs are, such as "folds".
     """
@@ -182,7 +182,7 @@ def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] | None:
-    """Return what each stage is now, by its folder's name; None if one is not finished."""
+    """Return the state of each stage by its folder's name; None if one is unfinished."""
     states = {}
     for folder in folders:
         if read_figures(folder) is None:
@@ -197,7 +197,7 @@ def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] |
 
 
 def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
-    """Return why the results of a run cannot be used now: other data, or another stage; else "".
+    """Return why a run's results cannot be used (changed data or stage), or "".
 
     A run without a record of its stages, of an earlier version, passes.
 
@@ -242,7 +242,7 @@ def _with_nested(stages: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_same_stage(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
-    """Return whether two states of a stage agree in all that both know (`data` may be None)."""
+    """Return whether two states of a stage agree where both are known."""
     both = now.keys() & then.keys()
     known = [key for key in both if key != "data" or None not in (now[key], then[key])]
     return bool(both) and all(now[key] == then[key] for key in known)

@@ -1,4 +1,4 @@
-"""Run many planned runs in one process: the rows of a sweep, the folds of a cross-validation.
+"""Run the rows of a sweep, or the folds of a cross-validation, in one process.
 
 Finished runs are skipped, interrupted ones are resumed, and a failure is recorded and does not end
 the others, unless all runs would make the same mistake. A lock on each folder lets several
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 def train(run: PlannedRun, *, show_test: bool = True) -> None:
-    """Train and test a run as `--mode=train` does; print its test metrics if `show_test`."""
+    """Train and test a run as `--mode=train` does; print test metrics if `show_test`."""
     train_run.train_run(run.config, run.workdir, show_test=show_test, cache=run.cache)
 
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """Log an error of a report that is written after another error, which it must not hide."""
+    """Log an error in a report, without hiding the error that came before it."""
     try:
         yield
     except Exception as error:
@@ -129,7 +129,7 @@ def _has_trained(workdir: pathlib.Path) -> bool:
 
 
 def _attempt(one: PlannedRun, run: Callable[[PlannedRun], None]) -> Exception | None:
-    """Run one run and record the attempt; return what went wrong, None if nothing."""
+    """Run one run and record the attempt; return the failure, or None."""
     begin = time.monotonic()
     failure, written = None, ""
     try:

@@ -1,4 +1,4 @@
-"""Sweeps: rows of config changes times seeds, each a run, and a table that compares them.
+"""Sweeps: a run per row of config changes and per seed, compared in a table.
 
 `docs/sweeps.md` describes the file of a sweep and what comes out.
 """
@@ -44,7 +44,7 @@ class PlannedSweep:
 def apply_changes(
     config: ml_collections.ConfigDict, changes: Changes, where: str
 ) -> ml_collections.ConfigDict:
-    """Return a copy of a config with changes: dotted key -> value, or section -> its fields.
+    """Return a copy of a config with changes by dotted key or by section.
 
     Raises:
       ConfigError: a key does not exist (under `model.` any may), or a value has another type;
@@ -194,7 +194,7 @@ def _train(sweep: Sweep, run: PlannedRun) -> None:
 
 
 def _check_stale(planned: PlannedSweep, stages: Iterable[PlannedRun]) -> None:
-    """Refuse to train stages anew under the runs that started from them, or to mix data sets."""
+    """Refuse to retrain stages that finished runs started from, or to mix data."""
     digests = {stage.workdir.name: planned_runs.digest(stage.config) for stage in stages}
     every = (*planned.stages, *planned.runs.values())
     if reasons := [text for run in every if (text := planned_runs.stale(run, digests))]:
@@ -212,7 +212,7 @@ def _needed_stages(stages: list[PlannedRun], chosen: Iterable[PlannedRun]) -> li
 
 
 def choose(names: Iterable[str], patterns: str) -> list[str]:
-    """Return the names that match a comma-separated list of names and patterns; all if empty.
+    """Return the names that match a comma-separated list of patterns; all if empty.
 
     Raises:
       ConfigError: a pattern matches none.
@@ -234,7 +234,7 @@ def write_report(
     *,
     pictures: bool = True,
 ) -> comparison.Comparison:
-    """Write the table, `cells.csv` and pictures of what is finished into `workdir/report`.
+    """Write the table, `cells.csv` and figures of the finished runs.
 
     Of the runs that are not finished, only those that were asked for count as missing.
     """

@@ -1,4 +1,4 @@
-"""The description of a sweep, as `get_sweep` of a sweep file returns it; see docs/sweeps.md."""
+"""The description of a sweep, as `get_sweep` of a sweep file returns it."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ Changes = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep(Layout):
-    """A sweep: its runs, and the layout of their table. Fields are the keys of docs/sweeps.md.
+    """A sweep: its runs and the layout of their table; docs/sweeps.md has the fields.
 
     Raises:
       ConfigError: a field contradicts another, or names something that does not exist.
@@ -138,7 +138,7 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:
 
 
 def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[str, Changes]:
-    """Draw the rows `draw000`, `draw001` ... of a random search; draw i depends on (seed, i) only.
+    """Draw rows `draw000`, `draw001` ... of a random search from (seed, number).
 
     Args:
       draws: how many.

@@ -31,7 +31,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
-    """Yield the images in what `Predictor.predict` was given; check all of a list first.
+    """Yield the images given to `Predictor.predict`; check a whole list first.
 
     Raises:
       UserError: for an input that holds no images.
@@ -114,7 +114,7 @@ def _hint(array: np.ndarray | jax.Array) -> str:
 
 
 def read(item: ImageInput, max_pixels: int) -> np.ndarray:
-    """Decode an input that passed `check`; refuse files, bytes and Pillow images that are larger.
+    """Decode an input that passed `check`; refuse images of too many pixels.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] grey.

@@ -17,7 +17,7 @@ _OUTER_EYE_CORNERS = (36, 45)
 
 
 def landmark_errors(predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `nme` and `nme_box` of each example (see `LandmarkStatistics`), float64 [B].
+    """Return `nme` and `nme_box` of each example, float64 [B].
 
     NaN: the targets do not define this error. Infinite: a predicted point is not a number.
 
@@ -88,7 +88,7 @@ class LandmarkStatistics:
         return self
 
     def compute(self) -> dict[str, float]:
-        """Return nme, nme_auc, nme_failures, and the same of nme_box, as fractions (0.05: 5 %)."""
+        """Return nme, nme_auc, nme_failures and the same of nme_box, as fractions."""
         figures = {}
         for name, (count, error, area, failures) in zip(self.FIGURES, self._sums, strict=True):
             if count:
@@ -109,7 +109,7 @@ class LandmarkStatistics:
 
 
 def error_curve(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cumulative error curve: sorted finite errors, and the fraction up to each.
+    """Return the cumulative error curve: sorted errors, and the fraction up to each.
 
     Args:
         errors: [n], one of `landmark_errors`.

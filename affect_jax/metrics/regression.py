@@ -112,7 +112,7 @@ class ConcordanceStatistics(NamedTuple):
 
 
 class RegressionStatistics:
-    """RMSE, SAGR, PCC and CCC of each of several dimensions, with a mask per dimension.
+    """RMSE, SAGR, PCC and CCC of several dimensions, with a mask for each.
 
     Metrics are named `<dimension>_rmse`, `_sagr`, `_pcc`, `_ccc`.
     """

@@ -35,7 +35,7 @@ BACKBONE = {
 
 
 class Head(nnx.Module):
-    """A classification head: hidden layers of linear, ReLU, BatchNorm, dropout; then linear.
+    """A classification head: hidden layers (linear, ReLU, BatchNorm, dropout), linear.
 
     The normalisation after the activation is the official order.
     """
@@ -52,7 +52,7 @@ class Head(nnx.Module):
         self.output = make.linear(features, outputs)
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Numbers [B, outputs] from embeddings [B, features]."""
+        """Return numbers [B, outputs] for embeddings [B, features]."""
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = self.dropout(norm(nnx.relu(layer(x))), rngs=rngs)
         return self.output(x)

@@ -1,4 +1,4 @@
-"""Depth of each parameter in a model, for learning rates that fall towards the input."""
+"""Depth of each parameter in a model, for layer-wise learning-rate decay."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from flax import nnx
 
 
 def layer_numbers(model: nnx.Module) -> dict[str, int]:
-    """Return path -> number of its layer, from 0 at the input.
+    """Return path -> number of the layer of each parameter, from 0 at the input.
 
     The blocks of a model, the members of its lists in the order of construction, are layers 1, 2
     and so on. What is constructed before the first is layer 0 (stem, patches, tokens, positions),
@@ -33,7 +33,7 @@ def layer_numbers(model: nnx.Module) -> dict[str, int]:
 def _walk(
     node: nnx.Module, path: tuple[str, ...], block: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, tuple[str, ...] | None]]:
-    """Yield (path, path of its block) of every parameter, in the order of construction."""
+    """Yield (path, path of its block) of every parameter, in construction order."""
     if isinstance(node, nnx.List):
         children = [(str(i), child) for i, child in enumerate(node)]
     else:

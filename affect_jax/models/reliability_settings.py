@@ -107,7 +107,7 @@ def to_section(settings: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def from_section(section: Any) -> dict[str, Any] | None:
-    """Return the `reliability` argument that a config section asks for; None: no balancing.
+    """Return the `reliability` argument of a config section; None: no balancing.
 
     Raises:
       ValueError: not a section with `enabled`, or with a setting that does not exist or cannot be.

@@ -81,7 +81,7 @@ def _shortcut(block, x: jax.Array) -> jax.Array:
 @register("resnet34", head="head", block=BasicBlock, stage_sizes=(3, 4, 6, 3))
 @register("resnet50", head="head", block=Bottleneck, stage_sizes=(3, 4, 6, 3))
 class ResNet(nnx.Module):
-    """A ResNet whose last layer gives class logits and, with `regression`, valence and arousal.
+    """A ResNet with class logits and, with `regression`, valence and arousal.
 
     Args:
       n_expression: classes; 0 with `regression`: valence and arousal only.

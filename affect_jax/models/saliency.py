@@ -1,4 +1,4 @@
-"""Where in the image a prediction comes from: class-activation maps and attention rollout."""
+"""Image regions behind a prediction: class-activation maps, attention rollout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Forward = Callable[[jax.Array], dict[str, Any]]
 def class_activation(
     forward: Forward, images: jax.Array, classes: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Grad-CAM: the features of the last map, weighted by what each does for the score of a class.
+    """Return Grad-CAM maps of a class: where in the image its evidence lies.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017: the weight of a channel is the mean, over all places,
     of the gradient of the class's logit; the weighted sum is cut off below zero. The score is
@@ -114,7 +114,7 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
 
 
 def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np.ndarray:
-    """Return the fraction of the output that comes from each patch, through all blocks.
+    """Return the fraction of the output that comes from each patch, over all blocks.
 
     Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020: the heads are
     averaged, the shortcut counts as much as the attention, and the blocks are multiplied. The
@@ -141,7 +141,9 @@ def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np
 
 
 def attention_flow(attention: np.ndarray) -> np.ndarray:
-    """Return the fraction of each input token (column) in each output token (row), [B, T, T].
+    """Return the fraction of each input token in each output token, [B, T, T].
+
+    Rows are output tokens and columns input tokens.
 
     Rows sum to 1. `attention` as in `rollout`.
     """

@@ -1,4 +1,4 @@
-"""The report of a run: its figures, `results.md`, and one HTML page with everything."""
+"""The report of a run: its figures, `results.md` and one HTML page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def draw_evaluation(folder: Path | None, min_count: int) -> None:
 
 
 def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
-    """Draw the report anew, write it as one self-contained HTML file and return its path.
+    """Draw the report anew and write it as one HTML file; return its path.
 
     Args:
         workdir: folder of a finished run.

@@ -1,4 +1,4 @@
-"""The pictures that `report.pictures` can draw of a model: their outputs, numbers and captions."""
+"""The pictures that `report.pictures` can draw: outputs, numbers and captions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
 
 
 class Choices(NamedTuple):
-    """What is shown: the split, indices of the faces, and the most points of an embedding."""
+    """What is shown: split, indices of faces, maximum points of an embedding."""
 
     split: str
     faces: tuple[int, ...]
@@ -85,7 +85,7 @@ class Picture(NamedTuple):
 
 
 def distributions(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the class distributions [n, N] of a model, float64, in the order they arise.
+    """Return the class distributions [n, N] of a model, float64, by stage.
 
     `primary` and `corrected` where the model has reliability balancing, and always `final`.
     """
@@ -245,7 +245,10 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
 
 
 def _changes(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return fractions of the labelled images that the correction changes, mends and spoils."""
+    """Return fractions of labelled images that the correction changes and mends.
+
+    The third fraction is of images that it makes wrong.
+    """
     labelled = {"expression": outputs["expression"], "mask": outputs["expression"] >= 0}
     found = ReliabilityStatistics(outputs["logits"].shape[1], 0).update(outputs, labelled).compute()
     names = {"changed": "changed", "mended": "better", "spoilt": "worse"}

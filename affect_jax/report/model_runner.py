@@ -75,7 +75,7 @@ class OpenModel:
         )
 
     def compiled(self, function: Callable[..., Any]) -> Callable:
-        """Compile `function(model, images, *arrays)` to take uint8 images [B, H, W, 3], *arrays.
+        """Compile `function(model, images, *arrays)` for uint8 images [B, H, W, 3].
 
         Inside, `images` are the network's input.
         """
@@ -125,7 +125,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
 def predictor(
     opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = False
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Return a compiled function: uint8 images [B, H, W, 3] -> `logits` [B, N] and more.
+    """Return a compiled function: uint8 images -> `logits` [B, N] and more.
 
     Args:
       opened: the model. The function raises UserError if it gives no logits.

@@ -38,7 +38,9 @@ def write_pictures(
     indices: Sequence[int] = (),
     points: int | None = None,
 ) -> list[Path]:
-    """Draw pictures of a model and return their files; nothing is written before all are drawn.
+    """Draw pictures of a model and return their files.
+
+    Nothing is written before all are drawn.
 
     Args:
         path: folder of a finished run, or a model directory exported from one.
@@ -117,7 +119,7 @@ def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return what two paths do not share at either end; the folder's name of a single one.
+    """Return the parts in which two paths differ; the folder's name of a single one.
 
     For a/seed0 and b/seed0: `a` and `b`. Every second folder gives another name, so its pictures
     replace no others.

@@ -78,13 +78,13 @@ def setup_logging(*, is_main: bool = True) -> None:
 
 
 def _is_default(handler: logging.Handler) -> bool:
-    """Return whether `logging.basicConfig()` made it, as absl does when given a message."""
+    """Return whether `logging.basicConfig()`, as absl calls it, made the handler."""
     made = type(handler) is logging.StreamHandler and handler.formatter is not None
     return made and handler.formatter._fmt == logging.BASIC_FORMAT
 
 
 def quiet_orbax() -> None:
-    """Drop Orbax's warnings at every read of a checkpoint, and the echoes of a full disk.
+    """Suppress Orbax's warnings at reads, and its echoes of a full disk.
 
     This also works in programs that set up no logging. Log lines and errors of other code pass.
     """

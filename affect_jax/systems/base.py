@@ -30,7 +30,7 @@ _NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "reliability")
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of the run in which the same parameters are trained by the same objective.
+    """A part of the run in which one objective trains the same parameters.
 
     Attributes:
       name: shown in the log.
@@ -110,7 +110,7 @@ class System:
         raise NotImplementedError
 
     def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        """Return the outputs of the training forward pass for normalised images [B, H, W, 3]."""
+        """Return the outputs of the training forward pass for images [B, H, W, 3]."""
         return model(images, rngs=rngs)
 
     @property
@@ -163,7 +163,7 @@ class System:
         return model
 
     def _log_departures(self, arguments: dict[str, Any]) -> None:
-        """Log what the config sets otherwise than the preset of the model's name."""
+        """Log the fields in which the config differs from the preset of the model."""
         name, given = self.config.model.name, flatten(arguments)
         preset = flatten(models.entry(name).preset) if name in models.names() else {}
         departures = [
@@ -190,7 +190,7 @@ class System:
         return 0
 
     def phases(self, total_steps: int) -> list[Phase]:
-        """Return the phases of a run of `total_steps` in order; the first starts at step 0."""
+        """Return the phases of a run of `total_steps` in order, from step 0."""
         return [Phase("train", 0)]
 
     def trainable(self, path: str, phase: Phase) -> bool:
@@ -209,7 +209,7 @@ class System:
                 module.eval()
 
     def mixes(self, phase: Phase) -> bool:
-        """Return whether `config.mixing` acts in `phase`: not where only landmarks are learnt."""
+        """Return whether `config.mixing` acts in `phase`; not in a landmark phase."""
         return True
 
     # -------------------------------------------------------------- measurement
@@ -244,5 +244,5 @@ class System:
 
 
 def _as_tuple(value: Any) -> Any:
-    """Return a tuple in place of a list, which it is in a config that was read from a file."""
+    """Return a list, which JSON makes of a tuple, as a tuple; other values as given."""
     return tuple(value) if isinstance(value, list) else value

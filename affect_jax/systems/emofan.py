@@ -1,4 +1,4 @@
-"""EmoFAN (Toisoul et al., Nature Machine Intelligence 2021): affect from a face's landmarks.
+"""EmoFAN (Toisoul et al., 2021): affect from a face, guided by its landmarks.
 
 Parts:
   trunk      a FAN (`models.fan`): features, and heatmaps of 68 landmarks

@@ -1,4 +1,4 @@
-"""Terms of the objective that the systems share: expressions, affect, landmarks, balancing.
+"""Terms of the objective that systems share: classes, affect, landmarks, anchors.
 
 Each function returns a loss of the global batch, equal on all replicas, and its terms by name. What
 a batch has no label for adds 0.
@@ -59,7 +59,7 @@ class LossInputs:
         return labels
 
     def need(self, names: tuple[str, ...], key: str) -> list[jax.Array]:
-        """Return the outputs `names`, which `config.loss.<key>` needs; ConfigError without one."""
+        """Return the outputs that `config.loss.<key>` needs; ConfigError if one lacks."""
         if not self.outputs.keys() >= set(names):
             raise ConfigError(
                 f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
@@ -157,7 +157,9 @@ def expression_loss(
 
 
 def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple[jax.Array, Terms]:
-    """Return the regression loss of valence and arousal, EmoFAN eq. 8 to 10, or one of its parts.
+    """Return the regression loss of valence and arousal, EmoFAN eq. 8 to 10.
+
+    It may be one of its parts alone.
 
     Eq. 8 is (a L_MSE + b L_PCC + c L_CCC) / (a + b + c) with a, b, c drawn once a step. With a
     teacher of valence and arousal its predictions replace the labels of every example.
@@ -180,7 +182,7 @@ def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple
 def balancing_loss(
     inputs: LossInputs, section: ml_collections.ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Return lambda_a anchor loss + lambda_c centre loss of a model with `Reliability`.
+    """Return lambda_a anchor loss + lambda_c centre loss of a balanced model.
 
     With `correction="trust"` both are ramped in as the correction is. Terms are `anchor_loss` and
     `center_loss`, not weighted, and the terms of `losses.reliability.reliability_report`.

@@ -64,7 +64,9 @@ def check(
 
 
 def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> dict[str, float]:
-    """Return the figures to save with a checkpoint; `best_metric` is NaN if it must not be chosen.
+    """Return the metrics to save with a checkpoint.
+
+    `best_metric` is NaN if the checkpoint must not be chosen.
 
     It must not if predictions are not finite numbers, however good its other figures are.
     """
@@ -80,7 +82,7 @@ def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> d
 def restore(
     checkpointer: Checkpointer, mapper: Mapper, state: dict[str, Any]
 ) -> tuple[int, dict[str, Any]]:
-    """Return the step of the best checkpoint and its model, in the structure of `state`."""
+    """Return the step of the best checkpoint and its model, structured as `state`."""
     step = checkpointer.resolve("best")
     like = mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
     return step, mapper.from_global(checkpointer.restore(step, like))

@@ -166,7 +166,7 @@ def _training_batches(run: RunParts, phase: Phase, step: int) -> Pipeline:
 
 
 def _write_epoch(pipeline: Pipeline, step: int, writer: runtime.MetricWriter) -> None:
-    """Write a row with the class counts of the epoch that step `step` begins, if it begins one."""
+    """Write a row with the class counts of an epoch if `step` begins one."""
     if starting := pipeline.epoch_starting(step):
         epoch, examples, records = starting
         row = {f"examples_{name}": n for name, n in examples.items()}
@@ -177,7 +177,7 @@ def _write_epoch(pipeline: Pipeline, step: int, writer: runtime.MetricWriter) ->
 def _fetch(
     terms: Mapping[str, jax.Array], step: int, checkpoints: pathlib.Path
 ) -> dict[str, float]:
-    """Return the terms of the loss as numbers; raises `Diverged` if they are not finite."""
+    """Return the terms of the loss as numbers; raise `Diverged` if not finite."""
     row = {k: float(v) for k, v in jax.device_get(terms).items()}
     if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
         raise Diverged(

@@ -150,7 +150,7 @@ def combine(
 
 
 def _votes(batch: Batch, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Return distributions over the classes [B, N] and which examples have one, bool [B]."""
+    """Return class distributions [B, N] and bool [B]: which examples have one."""
     labels = batch["expression"]
     if "expression_probs" in batch:
         labels = supervised.votes_or_labels(batch["expression_probs"], labels)
@@ -164,7 +164,9 @@ def mix(
     num_classes: int,
     axis_name: str | None = None,
 ) -> Batch:
-    """Return a replica's batch with its examples mixed in pairs; the same object if mixing is off.
+    """Return a replica's batch with its examples mixed in pairs.
+
+    If mixing is off, the same object is returned.
 
     A pair is mixed if both examples have an expression, or if neither has one and both lack the
     same of valence and arousal. All other examples, including padding, do not change.

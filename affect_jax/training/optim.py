@@ -1,4 +1,4 @@
-"""Optimizers from the fields of `config.optimizer`, sharpness-aware steps, weight averages.
+"""Optimizers of `config.optimizer`, sharpness-aware steps, weight averages.
 
 Parameters are any pytree of arrays; a parameter is named by its path, such as
 `trunk/conv1/kernel`. The optimizer state is a plain optax pytree, so a checkpoint can hold it.
@@ -21,7 +21,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 
 
 def has_weight_decay(name: str, parameter: jax.Array) -> bool:
-    """Return whether weight decay applies: only to kernels of linear layers and convolutions.
+    """Return whether weight decay applies: only to linear and convolution kernels.
 
     For other parameters 0 is no simpler value, and with little gradient decay takes them there:
     anchors, position embeddings, tables of position biases, class tokens, factors of layer scale,
@@ -37,7 +37,7 @@ def create_optimizer(
     params: Any,
     layers: Mapping[str, int] | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Return the optimizer and its learning-rate schedule (`schedules.create_schedule`).
+    """Return the optimizer and its learning-rate schedule.
 
     Gradients of the trained parameters are clipped to the global norm `clip_norm` (0: not). Weight
     decay (`has_weight_decay`) is part of the gradient in adam and sgd, as in PyTorch, and separate
@@ -114,7 +114,9 @@ def _scale_by_layer(decay: float, layers: Mapping[str, int]) -> optax.GradientTr
 
 
 def sharpest(params: Any, gradients: Any, rho: float) -> Any:
-    """Return the point, `rho` away, where the loss is about largest: params + rho g / |g|.
+    """Return the point at distance `rho` where the loss is about largest.
+
+    It is params + rho g / |g|.
 
     Sharpness-aware minimisation descends along the gradient of that point (Foret, Kleiner, Mobahi
     and Neyshabur, "Sharpness-aware minimization for efficiently improving generalization",

@@ -71,7 +71,9 @@ def create_schedule(
 
 
 def reduce_on_plateau(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Return what scales updates down when the training loss, given as `value`, stops falling.
+    """Return a scaling of updates that falls when the training loss stops falling.
+
+    The training loss is given as `value`.
 
     As in PyTorch, the learning rate changes after *more* than `plateau_patience` steps without a
     loss that is 1e-4 of it below the best.

@@ -59,7 +59,10 @@ class RunParts:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError for values that cannot work on these devices, before any data are read."""
+    """Raise UserError for values that cannot work on these devices.
+
+    No data have been read yet.
+    """
     config_lib.check(config)
     parallel.check_batch_size(config.batch_size)
     parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
@@ -77,7 +80,7 @@ def check_splits(sources: dict[str, Source]) -> None:
 
 
 def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Keep compiled programs where the config says, unless JAX already has a place for them."""
+    """Keep compiled programs in the config's folder, unless JAX already has one."""
     folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
     if folder != "off" and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", folder)
@@ -157,7 +160,7 @@ def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int
 
 
 def initial_state(run: RunParts) -> tuple[dict[str, Any], PhaseStep]:
-    """Return the state to start from, on the devices, and the phase that it was left in.
+    """Return the state to start from, on the devices, and its phase.
 
     The state is the newest checkpoint of the workdir, else `config.init_from`, else fresh weights.
     """

@@ -30,7 +30,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["StopSignals"]:
-        """Handle the signals inside a `with` block (in the main thread; elsewhere do nothing)."""
+        """Handle the signals inside a `with` block, in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

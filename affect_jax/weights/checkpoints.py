@@ -146,7 +146,7 @@ class Checkpointer:
         return max(checkpoint_damage.steps(self.directory), default=None)
 
     def resolve(self, name: str) -> int:
-        """Turn "best", "latest" or a step number into the step of a whole checkpoint.
+        """Convert "best", "latest" or a step to the step of an intact checkpoint.
 
         For "best" and "latest", damaged checkpoints are skipped with a warning.
 
@@ -249,7 +249,7 @@ class Checkpointer:
         return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
     def wait(self) -> None:
-        """Block until everything that was started has been written."""
+        """Wait until everything that was started has been written."""
         with self._explained():
             self._manager.wait_until_finished()
 

@@ -1,4 +1,4 @@
-"""Starting a model from the weights of a run, a model directory or a released checkpoint."""
+"""Start a model from the weights of a run, a model directory or a released file."""
 
 import logging
 import pathlib

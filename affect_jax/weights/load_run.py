@@ -48,7 +48,7 @@ def load_run(
     mapper: Mapper,
     config: ml_collections.ConfigDict | None = None,
 ) -> LoadedRun:
-    """Restore a checkpoint of a run; every process whose devices `mapper` has must call this.
+    """Restore a checkpoint of a run, on every process that has devices of `mapper`.
 
     Args:
       workdir: the run's folder.

@@ -119,7 +119,7 @@ def arrays_of(model: nnx.Module) -> dict[str, dict[str, jax.Array]]:
 
 
 def assign(model: nnx.Module, arrays: Arrays) -> None:
-    """Write arrays as `arrays_of` returns them into a model, cast to the dtypes it has."""
+    """Write arrays into a model, cast to its dtypes; see `arrays_of` for the form."""
     blueprint, params, stats = take_apart(model)
     for part, paths, own in (
         ("params", blueprint.param_paths, params),
@@ -135,7 +135,7 @@ def is_model_dir(path: str | pathlib.Path) -> bool:
 
 
 def check_writable(directory: str | pathlib.Path) -> None:
-    """Raise UserError unless `directory` is new, empty or a model directory to be replaced."""
+    """Raise UserError unless `directory` is new, empty or a model directory."""
     directory = pathlib.Path(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; name a directory for the model")
@@ -153,7 +153,7 @@ def save_model(
     class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model directory, whole or not at all; an older one is replaced.
+    """Write a model directory atomically; an older one is replaced.
 
     Args:
       directory: where to.

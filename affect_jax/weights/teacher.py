@@ -36,7 +36,7 @@ class Teacher:
     teaches: frozenset[str]
 
     def lessons(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the outputs to learn from: a head that was never supervised must not teach."""
+        """Return the outputs to learn from; a head without supervision must not teach."""
         names = [name for field in self.teaches for name in OUTPUTS_OF_LABEL[field]]
         return {name: outputs[name] for name in names if name in outputs}
 

@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Return a row for each number of anchors; 0 leaves attention as the only correction."""
+    """Return a row for each number of anchors; with 0, only attention corrects."""
     counts = (0, *_PAPER_GAIN)
     return {
         "title": "ARBEx: anchors per class, synthetic faces",

@@ -1,4 +1,4 @@
-"""ARBEx: which correction helps: none, by anchors, by attention, by both; on synthetic faces.
+"""ARBEx on synthetic faces: correction by anchors, attention, both, or none.
 
 Trains: the tiny ARBEx of `arbex_synthetic` with 20 % wrong labels, three seeds a row. "bare" is the
 network without the part and its losses. Of every row `accuracy_primary` and `ece_primary` are those

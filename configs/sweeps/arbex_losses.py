@@ -1,4 +1,4 @@
-"""ARBEx, Table 4 and Fig. 7: the weight of the anchor loss, and five mixes of the losses.
+"""ARBEx, Table 4 and Fig. 7: weight of the anchor loss, five mixes of the losses.
 
 Trains: the tiny ARBEx of `arbex_synthetic` at the paper's label smoothing of 0.11, three seeds a
 row, with the losses as printed (`variant="paper"`, unbounded, for those are what the table is

@@ -1,4 +1,4 @@
-"""Does balancing help against 20 % wrong labels? On a narrow ResNet-18, in minutes.
+"""Balancing against 20 % wrong labels, on a narrow ResNet-18, in minutes.
 
 Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px, three seeds a row:
 without the part, with attention alone (K0), with ten anchors a class (K10). Paper: Wasi et al.,

@@ -1,4 +1,4 @@
-"""EmoFAN's ablations (Tables 5 and 6 of the paper) on synthetic faces with 15 % wrong labels.
+"""EmoFAN's ablations (Tables 5 and 6) on synthetic faces with 15 % wrong labels.
 
 Trains: one landmark trunk and one teacher, then eleven rows with three seeds each, most of them on
 the frozen trunk; small networks at 64 px. Paper: Toisoul et al., 2021. Time: an hour on one CPU
@@ -55,7 +55,10 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Return the rows: R regression, C categories, A attention, S shake-shake, D distillation."""
+    """Return the rows of the tables.
+
+    R: regression, C: categories, A: attention, S: shake-shake, D: distillation.
+    """
     only, attention, shake = (
         {"loss.categories": False},
         {"model.attention": True},

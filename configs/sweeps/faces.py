@@ -1,4 +1,4 @@
-"""EmoFAN and its baseline, ResNet-18, on your own photos: mean and spread over seeds.
+"""EmoFAN and its baseline ResNet-18 on your own photos, with three seeds each.
 
 Trains: `emofan_faces` and `resnet18_faces` as they are, three seeds each. Persons of the test split
 are in no other. Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: 20

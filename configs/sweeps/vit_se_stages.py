@@ -1,4 +1,4 @@
-"""Two-stage training and squeeze and excitation on a small set, all of it synthetic.
+"""Two-stage training and squeeze and excitation on a small synthetic set.
 
 Trains: ViT-Ti/16 of 4 blocks at 96 px on 213 faces of 10 persons (as many as JAFFE has), five
 folds of unseen persons, with and without squeeze and excitation, from scratch and from stage 1:

@@ -1,4 +1,6 @@
-"""AFEW-VA: 600 film clips with valence, arousal and 68 landmarks per frame (Kossaifi et al. 2017).
+"""AFEW-VA: 600 film clips with valence, arousal and landmarks in every frame.
+
+Kossaifi et al., 2017.
 
 Each clip is a folder `001` ... `600` with frames `00000.png` ... and a JSON file
 `{"actor": ..., "video_id": "001", "frames": {"00000": {"valence", "arousal", "landmarks"}}}`. The

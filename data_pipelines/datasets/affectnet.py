@@ -1,4 +1,4 @@
-"""AffectNet: faces from the web with 8 expressions and valence/arousal (Mollahosseini et al. 2017).
+"""AffectNet (Mollahosseini et al. 2017): web faces, 8 expressions, affect values.
 
 Two releases are in use, and which one was found is written to `affect.json` and printed:
 

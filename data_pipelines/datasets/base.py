@@ -1,4 +1,4 @@
-"""What all the builders share: checking images, writing records, counting what was left out.
+"""Parts that all builders share: check images, write records, count the left-out.
 
 A builder is a TFDS builder. Two things differ from a plain one. Records are written straight to
 ArrayRecord shards in the order in which they come, because TFDS's own writer needs TensorFlow as
@@ -264,7 +264,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _with_landmarks(
         self, loaded: Iterable[tuple[Record, Example | Reject]]
     ) -> Iterator[tuple[Record, Example | Reject]]:
-        """Replace the landmarks, a batch at a time; rejected records pass through in order."""
+        """Replace the landmarks batch by batch; rejected records pass through in order."""
         for batch in batches(loaded, WINDOW):
             good = [example for _, example in batch if not isinstance(example, Reject)]
             pixels = [example.pop(_PIXELS) for example in good]
@@ -319,6 +319,9 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             writer.writerows(("", name, reason) for name, reason, _ in self.left.entries)
 
     def _lost(self, book: Book) -> list[str]:
-        """Return persons without a usable image: the validation split is drawn with them too."""
+        """Return persons without a usable image, who still count in drawn splits.
+
+        The validation split is drawn with them too.
+        """
         there = set(book.persons)
         return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)

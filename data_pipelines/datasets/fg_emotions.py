@@ -1,4 +1,4 @@
-"""FG-Emotions: faces from films and series with 33 fine expressions (Liang et al. 2020).
+"""FG-Emotions (Liang et al. 2020): faces from films with 33 fine expressions.
 
 Key frames in one folder per fine class, `train/anxiety/...` and `test/anxiety/...`; a folder of the
 coarse class may lie between them (`train/fear/anxiety/...`). No public description of the
@@ -78,7 +78,10 @@ def _is_root(folder: Path) -> bool:
 
 
 def _class_folders(split: Path) -> list[Path]:
-    """Return folders with images, one or two levels down: `anger` is a coarse and a fine class."""
+    """Return folders with images, one or two levels down.
+
+    `anger` is a coarse and a fine class.
+    """
     folders = []
     for child in subfolders(split):
         inner = subfolders(child)

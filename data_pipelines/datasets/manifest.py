@@ -1,4 +1,4 @@
-"""Any images of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
+"""The user's own images: a CSV or JSONL manifest, or a folder of class folders.
 
 The columns are those of `docs/data.md` (path, expression, valence, arousal, landmarks,
 box, person, video, split, gender ...). The config is named after the file or folder, so that
@@ -111,7 +111,7 @@ and the pictures it names                                         happy/*.jpg ..
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """Return the manifest: the file itself, or the only one in a folder; None for a class tree.
+    """Return the manifest: the file, or the only one in a folder; None for classes.
 
     Raises:
       DataError: a folder holds several manifests.

@@ -1,4 +1,4 @@
-"""SEWA: webcam recordings of 398 persons, valence and arousal over time (Kossaifi et al. 2021).
+"""SEWA (Kossaifi et al. 2021): webcam videos of 398 persons, valence and arousal.
 
 The database is one folder per recording, with `metadata.ini` (session, subject, demographics) and
 the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not print the
@@ -128,14 +128,14 @@ def _recordings(folder: Path) -> list[Path]:
 
 
 def _is_recording(folder: Path) -> bool:
-    """Return whether a folder next to recordings is one too, though parts may be absent."""
+    """Return whether a folder is a recording, even if parts are missing."""
     names = layout.by_name(folder)
     video = any(n.endswith(_VIDEOS) for n in names)
     return video or "metadata.ini" in names or any(_notes(folder, word) for word in _WORDS)
 
 
 def _notes(folder: Path, word: str) -> list[Path]:
-    """Return the annotation files of a word; one that names both would be averaged over both."""
+    """Return the annotation files of a word, except those that name both words."""
     others = [w for w in _WORDS if w != word]
     files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _NOTES)
     names = ((p, p.name.lower()) for p in files)
@@ -143,7 +143,7 @@ def _notes(folder: Path, word: str) -> list[Path]:
 
 
 def _note(folder: Path, word: str) -> Path:
-    """Return the one annotation file of a word; raise `Reject` if there are none or several."""
+    """Return the one annotation file of a word; raise `Reject` if not exactly one."""
     file = only_file(_notes(folder, word), word)
     if file is None:
         raise Reject(f"there is no file with the {word}")
@@ -155,7 +155,7 @@ Frame = tuple[str, int, Path | bytes | Callable[[], bytes], str]
 
 
 def _stills(stills: list[Path], step: int, left: Leftovers) -> Iterator[Frame]:
-    """Yield every `step`th still by its number; those whose number is missing or not new fail."""
+    """Yield every `step`th still by its number; missing and repeated numbers fail."""
     before = 0
     for path in sorted(stills, key=lambda p: (_number(p), str(p))):
         number = _number(path)

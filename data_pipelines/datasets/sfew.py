@@ -1,4 +1,4 @@
-"""SFEW 2.0: stills of films with 7 expressions (Dhall et al. 2011, 2015), one folder per class.
+"""SFEW 2.0 (Dhall et al. 2011, 2015): film stills, 7 expressions, class folders.
 
 Configs: `aligned` (Train_Aligned_Faces, Val_Aligned_Faces_new, which papers use) and `original`
 (the whole stills). Class ids follow the alphabetical order of the folders, Angry, Disgust, Fear,

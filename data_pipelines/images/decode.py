@@ -1,4 +1,4 @@
-"""Encoded images to RGB (or grey) uint8 arrays: fast for JPEG and PNG, careful for other formats.
+"""Decode images to uint8 RGB or grey: fast for JPEG and PNG, safe for others.
 
 JPEG is decoded with the accurate cosine transform and smooth chroma, to the very pixels that Pillow
 gives; the coarser settings would save at most 4 %.
@@ -101,7 +101,7 @@ def decode_shrunk(
 
 
 def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
-    """Return means of k x k pixels of a uint8 image, whose last row and column repeat to fill."""
+    """Return means of k x k pixels; the last row and column repeat to fill."""
     if k == 1:
         return image
     height, width = image.shape[:2]
@@ -124,7 +124,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _decode_jpeg(
     data: bytes, max_pixels: int, grey: bool, shrink: Callable[[int, int], int]
 ) -> tuple[np.ndarray, Shrunk | None]:
-    """Return the decoded image, and the `Shrunk` one if decoding has shrunk it already."""
+    """Return the decoded image, and the `Shrunk` one if the decoder shrank it."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -171,7 +171,7 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
 
 
 def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image that Pillow has opened, with the result that `decode` gives for its file.
+    """Decode an image that Pillow has opened, to the pixels that `decode` gives.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] for an image stored in grey.
@@ -223,7 +223,7 @@ def _to_array(picture: Image.Image) -> np.ndarray:
 
 
 def _exif_orientation(data: bytes) -> int:
-    """Return the orientation tag (1 to 8) of a JPEG; 1 if there is none or it is damaged."""
+    """Return the orientation tag (1 to 8) of a JPEG; 1 if missing or damaged."""
     start = 2
     # Application segments and comments come first; Exif is one of them, or there is none.
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:

@@ -16,7 +16,10 @@ _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are c
 
 
 def landmark_fault(points: np.ndarray) -> str:
-    """Return what is wrong with landmarks float [68, 2] (NaN = unknown) in any image, or ""."""
+    """Return what is wrong with landmarks [68, 2] in any image, or "".
+
+    NaN = unknown.
+    """
     known = points[np.isfinite(points).all(1)]
     if not len(known):
         return ""

@@ -1,4 +1,4 @@
-"""Which files are images: by the ending of the name, or by content where it says nothing."""
+"""Tests whether a file is an image, by its ending, else by its content."""
 
 import os
 
@@ -44,7 +44,7 @@ def is_picture(path: str, name: str) -> bool:
 
 
 def picture_format(head: bytes) -> str:
-    """Return the name of the format that a file's first 64 bytes announce; empty for no image."""
+    """Return the image format that a file's first 64 bytes show; empty if none."""
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
     if head[:8] == b"\x89PNG\r\n\x1a\n":

@@ -105,7 +105,7 @@ PRESETS: dict[str, Params] = {
 
 
 def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Return the parameters of a preset with some replaced; an override of None is ignored.
+    """Return the parameters of a preset with overrides; None overrides nothing.
 
     Raises:
       DataError: the preset, a parameter or its value is not known.

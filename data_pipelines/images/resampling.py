@@ -1,4 +1,4 @@
-"""The part of an image inside a frame, at another resolution: anti-aliased, exact in phase.
+"""Resampling of a part of an image: anti-aliased, exact to fractions of a pixel.
 
 The filter is the linear one, as wide as an output pixel where the image is shrunk: bilinear
 interpolation at its own size and above. It is the same at every ratio, so that an image that is

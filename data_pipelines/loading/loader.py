@@ -1,4 +1,4 @@
-"""Make batches: records read, decoded, cropped and augmented straight into one array.
+"""Make batches: read, decode, crop and augment records into one array.
 
 Unreadable records are replaced in training and masked in evaluation. Which they were travels with
 the batch, for `pipeline.BadRecords` to count.
@@ -32,7 +32,7 @@ BadList = list[tuple[int, str]]
 
 
 class _Prepared(NamedTuple):
-    """A record made ready: the finished pixels, or an image and the frame to draw from it."""
+    """A record made ready: finished pixels, or an image and the frame to draw from."""
 
     image: np.ndarray
     landmarks: np.ndarray | None
@@ -42,7 +42,9 @@ class _Prepared(NamedTuple):
 
 @dataclasses.dataclass
 class Loader:
-    """Make batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
+    """Makes batches: `loader(step)` is a dict of arrays, in any thread or process.
+
+    It is a pure function of the step.
 
     Attributes:
       source: raw records.
@@ -71,7 +73,10 @@ class Loader:
             self._cache = (cache or DataCache()).images(self.source, frame, o.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """Return the batch of this process at a step; `bad_records` holds (record, reason)."""
+        """Return the batch of this process at a step, with its `bad_records`.
+
+        These are pairs (record, reason).
+        """
         o = self.options
         if self.plan is None:
             step %= -(-len(self.source) // o.batch_size)  # pass after pass
@@ -198,7 +203,7 @@ class Loader:
         return _Prepared(self._framing.pixels(image, frame), landmarks, None, record)
 
     def _drawable(self, index: int) -> _Prepared:
-        """Return a decoded image, perhaps shrunk, and the frame to draw from it in training."""
+        """Return a decoded image, possibly shrunk, and the frame to draw from it."""
         image, landmarks, record = self._read(index)
         target = self.options.data.image_size * (1 + self.params.margin)
 

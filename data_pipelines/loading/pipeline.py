@@ -1,4 +1,4 @@
-"""Delivery: records in planned order, decoded, augmented and batched by grain threads or processes.
+"""Delivery: decoded, augmented batches in planned order, by threads or processes.
 
 A batch is a pure function of (seed, step): the plan names its records, every random choice hashes
 (seed, epoch, place in the epoch), and the whole batch is made by one call, in one array. So the
@@ -123,7 +123,7 @@ class Pipeline:
         self._iterator: workers.WatchedIterator | grain.DatasetIterator | None = None
 
     def __len__(self) -> int:
-        """Batches of an evaluation pass."""
+        """Return the number of batches of an evaluation pass."""
         if self.train:
             raise TypeError("a training pipeline is endless; see steps_per_epoch")
         return self._batches
@@ -225,7 +225,7 @@ def make_pipeline(
     cache: DataCache | None = None,
     **own: int,
 ) -> Pipeline:
-    """Make a `Pipeline` with the settings of `config.data`; `own` are further `Options`.
+    """Make a `Pipeline` with the settings of `config.data` and further `Options`.
 
     Raises:
       DataError: as `DataConfig.of`, `Options` and `Pipeline`.

@@ -1,4 +1,4 @@
-"""A hand-made list of wrong images (`data.exclude`): a text file with one image a line.
+"""The list of wrong images in `data.exclude`: a text file, one image per line.
 
 A line is the path of an image as the manifest, folder or data set names it, or the end of that
 path, with or without the file's suffix: `images/a.jpg`, `a.jpg` and `a` all name `images/a.jpg`.
@@ -105,7 +105,7 @@ def _ends(name: str) -> Iterator[str]:
 def keep(
     names: Mapping[str, Sequence[str]], unused: Mapping[str, Sequence[str]], data: DataConfig
 ) -> dict[str, np.ndarray]:
-    """Return which images of each split stay when `data.exclude` is applied, and log the counts.
+    """Return which images of each split stay under `data.exclude`; log the counts.
 
     Args:
       names: split -> paths of its images.

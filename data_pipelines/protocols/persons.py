@@ -1,4 +1,6 @@
-"""Splits by person: all images of a person are on one side. They depend on the names alone.
+"""Splits by person: all images of a person are in one split.
+
+The splits depend on the names alone.
 
 Rows of a table belong together by more than one column. The rules of `components`:
 
@@ -176,7 +178,7 @@ def _listed(names: Sequence[str], count: int = 3) -> str:
 
 
 def _own_columns(row: tuple[str, ...]) -> list[int]:
-    """Return the columns that identify a row: its first person, else all that it names."""
+    """Return the columns that identify a row: its first person, else all names."""
     filled = [c for c, cell in enumerate(row) if cell]
     return filled[:1] if filled and filled[0] < len(WHO_COLUMNS) else filled
 
@@ -212,7 +214,9 @@ def _rank(person: str, seed: int) -> int:
 
 
 def choose_validation(persons: Sequence[str], fraction: float, seed: int = 0) -> set[str]:
-    """Return about `fraction` of the distinct persons; of two or more at least one, never all.
+    """Return about `fraction` of the persons: at least one, but not all.
+
+    A single person is not chosen.
 
     Args:
       persons: names of the training side, with repetitions.
@@ -262,7 +266,10 @@ def assign(
 
 
 def follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
-    """Return the given splits; rows without one (-1) follow their person, else go to train."""
+    """Return the given splits; rows without one (-1) follow their person.
+
+    If their person has none either, they are for training.
+    """
     known = given >= 0
     # For a person given to several, test wins over validation, and validation over train.
     place: dict[str, int] = {}

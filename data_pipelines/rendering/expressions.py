@@ -1,4 +1,4 @@
-"""Expression categories as combinations of facial action units, and their place in valence-arousal.
+"""Expressions as combinations of action units, and their valence and arousal.
 
 The combinations follow the published EMFACS-like prototypes (Ekman and Friesen, 1983; Du, Tao and
 Martinez, PNAS 2014); the variants of one category and their strengths are ours.
@@ -98,7 +98,7 @@ Units = dict[int, float]
 
 
 class Muscles:
-    """The action units of one frame by number, in the `left` and `right` half and their `mean`."""
+    """The action units of one frame by number: `left`, `right` and their `mean`."""
 
     def __init__(self, levels: np.ndarray) -> None:
         left, right = levels.T.tolist()

@@ -1,4 +1,4 @@
-"""What several runs of one process share: sources, and decoded images in memory.
+"""A cache shared by the runs of a process: sources, and decoded images.
 
 A sweep or a cross-validation makes one `DataCache` and hands it down to its runs. Each image is
 then decoded, or drawn, once for each framing.
@@ -25,7 +25,7 @@ class ImageCache(Protocol):
 
 
 class Entries:
-    """An `ImageCache` that is filled up to a number of bytes; none of its entries is removed."""
+    """An `ImageCache` that is filled up to a number of bytes and never shrinks."""
 
     def __init__(self, limit: int):
         self.limit, self.used = limit, 0

@@ -1,4 +1,4 @@
-"""Images that a table names more than once: repeated, contradictory, or with several faces.
+"""Rows of a table that name the same image: repeats, contradictions, other faces.
 
 Rows name the same image if their paths lead to the same file: `a.jpg`, `./a.jpg`, its absolute
 path, a link to it. Of rows that agree in everything, one is kept. Rows that contradict each other

@@ -1,4 +1,4 @@
-"""Turn a folder of images into rows: which folders are splits, which classes, which persons.
+"""Turn a folder of images into rows: which folders are splits, classes, persons.
 
 The layouts are `CLASS/NAME.jpg`, `SPLIT/CLASS/NAME.jpg` and `CLASS/SPLIT/NAME.jpg`, each with
 folders for persons inside. Splits have many names (`split_names`). Other layouts are refused with
@@ -252,7 +252,10 @@ class _Layout:
 
 
 def _wrapper(classes: Iterable[Folder]) -> str:
-    """Return the name of the only folder in all classes if it is not a person: `images`."""
+    """Return the name of the only folder in all classes unless it is a person.
+
+    An example is `images`.
+    """
     names = {f.name for folder in classes for f in folder.filled}
     return names.pop() if len(names) == 1 and split_names.says_nothing(*names) else ""
 

@@ -44,7 +44,7 @@ _NUMBERINGS: dict[str, tuple[str, dict[int, str]]] = {
 
 
 def key(label: str) -> str:
-    """Return what a label and the name of its class have in common (`01` and `1.0` are `1`)."""
+    """Return the common form of a label and a class name (`01` and `1.0` are `1`)."""
     return expression_token(label) or label if is_id(label) else canonical_name(label)
 
 
@@ -99,7 +99,7 @@ def without_strays(numbers: Counter, total: int) -> Counter:
 
 
 def _may_count_from_1(seen: Collection[int], reading: Mapping[int, str], classes: int = 0) -> bool:
-    """Return whether numbers look as if they counted from 1, while `reading` counts from 0.
+    """Return whether numbers seem to count from 1 where `reading` counts from 0.
 
     `classes` is the number of classes, if it differs from the reading's.
     """

@@ -1,4 +1,4 @@
-"""Training, validation and test sources of prepared data sets (`data.source = "tfds"`)."""
+"""Train, validation and test sources of prepared sets (`data.source = "tfds"`)."""
 
 import csv
 import logging
@@ -75,7 +75,10 @@ def prepared_sources(data: DataConfig) -> dict[str, TfdsSource]:
 
 
 def _finished(split: str, source: TfdsSource, data: DataConfig) -> TfdsSource:
-    """Return the source of a split cleaned, with the classes asked for; log its counts."""
+    """Return the source of a split, cleaned and with the classes asked for.
+
+    The log has its counts.
+    """
     if data.clean if split == "train" else data.clean_eval:
         keep = cleaning.agrees(source.class_names, source.labels, source.valence_arousal)
         source = source.subset(np.flatnonzero(keep))

@@ -35,7 +35,7 @@ def circumplex(
     *,
     narrow: bool = False,
 ) -> Figure:
-    """Draw labels and predictions in the plane of valence and arousal, and their agreement.
+    """Draw labels and predictions in the valence-arousal plane, and their agreement.
 
     Args:
         true, predicted: float [n, 2] valence and arousal, finite.

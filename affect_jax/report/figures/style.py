@@ -105,7 +105,7 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
 
 
 def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axes]:
-    """Return `count` axes in rows of `columns`; `options` are those of `Figure.subplots`."""
+    """Return `count` axes in rows of `columns`; `options` go to `Figure.subplots`."""
     lines = math.ceil(count / columns)
     grid = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
     for unused in grid[count:]:
