@@ -3,7 +3,7 @@
 Trains: the landmark trunk on heatmaps, then landmarks, valence, arousal and 8 expressions together.
 Paper: Toisoul et al., 2021. Time: about 4 minutes on 2 CPU cores. Score on the test persons, mean
 of five seeds (`sweeps/quickstart_seeds.py`): accuracy 0.95, CCC 0.92 (valence) and 0.93 (arousal),
-NME 0.049. The worst seed has 0.93, 0.90, 0.92 and 0.050.
+NME 0.049. Worst values: 0.93, 0.90, 0.92 and 0.050.
 Command: python -m affect_jax.main --config configs/quickstart.py --workdir runs/quickstart
 """
 
