@@ -1,12 +1,12 @@
 """`benchmark cost`: what reliability balancing adds to a training step.
 
 The step of a run (forward, backward, optimizer) with and without `model.reliability` is timed in
-turn on a batch already on the devices, and so is the part by itself: its correction, all losses and
+turn on a batch already on the devices, and so is balancing alone: its correction, all losses and
 their gradients, from given embeddings and logits. The rows also hold the operations that XLA counts
 in forward and backward pass, including element-wise ones, and the parameters of each part.
 
-A full-size step on a CPU takes most of a minute, and longer to compile: `--repeats 0` only counts,
-and `--only_alone` times only the part, and compares it with the shortest time that the operations
+A full-size step on a CPU takes most of a minute, and longer to compile. `--repeats 0` only counts.
+`--only_alone` times only the balancing. It compares it with the shortest time that the operations
 of a bare step can take, at the rate of large float32 matrix products.
 """
 

@@ -2,8 +2,8 @@
 
 One core: our whole path (decode, one warp, one colour matrix, degradations) against a path of
 separate steps as PyTorch users write it (`reference.py`), and against JPEG decoding alone.
-Delivery: through grain with threads and with worker processes, against a plain loop. Then memory
-over many pictures, and the refinement plan of 2.6 million frames.
+Delivery: through grain with threads and with worker processes, against a plain loop. Then the
+memory over many images, and the refinement plan of 2.6 million frames.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _PLAN_FRAMES, _PLAN_GROUPS = 2_600_000, 600
 
 
 class Encoded:
-    """A source of encoded pictures held in memory, so that no disk is measured."""
+    """A source of encoded images in memory, so that no disk is measured."""
 
     class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
     num_classes = len(class_names)

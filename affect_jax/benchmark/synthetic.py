@@ -34,9 +34,9 @@ def drawing(count: int, repeats: int) -> list[dict]:
 
     Each image has its own person and video.
 
-    The processor time of the thread is counted, which leaves out what other programs do, but not
-    that a shared machine is slower at one time than at another. So each figure is also given as a
-    multiple of how many JPEGs of a fixed size OpenCV decodes a second, measured in turn with it.
+    The processor time of the thread is counted, so the time of other programs is left out. But a
+    shared machine is slower at one time than at another. Therefore each figure is also given
+    relative to OpenCV's rate of decoding JPEGs of a fixed size, measured in turn.
     """
     cv2.setNumThreads(1)
     cases = {f"{size} px": _measure(count, image_size=size) for size in _SIZES}

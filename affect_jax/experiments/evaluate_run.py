@@ -30,8 +30,8 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     data may be others. Where the results go is described in `measure`.
 
     Raises:
-      UserError: there is no such run, checkpoint or split, the classes do not match, or the run's
-        own data have changed since it began.
+      UserError: the run, checkpoint or split does not exist, the classes do not match, or the data
+        of the run itself have changed since it began.
     """
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)

@@ -140,8 +140,8 @@ def _rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def read_figures(workdir: pathlib.Path) -> Figures | None:
     """Return the metrics of a finished run; None if it is not finished.
 
-    Test metrics have their own names, others are called `SPLIT/NAME`. Validation metrics are
-    those of the checkpoint that was tested.
+    Test metrics have their own names; others are called `SPLIT/NAME`. Validation metrics belong to
+    the checkpoint that was tested.
     """
     rows = _rows(workdir)
     if not rows or not rows[-1].get("final"):
@@ -162,7 +162,8 @@ def _metrics(row: dict[str, Any]) -> Figures:
 def digest(config: ml_collections.ConfigDict) -> str:
     """Return a short name of what a run learns.
 
-    Fields at their default are left out, so fields of later versions do not change it.
+    Fields with default values are left out, so that fields added by later versions do not change
+    the name.
     """
     default, given = _fields(base.get_config()), _fields(config)
     fields = {
@@ -199,11 +200,11 @@ def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] |
 def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
     """Return why a run's results cannot be used (changed data or stage), or "".
 
-    A run without a record of its stages, of an earlier version, passes.
+    A run of an earlier version, without a record of its stages, is accepted.
 
     Args:
-      planned: name -> `digest` of the stages as they will be, to look ahead; by default they are
-        compared as they are, and a stage that is not finished passes.
+      planned: name -> `digest` of the stages as they will be. By default the stages are compared as
+        they are, and an unfinished stage is accepted.
     """
     if not config_lib.holds_results(run.workdir):
         return ""

@@ -1,8 +1,8 @@
 """Run the rows of a sweep, or the folds of a cross-validation, in one process.
 
-Finished runs are skipped, interrupted ones are resumed, and a failure is recorded and does not end
-the others, unless all runs would make the same mistake. A lock on each folder lets several
-processes share the work; the lock ends with its process.
+Finished runs are skipped and interrupted ones are resumed. A failure is recorded and the other runs
+continue, unless all runs would make the same mistake. A lock on each folder lets several processes
+share the work; the lock ends with its process.
 """
 
 import contextlib
@@ -52,13 +52,13 @@ def run_all(
     """Run what is not finished, in order.
 
     A UserError before any run has trained is a mistake in the config or in the weights to start
-    from, which all runs share: it ends the call. Data (DataError) may be bad in one fold alone,
-    and divergence or a program error may concern one row: these are recorded.
+    from, which all runs share: it ends the call. Bad data (DataError) may concern only one fold,
+    and divergence or a program error only one row: these are recorded.
 
     Args:
       run: trains one run to its end, or raises.
       after: called after each run, also after a failed one.
-      required: wait for runs that another process works on, and let the first failure end all.
+      required: wait for runs of other processes, and stop at the first failure.
 
     Returns:
       The number of runs that failed.

@@ -139,8 +139,8 @@ def run(
     Raises:
       ConfigError: the sweep cannot work, or the folder holds runs of another config; nothing has
         been trained then.
-      UserError: a stage failed, runs were trained on other data or from another stage than there
-        are now, or a run failed by a mistake that all share (`runs.run_all`).
+      UserError: a stage failed, data or a stage have changed since runs were trained, or a run
+        failed by a mistake that all share (`runs.run_all`).
       Stopped: after SIGINT or SIGTERM.
     """
     return _run(sweep_file.load(path, config), config, workdir)
@@ -236,7 +236,7 @@ def write_report(
 ) -> comparison.Comparison:
     """Write the table, `cells.csv` and figures of the finished runs.
 
-    Of the runs that are not finished, only those that were asked for count as missing.
+    An unfinished run counts as missing only if it was asked for.
     """
     outcomes = {key: planned_runs.outcome(run) for key, run in planned.runs.items()}
     figures = {

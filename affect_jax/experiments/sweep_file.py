@@ -146,7 +146,7 @@ def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[st
       seed: of the draws.
 
     Raises:
-      ConfigError: a range is impossible, or there are no draws.
+      ConfigError: a range is impossible, or `draws` is 0.
     """
     if draws < 1:
         raise ConfigError(f"random.draws = {draws}; it must be at least 1")

@@ -38,11 +38,11 @@ def anchor_loss(
     """Return how close the anchors of different classes are to each other, a scalar.
 
     "bounded": mean of max(0, margin - d / sqrt(D))^2 over pairs of anchors of different classes,
-    and of max(0, |a| / sqrt(D) - radius)^2 over the anchors, because the cross-entropy drives them
-    outwards too, most of all the anchors that are nearest to no example.
-    "paper": minus the mean squared distance over all pairs of anchors. "official": minus the sum
-    of squared distances over ordered pairs of classes, between anchors of the same index, divided
-    by sqrt(D) K^2.
+    plus mean of max(0, |a| / sqrt(D) - radius)^2 over the anchors. The second term is needed
+    because the cross-entropy also drives anchors outwards, above all anchors that are nearest to no
+    example. "paper": minus the mean squared distance over all pairs of anchors. "official": minus
+    the sum of squared distances over ordered pairs of classes, between anchors of the same index,
+    divided by sqrt(D) K^2.
 
     Args:
       anchors: float [N, K, D].

@@ -2,8 +2,8 @@
 
 Every function is called per replica and returns the value of the global batch, the same on all
 replicas: numerators and denominators are `psum`ed over `axis_name` (None: one device). The caller
-differentiates that value and averages the gradients with `pmean`. This is right under `jax.pmap`
-and under `jax.shard_map` with and without `check_vma`; a mean per shard would not be.
+differentiates that value and averages the gradients with `pmean`. This is correct under `jax.pmap`
+and under `jax.shard_map` with and without `check_vma`. A mean per shard would not be correct.
 
 Arithmetic is float32 for inputs of any precision but float64, which stay float64. A missing label
 (NaN, or -1 for a class) and the prediction for it are replaced before any arithmetic, because
@@ -291,8 +291,8 @@ def regression_losses(
 
     MSE is summed over the dimensions. PCC = cov / sqrt(var var + 1e-4) and
     CCC = 2 cov / (var + var + (mean difference)^2 + 1e-8). A dimension with fewer than two labels
-    adds 0 to all three, without gradient; so with one dimension unlabelled the PCC and CCC losses
-    are half the other's. Arguments as `moments`.
+    adds 0 to all three, without gradient. If one of two dimensions has no labels, the PCC and CCC
+    losses are half of the losses of the other. Arguments as `moments`.
     """
     m = moments(predictions, targets, mask=mask, axis_name=axis_name)
     pcc = m.covariance / jnp.sqrt(m.prediction_variance * m.target_variance + PCC_EPSILON)

@@ -49,13 +49,13 @@ def landmark_errors(predictions: np.ndarray, targets: np.ndarray) -> dict[str, n
 class LandmarkStatistics:
     """Normalised mean error of 68 landmarks, area under its curve, and failures.
 
-    `nme` is the mean distance between true and predicted points divided by the distance between
-    the true outer eye corners, `nme_box` by the square root of the area of the box around the true
-    points; both are means over the examples. Of each, `_auc` is the area under the cumulative error
-    curve up to `NME_LIMITS`, divided by that limit (1 is perfect), and `_failures` the fraction of
-    examples beyond it. An example without eye corners, or with a distance or area of 0, has no such
-    error. A missing landmark (NaN) is left out of its example. One prediction that is not a number
-    makes the means and areas NaN.
+    `nme` is the mean distance between true and predicted points, divided by the distance between
+    the true outer eye corners. `nme_box` is the same, divided by the square root of the area of the
+    box around the true points. Both are means over the examples. Of each, `_auc` is the area under
+    the cumulative error curve up to `NME_LIMITS`, divided by that limit (1 is perfect), and
+    `_failures` the fraction of examples beyond it. An example without eye corners, or with a
+    distance or area of 0, has no such error. A missing landmark (NaN) is left out of its example.
+    One prediction that is not a number makes the means and areas NaN.
     """
 
     FIGURES = ("nme", "nme_box")

@@ -15,7 +15,8 @@ class ConcordanceStatistics(NamedTuple):
 
     Means are kept relative to an origin (the first pair seen), where they do not lose digits to a
     large common offset, and centred sums are merged by the formula of Chan, Golub and LeVeque
-    (1979). The extremes tell constant data from data of a tiny spread, independently of rounding.
+    (1979). The extremes distinguish constant data from data of a tiny spread, independently of
+    rounding.
     """
 
     count: float = 0.0

@@ -19,9 +19,9 @@ from jax import lax
 def normal(std: float | Callable[[tuple[int, ...]], float]) -> Callable:
     """Return an initializer N(0, std), `std` a number or a function of the shape.
 
-    Drawn with NumPy: a network has dozens of kernel shapes, and XLA would compile its generator for
-    each of them, 20 seconds for a small EmoFAN on two CPU cores instead of 1 second. Values depend
-    on the key alone, inside and outside of a transformation.
+    The numbers are drawn with NumPy. A network has dozens of kernel shapes, and XLA would compile
+    its generator for each of them: 20 seconds for a small EmoFAN on two CPU cores instead of 1
+    second. Values depend only on the key, inside and outside of a transformation.
     """
 
     def draw(key_data, shape, dtype):

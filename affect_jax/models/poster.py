@@ -219,9 +219,9 @@ class Poster(nnx.Module):
       layer_scale: initial factors of the cross-attention's branches.
       drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
       embedding, vit_depth, vit_heads: of the transformer over all scales.
-      positions: initial position embeddings of its tokens: "normal", small as in the released
-        networks, which are lost among untrained features; "waves" adds sines and cosines of row and
-        column.
+      positions: initial position embeddings of its tokens. "normal": small, as in the released
+        networks; they are much weaker than untrained features. "waves" adds sines and cosines of
+        row and column.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
 
     Attributes:

@@ -22,9 +22,10 @@ class ReliabilitySettings:
 
     Attributes:
       normalise: standardise every component of the embedding over the batch (BatchNorm) before it
-        is compared. Not in the paper, but backbones differ a hundredfold in the scale of their
-        embeddings, and anchors are drawn at that scale. Scale and bias are trained, so that a
-        component has a standard deviation of 1 only at the start: see `embedding_norm`.
+        is compared with the anchors. The paper does not, but the scale of embeddings differs a
+        hundredfold between backbones, and anchors are drawn at a fixed scale. Scale and bias are
+        trained, so a component has a standard deviation of 1 only at the start: see
+        `embedding_norm`.
       anchors: anchors per class K; 0: none, t = t_a. The paper does best with 8 to 10.
       anchor_scale: initial standard deviation of the anchors' components. Anchors that all start at
         zero, as in the official code, tie and never part.

@@ -53,7 +53,7 @@ class OpenModel:
         """Return the examples of a split.
 
         Raises:
-          UserError: there is no such split, or its classes are not the model's.
+          UserError: the split does not exist, or its classes are not the classes of the model.
         """
         sources = data_lib.make_sources(self.config)
         if load_run.is_workdir(self.path):
@@ -97,7 +97,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
       checkpoint: of a run: "best", "latest" or a step.
 
     Raises:
-      UserError: it is neither, there is no such checkpoint, or the model has no classes.
+      UserError: the path is neither, the checkpoint does not exist, or the model has no classes.
     """
     path = pathlib.Path(path)
     if load_run.is_workdir(path):

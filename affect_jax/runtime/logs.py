@@ -124,7 +124,7 @@ def _is_echo(error: BaseException | None) -> bool:
 def _is_of_orbax(error: BaseException) -> bool:
     """Return whether an error passed through Orbax, or only through code around it.
 
-    TensorStore's own errors pass through no Python code at all.
+    TensorStore's own errors do not pass through Python code.
     """
     frames = traceback.walk_tb(error.__traceback__)
     packages = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames}

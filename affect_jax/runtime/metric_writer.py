@@ -52,10 +52,10 @@ def to_number(name: str, value: Any) -> int | float | None:
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read the rows of a `metrics.jsonl`, given the file or its workdir, in order.
 
-    A torn last line, which a killed run leaves, is left out.
+    An incomplete last line, which a killed run leaves, is ignored.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: if a line other than the last is not a JSON object with a step and a split.
     """
     path = Path(path)
@@ -81,7 +81,7 @@ class MetricWriter:
     """Writer of a run's `metrics.jsonl` and TensorBoard events.
 
     Every row is `{"step", "split", "time", name: value, ...}`, `time` in seconds since 1970. It is
-    written in one piece, so that a killed run leaves at most one torn line, the last one.
+    written at once, so a killed run leaves at most one incomplete line, the last one.
 
     Args:
         workdir: the run's folder; made if it does not exist.
@@ -206,8 +206,8 @@ class MetricWriter:
 class _EventFile:
     """A TensorBoard event file, written in the calling thread.
 
-    tensorboardX's `SummaryWriter` hands events to a thread through a bounded queue: when the disk
-    is full the thread dies and training hangs. Its lower layer is used here, and errors come out.
+    tensorboardX's `SummaryWriter` hands events to a thread through a bounded queue: if the disk is
+    full, the thread ends and training hangs. Here its lower layer is used, which raises errors.
     """
 
     def __init__(self, workdir: Path, purge_step: int):

@@ -16,7 +16,7 @@ from affect_jax.runtime.files import write_atomically
 Results = Mapping[str, Mapping[str, float | None]]
 Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
 
-# name -> (group, label, higher is better). The order is that of the table.
+# name -> (group, label, higher is better). The table has the same order.
 _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "accuracy": ("Expression", "accuracy", True),
     "balanced_accuracy": ("Expression", "balanced accuracy", True),

@@ -122,8 +122,8 @@ class System:
     def known(self) -> frozenset[str]:
         """Label fields whose outputs mean something.
 
-        These are `supervised`, and what was learnt before and is frozen. A model teaches, and is
-        measured by, nothing else.
+        These are the `supervised` fields, and fields that were learnt before and are frozen now. A
+        model teaches only these, and is measured only by these.
         """
         return self.supervised
 
@@ -217,8 +217,8 @@ class System:
     def predictions(self, outputs: Arrays, image_size: int) -> Arrays:
         """Return per-example arrays that metrics and the report use.
 
-        They are logits, valence, arousal, landmarks (pixels of the input), and of a model with
-        reliability balancing what `metrics.reliability` takes.
+        They are logits, valence, arousal and landmarks (pixels of the input). A model with
+        reliability balancing adds the arrays that `metrics.reliability` takes.
         """
         names = ("logits", "primary", "corrected") if "expression" in self.known else ()
         if "valence_arousal" in self.known:

@@ -73,7 +73,7 @@ class EmoFANSystem(System):
         """Return the landmark phase, for at most half of the run, and the emotion phase.
 
         Raises:
-          ConfigError: there are no landmarks to learn from.
+          ConfigError: the data have no landmarks to learn from.
         """
         stage, sources = self.config.landmark_stage, ("own", "synthetic")
         if stage.data not in sources:

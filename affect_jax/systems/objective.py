@@ -52,7 +52,7 @@ class LossInputs:
         return {"mask": self.batch.get("mask"), "axis_name": self.axis_name}
 
     def labels(self) -> jax.Array:
-        """Return the votes of the batch, and class ids where there are no votes."""
+        """Return the votes of the batch, or class ids if it has none."""
         labels = self.batch["expression"]
         if "expression_probs" in self.batch:
             return supervised.votes_or_labels(self.batch["expression_probs"], labels)
@@ -72,7 +72,7 @@ def check(section: ml_collections.ConfigDict) -> None:
     """Check the fields of `config.loss`.
 
     Raises:
-      ConfigError: a value that cannot be, by name.
+      ConfigError: a value is not allowed; the message names the field.
     """
     if not 0 <= section.label_smoothing < 1:
         raise ConfigError(

@@ -68,7 +68,8 @@ def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> d
 
     `best_metric` is NaN if the checkpoint must not be chosen.
 
-    It must not if predictions are not finite numbers, however good its other figures are.
+    A checkpoint must not be chosen if predictions are not finite, even if its other metrics are
+    good.
     """
     if validity.COUNT in metrics:
         metrics = {**metrics, best_metric: math.nan}

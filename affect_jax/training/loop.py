@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """The loss is not finite."""
 
 
 def train_and_evaluate(

@@ -75,8 +75,8 @@ def reduce_on_plateau(config: ml_collections.ConfigDict) -> optax.GradientTransf
 
     The training loss is given as `value`.
 
-    As in PyTorch, the learning rate changes after *more* than `plateau_patience` steps without a
-    loss that is 1e-4 of it below the best.
+    As in PyTorch, the learning rate changes after *more* than `plateau_patience` steps in which no
+    loss is lower than the best by a fraction of 1e-4.
 
     Raises:
         ConfigError: a value is out of range.

@@ -31,7 +31,7 @@ def make_train_step(
     """Return the step of a replica: (state, batch, teacher[, seed]) -> (state, terms).
 
     Loss and gradient belong to the global batch and are equal on all replicas. The seed (default:
-    that of the config) is an argument so that runs which differ only in it share one compiled
+    `config.seed`) is an argument, so that runs that differ only in the seed share one compiled
     program.
     """
     config = system.config

@@ -112,14 +112,14 @@ def set_aside_damaged(directory: pathlib.Path) -> int | None:
 
     That folder lies next to `directory`.
 
-    Checkpoints are read completely, from the newest to the first whole one. Of older ones, whose
-    arrays the run may never need, only what Orbax reads when it opens the folder is checked.
+    Checkpoints are read completely, from the newest to the first intact one. Older ones may never
+    be needed, so only the files that Orbax reads when it opens the folder are checked.
 
     Returns:
-      The step of the newest whole checkpoint; None if there are no checkpoints at all.
+      The step of the newest intact checkpoint; None without checkpoints.
 
     Raises:
-      UserError: no checkpoint is whole; nothing is moved then.
+      UserError: all checkpoints are damaged; nothing is moved then.
       OSError: a folder cannot be moved.
     """
     faults: dict[int, str] = {}

@@ -1,9 +1,9 @@
 """Checkpoints of a run: Orbax behind one small interface.
 
 `workdir/checkpoints/STEP/` holds the train state and a small JSON record (seed and batch size,
-which with the step are the position in the data; class names; shapes of the model). A checkpoint
-appears whole or not at all: Orbax writes into a temporary folder and renames it. The latest N are
-kept, and the best by a validation metric. `checkpoint_damage` finds damaged ones.
+which with the step are the position in the data; class names; shapes of the model). A checkpoint is
+complete or absent: Orbax writes into a temporary folder and renames it. The latest N are kept, and
+the best by a validation metric. `checkpoint_damage` finds damaged ones.
 """
 
 import contextlib
@@ -48,8 +48,8 @@ class Checkpointer:
       read_only: never create, delete or clean anything (evaluation).
 
     Raises:
-      UserError: if `best_mode` is unknown or contradicts the metric, `keep` is below 1, or no
-        checkpoint is whole.
+      UserError: `best_mode` is unknown or contradicts the metric, `keep` is below 1, or all
+        checkpoints are damaged.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Checkpointer:
         For "best" and "latest", damaged checkpoints are skipped with a warning.
 
         Raises:
-          UserError: if there is no such checkpoint, naming those there are, or it is damaged.
+          UserError: the checkpoint does not exist (the message lists the steps) or is damaged.
         """
         if self._manager is not None:
             return parallel.from_main(lambda: self._resolve(name))

@@ -37,7 +37,7 @@ class Differences:
     def between(
         cls, source: Mapping[str, Sequence[int]], model: Mapping[str, Sequence[int]]
     ) -> "Differences":
-        """Compare the shapes of a source's arrays with those of a model's, by name."""
+        """Compare the shapes of arrays of a source and of a model, by name."""
         both = {name: (tuple(source[name]), tuple(model[name])) for name in source if name in model}
         return cls(
             {name: tuple(shape) for name, shape in model.items() if name not in source},

@@ -57,7 +57,7 @@ def load_run(
       config: describes the model; default: the one recorded in the workdir.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or the config describes another model.
+      UserError: the run or checkpoint does not exist, or the config describes another model.
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = config or recorded

@@ -53,7 +53,7 @@ class LoadedModel:
       model: the module.
       name, arguments: what `models.create` was called with.
       preprocessing: of its input.
-      class_names: position = class id; empty if unknown or if there are no classes.
+      class_names: position = class id; empty without classes or if unknown.
       provenance: where the weights come from, as recorded when they were saved.
     """
 

@@ -1,7 +1,7 @@
 """Normalisation and class names of a released network.
 
-They are given by the user, told by files of Hugging Face or timm next to the weights, or known of
-the release, in this order.
+They come from the user, from files of Hugging Face or timm next to the weights, or from the
+release, in this order.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
 class HubDescription(NamedTuple):
-    """What the files next to the weights tell; empty where they tell nothing.
+    """The contents of the files next to the weights; empty where they are missing.
 
     Attributes:
       normalisation: of the input, or None.

@@ -83,8 +83,8 @@ def open_weights(path: str | pathlib.Path, *, entry: str = "", strip_prefix: str
     """Read the state dict of a file as NumPy arrays, floats as float32.
 
     The arrays may be the file itself or lie under an entry such as "state_dict" or "model". Of
-    several state dicts averaged weights come first. A "module." or "_orig_mod." that all names
-    share is removed. No code of a file is ever run.
+    several state dicts, averaged weights come first. A prefix "module." or "_orig_mod." of all
+    names is removed. Code in a file is not run.
 
     Args:
       path: .pth, .npz or .safetensors file.
