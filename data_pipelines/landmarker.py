@@ -2,7 +2,7 @@
 
 The model sees a window around the box of the face.
 
-This is the only module of this package that imports `affect_jax`, and only when it is asked to.
+This is the only module of this package that imports `affect_jax`, and only inside its function.
 """
 
 import functools
@@ -32,7 +32,7 @@ def load_landmarker(model: str) -> Landmarker:
       model: folder of a model with 68 heatmaps, as `affect_jax.convert` or training writes it.
 
     Raises:
-      DataError: there is no such model, or it was not trained to find 68 landmarks in face crops.
+      DataError: the model does not exist, or was not trained to find 68 landmarks in face crops.
     """
     import affect_jax
     from affect_jax.models.landmarks import decode_heatmaps

@@ -6,9 +6,9 @@
 
 A data set in `--data_dir` is complete or absent: it is written to a temporary folder that is
 renamed at the end. Repeat a run that was stopped or killed: it removes what the last one left and
-starts again. `rejected.csv` next to the records lists the pictures that cannot be used and why. It
-also lists, with an empty split, rows and pictures that belong to no split, so that what was used
-and what was left out add up to what was there.
+starts again. `rejected.csv` next to the records lists the images that cannot be used, with the
+reason. It also lists, with an empty split, rows and images that belong to no split. Used and
+left-out images therefore add up to all images.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def prepare(
       dataset: `name` or `name/config`.
       manual_dir: the user's files; for `manifest` also the file itself.
       data_dir: where the result goes.
-      landmarks: finds landmarks that replace those of the data set.
+      landmarks: a model that finds new landmarks for the data set.
       workers: threads that read and check images.
       check: "full" decodes every image; "header" only those that must be converted.
       progress: called as `progress(split, done, total)`.
@@ -73,7 +73,7 @@ def run(builder: "FaceBuilder") -> bool:
 
     Raises:
       DataError: the wrong folder, or another run is at work.
-      disk.DiskFullError: there is no room for the records.
+      disk.DiskFullError: the disk has not enough space for the records.
     """
     target = Path(builder.data_dir)
     if (target / META_FILE).is_file():

@@ -1,6 +1,6 @@
 """The canonical example: what a source yields and a batch holds.
 
-Everything that crosses from data to model is described here once. A raw record is one image as it
+All data that go from the pipelines to the model are described here. A raw record is one image as it
 is stored; an example is that image cropped and warped to the training size.
 
 | field              | dtype, shape    | missing | meaning                                       |

@@ -40,7 +40,7 @@ class Card:
 
     Attributes:
       title: name as printed.
-      class_names: label order; empty where there are no categories.
+      class_names: label order; empty without categories.
       splits: the official splits and what they are. Sets without official splits have one, "full"
         (TFDS keeps "all" for itself), which training cuts by person.
       expected: the expected tree, drawn as text.
@@ -82,7 +82,7 @@ class Record:
       person: what must not be in two splits; empty = the group.
       attributes: one id per attribute of the card, -1 unknown.
       probs: votes as a distribution, or None.
-      reject: reason for leaving the record out, where the labels alone decide.
+      reject: reason to leave the record out, if the labels alone decide this.
     """
 
     name: str
@@ -147,7 +147,7 @@ def only_file(files: list[Path], what: str) -> Path | None:
     """Return the one file that may hold `what`; None if there is none.
 
     Raises:
-      Reject: there are several, and only their owner knows which one is meant.
+      Reject: there are several; only their owner knows which one is meant.
     """
     if len(files) > 1:
         listed = ", ".join(p.name for p in files)

@@ -6,7 +6,7 @@
 challenge and arXiv:1307.0414. Persons are not known.
 
 Names of columns and usages are read in any case and with or without spaces. Rows of another usage
-belong to no split: they are counted and named, and more than a few of them are refused.
+belong to no split. They are counted and named; too many of them are an error.
 """
 
 import csv

@@ -20,8 +20,8 @@ def find_root(
 ) -> Path | None:
     """Return the folder nearest to the top for which `fits` holds, or None.
 
-    Users unpack archives one or two folders deeper than the authors meant, or name a folder inside
-    the right one; so `folder`, its parent and the folders below are tried.
+    Users may unpack an archive one or two folders deeper than the authors meant, or name a folder
+    inside the right one. Therefore `folder`, its parent and the folders below are tried.
 
     Args:
       folder: where to start.
@@ -29,7 +29,7 @@ def find_root(
       depth: how many levels below `folder` are searched.
 
     Raises:
-      LayoutError: several folders of one level fit, so that taking one would be a guess.
+      LayoutError: several folders of one level fit.
     """
     level = [folder]
     for _ in range(depth + 1):

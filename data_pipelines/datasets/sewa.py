@@ -1,18 +1,17 @@
 """SEWA (Kossaifi et al. 2021): webcam videos of 398 persons, valence and arousal.
 
 The database is one folder per recording, with `metadata.ini` (session, subject, demographics) and
-the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not print the
-names or columns of the annotation files, and they could not be checked against a copy, so they are
+the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not give the names
+or columns of the annotation files, and no copy was available to check them. Therefore they are
 recognised loosely: exactly one file with "valence" and one with "arousal" in its name, .csv or
-.txt, a row per annotated moment; a recording with several (the annotators' own and the gold
-standard, say) is left out and their names are the reason: only its owner knows which one is
-meant. A column whose name has "frame" or "time" says when (frames count from 1, time
-in seconds); without one, row i belongs to frame i. The other numeric columns are annotators and are
-averaged. Values must lie in [-1, 1].
+.txt, with a row per annotated moment. A recording with several such files (for example of single
+annotators and of the gold standard) is left out, and the reason names them. A column whose name has
+"frame" or "time" gives the moment (frames count from 1, time in seconds). Without it, row i belongs
+to frame i. The other numeric columns are annotators and are averaged. Values must lie in [-1, 1].
 
-Frames may also have been taken out of the video before: a folder of images named by their number.
-Configs: `every5` (each fifth frame, default) and `all`. There is no official split;
-EmoFAN cuts 8:1:1 by person. Landmarks: use `prepare --landmarks MODEL`, as EmoFAN does.
+A folder of extracted frames, named by their number, may replace the video. Configs: `every5` (each
+fifth frame, default) and `all`. There is no official split; EmoFAN cuts 8:1:1 by person. Landmarks:
+use `prepare --landmarks MODEL`, as EmoFAN does.
 """
 
 import configparser
@@ -248,8 +247,8 @@ def _is_number(text: str) -> bool:
 def _persons(recordings: list[Path]) -> list[str]:
     """Return who is in each recording.
 
-    Session and subject of `metadata.ini`; recordings without stay with those whose folders begin
-    alike, up to the first underscore.
+    They are the session and subject of `metadata.ini`. Recordings without that file belong to the
+    person of the folders with the same name up to the first underscore.
     """
     names = []
     for folder in recordings:

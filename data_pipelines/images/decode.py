@@ -1,11 +1,11 @@
 """Decode images to uint8 RGB or grey: fast for JPEG and PNG, safe for others.
 
-JPEG is decoded with the accurate cosine transform and smooth chroma, to the very pixels that Pillow
-gives; the coarser settings would save at most 4 %.
+JPEG is decoded with the accurate cosine transform and smooth chroma, to the same pixels as by
+Pillow. Coarser settings would save at most 4 %.
 
 Orientation tags are applied, transparency is laid on black, 16-bit samples are cut to 8 and
-CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before
-memory is taken. An image that cannot be decoded whole raises `DecodeError` with a short reason.
+CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before it
+takes memory. An image that cannot be decoded completely raises `DecodeError` with a short reason.
 """
 
 import io
@@ -76,8 +76,8 @@ def decode_shrunk(
     """Decode one image at 1/k of its size, averaging the pixels that fall together.
 
     For training: an image much larger than the output would alias under bilinear sampling, and
-    takes longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known;
-    for an orientation tag that turns the image the two may come swapped.
+    takes longer to decode. `shrink(height, width)` returns k (1, 2, 4 or 8) when the size is known.
+    If an orientation tag turns the image, height and width may be swapped.
 
     Raises:
       DecodeError: as for `decode`.

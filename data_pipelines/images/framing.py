@@ -55,8 +55,8 @@ class Framing:
     Attributes:
       size: side of the output.
       fit, margin: see `Params`.
-      crop: `auto` takes landmarks before the box before the whole image; `landmarks` and `box`
-        take only that, or the whole image where it is missing; `whole`.
+      crop: `auto` takes the landmarks, else the box, else the whole image; `landmarks` or `box`
+        take only these, else the whole image; `whole` takes the whole image.
       crop_scale: side of the square crop over the mean side of the box or of the landmarks; 0
         takes the image whole.
 

@@ -1,7 +1,6 @@
 """Checks of landmarks and boxes that cannot belong to a face in their image.
 
-They are pixels of the upright image (see `schema`). Fractions of the image, in 0..1, would
-crop a single pixel.
+Both are pixels of the upright image (see `schema`). Fractions in 0..1 would crop a single pixel.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Make batches: read, decode, crop and augment records into one array.
 
-Unreadable records are replaced in training and masked in evaluation. Which they were travels with
-the batch, for `pipeline.BadRecords` to count.
+Unreadable records are replaced in training and masked in evaluation. The batch lists them, and
+`pipeline.BadRecords` counts them.
 """
 
 import dataclasses

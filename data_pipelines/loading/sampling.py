@@ -3,11 +3,11 @@
 Refinement sampling is ARBEx's (Wasi et al., 2023): every epoch up to 512 images of each video or
 person are pooled, and 500 of each class are taken from the pool, topped up by repetition.
 
-An order is a pure function of (seed, epoch), so every process computes it without talking. The
-stream of all epochs is cut into global batches; a process takes a fixed part of each batch. Class
-lists are dealt out over the places of a batch before they are mixed, so that with 2, 4, 8 ...
-processes each takes the same number of every class in an epoch (one more or less), and the global
-batches are the same for any number of processes.
+An order is a pure function of (seed, epoch), so every process computes it without communication.
+The stream of all epochs is divided into global batches, and a process takes a fixed part of each
+batch. Class lists are distributed over the places of a batch before they are mixed. With 2, 4, 8
+... processes, each therefore takes the same number of every class in an epoch (plus or minus one).
+The global batches are the same for any number of processes.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def repeat_to(members: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 
 
 def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) -> np.ndarray:
-    """Mix entries such that each keeps its lane.
+    """Shuffle entries within their lanes.
 
     Entry i of the stream (counting from `start`) belongs to lane (start + i) % lanes; within a lane
     the order is random. A lane therefore sees every class of a class-sorted list in proportion.

@@ -3,7 +3,7 @@
 A line is the path of an image as the manifest, folder or data set names it, or the end of that
 path, with or without the file's suffix: `images/a.jpg`, `a.jpg` and `a` all name `images/a.jpg`.
 Empty lines and lines that start with `#` are skipped. A line that names no image, or several, is an
-error: otherwise a typing error would change a test set unnoticed.
+error, because a typing error would otherwise change a test set unnoticed.
 """
 
 import logging

@@ -205,9 +205,9 @@ class Shared:
 def shared_names(sources: Mapping[str, Source]) -> list[Shared]:
     """Return persons, then groups, that are in more than one split; by name.
 
-    A person is what splits are cut by (`persons.components`): a video if nothing names who is in
-    it, an image if nothing names its video. A group counts together with its person, because
-    persons may use the same name for clips of their own.
+    Persons are the units of the splits (`persons.components`): a video if its person is unknown, an
+    image if its video is unknown. A group counts together with its person, because different
+    persons may use the same name for their clips.
     """
     persons: dict[str, dict[str, list[int]]] = {}
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}

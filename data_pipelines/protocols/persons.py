@@ -4,11 +4,11 @@ The splits depend on the names alone.
 
 Rows of a table belong together by more than one column. The rules of `components`:
 
-* A row that names a person belongs to that person. Its video and group join nothing on their own:
-  persons may use the same name for clips of their own ("video 1"), and several persons may be in
+* A row that names a person belongs to that person. Its video and group alone join nothing:
+  different persons may use the same name for their clips ("video 1"), and several persons may be in
   one photo.
-* A row without a person joins all rows of its video, its group and its image, including those of
-  persons. If that joins several persons, they stay together: the row may show any of them.
+* A row without a person joins all rows of its video, its group and its image, also rows of named
+  persons. If this joins several persons, they stay together: the row may show any of them.
 * A row that names nothing and whose image is listed once is a person of its own.
 """
 

@@ -1,8 +1,8 @@
 """All curves of a frame in pixels: a head at rest, changed and projected.
 
-An image needs some 900 points, so that they are found together: one array of points in space, one
-projection, one product that draws smooth curves through the projected points, one rounding. Names
-lead to the rows of a part.
+An image needs some 900 points, which are computed together for speed: one array of points in space,
+one projection, one product that gives smooth curves through the projected points, one rounding.
+Names lead to the rows of a part.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """A cache shared by the runs of a process: sources, and decoded images.
 
-A sweep or a cross-validation makes one `DataCache` and hands it down to its runs. Each image is
-then decoded, or drawn, once for each framing.
+A sweep or a cross-validation makes one `DataCache` and passes it to its runs. Each image is then
+decoded or drawn once per framing.
 """
 
 import threading

@@ -1,9 +1,9 @@
 """Turn a folder of images into rows: which folders are splits, classes, persons.
 
 The layouts are `CLASS/NAME.jpg`, `SPLIT/CLASS/NAME.jpg` and `CLASS/SPLIT/NAME.jpg`, each with
-folders for persons inside. Splits have many names (`split_names`). Other layouts are refused with
-what was found and what was expected: a split taken for a class, or an expression taken for a
-person, would spoil the training unnoticed.
+folders for persons inside. Splits have many names (`split_names`). Other layouts are refused,
+because a split taken for a class, or an expression taken for a person, would spoil the training
+unnoticed. The error says what was found and what was expected.
 """
 
 import logging

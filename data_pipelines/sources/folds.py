@@ -1,7 +1,8 @@
 """Sources of one fold of a cross-validation: `data.protocol` other than "split".
 
-All records of a source are cut into folds by person; `data.test_fold` is tested on, a fraction of
-the other persons (`data.validation_fraction`) chooses the checkpoint, and the rest trains.
+All records of a source are divided into folds by person. The fold `data.test_fold` is the test
+split. A fraction of the other persons (`data.validation_fraction`) is the validation split, and the
+rest is for training.
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ def fold_sources(data: DataConfig, cache: DataCache) -> dict[str, Source]:
     training side only.
 
     Raises:
-      DataError: there are fewer persons than folds, no such fold, or the data cannot be cut.
+      DataError: there are fewer persons than folds, the fold does not exist, or the data cannot be
+        divided.
     """
     whole, spoilt = _whole(data, cache)
     fold = _fold_of_records(data, whole)

@@ -1,8 +1,8 @@
 """Find out what numbers mean as expression labels.
 
-A number must be an id in a known order: RAF-DB counts from 1, AffectNet from 0, and a guess would
-shift every label by one unnoticed. With `data.classes` a list of names, ids are positions in it and
-count from 0. With a known order they are that order's own:
+A number must be an id in a known order: RAF-DB counts from 1 and AffectNet from 0, and a guess
+could shift every label by one unnoticed. If `data.classes` is a list of names, ids are positions in
+the list, from 0. If it is a known order, the ids are:
 
 | order        | ids                                                                           |
 |--------------|-------------------------------------------------------------------------------|

@@ -1,7 +1,7 @@
 """Turn expression labels, names or numbers, into class names and class ids.
 
-Numbers are ids of a known order (`label_numbers`). Names may be misspelt: a few rows of an unknown
-name are left out, many are refused.
+Numbers are ids of a known order (`label_numbers`). Names may be misspelt: a few rows with an
+unknown name are left out, many such rows are an error.
 """
 
 import difflib

@@ -153,8 +153,8 @@ def _with_splits(rows: list[Row]) -> list[Row]:
 def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
     """Return the rows with each video's rows together, in the order of their frames.
 
-    A video without frame numbers keeps the order of the file. A row without a number, in a video
-    that has some, goes to `bad`.
+    A video without frame numbers keeps the order of the file. If only some rows of a video have a
+    number, the others go to `bad`.
     """
     videos = _videos(rows)
     numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}

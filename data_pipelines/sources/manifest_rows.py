@@ -129,7 +129,7 @@ def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, 
     """Return the path of an image on this system, its bytes, and `Row.file`.
 
     Raises:
-      BadRow: there is no such file.
+      BadRow: the file does not exist.
     """
     first: BadRow | None = None
     for spelling in _spellings(path):

@@ -144,8 +144,8 @@ def read_table(data: DataConfig) -> manifest.Table:
 def table_sources(table: manifest.Table, data: DataConfig) -> dict[str, TableSource]:
     """Cut a table into train, validation and test by person, and log what each holds.
 
-    A `split` column is followed; a side it does not name is cut from the training persons. A
-    table without persons is split by image, with a warning.
+    A `split` column is followed; a missing split is taken from the training persons. A table
+    without persons is split by image, with a warning.
 
     Raises:
       DataError: no image is left for training.
