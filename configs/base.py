@@ -93,7 +93,7 @@ def get_config() -> ConfigDict:
             weight_decay=0.0,  # of kernels only; see optim.has_weight_decay
             clip_norm=0.0,  # global norm of the gradient; 0: off
             sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
-            layer_decay=1.0,  # learning rate of a block / that of the next one; 1: off
+            layer_decay=1.0,  # learning rate of a block / rate of the next block; 1: off
             freeze=(),  # path prefixes or regular expressions of parameters not to train
         )
     )

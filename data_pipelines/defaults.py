@@ -88,8 +88,8 @@ class FaceOptions:
     videos_per_person: int = _field(4, 1)
     # Time between frames: expressions swing once in 1.3 to 4 units, heads sway once in 1.7 to 5.
     frame_time: float = _field(0.35, 0, without=0)
-    # Frequency of the first class over the last; it falls geometrically: neutral, happy,
-    # sad, surprise, fear, disgust, anger, contempt.
+    # Frequency of the first class over the last. It falls geometrically in the order neutral,
+    # happy, sad, surprise, fear, disgust, anger, contempt.
     imbalance: float = _field(1.0, 1)
     symmetric_noise: float = _field(0.0, 0, 1)  # fraction of labels replaced by another class
     confusable_noise: float = _field(0.0, 0, 1)  # ... by the most similar class

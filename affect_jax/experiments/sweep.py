@@ -20,7 +20,7 @@ from affect_jax.errors import UserError, nearest
 from affect_jax.experiments import crossval, planned_runs, runs, sweep_file
 from affect_jax.experiments.planned_runs import PlannedRun
 from affect_jax.experiments.sweep_file import Changes, Sweep
-from affect_jax.report import comparison
+from affect_jax.report import comparison_table
 from affect_jax.runtime import parallel, tables
 from affect_jax.training import loop
 from data_pipelines.sources.cache import DataCache
@@ -233,7 +233,7 @@ def write_report(
     workdir: pathlib.Path,
     *,
     pictures: bool = True,
-) -> comparison.Comparison:
+) -> comparison_table.Comparison:
     """Write the table, `cells.csv` and figures of the finished runs.
 
     An unfinished run counts as missing only if it was asked for.
@@ -259,7 +259,7 @@ def write_report(
         for name in sweep.curves
     }
     layout = dataclasses.replace(sweep, columns=columns)
-    compared = comparison.Comparison(layout, figures, curves, problems)
+    compared = comparison_table.Comparison(layout, figures, curves, problems)
     if parallel.is_main_process():
         compared.write(workdir, pictures=pictures)
         lines = []

@@ -17,7 +17,7 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.evaluation.evaluator import FLIPPED, SMOOTHED
 from affect_jax.metrics.names import known_names
-from affect_jax.report.comparison import Layout
+from affect_jax.report.comparison_table import Layout
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
 _CALIBRATED = ("test_temperature", "test_mirror")

@@ -123,7 +123,7 @@ class Reliability(nnx.Module):
         return cls(features, n_expression, make=make, **settings)
 
     def __call__(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a model's outputs with balanced `logits`, and those of the balancing.
+        """Return a model's outputs with balanced `logits` and further outputs.
 
         `logits` become log L [B, N]. New are the distributions `primary` (l) and `corrected` (t)
         [B, N], their confidences `confidence_primary` and `confidence_corrected` [B], and with

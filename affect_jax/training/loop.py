@@ -22,7 +22,7 @@ from affect_jax.errors import UserError
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems.base import Phase
-from affect_jax.training import best_checkpoint, final_test, run_lock, setup
+from affect_jax.training import best_metric, final_test, run_lock, setup
 from affect_jax.training.final_test import Results
 from affect_jax.training.setup import RunParts, set_compilation_cache
 from affect_jax.training.step import PhaseStep
@@ -74,14 +74,14 @@ def train_and_evaluate(
             is_main = parallel.is_main_process()
             if parallel.any_process(is_main and final_test.is_finished(workdir, run.total)):
                 log.info("%s is finished; nothing is left to do", workdir)
-                return final_test.read(run, *best_checkpoint.restore(checkpointer, mapper, state))
+                return final_test.read(run, *best_metric.restore(checkpointer, mapper, state))
             data.go_on()
             resume_step = run.start or None
             with runtime.MetricWriter(workdir, is_main=is_main, resume_step=resume_step) as writer:
                 if run.start < run.total:
                     state = _train(run, state, begun, writer)
                 checkpointer.wait()
-                best, state = best_checkpoint.restore(checkpointer, mapper, state)
+                best, state = best_metric.restore(checkpointer, mapper, state)
                 return final_test.test(run, best, state, writer)
 
 
@@ -94,7 +94,6 @@ def _train(
     """
     config, checkpointer = run.config, run.checkpointer
     eval_every = config.eval_every or run.steps_per_epoch
-    best_metric = config.checkpoint.best_metric
     throughput = runtime.Throughput(config.batch_size)
     with (
         data_lib.eval_batches(config, run.sources["validation"], run.cache) as validation,
@@ -146,7 +145,9 @@ def _train(
                     metrics = run.evaluator.run(state, validation).metrics
                     writer.write(done, "validation", metrics)
                     progress.log(_shown(done, metrics))
-                    metrics = best_checkpoint.figures_to_save(metrics, best_metric, done)
+                    metrics = best_metric.figures_to_save(
+                        metrics, config.checkpoint.best_metric, done
+                    )
                 if save:
                     whole = run.mapper.to_global(state)
                     checkpointer.save(done, whole, record=_record(run), metrics=metrics)

@@ -18,7 +18,7 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.systems.base import System
-from affect_jax.training import best_checkpoint, mixing
+from affect_jax.training import best_metric, mixing
 from affect_jax.training.step import Phases, PhaseStep
 from affect_jax.weights.checkpoints import Checkpointer
 from affect_jax.weights.init_from import initialise_from
@@ -119,7 +119,7 @@ def put_together(
     total = _count_steps(config, steps_per_epoch)
     # Every class counts here (`eval.min_count`): few validation persons show the rare ones.
     evaluator = Evaluator(system, mapper, take_apart(model)[0])
-    best_checkpoint.check(config, system, evaluator, sources["validation"])
+    best_metric.check(config, system, evaluator, sources["validation"])
     tracks_to_smooth(config, sources["test"])  # fails now rather than at the end
     log.info(
         "%s with %s parameters; %d training, %d validation, %d test images; "

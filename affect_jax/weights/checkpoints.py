@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from affect_jax.config import selection_mode
 from affect_jax.errors import UserError
 from affect_jax.runtime import CHECKPOINTS_FOLDER, parallel, quiet_orbax
 from affect_jax.weights import checkpoint_damage
+from affect_jax.weights.best_checkpoint import Criterion
 from affect_jax.weights.differences import Differences, shapes_of
 from data_pipelines import disk
 
@@ -64,8 +63,7 @@ class Checkpointer:
         if keep < 1:
             raise UserError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
         quiet_orbax()
-        self._sign = 1.0 if selection_mode(best_metric, best_mode) == "max" else -1.0
-        self.best_metric = best_metric
+        self.criterion = Criterion.of(best_metric, best_mode)
         self.directory = pathlib.Path(workdir).absolute() / CHECKPOINTS_FOLDER
         # A reader has no manager, and moves nothing, because a run may be writing.
         self._manager = None if read_only else self._open(keep)
@@ -75,21 +73,17 @@ class Checkpointer:
         kept = [
             preservation_policy.LatestN(keep),
             preservation_policy.BestN(
-                get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
+                get_metric_fn=self.criterion.score, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
         options = ocp.CheckpointManagerOptions(
-            best_fn=self._score,
+            best_fn=self.criterion.score,
             best_mode="max",
             preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         return ocp.CheckpointManager(epath.Path(self.directory), options=options)
-
-    def _score(self, metrics: dict[str, float]) -> float:
-        value = metrics.get(self.best_metric)
-        return -np.inf if value is None or not np.isfinite(value) else self._sign * value
 
     def _seal(self) -> None:
         if parallel.is_main_process():
@@ -190,8 +184,16 @@ class Checkpointer:
             return steps[::-1]
         if name == "best":
             # If all of those are damaged, one without validation; never one that diverged.
-            rest = [step for step in steps[::-1] if not self._metrics(step)]
-            return list(dict.fromkeys([*self._ranked(steps), *rest]))
+            measured = {step: found for step in steps if (found := self._metrics(step))}
+            rest = [step for step in steps[::-1] if step not in measured]
+            ranked = self.criterion.rank(measured)
+            if measured and not ranked:
+                raise UserError(
+                    f"validation gave no finite {self.criterion.metric!r} for any checkpoint in "
+                    f"{self.directory}, so none is the best; there are {steps}: use one of them or "
+                    '"latest", or train with a lower config.optimizer.learning_rate'
+                )
+            return [*ranked, *rest]
         if name.isdigit() and int(name) in steps:
             return [int(name)]
         raise UserError(
@@ -204,18 +206,6 @@ class Checkpointer:
         with contextlib.suppress(OSError, ValueError):
             return checkpoint_damage.read_metrics(self.directory, step)
         return {}
-
-    def _ranked(self, steps: list[int]) -> list[int]:
-        """Return the steps with a finite metric, the best first; of equals the newer one."""
-        scores = [(self._score(found), step) for step in steps if (found := self._metrics(step))]
-        finite = [(score, step) for score, step in scores if np.isfinite(score)]
-        if scores and not finite:
-            raise UserError(
-                f"validation gave no finite {self.best_metric!r} for any checkpoint in "
-                f"{self.directory}, so none is the best; there are {steps}: use one of them or "
-                '"latest", or train with a lower config.optimizer.learning_rate'
-            )
-        return [step for _, step in sorted(finite, reverse=True)]
 
     def record(self, step: int) -> dict[str, Any]:
         """Return the JSON record saved with `step`."""

@@ -1,7 +1,7 @@
 """ARBEx, Table 4 and Fig. 7: weight of the anchor loss, five mixes of the losses.
 
 Trains: the tiny ARBEx of `arbex_synthetic` with the paper's label smoothing of 0.11, three seeds
-per row. The losses are those of the paper (`variant="paper"`, unbounded); the last row has the
+per row. The losses are as in the paper (`variant="paper"`, unbounded); the last row has the
 bounded ones. `report/curves.png` is Fig. 7. Paper: Wasi et al., 2023. Time: about 6 minutes per run
 on one CPU core. Not run here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_losses.py \

@@ -14,8 +14,8 @@ import numpy as np
 import simplejpeg
 
 from data_pipelines.images.framing import Frame, Framing
+from data_pipelines.images.landmarks import move_landmarks
 from data_pipelines.images.presets import Params
-from data_pipelines.schema import FLIP_INDEX
 
 _DRAWS = (
     *("rotation", "scale", "shift_x", "shift_y", "crop_x", "crop_y", "flip"),
@@ -191,15 +191,6 @@ def _erase(
     height = min(max(round(side / stretch), 1), size)
     left, top = int(x * (size - width + 1)), int(y * (size - height + 1))
     out[top : top + height, left : left + width] = int(256 * level)
-
-
-def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray, flipped: bool) -> np.ndarray:
-    """Return landmarks [68, 2] under a 2x3 matrix; mirrored ones change sides.
-
-    `matrix` is the whole transform, mirror included: x maps to W - 1 - x as the pixels do.
-    """
-    moved = landmarks.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    return (moved[FLIP_INDEX] if flipped else moved).astype(np.float32)
 
 
 def augment(

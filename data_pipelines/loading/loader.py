@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.images import decode, landmark_checks, transforms
+from data_pipelines.images import decode, transforms
+from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.images.framing import Frame, Framing, cut_to_reach, halving
 from data_pipelines.images.presets import Params
 from data_pipelines.loading.options import Options
@@ -150,7 +151,7 @@ class Loader:
             else:
                 matrix = draws.apply(k, image, frame, batch["image"][k])
                 if landmarks is not None:
-                    landmarks = transforms.move_landmarks(landmarks, matrix, draws.flip[k])
+                    landmarks = landmarks_lib.move_landmarks(landmarks, matrix, draws.flip[k])
         except DecodeError as e:
             bad.append((index, str(e)))
             return False
@@ -188,7 +189,7 @@ class Loader:
         """Raise `DecodeError` for marks that cannot belong to a face in the image."""
         crop = self.options.data.crop
         by_box = crop == "box" or (crop == "auto" and landmarks is None)
-        if reason := landmark_checks.fault(landmarks, box if by_box else None, height, width):
+        if reason := landmarks_lib.fault(landmarks, box if by_box else None, height, width):
             raise DecodeError(reason)
 
     def _finished(self, index: int) -> _Prepared:
@@ -199,7 +200,7 @@ class Loader:
         self._check_marks(landmarks, record["box"], *image.shape[:2])
         frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
         if landmarks is not None:
-            landmarks = transforms.move_landmarks(landmarks, self._framing.matrix(frame), False)
+            landmarks = landmarks_lib.move_landmarks(landmarks, self._framing.matrix(frame), False)
         return _Prepared(self._framing.pixels(image, frame), landmarks, None, record)
 
     def _drawable(self, index: int) -> _Prepared:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.images import landmark_checks, picture_files
+from data_pipelines.images import landmarks as landmarks_lib
+from data_pipelines.images import picture_files
 from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import NAME_COLUMNS, WHO_COLUMNS
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, shorten
@@ -255,7 +256,7 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
 
 def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
     points = _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks")
-    if points is not None and (reason := landmark_checks.landmark_fault(points.reshape(-1, 2))):
+    if points is not None and (reason := landmarks_lib.landmark_fault(points.reshape(-1, 2))):
         raise BadRow(reason)
     return points
 
@@ -265,7 +266,7 @@ def _box(row: dict[str, Any]) -> np.ndarray | None:
     if _is_empty(value) and not all(_is_empty(row.get(c)) for c in _BOX_COLUMNS):
         value = [row.get(c) for c in _BOX_COLUMNS]
     box = _numbers(value, 4, "box")
-    if box is not None and (reason := landmark_checks.box_fault(box)):
+    if box is not None and (reason := landmarks_lib.box_fault(box)):
         raise BadRow(reason)
     return box
 

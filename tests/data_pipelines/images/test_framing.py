@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from affect_jax.models.preprocessing import Preprocessing
-from data_pipelines.images import transforms
+from data_pipelines.images import landmarks, transforms
 from data_pipelines.images.decode import decode, decode_shrunk
 from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import FITS, Params
@@ -232,7 +232,7 @@ def test_points_come_back_from_the_output():
     seen = Framing(SIZE, "contain", margin=0.2)
     frame = seen.frame(90, 131)
     points = np.random.default_rng(0).uniform(0, 90, (5, 2))
-    moved = transforms.move_landmarks(points, seen.matrix(frame), False)
+    moved = landmarks.move_landmarks(points, seen.matrix(frame), False)
     back = seen.to_picture((moved + 0.5) / SIZE, frame)
     np.testing.assert_allclose(back, points, atol=1e-3)
     assert seen.frame(90, 131) == Frame(65.5, 45, 131, 131)

@@ -1,11 +1,14 @@
-"""Checks of landmarks and boxes that cannot belong to a face in their image.
+"""Landmarks and boxes in an image: moved and mirrored with it, and checked.
 
-Both are pixels of the upright image (see `schema`). Fractions in 0..1 would crop a single pixel.
+Both are pixels of the upright image (see `schema`). The checks find values that cannot belong to a
+face in the image: for example, fractions in 0..1 would crop a single pixel.
 """
 
 import math
 
 import numpy as np
+
+from data_pipelines.schema import FLIP_INDEX
 
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
@@ -100,3 +103,12 @@ def _box_outside(box: np.ndarray, height: int, width: int) -> str:
         f"most of the face's box {np.round(box, 1).tolist()} lies outside the image, which is "
         f"{width}x{height} pixels"
     )
+
+
+def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray, flipped: bool) -> np.ndarray:
+    """Return landmarks [68, 2] under a 2x3 matrix; mirrored ones change sides.
+
+    `matrix` is the whole transform, mirror included: x maps to W - 1 - x as the pixels do.
+    """
+    moved = landmarks.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return (moved[FLIP_INDEX] if flipped else moved).astype(np.float32)

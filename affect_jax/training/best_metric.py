@@ -1,9 +1,9 @@
-"""How the best checkpoint of a run is chosen: by its validation split.
+"""The metric by which the best checkpoint of a run is chosen: that it exists, and is finite.
 
 A checkpoint is saved after every validation pass, with the figures of that pass. The best one has
-the highest or lowest `config.checkpoint.best_metric` (`config.selection_mode` says which; of equals
-the newest). The default, `loss`, sums the figures of all labels that the run learns; see
-`evaluator.with_loss`. The best checkpoint is always kept, and it is the one that is tested.
+the highest or lowest `config.checkpoint.best_metric`; `weights.best_checkpoint` compares them. The
+default, `loss`, sums the figures of all labels that the run learns; see `evaluator.with_loss`. The
+best checkpoint is always kept, and it is the one that is tested.
 """
 
 import logging

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.images import landmark_checks
+from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import TooManyBadRecords
 from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
@@ -65,21 +65,21 @@ def test_boxes_of_no_face_are_bad_rows(read, name):
 
 
 def test_sound_marks_are_none_of_these():
-    assert landmark_checks.landmark_fault(FACE) == landmark_checks.landmark_fault(FACE - 30) == ""
-    assert landmark_checks.landmark_fault(np.full((68, 2), np.nan)) == ""
+    assert landmarks_lib.landmark_fault(FACE) == landmarks_lib.landmark_fault(FACE - 30) == ""
+    assert landmarks_lib.landmark_fault(np.full((68, 2), np.nan)) == ""
     assert (
-        landmark_checks.box_fault(np.float32([0, 1, 2, 3]))
-        == landmark_checks.box_fault(np.full(4, np.nan))
+        landmarks_lib.box_fault(np.float32([0, 1, 2, 3]))
+        == landmarks_lib.box_fault(np.full(4, np.nan))
         == ""
     )
     # A face at the border, and a box that reaches over it, are cut there.
-    assert landmark_checks.fault(FACE - (25, 0), None, 64, 64) == ""
-    assert landmark_checks.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
+    assert landmarks_lib.fault(FACE - (25, 0), None, 64, 64) == ""
+    assert landmarks_lib.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
     # Generous boxes: of a face that fills the picture, and of one in its corner.
-    assert landmark_checks.fault(None, np.float32([-20, -20, 84, 84]), 64, 64) == ""
-    assert landmark_checks.fault(None, np.float32([-18, -18, 40, 40]), 64, 64) == ""
+    assert landmarks_lib.fault(None, np.float32([-20, -20, 84, 84]), 64, 64) == ""
+    assert landmarks_lib.fault(None, np.float32([-18, -18, 40, 40]), 64, 64) == ""
     assert (
-        landmark_checks.fault(FACE / 30, None, 3, 3) == ""
+        landmarks_lib.fault(FACE / 30, None, 3, 3) == ""
     )  # of a picture of 3 pixels, all is small
 
 
