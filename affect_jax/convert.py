@@ -17,7 +17,7 @@ _MANY = 10
 # Option -> help; all are optional.
 _OPTIONS = {
     "classes": "names in the order of the last layer, as a,b,c, or a label order as affectnet8 "
-    "(default: from the release, or from config.json next to the file)",
+    "(default: the release's, or config.json next to the file)",
     "mean": "of RGB in [0, 1], as 0.5,0.5,0.5; together with --std",
     "std": "of RGB in [0, 1], as 0.5,0.5,0.5; together with --mean",
     "strip_prefix": "use only entries whose names begin with it, and remove it",

@@ -114,7 +114,7 @@ def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
             raise UserError(f"--output {output} is a file; name a folder for the pictures")
         return Path(output)
     if Path(path).is_dir() and not load_run.is_workdir(path):
-        raise UserError(f"{path} is not a run; give a folder for the pictures with --output")
+        raise UserError(f"{path} is not a run; name a folder for the pictures with --output")
     return Path(path) / PICTURES_FOLDER
 
 

@@ -1,4 +1,4 @@
-"""The metric by which the best checkpoint of a run is chosen: that it exists, and is finite.
+"""Checks of the metric by which the best checkpoint of a run is chosen.
 
 A checkpoint is saved after every validation pass, with the figures of that pass. The best one has
 the highest or lowest `config.checkpoint.best_metric`; `weights.best_checkpoint` compares them. The
