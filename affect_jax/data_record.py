@@ -231,7 +231,7 @@ def write(workdir: pathlib.Path, now: Fingerprint) -> None:
             for split, records in now.splits.items()
         },
     }
-    # The columns first, so that data.json never names a missing file.
+    # Write the columns first, so that data.json does not name a missing file.
     write_atomically(workdir / columns, buffer.getvalue())
     write_atomically(
         workdir / config_lib.DATA_FILE, (json.dumps(content, indent=1) + "\n").encode()

@@ -12,7 +12,7 @@ from data_pipelines.sources.synthetic import SyntheticFaces, render
 
 SUITE = "synthetic"
 _SIZES = (96, 128, 256)
-# Decoding one JPEG again and again tells a slow machine from slow code: see `drawing`.
+# Repeated decoding of one JPEG distinguishes a slow machine from slow code: see `drawing`.
 _YARDSTICK, _YARDSTICK_SIZE, _YARDSTICK_QUALITY = "decoding a 512 px JPEG", 512, 90
 
 

@@ -45,7 +45,7 @@ class ConcordanceStatistics(NamedTuple):
             dy, dp = y - y[0], p - p[0]
             mean_y, mean_p = dy.mean(), dp.mean()
             dy, dp = dy - mean_y, dp - mean_p
-            # Removes what the rounded means leave over.
+            # Corrects for the rounding of the means.
             rest_y, rest_p = dy.sum(), dp.sum()
             return cls(
                 count=float(n),

@@ -49,7 +49,7 @@ def class_activation(
     else:
         call = forward
     with Tap() as survey:
-        # A function of its own: JAX would not trace again what it has traced without the tap.
+        # A new function: JAX would reuse its trace without the tap.
         jax.eval_shape(lambda x: call(x), images)
     if not survey.maps:
         raise UserError(

@@ -14,7 +14,7 @@ from data_pipelines import disk
 _OUR_PACKAGES = ("affect_jax", "data_pipelines")
 _LIBRARIES = ("jax", "jax._src", "orbax", "grain", "etils", "flax", "matplotlib", "PIL")
 
-# Warnings of Orbax at every read of a checkpoint, about which a user can do nothing.
+# Warnings of Orbax at every read of a checkpoint; users cannot do anything about them.
 _ORBAX_CHATTER = (
     "CheckpointManagerOptions.read_only=True, setting ",
     "Given directory is read only=",

@@ -116,7 +116,7 @@ class MetricWriter:
                 self._prepare_rows(resume_step)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
             if not append:
-                # TensorBoard hides what lies at or beyond the purge step in earlier files.
+                # TensorBoard hides events of earlier files from the purge step on.
                 purge = 0 if resume_step is None else resume_step + 1
                 self._events = _EventFile(self._workdir, purge)
 

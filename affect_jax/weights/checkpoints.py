@@ -65,7 +65,7 @@ class Checkpointer:
         quiet_orbax()
         self.criterion = Criterion.of(best_metric, best_mode)
         self.directory = pathlib.Path(workdir).absolute() / CHECKPOINTS_FOLDER
-        # A reader has no manager, and moves nothing, because a run may be writing.
+        # A reader has no manager and moves no files, because a run may be writing.
         self._manager = None if read_only else self._open(keep)
 
     def _open(self, keep: int) -> ocp.CheckpointManager:
@@ -183,7 +183,7 @@ class Checkpointer:
         if name == "latest":
             return steps[::-1]
         if name == "best":
-            # If all of those are damaged, one without validation; never one that diverged.
+            # If all are damaged, take one without validation, but not one that diverged.
             measured = {step: found for step in steps if (found := self._metrics(step))}
             rest = [step for step in steps[::-1] if step not in measured]
             ranked = self.criterion.rank(measured)

@@ -61,7 +61,7 @@ def load_run(
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = config or recorded
-    # `read_workdir_config` has put "auto" where a metric tells the mode by itself.
+    # `read_workdir_config` has put "auto" if the metric determines the mode.
     checkpointer = Checkpointer(
         workdir,
         best_metric=recorded.checkpoint.best_metric,

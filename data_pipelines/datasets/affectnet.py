@@ -60,7 +60,7 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
 """,
         apply="http://mohammadmahoor.com/affectnet/ (licence signed by a professor or lab manager)",
         fields=("expression", "valence_arousal", "landmarks"),
-        # The test set was never given out; papers report on the validation set.
+        # The test set was not published; papers report on the validation set.
         roles={"train": "train", "test": "validation"},
     )
     published: Mapping[str, Published] = {

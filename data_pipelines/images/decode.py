@@ -29,7 +29,7 @@ _HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE)
 _EXIF_BYTES = 1 << 16
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
-# 16-bit grey modes of Pillow; `I` is what it makes of 16-bit PNG files in older releases.
+# 16-bit grey modes of Pillow; older releases read 16-bit PNG files as `I`.
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -143,7 +143,7 @@ def _decode_jpeg(
     try:
         image = simplejpeg.decode_jpeg(data, **options)
     except ValueError as e:
-        # Surplus bytes between segments harm nothing; a missing end does.
+        # Surplus bytes between segments are harmless; a missing end is not.
         if "extraneous bytes" not in str(e):
             raise DecodeError(f"truncated or damaged JPEG ({e})") from e
         image = simplejpeg.decode_jpeg(data, strict=False, **options)

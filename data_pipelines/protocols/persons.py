@@ -209,7 +209,7 @@ def fold_of(person: str, folds: int) -> int:
 
 
 def _rank(person: str, seed: int) -> int:
-    # Salted, so that the validation cut says nothing about the test fold.
+    # Salted, so that the validation split does not depend on the test fold.
     return int(hashlib.sha256(_bytes(f"validation/{seed}/{person}")).hexdigest(), 16)
 
 

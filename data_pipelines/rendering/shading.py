@@ -189,7 +189,7 @@ def skin(
         ]
         cv2.multiply(field, cv2.transform(_BEARD, np.array(kept, np.float32)), field)
     field = cv2.convertScaleAbs(field, alpha=128)
-    # OpenCV samples much faster what lies inside: keep places there, with one more row and column.
+    # OpenCV samples places inside much faster: keep them there, with one more row and column.
     places = _face_coordinates(person, camera, height, size)
     np.maximum(places, 0.0, out=places)
     np.minimum(places, GRID - 1.0, out=places)

@@ -152,7 +152,7 @@ class TfdsSource:
         record["expression"] = int(self.labels[i])
         record["group"] = int(self.groups[i])
         record["valence_arousal"] = self.valence_arousal[i].astype(np.float32)
-        # Only what the set has: turning 136 numbers into an array costs more than the rest.
+        # Only fields that the set has: converting 136 numbers costs more than all the rest.
         if "landmarks" in self.has:
             record["landmarks"] = _floats(stored["landmarks"]).reshape(NUM_LANDMARKS, 2)
         record["box"] = _floats(stored["box"])
