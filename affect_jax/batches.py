@@ -28,7 +28,7 @@ def evaluation_source(config: ml_collections.ConfigDict) -> Source:
     """Return the examples of `config.eval.split`; other splits may be empty.
 
     Raises:
-      ConfigError: there is no such split.
+      ConfigError: the split does not exist.
       DataError: the data cannot be used, or the split is empty.
     """
     split = config.eval.split
@@ -50,8 +50,8 @@ def synthetic_training_source(
 def labels_of(source: Source) -> frozenset[str]:
     """Return the fields of `schema.LABELS` that a record of `source` holds.
 
-    `source.has` may describe a larger whole, of which `source` is a part. Records are read until
-    each field has been seen, usually in the first one.
+    `source` may be a part of the data that `source.has` describes. Therefore records are read until
+    each field has been found, usually in the first one.
     """
     missing = set(LABELS & source.has)
     if not (np.asarray(source.labels) >= 0).any():

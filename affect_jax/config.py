@@ -102,7 +102,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Check values that would otherwise fail only in the middle of a run.
 
     Raises:
-      ConfigError: a value cannot be, naming the key.
+      ConfigError: a value is not allowed; the message names the key.
     """
     try:
         defaults.DataConfig.of(config.data)
@@ -140,8 +140,8 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
       mode: `checkpoint.best_mode`; "auto" or "": by the metric.
 
     Raises:
-      ConfigError: an unknown metric or mode, a mode that contradicts the metric, or "auto" for a
-        metric without a better direction.
+      ConfigError: the metric or mode is unknown, the mode contradicts the metric, or "auto" is
+        given for a metric that has no better direction.
     """
     key = f"config.checkpoint.best_mode = {mode!r}"
     if mode not in ("", "auto", "max", "min"):
@@ -183,11 +183,11 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Check `config` against the one recorded in `workdir`; write nothing.
 
-    A folder without checkpoints, of its own or of folds, passes.
+    A folder without checkpoints (its own or of folds) is accepted.
 
     Raises:
-      ConfigError: the folder has a run of another config, naming what differs, or a config that
-        cannot be read.
+      ConfigError: the folder has a run of another config (the message lists the differences), or
+        its config cannot be read.
     """
     folds = _holds(workdir, "folds/*/")
     holds_run = folds or any(workdir.glob(_RESULTS[0]))
@@ -213,7 +213,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 def holds_results(workdir: pathlib.Path) -> bool:
-    """Return whether a run, or a fold, has begun in a folder, or was tested there."""
+    """Return whether a folder has a run or fold that has begun or was tested."""
     return _holds(workdir) or _holds(workdir, "folds/*/")
 
 
@@ -229,8 +229,8 @@ def is_free(key: str) -> bool:
 def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
     """Return the config of a run from its `to_plain`, perhaps of an earlier version.
 
-    Fields that the record lacks have the values of `configs/base.py` and of the model's defaults.
-    `checkpoint.best_mode` is "auto" where the metric tells it.
+    Missing fields take the values of `configs/base.py` and the defaults of the model.
+    `checkpoint.best_mode` is "auto" if the metric determines it.
     """
     recorded = copy.deepcopy(recorded)
     defaults = base.get_config()
@@ -261,7 +261,10 @@ def read_workdir_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDic
         return from_recorded(json.loads(path.read_text()))
     except FileNotFoundError:
         raise ConfigError(
-            f"{workdir} is not the workdir of a run: it has no {CONFIG_FILE}"
+            f"{workdir} is not the workdir of a run: it has no {CONFIG_FILE}; give the --workdir "
+            "of a training run"
         ) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from None
+        raise ConfigError(
+            f"{path} is damaged: {error}; restore it from a copy, or use a new --workdir"
+        ) from None

@@ -23,7 +23,7 @@ def export(
     """Write the model of a checkpoint to `output` atomically; return its step.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or `output` holds something else.
+      UserError: the run or checkpoint does not exist, or `output` holds something else.
     """
     model_dir.check_writable(output)
     run = load_run.load_run(workdir, checkpoint, Mapper())

@@ -31,7 +31,7 @@ log = logging.getLogger("affect_jax")
 
 
 class _Loaded(flags.ArgumentParser):
-    """Gives `--config` a config that is loaded already, with the fields of its model."""
+    """Passes a loaded config to `--config`, with the fields of its model."""
 
     def __init__(self, config: ml_collections.ConfigDict):
         self._config = config

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config = vit_se_fer2013.get_config()
     config.data.dataset = "raf_db"
     config.num_epochs = 20.0
-    # An epoch is 163 steps and a checkpoint 1.4 GB: every two epochs, ten in all.
+    # Validate every two epochs, ten times in all: an epoch has 163 steps, a checkpoint 1.4 GB.
     config.eval_every = 326
     config.checkpoint.every = 326
     config.optimizer.learning_rate = 2e-4

@@ -1,4 +1,4 @@
-"""Draw contact sheets of the augmentation presets; `images.transforms` does the work.
+"""Draw contact sheets of the augmentation presets.
 
 python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
 python -m data_pipelines.augment --preset all --output sheets [IMAGE...]

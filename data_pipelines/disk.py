@@ -1,4 +1,4 @@
-"""Recognise a full disk in the errors of different libraries, and tell the user what to do."""
+"""Recognise a full disk in the errors of several libraries, and say what to do."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""68 landmarks found by a model, for `prepare --landmarks`; the window follows the face's box.
+"""68 landmarks found by a model, for `prepare --landmarks`.
 
 This is the only module of this package that imports `affect_jax`, and only to load a model.
 """
@@ -30,7 +30,7 @@ def load_landmarker(model: str) -> Landmarker:
       model: folder of a model with 68 heatmaps, as `affect_jax.convert` or training writes it.
 
     Raises:
-      DataError: there is no such model, or it was not trained to find 68 landmarks in face crops.
+      DataError: the model does not exist, or was not trained to find 68 landmarks in face crops.
     """
     import affect_jax
     from affect_jax.models.landmarks import decode_heatmaps
@@ -59,7 +59,9 @@ def load_landmarker(model: str) -> Landmarker:
     def points(batch: np.ndarray) -> np.ndarray:
         heatmaps = predictor.outputs(batch).get("heatmaps")
         if heatmaps is None or heatmaps.shape[-1] != NUM_LANDMARKS:
-            raise DataError(f"--landmarks: {model} gives no heatmaps of {NUM_LANDMARKS} landmarks")
+            raise DataError(
+                f"--landmarks: {model} has no {NUM_LANDMARKS} heatmaps; use a landmark model"
+            )
         grid = np.asarray(decode_heatmaps(heatmaps, decode)[0])
         return grid / np.array(heatmaps.shape[2:0:-1], np.float32)
 
@@ -79,7 +81,7 @@ def find_landmarks(
     size: int,
     crop_scale: float = 0.0,
 ) -> np.ndarray:
-    """Find the landmarks of n faces, each in a square window around its box; see `Landmarker`.
+    """Find the landmarks of n faces, each in a square window around its box.
 
     Args:
       points: maps windows uint8 [B, size, size, 3] to [B, 68, 2] in fractions of the window, 0 at

@@ -72,7 +72,7 @@ def run(builder: "FaceBuilder") -> bool:
 
     Raises:
       DataError: the wrong folder, or another run is at work.
-      disk.DiskFullError: there is no room for the records.
+      disk.DiskFullError: the disk has not enough space for the records.
     """
     target = Path(builder.data_dir)
     if (target / META_FILE).is_file():
@@ -106,7 +106,7 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
     if config and known and config not in known:
         raise DataError(f"{name} has no config {config!r}; known: {', '.join(known)}")
     if config and not known and name != "manifest":
-        raise DataError(f"{name} has no configs; ask for --dataset {name}")
+        raise DataError(f"{name} has no configs; use --dataset {name}")
     config = config or (known or [None])[0]
     with _quiet_tfds():
         return cls(manual_dir=manual_dir, data_dir=str(data_dir), config=config)
@@ -127,10 +127,10 @@ def _quiet_tfds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_run(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process ends, even if it is killed."""
+    """Hold a lock that ends with the process, even if that is killed."""
     with open(lock, "w") as f:
         if not locks.take(f):
-            raise DataError(f"another run is preparing this data set ({lock} is held)")
+            raise DataError(f"another run is preparing this data set; wait until it ends ({lock})")
         yield
 
 

@@ -1,9 +1,9 @@
-"""Reliability balancing with wrong labels, on points: a problem small enough for many seeds.
+"""Reliability balancing with wrong labels: a problem small enough for many seeds.
 
 `python -m affect_jax.benchmark.balancing [--seeds 5] [--noise 0.2]` trains a small MLP on 3,000
-points of 8 classes, each of four clusters in 64 dimensions, a fraction of whose labels is wrong. It
-prints a Markdown table of the scores on 4,000 points with correct labels. Seeds are paired: every
-row sees the same points in the same order. It takes a few minutes on 2 CPU cores.
+points of 8 classes. A class has four clusters in 64 dimensions, and a fraction of the labels is
+wrong. It prints a Markdown table of the scores on 4,000 points with correct labels. Seeds are
+paired: every row sees the same points in the same order. It takes a few minutes on 2 CPU cores.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.benchmark.balancing", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--seeds", type=int, default=5, help="seeds a row")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds per row")
     parser.add_argument("--noise", type=float, default=0.2, help="fraction of wrong labels")
     options = parser.parse_args(arguments)
     print("| |", " | ".join(COLUMNS), "| accuracy - none |")

@@ -1,12 +1,12 @@
-"""`python -m affect_jax.benchmark cost`: what reliability balancing adds to a training step.
+"""`benchmark cost`: what reliability balancing adds to a training step.
 
 The step of a run (forward, backward, optimizer) with and without `model.reliability` is timed in
-turn on a batch already on the devices, and so is the part by itself: its correction, all losses and
+turn on a batch already on the devices, and so is balancing alone: its correction, all losses and
 their gradients, from given embeddings and logits. The rows also hold the operations that XLA counts
 in forward and backward pass, including element-wise ones, and the parameters of each part.
 
-A full-size step on a CPU takes most of a minute, and longer to compile: `--repeats 0` only counts,
-and `--only_alone` times only the part, and compares it with the shortest time that the operations
+A full-size step on a CPU takes most of a minute, and longer to compile. `--repeats 0` only counts.
+`--only_alone` times only the balancing. It compares it with the shortest time that the operations
 of a bare step can take, at the rate of large float32 matrix products.
 """
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the suite; see `--help`."""
     parser = suite.parser(SUITE, __doc__)
     train.add_options(parser, system="arbex_rafdb", batch_size=32, steps=1)
-    parser.add_argument("--only_alone", action="store_true", help="time no whole step")
+    parser.add_argument("--only_alone", action="store_true", help="do not time whole steps")
     options = parser.parse_args(arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
@@ -49,7 +49,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
       UserError: if the options do not fit, or the config has no balancing to leave out.
     """
     if options.only_alone and options.steps > 1:
-        raise UserError("--steps has no effect with --only_alone: no whole step is timed")
+        raise UserError("--steps has no effect with --only_alone; leave out one of them")
     config = train.settings(options)
     if train.system_of(config).balancing is None:
         raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")

@@ -1,9 +1,9 @@
-"""`python -m affect_jax.benchmark input`: how fast pictures reach the trainer.
+"""`python -m affect_jax.benchmark input`: how fast images reach the trainer.
 
 One core: our whole path (decode, one warp, one colour matrix, degradations) against a path of
 separate steps as PyTorch users write it (`reference.py`), and against JPEG decoding alone.
-Delivery: through grain with threads and with worker processes, against a plain loop. Then memory
-over many pictures, and the refinement plan of 2.6 million frames.
+Delivery: through grain with threads and with worker processes, against a plain loop. Then the
+memory over many images, and the refinement plan of 2.6 million frames.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _PLAN_FRAMES, _PLAN_GROUPS = 2_600_000, 600
 
 
 class Encoded:
-    """A source of encoded pictures held in memory, so that no disk is measured."""
+    """A source of encoded images in memory, so that no disk is measured."""
 
     class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
     num_classes = len(class_names)
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m affect_jax.benchmark input", description=__doc__)
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
-    parser.add_argument("--count", type=int, default=320, help="pictures per measurement")
+    parser.add_argument("--count", type=int, default=320, help="images per measurement")
     parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     parser.add_argument("--workers", type=int, default=len(_cores()), help="0: no processes")
     parser.add_argument("--memory_images", type=int, default=50_000)
@@ -103,7 +103,7 @@ def load(folder: str | None, count: int) -> list[bytes]:
     files = sorted(f for f in pathlib.Path(folder).rglob("*") if f.is_file())
     jpegs = [data for f in files if (data := f.read_bytes())[:2] == b"\xff\xd8"]
     if not jpegs:
-        raise SystemExit(f"--images: {folder} holds no JPEG")
+        raise SystemExit(f"--images: {folder} has no JPEG; name a folder with .jpg files")
     return [jpegs[i] for i in np.linspace(0, len(jpegs) - 1, count).round().astype(int)]
 
 
@@ -266,7 +266,7 @@ def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
 
 
 def plan(repeats: int) -> list[dict[str, Any]]:
-    """Time and peak memory of one epoch's refinement plan."""
+    """Measure time and peak memory of one epoch's refinement plan."""
     rng = np.random.default_rng(0)
     labels = rng.choice(8, _PLAN_FRAMES, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100)
     groups = np.sort(rng.integers(0, _PLAN_GROUPS, _PLAN_FRAMES)).astype(np.int32)

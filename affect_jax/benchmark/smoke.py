@@ -1,9 +1,9 @@
-"""`python -m affect_jax.benchmark smoke`: whether every config trains and evaluates here.
+"""`benchmark smoke`: check that every config trains and evaluates on this machine.
 
 Each config takes, at its real size, one training step of every phase and one evaluation step on a
-tiny batch of noise with random labels, so no data are needed. A config that does not compile or
-does not fit on a device is found in minutes instead of in the middle of an experiment. Configs with
-the same program are run once.
+tiny batch of noise with random labels, so no data are needed. This finds configs that do not
+compile or do not fit on a device, in minutes instead of in the middle of an experiment. Configs
+with the same program are run once.
 """
 
 import argparse
@@ -50,10 +50,10 @@ class Outcome:
 
     Attributes:
       name: of the config, as "sweeps/arbex_noise".
-      parameters: their number; 0 if there is no model.
+      parameters: their number; 0 without a model.
       train, evaluation: whether the step ran and gave finite numbers.
       seconds: until both had run once, compiling included.
-      note: the error in one line; or which config has the same program.
+      note: the error in one line, or the name of the config with the same program.
     """
 
     name: str
@@ -225,7 +225,7 @@ def check_finite(figures: Mapping[str, Any], where: str) -> None:
     """Raise FloatingPointError naming the figures that are not finite numbers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong or not figures:
-        raise FloatingPointError(f"{where}: {', '.join(wrong) or 'no figure'} not finite")
+        raise FloatingPointError(f"{where}: not finite: {', '.join(wrong) or 'no figure'}")
 
 
 def line(outcome: Outcome) -> str:

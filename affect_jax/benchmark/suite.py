@@ -1,4 +1,4 @@
-"""What all suites share: options, measuring in turn, rows of results, the printed table."""
+"""Parts that all suites share: options, measuring in turn, rows, the table."""
 
 import argparse
 import json

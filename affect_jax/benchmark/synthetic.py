@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark synthetic`: how fast the embedded faces are drawn on one core."""
+"""`benchmark synthetic`: how fast synthetic faces are drawn on one core."""
 
 import argparse
 import functools
@@ -12,7 +12,7 @@ from data_pipelines.sources.synthetic import SyntheticFaces, render
 
 SUITE = "synthetic"
 _SIZES = (96, 128, 256)
-# Decoding one JPEG again and again tells a slow machine from slow code: see `drawing`.
+# Repeated decoding of one JPEG distinguishes a slow machine from slow code: see `drawing`.
 _YARDSTICK, _YARDSTICK_SIZE, _YARDSTICK_QUALITY = "decoding a 512 px JPEG", 512, 90
 
 
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         "python -m affect_jax.benchmark synthetic", description=__doc__
     )
     parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--count", type=int, default=400, help="pictures per measurement")
+    parser.add_argument("--count", type=int, default=400, help="images per measurement")
     parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     options = parser.parse_args(arguments)
     measure = functools.partial(drawing, options.count, options.repeats)
@@ -32,9 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
 def drawing(count: int, repeats: int) -> list[dict]:
     """Measure images a second of one thread, by size and camera.
 
-    The processor time of the thread is counted, which leaves out what other programs do, but not
-    that a shared machine is slower at one time than at another. So each figure is also given as a
-    multiple of how many JPEGs of a fixed size OpenCV decodes a second, measured in turn with it.
+    Each image has its own person and video.
+
+    The processor time of the thread is counted, so the time of other programs is left out. But a
+    shared machine is slower at one time than at another. Therefore each figure is also given
+    relative to OpenCV's rate of decoding JPEGs of a fixed size, measured in turn.
     """
     cv2.setNumThreads(1)
     cases = {f"{size} px": _measure(count, size) for size in _SIZES}

@@ -1,9 +1,10 @@
-"""`python -m affect_jax.benchmark train`: training steps on this machine's devices.
+"""`benchmark train`: training steps on the devices of this machine.
 
 The step of a run (forward, backward, optimizer, moving average) is timed on a batch already on the
-devices. Model FLOPs utilisation is the work of the network, three forward passes, over what the
-same devices reach in large matrix products of the same type. With --peer, timm's network in PyTorch
-(torch.compile, bf16 autocast) takes turns with ours; that needs `timm` and `torch`.
+devices. Model FLOPs utilisation is the rate of the network's work (three forward passes), divided
+by the rate that the same devices reach in large matrix products of the same type. With --peer,
+timm's network in PyTorch (torch.compile, bf16 autocast) takes turns with ours; that needs `timm`
+and `torch`.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
     """Return the config of `--system` with the other options in it.
 
     Raises:
-      UserError: if there is none of that name, or its batch does not fit the devices.
+      UserError: the config does not exist, or its batch does not fit the devices.
     """
     config = config_lib.load_file(suite.CONFIGS / f"{options.system}.py")
     config.model.name = options.model or config.model.name

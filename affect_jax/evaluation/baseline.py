@@ -1,4 +1,6 @@
-"""`python -m affect_jax.evaluation.baseline --workdir DIR`: scores that a run must beat.
+"""Scores of simple baselines, which a run must beat.
+
+The command is `python -m affect_jax.evaluation.baseline --workdir DIR`.
 
 Two simple predictors are fitted on the training images of a run, cropped in the same way: class
 frequencies and label means, and linear models (logistic and ridge regression) of 32 x 32 grey

@@ -167,8 +167,8 @@ class Evaluator:
           state: placed on the devices; `params` or `ema`, and `stats` are read.
           batches: one pass over a split.
           keep_predictions: also return the per-example arrays.
-          tracks: int [n] of the split's records (see `schema.Source`): also measure with
-            smoothing over the frames of each.
+          tracks: int [n], the video of each record of the split (see `schema.Source`): also measure
+            with smoothing over the frames of a video.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
         plain, flipped = self._all_metrics(self._system.has), self._metrics(FLIPPED)

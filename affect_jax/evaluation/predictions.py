@@ -1,4 +1,4 @@
-"""Stored predictions of a pass over a split: arrays for the report, a table for readers.
+"""Stored predictions of a pass over a split: arrays, and a table to read.
 
 The arrays (`StoredPredictions`, in `predictions.npz`) are, for n examples, those that exist of:
 `index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N];
@@ -151,7 +151,7 @@ def write(
 
 
 def save(folder: Path, stored: StoredPredictions) -> None:
-    """Write `predictions.npz` and `predictions.csv`, each completely or not at all."""
+    """Write `predictions.npz` and `predictions.csv`, each atomically."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **stored)  # type: ignore[arg-type]  # the stub sees `allow_pickle`
     write_atomically(folder / ARRAYS_FILE, buffer.getvalue())

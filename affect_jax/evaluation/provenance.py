@@ -1,4 +1,4 @@
-"""What a reader must know of a test: its data, date, version and command, in `about.json`."""
+"""Data, date, version and command of a test, recorded in `about.json`."""
 
 import json
 import pathlib

@@ -47,7 +47,7 @@ def record(
       source: of the split.
       class_names: the model's.
       step: of its checkpoint.
-      what: names the model in the title.
+      what: name of the model in the title.
       model: the model directory, if it was not one of the run's own checkpoints.
     """
     if not is_main_process():

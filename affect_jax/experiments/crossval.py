@@ -97,8 +97,8 @@ def cross_validate(
     `cache` shares data with other cross-validations.
 
     Raises:
-      UserError: the data cannot be cut so, the folder holds folds of another config or of other
-        data, or a fold failed by a mistake that all share (`runs.run_all`).
+      UserError: the data cannot be divided so, the folder has folds of another config or of other
+        data, or a fold failed by a mistake that all folds share (`runs.run_all`).
       Stopped: after SIGINT or SIGTERM.
     """
     workdir = pathlib.Path(workdir).absolute()
@@ -237,8 +237,8 @@ def _of_test(figures: Figures) -> Figures:
 def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
     """Return `mean` and `sd` over the folds of the test metrics that every fold has.
 
-    Some folds may lack a metric, for lack of classes with enough test images: a mean without them
-    would be misleading.
+    A fold lacks a metric if too few classes have enough test images. A mean without this fold would
+    be misleading.
     """
     common = set.intersection(*(set(_of_test(f)) for f in figures.values()))
     spreads = {name: Spread.of(f[name] for f in figures.values()) for name in common}

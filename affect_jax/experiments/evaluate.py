@@ -1,4 +1,4 @@
-"""`--mode=eval`: evaluation of a run or, without any training, of a model directory."""
+"""`--mode=eval`: evaluation of a run or, without training, of a model directory."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Planned runs, and what the folder of one says about it: its status, figures and origin.
+"""Planned runs, and their status, metrics and origin as read from their folders.
 
 A run is stale if its data, or a stage that it started from, have changed since it began.
 """
@@ -162,7 +162,8 @@ def _metrics(row: dict[str, Any]) -> Figures:
 def digest(config: ml_collections.ConfigDict) -> str:
     """Return a short name of what a run learns.
 
-    Fields at their default are left out, so fields of later versions do not change it.
+    Fields with default values are left out, so that fields added by later versions do not change
+    the name.
     """
     default, given = _fields(base.get_config()), _fields(config)
     fields = {
@@ -199,11 +200,11 @@ def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] |
 def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
     """Return why results cannot be used, other data or another stage; else "".
 
-    A run without a record of its stages, of an earlier version, passes.
+    A run of an earlier version, without a record of its stages, is accepted.
 
     Args:
-      planned: name -> `digest` of the stages as they will be, to look ahead; by default they are
-        compared as they are, and a stage that is not finished passes.
+      planned: name -> `digest` of the stages as they will be. By default the stages are compared as
+        they are, and an unfinished stage is accepted.
     """
     if not config_lib.holds_results(run.workdir):
         return ""

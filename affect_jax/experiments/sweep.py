@@ -1,4 +1,4 @@
-"""Sweeps: rows of config changes times seeds, each a run, and a table that compares them.
+"""Sweeps: a run per row of config changes and per seed, compared in a table.
 
 `docs/sweeps.md` describes the file of a sweep and what comes out.
 """
@@ -117,7 +117,7 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
         for row, changes in sweep.rows.items():
             changes = {**sweep.shared, **changes}
             if "seed" in changes:
-                raise ConfigError(f"rows: {row}: seed is set by the sweep's seeds")
+                raise ConfigError(f"rows: {row}: remove seed; `seeds` of the sweep sets it")
             changes["seed"] = seed
             name, folder = f"{row}, seed {seed}", f"cells/{row}/seed{seed}"
             planned[row, seed] = make(of_rows, name, f"rows: {row}", changes, folder)
@@ -139,8 +139,8 @@ def run(
     Raises:
       ConfigError: the sweep cannot work, or the folder holds runs of another config; nothing has
         been trained then.
-      UserError: a stage failed, runs were trained on other data or from another stage than there
-        are now, or a run failed by a mistake that all share (`runs.run_all`).
+      UserError: a stage failed, data or a stage have changed since runs were trained, or a run
+        failed by a mistake that all share (`runs.run_all`).
       Stopped: after SIGINT or SIGTERM.
     """
     return _run(sweep_file.load(path, config), config, workdir)
@@ -236,7 +236,7 @@ def write_report(
 ) -> comparison_table.Comparison:
     """Write the tables and pictures of finished runs into `workdir/report`.
 
-    Of the runs that are not finished, only those that were asked for count as missing.
+    An unfinished run counts as missing only if it was asked for.
     """
     outcomes = {key: planned_runs.outcome(run) for key, run in planned.runs.items()}
     figures = {

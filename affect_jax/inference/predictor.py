@@ -105,7 +105,7 @@ class Predictor:
         return self._opened().loaded
 
     def outputs(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
-        """Return everything the model gives for a batch, as NumPy arrays.
+        """Return all raw outputs of the model for a batch, as NumPy arrays.
 
         Args:
           batch: [B, H, W, 3] RGB, not resized here. uint8 images are normalised; float32 is the
@@ -137,7 +137,7 @@ class Predictor:
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, landmarks: bool | None = None
     ) -> "pandas.DataFrame":
-        """Predict whole images, one row each, in the order given.
+        """Predict whole images; return one row per image, in the order given.
 
         Args:
           images: one image or any number of them, each a path; the bytes of an image file; a

@@ -15,7 +15,8 @@ class ConcordanceStatistics(NamedTuple):
 
     Means are kept relative to an origin (the first pair seen), where they do not lose digits to a
     large common offset, and centred sums are merged by the formula of Chan, Golub and LeVeque
-    (1979). The extremes tell constant data from data of a tiny spread, independently of rounding.
+    (1979). The extremes distinguish constant data from data of a tiny spread, independently of
+    rounding.
     """
 
     pairs: float = 0.0
@@ -44,7 +45,7 @@ class ConcordanceStatistics(NamedTuple):
             dy, dp = y - y[0], p - p[0]
             mean_y, mean_p = dy.mean(), dp.mean()
             dy, dp = dy - mean_y, dp - mean_p
-            # Removes what the rounded means leave over.
+            # Corrects for the rounding of the means.
             rest_y, rest_p = dy.sum(), dp.sum()
             return cls(
                 pairs=float(n),
@@ -112,7 +113,7 @@ class ConcordanceStatistics(NamedTuple):
 
 
 class RegressionStatistics:
-    """RMSE, SAGR, PCC and CCC of each of several dimensions, with a mask per dimension.
+    """RMSE, SAGR, PCC and CCC of several dimensions, with a mask for each.
 
     Metrics are named `<dimension>_rmse`, `_sagr`, `_pcc`, `_ccc`.
     """

@@ -35,7 +35,7 @@ BACKBONE = {
 
 
 class Head(nnx.Module):
-    """A classification head: hidden layers of linear, ReLU, BatchNorm, dropout; then linear.
+    """A classification head: hidden layers (linear, ReLU, BatchNorm, dropout), linear.
 
     The normalisation after the activation is the official order.
     """
@@ -78,8 +78,8 @@ class ARBEx(nnx.Module):
       reduction: features of the linear layer on the backbone's embedding; 0: no such layer. Its
         output is the embedding that head, anchors and attention see.
       hidden, dropout: of the `Head`.
-      reliability: settings of the `Reliability`, None for no balancing. They replace all settings
-        of "arbex_official", which hold where the argument is not given.
+      reliability: settings of the `Reliability`; None: no balancing. They replace all settings of
+        "arbex_official", which are the defaults of that model.
       backbone: arguments of the `Poster`, such as its sizes.
 
     Raises:

@@ -13,7 +13,9 @@ from affect_jax.models.registry import register
 
 
 class Unit(nnx.Module):
-    """BatchNorm, 3x3 convolution, PReLU, strided 3x3 convolution, BatchNorm, and a shortcut.
+    """BatchNorm, 3x3 convolution, PReLU, 3x3 convolution, BatchNorm, and a shortcut.
+
+    The second convolution has the stride.
 
     The shortcut keeps every `stride`-th pixel, or is a strided 1x1 convolution with BatchNorm where
     the number of features changes. Nothing follows the sum.
@@ -75,7 +77,7 @@ class IR50(nnx.Module):
             self.stages.append(units)
 
     def maps(self, images: jax.Array) -> list[jax.Array]:
-        """Return the output of every stage for normalised images [B, H, W, 3], as computed."""
+        """Return the output of every stage for images [B, H, W, 3], without casts."""
         check_images(images)
         x = resize_nearest(images.astype(self.dtype), self.input_size)
         x = self.stem_act(self.stem_norm(self.stem_conv(x)))

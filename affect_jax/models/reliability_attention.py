@@ -22,8 +22,8 @@ def clip_logits(logits: jax.Array) -> jax.Array:
 class TokenAttention(nnx.Module):
     """Self-attention between the pieces of one embedding; no example sees another.
 
-    The embedding is cut into `tokens` pieces. With a single piece attention would be a linear
-    layer, whose queries and keys never matter. A learned position tells the pieces apart.
+    The embedding is cut into `tokens` pieces. With a single piece, attention would be a linear
+    layer, and queries and keys would have no effect. A learned position distinguishes the pieces.
     """
 
     def __init__(self, features: int, n_outputs: int, tokens: int, heads: int, make: Layers):

@@ -1,4 +1,4 @@
-"""Where in the image a prediction comes from: class-activation maps and attention rollout."""
+"""Image regions behind a prediction: class-activation maps, attention rollout."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def class_activation(
     """
     call = _rebuilt(forward) if isinstance(forward, nnx.Module) else forward
     with Tap() as survey:
-        # A function of its own: JAX would not trace again what it has traced without the tap.
+        # A new function: JAX would reuse its trace without the tap.
         jax.eval_shape(lambda x: call(x), images)
     if not survey.maps:
         raise UserError(
-            "this model shows no feature map to draw class activations on; pass its last one "
-            "through affect_jax.models.feature_taps.feature_map"
+            "class activations cannot be drawn: pass the last feature map of the model through "
+            "affect_jax.models.feature_taps.feature_map"
         )
     at = len(survey.maps) - 1
     last = survey.maps[at]
@@ -99,8 +99,8 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
     """
     if not isinstance(model, ViT):
         raise UserError(
-            f"{type(model).__name__} has no attention between patches to draw a rollout of; for "
-            'any network there is the picture "cam"'
+            f"{type(model).__name__} is not a vision transformer and has no attention to draw; "
+            'use the picture "cam", which works for every network'
         )
     with Tap() as tap:
         trace = model.trace(images)
@@ -115,7 +115,7 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
 
 
 def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np.ndarray:
-    """Return the fraction of the output that comes from each patch, through all blocks.
+    """Return the fraction of the output that comes from each patch, over all blocks.
 
     Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020: the heads are
     averaged, the shortcut counts as much as the attention, and the blocks are multiplied. The
@@ -142,7 +142,9 @@ def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np
 
 
 def attention_flow(attention: np.ndarray) -> np.ndarray:
-    """Return the fraction of each input token (column) in each output token (row), [B, T, T].
+    """Return the fraction of each input token in each output token, [B, T, T].
+
+    Rows are output tokens and columns input tokens.
 
     Rows sum to 1. `attention` as in `rollout`.
     """

@@ -35,7 +35,7 @@ class Blueprint(NamedTuple):
     counters: frozenset[str] = frozenset()
 
     def build(self, params: Flat, stats: Flat) -> nnx.Module:
-        """Return the module with these arrays; a copy, so that tracing leaves `rest` alone."""
+        """Return the module with these arrays; tracing leaves `rest` unchanged."""
         param_state = nnx.from_flat_state([(self.param_paths[k], v) for k, v in params.items()])
         stat_state = nnx.from_flat_state([(self.stat_paths[k], v) for k, v in stats.items()])
         return nnx.merge(self.graphdef, param_state, stat_state, self.rest, copy=True)
@@ -73,5 +73,5 @@ def path_name(path: tuple) -> str:
 
 
 def matches(patterns: Iterable[str], name: str) -> bool:
-    """Return whether a pattern, a regular expression or a plain prefix, matches the start."""
+    """Return whether a pattern matches the start; it is a regex or a plain prefix."""
     return any(re.match(pattern, name) for pattern in patterns)

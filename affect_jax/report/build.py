@@ -1,4 +1,4 @@
-"""The report of a run: its figures, `results.md`, and one HTML page with everything."""
+"""The report of a run: its figures, `results.md` and one HTML page."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _PICTURES = ("rows.png", "differences.png", "curves.png")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a comparison shows, by the keys of a sweep file that docs/sweeps.md explains."""
+    """Layout of a comparison, by the keys of a sweep file (docs/sweeps.md)."""
 
     columns: Sequence[str] = ()
     reference: str = ""

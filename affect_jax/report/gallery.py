@@ -1,4 +1,4 @@
-"""The pictures that `report.pictures` can draw of a model: their outputs, numbers and captions."""
+"""The pictures that `report.pictures` can draw: outputs, numbers and captions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
 
 
 class Choices(NamedTuple):
-    """What is shown: the split, indices of the faces, and the most points of an embedding."""
+    """What is shown: split, indices of faces, maximum points of an embedding."""
 
     split: str
     faces: tuple[int, ...]
@@ -166,7 +166,9 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
     panels, numbers = [], {}
     for view in views:
         if "embedding" not in view.outputs:
-            raise UserError(f"the model in {view.model.path} gives no embedding")
+            raise UserError(
+                f"the model in {view.model.path} has no embedding; leave out this picture"
+            )
         labels, points = view.outputs["expression"], view.outputs["embedding"]
         rows = clusters.sample(labels, shown.points)
         try:
@@ -209,8 +211,8 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
 def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     if not any("corrected" in view.outputs for view in views):
         raise UserError(
-            f"the model in {views[0].model.path} has no reliability balancing, hence no "
-            "correction to draw; use a run with model.reliability enabled"
+            f"the model in {views[0].model.path} has no reliability balancing; use a run "
+            "with config.model.reliability.enabled = True"
         )
     models, lines = {}, []
     found: dict[str, dict[str, Any]] = {}

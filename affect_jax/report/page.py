@@ -1,4 +1,4 @@
-"""The report as text: Markdown next to its images, or one HTML page that contains them."""
+"""The report as text: Markdown next to its images, or one HTML page with them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ def write_pictures(
     indices: Sequence[int] = (),
     points: int | None = None,
 ) -> list[Path]:
-    """Draw pictures of a model and return their files; nothing is written before all are drawn.
+    """Draw pictures of a model and return their files.
+
+    Nothing is written before all are drawn.
 
     Args:
         path: folder of a finished run, or a model directory exported from one.
@@ -126,7 +128,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
         return [path.resolve().name for path in paths]
     parts = [list(path.resolve().parts) for path in paths]
     if parts[0] == parts[1]:
-        raise UserError(f"--compare {paths[1]} is the model itself; name another one")
+        raise UserError(f"--compare {paths[1]} is the model itself; give another one")
     for end in (0, -1):
         # One part of each remains, even where one folder is inside the other.
         while min(map(len, parts)) > 1 and parts[0][end] == parts[1][end]:
@@ -146,10 +148,13 @@ def _faces(
             "the same data can be compared"
         )
     if not same_classes(models[0].class_names, models[-1].class_names):
-        raise UserError(f"{models[0].path} and {models[1].path} know different classes")
+        raise UserError(
+            f"{models[0].path} and {models[1].path} have different classes; compare models of the "
+            "same classes"
+        )
     for index in indices:
         if not 0 <= index < len(labels[0]):
-            raise UserError(f"--indices {index}: the {split} split has {len(labels[0])} examples")
+            raise UserError(f"--indices {index}: the {split} split has 0 to {len(labels[0]) - 1}")
     if indices:
         return tuple(indices)
     return tuple(choose_faces({"index": np.arange(len(labels[0])), "expression": labels[0]}, count))

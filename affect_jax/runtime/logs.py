@@ -14,7 +14,7 @@ from data_pipelines import disk
 _OUR_PACKAGES = ("affect_jax", "data_pipelines")
 _LIBRARIES = ("jax", "jax._src", "orbax", "grain", "etils", "flax", "matplotlib", "PIL")
 
-# Warnings of Orbax at every read of a checkpoint, about which a user can do nothing.
+# Warnings of Orbax at every read of a checkpoint; users cannot do anything about them.
 _ORBAX_CHATTER = (
     "CheckpointManagerOptions.read_only=True, setting ",
     "Given directory is read only=",
@@ -84,7 +84,7 @@ def _is_default(handler: logging.Handler) -> bool:
 
 
 def quiet_orbax() -> None:
-    """Drop Orbax's warnings at every read of a checkpoint, and the echoes of a full disk.
+    """Suppress Orbax's warnings at reads, and its echoes of a full disk.
 
     This also works in programs that set up no logging. Log lines and errors of other code pass.
     """
@@ -125,7 +125,7 @@ def _is_echo(error: BaseException | None) -> bool:
 def _is_of_orbax(error: BaseException) -> bool:
     """Return whether an error passed through Orbax, or only through code around it.
 
-    TensorStore's own errors pass through no Python code at all.
+    TensorStore's own errors do not pass through Python code.
     """
     frames = traceback.walk_tb(error.__traceback__)
     packages = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames}

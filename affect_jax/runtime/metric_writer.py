@@ -53,10 +53,10 @@ def to_number(name: str, value: Any) -> int | float | None:
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read the rows of a `metrics.jsonl`, given the file or its workdir, in order.
 
-    A torn last line, which a killed run leaves, is left out.
+    An incomplete last line, which a killed run leaves, is ignored.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: if a line other than the last is not a JSON object with a step and a split.
     """
     path = Path(path)
@@ -74,7 +74,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
                 "remove the line, or use another workdir"
             ) from error
     if torn:
-        log.info("%s: a torn last line is left out", path)
+        log.info("%s: the last line is incomplete and is ignored", path)
     return rows
 
 
@@ -82,7 +82,7 @@ class MetricWriter:
     """Writer of a run's `metrics.jsonl` and TensorBoard events.
 
     Every row is `{"step", "split", "time", name: value, ...}`, `time` in seconds since 1970. It is
-    written in one piece, so that a killed run leaves at most one torn line, the last one.
+    written at once, so a killed run leaves at most one incomplete line, the last one.
 
     Args:
         workdir: the run's folder; made if it does not exist.
@@ -118,7 +118,7 @@ class MetricWriter:
                 self._prepare_rows(resume_step)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
             if not append:
-                # TensorBoard hides what lies at or beyond the purge step in earlier files.
+                # TensorBoard hides events of earlier files from the purge step on.
                 purge = 0 if resume_step is None else resume_step + 1
                 self._events = _EventFile(self._workdir, purge)
 
@@ -197,8 +197,8 @@ class MetricWriter:
 class _EventFile:
     """A TensorBoard event file, written in the calling thread.
 
-    tensorboardX's `SummaryWriter` hands events to a thread through a bounded queue: when the disk
-    is full the thread dies and training hangs. Its lower layer is used here, and errors come out.
+    tensorboardX's `SummaryWriter` hands events to a thread through a bounded queue: if the disk is
+    full, the thread ends and training hangs. Here its lower layer is used, which raises errors.
     """
 
     def __init__(self, workdir: Path, purge_step: int):

@@ -1,4 +1,4 @@
-"""Terms of the objective that the systems share: expressions, affect, landmarks, balancing.
+"""Terms of the objective that systems share: classes, affect, landmarks, anchors.
 
 Each function returns a loss of the global batch, equal on all replicas, and its terms by name. What
 a batch has no label for adds 0.
@@ -60,7 +60,7 @@ class LossInputs:
         return {"mask": self.batch.get("mask"), "axis_name": self.axis_name}
 
     def labels(self) -> jax.Array:
-        """Return the votes of the batch, and class ids where there are no votes."""
+        """Return the votes of the batch, or class ids if it has none."""
         labels = self.batch["expression"]
         if "expression_probs" in self.batch:
             return supervised.votes_or_labels(self.batch["expression_probs"], labels)
@@ -80,7 +80,7 @@ def check(section: ml_collections.ConfigDict) -> None:
     """Check the fields of `config.loss`.
 
     Raises:
-      ConfigError: a value that cannot be, by name.
+      ConfigError: a value is not allowed; the message names the field.
     """
     if not 0 <= section.label_smoothing < 1:
         raise ConfigError(

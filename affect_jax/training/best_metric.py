@@ -1,4 +1,4 @@
-"""The metric by which the best checkpoint of a run is chosen: that it exists, and is finite.
+"""Checks of the metric by which the best checkpoint of a run is chosen.
 
 A checkpoint is saved after every validation pass, with the figures of that pass. The best one has
 the highest or lowest `config.checkpoint.best_metric`; `weights.best_checkpoint` compares them. The
@@ -45,8 +45,8 @@ def check(
     if not labels:
         raise ConfigError(
             f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
-            "learns: it cannot choose a checkpoint. Label it, or remove it from the split column: "
-            "config.data.validation_fraction of the training persons are then held out instead"
+            "learns, so it cannot choose a checkpoint. Label it, or remove it from the split "
+            "column: config.data.validation_fraction of the training persons then replaces it"
         )
     best = config.checkpoint.best_metric
     names = evaluator.metric_names(labels)
@@ -57,8 +57,8 @@ def check(
         )
     if labels != learnt and best == "loss":
         log.warning(
-            "the validation split has no labels of %s: the loss that chooses the checkpoint "
-            "leaves them out",
+            "the validation split has no labels of %s: they do not count when the checkpoint is "
+            "chosen",
             ", ".join(sorted(learnt - labels)),
         )
 
@@ -66,12 +66,17 @@ def check(
 def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> dict[str, float]:
     """Return the figures of a checkpoint; NaN `best_metric`: never the best.
 
-    It must not if predictions are not finite numbers, however good its other figures are.
+    `best_metric` is NaN if the checkpoint must not be chosen.
+
+    A checkpoint must not be chosen if predictions are not finite, even if its other metrics are
+    good.
     """
     if validity.COUNT in metrics:
         metrics = {**metrics, best_metric: math.nan}
     if not math.isfinite(metrics.get(best_metric, math.nan)):
-        log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best_metric)
+        log.warning(
+            "step %d: %s is not finite, so this checkpoint cannot be chosen", step, best_metric
+        )
     return metrics
 
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """The loss is not finite."""
 
 
 def train_and_evaluate(
@@ -119,7 +119,7 @@ def _train(
 
             done = step + 1
             last = done == run.total
-            # There is nothing to choose by while the trunk alone is trained, on other data.
+            # While the trunk alone is trained, on other data, no metric can choose a checkpoint.
             validate = last or (done % eval_every == 0 and not phase.synthetic)
             stopping = checkpointer.preempted(done) or stop.requested(done, config.log_every)
             save = validate or stopping or done % config.checkpoint.every == 0

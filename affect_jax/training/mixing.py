@@ -132,7 +132,7 @@ def combine(
         mixed &= batch["mask"] & partners["mask"]
 
     def blend(own: jax.Array, theirs: jax.Array, weight: jax.Array) -> jax.Array:
-        # `where`, not weights of 1 and 0, for what is not mixed: 0 * NaN is NaN.
+        # `where` instead of weights of 1 and 0 for unmixed examples: 0 * NaN is NaN.
         mean = weight * own + (1 - weight) * theirs
         return jnp.where(mixed.reshape(-1, *[1] * (own.ndim - 1)), mean, own)
 

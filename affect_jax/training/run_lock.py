@@ -1,4 +1,4 @@
-"""One training at a time in a workdir: a lock that ends with the process that holds it.
+"""A lock on a workdir: one training at a time, released when its process ends.
 
 Evaluations and reports read a workdir without it.
 """

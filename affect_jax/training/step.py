@@ -1,4 +1,4 @@
-"""The train step of each phase of a run: pure, per replica, compiled when its phase begins."""
+"""The train step of each phase: pure, per replica, compiled when the phase begins."""
 
 import dataclasses
 from collections.abc import Callable

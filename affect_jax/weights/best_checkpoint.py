@@ -1,4 +1,4 @@
-"""Which checkpoint is the best: it has the highest or lowest `config.checkpoint.best_metric`."""
+"""The choice of the best checkpoint, by `config.checkpoint.best_metric`."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Checkpoints of a run: Orbax behind one small interface.
 
 `workdir/checkpoints/STEP/` holds the train state and a small JSON record (seed and batch size,
-which with the step are the position in the data; class names; shapes of the model). A checkpoint
-appears whole or not at all: Orbax writes into a temporary folder and renames it. The latest N are
-kept, and the best by a validation metric. `checkpoint_damage` finds damaged ones.
+which with the step are the position in the data; class names; shapes of the model). A checkpoint is
+complete or absent: Orbax writes into a temporary folder and renames it. The latest N are kept, and
+the best by a validation metric. `checkpoint_damage` finds damaged ones.
 """
 
 import contextlib
@@ -47,8 +47,8 @@ class Checkpointer:
       read_only: never create, delete or clean anything (evaluation).
 
     Raises:
-      UserError: if `best_mode` is unknown or contradicts the metric, `keep` is below 1, or no
-        checkpoint is whole.
+      UserError: `best_mode` is unknown or contradicts the metric, `keep` is below 1, or all
+        checkpoints are damaged.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Checkpointer:
         quiet_orbax()
         self.criterion = Criterion.of(best_metric, best_mode)
         self.directory = pathlib.Path(workdir).absolute() / CHECKPOINTS_FOLDER
-        # A reader has no manager, and moves nothing, because a run may be writing.
+        # A reader has no manager and moves no files, because a run may be writing.
         self._manager = None if read_only else self._open(keep)
 
     @property
@@ -138,7 +138,7 @@ class Checkpointer:
                 checkpoint_damage.remove_partial(self.directory)
             raise UserError(
                 f"no room to write a checkpoint into {self.directory}; free some space and "
-                "run the same command again: earlier checkpoints are whole"
+                "run the same command again; it resumes from the last checkpoint"
             ) from error
 
     def latest_step(self) -> int | None:
@@ -146,12 +146,12 @@ class Checkpointer:
         return max(checkpoint_damage.steps(self.directory), default=None)
 
     def resolve(self, name: str) -> int:
-        """Turn "best", "latest" or a step number into the step of a whole checkpoint.
+        """Convert "best", "latest" or a step to the step of an intact checkpoint.
 
         For "best" and "latest", damaged checkpoints are skipped with a warning.
 
         Raises:
-          UserError: if there is no such checkpoint, naming those there are, or it is damaged.
+          UserError: the checkpoint does not exist (the message lists the steps) or is damaged.
         """
         if self._manager is not None:
             return parallel.from_main(lambda: self._resolve(name))
@@ -166,7 +166,7 @@ class Checkpointer:
             if not fault:
                 if faults:
                     log.warning(
-                        "checkpoint %d is damaged: %s; using step %d, the %s whole one",
+                        "checkpoint %d is damaged: %s; using step %d, the %s intact one",
                         *next(iter(faults.items())),
                         step,
                         "newest" if name == "latest" else "next best",
@@ -189,7 +189,7 @@ class Checkpointer:
         if name == "latest":
             return steps[::-1]
         if name == "best":
-            # If all of those are damaged, one without validation; never one that diverged.
+            # If all are damaged, take one without validation, but not one that diverged.
             measured = {step: found for step in steps if (found := self._metrics(step))}
             rest = [step for step in steps[::-1] if step not in measured]
             ranked = self.criterion.rank(measured)
@@ -245,7 +245,7 @@ class Checkpointer:
         return jax.process_count() > 1 and self._writer.reached_preemption(step)
 
     def wait(self) -> None:
-        """Block until everything that was started has been written."""
+        """Wait until everything that was started has been written."""
         with self._explained():
             self._writer.wait_until_finished()
 

@@ -1,4 +1,4 @@
-"""Starting a model from the weights of a run, a model directory or a released checkpoint."""
+"""Start a model from the weights of a run, a model directory or a released file."""
 
 import logging
 import pathlib
@@ -179,7 +179,7 @@ def _root(model: nnx.Module, source: nnx.Module, where: str) -> str:
             return "".join(f"{name}/" for name in path)
     raise UserError(
         f"{where} is a {type(source).__name__}; it fits neither a {type(model).__name__} nor one "
-        "of its parts"
+        "of its parts; use weights of the same architecture"
     )
 
 
@@ -218,8 +218,8 @@ def merge(
     )
     if problems:
         raise UserError(
-            f"{where} does not fit the model:\n{problems}\nallow the names that may differ, or "
-            "build the model like its source"
+            f"{where} does not fit the model:\n{problems}\nname what may differ in "
+            "config.init_allow, or set config.model as in the source"
         )
     skipped = dict.fromkeys(found.unexpected, "not in the model")
     skipped |= {

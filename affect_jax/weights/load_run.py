@@ -48,7 +48,7 @@ def load_run(
     mapper: Mapper,
     config: ml_collections.ConfigDict | None = None,
 ) -> LoadedRun:
-    """Restore a checkpoint of a run; every process whose devices `mapper` has must call this.
+    """Restore a checkpoint of a run, on every process that has devices of `mapper`.
 
     Args:
       workdir: the run's folder.
@@ -57,11 +57,11 @@ def load_run(
       config: describes the model; default: the one recorded in the workdir.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or the config describes another model.
+      UserError: the run or checkpoint does not exist, or the config describes another model.
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = config or recorded
-    # `read_workdir_config` has put "auto" where a metric tells the mode by itself.
+    # `read_workdir_config` has put "auto" if the metric determines the mode.
     checkpointer = Checkpointer(
         workdir,
         best_metric=recorded.checkpoint.best_metric,

@@ -1,4 +1,4 @@
-"""Aff-Wild2 (ABAW challenges): videos with an expression or valence/arousal for every frame.
+"""Aff-Wild2 (ABAW challenges): videos with affect labels for every frame.
 
 One text file per video, one line per frame: line i below the header belongs to the i-th frame,
 `cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no image.

@@ -1,10 +1,10 @@
-"""AffectNet: faces from the web with 8 expressions and valence/arousal (Mollahosseini et al. 2017).
+"""AffectNet (Mollahosseini et al. 2017): web faces, 8 expressions, affect values.
 
-Two releases are in use, and which one was found is written to `affect.json` and printed:
+Two releases are in use. The one that was found is printed and written to `affect.json`:
 
 * 2017, CSV: `training.csv` and `validation.csv` with the path, face box, 68 landmarks, expression
   0 to 10 and valence/arousal of each image of any size. 8 (none), 9 (uncertain) and 10 (no face)
-  are left out; a valence or arousal of -2 is a missing one. 500 validation images per class.
+  are left out; a valence or arousal of -2 is missing. 500 validation images per class.
 * 2021, npy: `train_set` and `val_set`, images of 224x224 and four .npy files for each. Only
   expressions 0 to 7; 3,999 validation images (contempt has 499).
 
@@ -12,7 +12,7 @@ Both count classes alike: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgu
 7 contempt (column description of the 2017 lists, README of the 2021 release; the same in public
 loaders such as github.com/face-analysis/emonet). Repackaged copies with one folder per class are
 in alphabetical order instead: read those with `manifest`. `prepare` compares the count of every
-class with the published one, which shows a permuted order.
+class with the published count, which reveals a permuted order.
 
 Published counts: Table 3 of the paper (training) and the README of the 2021 release. No persons
 are known, so groups are missing.
@@ -60,7 +60,7 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
 """,
         apply="http://mohammadmahoor.com/affectnet/ (licence signed by a professor or lab manager)",
         fields=("expression", "valence_arousal", "landmarks"),
-        # The test set was never given out; papers report on the validation set.
+        # The test set was not published; papers report on the validation set.
         roles={"train": "train", "test": "validation"},
     )
     published: Mapping[str, Published] = {

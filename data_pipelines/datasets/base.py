@@ -1,11 +1,11 @@
-"""What all the builders share: checking images, writing records, counting what was left out.
+"""Parts that all builders share: check images, write records, count the left-out.
 
-A builder is a TFDS builder. Two things differ from a plain one. Records are written straight to
-ArrayRecord shards in the order in which they come, because TFDS's own writer needs TensorFlow as
-soon as a split passes 1 GB, and because frames of a video should stay in order. Next to the
-shards are `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
-(class names, groups, counts, the release that was found) and `rejected.csv`. All of it is written
-into a temporary folder that TFDS renames at the end, so a data set is complete or absent.
+A builder is a TFDS builder. Two things differ from a plain one. Records are written directly to
+ArrayRecord shards, in the order in which they come. TFDS's own writer would need TensorFlow for a
+split of more than 1 GB, and it would not keep frames of a video in order. Next to the shards are
+`labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json` (class names,
+groups, counts, the release that was found) and `rejected.csv`. Everything is written into a
+temporary folder that TFDS renames at the end, so a data set is complete or absent.
 """
 
 import abc
@@ -57,7 +57,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
       progress: called as `progress(split, done, total)`, if set; total is -1 where unknown.
       landmarker: if set, recomputes the landmarks.
       release: which release was found, once located.
-      places: folders of images, once located; those in them that no record names are counted.
+      places: folders of images, once located; images in them that no record names are counted.
       left: what belongs to no split.
     """
 
@@ -305,7 +305,10 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             writer.writerows(("", name, reason) for name, reason, _ in self.left.entries)
 
     def _lost(self, book: Book) -> list[str]:
-        """Return persons without a usable image: the validation split is drawn with them too."""
+        """Return persons without a usable image, who still count in drawn splits.
+
+        The validation split is drawn with them too.
+        """
         there = set(book.persons)
         return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)
 

@@ -1,4 +1,4 @@
-"""CK+ (extended Cohn-Kanade): posed sequences from neutral to peak (Lucey et al. 2010).
+"""CK+ (Lucey et al. 2010): posed sequences from neutral to the peak.
 
 593 sequences `cohn-kanade-images/S005/001/S005_001_00000001.png` ... of 123 persons; 327 of them
 have `Emotion/S005/001/S005_001_00000011_emotion.txt` with one number: 1 anger, 2 contempt,

@@ -1,4 +1,4 @@
-"""What `prepare` prints about a data set: its card, its counts, what differs from the published."""
+"""Text that `prepare` prints: a data set's card, counts and differences."""
 
 import collections
 import csv
@@ -38,7 +38,7 @@ def describe(name: str) -> str:
 
 
 def compare(meta: Mapping[str, Any], published: Published) -> list[str]:
-    """Return warnings about counts in `affect.json` that differ from the published ones."""
+    """Return warnings for counts that differ from the published ones."""
     lines = []
     where = meta["dataset"] + (f" ({meta['release']})" if meta["release"] else "")
     for split, expected in published.examples.items():
@@ -65,7 +65,7 @@ def compare(meta: Mapping[str, Any], published: Published) -> list[str]:
 
 
 def print_summary(builder: FaceBuilder, existed: bool) -> None:
-    """Print what was prepared and rejected; on stderr, differences from the published counts."""
+    """Print what was prepared and rejected; print wrong counts on stderr."""
     target = Path(builder.data_dir)
     meta = json.loads((target / META_FILE).read_text(encoding="utf-8"))
     print(f"{'already prepared' if existed else 'prepared'}: {target}")

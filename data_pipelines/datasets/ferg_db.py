@@ -1,4 +1,4 @@
-"""FERG-DB: 55,767 rendered faces of six cartoon characters with 7 expressions (Aneja et al. 2016).
+"""FERG-DB (Aneja et al. 2016): 55,767 rendered cartoon faces with 7 expressions.
 
 `FERG_DB_256/aia/aia_anger/aia_anger_1.png`; the folders name character and expression. Class ids
 follow the alphabetical order of the names, as the authors list them: anger, disgust, fear, joy,

@@ -105,7 +105,7 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
 
 
 def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """Return class (or -1), distribution over the 8 expressions, reason to reject (or "")."""
+    """Return class (or -1), distribution over 8 expressions, reject reason (or "")."""
     emotions, others = counts[:_NUM_CLASSES], counts[_NUM_CLASSES:]
     if emotions.sum() <= others.sum():
         return MISSING_ID, None, "at least half of the votes are unknown or no face"
@@ -115,7 +115,7 @@ def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
 
 
 def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """Return the same as `distribution`, by the authors' majority rule and without the votes."""
+    """Return the same as `distribution` by the authors' majority rule, without votes."""
     kept = np.where(counts > 1, counts, 0)
     best = int(kept.argmax())
     if 2 * kept[best] <= kept.sum():

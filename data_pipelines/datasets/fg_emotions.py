@@ -1,9 +1,9 @@
-"""FG-Emotions: faces from films and series with 33 fine expressions (Liang et al. 2020).
+"""FG-Emotions (Liang et al. 2020): faces from films with 33 fine expressions.
 
 Key frames in one folder per fine class, `train/anxiety/...` and `test/anxiety/...`; a folder of the
-coarse class may lie between them (`train/fear/anxiety/...`). No public description of the
-archive was found, so this layout is the plainest one that fits the papers; class folders are
-recognised by their names in any case, and other names are reported.
+coarse class may lie between them (`train/fear/anxiety/...`). No public description of the archive
+was found, so this is the simplest layout that fits the papers. Class folders are recognised by
+their names in any case, and other names are reported.
 
 Class ids: the fine classes in the order of their coarse classes fear, sadness, anger, surprise,
 happiness, love. Counts: 7,245 and 3,126 (Liu et al. 2024).

@@ -1,4 +1,4 @@
-"""JAFFE: 213 grey images of ten Japanese women posing 7 expressions (Lyons et al. 1998).
+"""JAFFE (Lyons et al. 1998): 213 grey images of ten women posing 7 expressions.
 
 The file name gives person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
 SA sad, SU surprise, AN anger, DI disgust, FE fear. There is no official split; the protocols in
@@ -77,7 +77,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _first_of_each(found: list[Path]) -> dict[str, Path]:
-    """Return the file read for each image: the one with the fewest endings, then by name."""
+    """Return the file to read for each image: fewest endings, then by name."""
     first: dict[str, Path] = {}
     for path in sorted(found, key=lambda p: (p.name.count("."), p.name.upper(), str(p))):
         match = _NAME.fullmatch(path.name)

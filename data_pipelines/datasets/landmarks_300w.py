@@ -1,4 +1,4 @@
-"""Faces with 68 landmarks in iBUG order: 300W (.pts) and 300W-LP with AFLW2000-3D (.mat).
+"""Faces with 68 landmarks: 300W (.pts), and 300W-LP with AFLW2000-3D (.mat).
 
 Configs:
 

@@ -1,4 +1,4 @@
-"""What a builder saw and put into no split, so that used and left out add up to what was there."""
+"""Files and rows that belong to no split, so that all counts add up."""
 
 import collections
 import logging

@@ -1,4 +1,4 @@
-"""RAF-DB, basic expressions: faces from the web with 7 expressions (Li, Deng, Du 2017).
+"""RAF-DB, basic expressions (Li, Deng, Du 2017): web faces with 7 expressions.
 
 `EmoLabel/list_patition_label.txt` (the authors' spelling) has lines such as `train_00001.jpg 5`
 with 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger, 7 neutral; ids here count from
@@ -113,7 +113,7 @@ def _is_root(folder: Path) -> bool:
 
 
 def _attributes(path: Path) -> tuple[int, ...]:
-    """Return gender, race and age, the last three numbers of a file; -1 if there is no file."""
+    """Return gender, race and age, the last numbers of a file; -1 without a file."""
     limits = [len(values) for _, values in RafDb.card.attributes]
     try:
         words = path.read_text().split()[-3:]

@@ -1,10 +1,10 @@
-"""SFEW 2.0: stills of films with 7 expressions (Dhall et al. 2011, 2015), one folder per class.
+"""SFEW 2.0 (Dhall et al. 2011, 2015): film stills, 7 expressions, class folders.
 
 Configs: `aligned` (Train_Aligned_Faces, Val_Aligned_Faces_new, which papers use) and `original`
 (the whole stills). Class ids follow the alphabetical order of the folders, Angry, Disgust, Fear,
 Happy, Neutral, Sad, Surprise, as in the EmotiW challenge and in public loaders. The labels of the
-test set were never given out, so papers report on Val. The group is the film, the first part of
-the file name (`Airheads_000519240_00000005.png`); the official split keeps films apart.
+test set were not published, so papers report on Val. The group is the film, the first part of the
+file name (`Airheads_000519240_00000005.png`); the official split keeps films apart.
 
 Counts: EmotiW 2015 (958 / 436 stills); 891 / 431 aligned faces as papers report.
 """

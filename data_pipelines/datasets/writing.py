@@ -1,4 +1,4 @@
-"""Writing a data set: images checked by threads, records in order, a book of what was written."""
+"""Write a data set: threads check images, records stay in order, all are counted."""
 
 import collections
 import hashlib
@@ -139,7 +139,7 @@ class Book:
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) in the order of `items`, computed by threads, a few ahead."""
+    """Yield (item, function(item)) in the order of `items`, computed by threads."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         window: collections.deque[tuple[Item, Future[Result]]] = collections.deque()
         try:

@@ -1,11 +1,11 @@
-"""Encoded images to RGB (or grey) uint8 arrays: fast for JPEG and PNG, careful for other formats.
+"""Decode images to uint8 RGB or grey: fast for JPEG and PNG, safe for others.
 
-JPEG is decoded with the accurate cosine transform and smooth chroma, to the very pixels that Pillow
-gives; the coarser settings would save at most 4 %.
+JPEG is decoded with the accurate cosine transform and smooth chroma, to the same pixels as by
+Pillow. Coarser settings would save at most 4 %.
 
 Orientation tags are applied, transparency is laid on black, 16-bit samples are cut to 8 and
-CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before
-memory is taken. An image that cannot be decoded whole raises `DecodeError` with a short reason.
+CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before it
+takes memory. An image that cannot be decoded completely raises `DecodeError` with a short reason.
 """
 
 import io
@@ -29,7 +29,7 @@ _HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE)
 _EXIF_BYTES = 1 << 16
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
-# 16-bit grey modes of Pillow; `I` is what it makes of 16-bit PNG files in older releases.
+# 16-bit grey modes of Pillow; older releases read 16-bit PNG files as `I`.
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -76,8 +76,8 @@ def decode_shrunk(
     """Decode one image at 1/k of its size, averaging the pixels that fall together.
 
     For training: an image much larger than the output would alias under bilinear sampling, and
-    takes longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known;
-    for an orientation tag that turns the image the two may come swapped.
+    takes longer to decode. `shrink(height, width)` returns k (1, 2, 4 or 8) when the size is known.
+    If an orientation tag turns the image, height and width may be swapped.
 
     Raises:
       DecodeError: as for `decode`.
@@ -101,7 +101,7 @@ def decode_shrunk(
 
 
 def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
-    """Return means of k x k pixels of a uint8 image, whose last row and column repeat to fill."""
+    """Return means of k x k pixels; the last row and column repeat to fill."""
     if k == 1:
         return image
     height, width = image.shape[:2]
@@ -124,7 +124,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _decode_jpeg(
     data: bytes, max_pixels: int, grey: bool, shrink: Callable[[int, int], int]
 ) -> tuple[np.ndarray, Shrunk | None]:
-    """Return the decoded image, and the `Shrunk` one if decoding has shrunk it already."""
+    """Return the decoded image, and the `Shrunk` one if the decoder shrank it."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -143,7 +143,7 @@ def _decode_jpeg(
     try:
         image = simplejpeg.decode_jpeg(data, **options)
     except ValueError as e:
-        # Surplus bytes between segments harm nothing; a missing end does.
+        # Surplus bytes between segments are harmless; a missing end is not.
         if "extraneous bytes" not in str(e):
             raise DecodeError(f"truncated or damaged JPEG ({e})") from e
         image = simplejpeg.decode_jpeg(data, strict=False, **options)
@@ -223,7 +223,7 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def _exif_orientation(data: bytes) -> int:
-    """Return the orientation tag (1 to 8) of a JPEG; 1 if there is none or it is damaged."""
+    """Return the orientation tag (1 to 8) of a JPEG; 1 if missing or damaged."""
     start = 2
     # Application segments and comments come first; Exif is one of them, or there is none.
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:

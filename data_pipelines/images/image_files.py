@@ -1,4 +1,4 @@
-"""Which files are images: by the ending of the name, or by content where it says nothing."""
+"""Tests whether a file is an image, by its ending, else by its content."""
 
 import os
 

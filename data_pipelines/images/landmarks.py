@@ -1,7 +1,7 @@
 """Landmarks and boxes in an image: moved and mirrored with it, and checked.
 
-They are pixels of the upright image (see `schema`). The checks find those that cannot belong to a
-face in their image: fractions in 0..1, for example, would crop a single pixel.
+Both are pixels of the upright image (see `schema`). The checks find values that cannot belong to a
+face in the image: for example, fractions in 0..1 would crop a single pixel.
 """
 
 import math
@@ -18,7 +18,10 @@ _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are c
 
 
 def landmark_fault(points: np.ndarray) -> str:
-    """Return what is wrong with landmarks float [68, 2] (NaN = unknown) in any image, or ""."""
+    """Return what is wrong with landmarks [68, 2] in any image, or "".
+
+    NaN = unknown.
+    """
     known = points[np.isfinite(points).all(1)]
     if not len(known):
         return ""
@@ -103,7 +106,7 @@ def _box_outside(box: np.ndarray, height: int, width: int) -> str:
 
 
 def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray, flipped: bool) -> np.ndarray:
-    """Return landmarks under a 2x3 matrix, float32 [68, 2]; mirrored ones change sides.
+    """Return landmarks [68, 2] under a 2x3 matrix; mirrored ones change sides.
 
     `matrix` is the whole transform, mirror included: x maps to W - 1 - x as the pixels do.
     """

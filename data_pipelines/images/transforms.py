@@ -1,4 +1,4 @@
-"""Augmentation: one affine warp and one colour matrix an image, then degradations in place.
+"""Augmentation: one affine warp and one colour matrix per image, then noise etc.
 
 Framing (crop, resize), rotation, scale, translation, random crop and mirror are composed into one
 2x3 matrix and one `cv2.warpAffine`; landmarks go through the same matrix and change sides with the
@@ -36,7 +36,7 @@ _NOISE_LENGTH = 1 << 20
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Return the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) of uint64 arrays."""
+    """Return the SplitMix64 finalizer (Steele, Lea and Flood, 2014) of uint64 arrays."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -170,7 +170,7 @@ def _noise_bank(length: int) -> np.ndarray:
 
 
 def _add_noise(out: np.ndarray, std: float, at: float) -> None:
-    """Add Gaussian noise cut from a fixed bank; drawing 150,000 normals takes a millisecond."""
+    """Add Gaussian noise cut from a fixed bank; drawing it would take 1 ms an image."""
     bank = _noise_bank(max(_NOISE_LENGTH, 2 * out.size))
     start = int(at * (len(bank) - out.size))
     noise = bank[start : start + out.size].reshape(out.shape)
@@ -181,7 +181,10 @@ def _add_noise(out: np.ndarray, std: float, at: float) -> None:
 def _erase(
     out: np.ndarray, largest: float, area: float, aspect: float, x: float, y: float, level: float
 ) -> None:
-    """Fill a rectangle of 2 % to `largest` of the image with grey; the rest are uniform draws."""
+    """Fill a rectangle of 2 % to `largest` of the image with grey.
+
+    The position, shape and grey level are drawn uniformly.
+    """
     size = out.shape[0]
     side = size * math.sqrt(0.02 + max(largest - 0.02, 0.0) * area)
     stretch = 3.0 ** (aspect - 0.5)  # sides from 1:3 to 3:1

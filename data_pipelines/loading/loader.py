@@ -1,7 +1,7 @@
-"""Make batches: records read, decoded, cropped and augmented straight into one array.
+"""Make batches: read, decode, crop and augment records into one array.
 
-Unreadable records are replaced in training and masked in evaluation. Which they were travels with
-the batch, for `pipeline.BadRecords` to count.
+Unreadable records are replaced in training and masked in evaluation. The batch lists them, and
+`pipeline.BadRecords` counts them.
 """
 
 import dataclasses
@@ -64,7 +64,10 @@ class Loader:
             self._cache = (cache or DataCache()).images(self.source, frame, o.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """Return the batch of this process at a step; `bad_records` holds (record, reason)."""
+        """Return the batch of this process at a step, with its `bad_records`.
+
+        These are pairs (record, reason).
+        """
         o = self.options
         if self.plan is None:
             step %= -(-len(self.source) // o.batch_size)  # pass after pass

@@ -43,7 +43,7 @@ class Options:
 
     @property
     def part(self) -> int:
-        """Images of a batch that this process makes."""
+        """Number of images of a batch that this process makes."""
         return self.batch_size // self.shard_count
 
     @property
@@ -55,7 +55,7 @@ class Options:
 
     @property
     def batches_ahead(self) -> int:
-        """Batches made ahead (by each worker)."""
+        """Number of batches made ahead (by each worker)."""
         return self.data.prefetch or max(self.threads + 2, 4)
 
     def params(self, train: bool) -> presets.Params:

@@ -1,9 +1,9 @@
-"""Delivery: records in planned order, decoded, augmented and batched by grain threads or processes.
+"""Delivery: decoded, augmented batches in planned order, by threads or processes.
 
 A batch is a pure function of (seed, step): the plan names its records, every random choice hashes
-(seed, epoch, place in the epoch), and the whole batch is made by one call, in one array. So the
-stream is the same with any number of threads, worker processes or hosts, and is resumed from a
-plain step number.
+(seed, epoch, place in the epoch), and the whole batch is made by one call, in one array. Therefore
+the stream is the same with any number of threads, worker processes or hosts, and a run resumes from
+a step number.
 """
 
 import dataclasses
@@ -67,9 +67,9 @@ class Pipeline:
     """Host batches of this process; iterate over it.
 
     Training is endless. Evaluation is one pass in the order of the source, the last batch padded
-    with `mask` False and `index` -1; iterating again is another pass, for which threads and workers
-    stay. Unreadable records are replaced in training by others of their class (a pure function of
-    seed and position too) and masked in evaluation.
+    with `mask` False and `index` -1; iterating again is another pass with the same threads and
+    workers. In training, unreadable records are replaced by others of their class (also a pure
+    function of seed and position). In evaluation they are masked.
 
     Args:
       source: raw records.
@@ -229,7 +229,7 @@ def make_pipeline(
     cache: DataCache | None = None,
     **own: int,
 ) -> Pipeline:
-    """Make a `Pipeline` with the settings of `config.data`; `own` are further `Options`.
+    """Make a `Pipeline` with the settings of `config.data` and further `Options`.
 
     Raises:
       DataError: as `DataConfig.of`, `Options` and `Pipeline`.

@@ -1,4 +1,4 @@
-"""Worker processes that are watched, so that neither side waits for one that has ended.
+"""Worker processes that are watched, so that no side waits for a dead one.
 
 grain notices most deaths of a worker by itself, but a read that the death interrupts can block
 forever, and a worker whose trainer was killed would wait forever to hand over its batch.
@@ -39,7 +39,7 @@ class WorkerDiedError(DataError):
 
 
 def initialise(worker: int, count: int) -> None:
-    """Set up a fresh worker process: one thread for OpenCV; leave when the parent has ended."""
+    """Set up a worker: one OpenCV thread; exit when the parent has ended."""
     cv2.setNumThreads(1)
     # The parent may have been killed before this line.
     started_by, parent = multiprocessing.parent_process(), os.getppid()

@@ -1,4 +1,4 @@
-"""Anti-aliased drawing with sub-pixel coordinates, and colour arithmetic on plain tuples.
+"""Anti-aliased drawing with sub-pixel coordinates, and colour arithmetic.
 
 An image has four channels: RGB, and the fraction of a pixel that belongs to the person (the
 background has 0), so that one stroke draws both. Layers with one channel take a number for colour.
@@ -100,7 +100,9 @@ def within(points: np.ndarray, box: Box) -> np.ndarray:
 
 
 def blend(image: np.ndarray, patch: np.ndarray, box: Box, outline: np.ndarray) -> None:
-    """Put the patch (used up) into a part of the image, within outlines, with soft edges.
+    """Blend a patch into a part of the image, within outlines with soft edges.
+
+    The patch is used up.
 
     Outlines are seen from the part, as patches are (`within`).
     """

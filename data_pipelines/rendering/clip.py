@@ -1,4 +1,4 @@
-"""What happens in a video: expression, head movement, camera, light and background over time.
+"""Course of a video: expression, head movement, camera, light, background.
 
 `u` and `n` are the uniform and the normal random numbers of the video (`NUMBERS` of each); `time`
 is in videos' own units, so that a frame differs little from the next.
@@ -79,7 +79,7 @@ def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool
 
 
 def light(u: list[float], n: list[float]) -> Light:
-    """Return one lamp from above and a side, and light from all around, each with a tint."""
+    """Return one lamp from above and the side, and ambient light, with their tints."""
     azimuth, height = 1.2 * (2.0 * u[19] - 1.0), 0.15 + 0.75 * u[20]
     warm, cool = 0.06 * n[45], 0.04 * n[46]
     ambient = 0.30 + 0.22 * u[21]

@@ -1,7 +1,7 @@
-"""Expression categories as combinations of facial action units, and their place in valence-arousal.
+"""Expressions as combinations of action units, and their valence and arousal.
 
 The combinations follow the published EMFACS-like prototypes (Ekman and Friesen, 1983; Du, Tao and
-Martinez, PNAS 2014); the variants of one category and their strengths are ours.
+Martinez, PNAS 2014); the variants of a category and their strengths are choices of this project.
 """
 
 import bisect

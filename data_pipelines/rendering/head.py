@@ -1,4 +1,4 @@
-"""What surrounds the face: skull, hair, ears, neck, clothes, spectacles and things in the way."""
+"""Surroundings of the face: skull, hair, ears, neck, clothes, glasses, obstacles."""
 
 import numpy as np
 
@@ -102,7 +102,10 @@ def paint_spectacles(
 def paint_obstacle(
     image: np.ndarray, jaw: np.ndarray, person: Person, mm: float, u: list[float]
 ) -> None:
-    """Draw a hand, a bar or a microphone over an edge of the face. `u`: 5 uniform numbers."""
+    """Draw a hand, a bar or a microphone over an edge of the face.
+
+    `u`: 5 uniform numbers.
+    """
     colour = (30.0 + 200.0 * u[1], 30.0 + 200.0 * u[2], 30.0 + 200.0 * u[3])
     side = jaw[3] if u[4] < 0.5 else jaw[13]
     inwards = (jaw[8] - side) / np.linalg.norm(jaw[8] - side)

@@ -1,4 +1,4 @@
-"""Draws one posed face: flat colours first, then light, then what shines."""
+"""Draw one posed face: flat colours, then light, then highlights."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ _TEETH_ARC = 1.0 - np.abs(np.linspace(-1.0, 1.0, 17))[:, None] ** 5
 
 @dataclasses.dataclass(eq=False)
 class Painter:
-    """One image in the making: `paint` draws it, `landmarks` are its 68 points in pixels.
+    """One image in the making: `paint` draws it; `landmarks` are its 68 points.
 
     Attributes:
       person, muscles, camera, light: what is drawn and how it is seen.

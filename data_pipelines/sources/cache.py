@@ -1,7 +1,7 @@
-"""What several runs of one process share: sources, and decoded images in memory.
+"""A cache shared by the runs of a process: sources, and decoded images.
 
-A sweep or a cross-validation makes one `DataCache` and hands it down to its runs. Each image is
-then decoded, or drawn, once for each framing.
+A sweep or a cross-validation makes one `DataCache` and passes it to its runs. Each image is then
+decoded or drawn once per framing.
 """
 
 import threading
@@ -34,7 +34,7 @@ class ImageCache(Protocol):
 
 
 class Entries:
-    """An `ImageCache` that is filled up to a number of bytes; none of its entries is removed."""
+    """An `ImageCache` that is filled up to a number of bytes and never shrinks."""
 
     def __init__(self, limit: int):
         self.limit, self.used = limit, 0

@@ -127,10 +127,10 @@ def parse_row(
 
 
 def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, int, str]:
-    """Return an image's path as this system spells it, its size in bytes, and `Row.file`.
+    """Return the path of an image on this system, its bytes, and `Row.file`.
 
     Raises:
-      BadRow: there is no such file.
+      BadRow: the file does not exist.
     """
     first: BadRow | None = None
     for spelling in _spellings(path):
@@ -190,7 +190,7 @@ def _text(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    """Return a name; "" where the cell says in the words of some tool that it is empty."""
+    """Return a name; "" where the cell means empty (`nan`, `none` ...)."""
     text = _text(value)
     return "" if text in _NO_NAME else text
 

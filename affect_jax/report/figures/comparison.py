@@ -1,4 +1,4 @@
-"""Figures that compare the rows of a sweep; each is None where there is nothing to draw."""
+"""Figures that compare the rows of a sweep; None where there is nothing to draw."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _mark_selected(axes: Axes, step: int) -> None:
 
 
 class _Stage(NamedTuple):
-    """A part of a run with one training loss: its name, and the first and last row's step."""
+    """A part of a run with one training loss: its name, first and last step."""
 
     name: str
     first: int

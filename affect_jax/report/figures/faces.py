@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Seen on dark and light skin alike, and told from white by every kind of colour vision.
+# Visible on dark and light skin, and distinct from white for every kind of colour vision.
 _BRIGHT = "#00A6FF"
 # (first, last + 1, closed) of the contours among the 68 iBUG points
 _CONTOURS = (
@@ -82,7 +82,7 @@ def landmark_faces(
         columns: faces in a row.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: `images` is empty.
     """
     images = np.asarray(images)
     if not len(images):
@@ -161,7 +161,7 @@ def corrections(
         class_names: the N names.
 
     Raises:
-        ValueError: there is no face.
+        ValueError: `faces` is empty.
     """
     from matplotlib.patches import Patch
 
@@ -230,7 +230,7 @@ def overlays(
         faces_in_row: with one model; two models have half as many.
 
     Raises:
-        ValueError: there is no face.
+        ValueError: `faces` is empty.
     """
     if not faces:
         raise ValueError("overlays: no face to show")

@@ -90,7 +90,7 @@ def test_loading_pictures(photos, tmp_path):
     assert len(data) == 8 and len(set(data)) == 3
     assert all(d[:2] == b"\xff\xd8" for d in input_suite.load(None, 2))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="holds no JPEG"):
+    with pytest.raises(SystemExit, match="has no JPEG"):
         input_suite.load(str(tmp_path / "empty"), 8)
 
 

@@ -90,7 +90,7 @@ def test_folders_without_pictures_are_passed_over(tmp_path, caplog):
         tree(tmp_path, *faces("train"), *faces("test"), "extra/", "notes/a.txt", "train/fear/")
     )
     assert set(source.class_names) == set(CLASSES) and len(source) == 12
-    assert "3 folders hold no image: extra, notes, train/fear" in caplog.text
+    assert "3 folders have no image: extra, notes, train/fear" in caplog.text
     # An empty split among classes is none.
     assert set(folder_source(tree(tmp_path / "b", *faces("."), "test/")).class_names) == set(
         CLASSES

@@ -89,7 +89,7 @@ def test_empty_cells_at_the_end_and_empty_lines_at_the_top_do_not_count(folder, 
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_json_array_is_refused_with_what_to_do(folder, indent):
     rows = [{"path": "images/0.jpg", "expression": "sad"}]
-    with pytest.raises(DataError, match="is one JSON array; write one object a line"):
+    with pytest.raises(DataError, match="is one JSON array; write one object per line"):
         manifest_source(write(folder, json.dumps(rows, indent=indent), name="m.json"))
 
 
