@@ -126,7 +126,7 @@ def center_loss(
     nearest_one = jnp.take_along_axis(distances, winner, axis=2)[:, :, 0]
     if variant == "official":
         if confidence is None:
-            raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
+            raise ValueError('center_loss: variant="official" needs the argument `confidence`')
         per_class = nearest_one * confidence[:, None] / math.sqrt(features)
     else:
         per_class = jnp.square(nearest_one) / (features if variant == "bounded" else 1)

@@ -75,7 +75,7 @@ def class_activation(
 
 
 def _rebuilt(model: nnx.Module) -> Forward:
-    """Return `model` as a function that puts it together anew inside every transformation.
+    """Return `model` as a function that rebuilds it inside every transformation.
 
     A module from outside cannot recompute its blocks (`remat`) in there.
     """

@@ -68,7 +68,7 @@ def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
 
 
 def path_name(path: tuple) -> str:
-    """Return `a/b/kernel` of a key path of `jax.tree_util`, without `/value` at its end."""
+    """Return `a/b/kernel` for a key path of `jax.tree_util`, without `/value`."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 

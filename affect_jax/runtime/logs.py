@@ -78,7 +78,7 @@ def setup_logging(*, is_main: bool = True) -> None:
 
 
 def _is_default(handler: logging.Handler) -> bool:
-    """Return whether `logging.basicConfig()` made it, as absl does when given a message."""
+    """Return whether `logging.basicConfig()`, as absl calls it, made the handler."""
     formatter = handler.formatter if type(handler) is logging.StreamHandler else None
     return formatter is not None and formatter._fmt == logging.BASIC_FORMAT
 

@@ -96,7 +96,7 @@ def init_from(
     if isinstance(source, nnx.Module):
         start = source
     elif not pathlib.Path(source).exists():
-        raise UserError(f"{source} does not exist; there is nothing to start from")
+        raise UserError(f"{source} does not exist; give a model directory, workdir or file")
     elif pathlib.Path(source).is_file():
         converted, known = _read_release(model, pathlib.Path(source), allow)
         start, optional = converted.model, _NOT_RELEASED

@@ -316,7 +316,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
 def _with_landmarks(
     loaded: Iterable[tuple[Record, Example | Reject]], landmarker: Landmarker
 ) -> Iterator[tuple[Record, Example | Reject]]:
-    """Replace the landmarks, a batch at a time; rejected records pass through in order."""
+    """Replace the landmarks batch by batch; keep rejected records in order."""
     for batch in batches(loaded, WINDOW):
         good = [example for _, example in batch if not isinstance(example, Reject)]
         pixels = [example.pop(_PIXELS) for example in good]

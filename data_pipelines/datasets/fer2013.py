@@ -137,7 +137,7 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def png_maker(text: str) -> Callable[[], bytes]:
-    """Return a function that makes the PNG of a `pixels` field, for the thread that needs it."""
+    """Return a function that makes the PNG of a `pixels` field, for any thread."""
     return functools.partial(_png, text)
 
 

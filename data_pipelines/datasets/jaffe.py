@@ -68,7 +68,7 @@ class Jaffe(FaceBuilder):
 
 
 def _images(folder: Path) -> list[Path]:
-    """Return the images of every folder from here on that holds one named as JAFFE's are."""
+    """Return the images of every folder that has one with a JAFFE name."""
     folders: dict[Path, list[Path]] = {}
     for path in image_files_below(folder, depth=2):
         folders.setdefault(path.parent, []).append(path)

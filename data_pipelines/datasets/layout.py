@@ -72,7 +72,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def image_files_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
-    """Yield image files of a folder and up to `depth` levels below, sorted within each folder."""
+    """Yield image files of a folder and up to `depth` levels below, in order."""
     yield from image_files(folder)
     for child in subfolders(folder) if depth else ():
         yield from image_files_below(child, depth=depth - 1)

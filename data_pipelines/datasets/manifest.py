@@ -111,7 +111,7 @@ and the images it names                                         happy/*.jpg ...
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """Return the manifest: `place` itself or the only one in it; None for a class tree.
+    """Return the manifest (`place`, or the only one in it); None for a class tree.
 
     Raises:
       DataError: a folder holds several manifests.

@@ -139,7 +139,10 @@ class Framing:
         return np.array([[sx, 0, x], [0, sy, y]])
 
     def to_image(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
-        """Return image pixels of points [..., 2] in fractions of the output (0, 1: its edges)."""
+        """Convert fractions [..., 2] of the output to pixels of the image.
+
+        0 and 1 are the edges of the output.
+        """
         left, top, width, height = self._window(frame)
         return np.array([left, top]) + parts * np.array([width, height]) - 0.5
 

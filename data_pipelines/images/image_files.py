@@ -25,7 +25,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def is_image(path: str, name: str) -> bool:
-    """Return whether a file is an image, readable or not; open it only if its ending is unknown."""
+    """Return whether a file is an image; open it only if its ending is unknown."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix in IMAGE_SUFFIXES or suffix in HEIF_SUFFIXES:
         return True
@@ -39,7 +39,7 @@ def is_image(path: str, name: str) -> bool:
 
 
 def image_format(head: bytes) -> str:
-    """Return the name of the format that a file's first 64 bytes announce; empty for no image."""
+    """Return the image format that a file's first 64 bytes show; empty if none."""
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
     if head[:8] == b"\x89PNG\r\n\x1a\n":
@@ -65,7 +65,7 @@ def image_format(head: bytes) -> str:
 
 
 def fault(name: str, head: bytes = b"") -> str:
-    """Return why the format of an image cannot be read, or ""; first bytes go before the name."""
+    """Return why the format of an image cannot be read, or ""."""
     suffix = os.path.splitext(name)[1].lower()
     kind = image_format(head)
     if (kind == "heif" or (not kind and suffix in HEIF_SUFFIXES)) and not _plugin_for(".heic"):

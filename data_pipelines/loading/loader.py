@@ -193,7 +193,7 @@ class Loader:
         return LoadedRecord(self._framing.pixels(image, frame), landmarks, None, record)
 
     def _drawable(self, index: int) -> LoadedRecord:
-        """Return a decoded image, perhaps shrunk, and the frame to draw from it in training."""
+        """Return a decoded image, possibly shrunk, and the frame to draw from it."""
         image, landmarks, record = self._read(index)
         target = self.options.data.image_size * (1 + self.params.margin)
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class LoadedRecord(NamedTuple):
-    """A record made ready: the finished pixels, or an image and the frame to draw from it."""
+    """A record made ready: finished pixels, or an image and the frame to draw from."""
 
     image: np.ndarray
     landmarks: np.ndarray | None

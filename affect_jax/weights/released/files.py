@@ -196,7 +196,7 @@ def _state_dicts(content: Mapping[str, Any]) -> list[str]:
 def _unwrap(
     content: Any, path: pathlib.Path, entry: str
 ) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
-    """Return the used entry, the other entries with state dicts, and the state dict itself."""
+    """Return the entry used, the other entries, and the state dict itself."""
     taken = ""
     others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (inner := _state_dicts(content)):

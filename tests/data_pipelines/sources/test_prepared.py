@@ -112,7 +112,7 @@ def test_errors_say_what_to_do(data_dir, tmp_path):
         load_source("ck_plus", data_dir, "full")
     with pytest.raises(DataError, match="it has train, validation"):
         load_source("affectnet", data_dir, "test")
-    with pytest.raises(DataError, match=r"set data\.dataset"):
+    with pytest.raises(DataError, match=r"needs data\.dataset"):
         make_lib.make_sources({"source": "tfds"})
     # A folder that a killed run left is not taken for a data set.
     shutil.copytree(data_dir / "jaffe/1.0.0", tmp_path / "jaffe/incomplete.ABCDEF_1.0.0")
