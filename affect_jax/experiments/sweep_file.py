@@ -78,8 +78,8 @@ class Sweep(Layout):
             raise ConfigError(f"{key}: a cross-validation has no validation metrics; remove {key}")
         if self.rank_by and not self.rank_by.startswith("validation/"):
             raise ConfigError(
-                f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; ranked "
-                "by the test split, its figures would not be of unseen data"
+                f"rank_by = {self.rank_by!r}: use a validation/... column. Ranking by the test "
+                "split would make the test scores of the first row too good"
             )
         if self.rank_by and shown and not shown.startswith("validation/"):
             raise ConfigError("grid: use a validation/... column, because rank_by is set")

@@ -241,7 +241,7 @@ def test_folders_are_ids_as_rows_are(tmp_path):
         (tmp_path / str(k) / "a.jpg").write_bytes(PICTURE)
     assert meanings(folder_source(tmp_path, classes="RAFDB")) == list(LABEL_ORDERS["rafdb"])
     for classes in ("", "affectnet8", "fer2013"):
-        with pytest.raises(DataError, match="without a gap"):
+        with pytest.raises(DataError, match=r"ids count from 0|without a gap"):
             folder_source(tmp_path, classes=classes, max_bad_fraction=1.0)
 
 
