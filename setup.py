@@ -12,7 +12,14 @@ VERSION = re.search(
 
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
 ANALYSIS = ["scikit-learn>=1.5"]
-TEST = ["pytest>=8", "pytest-xdist>=3.7", "hypothesis>=6.100", "chex>=0.1.90", "ruff>=0.6"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.7",
+    "hypothesis>=6.100",
+    "chex>=0.1.90",
+    "ruff>=0.6",
+    "mypy>=1.15",
+]
 
 setup(
     name="affect_jax",

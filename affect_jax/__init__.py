@@ -12,7 +12,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(path: str | os.PathLike, **options: Any) -> "Predictor":
-    """Open a model directory for prediction; see `affect_jax.inference.predictor.load`."""
+    """Open a model directory for prediction; see `inference.predictor.load`."""
     # Imported here so that `import affect_jax` does not pull in JAX, Flax and Orbax.
     from affect_jax.inference import predictor
 

@@ -25,10 +25,10 @@ def make_sources(
 
 
 def evaluation_source(config: ml_collections.ConfigDict) -> Source:
-    """Return the examples of the split `config.eval.split`; the other splits may be empty.
+    """Return the examples of `config.eval.split`; other splits may be empty.
 
     Raises:
-      ConfigError: there is no such split.
+      ConfigError: the split does not exist.
       DataError: the data cannot be used, or the split is empty.
     """
     split = config.eval.split
@@ -41,17 +41,17 @@ def evaluation_source(config: ml_collections.ConfigDict) -> Source:
 def synthetic_training_source(
     config: ml_collections.ConfigDict, cache: DataCache | None = None
 ) -> Source:
-    """Return the faces of `config.data.synthetic`, for a stage that trains without own data."""
+    """Return the faces of `config.data.synthetic`, for a stage without own data."""
     section = config.data.copy_and_resolve_references()
     section.source = "synthetic"
     return make.make_sources(section, cache)["train"]
 
 
 def labels_of(source: Source) -> frozenset[str]:
-    """Return the label fields (of `schema.LABELS`) that at least one record of `source` holds.
+    """Return the fields of `schema.LABELS` that a record of `source` holds.
 
-    `source.has` may describe a larger whole, of which `source` is a part. Records are read until
-    each field has been seen, usually in the first one.
+    `source` may be a part of the data that `source.has` describes. Therefore records are read until
+    each field has been found, usually in the first one.
     """
     missing = set(LABELS & source.has)
     if not (np.asarray(source.labels) >= 0).any():
@@ -91,7 +91,7 @@ def train_batches(
 def eval_batches(
     config: ml_collections.ConfigDict, source: Source, cache: DataCache | None = None
 ) -> Pipeline:
-    """Return passes over this process's part of `source`, the last batch padded and masked.
+    """Return passes over this process's part of `source`, padded and masked.
 
     Every iteration is one pass. Threads and worker processes stay for the next one until the
     pipeline is closed, and an unreadable record is logged only once.
@@ -116,7 +116,7 @@ def same_records(one: ml_collections.ConfigDict, other: ml_collections.ConfigDic
 
 
 def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
-    """Return which data a `config.data` names: its source and the fields that say where they are.
+    """Return which data a `config.data` names: source and location.
 
     Paths are absolute, so that the same path spelt in two ways compares equal.
     """

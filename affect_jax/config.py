@@ -52,7 +52,7 @@ class ConfigError(UserError):
 
 
 def load_file(path: str | pathlib.Path) -> ml_collections.ConfigDict:
-    """Return what `get_config()` of a config file returns; errors as in `load_module`."""
+    """Return the config of a config file; errors as in `load_module`."""
     return load_module(path).get_config()
 
 
@@ -68,6 +68,8 @@ def load_module(path: str | pathlib.Path) -> types.ModuleType:
         hint = f" In {path.parent}: {nearest(path.name, siblings)}" if siblings else ""
         raise ConfigError(f"there is no config file {path}.{hint}")
     spec = importlib.util.spec_from_file_location("affect_jax_config", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -92,7 +94,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Return a JSON-able copy: placeholders become values or None, tuples become lists."""
+    """Return a JSON-able copy: placeholders become values or None, tuples lists."""
     return json.loads(json.dumps(config.to_dict()))
 
 
@@ -100,7 +102,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Check values that would otherwise fail only in the middle of a run.
 
     Raises:
-      ConfigError: a value cannot be, naming the key.
+      ConfigError: a value is not allowed; the message names the key.
     """
     try:
         defaults.DataConfig.of(config.data)
@@ -138,8 +140,8 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
       mode: `checkpoint.best_mode`; "auto" or "": by the metric.
 
     Raises:
-      ConfigError: an unknown metric or mode, a mode that contradicts the metric, or "auto" for a
-        metric without a better direction.
+      ConfigError: the metric or mode is unknown, the mode contradicts the metric, or "auto" is
+        given for a metric that has no better direction.
     """
     key = f"config.checkpoint.best_mode = {mode!r}"
     if mode not in ("", "auto", "max", "min"):
@@ -168,7 +170,7 @@ def selection_mode(metric: str, mode: str = "auto") -> str:
 
 
 def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Record `config` in `workdir/config.json`, unless the folder has another config's run.
+    """Record `config` in `workdir/config.json`; refuse another config's folder.
 
     Raises:
       ConfigError: as `check_workdir`.
@@ -181,11 +183,11 @@ def claim_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     """Check `config` against the one recorded in `workdir`; write nothing.
 
-    A folder without checkpoints, of its own or of folds, passes.
+    A folder without checkpoints (its own or of folds) is accepted.
 
     Raises:
-      ConfigError: the folder has a run of another config, naming what differs, or a config that
-        cannot be read.
+      ConfigError: the folder has a run of another config (the message lists the differences), or
+        its config cannot be read.
     """
     folds = _holds(workdir, "folds/*/")
     holds_run = folds or any(workdir.glob(_RESULTS[0]))
@@ -211,7 +213,7 @@ def check_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> N
 
 
 def holds_results(workdir: pathlib.Path) -> bool:
-    """Return whether a run, or a fold, has begun in a folder, or was tested there."""
+    """Return whether a folder has a run or fold that has begun or was tested."""
     return _holds(workdir) or _holds(workdir, "folds/*/")
 
 
@@ -227,13 +229,14 @@ def is_free(key: str) -> bool:
 def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
     """Return the config of a run from its `to_plain`, perhaps of an earlier version.
 
-    Fields that the record lacks have the values of `configs/base.py` and of the model's defaults.
-    `checkpoint.best_mode` is "auto" where the metric tells it.
+    Missing fields take the values of `configs/base.py` and the defaults of the model.
+    `checkpoint.best_mode` is "auto" if the metric determines it.
     """
     recorded = copy.deepcopy(recorded)
     defaults = base.get_config()
-    for name, value in base.model(recorded["model"]["name"]).items():
-        recorded["model"].setdefault(name, value)
+    model = recorded.setdefault("model", {})
+    for name, value in base.model(model.setdefault("name", defaults.model.name)).items():
+        model.setdefault(name, value)
     del defaults["model"]
     for key, value in flatten(to_plain(defaults)).items():
         *sections, name = key.split(".")
@@ -258,7 +261,10 @@ def read_workdir_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDic
         return from_recorded(json.loads(path.read_text()))
     except FileNotFoundError:
         raise ConfigError(
-            f"{workdir} is not the workdir of a run: it has no {CONFIG_FILE}"
+            f"{workdir} is not the workdir of a run: it has no {CONFIG_FILE}; give the --workdir "
+            "of a training run"
         ) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from None
+        raise ConfigError(
+            f"{path} is damaged: {error}; restore it from a copy, or use a new --workdir"
+        ) from None

@@ -17,7 +17,7 @@ _MANY = 10
 # Option -> help; all are optional.
 _OPTIONS = {
     "classes": "names in the order of the last layer, as a,b,c, or a label order as affectnet8 "
-    "(default: the release's, or those of config.json next to the file)",
+    "(default: the release's, or config.json next to the file)",
     "mean": "of RGB in [0, 1], as 0.5,0.5,0.5; together with --std",
     "std": "of RGB in [0, 1], as 0.5,0.5,0.5; together with --mean",
     "strip_prefix": "use only entries whose names begin with it, and remove it",
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _describe(loaded: model_dir.LoadedModel) -> list[str]:
-    """Return lines that tell what was recorded of a converted network, and its origin."""
+    """Return lines about a converted network and its origin."""
     about, seen = loaded.provenance, loaded.preprocessing
     lines = []
     if about["entry"]:

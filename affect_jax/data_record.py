@@ -1,4 +1,4 @@
-"""The data that a run began with: recorded in its workdir, compared when the run is resumed.
+"""The record of the data that a run began with, compared when the run is resumed.
 
 `data.json` holds classes, label fields and, for each split, counts and a digest of every record;
 `data.DIGEST.npz` holds the records' names and labels, so that the first difference can be named.
@@ -49,7 +49,7 @@ class Compared:
       workdir: of the run.
       now: the current data.
       is_new: the run has no record, or has not begun.
-      is_accepted: the data have changed since the run began, and it is resumed all the same.
+      is_accepted: the data have changed since the run began, and the user has accepted this.
     """
 
     workdir: pathlib.Path
@@ -79,7 +79,7 @@ def compare(
       workdir: of the run.
       sources: train, validation, test.
       accept: resume with changed data (`config.data.accept_changed`), with a warning. Data whose
-        classes do not fit the run's head are refused all the same.
+        classes do not fit the run's head are still refused.
 
     Raises:
       DataChanged: the data have changed, or differ between the processes.
@@ -93,7 +93,7 @@ def compare(
 def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     then, begun = read(workdir), config_lib.holds_results(workdir)
     if then is None and begun:
-        log.info("%s holds no record of its data; it takes the current data as its own", workdir)
+        log.info("%s has no record of its data; the current data are recorded instead", workdir)
     if then is None or not begun:
         return _NEW
     found = fingerprint.first_difference(then, now)
@@ -117,8 +117,8 @@ def _refuse_unless_accepted(
 def _remedy(then: Sequence[str], now: Sequence[str]) -> str:
     """Return how a run on classes `then` can be resumed with data of classes `now`.
 
-    A trained head can neither lose nor gain classes. One whose classes have changed places would be
-    trained and tested on permuted labels.
+    A trained head cannot lose or gain classes. If its classes change places, it would be trained
+    and tested on permuted labels.
     """
     if len(then) != len(now):
         return f"give the data the {len(then)} classes of the run: its head cannot change"
@@ -138,7 +138,7 @@ def check_own(
 ) -> None:
     """Compare the data that a finished run is used on with its record; write nothing.
 
-    Data from another place pass, and so do a run without a record and a changed order.
+    Data from another place, a changed order, and a run without a record are accepted.
 
     Args:
       workdir: of the run.
@@ -146,7 +146,7 @@ def check_own(
       sources: made of it: train, validation, test.
 
     Raises:
-      DataChanged: they are the run's own and have changed, unless that is accepted.
+      DataChanged: the data of the run itself have changed and are not accepted.
       DataError: the run's data can no longer be read in the same way.
     """
     then = read(workdir)
@@ -210,7 +210,7 @@ def digest(workdir: pathlib.Path) -> str | None:
 
 
 def write(workdir: pathlib.Path, now: Fingerprint) -> None:
-    """Replace the record of a workdir, completely or not at all."""
+    """Replace the record of a workdir atomically."""
     arrays: dict[str, Any] = {
         f"{split}/{name}": column
         for split, records in now.splits.items()
@@ -231,7 +231,7 @@ def write(workdir: pathlib.Path, now: Fingerprint) -> None:
             for split, records in now.splits.items()
         },
     }
-    # The columns first, so that data.json never names a missing file.
+    # Write the columns first, so that data.json does not name a missing file.
     write_atomically(workdir / columns, buffer.getvalue())
     write_atomically(
         workdir / config_lib.DATA_FILE, (json.dumps(content, indent=1) + "\n").encode()

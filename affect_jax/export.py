@@ -20,10 +20,10 @@ from data_pipelines import disk
 def export(
     workdir: str | pathlib.Path, output: str | pathlib.Path, checkpoint: str = "best"
 ) -> int:
-    """Write the model of a checkpoint to `output`, whole or not at all; return its step.
+    """Write the model of a checkpoint to `output` atomically; return its step.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or `output` holds something else.
+      UserError: the run or checkpoint does not exist, or `output` holds something else.
     """
     model_dir.check_writable(output)
     run = load_run.load_run(workdir, checkpoint, Mapper())

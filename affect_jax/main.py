@@ -31,7 +31,7 @@ log = logging.getLogger("affect_jax")
 
 
 class _Loaded(flags.ArgumentParser):
-    """Gives `--config` a config that is loaded already, with the fields of its model."""
+    """Passes a loaded config to `--config`, with the fields of its model."""
 
     def __init__(self, config: ml_collections.ConfigDict):
         self._config = config
@@ -84,7 +84,8 @@ def main(_: list[str]) -> int:
         elif FLAGS.mode == "train":
             train_run.train_run(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "sweep":
-            failed = sweep.run(FLAGS.config, FLAGS.workdir, FLAGS["config"].config_filename)
+            file = config_flags.get_config_filename(FLAGS["config"])
+            failed = sweep.run(FLAGS.config, FLAGS.workdir, file)
         else:
             failed = crossval.cross_validate(FLAGS.config, FLAGS.workdir).failed
     except Stopped as stopped:

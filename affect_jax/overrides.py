@@ -1,7 +1,8 @@
 """Fields given on the command line: each acts, or is refused by name.
 
-A field may depend on another one that the config file has set, such as a manifest on the kind of
-source. Given alone it brings that one along; where the two contradict each other it is an error.
+A field may depend on another one that the config file has set: for example, a manifest depends on
+the kind of source. If it is given alone, it sets the other field too. If the two contradict each
+other, this is an error.
 """
 
 import pathlib
@@ -36,7 +37,7 @@ _OF_ANY_MODEL = ("dtype", "mean", "std")
 
 
 def load(path: str | pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
-    """Return the config of a file, ready for the fields of the command line to be parsed into.
+    """Return the config of a file, ready for the fields of the command line.
 
     Its `model` has the fields of the model that `arguments` name.
 
@@ -59,8 +60,9 @@ def choose_model(
 ) -> None:
     """Put another model into `config`, with the model's own defaults.
 
-    Among models of one architecture the file's fields stay, but for those that a name presets. For
-    another architecture, `config.system` becomes its system, unless `keep_system`.
+    For a model of the same architecture, the fields of the file stay, except the fields that the
+    name presets. For another architecture, `config.system` becomes its system, unless `keep_system`
+    is set.
     """
     old, chosen = config.model, base.model(name)
     before, after = models.entry(old.name), models.entry(name)
@@ -104,7 +106,7 @@ def given_fields(arguments: Iterable[str]) -> list[str]:
 
 
 def _value(arguments: Sequence[str], key: str) -> str:
-    """Return the last value of a field, given as `--config.key=value` or `--config.key value`."""
+    """Return the last value of a field on the command line."""
     value = ""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, text = argument.partition("=")

@@ -1,8 +1,9 @@
-"""ARBEx on your own photos: a tiny one, from a CSV or JSONL manifest.
+"""ARBEx on your own photos: a tiny network, from a CSV or JSONL manifest.
 
-Trains: expressions, from scratch; each epoch draws up to 512 photos of each person and of these 500
-of each class (`--config.data.sampling=shuffle` takes them as they come). Persons of the test split
-are in no other. Paper: Wasi et al., 2023. Time: about 6 minutes of one CPU core (estimated).
+Trains: expressions, from scratch. Each epoch pools up to 512 photos of each person and draws 500 of
+each class from the pool; `--config.data.sampling=shuffle` shows every photo once instead. Test
+persons are in no other split. Paper: Wasi et al., 2023. Time: about 6 minutes of one CPU core
+(estimated). Score: see docs/results/arbex.md.
 Command: python -m affect_jax.main --config configs/arbex_faces.py --workdir runs/arbex_faces \
              --config.data.manifest=PATH.csv
 """

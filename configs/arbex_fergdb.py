@@ -1,8 +1,8 @@
 """ARBEx on FERG-DB: the recipe of `arbex_rafdb` with these data.
 
-Trains: as there; meant for a GPU or more, and not trained here.
-Paper: Wasi et al., 2023, Table 5: accuracy 0.9818 on a split of unknown protocol, not to be
-compared with folds of unseen characters; for those, six as a rule, add --mode=crossval
+Trains: as there. It needs a GPU and has not been trained here.
+Paper: Wasi et al., 2023, Table 5: accuracy 0.9818. The paper does not say how it split the data, so
+do not compare this value with folds of unseen characters. For six such folds, add --mode=crossval
 --config.crossval.protocol=leave_one_out to the second command.
 Commands: python -m data_pipelines.prepare --dataset ferg_db --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/arbex_fergdb.py --workdir runs/arbex \\

@@ -1,7 +1,7 @@
 """ARBEx on FER+: the recipe of `arbex_rafdb` with these data.
 
 Trains: as there; meant for a GPU or more, and not trained here.
-The classes are the majority of the ten votes, as papers on FER+ count accuracy; pictures without a
+The classes are the majority of the ten votes, as papers on FER+ count accuracy; images without a
 majority are left out. `--config.data.dataset=ferplus/votes` keeps them, with all the votes.
 Paper: Wasi et al., 2023, Table 5: accuracy 0.9309.
 Commands: python -m data_pipelines.prepare --dataset ferplus/majority --manual_dir FOLDER \\

@@ -1,13 +1,14 @@
 """ARBEx on RAF-DB as the authors' code has it, which differs from their paper.
 
-Trains: the network of `arbex_rafdb` with a head of 384, 192 and 96 on 768 features, one anchor a
-class, attention across the batch, a blend that is ramped in over the whole run, and the code's
-losses: a class-weighted likelihood without label smoothing. Batches of 256 photos as they come,
-resized to 246, cropped and mirrored, for 100,000 steps; the learning rate is halved when the loss
-has not fallen for 100 steps. The code validates on the primary distribution, without correction:
-compare `accuracy_primary`. A photo's result depends on the others of its batch, and the anchor loss
-has no lower bound; docs/arbex.md has every difference. For comparison with that code.
-Paper: Wasi et al., 2023. Time: meant for a GPU or more. Score: not trained here.
+Trains: the network of `arbex_rafdb` with a head of 384, 192 and 96 on 768 features, one anchor per
+class, attention across the batch, and a correction that is ramped in over the whole run. The losses
+are the code's: a class-weighted likelihood without label smoothing. Batches have 256 photos in
+shuffled order, resized to 246, cropped and mirrored, for 100,000 steps. The learning rate is halved
+when the loss has not fallen for 100 steps. Use this config only to compare with that code:
+* The code validates on the primary distribution, without correction: compare `accuracy_primary`.
+* The result of a photo depends on the other photos of its batch.
+* The anchor loss has no lower bound. docs/arbex.md has every difference.
+Paper: Wasi et al., 2023. Time: it needs a GPU. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset raf_db --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/arbex_official_rafdb.py \\
               --workdir runs/arbex_official --config.data.data_dir=DATA \\
@@ -23,7 +24,7 @@ from configs import arbex_rafdb, base
 def get_config() -> ConfigDict:
     """Return the recipe of the authors' code, with the model `arbex_official`."""
     config = arbex_rafdb.get_config()
-    config.num_steps = 100_000  # the blend is ramped in over these
+    config.num_steps = 100_000  # the correction is ramped in over these
     config.batch_size = 256
     config.eval_every = 500
     config.checkpoint.every = 500

@@ -1,9 +1,9 @@
-"""ARBEx on embedded synthetic faces: a tiny one, with wrong labels if asked for.
+"""ARBEx on synthetic faces: a tiny network, optionally with wrong labels.
 
 Trains: a tiny POSTER++ with a linear layer, a head, anchors and attention, on 8 expressions.
 Paper: Wasi et al., 2023. Time: about 6 minutes of one CPU core. Score: accuracy 0.81 without
-balancing and wrong labels, as the stage of `sweeps/arbex_faces` trains it; for the rest see
-docs/arbex.md.
+balancing and without wrong labels (a stage of `sweeps/arbex_faces`). Other scores:
+docs/results/arbex.md.
 Command: python -m affect_jax.main --config configs/arbex_synthetic.py --workdir runs/arbex \
              --config.model.reliability.anchors=10 --config.data.synthetic.symmetric_noise=0.2
 """
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic.render_size = 64
     config.data.synthetic.frames_per_video = 1
     config.data.image_size = 32
-    # A few thousand images are too few for a transformer to learn faces that move.
+    # A transformer cannot learn shifted faces from a few thousand images.
     config.data.augment = "none"
     config.data.augment_overrides.flip = 0.5
     config.data.augment_overrides.brightness = 0.2

@@ -1,4 +1,4 @@
-"""Every field of a configuration, documented once; the other configs change what they need.
+"""Every field of a configuration with its default; other configs change some.
 
 This file is not an experiment. Override any value on the command line as
 `--config.section.field=value`.
@@ -25,9 +25,9 @@ def get_config() -> ConfigDict:
     config.num_steps = placeholder(int)  # wins over num_epochs when set
     config.log_every = 20  # steps between training rows of metrics.jsonl
     config.eval_every = 0  # steps between validations; 0: once an epoch, and at the end
-    # Weights to start from: model directory, workdir or released file; "A,B": one for each part.
+    # Weights to start from: model directory, workdir or released file; "A,B": one per part.
     config.init_from = ""
-    config.init_allow = ()  # names (prefixes) that init_from may leave out or not use
+    config.init_allow = ()  # prefixes of names that may be missing or unused in it
 
     config.system = "emofan"  # arbex, classifier, emofan, fan, vit_se: see affect_jax/systems
     config.model = model("emofan")
@@ -49,28 +49,27 @@ def get_config() -> ConfigDict:
             class_weights="none",
             heatmap_weight=0.0,  # weight of heatmap regression in the sum; 0: off
             heatmap_sigma=1.0,  # standard deviation of a target peak, in heatmap pixels
-            distillation_weight=0.0,  # fraction of KL(teacher || student) in the categories; 0: off
+            distillation_weight=0.0,  # fraction of KL(teacher || student) in the class loss; 0: off
             teacher="",  # model directory or workdir of the teacher
-            # Of a model with model.reliability.enabled; see affect_jax/losses/reliability.py.
+            # For models with model.reliability.enabled; see affect_jax/losses/reliability.py.
             reliability=dict(
                 variant="bounded",  # bounded, paper, official
                 lambda_anchor=0.1,  # weight of the anchor loss
                 lambda_center=1.0,  # weight of the centre loss
-                # bounded: least distance of anchors, largest norm, both over sqrt(embedding length)
+                # bounded: minimum distance and maximum norm of anchors, over sqrt(embedding length)
                 margin=1.0,
                 radius=2.0,
             ),
         )
     )
 
-    # Training batches blended in pairs, images and labels; see
-    # affect_jax/training/mixing.py. Mixed examples have no landmarks, so that loss.heatmap_weight
-    # acts on the others only.
+    # Images and labels of a training batch, blended in pairs; see affect_jax/training/mixing.py.
+    # Mixed examples have no landmarks, so loss.heatmap_weight acts on the other examples only.
     config.mixing = ConfigDict(
         dict(
             mixup_alpha=0.0,  # MixUp with lambda ~ Beta(alpha, alpha); 0: off
             cutmix_alpha=0.0,  # CutMix, the same; 0: off
-            switch=0.5,  # with both on: the fraction of CutMix
+            switch=0.5,  # fraction of CutMix if both are on
             probability=1.0,  # fraction of the batches that are mixed
         )
     )
@@ -81,8 +80,8 @@ def get_config() -> ConfigDict:
             learning_rate=1e-3,
             schedule="step",  # constant, step, exponential, cosine, plateau
             step_epochs=15.0,  # step: epochs between decays
-            decay_factor=0.1,  # step and plateau: at each decay; exponential: each epoch
-            plateau_patience=100,  # plateau: steps without a lower training loss before a decay
+            decay_factor=0.1,  # factor: step, plateau: per decay; exponential: per epoch
+            plateau_patience=100,  # plateau: steps without a lower loss before a decay
             final_fraction=0.0,  # cosine: final learning rate over learning_rate
             warmup_steps=0,
             warmup_epochs=0.0,  # used when warmup_steps is 0
@@ -91,10 +90,10 @@ def get_config() -> ConfigDict:
             eps=1e-8,
             momentum=0.9,
             nesterov=False,
-            weight_decay=0.0,  # of kernels; see optim.has_weight_decay
+            weight_decay=0.0,  # of kernels only; see optim.has_weight_decay
             clip_norm=0.0,  # global norm of the gradient; 0: off
             sam_rho=0.0,  # sharpness-aware minimisation, at twice the cost of a step; 0: off
-            layer_decay=1.0,  # learning rate of each block over the next block's; 1: off
+            layer_decay=1.0,  # learning rate of a block / rate of the next block; 1: off
             freeze=(),  # path prefixes or regular expressions of parameters not to train
         )
     )
@@ -110,12 +109,12 @@ def get_config() -> ConfigDict:
         dict(
             batch_size=0,  # 0: as in training
             flip=True,  # test: also report valence and arousal averaged over mirror images
-            # After training: also test class probabilities averaged over mirror images (with flip)
-            # and with a temperature chosen on validation: baselines of any correction.
+            # After training, also test class probabilities averaged over mirror images (with flip),
+            # and with a temperature fitted on validation. Corrections must beat these baselines.
             calibrate=False,
-            video=False,  # test: also average each frame's outputs with the last four frames'
+            video=False,  # test: also average outputs over the last five frames
             min_count=10,  # classes with fewer true examples are left out of macro scores
-            split="test",  # --mode=eval: which split; all: every row of a manifest or folder
+            split="test",  # --mode=eval: the split; all: every row of a manifest or folder
             checkpoint="best",  # --mode=eval: best, latest, or a step
         )
     )
@@ -123,10 +122,10 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict(
         dict(
             every=200,  # steps
-            keep=2,  # latest checkpoints kept, and the best
-            # A validation metric; "loss" covers the outputs that are trained.
+            keep=2,  # number of latest checkpoints to keep; the best is kept too
+            # Validation metric that chooses the best; "loss" covers the outputs that are trained.
             best_metric="loss",
-            best_mode="auto",  # auto (known for every metric), max, min
+            best_mode="auto",  # max, min, or auto: by the metric
         )
     )
 
@@ -134,18 +133,18 @@ def get_config() -> ConfigDict:
     # --mode=sweep, for files with a get_sweep(); see docs/sweeps.md.
     config.sweep = ConfigDict(
         dict(
-            rows="",  # names or patterns of the rows to run, "a,b*"; "": all
-            seeds="",  # instead of the file's, "0,1"
-            report_only=False,  # make the table of finished runs, train nothing
-            pictures=False,  # every run draws its own report too, which takes seconds
+            rows="",  # names or patterns of the rows to run: "a,b*"; "": all
+            seeds="",  # replaces the seeds of the file: "0,1"
+            report_only=False,  # write the table of finished runs; train nothing
+            pictures=False,  # draw a report for every run too, in seconds
         )
     )
     # --mode=crossval; see docs/sweeps.md.
     config.crossval = ConfigDict(
         dict(
             protocol="folds",  # folds, leave_one_out
-            folds=5,  # person-independent, about even in size and classes, drawn by data.split_seed
-            only="",  # folds to run, "0,3"; "": all
+            folds=5,  # disjoint by person, about equal in size and classes; data.split_seed
+            only="",  # folds to run: "0,3"; "": all
         )
     )
     config.report = ConfigDict(
@@ -154,7 +153,7 @@ def get_config() -> ConfigDict:
             pictures=True,  # False: draw them later, by `python -m affect_jax.report`
         )
     )
-    config.compilation_cache = ""  # folder for compiled programs; "": workdir/.jax_cache; "off"
+    config.compilation_cache = ""  # folder of compiled programs; "": workdir/.jax_cache; "off"
 
     return config
 
@@ -162,14 +161,14 @@ def get_config() -> ConfigDict:
 def model(name: str, **changes: Any) -> ConfigDict:
     """Return the section `model`: every field of a model that a config can set.
 
-    Its fields are the constructor arguments of the model, described in its class and with its
-    defaults; `--config.model.name=X` replaces them by those of X. In addition there are
+    Its fields are the constructor arguments of the model with their defaults. The class of the
+    model describes them. `--config.model.name=X` replaces them by the fields of X. Further fields:
 
       name: see `affect_jax.models.names()`
-      dtype: "float32" or "bfloat16", of the computation; parameters, statistics and losses are
+      dtype: "float32" or "bfloat16" for the computation; parameters, statistics and losses are
         float32
-      mean, std: taken from RGB in [0, 1], and divided by, before the model
-      train_trunk: of EmoFAN; False freezes the landmark trunk, statistics too
+      mean, std: the model's input is (RGB - mean) / std, with RGB in [0, 1]
+      train_trunk: EmoFAN only; False freezes the landmark trunk and its statistics
       reliability: reliability balancing, off unless `enabled`; see
         `affect_jax.models.reliability_settings`. Its losses are in `loss.reliability`.
 

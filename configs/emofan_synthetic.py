@@ -1,8 +1,8 @@
-"""EmoFAN on embedded synthetic faces, spoilt as photos are: to start from, or to try on photos.
+"""EmoFAN on synthetic faces degraded like photos: a start for training on photos.
 
-Trains: landmarks, expressions, valence and arousal at once, at the framing of photos that show one
-face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 10 minutes on 2 CPU cores.
-Score: accuracy 0.92 on synthetic persons; on photos, see docs/synthetic.md.
+Trains: landmarks, expressions, valence and arousal together, on faces framed like photos that show
+one face, with every augmentation. Paper: Toisoul et al., 2021. Time: about 10 minutes on 2 CPU
+cores. Score: accuracy 0.92 on synthetic persons; on photos, see docs/results/synthetic.md.
 Command: python -m affect_jax.main --config configs/emofan_synthetic.py \
              --workdir runs/emofan_synthetic
 """

@@ -1,6 +1,6 @@
-"""EmoFAN on synthetic videos with the trunk of a landmark run; tested with and without smoothing.
+"""EmoFAN on synthetic videos, on a frozen trunk; tested with smoothing too.
 
-Trains: valence, arousal and 8 expressions on a frozen trunk. Start configs/fan_synthetic.py first.
+Trains: valence, arousal and 8 expressions on a frozen trunk. Train configs/fan_synthetic.py first.
 Paper: Toisoul et al., 2021 (the last five outputs weighted .1 .1 .15 .25 .4).
 Command: python -m affect_jax.main --config configs/emofan_video_synthetic.py \
              --workdir runs/emofan_video --config.init_from=runs/fan_synthetic

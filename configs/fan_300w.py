@@ -1,15 +1,15 @@
 """FAN on 300W-LP, tested on AFLW2000-3D: the face-alignment network at full size.
 
-Trains: heatmap regression at 256 px, each of 4 stacks supervised, on the 68 points of 300W-LP; the
-checkpoint is chosen by the error on photos held out of training. Needs the data prepared once:
+Trains: heatmap regression at 256 px on the 68 points of 300W-LP, with a loss on each of 4 stacks.
+The error on held-out training photos chooses the checkpoint. Prepare the data first:
     python -m data_pipelines.prepare --dataset landmarks_300w/300w_lp --manual_dir YOUR_FILES \
         --data_dir DATA
 Paper: Bulat and Tzimiropoulos, ICCV 2017 (40 epochs, RMSprop, 2.5e-4 falling to 1e-5; here Adam).
 Time and score: not measured here; it needs accelerators.
 Command: python -m affect_jax.main --config configs/fan_300w.py --workdir runs/fan_300w \
              --config.data.data_dir=DATA
-For the trunk of EmoFAN, which has 2 stacks and max-pools: --config.model.stacks=2
---config.model.pool=max. For 300W alone: --config.data.dataset=landmarks_300w/300w.
+For the trunk of EmoFAN, add --config.model.stacks=2 --config.model.pool=max.
+To train on 300W instead, add --config.data.dataset=landmarks_300w/300w.
 """
 
 from ml_collections import ConfigDict

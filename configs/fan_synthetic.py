@@ -1,9 +1,9 @@
-"""FAN on embedded synthetic faces: 68 landmarks, with no file of yours.
+"""FAN on synthetic faces: 68 landmarks, without any data files.
 
-Trains: heatmap regression, every stack supervised. The trunk is that of a small EmoFAN (it
-max-pools), which takes it with --config.init_from; see docs/landmarks.md.
-Paper: Bulat and Tzimiropoulos, ICCV 2017. Half of its steps (--config.num_steps=300) took 4 minutes
-of one CPU core and reached, on unseen persons, NME 0.043 (0.027 by the box).
+Trains: heatmap regression with a loss on every stack. A small EmoFAN has the same trunk (with max
+pooling) and can start from this run with --config.init_from; see docs/landmarks.md.
+Paper: Bulat and Tzimiropoulos, ICCV 2017. Half of the steps (--config.num_steps=300) took 4 minutes
+of one CPU core. On unseen persons the NME was then 0.043 (0.027 by the box).
 Command: python -m affect_jax.main --config configs/fan_synthetic.py --workdir runs/fan_synthetic
 """
 

@@ -1,16 +1,15 @@
 """POSTER++ on RAF-DB: the published recipe at full size.
 
-Trains: image features (IR-50) asked by frozen landmark features (MobileFaceNet), on 7 expressions,
-with sharpness-aware minimisation. Both networks start from weights that their authors released and
-that you bring: IR-50 of a face recogniser, MobileFaceNet of a landmark detector.
-Paper: Mao et al., "POSTER++", 2023; accuracy 0.9221. Time: meant for a GPU or more. Score: not
-trained here.
+Trains: 7 expressions, with sharpness-aware minimisation. Frozen landmark features (MobileFaceNet)
+attend to image features (IR-50). You bring the released weights of both networks: IR-50 of a face
+recogniser, MobileFaceNet of a landmark detector.
+Paper: Mao et al., "POSTER++", 2023; accuracy 0.9221. Time: it needs a GPU. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset raf_db --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/poster_v2_rafdb.py --workdir runs/poster_v2 \\
               --config.data.data_dir=DATA \\
               --config.init_from=ir50.pth,mobilefacenet_model_best.pth.tar
-Without init_from the landmark network would stay as random as it began: then train it too, with
---config.optimizer.freeze="()".
+Without init_from, train the landmark network too, with --config.optimizer.freeze="()". Otherwise it
+would keep its random weights.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +23,7 @@ def get_config() -> ConfigDict:
     config.system = "classifier"
     config.num_epochs = 200.0
     config.batch_size = 144
-    # An epoch is 72 steps, too few to validate and save some 400 MB after each: every five.
+    # Validate every five epochs: an epoch is 72 steps, and a checkpoint has 400 MB.
     config.eval_every = 360
     config.checkpoint.every = 360
 

@@ -1,9 +1,9 @@
-"""Refinement sampling on prepared photos: a narrow ResNet-18, a few minutes on one CPU core.
+"""Refinement sampling on prepared photos: a narrow ResNet-18, minutes on one core.
 
 Trains: expressions only, from scratch. Every epoch pools up to 512 photos of each person and draws
-500 of each class from the pool (Wasi et al., 2023); `metrics.jsonl` has a row with split `epoch`
-for each, with the examples of each class and the different photos among them. With
-`--config.data.sampling=shuffle` the same run sees the classes as often as the photos show them.
+500 of each class from the pool (Wasi et al., 2023). For every epoch, `metrics.jsonl` has a row with
+split `epoch`: the number of examples of each class, and of different photos among them.
+`--config.data.sampling=shuffle` shows every photo once instead.
 Commands: python -m data_pipelines.prepare --dataset manifest --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/refine_faces.py --workdir runs/refine \\
               --config.data.data_dir=DATA

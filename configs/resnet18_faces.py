@@ -1,8 +1,8 @@
 """ResNet-18, the baseline of EmoFAN, on the same photos and in the same loop.
 
-Trains: expressions (and valence and arousal where the manifest has them) from scratch.
+Trains: expressions (and valence and arousal if the manifest has them) from scratch.
 Paper: Toisoul et al., 2021, Table 5. Time: 20 minutes on 2 CPU cores for 1,300
-photos (estimated). Score: not trained to its end here.
+photos (estimated). Score: no complete run here.
 Command: python -m affect_jax.main --config configs/resnet18_faces.py --workdir runs/resnet18 \
              --config.data.manifest=PATH.csv
 """
@@ -13,7 +13,7 @@ from configs import base, emofan_faces
 
 
 def get_config() -> ConfigDict:
-    """Return ResNet-18 of full width; photos, labels and selection as in `emofan_faces`."""
+    """Return ResNet-18 of full width on the data and splits of `emofan_faces`."""
     config = emofan_faces.get_config()
     config.landmark_stage.steps = 0
     config.num_steps = 800
@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 240
     config.data.augment_overrides.scale = 0.2
     config.data.augment_overrides.saturation = 0.25
-    # Of 209 validation photos few show the rare classes: their likelihood is the steadier measure.
+    # Rare classes have few of the 209 validation photos, where likelihood is the stabler measure.
     config.checkpoint.best_metric = "loss"
     return config

@@ -1,6 +1,6 @@
-"""ResNet-50 on your own photos: the larger baseline of `resnet18_faces`, in the same loop.
+"""ResNet-50 on your own photos: the larger baseline of `resnet18_faces`.
 
-Trains: expressions (and valence and arousal where the manifest has them) from scratch.
+Trains: expressions (and valence and arousal if the manifest has them) from scratch.
 Paper: He et al., 2016. Time: about three times as long as ResNet-18. Score: not trained here.
 Command: python -m affect_jax.main --config configs/resnet50_faces.py --workdir runs/resnet50 \\
              --config.data.manifest=PATH.csv

@@ -1,9 +1,11 @@
-"""ViT-Ti/16 with squeeze and excitation on your own photos, from scratch or from stage 1.
+"""ViT-Ti/16 with squeeze and excitation on your own photos.
 
-Trains: expressions at 96 px with 4 of the 12 blocks, on the split and with the measures of
-`resnet18_faces` and `emofan_faces`. Transformers want weights from a large data set
-(--config.init_from), or many more photos, and this run shows how much. Paper: Aouayeb et al., 2021.
-Time: about 4 minutes of one busy CPU core for 1,300 photos. Score: see docs/vit_se.md.
+It starts from scratch or from stage 1.
+
+Trains: expressions at 96 px with 4 of the 12 blocks, on the split and with the metrics of
+`resnet18_faces` and `emofan_faces`. From scratch it stays far behind EmoFAN: transformers need
+weights from a large data set (--config.init_from) or many more photos. Paper: Aouayeb et al., 2021.
+Time: about 4 minutes of one busy CPU core for 1,300 photos. Score: see docs/results/vit_se.md.
 Command: python -m affect_jax.main --config configs/vit_se_faces.py --workdir runs/vit_se_faces \\
              --config.data.manifest=PATH.csv
 From stage 1 of configs/sweeps/vit_se_stages.py:
@@ -16,7 +18,10 @@ from configs import emofan_faces, vit_se_synthetic
 
 
 def get_config() -> ConfigDict:
-    """Return the small model on data and splits of `emofan_faces`, whose faces do not move."""
+    """Return the small model on the data and splits of `emofan_faces`.
+
+    The faces are not shifted at random.
+    """
     config = emofan_faces.get_config()
     small = vit_se_synthetic.get_config()
     config.system = small.system

@@ -1,16 +1,16 @@
-"""ViT-B/16 with squeeze and excitation on FER-2013: stage 1 of two, from ImageNet weights of yours.
+"""ViT-B/16 + SE (squeeze and excitation) on FER-2013: stage 1, from ImageNet.
 
-Trains: 7 expressions on 48-pixel grey pictures, enlarged to 224. Stage 2 (vit_se_ckplus,
+Trains: 7 expressions on 48-pixel grey faces, enlarged to 224. Stage 2 (vit_se_ckplus,
 vit_se_jaffe, vit_se_rafdb, vit_se_sfew) starts from this run.
 Paper: Aouayeb et al., 2021; learning rates and lengths are this project's, see docs/vit_se.md.
-Time: meant for a GPU or more. Score: not trained here.
+Time: it needs a GPU. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset fer2013 --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/vit_se_fer2013.py \\
               --workdir runs/vit_se_stage1 --config.data.data_dir=DATA \\
               --config.init_from=WEIGHTS.npz
-WEIGHTS is a file of the original JAX, timm or Hugging Face names. The paper starts from a network
-trained on JFT-300M and tuned on ImageNet-1K, whose weights were never released. Files that can be
-had were trained on ImageNet-21k or ImageNet-1K: a departure from the paper.
+WEIGHTS is a file of the original JAX code, timm or Hugging Face. The paper starts from a network
+trained on JFT-300M and fine-tuned on ImageNet-1K, whose weights were never released. Available
+files were trained on ImageNet-21k or ImageNet-1K, which is a difference from the paper.
 """
 
 from ml_collections import ConfigDict
@@ -24,8 +24,8 @@ def get_config() -> ConfigDict:
     config.system = "vit_se"
     config.batch_size = 64
     config.num_epochs = 10.0
-    # Once an epoch of 449 steps, and no checkpoint (1.4 GB with Adam's and the average's copies)
-    # between two validations.
+    # Validate once per epoch of 449 steps. Save only then: a checkpoint has 1.4 GB, with the copies
+    # of Adam and of the moving average.
     config.checkpoint.every = 449
 
     config.model = base.model(

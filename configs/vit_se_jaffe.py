@@ -1,9 +1,9 @@
-"""ViT-B/16 with squeeze and excitation on JAFFE: stage 2, 10 folds of unseen persons.
+"""ViT-B/16 + SE (squeeze and excitation) on JAFFE: stage 2, one fold per person.
 
-Trains: 7 expressions, from the weights of `vit_se_fer2013`. JAFFE has ten
-persons, so that a fold is one of them.
-Paper: Aouayeb et al., 2021; what it leaves open is in docs/vit_se.md.
-Time: meant for a GPU or more. Score: not trained here.
+Trains: 7 expressions, from the weights of `vit_se_fer2013`. JAFFE has ten persons; each is the test
+set of one fold.
+Paper: Aouayeb et al., 2021; docs/vit_se.md lists what it leaves open.
+Time: it needs a GPU. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset jaffe --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --mode=crossval --config configs/vit_se_jaffe.py \\
               --workdir runs/vit_se_jaffe --config.data.data_dir=DATA \\
@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     """Return `vit_se_ckplus` on `jaffe`."""
     config = vit_se_ckplus.get_config()
     config.data.dataset = "jaffe"
-    # An epoch is 5 steps and a checkpoint 1.4 GB: every ten epochs, three in each fold.
+    # Validate every ten epochs, three times per fold: an epoch has 5 steps, a checkpoint 1.4 GB.
     config.eval_every = 50
     config.checkpoint.every = 50
     return config

@@ -1,7 +1,7 @@
 """ViT-B/16 with squeeze and excitation on RAF-DB: stage 2, its official split.
 
 Trains: 7 expressions, from the weights of `vit_se_fer2013`. The aligned
-pictures; validation persons are cut from the training list.
+images; validation persons are cut from the training list.
 Paper: Aouayeb et al., 2021; what it leaves open is in docs/vit_se.md.
 Time: meant for a GPU or more. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset raf_db --manual_dir FOLDER --data_dir DATA
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config = vit_se_fer2013.get_config()
     config.data.dataset = "raf_db"
     config.num_epochs = 20.0
-    # An epoch is 163 steps and a checkpoint 1.4 GB: every two epochs, ten in all.
+    # Validate every two epochs, ten times in all: an epoch has 163 steps, a checkpoint 1.4 GB.
     config.eval_every = 326
     config.checkpoint.every = 326
     config.optimizer.learning_rate = 2e-4

@@ -1,9 +1,8 @@
 """ViT-B/16 with squeeze and excitation on SFEW: stage 2, its official split.
 
-Trains: 7 expressions, from the weights of `vit_se_fer2013`. A few hundred
-frames of films.
-Paper: Aouayeb et al., 2021; what it leaves open is in docs/vit_se.md.
-Time: meant for a GPU or more. Score: not trained here.
+Trains: 7 expressions on a few hundred film frames, from the weights of `vit_se_fer2013`.
+Paper: Aouayeb et al., 2021; docs/vit_se.md lists what it leaves open.
+Time: it needs a GPU. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset sfew --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/vit_se_sfew.py \\
               --workdir runs/vit_se_sfew --config.data.data_dir=DATA \\
@@ -21,7 +20,7 @@ def get_config() -> ConfigDict:
     config.data.dataset = "sfew"
     config.batch_size = 32
     config.num_epochs = 30.0
-    # An epoch is 24 steps and a checkpoint 1.4 GB: every five epochs, six in all.
+    # Validate every five epochs, six times in all: an epoch has 24 steps, a checkpoint 1.4 GB.
     config.eval_every = 120
     config.checkpoint.every = 120
     config.optimizer.learning_rate = 1e-4

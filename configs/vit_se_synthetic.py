@@ -2,12 +2,13 @@
 
 Trains: 8 expressions at 96 px on grey, tightly cut faces of about 48 px, as FER-2013 has them, with
 4 of the 12 blocks. Paper: Aouayeb et al., 2021.
-Time: 31 minutes of one busy CPU core. Score on 640 test persons, without squeeze and excitation, as
-stage 1 of the sweep below: accuracy 0.347, macro F1 0.322; chance is 0.125. See docs/vit_se.md.
+Time: 31 minutes of one busy CPU core. Score on 640 test persons, without squeeze and excitation
+(stage 1 of the sweep below): accuracy 0.347, macro F1 0.322; chance is 0.125. See
+docs/results/vit_se.md.
 Command: python -m affect_jax.main --config configs/vit_se_synthetic.py --workdir runs/vit_se
 
-The two stages of the paper, first many faces, then 213 of other persons, cut into folds by person,
-are configs/sweeps/vit_se_stages.py.
+configs/sweeps/vit_se_stages.py has the two stages of the paper: first many faces, then folds of 213
+faces of other persons.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from configs import base, quickstart
 
 
 def get_config() -> ConfigDict:
-    """Return the model of `vit_se_fer2013`, a third as deep, on the faces of `quickstart`."""
+    """Return `vit_se_fer2013` with a third of the depth, on the quickstart's faces."""
     config = base.get_config()
     config.system = "vit_se"
     config.batch_size = 16

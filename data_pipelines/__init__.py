@@ -1,1 +1,1 @@
-"""Data on its way to the model: sources, augmentation, sampling and delivery. Needs no JAX."""
+"""Data pipelines: sources, augmentation, sampling and batches. They need no JAX."""

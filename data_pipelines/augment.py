@@ -1,4 +1,4 @@
-"""Draw contact sheets of the augmentation presets; `images.transforms` does the work.
+"""Draw contact sheets of the augmentation presets.
 
 python -m data_pipelines.augment --preset arbex_heavy --output sheet.png [IMAGE...]
 python -m data_pipelines.augment --preset all --output sheets [IMAGE...]
@@ -20,13 +20,11 @@ from data_pipelines.schema import DecodeError
 def contact_sheet(
     images: Sequence[tuple[np.ndarray, np.ndarray | None]], params: Params, size: int, draws: int
 ) -> np.ndarray:
-    """Return one row an image: the evaluation framing, then `draws` draws with landmarks dotted.
+    """Return a row for each image: the evaluation framing, then `draws` draws.
 
     Args:
-      images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None).
-      params: the augmentation to show.
+      images: (uint8 [H, W, 3], landmarks float32 [68, 2] or None); landmarks are dotted.
       size: side of a cell in pixels.
-      draws: cells after the first.
 
     Returns:
       uint8 [rows * size, (1 + draws) * size, 3].
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _, png = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
             if options.preset == "all":
                 path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(png)
+            path.write_bytes(png.tobytes())
             print(path)
     except OSError as e:
         parser.error(f"cannot write {options.output} ({e.strerror})")

@@ -1,4 +1,4 @@
-"""Every field of `config.data`: its meaning, default and allowed values, declared once.
+"""Every field of `config.data`: meaning, default and allowed values.
 
 `configs/base.py` fills its section `data` from here. `DataConfig.of` turns a section, or a mapping
 of some of its fields, into a checked `DataConfig`, which sources and pipelines take.
@@ -88,11 +88,11 @@ class FaceOptions:
     videos_per_person: int = _field(4, 1)
     # Time between frames: expressions swing once in 1.3 to 4 units, heads sway once in 1.7 to 5.
     frame_time: float = _field(0.35, 0, without=0)
-    # Most over least frequent class; frequencies fall geometrically in the order neutral, happy,
-    # sad, surprise, fear, disgust, anger, contempt.
+    # Frequency of the first class over the last. It falls geometrically in the order neutral,
+    # happy, sad, surprise, fear, disgust, anger, contempt.
     imbalance: float = _field(1.0, 1)
-    symmetric_noise: float = _field(0.0, 0, 1)  # fraction of labels replaced by any other class
-    confusable_noise: float = _field(0.0, 0, 1)  # ... by the class it is most often mistaken for
+    symmetric_noise: float = _field(0.0, 0, 1)  # fraction of labels replaced by another class
+    confusable_noise: float = _field(0.0, 0, 1)  # ... by the most similar class
     missing_expression: float = _field(0.0, 0, 1)  # fraction of labels left out
     missing_valence_arousal: float = _field(0.0, 0, 1)
     missing_landmarks: float = _field(0.0, 0, 1)
@@ -101,7 +101,7 @@ class FaceOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """Return the options of a mapping; raises `DataError` for one that does not exist."""
+        """Return the options of a mapping; raise `DataError` for an unknown one."""
         _check_names(options, cls, "data.synthetic.")
         return cls(**options)
 
@@ -111,7 +111,7 @@ class FaceOptions:
             raise DataError("data.synthetic: symmetric_noise + confusable_noise exceed 1")
 
 
-# Options that spoil labels but change no image; and all that only training splits get.
+# Options that change labels but no images, and all options that only the training split gets.
 SPOILING = (
     *("symmetric_noise", "confusable_noise"),
     *("missing_expression", "missing_valence_arousal", "missing_landmarks"),
@@ -121,7 +121,7 @@ TRAINING_ONLY = ("imbalance", *SPOILING)
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig(FaceOptions):
-    """The section `data.synthetic`: faces drawn by this package, no person in two splits.
+    """The section `data.synthetic`: drawn faces, no person in two splits.
 
     `TRAINING_ONLY` options apply to the training split alone.
     """
@@ -149,7 +149,7 @@ class SyntheticConfig(FaceOptions):
 class Refinement:
     """The section `data.refine`: sizes of an epoch of `sampling="refine"`."""
 
-    per_group: int = _field(512, 1)  # most records of one group in the pool of an epoch
+    per_group: int = _field(512, 1)  # maximum records of a group in the pool of an epoch
     per_class: int = _field(500, 1)  # examples of each class in an epoch
 
     def __post_init__(self) -> None:
@@ -163,7 +163,7 @@ class DataConfig:
     # Where the data are.
     source: str = _record_field("manifest", choices=("synthetic", *PLACES))
     manifest: str = _record_field("")  # CSV or JSONL file
-    folder: str = _record_field("")  # a folder with one folder a class
+    folder: str = _record_field("")  # folder with one subfolder per class
     dataset: str = _record_field("")  # tfds: name of a set prepared by data_pipelines.prepare
     data_dir: str = _record_field("")  # tfds: where it was prepared
     synthetic: SyntheticConfig = _record_field(SyntheticConfig)  # noqa: RUF009
@@ -173,15 +173,15 @@ class DataConfig:
     # AffectNet: drop training rows whose category contradicts their valence and arousal.
     clean: bool = _record_field(False)
     clean_eval: bool = _record_field(False)  # the same for validation and test
-    # Text file with one path a line: wrong images left out of validation and test.
+    # Text file with one path per line: wrong images to leave out of validation and test.
     exclude: str = _record_field("")
     exclude_train: bool = _record_field(False)  # leave them out of training as well
 
     # Splits by person.
     # Fraction of the training persons held out for model selection.
     validation_fraction: float = _record_field(0.15, 0, 1, without=1)
-    # split; or one fold of a cross-validation: folds, leave_one_out (all records are cut into even
-    # folds by person and test_fold is tested on; see --mode=crossval).
+    # split; or one fold of a cross-validation: folds, leave_one_out. All records are then divided
+    # into even folds by person, and test_fold is the test split; see --mode=crossval.
     protocol: str = _record_field("split", choices=PROTOCOLS)
     # Without a split column: test = sha256(person) mod folds == test_fold.
     folds: int = _record_field(4, 2)
@@ -207,13 +207,13 @@ class DataConfig:
     cache_megabytes: float = _field(2048, 0)
     # Maximum fraction of unreadable records tolerated.
     max_bad_fraction: float = _record_field(0.1, 0, 1, free=True)
-    # Resume a run, sweep or cross-validation though its data have changed since it began, and
-    # record them anew. False: such a run is refused, naming the difference.
+    # Resume a run, sweep or cross-validation even if its data have changed, and record the new
+    # data. False: such a run is refused, and the error names the difference.
     accept_changed: bool = _field(False, free=True)
 
     @classmethod
     def of(cls, section: "DataConfig | Mapping[str, Any]") -> "DataConfig":
-        """Return the fields of a mapping, checked; absent ones and None take their defaults.
+        """Return the checked fields of a mapping; absent ones and None take defaults.
 
         Raises:
           DataError: naming a field that does not exist, or a value that is not allowed.
@@ -244,11 +244,14 @@ class DataConfig:
 
     @property
     def cache_bytes(self) -> int:
-        """Room for decoded images in memory; 0 = none are kept."""
+        """Bytes for decoded images in memory; 0 = none are kept."""
         return int(self.cache_megabytes * 1e6) if self.cache == "memory" else 0
 
     def source_key(self, without: Iterable[str] = ()) -> Hashable:
-        """Return the values that decide which records there are, except the fields `without`."""
+        """Return the values that decide which records there are.
+
+        The fields in `without` are left out.
+        """
         names = [f.name for f in dataclasses.fields(self) if f.metadata["records"]]
         return tuple((name, getattr(self, name)) for name in names if name not in without)
 

@@ -1,4 +1,4 @@
-"""Recognise a full disk in the errors of different libraries, and tell the user what to do."""
+"""Recognise a full disk in the errors of several libraries, and say what to do."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ class DiskFullError(OSError):
     """A file could not be written because the disk is full; the message names it."""
 
     def __str__(self) -> str:
-        return self.strerror
+        return str(self.strerror)
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -50,8 +50,7 @@ def advice(error: BaseException, place: object = "") -> str:
 def explained(place: object = "") -> Iterator[None]:
     """Turn errors of a full disk, from any library, into one that says what to do.
 
-    Args:
-      place: file or folder that is written, named if the error does not name one.
+    `place` is the file or folder that is written, named if the error does not name one.
 
     Raises:
       DiskFullError: with the original error as its cause.

@@ -1,6 +1,6 @@
-"""68 landmarks found by a model, for `prepare --landmarks`; the window follows the face's box.
+"""68 landmarks found by a model, for `prepare --landmarks`.
 
-This is the only module of this package that imports `affect_jax`, and only when it is asked to.
+This is the only module of this package that imports `affect_jax`, and only to load a model.
 """
 
 import functools
@@ -30,7 +30,7 @@ def load_landmarker(model: str) -> Landmarker:
       model: folder of a model with 68 heatmaps, as `affect_jax.convert` or training writes it.
 
     Raises:
-      DataError: there is no such model, or it was not trained to find 68 landmarks in face crops.
+      DataError: the model does not exist, or was not trained to find 68 landmarks in face crops.
     """
     import affect_jax
     from affect_jax.models.landmarks import decode_heatmaps
@@ -59,7 +59,9 @@ def load_landmarker(model: str) -> Landmarker:
     def points(batch: np.ndarray) -> np.ndarray:
         heatmaps = predictor.outputs(batch).get("heatmaps")
         if heatmaps is None or heatmaps.shape[-1] != NUM_LANDMARKS:
-            raise DataError(f"--landmarks: {model} gives no heatmaps of {NUM_LANDMARKS} landmarks")
+            raise DataError(
+                f"--landmarks: {model} has no {NUM_LANDMARKS} heatmaps; use a landmark model"
+            )
         grid = np.asarray(decode_heatmaps(heatmaps, decode)[0])
         return grid / np.array(heatmaps.shape[2:0:-1], np.float32)
 
@@ -79,7 +81,7 @@ def find_landmarks(
     size: int,
     crop_scale: float = 0.0,
 ) -> np.ndarray:
-    """Find the landmarks of n faces, each in a square window around its box; see `Landmarker`.
+    """Find the landmarks of n faces, each in a square window around its box.
 
     Args:
       points: maps windows uint8 [B, size, size, 3] to [B, 68, 2] in fractions of the window, 0 at
@@ -94,7 +96,8 @@ def find_landmarks(
     for i, (image, box) in enumerate(zip(images, boxes, strict=True)):
         centre, sides[i] = face_window(box, crop_scale)
         corners[i] = centre - sides[i] / 2
-        windows[i] = resample(image, *corners[i], sides[i], sides[i], size)
+        left, top = corners[i]
+        windows[i] = resample(image, left, top, sides[i], sides[i], size)
     # Batches of one size, so that a model is compiled once.
     parts = np.concatenate(
         [points(windows[k : k + _BATCH]) for k in range(0, len(windows), _BATCH)]
@@ -104,7 +107,7 @@ def find_landmarks(
 
 
 def face_window(box: np.ndarray, crop_scale: float = 0.0) -> tuple[np.ndarray, float]:
-    """Return centre and side of the window around a face box, in pixels with edges at integers."""
+    """Return centre and side of the window around a face box, edges at integers."""
     x0, y0, x1, y1 = (float(v) + 0.5 for v in box)  # from pixel centres to edges
     if crop_scale:
         y0 += FOREHEAD / (1 + FOREHEAD) * (y1 - y0)  # training framed the landmarks alone
@@ -115,7 +118,7 @@ def face_window(box: np.ndarray, crop_scale: float = 0.0) -> tuple[np.ndarray, f
 
 
 def face_box(landmarks: np.ndarray, box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return where to look for a face: around its landmarks, else its box, else the whole image.
+    """Return the face box: around the landmarks, else `box`, else the whole image.
 
     Args:
       landmarks: float [68, 2] pixels, NaN where unknown.

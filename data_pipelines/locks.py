@@ -13,7 +13,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 def take(file: IO, *, wait: bool = False) -> bool:
-    """Lock an open file until it is closed; return False if another process has locked it.
+    """Lock an open file until it is closed; return False if it is already locked.
 
     On a file system without locks, log a warning and return True.
     """

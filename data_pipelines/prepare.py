@@ -6,8 +6,8 @@
 
 A data set in `--data_dir` is complete or absent: it is written to a temporary folder that is
 renamed at the end. Repeat a run that was stopped or killed: it removes what the last one left and
-starts again. `rejected.csv` next to the records lists the pictures that cannot be used and why. It
-also lists, with an empty split, rows and pictures that belong to no split, so that what was used
+starts again. `rejected.csv` next to the records lists the images that cannot be used and why. It
+also lists, with an empty split, rows and images that belong to no split, so that what was used
 and what was left out add up to what was there.
 """
 
@@ -52,7 +52,6 @@ def prepare(
     Args:
       dataset: `name` or `name/config`.
       manual_dir: the user's files; for `manifest` also the file itself.
-      data_dir: where the result goes.
       landmarks: finds landmarks that replace those of the data set.
       workers: threads that read and check images.
       check: "full" decodes every image; "header" only those that must be converted.
@@ -73,7 +72,7 @@ def run(builder: "FaceBuilder") -> bool:
 
     Raises:
       DataError: the wrong folder, or another run is at work.
-      disk.DiskFullError: there is no room for the records.
+      disk.DiskFullError: the disk has not enough space for the records.
     """
     target = Path(builder.data_dir)
     if (target / META_FILE).is_file():
@@ -107,7 +106,7 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
     if config and known and config not in known:
         raise DataError(f"{name} has no config {config!r}; known: {', '.join(known)}")
     if config and not known and name != "manifest":
-        raise DataError(f"{name} has no configs; ask for --dataset {name}")
+        raise DataError(f"{name} has no configs; use --dataset {name}")
     config = config or (known or [None])[0]
     with _quiet_tfds():
         return cls(manual_dir=manual_dir, data_dir=str(data_dir), config=config)
@@ -115,7 +114,7 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
 
 @contextlib.contextmanager
 def _quiet_tfds() -> Iterator[None]:
-    """Suppress TFDS's remarks on downloads and configs, which do not concern users' own files."""
+    """Suppress TFDS's remarks on downloads, which do not concern users' own files."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -128,10 +127,10 @@ def _quiet_tfds() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_run(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system releases when the process ends, even if it is killed."""
+    """Hold a lock that ends with the process, even if that is killed."""
     with open(lock, "w") as f:
         if not locks.take(f):
-            raise DataError(f"another run is preparing this data set ({lock} is held)")
+            raise DataError(f"another run is preparing this data set; wait until it ends ({lock})")
         yield
 
 
@@ -215,7 +214,7 @@ class _Bar:
 
         if split != self._split:
             self.__exit__()
-            self._bar = tqdm(desc=split, total=max(total, 0) or None, unit=" pictures", leave=True)
+            self._bar = tqdm(desc=split, total=max(total, 0) or None, unit=" images", leave=True)
             self._split = split
         self._bar.update(done - self._bar.n)
 

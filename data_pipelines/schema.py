@@ -1,6 +1,6 @@
-"""The canonical example: what a source yields, what a batch holds, how missing values are written.
+"""The canonical example: what a source yields and a batch holds.
 
-Everything that crosses from data to model is described here once. A raw record is one image as it
+All data that go from the pipelines to the model are described here. A raw record is one image as it
 is stored; an example is that image cropped and warped to the training size.
 
 | field              | dtype, shape    | missing | meaning                                       |
@@ -67,7 +67,10 @@ _ALIASES = {
 
 
 def _flip_index() -> np.ndarray:
-    """Return the order of the 68 points in a mirror image: entry i is the point that becomes i."""
+    """Return the order of the 68 points in a mirror image.
+
+    Entry i is the point that becomes i.
+    """
     index = np.arange(NUM_LANDMARKS)
     pairs = [
         *zip(range(8), range(16, 8, -1), strict=True),  # jaw
@@ -102,7 +105,7 @@ _SHOWN_LINE = 1000
 
 
 def shorten(text: object, limit: int = _SHOWN) -> str:
-    """Return the text, or its beginning and end with the number of characters between them."""
+    """Return a text, with its middle replaced by a count of characters if long."""
     text = str(text)
     if len(text) <= limit:
         return text
@@ -136,7 +139,7 @@ Batch: TypeAlias = dict[str, np.ndarray]
 
 @runtime_checkable
 class Source(Protocol):
-    """A random-access set of n raw records whose labels are known without decoding an image."""
+    """A random-access set of n records; labels are known without decoding images."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -213,7 +216,7 @@ class Source(Protocol):
         ...
 
     def record_columns(self) -> dict[str, np.ndarray | list[str]]:
-        """Return more columns, each of n values, that `fingerprint` compares record by record."""
+        """Return further columns that `fingerprint` compares record by record."""
         ...
 
     def record_facts(self) -> dict[str, Any]:
@@ -228,12 +231,12 @@ def canonical_name(name: str) -> str:
 
 
 def same_classes(names: Iterable[str], others: Iterable[str]) -> bool:
-    """Return whether two lists name the same classes in the same order, in any spelling."""
+    """Return whether two lists name the same classes in order, in any spelling."""
     return [*map(canonical_name, names)] == [*map(canonical_name, others)]
 
 
 def resolve_classes(classes: str | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Return the class names of a config value: a known label order, `a,b,c`, or a list of names.
+    """Return the class names of a config value: an order, `a,b,c` or a list.
 
     An order may be spelt as usual (`RAF-DB`).
 
@@ -257,7 +260,7 @@ def resolve_classes(classes: str | tuple[str, ...] | list[str]) -> tuple[str, ..
 
 
 def order_name(classes: str | Iterable[str]) -> str:
-    """Return the key in `LABEL_ORDERS` that a config value means; "" if it lists classes."""
+    """Return the key in `LABEL_ORDERS` of a config value; "" if it lists classes."""
     if not isinstance(classes, str):
         return ""
     name = re.sub(r"[\W_]+", "", classes).lower()
@@ -265,7 +268,9 @@ def order_name(classes: str | Iterable[str]) -> str:
 
 
 def infer_order(names: list[str]) -> tuple[str, ...]:
-    """Return class names in the first known label order that holds them all, else by alphabet.
+    """Return class names in the first known label order with all of them.
+
+    Without one, they are sorted by alphabet.
 
     AffectNet's order is tried first. The spelling given is kept.
     """

@@ -105,11 +105,11 @@ def _folds(args: argparse.Namespace, sources: Mapping[str, Source]) -> int:
         cells = "  ".join(f"{c:>{len(n)}}" for n, c in zip(class_names, counts, strict=True))
         print(f"{k:>4} {len(names):>8} {mine.sum():>9}  {cells}")
     if args.output:
-        pictures = [s.describe(i) for s in sources.values() for i in range(len(s))]
+        images = [s.describe(i) for s in sources.values() for i in range(len(s))]
         with open(args.output, "w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f)
             writer.writerow(["fold", "person", "picture"])
-            writer.writerows(zip(fold.tolist(), persons, pictures, strict=True))
+            writer.writerows(zip(fold.tolist(), persons, images, strict=True))
         print(f"all images: {args.output}")
     return 0
 

@@ -1,1 +1,4 @@
-"""Benchmarks: each suite measures us and a peer in turn, in one run, and reports medians."""
+"""Benchmarks: each suite measures this project and a peer in turn.
+
+Medians are reported.
+"""

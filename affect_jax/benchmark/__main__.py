@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark SUITE [options]`; `SUITE --help` lists the options."""
+"""`python -m affect_jax.benchmark SUITE`; `SUITE --help` lists the options."""
 
 import importlib
 import sys

@@ -1,9 +1,9 @@
-"""Reliability balancing with wrong labels, on points: a problem small enough for many seeds.
+"""Reliability balancing with wrong labels: a problem small enough for many seeds.
 
 `python -m affect_jax.benchmark.balancing [--seeds 5] [--noise 0.2]` trains a small MLP on 3,000
-points of 8 classes, each of four clusters in 64 dimensions, a fraction of whose labels is wrong. It
-prints a Markdown table of the scores on 4,000 points with correct labels. Seeds are paired: every
-row sees the same points in the same order. It takes a few minutes on 2 CPU cores.
+points of 8 classes. A class has four clusters in 64 dimensions, and a fraction of the labels is
+wrong. It prints a Markdown table of the scores on 4,000 points with correct labels. Seeds are
+paired: every row sees the same points in the same order. It takes a few minutes on 2 CPU cores.
 """
 
 import argparse
@@ -61,7 +61,7 @@ class MLP(nnx.Module):
 
 
 def points(seed: int, count: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Draw points float32 [count, INPUTS] and labels int32 [count], a fraction `noise` wrong."""
+    """Draw points [count, INPUTS] and labels [count], a fraction `noise` wrong."""
     centres = np.random.default_rng(7).normal(0, 0.5, (CLASSES, CLUSTERS, INPUTS))
     rng = np.random.default_rng([seed, count])
     labels, clusters = rng.integers(0, CLASSES, count), rng.integers(0, CLUSTERS, count)
@@ -112,12 +112,11 @@ def measure(
         fresh, key = take_apart(MLP(settings, seed))[1:], jax.random.key(seed)
         trained = train(*fresh, *points(seed, TRAIN, noise), key)
         x, labels = points(seed, TEST, 0.0)
-        found.append(_scores(evaluate(*trained, x), labels))
+        found.append(_scores(jax.device_get(evaluate(*trained, x)), labels))
     return found
 
 
-def _scores(outputs: dict[str, jax.Array], labels: np.ndarray) -> dict[str, float]:
-    outputs = jax.device_get(outputs)
+def _scores(outputs: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
     scores = ClassificationStatistics(CLASSES).update(outputs["logits"], labels).compute()
     found = {name: scores[name] for name in ("accuracy", "nll", "ece")}
     for letter, name in (("l", "primary"), ("t", "corrected")):
@@ -132,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.benchmark.balancing", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--seeds", type=int, default=5, help="seeds a row")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds per row")
     parser.add_argument("--noise", type=float, default=0.2, help="fraction of wrong labels")
     options = parser.parse_args(arguments)
     print("| |", " | ".join(COLUMNS), "| accuracy - none |")

@@ -1,12 +1,12 @@
-"""`python -m affect_jax.benchmark cost`: what reliability balancing adds to a training step.
+"""`benchmark cost`: what reliability balancing adds to a training step.
 
 The step of a run (forward, backward, optimizer) with and without `model.reliability` is timed in
-turn on a batch already on the devices, and so is the part by itself: its correction, all losses and
+turn on a batch already on the devices, and so is balancing alone: its correction, all losses and
 their gradients, from given embeddings and logits. The rows also hold the operations that XLA counts
 in forward and backward pass, including element-wise ones, and the parameters of each part.
 
-A full-size step on a CPU takes most of a minute, and longer to compile: `--repeats 0` only counts,
-and `--only_alone` times only the part, and compares it with the shortest time that the operations
+A full-size step on a CPU takes most of a minute, and longer to compile. `--repeats 0` only counts.
+`--only_alone` times only the balancing. It compares it with the shortest time that the operations
 of a bare step can take, at the rate of large float32 matrix products.
 """
 
@@ -26,6 +26,7 @@ from affect_jax import systems
 from affect_jax.benchmark import suite, train
 from affect_jax.errors import UserError
 from affect_jax.models.preprocessing import normalise
+from affect_jax.models.reliability import Reliability
 from affect_jax.models.state import take_apart
 from affect_jax.systems.objective import LossInputs
 
@@ -36,19 +37,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the suite; see `--help`."""
     parser = suite.parser(SUITE, __doc__)
     train.add_options(parser, system="arbex_rafdb", batch_size=32, steps=1)
-    parser.add_argument("--only_alone", action="store_true", help="time no whole step")
+    parser.add_argument("--only_alone", action="store_true", help="do not time whole steps")
     options = parser.parse_args(arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure milliseconds and operations of a step, with and without; count parameters.
+    """Measure time and operations of a step, with and without; count parameters.
 
     Raises:
       UserError: if the options do not fit, or the config has no balancing to leave out.
     """
     if options.only_alone and options.steps > 1:
-        raise UserError("--steps has no effect with --only_alone: no whole step is timed")
+        raise UserError("--steps has no effect with --only_alone; leave out one of them")
     config = train.settings(options)
     if train.system_of(config).balancing is None:
         raise UserError(f"configs/{options.system}.py has no model.reliability to leave out")
@@ -110,12 +111,12 @@ class Built(NamedTuple):
         return cls(config, system, phase, model)
 
     def loss(self, outputs: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
-        """The objective, a scalar, of a model's outputs and the batch's labels."""
+        """Return the objective of a model's outputs and the batch's labels."""
         return self.system.loss(LossInputs(outputs, batch, jax.random.key(0)), self.phase)[0]
 
 
 def operations(built: Built) -> float:
-    """Count operations of loss and gradient of a batch, as XLA does before it optimises."""
+    """Count operations of loss and gradient as XLA does before it optimises."""
     blueprint, params, stats = take_apart(built.model)
     section = built.config.model
 
@@ -129,13 +130,18 @@ def operations(built: Built) -> float:
         return jax.grad(loss)(params)
 
     lowered = jax.jit(gradient).lower(params, stats, train.random_batch(built.config))
-    return lowered.cost_analysis()["flops"]
+    cost = lowered.cost_analysis()
+    if cost is None:
+        raise UserError("XLA counts no operations on this device; run the suite on a CPU")
+    return cost["flops"]
 
 
 def alone(built: Built) -> Callable[[], float]:
-    """Return a function that runs the part, forward and backward, and gives milliseconds."""
-    blueprint, params, stats = take_apart(built.model.reliability)
-    batch = train.random_batch(built.config)
+    """Return a function that times the part, forward and backward, in ms."""
+    modules = (module for _, module in nnx.iter_modules(built.model))
+    part = next(module for module in modules if isinstance(module, Reliability))
+    blueprint, params, stats = take_apart(part)
+    batch = jax.device_put(train.random_batch(built.config))
     built.model.eval()
     found = jax.eval_shape(built.model, batch["image"].astype(np.float32))
     built.system.set_train_mode(built.model, built.phase)
@@ -162,7 +168,7 @@ def alone(built: Built) -> Callable[[], float]:
 
 
 def parameters(model: nnx.Module) -> dict[str, int]:
-    """Count parameters by member of the model, each member of its `backbone` by itself; and all."""
+    """Count parameters by member of the model and of its `backbone`; and all."""
     counts: collections.Counter[str] = collections.Counter()
     for path, array in take_apart(model)[1].items():
         names = path.split("/")

@@ -8,10 +8,11 @@ import jax
 
 
 def count(function: Callable, *arguments: Any) -> int:
-    """Count operations (a multiplication and an addition are two) of a call, without running it.
+    """Count operations of a call (multiply and add are two) without running it.
 
     Element-wise work and reductions are not counted, as is customary for the "model FLOPs" of a
-    network; they are a few percent. Both branches of a condition count, a `while` loop once.
+    network; they are a few percent. Both branches of a condition count; the body of a `while` loop
+    counts once.
 
     Args:
       function: traced with `arguments`, arrays or `jax.ShapeDtypeStruct`.

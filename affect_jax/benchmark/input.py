@@ -1,9 +1,9 @@
-"""`python -m affect_jax.benchmark input`: how fast pictures reach the trainer.
+"""`python -m affect_jax.benchmark input`: how fast images reach the trainer.
 
 One core: our whole path (decode, one warp, one colour matrix, degradations) against a path of
 separate steps as PyTorch users write it (`reference.py`), and against JPEG decoding alone.
-Delivery: through grain with threads and with worker processes, against a plain loop. Then memory
-over many pictures, and the refinement plan of 2.6 million frames.
+Delivery: through grain with threads and with worker processes, against a plain loop. Then the
+memory over many images, and the refinement plan of 2.6 million frames.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _PLAN_FRAMES, _PLAN_GROUPS = 2_600_000, 600
 
 
 class Encoded:
-    """A source of encoded pictures held in memory, so that no disk is measured."""
+    """A source of encoded images in memory, so that no disk is measured."""
 
     class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
     num_classes = len(class_names)
@@ -69,11 +69,11 @@ class Encoded:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`."""
+    """Run the suite; see `--help`."""
     parser = argparse.ArgumentParser("python -m affect_jax.benchmark input", description=__doc__)
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--images", help="folder of JPEGs; default: synthetic faces")
-    parser.add_argument("--count", type=int, default=320, help="pictures per measurement")
+    parser.add_argument("--count", type=int, default=320, help="images per measurement")
     parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     parser.add_argument("--workers", type=int, default=len(_cores()), help="0: no processes")
     parser.add_argument("--memory_images", type=int, default=50_000)
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of all parts."""
+    """Return the rows of all parts."""
     data = load(options.images, options.count)
     results = one_core(data, options.repeats)
     results += delivery(data, options.repeats, options.workers)
@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def load(folder: str | None, count: int) -> list[bytes]:
-    """`count` JPEGs, evenly from the folder (repeated if fewer), or synthetic faces.
+    """Return `count` JPEGs, evenly from the folder, or synthetic faces.
 
     Raises:
       SystemExit: the folder holds no JPEG.
@@ -103,12 +103,12 @@ def load(folder: str | None, count: int) -> list[bytes]:
     files = sorted(f for f in pathlib.Path(folder).rglob("*") if f.is_file())
     jpegs = [data for f in files if (data := f.read_bytes())[:2] == b"\xff\xd8"]
     if not jpegs:
-        raise SystemExit(f"--images: {folder} holds no JPEG")
+        raise SystemExit(f"--images: {folder} has no JPEG; name a folder with .jpg files")
     return [jpegs[i] for i in np.linspace(0, len(jpegs) - 1, count).round().astype(int)]
 
 
 def _seconds(run: Callable[[], Any], cores: set[int]) -> float:
-    """Seconds that `run` takes on the given cores (on all where they cannot be chosen)."""
+    """Return the seconds of `run` on the given cores, if they can be chosen."""
     before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     try:
         if before is not None:
@@ -138,7 +138,7 @@ def _loader(data: list[bytes], preset: str = PRESET, cache: str = "none") -> Loa
 
 
 def one_core(data: list[bytes], repeats: int) -> list[dict[str, Any]]:
-    """Our path, the reference path and decoding alone, on one core."""
+    """Measure our path, the reference path and decoding alone, on one core."""
     cv2.setNumThreads(1)
     batches = max(len(data) // BATCH, 1)
     count = batches * BATCH
@@ -186,7 +186,7 @@ def _peers(case: str, *baselines: str) -> tuple[str, ...]:
 
 
 def delivery(data: list[bytes], repeats: int, workers: int) -> list[dict[str, Any]]:
-    """Batches through grain: threads and worker processes, on one core and on all."""
+    """Measure batches through grain: threads and processes, on one core and all."""
     cores = _cores()
     one, n = {cores[-1]}, len(cores)
     settings: dict[str, tuple[set[int], dict[str, int]]] = {
@@ -232,7 +232,7 @@ def _pipeline(data: list[bytes], **options: int) -> Pipeline:
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process and all below it (Linux; 0 elsewhere)."""
+    """Return the memory of this process and its children (Linux; 0 elsewhere)."""
     total, waiting = 0, [os.getpid()]
     while waiting:
         place = pathlib.Path(f"/proc/{waiting.pop()}")
@@ -246,7 +246,7 @@ def resident_bytes() -> int:
 
 
 def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
-    """Growth of the resident memory while `images` pictures are delivered."""
+    """Measure the growth of resident memory while `images` are delivered."""
     sizes = []
     batches = -(-images // BATCH)
     with _pipeline(data) as pipe:
@@ -266,7 +266,7 @@ def memory(data: list[bytes], images: int) -> list[dict[str, Any]]:
 
 
 def plan(repeats: int) -> list[dict[str, Any]]:
-    """Time and peak memory of one epoch's refinement plan."""
+    """Measure time and peak memory of one epoch's refinement plan."""
     rng = np.random.default_rng(0)
     labels = rng.choice(8, _PLAN_FRAMES, p=np.array([40, 20, 15, 10, 6, 5, 3, 1]) / 100)
     groups = np.sort(rng.integers(0, _PLAN_GROUPS, _PLAN_FRAMES)).astype(np.int32)

@@ -34,8 +34,8 @@ def transform(data: bytes, rng: np.random.Generator) -> np.ndarray:
 
 def _resize(image: Image.Image, side: int) -> Image.Image:
     scale = side / min(image.size)
-    size = tuple(max(round(scale * n), side) for n in image.size)
-    return image.resize(size, Image.Resampling.BILINEAR)
+    width, height = (max(round(scale * n), side) for n in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _colour_jitter(image, rng, *, brightness, contrast, saturation, hue) -> Image.Image:

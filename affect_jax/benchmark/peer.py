@@ -50,7 +50,7 @@ def training(
     """
     timm, torch = _modules()
     if name not in _NAMES:
-        raise UserError(f"--peer: timm has no peer of {name}; there are {', '.join(_NAMES)}")
+        raise UserError(f"--peer: timm has no equivalent of {name}; use {', '.join(_NAMES)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = {"img_size": image_size} if name.startswith("vit") else {}
     model = timm.create_model(_NAMES[name], num_classes=classes, **size).to(device).train()

@@ -1,9 +1,9 @@
-"""`python -m affect_jax.benchmark smoke`: whether every config trains and evaluates here.
+"""`benchmark smoke`: check that every config trains and evaluates on this machine.
 
 Each config takes, at its real size, one training step of every phase and one evaluation step on a
-tiny batch of noise with random labels, so no data are needed. A config that does not compile or
-does not fit on a device is found in minutes instead of in the middle of an experiment. Configs with
-the same program are run once.
+tiny batch of noise with random labels, so no data are needed. This finds configs that do not
+compile or do not fit on a device, in minutes instead of in the middle of an experiment. Configs
+with the same program are run once.
 """
 
 import argparse
@@ -50,10 +50,10 @@ class Outcome:
 
     Attributes:
       name: of the config, as "sweeps/arbex_noise".
-      parameters: their number; 0 if there is no model.
+      parameters: their number; 0 without a model.
       train, evaluation: whether the step ran and gave finite numbers.
       seconds: until both had run once, compiling included.
-      note: the error in one line; or which config has the same program.
+      note: the error in one line, or the name of the config with the same program.
     """
 
     name: str
@@ -117,7 +117,7 @@ def choose(text: str) -> dict[str, pathlib.Path]:
 
 
 def batch_size() -> int:
-    """Return the smallest global batch that all devices share and that mixes in pairs."""
+    """Return the smallest global batch that devices share and that mixes."""
     devices = jax.device_count()
     return devices if devices > 1 else 2
 
@@ -153,7 +153,7 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
 
 
 def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return class names and label fields of a config's data, as far as it tells them.
+    """Return class names and label fields of a config's data, if it names them.
 
     A manifest or folder is taken to have AffectNet's eight classes, and all labels for which the
     model has outputs.
@@ -173,7 +173,7 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
 
 
 def program(config: ml_collections.ConfigDict, classes: int, has: frozenset[str]) -> str:
-    """Return what tells two programs apart; of a number only whether it is 0 or 1, a switch."""
+    """Return what tells two programs apart; of numbers whether they are 0 or 1."""
 
     def kind(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -225,7 +225,7 @@ def check_finite(figures: Mapping[str, Any], where: str) -> None:
     """Raise FloatingPointError naming the figures that are not finite numbers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong or not figures:
-        raise FloatingPointError(f"{where}: {', '.join(wrong) or 'no figure'} not finite")
+        raise FloatingPointError(f"{where}: not finite: {', '.join(wrong) or 'no figure'}")
 
 
 def line(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""What all suites share: options, measuring in turn, rows of results, the printed table."""
+"""Parts that all suites share: options, measuring in turn, rows, the table."""
 
 import argparse
 import json
@@ -57,7 +57,7 @@ def row(
     baseline_figures: Sequence[float] | None = None,
     lower_is_better: bool = False,
 ) -> dict[str, Any]:
-    """Return a row of results: median, spread, and ratio to a baseline (> 1: ours is better)."""
+    """Return a row of results: median, spread, ratio to a baseline (> 1: better)."""
     median = statistics.median(figures)
     ratio = None
     if baseline_figures is not None:
@@ -80,7 +80,7 @@ def row(
 def rates(
     suite: str, case: str, figures: Mapping[str, Sequence[float]], *baselines: str
 ) -> list[dict[str, Any]]:
-    """Return rows of images/s of a case of `figures`, one for each baseline (or one without)."""
+    """Return rows of images/s of a case, one for each baseline (or one without)."""
     return [
         row(
             suite,
@@ -89,14 +89,14 @@ def rates(
             figures[case],
             "images/s",
             baseline=baseline,
-            baseline_figures=figures.get(baseline),
+            baseline_figures=figures.get(baseline) if baseline else None,
         )
         for baseline in baselines or (None,)
     ]
 
 
 def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | None) -> int:
-    """Measure, print the table and write the rows if asked for; return the exit status."""
+    """Measure, print the table, write the rows if asked; return the exit status."""
     try:
         with disk.explained(json_path or ""):
             results = measure()

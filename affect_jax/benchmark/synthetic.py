@@ -1,4 +1,4 @@
-"""`python -m affect_jax.benchmark synthetic`: how fast the embedded faces are drawn on one core."""
+"""`benchmark synthetic`: how fast synthetic faces are drawn on one core."""
 
 import argparse
 import functools
@@ -12,17 +12,17 @@ from data_pipelines.sources.synthetic import SyntheticFaces, render
 
 SUITE = "synthetic"
 _SIZES = (96, 128, 256)
-# Decoding one JPEG again and again tells a slow machine from slow code: see `drawing`.
+# Repeated decoding of one JPEG distinguishes a slow machine from slow code: see `drawing`.
 _YARDSTICK, _YARDSTICK_SIZE, _YARDSTICK_QUALITY = "decoding a 512 px JPEG", 512, 90
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the suite; see `--help`."""
+    """Run the suite; see `--help`."""
     parser = argparse.ArgumentParser(
         "python -m affect_jax.benchmark synthetic", description=__doc__
     )
     parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--count", type=int, default=400, help="pictures per measurement")
+    parser.add_argument("--count", type=int, default=400, help="images per measurement")
     parser.add_argument("--repeats", type=int, default=suite.REPEATS)
     options = parser.parse_args(arguments)
     measure = functools.partial(drawing, options.count, options.repeats)
@@ -30,15 +30,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def drawing(count: int, repeats: int) -> list[dict]:
-    """Pictures a second of one thread, by size and camera; each its own person and video.
+    """Measure images a second of one thread, by size and camera.
 
-    The processor time of the thread is counted, which leaves out what other programs do, but not
-    that a shared machine is slower at one time than at another. So each figure is also given as a
-    multiple of how many JPEGs of a fixed size OpenCV decodes a second, measured in turn with it.
+    Each image has its own person and video.
+
+    The processor time of the thread is counted, so the time of other programs is left out. But a
+    shared machine is slower at one time than at another. Therefore each figure is also given
+    relative to OpenCV's rate of decoding JPEGs of a fixed size, measured in turn.
     """
     cv2.setNumThreads(1)
-    cases = {f"{size} px": _measure(count, image_size=size) for size in _SIZES}
-    cases["128 px, second camera"] = _measure(count, image_size=128, domain="b")
+    cases = {f"{size} px": _measure(count, size) for size in _SIZES}
+    cases["128 px, second camera"] = _measure(count, 128, domain="b")
     figures = suite.in_turn({**cases, _YARDSTICK: _measure_yardstick(count)}, repeats)
     found = suite.rates(SUITE, _YARDSTICK, figures)
     for case in cases:
@@ -46,9 +48,11 @@ def drawing(count: int, repeats: int) -> list[dict]:
     return found
 
 
-def _measure(count: int, **options: object) -> Callable[[], float]:
+def _measure(count: int, image_size: int, domain: str = "a") -> Callable[[], float]:
     # A person and a video for each picture: nothing that frames share is drawn once for many.
-    faces = SyntheticFaces(count, frames_per_video=1, videos_per_person=1, **options)
+    faces = SyntheticFaces(
+        count, frames_per_video=1, videos_per_person=1, image_size=image_size, domain=domain
+    )
     faces[0]  # labels of the whole source, drawn once
 
     return functools.partial(_rate, faces.__getitem__, count)

@@ -1,9 +1,10 @@
-"""`python -m affect_jax.benchmark train`: training steps on this machine's devices.
+"""`benchmark train`: training steps on the devices of this machine.
 
 The step of a run (forward, backward, optimizer, moving average) is timed on a batch already on the
-devices. Model FLOPs utilisation is the work of the network, three forward passes, over what the
-same devices reach in large matrix products of the same type. With --peer, timm's network in PyTorch
-(torch.compile, bf16 autocast) takes turns with ours; that needs `timm` and `torch`.
+devices. Model FLOPs utilisation is the rate of the network's work (three forward passes), divided
+by the rate that the same devices reach in large matrix products of the same type. With --peer,
+timm's network in PyTorch (torch.compile, bf16 autocast) takes turns with ours; that needs `timm`
+and `torch`.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: str | int) -> None:
-    """Add the options that choose a training step; 0 or "" leaves what the config has."""
+    """Add the options of a training step; 0 or "" leaves what the config has."""
     chosen = {"model": "", "batch_size": 0, "image_size": 0, "dtype": ""} | defaults
     helps = {
         "system": "name of a file in configs/",
@@ -58,7 +59,7 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
     """Return the config of `--system` with the other options in it.
 
     Raises:
-      UserError: if there is none of that name, or its batch does not fit the devices.
+      UserError: the config does not exist, or its batch does not fit the devices.
     """
     config = config_lib.load_file(suite.CONFIGS / f"{options.system}.py")
     config.model.name = options.model or config.model.name
@@ -71,7 +72,7 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure images a second, utilisation, the matrix rate, and the peer's images a second."""
+    """Measure images a second, ours and the peer's, utilisation and matrix rate."""
     config = settings(options)
     theirs = f"timm, torch {peer.version()}" if options.peer else None
     dtype = jnp.dtype(config.model.dtype)
@@ -132,7 +133,7 @@ def system_of(config: ml_collections.ConfigDict) -> systems.System:
 
 
 def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
-    """Return a function that trains `steps` steps of the last phase and gives images a second."""
+    """Return a function that trains `steps` steps and gives images a second."""
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100)
@@ -171,7 +172,7 @@ def random_batch(
 
 
 def matmul(dtype: Any, size: int) -> Callable[[], float]:
-    """Return a function that gives the FLOP/s of one device in square products of a size."""
+    """Return a function that gives one device's FLOP/s in square products."""
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(a, a))

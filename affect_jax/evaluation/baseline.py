@@ -1,4 +1,6 @@
-"""`python -m affect_jax.evaluation.baseline --workdir DIR`: scores that a run must beat.
+"""Scores of simple baselines, which a run must beat.
+
+The command is `python -m affect_jax.evaluation.baseline --workdir DIR`.
 
 Two simple predictors are fitted on the training images of a run, cropped in the same way: class
 frequencies and label means, and linear models (logistic and ridge regression) of 32 x 32 grey
@@ -30,8 +32,10 @@ log = logging.getLogger(__name__)
 SIDE = 32
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 _LABELS = ("expression", "valence_arousal")
-_SHOWN = ("accuracy", "balanced_accuracy", "f1_macro")
-_SHOWN += ("valence_ccc", "valence_rmse", "arousal_ccc", "arousal_rmse")
+_SHOWN = (
+    "accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "valence_rmse", "arousal_ccc",
+    "arousal_rmse",
+)  # fmt: skip
 
 Split = dict[str, np.ndarray]  # `pixels` float32 [n, 1024] and the labels
 
@@ -40,7 +44,7 @@ def grey_pixels(images: np.ndarray) -> np.ndarray:
     """Return float32 [B, 1024] in [0, 1] of uint8 RGB images [B, H, W, 3]."""
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
     small = [cv2.resize(g, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for g in grey]
-    return np.float32(small).reshape(len(small), SIDE * SIDE) / 255
+    return np.array(small, np.float32).reshape(len(small), SIDE * SIDE) / 255
 
 
 def read_split(batches: Iterable[Mapping[str, np.ndarray]]) -> Split:
@@ -77,7 +81,7 @@ class Standardiser:
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, num_classes: int, penalty: float, steps: int = 100
 ) -> np.ndarray:
-    """Return weights [D, N] of multinomial logistic regression with an L2 penalty, by L-BFGS.
+    """Return weights [D, N] of logistic regression with an L2 penalty, by L-BFGS.
 
     Args:
       features: float [n, D]; the last one is constant and not penalised.
@@ -107,14 +111,14 @@ def fit_logistic(
 
 
 def fit_ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> np.ndarray:
-    """Return weights [D, K] of ridge regression; the last, constant feature is not penalised."""
+    """Return weights [D, K] of ridge regression; the last feature is constant."""
     shrink = np.full(features.shape[1], penalty * len(features))
     shrink[-1] = 0
     return np.linalg.solve(features.T @ features + np.diag(shrink), features.T @ targets)
 
 
 def _constant(train: Split, count: int, num_classes: int, has: frozenset[str]) -> Predictions:
-    """Return `count` equal predictions: class frequencies and label means of the training split."""
+    """Return `count` equal predictions: class frequencies and label means."""
     outputs = {}
     if "expression" in has:
         labels = train["expression"]
@@ -127,7 +131,7 @@ def _constant(train: Split, count: int, num_classes: int, has: frozenset[str]) -
 
 
 def _linear(splits: Mapping[str, Split], num_classes: int, has: frozenset[str]) -> Predictions:
-    """Return the test predictions of linear models; the validation split chooses each penalty."""
+    """Return test predictions of linear models, penalties chosen on validation."""
     standardise = Standardiser(splits["train"]["pixels"])
     features = {name: standardise(split["pixels"]) for name, split in splits.items()}
 
@@ -167,7 +171,7 @@ def _circumplex(values: np.ndarray) -> Predictions:
 
 
 def measure(config: ml_collections.ConfigDict) -> dict[str, dict[str, float]]:
-    """Return the test metrics of both predictors on the data of a config (see `configs/base.py`).
+    """Return the test metrics of both predictors on the data of a config.
 
     `images` and `images_total` count the test images that could be read, and all of them.
 
@@ -224,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         final = [row for row in runtime.read_metrics(workdir) if row.get("final")]
         rows = {"this run": final[-1], **results} if final else results
     first = next(iter(results.values()))
-    images = runtime.count_images(first["images"], first["images_total"])
+    images = runtime.count_images(int(first["images"]), int(first["images_total"]))
     shown = [m for m in _SHOWN if any(m in row for row in results.values())]
     print(runtime.results_table(rows, metrics=shown, title=f"test split, {images}"))
     return 0

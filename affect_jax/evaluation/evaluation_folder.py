@@ -42,7 +42,7 @@ def write(
         outputs: per-example labels and predictions, as in `predictions.gather`.
         source: of the examples.
         class_names: of the model.
-        model: the model directory, if not a checkpoint of the run was evaluated.
+        model: the model directory, unless a checkpoint of the run was evaluated.
     """
     names = [source.describe(int(i)) for i in outputs["index"]]
     stored = predictions.gather(outputs, class_names, names)
@@ -65,7 +65,7 @@ def write(
 
 
 def _name(config: ml_collections.ConfigDict, step: int, own: Mapping[str, str]) -> str:
-    """Return a folder name that is unique to the data, split, crop, step and model directory."""
+    """Return a folder name unique to data, split, crop, step and model directory."""
     place = place_of(config.data)
     data = {
         key: value

@@ -21,6 +21,7 @@ from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.parallel import Mapper, all_gather_hosts
 from affect_jax.systems.base import System
+from affect_jax.systems.objective import Arrays
 from data_pipelines.schema import Source, same_classes
 
 Predictions = dict[str, np.ndarray]
@@ -32,7 +33,7 @@ SMOOTHED = ("expression", "valence_arousal")
 
 def make_eval_step(
     system: System, blueprint: Blueprint, image_size: int, *, flip: bool
-) -> Callable[[dict, dict], Predictions]:
+) -> Callable[[dict, dict], Arrays]:
     """Return the per-replica evaluation step: (state, batch) -> per-example arrays.
 
     `System.predictions` lists the arrays. With `flip`, valence and arousal of the mirrored
@@ -42,11 +43,11 @@ def make_eval_step(
     section = system.config.model
     twice = ("valence", "arousal", *(("logits",) if system.config.eval.calibrate else ()))
 
-    def predict(model: nnx.Module, images: jax.Array) -> Predictions:
+    def predict(model: nnx.Module, images: jax.Array) -> Arrays:
         outputs = model(normalise(images, section.mean, section.std))
         return system.predictions(outputs, image_size)
 
-    def step(state: dict, batch: dict) -> Predictions:
+    def step(state: dict, batch: dict) -> Arrays:
         arrays = state.get("ema", state)
         model = blueprint.build(arrays["params"], arrays["stats"])
         outputs = predict(model, batch["image"])
@@ -60,7 +61,7 @@ def make_eval_step(
 
 
 def flip_averaged(predictions: Predictions) -> Predictions:
-    """Return valence and arousal averaged over image and mirror image, clipped to [-1, 1]."""
+    """Return valence and arousal averaged over mirror images, within [-1, 1]."""
     averaged = dict(predictions)
     for name in ("valence", "arousal"):
         mean = (predictions[name] + predictions[f"mirrored_{name}"]) / 2
@@ -80,24 +81,24 @@ class Evaluation:
       video: figures of logits, valence and arousal averaged over the last frames of each video
         (`smoothing.smooth`); None unless asked for.
       images: readable examples, of all processes.
-      predictions: per-example arrays with labels and `index`, of all processes; None unless asked
+      predictions: per-example arrays with labels and `index`, of all processes; empty unless asked
         for.
     """
 
     metrics: dict[str, float]
     flip: dict[str, float] | None = None
     video: dict[str, float] | None = None
-    predictions: Predictions | None = None
+    predictions: Predictions = dataclasses.field(default_factory=dict)
     images: int = 0
 
     def of_split(self, split: str) -> dict[str, dict[str, float]]:
-        """Return the figures under the names of their rows: SPLIT, SPLIT_flip, SPLIT_video."""
+        """Return the figures by row name: SPLIT, SPLIT_flip, SPLIT_video."""
         found = {split: self.metrics, f"{split}_flip": self.flip, f"{split}_video": self.video}
         return {name: figures for name, figures in found.items() if figures is not None}
 
 
 def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str, float]:
-    """Return the metrics of a split with `loss`, one figure for model selection, in front.
+    """Return the metrics of a split with `loss`, for model selection, in front.
 
     The loss sums the negative log-likelihood, 1 - the mean CCC of valence and arousal, and the
     NME, for the labels that the run learns (`System.supervised`) and the split has. Without any of
@@ -166,8 +167,8 @@ class Evaluator:
           state: placed on the devices; `params` or `ema`, and `stats` are read.
           batches: one pass over a split.
           keep_predictions: also return the per-example arrays.
-          tracks: int [n] of the split's records (see `schema.Source`): also measure with
-            smoothing over the frames of each.
+          tracks: int [n], the video of each record of the split (see `schema.Source`): also measure
+            with smoothing over the frames of a video.
         """
         view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
         plain, flipped = self._all_metrics(self._system.has), self._metrics(FLIPPED)
@@ -177,7 +178,7 @@ class Evaluator:
             outputs = self._mapper.local_rows(self._step(view, batch))
             plain.update(outputs, host_batch)
             invalid.add(outputs, host_batch)
-            images += np.count_nonzero(host_batch["mask"])
+            images += int(np.count_nonzero(host_batch["mask"]))
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
             if keep_predictions or tracks is not None:
@@ -188,10 +189,11 @@ class Evaluator:
         if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
             result.flip = _of_all_processes(flipped)
         # Joined over processes first: the frames of a video are spread over them.
-        joined = _join(kept) if kept else None
+        joined = _join(kept) if kept else {}
         if tracks is not None:
             smoothed = smoothing.smooth_predictions(joined, tracks)
-            labels = {k: smoothed.get(f"true_{k}", smoothed.get(k)) for k in _LABELS}
+            names = {k: f"true_{k}" if f"true_{k}" in smoothed else k for k in _LABELS}
+            labels = {k: smoothed[name] for k, name in names.items() if name in smoothed}
             result.video = self._metrics(SMOOTHED).update(smoothed, labels).compute() or None
         if keep_predictions:
             result.predictions = joined
@@ -211,7 +213,7 @@ class Evaluator:
         """Return the same, and where there are classes the system's own metrics of them."""
         metrics = self._metrics(fields)
         if metrics.classification is not None:
-            metrics.extra = self._system.extra_metrics(self._min_count)
+            metrics.extra.extend(self._system.extra_metrics(self._min_count))
         return metrics
 
 
@@ -260,7 +262,7 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Source) -> np.nd
 
 
 def check_classes(source: Source, class_names: Sequence[str]) -> None:
-    """Raise ConfigError, which says how to map them, unless the data have the model's classes."""
+    """Raise ConfigError unless the data have the model's classes."""
     if not same_classes(source.class_names, class_names):
         raise ConfigError(
             f"the model knows the classes {tuple(class_names)}, the data have "

@@ -1,4 +1,4 @@
-"""Stored predictions of a pass over a split: arrays for the report, a table for readers.
+"""Stored predictions of a pass over a split: arrays, and a table to read.
 
 The arrays (`StoredPredictions`, in `predictions.npz`) are, for n examples, those that exist of:
 `index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N];
@@ -16,7 +16,6 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -71,7 +70,8 @@ def gather(
         errors = landmark_errors(landmarks, outputs["true_landmarks"])
         stored |= {name: values.astype(np.float32) for name, values in errors.items()}
     rows = {int(i): row for row, i in enumerate(index)}
-    shown = [i for i in faces or {} if i in rows]
+    faces = faces or {}
+    shown = [i for i in faces if i in rows]
     if shown:
         face_row = np.array([rows[i] for i in shown], np.int64)
         stored["face_row"] = face_row
@@ -84,7 +84,7 @@ def gather(
 
 
 def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int]:
-    """Return values of `index` to show, spread evenly over the classes, which take turns.
+    """Return values of `index` to show, spread evenly over the classes.
 
     Args:
         outputs: as in `gather`; the predictions do not matter.
@@ -151,9 +151,9 @@ def write(
 
 
 def save(folder: Path, stored: StoredPredictions) -> None:
-    """Write `predictions.npz` and `predictions.csv`, each completely or not at all."""
+    """Write `predictions.npz` and `predictions.csv`, each atomically."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **stored)
+    np.savez_compressed(buffer, **stored)  # type: ignore[arg-type]  # the stub sees `allow_pickle`
     write_atomically(folder / ARRAYS_FILE, buffer.getvalue())
     write_atomically(folder / TABLE_FILE, _table(stored).encode())
 
@@ -165,7 +165,7 @@ def load(folder: Path) -> dict[str, np.ndarray]:
 
 
 def finite_rows(stored: StoredPredictions) -> np.ndarray:
-    """Return bool [n], False where a class or valence-arousal prediction is not a number."""
+    """Return bool [n], False where a prediction is not a number."""
     finite = np.ones(len(stored["index"]), bool)
     for name in ("probabilities", "valence_arousal_predicted"):
         if name in stored:
@@ -175,7 +175,7 @@ def finite_rows(stored: StoredPredictions) -> np.ndarray:
 
 def _table(stored: StoredPredictions) -> str:
     names = stored["class_names"].tolist()
-    columns: dict[str, Sequence[Any]] = {"index": stored["index"], "source": stored["source"]}
+    columns: dict[str, Iterable[object]] = {"index": stored["index"], "source": stored["source"]}
     if "probabilities" in stored:
         columns["expression"], columns["expression_predicted"] = class_columns(stored)
         for i, name in enumerate(names):
@@ -195,7 +195,7 @@ def _table(stored: StoredPredictions) -> str:
 
 
 def class_columns(stored: StoredPredictions) -> tuple[list[str], list[str]]:
-    """Return the names of the true and the predicted class of each row; empty where unknown."""
+    """Return true and predicted class names by row; empty where unknown."""
     names, probabilities = stored["class_names"].tolist(), stored["probabilities"]
     guesses = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
     true, predicted = (

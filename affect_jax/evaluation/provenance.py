@@ -1,4 +1,4 @@
-"""What a reader must know of a test: its data, date, version and command, in `about.json`."""
+"""Data, date, version and command of a test, recorded in `about.json`."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ _COMMAND = "affect_jax.main"
 
 
 def write_about(workdir: pathlib.Path, sources: Mapping[str, Source]) -> None:
-    """Write `report/about.json` of a run that is being tested on `sources` (by split)."""
+    """Write `report/about.json` of a run that is tested on `sources` (by split)."""
     record = {
         "affect_jax": __version__,
         "tested": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -32,7 +32,7 @@ def write_about(workdir: pathlib.Path, sources: Mapping[str, Source]) -> None:
 
 
 def _describe_split(source: Source) -> dict[str, Any]:
-    """Return `images`, `persons` if they are known, and images per class if there are labels."""
+    """Return the numbers of images, persons, and images by class, if known."""
     labels = np.asarray(source.labels)
     counts: dict[str, Any] = {"images": len(source)}
     if source.has_persons:
@@ -45,7 +45,7 @@ def _describe_split(source: Source) -> dict[str, Any]:
 
 
 def _command() -> str:
-    """Return the command line of this process; empty if another program called the library."""
+    """Return the command line of this process; empty under another program."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is None or spec.name != _COMMAND:
         return ""

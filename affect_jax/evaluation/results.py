@@ -18,10 +18,10 @@ _COLUMNS = {"": "plain", "flip": "flip-averaged", "video": "video-smoothed"}
 
 
 def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Print the results table of a split: its figures under `test`, `test_flip`, `test_video`."""
+    """Print the results of a split, by `test`, `test_flip`, `test_video`."""
     if is_main_process():
-        columns = {_COLUMNS.get(name.partition("_")[2]): values for name, values in figures.items()}
-        columns.pop(None, None)
+        ends = {name: name.partition("_")[2] for name in figures}
+        columns = {_COLUMNS[e]: figures[name] for name, e in ends.items() if e in _COLUMNS}
         print(f"\n{title}\n{runtime.results_table(columns)}\n", flush=True)
 
 
@@ -36,7 +36,7 @@ def record(
     *,
     model: str | os.PathLike = "",
 ) -> pathlib.Path | None:
-    """Show an evaluation and add it to `eval.jsonl` and `report/evaluations` of `workdir`.
+    """Show an evaluation; add it to `eval.jsonl` and `report/evaluations`.
 
     Returns the folder of its predictions; None except on the main process.
 
@@ -47,7 +47,7 @@ def record(
       source: of the split.
       class_names: the model's.
       step: of its checkpoint.
-      what: names the model in the title.
+      what: name of the model in the title.
       model: the model directory, if it was not one of the run's own checkpoints.
     """
     if not is_main_process():
@@ -68,5 +68,5 @@ def record(
 
 
 def counts(result: Evaluation, source: Source) -> dict[str, int]:
-    """Return fields of a row of metrics: images that were evaluated, and all of the split."""
+    """Return how many images were evaluated, and how many the split has."""
     return {"images": result.images, "images_total": len(source)}

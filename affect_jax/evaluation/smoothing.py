@@ -12,8 +12,8 @@ def smooth(
 ) -> np.ndarray:
     """Return the weighted mean of every output and those before it in its track.
 
-    Only past frames are used, as in a live video. At the start of a track the last weights are
-    divided by their sum.
+    Only past frames are used, as in a live video. At the start of a track, the weights of the
+    existing frames are divided by their sum.
 
     Args:
       values: [n, ...]; frames of one track in the order of time, tracks in any order or mixed.

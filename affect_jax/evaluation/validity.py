@@ -1,4 +1,4 @@
-"""Predictions that are not finite: found, counted and named, never taken for a class."""
+"""Predictions that are not finite: counted, named in the log, never a class."""
 
 import logging
 from collections.abc import Callable, Mapping

@@ -1,1 +1,1 @@
-"""Many runs as one experiment: sweeps, cross-validation, evaluation of finished runs."""
+"""Many runs as one experiment: sweeps, cross-validation, evaluation of runs."""

@@ -97,8 +97,8 @@ def cross_validate(
     `cache` shares data with other cross-validations.
 
     Raises:
-      UserError: the data cannot be cut so, the folder holds folds of another config or of other
-        data, or a fold failed by a mistake that all share (`runs.run_all`).
+      UserError: the data cannot be divided so, the folder has folds of another config or of other
+        data, or a fold failed by a mistake that all folds share (`runs.run_all`).
       Stopped: after SIGINT or SIGTERM.
     """
     workdir = pathlib.Path(workdir).absolute()
@@ -196,17 +196,17 @@ def write_report(
     problems = planned_runs.problems(outcomes.values(), outcomes.values(), "folds")
     if parts:
         tested = {fold: _of_test(figures) for fold, figures in result.figures.items()}
-        lines = [{"fold": f, "seconds": outcomes[f].seconds, **v} for f, v in tested.items()]
-        over = _over_folds(result.figures)
-        lines += [{"fold": name, **values} for name, values in over.items()]
-        lines.append({"fold": "pooled", **result.pooled})
-        tables.write_csv(folder / "table.csv", lines)
+        seconds = [{"fold": f, "seconds": outcomes[f].seconds, **v} for f, v in tested.items()]
+        over = {**_over_folds(result.figures), "pooled": result.pooled}
+        summary = [{"fold": name, **values} for name, values in over.items()]
+        tables.write_csv(folder / "table.csv", [*seconds, *summary])
         columns = [c for c in _COLUMNS if any(c in values for values in tested.values())]
         head = ["", *map(tables.label, columns)]
-        heads = [*(f"fold {fold}" for fold in tested), "mean of the folds", "standard deviation"]
+        heads = [f"fold {fold}" for fold in tested]
+        heads += ["mean of the folds", "standard deviation", "pooled"]
         body = [
             [name, *(tables.number(c, values.get(c, np.nan)) for c in columns)]
-            for name, values in zip([*heads, "pooled"], lines, strict=True)
+            for name, values in zip(heads, [*tested.values(), *over.values()], strict=True)
         ]
         images = runtime.count_images(*_count_images(planned, parts))
         title = f"{len(parts)} of {len(planned)} folds, no person in two, {images}"
@@ -224,7 +224,7 @@ def write_report(
 def _count_images(
     planned: Mapping[int, PlannedRun], parts: Mapping[int, StoredPredictions]
 ) -> tuple[int, int]:
-    """Return how many test images of the finished folds could be read, and how many there are."""
+    """Return how many test images of finished folds could be read, and of all."""
     read = {fold: len(part["index"]) for fold, part in parts.items()}
     finals = {fold: runtime.read_metrics(planned[fold].workdir)[-1] for fold in parts}
     return sum(read.values()), sum(finals[f].get("images_total", read[f]) for f in parts)
@@ -237,8 +237,8 @@ def _of_test(figures: Figures) -> Figures:
 def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
     """Return `mean` and `sd` over the folds of the test metrics that every fold has.
 
-    Some folds may lack a metric, for lack of classes with enough test images: a mean without them
-    would be misleading.
+    A fold lacks a metric if too few classes have enough test images. A mean without this fold would
+    be misleading.
     """
     common = set.intersection(*(set(_of_test(f)) for f in figures.values()))
     spreads = {name: Spread.of(f[name] for f in figures.values()) for name in common}
@@ -251,7 +251,7 @@ def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
 def _write_pooled(
     result: Result, parts: Mapping[int, StoredPredictions], folder: pathlib.Path
 ) -> list[str]:
-    """Write pooled predictions and confusion matrix; return the names of the pictures."""
+    """Write pooled predictions and confusions; return the names of pictures."""
     lines = [line for fold, part in parts.items() for line in _prediction_lines(fold, part)]
     tables.write_csv(folder / "predictions.csv", lines)
     if result.confusion is None or not result.confusion.any():
@@ -293,7 +293,7 @@ def _write_folds(planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> No
 
 
 def _write_final(result: Result, planned: Mapping[int, PlannedRun], workdir: pathlib.Path) -> None:
-    """Write the pooled result as the last row of `metrics.jsonl`, as a single run has it."""
+    """Write the pooled result as the last row of `metrics.jsonl`."""
     step = max(runtime.read_metrics(run.workdir)[-1]["step"] for run in planned.values())
     with runtime.MetricWriter(workdir) as writer:
         for name, values in _over_folds(result.figures).items():

@@ -1,4 +1,4 @@
-"""`--mode=eval`: evaluation of a run or, without any training, of a model directory."""
+"""`--mode=eval`: evaluation of a run or, without training, of a model directory."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ _RESULTS = pathlib.Path("runs")
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path | None) -> Evaluation:
-    """Evaluate the run in `workdir`; where there is none, the model `config.init_from`.
+    """Evaluate the run in `workdir`, or without one the model `config.init_from`.
 
     Raises:
       UserError: there is neither, both are meant, or it does not fit the data.

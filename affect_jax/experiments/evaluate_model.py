@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class _GivenModel(System):
-    """The system of a model that is not trained here: all its outputs with labels are measured."""
+    """The system of a model that is only evaluated; all labelled outputs are measured."""
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -163,6 +163,7 @@ def _measurable(
     if not given & labelled:
         raise UserError(
             f"the model in {path} predicts {', '.join(sorted(given)) or 'nothing measurable'}; "
-            f"the data are labelled with {', '.join(sorted(labelled)) or 'nothing'}"
+            f"the data are labelled with {', '.join(sorted(labelled)) or 'nothing'}; use data that "
+            "have labels for these predictions"
         )
     return frozenset(given & labelled)

@@ -30,8 +30,8 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     data may be others. Where the results go is described in `measure`.
 
     Raises:
-      UserError: there is no such run, checkpoint or split, the classes do not match, or the run's
-        own data have changed since it began.
+      UserError: the run, checkpoint or split does not exist, the classes do not match, or the data
+        of the run itself have changed since it began.
     """
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)
@@ -98,7 +98,7 @@ def measure(
 def _as_trained(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> ml_collections.ConfigDict:
-    """Return `config` with the run's own values of fields that say what it was trained for.
+    """Return `config` with the run's own values of what it was trained for.
 
     Its length is one of them: `reliability.correction = "trust"` is ramped in over the run.
     """
@@ -114,11 +114,11 @@ def _as_trained(
 def _check_same_split(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> None:
-    """Refuse another split of the run's own data: persons of its training would be tested."""
+    """Refuse another division of the run's data: it would test trained persons."""
     data, then = config.data, recorded.data
     if data_lib.place_of(data) != data_lib.place_of(then):
         return
-    why = "persons it was trained on would be tested"
+    why = "it would be tested on persons of its training; leave out this option"
     if config.eval.split == ALL:
         raise ConfigError(
             f"config.eval.split = {ALL!r}, but the run was trained on a part of these data: {why}"

@@ -1,4 +1,4 @@
-"""Planned runs, and what the folder of one says about it: its status, figures and origin.
+"""Planned runs, and their status, metrics and origin as read from their folders.
 
 A run is stale if its data, or a stage that it started from, have changed since it began.
 """
@@ -89,7 +89,7 @@ def outcome(run: PlannedRun) -> Outcome:
 
 
 def problems(outcomes: Iterable[Outcome], asked: Collection[Outcome], kind: str) -> list[str]:
-    """Return lines about the runs that failed, and how many of the `asked` ones are unfinished.
+    """Return lines about failed runs and the number of unfinished `asked` ones.
 
     `kind` says what the runs are, such as "folds".
     """
@@ -140,8 +140,8 @@ def _rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def read_figures(workdir: pathlib.Path) -> Figures | None:
     """Return the metrics of a finished run; None if it is not finished.
 
-    Test metrics have their own names, others are called `SPLIT/NAME`. Validation metrics are
-    those of the checkpoint that was tested.
+    Test metrics have their own names, others are called `SPLIT/NAME`. Validation metrics
+    belong to the tested checkpoint.
     """
     rows = _rows(workdir)
     if not rows or not rows[-1].get("final"):
@@ -162,7 +162,8 @@ def _metrics(row: dict[str, Any]) -> Figures:
 def digest(config: ml_collections.ConfigDict) -> str:
     """Return a short name of what a run learns.
 
-    Fields at their default are left out, so fields of later versions do not change it.
+    Fields with default values are left out, so that fields added by later versions do not change
+    the name.
     """
     default, given = _fields(base.get_config()), _fields(config)
     fields = {
@@ -182,7 +183,7 @@ def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] | None:
-    """Return what each stage is now, by its folder's name; None if one is not finished."""
+    """Return the state of each stage by folder name; None if one is unfinished."""
     states = {}
     for folder in folders:
         if read_figures(folder) is None:
@@ -197,13 +198,13 @@ def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] |
 
 
 def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
-    """Return why the results of a run cannot be used now: other data, or another stage; else "".
+    """Return why results cannot be used, other data or another stage; else "".
 
-    A run without a record of its stages, of an earlier version, passes.
+    A run of an earlier version, without a record of its stages, is accepted.
 
     Args:
-      planned: name -> `digest` of the stages as they will be, to look ahead; by default they are
-        compared as they are, and a stage that is not finished passes.
+      planned: name -> `digest` of the stages as they will be. By default the stages are compared as
+        they are, and an unfinished stage is accepted.
     """
     if not config_lib.holds_results(run.workdir):
         return ""
@@ -242,7 +243,7 @@ def _with_nested(stages: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_same_stage(now: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
-    """Return whether two states of a stage agree in all that both know (`data` may be None)."""
+    """Return whether two states of a stage agree in all that both know."""
     both = now.keys() & then.keys()
     known = [key for key in both if key != "data" or None not in (now[key], then[key])]
     return bool(both) and all(now[key] == then[key] for key in known)

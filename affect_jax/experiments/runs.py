@@ -1,8 +1,8 @@
-"""Run many planned runs in one process: the rows of a sweep, the folds of a cross-validation.
+"""Run the rows of a sweep, or the folds of a cross-validation, in one process.
 
-Finished runs are skipped, interrupted ones are resumed, and a failure is recorded and does not end
-the others, unless all runs would make the same mistake. A lock on each folder lets several
-processes share the work; the lock ends with its process.
+Finished runs are skipped and interrupted ones are resumed. A failure is recorded and the other runs
+continue, unless all runs would make the same mistake. A lock on each folder lets several processes
+share the work; the lock ends with its process.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 def train(run: PlannedRun, *, show_test: bool = True) -> None:
-    """Train and test a run as `--mode=train` does; print its test metrics if `show_test`."""
+    """Train and test a run as `--mode=train` does; show_test prints the metrics."""
     train_run.train_run(run.config, run.workdir, show_test=show_test, cache=run.cache)
 
 
 @contextlib.contextmanager
 def reporting() -> Iterator[None]:
-    """Log an error of a report that is written after another error, which it must not hide."""
+    """Log an error of a report, which must not hide an earlier error."""
     try:
         yield
     except Exception as error:
@@ -52,13 +52,13 @@ def run_all(
     """Run what is not finished, in order.
 
     A UserError before any run has trained is a mistake in the config or in the weights to start
-    from, which all runs share: it ends the call. Data (DataError) may be bad in one fold alone,
-    and divergence or a program error may concern one row: these are recorded.
+    from, which all runs share: it ends the call. Bad data (DataError) may concern only one fold,
+    and divergence or a program error only one row: these are recorded.
 
     Args:
       run: trains one run to its end, or raises.
       after: called after each run, also after a failed one.
-      required: wait for runs that another process works on, and let the first failure end all.
+      required: wait for runs of other processes, and stop at the first failure.
 
     Returns:
       The number of runs that failed.
@@ -67,14 +67,15 @@ def run_all(
       Stopped: after SIGINT or SIGTERM; the interrupted run has saved its state.
       UserError: a required run failed, or one failed by a shared mistake.
     """
-    failed, spent = 0, []
+    failed = 0
+    spent: list[float] = []
     waiting = [one for one in planned if not _is_done(one)]
     if len(waiting) < len(planned):
         log.info("%d of %d are finished already", len(planned) - len(waiting), len(planned))
     for number, one in enumerate(waiting, start=1):
         with _locked(one.workdir, wait=required) as mine:
             if not mine:
-                log.info("%s: another process works on it", one.name)
+                log.info("%s is skipped: another process is training it", one.name)
                 continue
             if _is_done(one):  # another process has finished it meanwhile
                 continue
@@ -89,9 +90,11 @@ def run_all(
         if error is not None:
             failed += 1
             if required:
-                raise UserError(f"{one.name} failed, and others need it: {_message(error)}")
+                raise UserError(
+                    f"{one.name} failed, and other runs start from it: {_message(error)}"
+                )
             if _is_shared(error, planned):
-                raise UserError(f"{one.name} failed before any was trained: {_message(error)}")
+                raise UserError(f"{one.name} failed before any training: {_message(error)}")
             log.error("%s failed: %s", one.name, _message(error))
         after()
     return failed
@@ -127,7 +130,7 @@ def _has_trained(workdir: pathlib.Path) -> bool:
 
 
 def _attempt(one: PlannedRun, run: Callable[[PlannedRun], None]) -> Exception | None:
-    """Run one run and record the attempt; return what went wrong, None if nothing."""
+    """Run one run and record the attempt; return the failure, or None."""
     begin = time.monotonic()
     failure, written = None, ""
     try:
@@ -184,7 +187,7 @@ def _locked(workdir: pathlib.Path, *, wait: bool) -> Iterator[bool]:
             time.sleep(0.1)  # a process that only looks at the lock has it for a moment
             mine = locks.take(file)
         if wait and (not mine or run_lock.is_held(workdir)):
-            log.info("waiting for another process that works on %s", workdir)
+            log.info("waiting for another process that is training %s", workdir)
             mine = mine or locks.take(file, wait=True)
         # `--mode=train` in this very folder holds a lock of its own.
         while wait and run_lock.is_held(workdir):

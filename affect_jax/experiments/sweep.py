@@ -1,4 +1,4 @@
-"""Sweeps: rows of config changes times seeds, each a run, and a table that compares them.
+"""Sweeps: a run per row of config changes and per seed, compared in a table.
 
 `docs/sweeps.md` describes the file of a sweep and what comes out.
 """
@@ -20,7 +20,7 @@ from affect_jax.errors import UserError, nearest
 from affect_jax.experiments import crossval, planned_runs, runs, sweep_file
 from affect_jax.experiments.planned_runs import PlannedRun
 from affect_jax.experiments.sweep_file import Changes, Sweep
-from affect_jax.report import comparison
+from affect_jax.report import comparison_table
 from affect_jax.runtime import parallel, tables
 from affect_jax.training import loop
 from data_pipelines.sources.cache import DataCache
@@ -44,7 +44,7 @@ class PlannedSweep:
 def apply_changes(
     config: ml_collections.ConfigDict, changes: Changes, where: str
 ) -> ml_collections.ConfigDict:
-    """Return a copy of a config with changes: dotted key -> value, or section -> its fields.
+    """Return a config with changes: dotted key -> value, or section -> fields.
 
     Raises:
       ConfigError: a key does not exist (under `model.` any may), or a value has another type;
@@ -117,7 +117,7 @@ def plan(sweep: Sweep, config: ml_collections.ConfigDict, workdir: pathlib.Path)
         for row, changes in sweep.rows.items():
             changes = {**sweep.shared, **changes}
             if "seed" in changes:
-                raise ConfigError(f"rows: {row}: seed is set by the sweep's seeds")
+                raise ConfigError(f"rows: {row}: remove seed; `seeds` of the sweep sets it")
             changes["seed"] = seed
             name, folder = f"{row}, seed {seed}", f"cells/{row}/seed{seed}"
             planned[row, seed] = make(of_rows, name, f"rows: {row}", changes, folder)
@@ -139,8 +139,8 @@ def run(
     Raises:
       ConfigError: the sweep cannot work, or the folder holds runs of another config; nothing has
         been trained then.
-      UserError: a stage failed, runs were trained on other data or from another stage than there
-        are now, or a run failed by a mistake that all share (`runs.run_all`).
+      UserError: a stage failed, data or a stage have changed since runs were trained, or a run
+        failed by a mistake that all share (`runs.run_all`).
       Stopped: after SIGINT or SIGTERM.
     """
     return _run(sweep_file.load(path, config), config, workdir)
@@ -194,7 +194,7 @@ def _train(sweep: Sweep, run: PlannedRun) -> None:
 
 
 def _check_stale(planned: PlannedSweep, stages: Iterable[PlannedRun]) -> None:
-    """Refuse to train stages anew under the runs that started from them, or to mix data sets."""
+    """Refuse to retrain stages under runs that use them, or to mix data sets."""
     digests = {stage.workdir.name: planned_runs.digest(stage.config) for stage in stages}
     every = (*planned.stages, *planned.runs.values())
     if reasons := [text for run in every if (text := planned_runs.stale(run, digests))]:
@@ -212,7 +212,7 @@ def _needed_stages(stages: list[PlannedRun], chosen: Iterable[PlannedRun]) -> li
 
 
 def choose(names: Iterable[str], patterns: str) -> list[str]:
-    """Return the names that match a comma-separated list of names and patterns; all if empty.
+    """Return the names that match a list of names and patterns; all if empty.
 
     Raises:
       ConfigError: a pattern matches none.
@@ -233,10 +233,10 @@ def write_report(
     workdir: pathlib.Path,
     *,
     pictures: bool = True,
-) -> comparison.Comparison:
-    """Write the table, `cells.csv` and pictures of what is finished into `workdir/report`.
+) -> comparison_table.Comparison:
+    """Write the tables and pictures of finished runs into `workdir/report`.
 
-    Of the runs that are not finished, only those that were asked for count as missing.
+    An unfinished run counts as missing only if it was asked for.
     """
     outcomes = {key: planned_runs.outcome(run) for key, run in planned.runs.items()}
     figures = {
@@ -259,7 +259,7 @@ def write_report(
         for name in sweep.curves
     }
     layout = dataclasses.replace(sweep, columns=columns)
-    compared = comparison.Comparison(layout, figures, curves, problems)
+    compared = comparison_table.Comparison(layout, figures, curves, problems)
     if parallel.is_main_process():
         compared.write(workdir, pictures=pictures)
         lines = []

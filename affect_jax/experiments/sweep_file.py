@@ -1,4 +1,4 @@
-"""The description of a sweep, as `get_sweep` of a sweep file returns it; see docs/sweeps.md."""
+"""The description of a sweep, as `get_sweep` of a sweep file returns it."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.evaluation.evaluator import FLIPPED, SMOOTHED
 from affect_jax.metrics.names import known_names
-from affect_jax.report.comparison import Layout
+from affect_jax.report.comparison_table import Layout
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
 _CALIBRATED = ("test_temperature", "test_mirror")
@@ -31,7 +31,7 @@ Changes = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sweep(Layout):
-    """A sweep: its runs, and the layout of their table. Fields are the keys of docs/sweeps.md.
+    """A sweep: its runs and the layout of their table; docs/sweeps.md has the fields.
 
     Raises:
       ConfigError: a field contradicts another, or names something that does not exist.
@@ -46,7 +46,7 @@ class Sweep(Layout):
 
     def __post_init__(self) -> None:
         if not self.rows:
-            raise ConfigError("the sweep has no rows")
+            raise ConfigError("the sweep has no rows; add `rows`, or `random`, to get_sweep")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds = {self.seeds}; give at least one, all distinct")
         for name in (*self.rows, *self.stages):
@@ -75,14 +75,14 @@ class Sweep(Layout):
             _check_known(key, (m for m in metrics if not _is_recall(m)), _known_metrics(), "metric")
         if self.cell == "crossval" and (self.curves or self.rank_by):
             key = "curves" if self.curves else "rank_by"
-            raise ConfigError(f"{key}: a cross-validation has no validation metrics of its own")
+            raise ConfigError(f"{key}: a cross-validation has no validation metrics; remove {key}")
         if self.rank_by and not self.rank_by.startswith("validation/"):
             raise ConfigError(
                 f"rank_by = {self.rank_by!r}: rows are ranked by a validation/... column; ranked "
-                "by the test split, its figures would no longer be those of unseen data"
+                "by the test split, its figures would not be of unseen data"
             )
         if self.rank_by and shown and not shown.startswith("validation/"):
-            raise ConfigError("grid: ranked rows show validation/... columns only")
+            raise ConfigError("grid: use a validation/... column, because rank_by is set")
 
 
 def _check_known(key: str, names: Iterable[str], known: Collection[str], kind: str) -> None:
@@ -119,7 +119,7 @@ def _is_recall(column: str) -> bool:
 
 
 def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:
-    """Read the sweep of a config file, for its config with the command line's changes.
+    """Read the sweep of a config file, for a config with its changes.
 
     Raises:
       ConfigError: the file describes no sweep, or one that cannot work.
@@ -138,7 +138,7 @@ def load(path: str | pathlib.Path, config: ml_collections.ConfigDict) -> Sweep:
 
 
 def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[str, Changes]:
-    """Draw the rows `draw000`, `draw001` ... of a random search; draw i depends on (seed, i) only.
+    """Draw the rows of a random search; draw i depends on (seed, i) only.
 
     Args:
       draws: how many.
@@ -146,7 +146,7 @@ def draw_rows(draws: int, ranges: Mapping[str, tuple], seed: int = 0) -> dict[st
       seed: of the draws.
 
     Raises:
-      ConfigError: a range is impossible, or there are no draws.
+      ConfigError: a range is impossible, or `draws` is 0.
     """
     if draws < 1:
         raise ConfigError(f"random.draws = {draws}; it must be at least 1")

@@ -8,6 +8,7 @@ they may be one bad file among many.
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeGuard
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
-    """Yield the images in what `Predictor.predict` was given; check all of a list first.
+    """Yield the images given to `Predictor.predict`; check all of a list first.
 
     Raises:
       UserError: for an input that holds no images.
@@ -68,7 +69,7 @@ def _what(item: object) -> str:
     return "None" if item is None else f"a {type(item).__name__}"
 
 
-def is_path(item: ImageInput) -> bool:
+def is_path(item: ImageInput) -> TypeGuard[str | os.PathLike]:
     """Return whether an image is given by the name of its file."""
     return isinstance(item, _PATHS)
 
@@ -114,7 +115,7 @@ def _hint(array: np.ndarray | jax.Array) -> str:
 
 
 def read(item: ImageInput, max_pixels: int) -> np.ndarray:
-    """Decode an input that passed `check`; refuse files, bytes and Pillow images that are larger.
+    """Decode an input that passed `check`; refuse larger files and images.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] grey.

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 import pickle
 import threading
 from collections.abc import Callable, Iterable
@@ -38,7 +39,7 @@ _Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
 
 
 def load(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     batch_size: int = 32,
     max_pixels: int = MAX_PIXELS,
@@ -55,7 +56,8 @@ def load(
     Raises:
       UserError: if it is missing or damaged.
     """
-    return Predictor(load_model(path, **overrides), batch_size=batch_size, max_pixels=max_pixels)
+    loaded = load_model(pathlib.Path(path), **overrides)
+    return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
 
 
 class Predictor:
@@ -103,7 +105,7 @@ class Predictor:
         return self._opened().loaded
 
     def outputs(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
-        """Return everything the model gives for a batch, as NumPy arrays.
+        """Return all raw outputs of the model for a batch, as NumPy arrays.
 
         Args:
           batch: [B, H, W, 3] RGB, not resized here. uint8 images are normalised; float32 is the
@@ -135,7 +137,7 @@ class Predictor:
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, landmarks: bool | None = None
     ) -> "pandas.DataFrame":
-        """Predict whole images, one row each, in the order given.
+        """Predict whole images; return one row per image, in the order given.
 
         Args:
           images: one image or any number of them, each a path; the bytes of an image file; a
@@ -305,7 +307,7 @@ class _Network:
         row |= {k: float(outputs[k]) for k in ("valence", "arousal") if k in outputs}
         if "landmarks" in outputs:
             frame = self.framing.frame(*shape)
-            for k, (x, y) in enumerate(self.framing.to_picture(outputs["landmarks"], frame)):
+            for k, (x, y) in enumerate(self.framing.to_image(outputs["landmarks"], frame)):
                 row |= {f"x{k}": float(x), f"y{k}": float(y)}
         return row
 

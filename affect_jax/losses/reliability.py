@@ -1,4 +1,4 @@
-"""Losses of reliability balancing: anchors apart, embeddings at their class's anchors.
+"""Losses of reliability balancing: one for the anchors, one for the embeddings.
 
 Wasi et al., "ARBEx", 2023, section 3.5, in three variants:
 
@@ -35,14 +35,14 @@ def check_variant(variant: str) -> None:
 def anchor_loss(
     anchors: jax.Array, *, variant: str = "bounded", margin: float = 1.0, radius: float = 2.0
 ) -> jax.Array:
-    """Return how near the anchors of different classes are to each other, a scalar.
+    """Return how close the anchors of different classes are to each other, a scalar.
 
     "bounded": mean of max(0, margin - d / sqrt(D))^2 over pairs of anchors of different classes,
-    and of max(0, |a| / sqrt(D) - radius)^2 over the anchors, because the cross-entropy drives them
-    outwards too, most of all the anchors that are nearest to no example.
-    "paper": minus the mean squared distance over all pairs of anchors. "official": minus the sum
-    of squared distances over ordered pairs of classes, between anchors of the same index, divided
-    by sqrt(D) K^2.
+    plus mean of max(0, |a| / sqrt(D) - radius)^2 over the anchors. The second term is needed
+    because the cross-entropy also drives anchors outwards, above all anchors that are nearest to no
+    example. "paper": minus the mean squared distance over all pairs of anchors. "official": minus
+    the sum of squared distances over ordered pairs of classes, between anchors of the same index,
+    divided by sqrt(D) K^2.
 
     Args:
       anchors: float [N, K, D].
@@ -81,7 +81,7 @@ def anchor_loss(
 
 
 def _mean_squared_differences(points: jax.Array) -> jax.Array:
-    """Return [n, n] of [n, D] in the memory of the result; differences would take D times it."""
+    """Return [n, n] of [n, D] without a temporary array of n * n * D values."""
     centred = points - jnp.mean(points, axis=0)  # less is lost where |a|^2 + |b|^2 - 2ab cancels
     products = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.diagonal(products)
@@ -98,7 +98,7 @@ def center_loss(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Return the mean distance of labelled examples to the nearest anchor of their class.
+    """Return the mean distance of examples to the nearest anchor of their class.
 
     "paper": min_k d^2. "bounded": the same divided by D. "official": min_k d, times the example's
     confidence, divided by sqrt(D). With soft labels it is the expectation over the classes. Of
@@ -118,8 +118,6 @@ def center_loss(
       ValueError: "official" without confidence.
     """
     check_variant(variant)
-    if variant == "official" and confidence is None:
-        raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
     distances = as_float(distances)
     targets, valid = label_distribution(labels, distances.shape[1])
     valid = valid if mask is None else valid & mask
@@ -127,6 +125,8 @@ def center_loss(
     winner = jnp.argmin(distances, axis=2, keepdims=True)
     nearest_one = jnp.take_along_axis(distances, winner, axis=2)[:, :, 0]
     if variant == "official":
+        if confidence is None:
+            raise ValueError('center_loss: variant="official" weighs by confidence; none is given')
         per_class = nearest_one * confidence[:, None] / math.sqrt(features)
     else:
         per_class = jnp.square(nearest_one) / (features if variant == "bounded" else 1)
@@ -141,7 +141,7 @@ def reliability_report(
     mask: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> dict[str, jax.Array]:
-    """Return what balancing does to a batch, without gradient: scalars of the global batch.
+    """Return scalars of what balancing does to the global batch, without gradient.
 
       confidence_primary, confidence_corrected: means
       correction_changed: fraction of examples whose class differs from the primary class

@@ -2,15 +2,17 @@
 
 Every function is called per replica and returns the value of the global batch, the same on all
 replicas: numerators and denominators are `psum`ed over `axis_name` (None: one device). The caller
-differentiates that value and averages the gradients with `pmean`. This is right under `jax.pmap`
-and under `jax.shard_map` with and without `check_vma`; a mean per shard would not be.
+differentiates that value and averages the gradients with `pmean`. This is correct under `jax.pmap`
+and under `jax.shard_map` with and without `check_vma`. A mean per shard would not be correct.
 
 Arithmetic is float32 for inputs of any precision but float64, which stay float64. A missing label
 (NaN, or -1 for a class) and the prediction for it are replaced before any arithmetic, because
 0 * NaN is NaN, in gradients too.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,7 +44,10 @@ def _expand(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def masked_mean(values: jax.Array, mask: jax.Array, axis_name: str | None = None) -> jax.Array:
-    """Return the mean of [B, ...] where `mask` (over leading axes) is True; 0 if nowhere."""
+    """Return the mean of [B, ...] where `mask` is True; 0 if it is True nowhere.
+
+    The mask covers the leading axes.
+    """
     values = as_float(values)
     mask = _expand(mask, values.shape)
     total, count = global_sum(
@@ -55,7 +60,7 @@ def masked_mean(values: jax.Array, mask: jax.Array, axis_name: str | None = None
 
 
 def label_distribution(labels: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Return labels as distributions float [B, N], and bool [B], which of them exist.
+    """Return labels as distributions float [B, N], and bool [B]: which have a label.
 
     Args:
       labels: int [B] (anything outside 0 .. N - 1 is missing), or float [B, N] votes or
@@ -82,7 +87,7 @@ def label_distribution(labels: jax.Array, num_classes: int) -> tuple[jax.Array, 
 
 
 def votes_or_labels(votes: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return votes [B, N], and one-hot rows of the int labels [B] where there are no votes.
+    """Return votes [B, N], or one-hot int labels [B] where there are no votes.
 
     Rows are NaN where neither exists.
     """
@@ -135,7 +140,7 @@ def negative_log_likelihood(
     class_weights: Sequence[float] | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    """Return the mean of - sum_c w_c t_c log p_c over the labelled examples; 0 without any.
+    """Return the mean of - sum_c w_c t_c log p_c over labelled examples; 0 if none.
 
     The target t is the label's distribution q moved towards the uniform one by `label_smoothing`.
     With class weights w it is the weighted mean, divided by the sum of sum_c w_c q_c (for int
@@ -224,9 +229,9 @@ def distillation_divergence(
 
 
 class Moments(NamedTuple):
-    """Population moments of the labelled examples of the global batch; every field is [D]."""
+    """Population moments of the labelled examples of the global batch, each [D]."""
 
-    count: jax.Array
+    labelled: jax.Array
     prediction_mean: jax.Array
     target_mean: jax.Array
     prediction_variance: jax.Array
@@ -288,14 +293,14 @@ def regression_losses(
 
     MSE is summed over the dimensions. PCC = cov / sqrt(var var + 1e-4) and
     CCC = 2 cov / (var + var + (mean difference)^2 + 1e-8). A dimension with fewer than two labels
-    adds 0 to all three, without gradient; so with one dimension unlabelled the PCC and CCC losses
-    are half the other's. Arguments as `moments`.
+    adds 0 to all three, without gradient. If one of two dimensions has no labels, the PCC and CCC
+    losses are half of the losses of the other. Arguments as `moments`.
     """
     m = moments(predictions, targets, mask=mask, axis_name=axis_name)
     pcc = m.covariance / jnp.sqrt(m.prediction_variance * m.target_variance + PCC_EPSILON)
     bias = jnp.square(m.prediction_mean - m.target_mean)
     ccc = 2 * m.covariance / (m.prediction_variance + m.target_variance + bias + CCC_EPSILON)
-    mse, pcc, ccc = (jnp.where(m.count >= 2, x, 0) for x in (m.squared_error, 1 - pcc, 1 - ccc))
+    mse, pcc, ccc = (jnp.where(m.labelled >= 2, x, 0) for x in (m.squared_error, 1 - pcc, 1 - ccc))
     return RegressionLosses(jnp.sum(mse), jnp.mean(pcc), jnp.mean(ccc))
 
 
@@ -310,7 +315,7 @@ def shake_shake_weights(key: jax.Array) -> jax.Array:
 
 
 def shake_shake(key: jax.Array, losses: RegressionLosses) -> jax.Array:
-    """Return EmoFAN eq. 8 without its first term: (a L_MSE + b L_PCC + c L_CCC) / (a + b + c).
+    """Return (a L_MSE + b L_PCC + c L_CCC) / (a + b + c), part of EmoFAN eq. 8.
 
     `key` must be the same on all replicas: the weights are drawn once for the global batch.
     """
@@ -346,4 +351,4 @@ def heatmap_loss(
         jnp.mean(jnp.square(jnp.where(shown, as_float(heatmaps), 0) - targets), axis=(1, 2))
         for heatmaps in stacks
     ]
-    return masked_mean(sum(errors), visible, axis_name)
+    return masked_mean(functools.reduce(operator.add, errors), visible, axis_name)

@@ -2,8 +2,8 @@
 
 An accumulator (`Statistics`) takes batches of any size in any order. The result does not depend on
 how the data were divided, up to float64 rounding. Masked examples and missing labels (NaN, -1) are
-left out; a metric without a labelled example is absent; a NaN prediction makes a metric NaN, never
-better.
+left out. A metric without a labelled example is absent. A NaN prediction makes a metric NaN; it
+cannot improve it.
 """
 
 from __future__ import annotations

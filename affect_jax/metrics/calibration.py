@@ -1,4 +1,4 @@
-"""Temperature scaling and flip averaging of class probabilities, in float64 on the host.
+"""Temperature scaling and flip averaging of class probabilities, in float64.
 
 Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017. The
 calibration error itself (ECE) is in `metrics.classification`.
@@ -36,12 +36,12 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
 
 
 def average(*logits: np.ndarray) -> np.ndarray:
-    """Return the log of the mean probabilities [n, N] of several logits [n, N] (flip averaging)."""
+    """Return the log of the mean probabilities [n, N] of several logits [n, N]."""
     return log_probabilities(np.mean([np.exp(log_softmax(z)) for z in logits], axis=0))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray, steps: int = 100) -> Temperature:
-    """Find the temperature that gives `labels` the greatest likelihood; argmax never changes.
+    """Return the temperature of greatest likelihood; it never changes the argmax.
 
     The mean negative log-likelihood is convex in the inverse temperature. Newton steps bring its
     slope to zero; a step that would leave the bracket halves it instead.

@@ -1,4 +1,4 @@
-"""Classifier metrics: confusion matrix, recall, F1, negative log-likelihood, calibration."""
+"""Classifier metrics: confusion matrix, recall, F1, log-likelihood, calibration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class CalibrationBins(NamedTuple):
-    """Predictions in `ECE_BINS` bins of equal confidence width, open below and closed above.
+    """Predictions in `ECE_BINS` bins of equal width in confidence, each (low, high].
 
     Attributes:
         counts: [n] predictions in each bin.

@@ -1,4 +1,4 @@
-"""Separation of classes in the space of embeddings, and its projection to the plane."""
+"""Separation of classes in the space of embeddings, and its 2-D projection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FEW = 100  # points: below it the exact method is faster than the tree
 
 
 def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
-    """Return the Davies-Bouldin index, mean similarity to the closest class; lower is better.
+    """Return the Davies-Bouldin index of labelled points; lower is better.
 
     Davies and Bouldin, IEEE TPAMI 1979, with Euclidean distances: the similarity of two classes
     is the sum of their mean distances to their centres, divided by the distance of the centres.
@@ -39,7 +39,9 @@ def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calinski_harabasz(points: np.ndarray, labels: np.ndarray) -> float:
-    """Return the Calinski-Harabasz index, variance between over within; higher is better.
+    """Return the Calinski-Harabasz index of labelled points; higher is better.
+
+    It is the variance between the classes divided by the variance within them.
 
     Calinski and Harabasz, Communications in Statistics 1974. It grows with the number of points,
     so compare sets of about the same size only.

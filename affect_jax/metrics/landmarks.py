@@ -17,7 +17,7 @@ _OUTER_EYE_CORNERS = (36, 45)
 
 
 def landmark_errors(predictions: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `nme` and `nme_box` of each example (see `LandmarkStatistics`), float64 [B].
+    """Return `nme` and `nme_box` of each example, float64 [B].
 
     NaN: the targets do not define this error. Infinite: a predicted point is not a number.
 
@@ -49,13 +49,13 @@ def landmark_errors(predictions: np.ndarray, targets: np.ndarray) -> dict[str, n
 class LandmarkStatistics:
     """Normalised mean error of 68 landmarks, area under its curve, and failures.
 
-    `nme` is the mean distance between true and predicted points divided by the distance between
-    the true outer eye corners, `nme_box` by the square root of the area of the box around the true
-    points; both are means over the examples. Of each, `_auc` is the area under the cumulative error
-    curve up to `NME_LIMITS`, divided by that limit (1 is perfect), and `_failures` the fraction of
-    examples beyond it. An example without eye corners, or with a distance or area of 0, has no such
-    error. A missing landmark (NaN) is left out of its example. One prediction that is not a number
-    makes the means and areas NaN.
+    `nme` is the mean distance between true and predicted points, divided by the distance between
+    the true outer eye corners. `nme_box` is the same, divided by the square root of the area of the
+    box around the true points. Both are means over the examples. Of each, `_auc` is the area under
+    the cumulative error curve up to `NME_LIMITS`, divided by that limit (1 is perfect), and
+    `_failures` the fraction of examples beyond it. An example without eye corners, or with a
+    distance or area of 0, has no such error. A missing landmark (NaN) is left out of its example.
+    One prediction that is not a number makes the means and areas NaN.
     """
 
     FIGURES = ("nme", "nme_box")
@@ -88,7 +88,7 @@ class LandmarkStatistics:
         return self
 
     def compute(self) -> dict[str, float]:
-        """Return nme, nme_auc, nme_failures, and the same of nme_box, as fractions (0.05: 5 %)."""
+        """Return nme, nme_auc, nme_failures and the same of nme_box, as fractions."""
         figures = {}
         for name, (count, error, area, failures) in zip(self.FIGURES, self._sums, strict=True):
             if count:
@@ -109,7 +109,7 @@ class LandmarkStatistics:
 
 
 def error_curve(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cumulative error curve: sorted finite errors, and the fraction up to each.
+    """Return the cumulative error curve: sorted errors, and the fraction up to each.
 
     Args:
         errors: [n], one of `landmark_errors`.

@@ -1,4 +1,4 @@
-"""Names of the metrics that an evaluation gives, known before anything is measured."""
+"""Names of the metrics of an evaluation, known before anything is measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from affect_jax.metrics.reliability import ReliabilityStatistics
 
 
 def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
-    """Return the names that `metrics` gives after `count` examples of each class, and `loss`.
+    """Return the names that `metrics` gives, and `loss`.
 
     Args:
         metrics: empty; made-up examples are added to it.
@@ -28,7 +28,7 @@ def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
         "arousal": np.zeros(rows),
         "landmarks": np.zeros((rows, 68, 2)),
     }
-    labels = {
+    labels: dict[str, np.ndarray] = {
         "expression": (np.arange(rows) % max(num_classes, 1)).astype(np.int32),
         "valence_arousal": np.zeros((rows, 2)),
         "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
@@ -38,7 +38,7 @@ def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
 
 @functools.cache
 def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
-    """Return the names of all metrics that an evaluation can give, except `recall_<class>`.
+    """Return the names of all metrics of an evaluation, except `recall_<class>`.
 
     Args:
         fields: the label fields that are measured, without a loss; None: everything.

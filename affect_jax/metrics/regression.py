@@ -15,10 +15,11 @@ class ConcordanceStatistics(NamedTuple):
 
     Means are kept relative to an origin (the first pair seen), where they do not lose digits to a
     large common offset, and centred sums are merged by the formula of Chan, Golub and LeVeque
-    (1979). The extremes tell constant data from data of a tiny spread, independently of rounding.
+    (1979). The extremes distinguish constant data from data of a tiny spread, independently of
+    rounding.
     """
 
-    count: float = 0.0
+    pairs: float = 0.0
     equal_signs: float = 0.0
     squared_error: float = 0.0
     origin_y: float = 0.0
@@ -44,10 +45,10 @@ class ConcordanceStatistics(NamedTuple):
             dy, dp = y - y[0], p - p[0]
             mean_y, mean_p = dy.mean(), dp.mean()
             dy, dp = dy - mean_y, dp - mean_p
-            # Removes what the rounded means leave over.
+            # Corrects for the rounding of the means.
             rest_y, rest_p = dy.sum(), dp.sum()
             return cls(
-                count=float(n),
+                pairs=float(n),
                 equal_signs=float(np.sum(np.sign(y) == np.sign(p))),
                 squared_error=float(np.sum((y - p) ** 2)),
                 origin_y=float(y[0]),
@@ -65,18 +66,18 @@ class ConcordanceStatistics(NamedTuple):
 
     def merge(self, other: ConcordanceStatistics) -> ConcordanceStatistics:
         """Return the statistics of both parts together."""
-        if other.count == 0:
+        if other.pairs == 0:
             return self
-        if self.count == 0:
+        if self.pairs == 0:
             return other
-        n = self.count + other.count
+        n = self.pairs + other.pairs
         # Step of the mean from this part to the other.
         step_y = (other.origin_y - self.origin_y) + (other.mean_y - self.mean_y)
         step_p = (other.origin_p - self.origin_p) + (other.mean_p - self.mean_p)
-        fraction = other.count / n
-        weight = self.count * fraction
+        fraction = other.pairs / n
+        weight = self.pairs * fraction
         return ConcordanceStatistics(
-            count=n,
+            pairs=n,
             equal_signs=self.equal_signs + other.equal_signs,
             squared_error=self.squared_error + other.squared_error,
             origin_y=self.origin_y,
@@ -97,9 +98,9 @@ class ConcordanceStatistics(NamedTuple):
 
         PCC and CCC are 0 when either side is constant (their definition gives 0 / 0).
         """
-        if self.count == 0:
+        if self.pairs == 0:
             return {}
-        n = self.count
+        n = self.pairs
         rmse, sagr = np.sqrt(self.squared_error / n), self.equal_signs / n
         spread = np.sqrt(self.centred_yy) * np.sqrt(self.centred_pp)
         constant = self.min_y == self.max_y or self.min_p == self.max_p
@@ -112,7 +113,7 @@ class ConcordanceStatistics(NamedTuple):
 
 
 class RegressionStatistics:
-    """RMSE, SAGR, PCC and CCC of each of several dimensions, with a mask per dimension.
+    """RMSE, SAGR, PCC and CCC of several dimensions, with a mask for each.
 
     Metrics are named `<dimension>_rmse`, `_sagr`, `_pcc`, `_ccc`.
     """

@@ -1,4 +1,4 @@
-"""Metrics of what reliability balancing does to predictions; see `affect_jax.metrics.base`."""
+"""Metrics of what reliability balancing does to predictions; see `metrics.base`."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ReliabilityStatistics:
 
 
 def _classes(probabilities: np.ndarray) -> np.ndarray:
-    """Return the most likely class of each distribution [B, N], -1 where it is not finite."""
+    """Return the most likely class of distributions [B, N]; -1 where not finite."""
     return np.where(np.isfinite(probabilities).all(1), probabilities.argmax(1), -1)
 
 

@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, and paired differences with their confidence intervals."""
+"""Mean and spread over seeds, and paired differences with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 
 class Spread(NamedTuple):
-    """A figure over several runs: mean, standard deviation (n - 1; NaN for one run), count."""
+    """Mean, standard deviation (n - 1; NaN for one run) and count of several runs."""
 
     mean: float
     sd: float
@@ -29,7 +29,7 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences, and the ends of its confidence interval (NaN for one pair)."""
+    """Mean of paired differences and its confidence interval (NaN for one pair)."""
 
     mean: float
     low: float
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
 def paired_difference(
     a: Mapping[int, float], b: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Difference:
-    """Compute a - b over their common keys (seeds), with Student's t interval of the mean."""
+    """Return a - b over common keys (seeds), with Student's t interval of the mean."""
     from scipy import stats  # slow to import
 
     spread = Spread.of(a[k] - b[k] for k in sorted(a.keys() & b.keys()))

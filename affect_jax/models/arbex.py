@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from affect_jax.models.layers import Layers
+from affect_jax.models.layers import BatchNorm, Layers
 from affect_jax.models.poster import TINY, Poster
 from affect_jax.models.registry import register, section
 from affect_jax.models.reliability import Reliability
@@ -35,7 +35,7 @@ BACKBONE = {
 
 
 class Head(nnx.Module):
-    """A classification head: hidden layers of linear, ReLU, BatchNorm, dropout; then linear.
+    """A classification head: hidden layers (linear, ReLU, BatchNorm, dropout), linear.
 
     The normalisation after the activation is the official order.
     """
@@ -43,7 +43,8 @@ class Head(nnx.Module):
     def __init__(
         self, features: int, hidden: Sequence[int], outputs: int, dropout: float, make: Layers
     ):
-        self.hidden, self.norms = nnx.List(), nnx.List()
+        self.hidden: nnx.List[nnx.Linear] = nnx.List()
+        self.norms: nnx.List[BatchNorm] = nnx.List()
         for width in hidden:
             self.hidden.append(make.linear(features, width))
             self.norms.append(make.norm(width))
@@ -52,7 +53,7 @@ class Head(nnx.Module):
         self.output = make.linear(features, outputs)
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Numbers [B, outputs] from embeddings [B, features]."""
+        """Return numbers [B, outputs] of embeddings [B, features]."""
         for layer, norm in zip(self.hidden, self.norms, strict=True):
             x = self.dropout(norm(nnx.relu(layer(x))), rngs=rngs)
         return self.output(x)
@@ -77,8 +78,8 @@ class ARBEx(nnx.Module):
       reduction: features of the linear layer on the backbone's embedding; 0: no such layer. Its
         output is the embedding that head, anchors and attention see.
       hidden, dropout: of the `Head`.
-      reliability: settings of the `Reliability`, None for no balancing. They replace all settings
-        of "arbex_official", which hold where the argument is not given.
+      reliability: settings of the `Reliability`; None: no balancing. They replace all settings of
+        "arbex_official", which are the defaults of that model.
       backbone: arguments of the `Poster`, such as its sizes.
 
     Raises:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 # cuDNN refuses an odd number of tokens in training: its backward pass counts an empty bias as one.
-# Multiples of 8 are also what its tiles fit.
+# Multiples of 8 also fit its tiles.
 _TOKEN_MULTIPLE = 8
 _LARGEST_HEAD = 128  # on GPUs before Hopper
 _LEAST_CAPABILITY = 8.0  # Ampere

@@ -54,7 +54,7 @@ class EmotionBranch(nnx.Module):
 
 @register("emofan", head="emotion/output")
 class EmoFAN(nnx.Module):
-    """A FAN trunk (`model.fan`) and an emotion branch (`model.emotion`) on its features.
+    """A FAN trunk (`model.fan`) and an emotion branch (`model.emotion`) on top.
 
     Args:
       n_expression: classes; 0: valence and arousal only.

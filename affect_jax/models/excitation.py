@@ -1,4 +1,4 @@
-"""Squeeze and excitation of a vector: its channels weighed by a function of the vector.
+"""Squeeze and excitation: channels of a vector, weighted by a function of it.
 
 Hu, Shen and Sun, "Squeeze-and-excitation networks", CVPR 2018; on the class token of a vision
 transformer as in Aouayeb et al., "Learning vision transformer with squeeze and excitation for
@@ -12,7 +12,9 @@ from affect_jax.models.layers import Layers
 
 
 class Excitation(nnx.Module):
-    """x * sigmoid(W2 relu(W1 x)) with features / reduction hidden units, on [B, features].
+    """x * sigmoid(W2 relu(W1 x)) on [B, features].
+
+    There are features / reduction hidden units.
 
     The squeeze, a mean over places, is done already: a class token and pooled features have none.
     """

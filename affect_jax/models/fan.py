@@ -27,7 +27,7 @@ POOLS = {"max": max_pool, "avg": avg_pool}
 
 
 class ConvBlock(nnx.Module):
-    """Three pre-activation 3x3 convolutions whose outputs are concatenated, plus a shortcut.
+    """Three pre-activation 3x3 convolutions, concatenated, plus a shortcut.
 
     The convolutions give out/2, out/4 and out/4 channels. The shortcut is the input itself, or
     BatchNorm, ReLU and a 1x1 convolution of it where the number of channels changes.
@@ -53,16 +53,17 @@ class ConvBlock(nnx.Module):
 
 
 class HourGlass(nnx.Module):
-    """One level of an hourglass: a skip branch and a smaller hourglass at half the size."""
+    """One level of an hourglass: a skip branch, and an hourglass at half the size."""
 
     def __init__(self, depth: int, features: int, pool: str, make: Layers):
         self.pool = pool
         self.skip = ConvBlock(features, features, make)
         self.down = ConvBlock(features, features, make)
-        if depth > 1:
-            self.inner = HourGlass(depth - 1, features, pool, make)
-        else:
-            self.inner = ConvBlock(features, features, make)
+        self.inner: HourGlass | ConvBlock = (
+            HourGlass(depth - 1, features, pool, make)
+            if depth > 1
+            else ConvBlock(features, features, make)
+        )
         self.up = ConvBlock(features, features, make)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -71,7 +72,7 @@ class HourGlass(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """An hourglass with its heatmaps, and the bridge to the next stack unless it is the last."""
+    """An hourglass with its heatmaps, and the bridge to the next stack if any."""
 
     def __init__(
         self, depth: int, features: int, landmarks: int, pool: str, last: bool, make: Layers

@@ -1,9 +1,8 @@
 """Access to a network's last feature map, for Grad-CAM.
 
 A model passes its last feature map through `feature_map`, which returns it unchanged. Inside a
-`Tap` the map is kept, and something may be added to it: the gradient of a class score with respect
-to the addition is the gradient with respect to the map. Training and prediction trace and store
-nothing more.
+`Tap`, the map is kept and may be shifted: the gradient of a class score with respect to the shift
+is the gradient with respect to the map. Training and prediction have no additional cost.
 """
 
 from __future__ import annotations
@@ -65,9 +64,10 @@ class Tap:
 def feature_map(x: jax.Array, *, grid: tuple[int, int] | None = None, prefix: int = 0) -> jax.Array:
     """Return `x`, recorded by the `Tap` around the call if there is one.
 
-    Of several calls in one forward pass the last is drawn, so a call may be in a loop over blocks.
-    It must come before the last mixing of places (pooling; attention, if only the class token is
-    used afterwards), and outside of `jax.checkpoint` and other transformations.
+    Of several calls in one forward pass, the last one counts, so a call may be in a loop over
+    blocks. It must come before the last mixing of places: before pooling, or before attention if
+    only the class token is used afterwards. It must be outside of `jax.checkpoint` and other
+    transformations.
 
     Args:
       x: [B, h, w, C], or tokens [B, prefix + h * w, C].
@@ -83,9 +83,9 @@ def feature_map(x: jax.Array, *, grid: tuple[int, int] | None = None, prefix: in
     if grid is None:
         if x.ndim != 4:
             raise ValueError(f"a feature map must be [B, h, w, C], got {x.shape}; tokens need grid")
-        grid = x.shape[1:3]
+        grid = (x.shape[1], x.shape[2])
     elif x.ndim != 3 or x.shape[1] != prefix + grid[0] * grid[1]:
         raise ValueError(
             f"tokens of shape {x.shape} do not fill a grid of {grid} after {prefix} others"
         )
-    return tap.keep(x, tuple(grid), prefix)
+    return tap.keep(x, grid, prefix)

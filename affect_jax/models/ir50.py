@@ -13,7 +13,9 @@ from affect_jax.models.registry import register
 
 
 class Unit(nnx.Module):
-    """BatchNorm, 3x3 convolution, PReLU, strided 3x3 convolution, BatchNorm, and a shortcut.
+    """BatchNorm, 3x3 convolution, PReLU, 3x3 convolution, BatchNorm, and a shortcut.
+
+    The second convolution has the stride.
 
     The shortcut keeps every `stride`-th pixel, or is a strided 1x1 convolution with BatchNorm where
     the number of features changes. Nothing follows the sum.
@@ -40,7 +42,7 @@ class Unit(nnx.Module):
 
 @register("ir50")
 class IR50(nnx.Module):
-    """The image network of POSTER++ and ARBEx: three stages, each at half the size of the last.
+    """The image network of POSTER++ and ARBEx: three stages, each halving the maps.
 
     Stage i has `stage_sizes[i]` units of `width * 2**i` features. Images are first brought to
     `input_size` pixels, without interpolation.
@@ -64,18 +66,18 @@ class IR50(nnx.Module):
         self.stem_conv = make.conv(3, width, 3)
         self.stem_norm = make.norm(width)
         self.stem_act = PReLU(width, make.param_dtype)
-        self.stages = nnx.List()
+        self.stages: nnx.List[nnx.List[Unit]] = nnx.List()
         in_features = width
         for stage, size in enumerate(stage_sizes):
             features = width * 2**stage
-            units = nnx.List()
+            units: nnx.List[Unit] = nnx.List()
             for i in range(size):
                 units.append(Unit(in_features, features, 1 if i else 2, make))
                 in_features = features
             self.stages.append(units)
 
     def maps(self, images: jax.Array) -> list[jax.Array]:
-        """Return the output of every stage for normalised images [B, H, W, 3], as computed."""
+        """Return the output of every stage for images [B, H, W, 3], without casts."""
         check_images(images)
         x = resize_nearest(images.astype(self.dtype), self.input_size)
         x = self.stem_act(self.stem_norm(self.stem_conv(x)))

@@ -16,7 +16,7 @@ _LEAST = 1e-3  # of the maximum; lower values count as this
 
 
 def decode_heatmaps(heatmaps: jax.Array, decode: str = "quarter") -> tuple[jax.Array, jax.Array]:
-    """Return landmarks [B, K, 2], grid coordinates (x, y), and scores [B, K] of heatmaps.
+    """Return landmarks [B, K, 2] on the grid and scores [B, K] of heatmaps.
 
     `heatmaps` is [B, h, w, K]; the score is the maximum. A heatmap with a NaN or an infinite
     maximum gives a NaN. `decode` moves the point from the centre of the first maximum's cell
@@ -73,7 +73,9 @@ def _parabola(at: Callable, row, column, height: int, width: int) -> jax.Array:
 
 
 def _centroid(at: Callable, row, column, height: int, width: int) -> jax.Array:
-    total, x, y = 0.0, 0.0, 0.0
+    total: jax.Array | float = 0.0
+    x: jax.Array | float = 0.0
+    y: jax.Array | float = 0.0
     for dy in range(-_REACH, _REACH + 1):
         for dx in range(-_REACH, _REACH + 1):
             r, c = row + dy, column + dx
@@ -92,19 +94,19 @@ DECODERS: dict[str, Callable[..., jax.Array]] = {
 
 
 def grid_to_pixels(points: jax.Array, grid_size: int, image_size: int) -> jax.Array:
-    """Return pixel coordinates, in an image of `image_size`, of grid coordinates [..., 2]."""
+    """Convert grid coordinates [..., 2] to pixels of an image of `image_size`."""
     return points * (image_size / grid_size) - 0.5
 
 
 def pixels_to_grid(points: jax.Array, grid_size: int, image_size: int) -> jax.Array:
-    """Return grid coordinates of pixel coordinates [..., 2] in an image of `image_size`."""
+    """Convert pixels [..., 2] of an image of `image_size` to grid coordinates."""
     return (points + 0.5) * (grid_size / image_size)
 
 
 def render_heatmaps(
     landmarks: jax.Array, size: int, sigma: float, *, image_size: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return target heatmaps [B, size, size, K] and the mask [B, K] of landmarks that exist.
+    """Return target heatmaps [B, size, size, K] and the mask [B, K] of landmarks.
 
     `landmarks` [B, K, 2] are pixels of an image of `image_size`, or grid coordinates if that is
     None. Each heatmap is a Gaussian of height 1 and standard deviation `sigma` cells around the

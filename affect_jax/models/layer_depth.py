@@ -1,4 +1,4 @@
-"""Depth of each parameter in a model, for learning rates that fall towards the input."""
+"""Depth of each parameter in a model, for layer-wise learning-rate decay."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,13 @@ from flax import nnx
 
 
 def layer_numbers(model: nnx.Module) -> dict[str, int]:
-    """Return path -> number of its layer, from 0 at the input.
+    """Return path -> number of the layer of each parameter, from 0 at the input.
 
-    The blocks of a model, the members of its lists in the order of construction, are layers 1, 2
-    and so on. What is constructed before the first is layer 0 (stem, patches, tokens, positions),
-    what comes between two belongs to the second, and what follows the last is one more layer (last
-    norm, squeeze and excitation, head). Vision transformers get the numbers of BEiT's recipe.
+    The blocks of a model are the members of its lists, in the order of construction. They are
+    layers 1, 2 and so on. Parameters constructed before the first block are layer 0 (stem, patches,
+    tokens, positions). Parameters between two blocks belong to the second. Parameters after the
+    last block are one more layer (last norm, squeeze and excitation, head). Vision transformers get
+    the numbers of BEiT's recipe.
     """
     numbers: dict[str, int] = {}
     last, previous, waiting = 0, None, []
@@ -33,7 +34,7 @@ def layer_numbers(model: nnx.Module) -> dict[str, int]:
 def _walk(
     node: nnx.Module, path: tuple[str, ...], block: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, tuple[str, ...] | None]]:
-    """Yield (path, path of its block) of every parameter, in the order of construction."""
+    """Yield (path, path of its block) of every parameter, in construction order."""
     if isinstance(node, nnx.List):
         children = [(str(i), child) for i, child in enumerate(node)]
     else:

@@ -19,9 +19,9 @@ from jax import lax
 def normal(std: float | Callable[[tuple[int, ...]], float]) -> Callable:
     """Return an initializer N(0, std), `std` a number or a function of the shape.
 
-    Drawn with NumPy: a network has dozens of kernel shapes, and XLA would compile its generator for
-    each of them, 20 seconds for a small EmoFAN on two CPU cores instead of 1 second. Values depend
-    on the key alone, inside and outside of a transformation.
+    The numbers are drawn with NumPy. A network has dozens of kernel shapes, and XLA would compile
+    its generator for each of them: 20 seconds for a small EmoFAN on two CPU cores instead of 1
+    second. Values depend only on the key, inside and outside of a transformation.
     """
 
     def draw(key_data, shape, dtype):
@@ -45,11 +45,14 @@ lecun_normal = normal(lambda shape: math.sqrt(1 / math.prod(shape[:-1])))
 
 
 class Counter(nnx.BatchStat):
-    """A statistic that counts steps of a run. It is not averaged, nor taken to another run."""
+    """A statistic that counts the steps of a run; it stays with that run.
+
+    It is not averaged, and other runs that start from the weights do not take it over.
+    """
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last, with the running statistics of PyTorch.
+    """Batch normalisation over all axes but the last; statistics as in PyTorch.
 
     Batches are normalised with their biased variance. The running variance keeps the unbiased one,
     n / (n - 1) times larger, n being the values of a channel in the *global* batch. The variance is
@@ -84,7 +87,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features, stats_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise `x` [..., features]; in training mode also update the running statistics."""
+        """Normalise [..., features]; in training mode also update running statistics."""
         compute_dtype = jnp.promote_types(jnp.float32, x.dtype)
         x = x.astype(compute_dtype)
         if self.use_running_average:
@@ -192,7 +195,7 @@ class Layers:
         )
 
     def layer_norm(self, features: int, eps: float) -> nnx.LayerNorm:
-        """Return a LayerNorm over the last axis; its two-pass variance is at least float32.
+        """Return a LayerNorm over the last axis, with a two-pass variance (>= float32).
 
         `eps` is 1e-5 in PyTorch and 1e-6 in timm's transformers.
         """
@@ -255,7 +258,7 @@ def upsample_nearest(x: jax.Array) -> jax.Array:
 
 
 def resize_nearest(x: jax.Array, size: int) -> jax.Array:
-    """Resize [B, H, W, C] to [B, size, size, C]; pixel i is the source's floor(i * H / size).
+    """Resize [B, H, W, C] to [B, size, size, C], taking pixel floor(i * H / size).
 
     This is what PyTorch's "nearest" does, so that halving keeps the even pixels; `jax.image.resize`
     would keep the odd ones.

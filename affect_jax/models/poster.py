@@ -1,4 +1,4 @@
-"""POSTER++, the backbone of ARBEx: landmark features of a face attend to image features.
+"""POSTER++, the backbone of ARBEx: landmark features attend to image features.
 
 Mao et al., "POSTER++: a simpler and stronger facial expression recognition network", 2023, and
 Wasi et al., "ARBEx: attentive feature extraction with reliability balancing for robust facial
@@ -49,7 +49,7 @@ TINY = {
 
 @functools.cache
 def relative_positions(size: int) -> np.ndarray:
-    """Return the row of the bias table for each pair of places, int32 [size**2, size**2].
+    """Return the bias-table row of each pair of places, int32 [size**2, size**2].
 
     Entry [query, key] is (row difference + size - 1) * (2 size - 1) + column difference + size - 1.
     """
@@ -62,7 +62,7 @@ def relative_positions(size: int) -> np.ndarray:
 
 
 class WindowCrossAttention(nnx.Module):
-    """Attention inside windows, with queries from another map and a bias by relative position."""
+    """Attention inside windows; queries from another map, relative position bias."""
 
     def __init__(self, features: int, heads: int, window: int, make: Layers):
         if heads < 1 or features % heads:
@@ -85,7 +85,7 @@ class WindowCrossAttention(nnx.Module):
 
 
 class CrossFusion(nnx.Module):
-    """One scale: the normalised image map, plus what the landmark map attends to in it.
+    """One scale: the normalised image map plus the landmark map's attention to it.
 
     The shortcut starts after the LayerNorm, as in the released networks. Both branches are scaled
     by trained factors that start at `layer_scale`, and dropped with probability `drop`.
@@ -106,8 +106,8 @@ class CrossFusion(nnx.Module):
         self.mlp_norm = make.layer_norm(features, _WINDOW_EPSILON)
         self.mlp = MLP(features, 0.0, make)
         self.drop = nnx.Dropout(drop, broadcast_dims=(1, 2))
-        for name in ("attention_scale", "mlp_scale"):
-            setattr(self, name, nnx.Param(jnp.full(features, layer_scale, make.param_dtype)))
+        self.attention_scale = nnx.Param(jnp.full(features, layer_scale, make.param_dtype))
+        self.mlp_scale = nnx.Param(jnp.full(features, layer_scale, make.param_dtype))
 
     def __call__(
         self, landmark_map: jax.Array, image_map: jax.Array, rngs: nnx.Rngs | None
@@ -124,7 +124,10 @@ class CrossFusion(nnx.Module):
 
 
 def _to_windows(x: jax.Array, window: int) -> jax.Array:
-    """Cut [B, s, s, C] into [B * windows, window**2, C]: images, window rows, then columns."""
+    """Cut [B, s, s, C] into windows: [B * windows, window**2, C].
+
+    The order is by image, then by row of windows, then by column.
+    """
     b, s, _, c = x.shape
     n = s // window
     x = x.reshape(b, n, window, n, window, c).transpose(0, 1, 3, 2, 4, 5)
@@ -139,7 +142,10 @@ def _from_windows(x: jax.Array, window: int, size: int) -> jax.Array:
 
 
 class MultiScaleTransformer(nnx.Module):
-    """Three maps to as many tokens each, a class token, blocks, and a gate on its output."""
+    """A transformer over the tokens of three maps, with a gate on its output.
+
+    A class token comes first. Each map becomes as many tokens as the others.
+    """
 
     def __init__(
         self,
@@ -152,7 +158,7 @@ class MultiScaleTransformer(nnx.Module):
         positions: str,
     ):
         # The larger maps are halved, once or twice, to the size of the smallest.
-        self.embed = nnx.List()
+        self.embed: nnx.List[nnx.List[nnx.Conv]] = nnx.List()
         for scale, in_features in enumerate(dims):
             halvings = len(dims) - 1 - scale
             widths = [in_features] + [features] * max(halvings, 1)
@@ -200,7 +206,7 @@ class MultiScaleTransformer(nnx.Module):
 @register("poster_v2", head="head")
 @register("arbex_backbone", head="head", preset={"n_expression": 0})
 class Poster(nnx.Module):
-    """POSTER++ with a linear classifier, or ARBEx's feature extractor with `n_expression=0`.
+    """POSTER++ with a linear classifier, or a feature extractor (`n_expression=0`).
 
     Args:
       n_expression: classes; 0 leaves `embedding` (and, with `regression`, the two numbers).
@@ -213,9 +219,9 @@ class Poster(nnx.Module):
       layer_scale: initial factors of the cross-attention's branches.
       drop_path: stochastic depth of the third scale; half of it at the second, none at the first.
       embedding, vit_depth, vit_heads: of the transformer over all scales.
-      positions: initial position embeddings of its tokens: "normal", small as in the released
-        networks, which are lost among untrained features; "waves" adds sines and cosines of row and
-        column.
+      positions: initial position embeddings of its tokens. "normal": small, as in the released
+        networks; they are much weaker than untrained features. "waves" adds sines and cosines of
+        row and column.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
 
     Attributes:
@@ -262,7 +268,9 @@ class Poster(nnx.Module):
         self.landmark_net = MobileFaceNet(
             width=landmark_width, stage_sizes=landmark_stages, input_size=input_size, make=make
         )
-        self.image_convs, self.landmark_convs, self.fusions = nnx.List(), nnx.List(), nnx.List()
+        self.image_convs: nnx.List[nnx.Conv] = nnx.List()
+        self.landmark_convs: nnx.List[nnx.Conv | None] = nnx.List()
+        self.fusions: nnx.List[CrossFusion] = nnx.List()
         landmark_features = (landmark_width, 2 * landmark_width, 8 * landmark_width)
         for scale, features in enumerate(dims):
             self.image_convs.append(

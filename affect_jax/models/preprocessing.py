@@ -94,22 +94,23 @@ class Preprocessing:
 
     def pixels(
         self,
-        picture: np.ndarray,
+        image: np.ndarray,
         landmarks: np.ndarray | None = None,
         box: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return what the network sees of an image, uint8 [image_size, image_size, 3].
 
         Args:
-          picture: uint8 [H, W, 3] RGB, or [H, W] grey.
+          image: uint8 [H, W, 3] RGB, or [H, W] grey.
           landmarks: float [68, 2] pixels of the image, or None.
           box: float [4], x0, y0, x1, y1, or None.
 
         Raises:
           DecodeError: landmarks or box lie outside the image.
         """
-        framing = self.framing
-        return framing.pixels(picture, framing.frame(*picture.shape[:2], landmarks, box))
+        height, width = image.shape[:2]
+        frame = self.framing.frame(height, width, landmarks, box)
+        return self.framing.pixels(image, frame)
 
     def normalise(self, images: Any, dtype: Any = jnp.float32) -> Any:
         """Return network input from uint8 images [..., 3] of any size."""

@@ -23,7 +23,7 @@ class Entry:
 
     Attributes:
       constructor: class of the model.
-      fixed: arguments that the name stands for; a caller cannot give them.
+      fixed: arguments that the name implies; a caller cannot give them.
       head: path of the layer whose shape depends on the number of classes, if any.
       preset: defaults of the name, which replace the constructor's.
     """
@@ -60,7 +60,7 @@ def names() -> list[str]:
 
 
 def entry(name: str) -> Entry:
-    """Return the registration of `name`; ValueError naming the nearest name if there is none."""
+    """Return the registration of `name`; raise ValueError if there is none."""
     if name not in _REGISTRY:
         raise ValueError(f"no model is named {name!r}; {nearest(name, names())}")
     return _REGISTRY[name]
@@ -72,7 +72,7 @@ def takes(name: str, argument: str) -> bool:
 
 
 def default(name: str, argument: str) -> Any:
-    """Return the default of an argument of the model `name`; None if it has no such argument."""
+    """Return the default of an argument of the model `name`; None without it."""
     return _REGISTRY[name].defaults().get(argument) if name in _REGISTRY else None
 
 
@@ -93,7 +93,7 @@ def section(name: str) -> dict[str, Any]:
 
 
 def head_of(model: nnx.Module) -> str | None:
-    """Return the path of the layer whose shape depends on the number of classes, if any."""
+    """Return the path of the layer that depends on the number of classes, if any."""
     heads = {e.head for e in _REGISTRY.values() if e.constructor is type(model)}
     return heads.pop() if heads else None
 
@@ -128,4 +128,5 @@ def create(
             hint = nearest(keyword, [*known, "dtype", "param_dtype", "axis_name"])
             raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
     make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
-    return found.constructor(**found.fixed, **{**found.preset, **arguments}, make=make)
+    build: Callable[..., nnx.Module] = found.constructor
+    return build(**found.fixed, **{**found.preset, **arguments}, make=make)

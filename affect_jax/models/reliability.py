@@ -1,4 +1,4 @@
-"""Reliability balancing: a second and a third opinion on a prediction, weighed by confidence.
+"""Reliability balancing: two further predictions, weighted by confidence.
 
 Wasi et al., "ARBEx: Attentive feature extraction with reliability balancing for robust facial
 expression learning", 2023, sections 3.3 and 3.4. It takes the embedding and the logits of any
@@ -29,7 +29,9 @@ _LOG_ZERO = -1e4
 
 
 def confidence(log_probs: jax.Array) -> jax.Array:
-    """Return C(q) = 1 - H(q) / log N of log-probabilities [..., N]: 0 uniform, 1 certain.
+    """Return C(q) = 1 - H(q) / log N of log-probabilities [..., N], in [0, 1].
+
+    It is 0 for the uniform distribution and 1 for a certain one.
 
     The paper prints a division by N; only log N gives the values that its text names.
     """
@@ -46,14 +48,14 @@ def anchor_distances(embedding: jax.Array, anchors: jax.Array) -> jax.Array:
 
 
 def geometric_correction(distances: jax.Array, delta: float) -> jax.Array:
-    """Return log t_g [B, N]: softmax of -distance / delta over all anchors, summed by class."""
+    """Return log t_g [B, N]: softmax over the distances to anchors, summed by class."""
     batch, classes, anchors = distances.shape
     similarity = jax.nn.log_softmax(clip_logits(-distances.reshape(batch, -1) / delta))
     return jax.nn.logsumexp(similarity.reshape(batch, classes, anchors), axis=-1)
 
 
 def blend(log_p: jax.Array, log_q: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return log(weight p + (1 - weight) q) of log-probabilities [B, N], weights [B] of p."""
+    """Return log(w p + (1 - w) q) of log-probabilities [B, N] and weights [B]."""
     weights = jnp.stack([weight, 1 - weight])[:, :, None]
     tiny = jnp.finfo(weights.dtype).tiny
     log_weights = jnp.log(jnp.maximum(weights, tiny))
@@ -95,6 +97,7 @@ class Reliability(nnx.Module):
             shape = (n_expression, chosen.anchors, features)
             draw = normal(chosen.anchor_scale)
             self.anchors = nnx.Param(draw(make.rngs.params(), shape, make.param_dtype))
+        self.attention: TokenAttention | BatchAttention
         if chosen.scope == "example":
             self.attention = TokenAttention(
                 features, n_expression, chosen.tokens, chosen.heads, make
@@ -110,7 +113,7 @@ class Reliability(nnx.Module):
     def of(
         cls, settings: Mapping[str, Any] | None, features: int, n_expression: int, make: Layers
     ) -> "Reliability | None":
-        """Return the part that a model's `reliability` argument asks for; None: no balancing.
+        """Return the balancing that a model's `reliability` argument asks for, or None.
 
         Raises:
           ValueError: as the constructor.
@@ -121,7 +124,7 @@ class Reliability(nnx.Module):
         return cls(features, n_expression, make=make, **settings)
 
     def __call__(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a model's outputs, `embedding` [B, D] and `logits` [B, N], with L for logits.
+        """Return a model's outputs with balanced `logits` and further outputs.
 
         `logits` become log L [B, N]. New are the distributions `primary` (l) and `corrected` (t)
         [B, N], their confidences `confidence_primary` and `confidence_corrected` [B], and with
@@ -170,7 +173,7 @@ class Reliability(nnx.Module):
 
     def _corrected(self, geometric: jax.Array | None, embedding: jax.Array) -> jax.Array:
         """Return log t [B, N]."""
-        if self.settings.correction == "geometric":
+        if geometric is not None and self.settings.correction == "geometric":
             return geometric
         attentive = self.attention(embedding)
         if geometric is None or self.settings.correction == "attentive":

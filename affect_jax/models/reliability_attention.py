@@ -22,8 +22,8 @@ def clip_logits(logits: jax.Array) -> jax.Array:
 class TokenAttention(nnx.Module):
     """Self-attention between the pieces of one embedding; no example sees another.
 
-    The embedding is cut into `tokens` pieces. With a single piece attention would be a linear
-    layer, whose queries and keys never matter. A learned position tells the pieces apart.
+    The embedding is cut into `tokens` pieces. With a single piece, attention would be a linear
+    layer, and queries and keys would have no effect. A learned position distinguishes the pieces.
     """
 
     def __init__(self, features: int, n_outputs: int, tokens: int, heads: int, make: Layers):
@@ -73,11 +73,13 @@ class BatchAttention(nnx.Module):
     def __call__(self, embedding: jax.Array) -> jax.Array:
         """Return log t_a [B, N] of embeddings [B, D]."""
         kernels = jnp.split(self.in_proj.kernel[...].astype(embedding.dtype), 3, axis=1)
-        biases = jnp.split(self.in_proj.bias[...].astype(embedding.dtype), 3)
+        bias = self.in_proj.bias
+        assert bias is not None  # `Layers.linear` gives every layer one
+        biases = jnp.split(bias[...].astype(embedding.dtype), 3)
         first = (self.query, self.key, self.value)
         q, k, v = (
-            layer(embedding) @ kernel + bias
-            for layer, kernel, bias in zip(first, kernels, biases, strict=True)
+            layer(embedding) @ kernel + shift
+            for layer, kernel, shift in zip(first, kernels, biases, strict=True)
         )
         k, v = self._of_all_replicas(k), self._of_all_replicas(v)
         mixed = self.out(_attend(q[None], k[None], v[None], self.heads)[0])

@@ -22,9 +22,10 @@ class ReliabilitySettings:
 
     Attributes:
       normalise: standardise every component of the embedding over the batch (BatchNorm) before it
-        is compared. Not in the paper, but backbones differ a hundredfold in the scale of their
-        embeddings, and anchors are drawn at that scale. Scale and bias are trained, so that a
-        component has a standard deviation of 1 only at the start: see `embedding_norm`.
+        is compared with the anchors. The paper does not, but the scale of embeddings differs a
+        hundredfold between backbones, and anchors are drawn at a fixed scale. Scale and bias are
+        trained, so a component has a standard deviation of 1 only at the start: see
+        `embedding_norm`.
       anchors: anchors per class K; 0: none, t = t_a. The paper does best with 8 to 10.
       anchor_scale: initial standard deviation of the anchors' components. Anchors that all start at
         zero, as in the official code, tie and never part.
@@ -84,7 +85,7 @@ class ReliabilitySettings:
             else:
                 self._check(name, good and value > 0, "a positive number")
         if self.correction == "geometric" and not self.anchors:
-            raise ValueError('reliability.correction = "geometric" needs anchors, there are 0')
+            raise ValueError('reliability.correction = "geometric" needs anchors of at least 1')
 
     def _check(self, name: str, good: bool, allowed: str) -> None:
         if not good:
@@ -107,7 +108,7 @@ def to_section(settings: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def from_section(section: Any) -> dict[str, Any] | None:
-    """Return the `reliability` argument that a config section asks for; None: no balancing.
+    """Return the `reliability` argument of a config section; None: no balancing.
 
     Raises:
       ValueError: not a section with `enabled`, or with a setting that does not exist or cannot be.

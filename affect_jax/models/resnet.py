@@ -81,7 +81,7 @@ def _shortcut(block, x: jax.Array) -> jax.Array:
 @register("resnet34", head="head", block=BasicBlock, stage_sizes=(3, 4, 6, 3))
 @register("resnet50", head="head", block=Bottleneck, stage_sizes=(3, 4, 6, 3))
 class ResNet(nnx.Module):
-    """A ResNet whose last layer gives class logits and, with `regression`, valence and arousal.
+    """A ResNet that gives class logits and, with `regression`, valence and arousal.
 
     Args:
       n_expression: classes; 0 with `regression`: valence and arousal only.
@@ -94,7 +94,7 @@ class ResNet(nnx.Module):
     def __init__(
         self,
         *,
-        block: type[nnx.Module],
+        block: type[BasicBlock] | type[Bottleneck],
         stage_sizes: tuple[int, ...],
         n_expression: int = 8,
         regression: bool = False,
@@ -113,11 +113,11 @@ class ResNet(nnx.Module):
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.stem_conv = make.conv(3, width, 7, stride=2, init=he_normal_fan_out)
         self.stem_norm = make.norm(width)
-        self.stages = nnx.List()
+        self.stages: nnx.List[nnx.List[BasicBlock | Bottleneck]] = nnx.List()
         in_features = width
         for stage, size in enumerate(stage_sizes):
             features = width * 2**stage
-            blocks = nnx.List()
+            blocks: nnx.List[BasicBlock | Bottleneck] = nnx.List()
             for i in range(size):
                 blocks.append(block(in_features, features, 2 if stage and i == 0 else 1, make))
                 in_features = features * block.expansion

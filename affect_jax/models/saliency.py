@@ -1,4 +1,4 @@
-"""Where in the image a prediction comes from: class-activation maps and attention rollout."""
+"""Image regions behind a prediction: class-activation maps, attention rollout."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Forward = Callable[[jax.Array], dict[str, Any]]
 def class_activation(
     forward: Forward, images: jax.Array, classes: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Grad-CAM: the features of the last map, weighted by what each does for the score of a class.
+    """Return Grad-CAM maps of a class and the logits.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017: the weight of a channel is the mean, over all places,
-    of the gradient of the class's logit; the weighted sum is cut off below zero. The score is
-    `logits`, which are log-probabilities in some models.
+    of the gradient of the class's logit; the weighted sum of the last map is cut off below zero.
+    The score is `logits`, which are log-probabilities in some models.
 
     Args:
       forward: a model, or a function images -> outputs with `logits` [B, N] that calls one. The
@@ -39,22 +39,14 @@ def class_activation(
     Raises:
       UserError: the model shows no feature map.
     """
-    if isinstance(forward, nnx.Module):
-        # Put together anew inside every transformation: a module from outside cannot recompute
-        # its blocks (`remat`) in there.
-        parts = nnx.split(forward)
-
-        def call(x: jax.Array) -> dict[str, Any]:
-            return nnx.merge(*parts, copy=True)(x)
-    else:
-        call = forward
+    call = _rebuilt(forward) if isinstance(forward, nnx.Module) else forward
     with Tap() as survey:
-        # A function of its own: JAX would not trace again what it has traced without the tap.
+        # A new function: JAX would reuse its trace without the tap.
         jax.eval_shape(lambda x: call(x), images)
     if not survey.maps:
         raise UserError(
-            "this model shows no feature map to draw class activations on; pass its last one "
-            "through affect_jax.models.feature_taps.feature_map"
+            "class activations cannot be drawn: pass the last feature map of the model through "
+            "affect_jax.models.feature_taps.feature_map"
         )
     at = len(survey.maps) - 1
     last = survey.maps[at]
@@ -82,6 +74,15 @@ def class_activation(
     return maps.reshape(-1, *last.grid), logits
 
 
+def _rebuilt(model: nnx.Module) -> Forward:
+    """Return `model` as a function that puts it together anew inside every transformation.
+
+    A module from outside cannot recompute its blocks (`remat`) in there.
+    """
+    parts = nnx.split(model)
+    return lambda x: nnx.merge(*parts, copy=True)(x)
+
+
 def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
     """Return the attention of a vision transformer, in the form that `rollout` takes.
 
@@ -98,8 +99,8 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
     """
     if not isinstance(model, ViT):
         raise UserError(
-            f"{type(model).__name__} has no attention between patches to draw a rollout of; for "
-            'any network there is the picture "cam"'
+            f"{type(model).__name__} is not a vision transformer and has no attention to draw; "
+            'use the picture "cam", which works for every network'
         )
     with Tap() as tap:
         trace = model.trace(images)
@@ -114,7 +115,7 @@ def attention_of(model: nnx.Module, images: jax.Array) -> dict[str, Any]:
 
 
 def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np.ndarray:
-    """Return the fraction of the output that comes from each patch, through all blocks.
+    """Return the fraction of the output that comes from each patch, over all blocks.
 
     Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020: the heads are
     averaged, the shortcut counts as much as the attention, and the blocks are multiplied. The
@@ -141,7 +142,9 @@ def rollout(attention: np.ndarray, grid: tuple[int, int], prefix: int = 1) -> np
 
 
 def attention_flow(attention: np.ndarray) -> np.ndarray:
-    """Return the fraction of each input token (column) in each output token (row), [B, T, T].
+    """Return the fraction of each input token in each output token, [B, T, T].
+
+    Rows are output tokens and columns input tokens.
 
     Rows sum to 1. `attention` as in `rollout`.
     """
@@ -157,6 +160,6 @@ def spread_over(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     """Enlarge maps [B, h, w] to [B, height, width] by cubic interpolation, in [0, 1]."""
     import cv2
 
-    size = (width, height)
-    grown = [cv2.resize(np.float32(m), size, interpolation=cv2.INTER_CUBIC) for m in maps]
+    maps, size = np.asarray(maps, np.float32), (width, height)
+    grown = [cv2.resize(m, size, interpolation=cv2.INTER_CUBIC) for m in maps]
     return np.clip(np.stack(grown), 0.0, 1.0)

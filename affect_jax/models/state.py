@@ -35,7 +35,7 @@ class Blueprint(NamedTuple):
     counters: frozenset[str] = frozenset()
 
     def build(self, params: Flat, stats: Flat) -> nnx.Module:
-        """Return the module with these arrays; a copy, so that tracing leaves `rest` alone."""
+        """Return the module with these arrays; tracing leaves `rest` unchanged."""
         param_state = nnx.from_flat_state([(self.param_paths[k], v) for k, v in params.items()])
         stat_state = nnx.from_flat_state([(self.stat_paths[k], v) for k, v in stats.items()])
         return nnx.merge(self.graphdef, param_state, stat_state, self.rest, copy=True)
@@ -43,7 +43,8 @@ class Blueprint(NamedTuple):
 
 def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
     """Return (blueprint, params, stats) of a model; its train or eval mode is kept."""
-    graphdef, params, stats, rest = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    params, stats, rest = states
 
     def paths(state: nnx.State) -> dict[str, tuple]:
         return {"/".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
@@ -67,10 +68,10 @@ def select(flat: Flat, keep: Callable[[str], bool]) -> tuple[Flat, Flat]:
 
 
 def path_name(path: tuple) -> str:
-    """Return `a/b/kernel` of a key path of `jax.tree_util` (an `nnx.State`'s ends in `/value`)."""
+    """Return `a/b/kernel` of a key path of `jax.tree_util`, without `/value` at its end."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
 def matches(patterns: Iterable[str], name: str) -> bool:
-    """Return whether a pattern, a regular expression or a plain prefix, matches the start."""
+    """Return whether a pattern matches the start; it is a regex or a plain prefix."""
     return any(re.match(pattern, name) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Vision transformers Ti, S, B and L with 16 x 16 patches, and squeeze and excitation on top.
+"""Vision transformers Ti, S, B and L (patch 16), with optional squeeze-excitation.
 
 Dosovitskiy et al., "An image is worth 16x16 words", ICLR 2021, equal to the published networks;
 Aouayeb et al., "Learning vision transformer with squeeze and excitation for facial expression
@@ -54,7 +54,7 @@ class Trace(NamedTuple):
 
 
 def resize_positions(positions: jax.Array, grid: tuple[int, int], prefix: int) -> jax.Array:
-    """Interpolate position embeddings [1, prefix + side**2, D] to a grid (rows, columns).
+    """Interpolate position embeddings [1, prefix + side**2, D] to another grid.
 
     Bicubic (Keys, a = -0.5) with half-pixel centres, and with antialiasing where the grid becomes
     smaller, as timm does by default. The embeddings of the first `prefix` tokens stay.
@@ -79,7 +79,7 @@ def resize_positions(positions: jax.Array, grid: tuple[int, int], prefix: int) -
 
 
 def wave_positions(grid: int, width: int) -> jax.Array:
-    """Return initial position embeddings [1, grid * grid, width]: waves of row and column.
+    """Return sine and cosine position embeddings [1, grid * grid, width].
 
     A quarter of the channels for each sine and cosine, wavelengths from 2 pi to 10,000 * 2 pi
     patches, as in Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k", 2022.
@@ -92,7 +92,7 @@ def wave_positions(grid: int, width: int) -> jax.Array:
 
 
 class Patches(nnx.Module):
-    """A 16 x 16 convolution of stride 16 as a matrix product, [B, H, W, 3] -> [B, h, w, D]."""
+    """Patch embedding (16 x 16, stride 16) as a matrix product: [B, h, w, D]."""
 
     def __init__(self, width: int, make: Layers):
         self.dtype = make.dtype
@@ -110,7 +110,7 @@ class Patches(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention of all heads; outputs of `qkv` are ordered (query, key, value), head, dim.
+    """Self-attention; outputs of `qkv` are ordered (query, key, value), head, dim.
 
     For `implementation` see `models.attention.attend`.
     """
@@ -121,7 +121,7 @@ class Attention(nnx.Module):
         self.out = make.linear(width, width)
 
     def __call__(self, x: jax.Array, weights: list[jax.Array] | None) -> jax.Array:
-        """Attend within [B, T, D]; append the attention [B, heads, T, T] to `weights` if given."""
+        """Attend within [B, T, D]; append the attention to `weights` if given."""
         batch, tokens, width = x.shape
         packed = self.qkv(x.reshape(-1, width))
         packed = packed.reshape(batch, tokens, 3, self.heads, width // self.heads)
@@ -181,7 +181,7 @@ class Block(nnx.Module):
 @register("vit_b16", head="head", size="b")
 @register("vit_l16", head="head", size="l")
 class ViT(nnx.Module):
-    """A vision transformer with class logits and, with `regression`, valence and arousal.
+    """A vision transformer with class logits and, optionally, valence and arousal.
 
     Args:
       size: key of `SIZES`.

@@ -20,7 +20,7 @@ _OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the HTML report or the pictures of a finished run; return the exit status."""
+    """Write the report or pictures of a finished run; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m affect_jax.report",
         description="Write one HTML page of a finished run; or, with --pictures, pictures that "
@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.pictures is None:
                 if given:
                     raise UserError(
-                        f"--{next(iter(given))} is for pictures; add --pictures NAMES to draw "
-                        "some, or leave it out for the page"
+                        f"--{next(iter(given))} has no effect without --pictures; add "
+                        "--pictures NAMES, or leave it out"
                     )
                 print(write_html(options.workdir, options.output))
             else:
@@ -76,7 +76,7 @@ def _pictures(options: argparse.Namespace, given: dict[str, Any]) -> list[Path]:
         raise UserError("--faces must be at least 1 and --points at least 4")
     if "indices" in given:
         if "faces" in given:
-            raise UserError("--faces and --indices: give the number of faces or which, not both")
+            raise UserError("--faces and --indices exclude each other; give one of them")
         try:
             given["indices"] = [int(i) for i in given["indices"].split(",") if i.strip()]
         except ValueError:

@@ -1,4 +1,4 @@
-"""The report of a run: its figures, `results.md`, and one HTML page with everything."""
+"""The report of a run: its figures, `results.md` and one HTML page."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def draw_evaluation(folder: Path | None, min_count: int) -> None:
 
 
 def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = None) -> Path:
-    """Draw the report anew, write it as one self-contained HTML file and return its path.
+    """Write the report as one self-contained HTML file and return its path.
 
     Args:
         workdir: folder of a finished run.
@@ -78,8 +78,9 @@ def write_html(workdir: str | os.PathLike, output: str | os.PathLike | None = No
     pictures = []
     for picture in _render(workdir, run):
         figure = FIGURES[picture.name]
-        narrow = style.png(figure.draw(run, True), figure.dpi) if figure.is_wide else b""
-        pictures.append(picture._replace(narrow=narrow))
+        if figure.is_wide and (drawn := figure.draw(run, True)) is not None:
+            picture = picture._replace(narrow=style.png(drawn, figure.dpi))
+        pictures.append(picture)
     shown = {picture.name for picture in pictures}
     for picture in _further_pictures(workdir, run):
         if picture.name != "confusion" or "confusion_matrix" not in shown:  # the same again

@@ -1,4 +1,4 @@
-"""The pictures that `report.pictures` can draw of a model: their outputs, numbers and captions."""
+"""The pictures that `report.pictures` can draw: outputs, numbers and captions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from affect_jax.errors import UserError
+from affect_jax.evaluation.evaluator import Predictions
 from affect_jax.metrics import calibration, clusters
 from affect_jax.metrics.classification import CalibrationBins, ClassificationStatistics, softmax
 from affect_jax.metrics.reliability import ReliabilityStatistics
@@ -31,7 +32,7 @@ _ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
 
 
 class Choices(NamedTuple):
-    """What is shown: the split, indices of the faces, and the most points of an embedding."""
+    """What is shown: split, indices of faces, maximum points of an embedding."""
 
     split: str
     faces: tuple[int, ...]
@@ -46,14 +47,14 @@ class View(NamedTuple):
         model: the model.
         outputs: of the split that is shown, per example.
         faces: index -> uint8 image, of the faces that are shown.
-        fitted: outputs of the validation split, where a picture fits something; else None.
+        fitted: outputs of the validation split; empty unless a picture fits something.
     """
 
     name: str
     model: OpenModel
-    outputs: Mapping[str, np.ndarray]
+    outputs: Predictions
     faces: Mapping[int, np.ndarray]
-    fitted: Mapping[str, np.ndarray] | None
+    fitted: Predictions
 
 
 class Drawn(NamedTuple):
@@ -84,16 +85,18 @@ class Picture(NamedTuple):
     faces: bool = False
 
 
-def distributions(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the class distributions [n, N] of a model, float64, in the order they arise.
+def distributions(outputs: Predictions) -> dict[str, np.ndarray]:
+    """Return the class distributions of a model, float64 [n, N], in their order.
 
     `primary` and `corrected` where the model has reliability balancing, and always `final`.
     """
-    stages = {k: np.float64(outputs[k]) for k in ("primary", "corrected") if k in outputs}
-    return {**stages, "final": softmax(outputs["logits"])}
+    stages: dict[str, np.ndarray] = {
+        k: np.asarray(outputs[k], np.float64) for k in ("primary", "corrected") if k in outputs
+    }
+    return stages | {"final": softmax(outputs["logits"])}
 
 
-def _stages(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _stages(outputs: Predictions) -> dict[str, np.ndarray]:
     """Return log-probabilities or logits of what may be calibrated."""
     stages = {}
     if "primary" in outputs:
@@ -104,7 +107,8 @@ def _stages(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _calibration(views: Sequence[View], shown: Choices) -> Drawn:
-    rows, diagrams, lines = {}, [], []
+    rows: dict[str, list[dict[str, float | str | None]]] = {}
+    diagrams, lines = [], []
     for view in views:
         labels, fitted = view.outputs["expression"], _stages(view.fitted)
         prefix = f"{view.name}: " if len(views) > 1 else ""
@@ -162,7 +166,9 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
     panels, numbers = [], {}
     for view in views:
         if "embedding" not in view.outputs:
-            raise UserError(f"the model in {view.model.path} gives no embedding")
+            raise UserError(
+                f"the model in {view.model.path} has no embedding; leave out this picture"
+            )
         labels, points = view.outputs["expression"], view.outputs["embedding"]
         rows = clusters.sample(labels, shown.points)
         try:
@@ -205,10 +211,11 @@ def _embedding(views: Sequence[View], shown: Choices) -> Drawn:
 def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     if not any("corrected" in view.outputs for view in views):
         raise UserError(
-            f"the model in {views[0].model.path} has no reliability balancing, hence no "
-            "correction to draw; use a run with model.reliability enabled"
+            f"the model in {views[0].model.path} has no reliability balancing; use a run "
+            "with config.model.reliability.enabled = True"
         )
-    models, numbers, lines = {}, {}, []
+    models, lines = {}, []
+    found: dict[str, dict[str, Any]] = {}
     rows = _rows(views[0])
     for view in views:
         stages = distributions(view.outputs)
@@ -218,12 +225,12 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
             shown_stages = {"primary": stages["primary"], "corrected": stages["final"]}
         models[view.name] = {k: v[rows] for k, v in shown_stages.items()}
         deviations = {k: float(v.std()) for k, v in shown_stages.items()}
-        numbers[view.name] = {"deviation": deviations, "faces": models[view.name]}
+        found[view.name] = {"deviation": deviations, "faces": models[view.name]}
         lines.append(
             f"{view.name}: " + ", ".join(f"{k} {v:.4f}" for k, v in deviations.items()) + "."
         )
         if "primary" in stages:
-            numbers[view.name] |= _changes(view.outputs)
+            found[view.name] |= _changes(view.outputs)
     caption = (
         "Class distributions of faces: primary (of the head alone) and corrected (after balancing; "
         "the prediction). Standard deviations of the probabilities over the whole "
@@ -233,7 +240,7 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     )
     faces = _faces(views[0], shown)
     numbers = {
-        "models": numbers,
+        "models": found,
         "class_names": views[0].model.class_names,
         "faces": _listed(faces),
         "published": _ARBEX_DEVIATIONS,
@@ -242,8 +249,8 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
     return Drawn(figure, numbers, caption)
 
 
-def _changes(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return fractions of the labelled images that the correction changes, mends and spoils."""
+def _changes(outputs: Predictions) -> dict[str, float]:
+    """Return fractions of labelled images that the correction changes."""
     labelled = {"expression": outputs["expression"], "mask": outputs["expression"] >= 0}
     found = ReliabilityStatistics(outputs["logits"].shape[1], 0).update(outputs, labelled).compute()
     names = {"changed": "changed", "mended": "better", "spoilt": "worse"}
@@ -288,7 +295,7 @@ def _overlay(maps_of: Maps, caption: str) -> Callable[[Sequence[View], Choices],
             models[view.name] = (images, maps, captions)
             numbers[view.name] = [
                 {"predicted": names[p.argmax()], "probability": p.max(), "map": m}
-                for p, m in zip(probabilities, np.float64(maps).round(4), strict=True)
+                for p, m in zip(probabilities, np.asarray(maps, np.float64).round(4), strict=True)
             ]
         figure = face_figures.overlays(faces, models)
         return Drawn(figure, {"faces": _listed(faces), "models": numbers}, caption)

@@ -53,7 +53,7 @@ class OpenModel:
         """Return the examples of a split.
 
         Raises:
-          UserError: there is no such split, or its classes are not the model's.
+          UserError: the split does not exist, or its classes are not the classes of the model.
         """
         sources = data_lib.make_sources(self.config)
         if load_run.is_workdir(self.path):
@@ -64,7 +64,7 @@ class OpenModel:
         if not same_classes(source.class_names, self.class_names):
             raise UserError(
                 f"the model in {self.path} knows the classes {self.class_names}, the data have "
-                f"{tuple(source.class_names)}"
+                f"{tuple(source.class_names)}; use data with the same classes in the same order"
             )
         return source
 
@@ -75,7 +75,7 @@ class OpenModel:
         )
 
     def compiled(self, function: Callable[..., Any]) -> Callable:
-        """Compile `function(model, images, *arrays)` to take uint8 images [B, H, W, 3], *arrays.
+        """Return `function(model, images, *arrays)` compiled for uint8 images, *arrays.
 
         Inside, `images` are the network's input.
         """
@@ -97,7 +97,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
       checkpoint: of a run: "best", "latest" or a step.
 
     Raises:
-      UserError: it is neither, there is no such checkpoint, or the model has no classes.
+      UserError: the path is neither, the checkpoint does not exist, or the model has no classes.
     """
     path = pathlib.Path(path)
     if load_run.is_workdir(path):
@@ -118,14 +118,14 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
     else:
         raise UserError(f"{path} is neither the folder of a run nor a model directory")
     if not names:
-        raise UserError(f"the model in {path} has no expression classes, so there is no picture")
+        raise UserError(f"the model in {path} has no expression classes, which pictures need")
     return OpenModel(path, model, preprocessing, tuple(names), config, step)
 
 
 def predictor(
     opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = False
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Return a compiled function: uint8 images [B, H, W, 3] -> `logits` [B, N] and more.
+    """Return a compiled function: uint8 images [B, H, W, 3] -> `logits` and more.
 
     Args:
       opened: the model. The function raises UserError if it gives no logits.

@@ -1,4 +1,4 @@
-"""The report as text: Markdown next to its images, or one HTML page that contains them."""
+"""The report as text: Markdown next to its images, or one HTML page with them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _data_name(data: Mapping[str, Any]) -> str:
 
 
 def _split_counts(run: Run) -> tuple[list[str], list[list[str]]] | None:
-    """Return head and lines of the table of images by split and class; None if not recorded."""
+    """Return the table of images by split and class; None if not recorded."""
     splits = run.about.get("splits")
     if not splits:
         return None

@@ -38,7 +38,9 @@ def write_pictures(
     indices: Sequence[int] = (),
     points: int | None = None,
 ) -> list[Path]:
-    """Draw pictures of a model and return their files; nothing is written before all are drawn.
+    """Draw pictures of a model and return their files.
+
+    Nothing is written before all are drawn.
 
     Args:
         path: folder of a finished run, or a model directory exported from one.
@@ -65,7 +67,7 @@ def write_pictures(
             "temperatures are fitted on the validation split and cannot be measured there; use "
             "--split test"
         )
-    paths = [path] if compare is None else [path, compare]
+    paths = [Path(path)] if compare is None else [Path(path), Path(compare)]
     for option, value, acts in (
         ("faces", faces, any(picture.faces for picture in chosen)),
         ("indices", indices or None, any(picture.faces for picture in chosen)),
@@ -75,8 +77,8 @@ def write_pictures(
         if value is not None and not acts:
             of = "a model directory, which holds one" if option == "checkpoint" else None
             raise UserError(f"--{option} has no effect on {of or ', '.join(names)}; leave it out")
-    folder = _folder(path, output)
-    titles = _names([Path(each) for each in paths])
+    folder = _folder(paths[0], output)
+    titles = _names(paths)
     models = [open_model(each, checkpoint or "best") for each in paths]
     shown = Choices(split, _faces(models, split, faces or 8, indices), points or 2500)
     views = [_view(m, title, chosen, shown) for m, title in zip(models, titles, strict=True)]
@@ -97,27 +99,27 @@ def write_pictures(
             },
             "numbers": drawn.numbers,
         }
-        content = json.dumps(_plain(record), indent=1) + "\n"
         files[folder / f"{name}{stem}.png"] = style.png(drawn.figure)
-        files[folder / f"{name}{stem}.json"] = content.encode()
+        text = json.dumps(_plain(record), indent=1) + "\n"
+        files[folder / f"{name}{stem}.json"] = text.encode()
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         write_atomically(file, content)
     return list(files)
 
 
-def _folder(path: str | os.PathLike, output: str | os.PathLike | None) -> Path:
+def _folder(path: Path, output: str | os.PathLike | None) -> Path:
     if output is not None:
         if Path(output).exists() and not Path(output).is_dir():
             raise UserError(f"--output {output} is a file; name a folder for the pictures")
         return Path(output)
-    if Path(path).is_dir() and not load_run.is_workdir(path):
+    if path.is_dir() and not load_run.is_workdir(path):
         raise UserError(f"{path} is not a run; name a folder for the pictures with --output")
-    return Path(path) / PICTURES_FOLDER
+    return path / PICTURES_FOLDER
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return what two paths do not share at either end; the folder's name of a single one.
+    """Return the parts in which two paths differ; of one path the folder's name.
 
     For a/seed0 and b/seed0: `a` and `b`. Every second folder gives another name, so its pictures
     replace no others.
@@ -126,7 +128,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
         return [path.resolve().name for path in paths]
     parts = [list(path.resolve().parts) for path in paths]
     if parts[0] == parts[1]:
-        raise UserError(f"--compare {paths[1]} is the model itself; name another one")
+        raise UserError(f"--compare {paths[1]} is the model itself; give another one")
     for end in (0, -1):
         # One part of each remains, even where one folder is inside the other.
         while min(map(len, parts)) > 1 and parts[0][end] == parts[1][end]:
@@ -146,10 +148,13 @@ def _faces(
             "the same data can be compared"
         )
     if not same_classes(models[0].class_names, models[-1].class_names):
-        raise UserError(f"{models[0].path} and {models[1].path} know different classes")
+        raise UserError(
+            f"{models[0].path} and {models[1].path} have different classes; compare models of the "
+            "same classes"
+        )
     for index in indices:
         if not 0 <= index < len(labels[0]):
-            raise UserError(f"--indices {index}: the {split} split has {len(labels[0])} examples")
+            raise UserError(f"--indices {index}: the {split} split has 0 to {len(labels[0]) - 1}")
     if indices:
         return tuple(indices)
     return tuple(choose_faces({"index": np.arange(len(labels[0])), "expression": labels[0]}, count))
@@ -159,11 +164,10 @@ def _view(model: OpenModel, name: str, chosen: Sequence[Picture], shown: Choices
     wanted = sorted({output for picture in chosen for output in picture.outputs})
     step = predictor(model, wanted, flip=any(picture.flip for picture in chosen))
     outputs, faces = run_over(model, step, shown.split, shown.faces)
-    fitted = None
-    if any(picture.fits for picture in chosen):
-        fitted, _ = run_over(model, step, _FITTED_ON)
+    fits = any(picture.fits for picture in chosen)
+    fitted = run_over(model, step, _FITTED_ON)[0] if fits else {}
     for split, found in ((shown.split, outputs), (_FITTED_ON, fitted)):
-        if found is not None and not (found["expression"] >= 0).any():
+        if found and not (found["expression"] >= 0).any():
             raise UserError(f"the {split} split of {model.path} has no expression labels")
     return View(name, model, outputs, faces, fitted)
 

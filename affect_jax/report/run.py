@@ -70,7 +70,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
     folder = workdir / REPORT_FOLDER
     if not (folder / predictions.ARRAYS_FILE).exists():
         name = f"{REPORT_FOLDER}/{predictions.ARRAYS_FILE}"
-        raise UserError(f"{workdir}: the test left no {name}; {again}")
+        raise UserError(f"{workdir}: {name} is missing; {again}")
     results = {"plain": _metrics(final)}
     for row in rows:
         if row["split"] in _COLUMNS and row["step"] == final["step"]:
@@ -101,4 +101,4 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); was it edited by hand?") from error
+        raise UserError(f"{path} is not valid JSON ({error}); restore it from a copy") from error

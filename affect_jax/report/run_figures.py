@@ -58,7 +58,7 @@ def _classification(
     if "logits" not in stored:
         return None
     names = stored["class_names"].tolist()
-    finite = np.isfinite(stored["probabilities"]).all(axis=1)
+    finite = np.all(np.isfinite(stored["probabilities"]), axis=1)
     statistics = ClassificationStatistics(len(names), names, min_count)
     statistics.update(stored["logits"], stored["expression"], finite)
     return statistics if statistics.confusion.any() else None
@@ -88,8 +88,8 @@ def _circumplex(run: Run, narrow: bool) -> Figure | None:
     if "valence_arousal_predicted" not in run.stored:
         return None
     true, predicted = run.stored["valence_arousal"], run.stored["valence_arousal_predicted"]
-    finite = np.isfinite(predicted).all(axis=1)
-    shown = finite & np.isfinite(true).all(axis=1)
+    finite = np.all(np.isfinite(predicted), axis=1)
+    shown = finite & np.all(np.isfinite(true), axis=1)
     if not shown.any():
         return None
     classes = run.stored.get("expression")
@@ -131,7 +131,9 @@ def _caption(stored: Mapping[str, np.ndarray], row: int) -> tuple[str, str, bool
     first, second, right = "", "", None
     if "probabilities" in stored:
         first, right = faces.prediction_text(
-            stored["class_names"], stored["probabilities"][row], int(stored["expression"][row])
+            stored["class_names"].tolist(),
+            stored["probabilities"][row],
+            int(stored["expression"][row]),
         )
     if "valence_arousal_predicted" in stored:
         pairs = zip(

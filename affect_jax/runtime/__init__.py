@@ -1,4 +1,4 @@
-"""Devices and processes, and what a run writes and shows: metrics, progress, log lines, files.
+"""Devices and processes, and what a run writes: metrics, progress, logs, files.
 
 In a run of several processes only the main one (`is_main`) writes or shows anything.
 """

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ADVICE = {
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part.
+    """Write a file atomically: readers see the old content or the new.
 
     Raises:
         OSError: the file cannot be written; the message says which, and what to do.

@@ -1,4 +1,7 @@
-"""JAX does not survive a fork: the child has none of its threads, and waits for ever."""
+"""A check against forks: JAX would hang in a forked process.
+
+The child of a fork has none of the threads that JAX needs.
+"""
 
 import os
 

@@ -14,7 +14,7 @@ from data_pipelines import disk
 _OUR_PACKAGES = ("affect_jax", "data_pipelines")
 _LIBRARIES = ("jax", "jax._src", "orbax", "grain", "etils", "flax", "matplotlib", "PIL")
 
-# Warnings of Orbax at every read of a checkpoint, about which a user can do nothing.
+# Warnings of Orbax at every read of a checkpoint; users cannot do anything about them.
 _ORBAX_CHATTER = (
     "CheckpointManagerOptions.read_only=True, setting ",
     "Given directory is read only=",
@@ -79,12 +79,12 @@ def setup_logging(*, is_main: bool = True) -> None:
 
 def _is_default(handler: logging.Handler) -> bool:
     """Return whether `logging.basicConfig()` made it, as absl does when given a message."""
-    made = type(handler) is logging.StreamHandler and handler.formatter is not None
-    return made and handler.formatter._fmt == logging.BASIC_FORMAT
+    formatter = handler.formatter if type(handler) is logging.StreamHandler else None
+    return formatter is not None and formatter._fmt == logging.BASIC_FORMAT
 
 
 def quiet_orbax() -> None:
-    """Drop Orbax's warnings at every read of a checkpoint, and the echoes of a full disk.
+    """Suppress Orbax's warnings at reads, and its echoes of a full disk.
 
     This also works in programs that set up no logging. Log lines and errors of other code pass.
     """
@@ -99,7 +99,7 @@ def quiet_orbax() -> None:
 class _Hook:
     """An `excepthook` that leaves out echoes."""
 
-    def __init__(self, show: Callable[[Any], None]):
+    def __init__(self, show: Callable[[Any], object]):
         self._show = show
 
     def __call__(self, caught: Any) -> None:
@@ -112,19 +112,20 @@ def _matters(record: logging.LogRecord) -> bool:
         return False
     error = record.exc_info[1] if record.exc_info else None
     # The caller who waits for a save gets its error too; Orbax logs it in every thread.
-    told = disk.is_full(error) and _is_of_orbax(error)
+    told = error is not None and disk.is_full(error) and _is_of_orbax(error)
     return not told and not _is_echo(error)
 
 
 def _is_echo(error: BaseException | None) -> bool:
-    told = isinstance(error, RuntimeError) and str(error).startswith(_ORBAX_ECHOES)
-    return told and _is_of_orbax(error)
+    if not isinstance(error, RuntimeError) or not str(error).startswith(_ORBAX_ECHOES):
+        return False
+    return _is_of_orbax(error)
 
 
 def _is_of_orbax(error: BaseException) -> bool:
     """Return whether an error passed through Orbax, or only through code around it.
 
-    TensorStore's own errors pass through no Python code at all.
+    TensorStore's own errors do not pass through Python code.
     """
     frames = traceback.walk_tb(error.__traceback__)
     packages = {f.f_globals.get("__name__", "").partition(".")[0] for f, _ in frames}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import logging
 import math
@@ -52,10 +53,10 @@ def to_number(name: str, value: Any) -> int | float | None:
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Read the rows of a `metrics.jsonl`, given the file or its workdir, in order.
 
-    A torn last line, which a killed run leaves, is left out.
+    An incomplete last line, which a killed run leaves, is ignored.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: if a line other than the last is not a JSON object with a step and a split.
     """
     path = Path(path)
@@ -73,7 +74,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
                 "remove the line, or use another workdir"
             ) from error
     if torn:
-        log.info("%s: a torn last line is left out", path)
+        log.info("%s: the last line is incomplete and is ignored", path)
     return rows
 
 
@@ -81,7 +82,7 @@ class MetricWriter:
     """Writer of a run's `metrics.jsonl` and TensorBoard events.
 
     Every row is `{"step", "split", "time", name: value, ...}`, `time` in seconds since 1970. It is
-    written in one piece, so that a killed run leaves at most one torn line, the last one.
+    written at once, so a killed run leaves at most one incomplete line, the last one.
 
     Args:
         workdir: the run's folder; made if it does not exist.
@@ -105,7 +106,8 @@ class MetricWriter:
         resume_step: int | None = None,
         append: bool = False,
     ):
-        self._file = self._events = None
+        self._file: io.FileIO | None = None
+        self._events: _EventFile | None = None
         self._workdir = Path(workdir)
         self._path = self._workdir / (EVALUATIONS_FILE if append else METRICS_FILE)
         if not is_main:
@@ -116,7 +118,7 @@ class MetricWriter:
                 self._prepare_rows(resume_step)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
             if not append:
-                # TensorBoard hides what lies at or beyond the purge step in earlier files.
+                # TensorBoard hides events of earlier files from the purge step on.
                 purge = 0 if resume_step is None else resume_step + 1
                 self._events = _EventFile(self._workdir, purge)
 
@@ -169,22 +171,11 @@ class MetricWriter:
         if final:
             row["final"] = True
         with explained(self._path):
-            self._append(_line(row).encode())
+            _append(self._file, _line(row).encode())
             if self._events is not None:
                 self._events.write(int(step), split, numbers)
                 if final:
                     self._events.flush()
-
-    def _append(self, line: bytes) -> None:
-        end = os.fstat(self._file.fileno()).st_size
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            # Half a line in the middle of the file would spoil the next one.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fileno(), end)
-            raise
 
     def close(self) -> None:
         """Flush and close both files; later calls of `write` do nothing."""
@@ -206,8 +197,8 @@ class MetricWriter:
 class _EventFile:
     """A TensorBoard event file, written in the calling thread.
 
-    tensorboardX's `SummaryWriter` hands events to a thread through a bounded queue: when the disk
-    is full the thread dies and training hangs. Its lower layer is used here, and errors come out.
+    tensorboardX's `SummaryWriter` hands events to a thread through a bounded queue: if the disk is
+    full, the thread ends and training hangs. Here its lower layer is used, which raises errors.
     """
 
     def __init__(self, workdir: Path, purge_step: int):
@@ -240,6 +231,18 @@ class _EventFile:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _append(file: io.FileIO, line: bytes) -> None:
+    end = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        # Half a line in the middle of the file would spoil the next one.
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), end)
+        raise
 
 
 def _line(row: Mapping[str, Any]) -> str:

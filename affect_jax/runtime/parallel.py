@@ -7,7 +7,7 @@ logical copy, laid out on every device); batches are split over the devices.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -93,7 +93,7 @@ class Mapper:
     def map(
         self, step: Callable, *, donate_state: bool = False, sharded_output: bool = False
     ) -> Callable:
-        """Map `step(state, batch, *replicated) -> (state_or_metrics ...)` over the devices.
+        """Map `step(state, batch, *replicated) -> (state or metrics ...)` over devices.
 
         Args:
           step: per-replica function of the batch and of arguments equal on every replica.
@@ -155,7 +155,7 @@ class Mapper:
         return jax.tree.map(put, tree)
 
     def to_global(self, tree: Any) -> Any:
-        """Return replicated arrays as arrays of the whole job, for checkpoints; copy nothing."""
+        """Return replicated arrays as arrays of the whole job, without a copy."""
         return self._move(tree, self.global_mesh)
 
     def from_global(self, tree: Any) -> Any:
@@ -186,7 +186,7 @@ class Mapper:
     def prefetch(
         self, batches: Iterable[dict[str, np.ndarray]], size: int = 2
     ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
-        """Yield (host batch, placed batch), with `size` batches on their way to the devices."""
+        """Yield (host batch, placed batch), with `size` batches placed ahead."""
         queue: collections.deque = collections.deque()
         for batch in batches:
             queue.append((batch, self.place(batch)))
@@ -210,6 +210,14 @@ def all_gather_hosts(array: np.ndarray) -> np.ndarray:
 def any_process(flag: bool) -> bool:
     """Return True on every process if `flag` is true on any."""
     return bool(all_gather_hosts(np.asarray([float(flag)])).any())
+
+
+@overload
+def from_main(decide: Callable[[], int]) -> int: ...
+
+
+@overload
+def from_main(decide: Callable[[], int | None]) -> int | None: ...
 
 
 def from_main(decide: Callable[[], int | None]) -> int | None:

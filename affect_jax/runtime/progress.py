@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 
 class Throughput:
-    """Images per second and the share of time spent waiting for input, between two log lines.
+    """Images per second and fraction of time waiting for input, between log lines.
 
     The first step, which holds the compilation, counts in neither. Steps are dispatched
     asynchronously: call `snapshot` after the step's loss has been fetched.

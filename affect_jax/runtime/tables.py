@@ -16,7 +16,7 @@ from affect_jax.runtime.files import write_atomically
 Results = Mapping[str, Mapping[str, float | None]]
 Table = tuple[str, list[str], list[list[str]]]  # heading, head, body
 
-# name -> (group, label, higher is better). The order is that of the table.
+# name -> (group, label, higher is better). The table has the same order.
 _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "accuracy": ("Expression", "accuracy", True),
     "balanced_accuracy": ("Expression", "balanced accuracy", True),
@@ -52,7 +52,7 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def describe(name: str) -> tuple[str, str, bool | None]:
-    """Return a metric's group, its label, and whether higher is better (None: neither)."""
+    """Return a metric's group, label, and whether higher is better (None: neither)."""
     if name in _METRICS:
         return _METRICS[name]
     if name.startswith(_RECALL):
@@ -61,7 +61,7 @@ def describe(name: str) -> tuple[str, str, bool | None]:
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Returns whether the higher of two values of a metric is better; None: neither or unknown."""
+    """Return whether higher values of a metric are better; None if neither is."""
     higher = describe(name)[2]
     return describe(name.removesuffix("_primary"))[2] if higher is None else higher
 
@@ -111,7 +111,7 @@ def results_table(
 
 
 def _ordered_metrics(results: Results) -> list[str]:
-    """Return all metric names of the evaluations in the table's order, unknown ones last."""
+    """Return all metric names in the order of the table, unknown ones last."""
     names = dict.fromkeys(name for values in results.values() for name in values)
     known = [name for name in _METRICS if name in names]
     recalls = [name for name in names if name.startswith(_RECALL)]
@@ -141,7 +141,7 @@ def table_rows(
 
 
 def label(column: str) -> str:
-    """Return a metric's name for the head of a table, with its split unless that is test."""
+    """Return a metric's name for a table header, with its split unless it is test."""
     split, _, name = column.rpartition("/")
     group, text, higher = describe(name)
     if group in ("Valence", "Arousal"):
@@ -185,7 +185,7 @@ def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def page(
     title: str, tables: Sequence[Table], problems: Sequence[str] = (), pictures: Sequence[str] = ()
 ) -> str:
-    """Return a Markdown document of tables, what is missing from them, and images next to it."""
+    """Return a Markdown document of tables, missing runs, and images."""
     parts = [f"# {title}"]
     parts += [f"{heading}:\n\n{markdown_table(head, body)}" for heading, head, body in tables]
     if problems:

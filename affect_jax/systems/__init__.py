@@ -35,7 +35,7 @@ _NAMES = {ARBEx: "arbex", EmoFAN: "emofan", FAN: "fan", ViT: "vit_se"}
 
 
 def name_for_model(model: str) -> str:
-    """Return the system of the paper that a model comes from; "classifier" for any other model."""
+    """Return the system of the paper of a model; "classifier" for others."""
     return _NAMES.get(models.entry(model).constructor, "classifier")
 
 

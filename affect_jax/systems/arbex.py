@@ -1,4 +1,4 @@
-"""ARBEx (Wasi et al., 2023): a classifier whose predictions are balanced by their reliability.
+"""ARBEx (Wasi et al., 2023): a classifier with reliability balancing.
 
 Parts:
   backbone   POSTER++ (`models.poster`): image features (`models.ir50`) attend to landmark features

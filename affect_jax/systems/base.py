@@ -30,7 +30,7 @@ _NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "reliability")
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of the run in which the same parameters are trained by the same objective.
+    """A part of the run in which one objective trains the same parameters.
 
     Attributes:
       name: shown in the log.
@@ -98,8 +98,8 @@ class System:
             return settings
         if not num_steps:
             raise ConfigError(
-                'config.model.reliability.correction = "trust" is ramped in over the run where '
-                "ramp_steps is 0; set config.num_steps to its length, or ramp_steps"
+                'config.model.reliability.correction = "trust" with ramp_steps = 0 needs the '
+                "length of the run; set config.num_steps, or ramp_steps"
             )
         return {**settings, "ramp_steps": num_steps - self.first_steps(num_steps)}
 
@@ -110,7 +110,7 @@ class System:
         raise NotImplementedError
 
     def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        """Return the outputs of the training forward pass for normalised images [B, H, W, 3]."""
+        """Return the training outputs for normalised images [B, H, W, 3]."""
         return model(images, rngs=rngs)
 
     @property
@@ -122,8 +122,8 @@ class System:
     def known(self) -> frozenset[str]:
         """Label fields whose outputs mean something.
 
-        These are `supervised`, and what was learnt before and is frozen. A model teaches, and is
-        measured by, nothing else.
+        These are the `supervised` fields, and fields that were learnt before and are frozen now. A
+        model teaches only these, and is measured only by these.
         """
         return self.supervised
 
@@ -163,7 +163,7 @@ class System:
         return model
 
     def _log_departures(self, arguments: dict[str, Any]) -> None:
-        """Log what the config sets otherwise than the preset of the model's name."""
+        """Log the fields in which the config differs from the preset of the model."""
         name, given = self.config.model.name, flatten(arguments)
         preset = flatten(models.entry(name).preset) if name in models.names() else {}
         departures = [
@@ -172,7 +172,7 @@ class System:
             if key in given and _as_tuple(given[key]) != _as_tuple(value)
         ]
         if departures:
-            log.info("config.model is not all of %s: %s", name, "; ".join(departures))
+            log.info("config.model differs from the preset %s: %s", name, "; ".join(departures))
 
     def _check_freeze(self, model: nnx.Module) -> None:
         paths = list(take_apart(model)[1])
@@ -190,7 +190,7 @@ class System:
         return 0
 
     def phases(self, total_steps: int) -> list[Phase]:
-        """Return the phases of a run of `total_steps` in order; the first starts at step 0."""
+        """Return the phases of a run in order; the first starts at step 0."""
         return [Phase("train", 0)]
 
     def trainable(self, path: str, phase: Phase) -> bool:
@@ -209,7 +209,7 @@ class System:
                 module.eval()
 
     def mixes(self, phase: Phase) -> bool:
-        """Return whether `config.mixing` acts in `phase`: not where only landmarks are learnt."""
+        """Return whether `config.mixing` acts in `phase`."""
         return True
 
     # -------------------------------------------------------------- measurement
@@ -217,12 +217,12 @@ class System:
     def predictions(self, outputs: Arrays, image_size: int) -> Arrays:
         """Return per-example arrays that metrics and the report use.
 
-        They are logits, valence, arousal, landmarks (pixels of the input), and of a model with
-        reliability balancing what `metrics.reliability` takes.
+        They are logits, valence, arousal and landmarks (pixels of the input). A model with
+        reliability balancing adds the arrays that `metrics.reliability` takes.
         """
-        names = ("logits", "primary", "corrected") if "expression" in self.known else ()
+        names = ["logits", "primary", "corrected"] if "expression" in self.known else []
         if "valence_arousal" in self.known:
-            names += ("valence", "arousal")
+            names += ["valence", "arousal"]
         kept = {k: outputs[k] for k in names if k in outputs}
         if "primary" in kept and "anchor_distances" in outputs:
             flat = outputs["anchor_distances"].reshape(len(kept["primary"]), -1)
@@ -244,5 +244,5 @@ class System:
 
 
 def _as_tuple(value: Any) -> Any:
-    """Return a tuple in place of a list, which it is in a config that was read from a file."""
+    """Return a tuple in place of a list, as a config read from a file has it."""
     return tuple(value) if isinstance(value, list) else value

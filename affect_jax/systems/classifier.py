@@ -29,9 +29,9 @@ class ClassifierSystem(System):
             learnt.add("valence_arousal")
         if not labels.has & learnt:
             raise ConfigError(
-                f"config.system = {config.system!r} would learn {sorted(learnt) or 'nothing'}, the "
-                f"training data have {sorted(labels.has)}; see loss.categories, and "
-                "model.regression with loss.regression for valence and arousal"
+                f"config.system = {config.system!r} learns {sorted(learnt) or 'nothing'}, but the "
+                f"training data have {sorted(labels.has)}. Set loss.categories to learn "
+                "expressions; model.regression and loss.regression for valence and arousal"
             )
         has = frozenset(labels.has & learnt)
         super().__init__(config, Labels(has, labels.class_names, labels.class_counts))

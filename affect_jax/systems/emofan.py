@@ -1,4 +1,4 @@
-"""EmoFAN (Toisoul et al., Nature Machine Intelligence 2021): affect from a face's landmarks.
+"""EmoFAN (Toisoul et al., 2021): affect from a face, guided by its landmarks.
 
 Parts:
   trunk      a FAN (`models.fan`): features, and heatmaps of 68 landmarks
@@ -73,7 +73,7 @@ class EmoFANSystem(System):
         """Return the landmark phase, for at most half of the run, and the emotion phase.
 
         Raises:
-          ConfigError: there are no landmarks to learn from.
+          ConfigError: the data have no landmarks to learn from.
         """
         stage, sources = self.config.landmark_stage, ("own", "synthetic")
         if stage.data not in sources:
@@ -95,7 +95,9 @@ class EmoFANSystem(System):
         steps = self.first_steps(total_steps)
         if steps < stage.steps:
             log.warning(
-                "config.landmark_stage.steps = %d is cut to %d, half of the run", stage.steps, steps
+                "config.landmark_stage.steps = %d is reduced to %d, half of the run",
+                stage.steps,
+                steps,
             )
         landmarks = Phase("landmarks", 0, stage.learning_rate, synthetic=stage.data == "synthetic")
         return [landmarks, Phase("emotion", steps)]
@@ -119,7 +121,9 @@ class EmoFANSystem(System):
         return phase.name != "landmarks"
 
     def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        return model.fan(images) if phase.name == "landmarks" else model(images, rngs=rngs)
+        if phase.name == "landmarks" and isinstance(model, EmoFAN):
+            return model.fan(images)
+        return model(images, rngs=rngs)
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         section = self.config.loss

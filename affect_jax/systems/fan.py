@@ -25,7 +25,7 @@ class FANSystem(System):
     def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
         if "landmarks" not in labels.has:
             raise ConfigError(
-                f"config.system = {config.system!r} learns landmarks, the data have "
+                f"config.system = {config.system!r} learns landmarks, but the data have "
                 f"{sorted(labels.has) or 'no label'}; `python -m data_pipelines.prepare --dataset "
                 "list` names the data sets with landmarks"
             )

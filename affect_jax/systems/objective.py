@@ -1,4 +1,4 @@
-"""Terms of the objective that the systems share: expressions, affect, landmarks, balancing.
+"""Terms of the objective that systems share: classes, affect, landmarks, anchors.
 
 Each function returns a loss of the global batch, equal on all replicas, and its terms by name. What
 a batch has no label for adds 0.
@@ -8,6 +8,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,13 @@ Arrays = dict[str, jax.Array]
 Terms = dict[str, jax.Array]
 
 _REGRESSIONS = ("shake_shake", "ccc", "mse", "pcc", "none")
+
+
+class Reduction(TypedDict):
+    """The examples that a mean is over: unmasked ones of the replicas of an axis."""
+
+    mask: jax.Array | None
+    axis_name: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +55,19 @@ class LossInputs:
     teacher: Arrays | None = None
 
     @property
-    def shared(self) -> dict[str, jax.Array | str | None]:
+    def shared(self) -> Reduction:
         """`mask` and `axis_name`, which every loss takes."""
         return {"mask": self.batch.get("mask"), "axis_name": self.axis_name}
 
     def labels(self) -> jax.Array:
-        """Return the votes of the batch, and class ids where there are no votes."""
+        """Return the votes of the batch, or class ids if it has none."""
         labels = self.batch["expression"]
         if "expression_probs" in self.batch:
             return supervised.votes_or_labels(self.batch["expression_probs"], labels)
         return labels
 
     def need(self, names: tuple[str, ...], key: str) -> list[jax.Array]:
-        """Return the outputs `names`, which `config.loss.<key>` needs; ConfigError without one."""
+        """Return the outputs that `config.loss.<key>` needs; ConfigError without one."""
         if not self.outputs.keys() >= set(names):
             raise ConfigError(
                 f"config.loss.{key} needs the outputs {', '.join(names)}; config.model gives "
@@ -72,7 +80,7 @@ def check(section: ml_collections.ConfigDict) -> None:
     """Check the fields of `config.loss`.
 
     Raises:
-      ConfigError: a value that cannot be, by name.
+      ConfigError: a value is not allowed; the message names the field.
     """
     if not 0 <= section.label_smoothing < 1:
         raise ConfigError(
@@ -117,7 +125,7 @@ def supervised_objective(
             f"config.loss.distillation_weight = {section.distillation_weight} but there is no "
             "config.loss.teacher"
         )
-    total, terms = jnp.zeros((), jnp.float32), {}
+    total, terms = jnp.zeros((), jnp.float32), Terms()
     if section.categories:
         total, terms = expression_loss(inputs, section, class_weights)
         if "primary" in inputs.outputs:
@@ -147,7 +155,7 @@ def expression_loss(
         **inputs.shared,
     )
     weight = section.distillation_weight
-    if not weight or "logits" not in inputs.teacher:
+    if not weight or not inputs.teacher or "logits" not in inputs.teacher:
         return entropy, {"cross_entropy": entropy}
     divergence = supervised.distillation_divergence(
         logits, inputs.teacher["logits"], **inputs.shared
@@ -157,13 +165,13 @@ def expression_loss(
 
 
 def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple[jax.Array, Terms]:
-    """Return the regression loss of valence and arousal, EmoFAN eq. 8 to 10, or one of its parts.
+    """Return the loss of valence and arousal, EmoFAN eq. 8 to 10, or a part.
 
     Eq. 8 is (a L_MSE + b L_PCC + c L_CCC) / (a + b + c) with a, b, c drawn once a step. With a
     teacher of valence and arousal its predictions replace the labels of every example.
     """
     targets = inputs.batch.get("valence_arousal")
-    if section.distillation_weight and "valence" in inputs.teacher:
+    if section.distillation_weight and inputs.teacher and "valence" in inputs.teacher:
         targets = jnp.stack([inputs.teacher["valence"], inputs.teacher["arousal"]], axis=-1)
     if targets is None:
         return jnp.zeros((), jnp.float32), {}
@@ -180,7 +188,7 @@ def affect_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> tuple
 def balancing_loss(
     inputs: LossInputs, section: ml_collections.ConfigDict
 ) -> tuple[jax.Array, Terms]:
-    """Return lambda_a anchor loss + lambda_c centre loss of a model with `Reliability`.
+    """Return lambda_a anchor loss + lambda_c centre loss of `Reliability`.
 
     With `correction="trust"` both are ramped in as the correction is. Terms are `anchor_loss` and
     `center_loss`, not weighted, and the terms of `losses.reliability.reliability_report`.
@@ -225,4 +233,4 @@ def landmark_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> jax
         section.heatmap_sigma,
         image_size=inputs.batch["image"].shape[1],
     )
-    return supervised.heatmap_loss(stacks, targets, visible, **inputs.shared)
+    return supervised.heatmap_loss(tuple(stacks), targets, visible, **inputs.shared)

@@ -1,1 +1,1 @@
-"""Training: set-up, the loop, its step, optimizers, schedules, best checkpoint, final test."""
+"""Training: set-up, loop, step, optimizers, schedules, checkpoint choice, test."""

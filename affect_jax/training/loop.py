@@ -22,7 +22,7 @@ from affect_jax.errors import UserError
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems.base import Phase
-from affect_jax.training import best_checkpoint, final_test, run_lock, setup
+from affect_jax.training import best_metric, final_test, run_lock, setup
 from affect_jax.training.final_test import Results
 from affect_jax.training.setup import RunParts, set_compilation_cache
 from affect_jax.training.step import PhaseStep
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """The loss is not finite."""
 
 
 def train_and_evaluate(
@@ -74,14 +74,14 @@ def train_and_evaluate(
             is_main = parallel.is_main_process()
             if parallel.any_process(is_main and final_test.is_finished(workdir, run.total)):
                 log.info("%s is finished; nothing is left to do", workdir)
-                return final_test.read(run, *best_checkpoint.restore(checkpointer, mapper, state))
+                return final_test.read(run, *best_metric.restore(checkpointer, mapper, state))
             data.go_on()
             resume_step = run.start or None
             with runtime.MetricWriter(workdir, is_main=is_main, resume_step=resume_step) as writer:
                 if run.start < run.total:
                     state = _train(run, state, begun, writer)
                 checkpointer.wait()
-                best, state = best_checkpoint.restore(checkpointer, mapper, state)
+                best, state = best_metric.restore(checkpointer, mapper, state)
                 return final_test.test(run, best, state, writer)
 
 
@@ -94,7 +94,6 @@ def _train(
     """
     config, checkpointer = run.config, run.checkpointer
     eval_every = config.eval_every or run.steps_per_epoch
-    best_metric = config.checkpoint.best_metric
     throughput = runtime.Throughput(config.batch_size)
     with (
         data_lib.eval_batches(config, run.sources["validation"], run.cache) as validation,
@@ -120,7 +119,7 @@ def _train(
 
             done = step + 1
             last = done == run.total
-            # There is nothing to choose by while the trunk alone is trained, on other data.
+            # While the trunk alone is trained, on other data, no metric can choose a checkpoint.
             validate = last or (done % eval_every == 0 and not phase.synthetic)
             stopping = checkpointer.preempted(done) or stop.requested(done, config.log_every)
             save = validate or stopping or done % config.checkpoint.every == 0
@@ -146,7 +145,9 @@ def _train(
                     metrics = run.evaluator.run(state, validation).metrics
                     writer.write(done, "validation", metrics)
                     progress.log(_shown(done, metrics))
-                    metrics = best_checkpoint.figures_to_save(metrics, best_metric, done)
+                    metrics = best_metric.figures_to_save(
+                        metrics, config.checkpoint.best_metric, done
+                    )
                 if save:
                     whole = run.mapper.to_global(state)
                     checkpointer.save(done, whole, record=_record(run), metrics=metrics)
@@ -166,7 +167,7 @@ def _training_batches(run: RunParts, phase: Phase, step: int) -> Pipeline:
 
 
 def _write_epoch(pipeline: Pipeline, step: int, writer: runtime.MetricWriter) -> None:
-    """Write a row with the class counts of the epoch that step `step` begins, if it begins one."""
+    """Write the class counts of an epoch, if `step` begins one."""
     if starting := pipeline.epoch_starting(step):
         epoch, examples, records = starting
         row = {f"examples_{name}": n for name, n in examples.items()}
@@ -177,7 +178,7 @@ def _write_epoch(pipeline: Pipeline, step: int, writer: runtime.MetricWriter) ->
 def _fetch(
     terms: Mapping[str, jax.Array], step: int, checkpoints: pathlib.Path
 ) -> dict[str, float]:
-    """Return the terms of the loss as numbers; raises `Diverged` if they are not finite."""
+    """Return the terms of the loss as numbers; raise Diverged if not finite."""
     row = {k: float(v) for k, v in jax.device_get(terms).items()}
     if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
         raise Diverged(

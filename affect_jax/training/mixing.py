@@ -132,7 +132,7 @@ def combine(
         mixed &= batch["mask"] & partners["mask"]
 
     def blend(own: jax.Array, theirs: jax.Array, weight: jax.Array) -> jax.Array:
-        # `where`, not weights of 1 and 0, for what is not mixed: 0 * NaN is NaN.
+        # `where` instead of weights of 1 and 0 for unmixed examples: 0 * NaN is NaN.
         mean = weight * own + (1 - weight) * theirs
         return jnp.where(mixed.reshape(-1, *[1] * (own.ndim - 1)), mean, own)
 
@@ -150,7 +150,7 @@ def combine(
 
 
 def _votes(batch: Batch, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """Return distributions over the classes [B, N] and which examples have one, bool [B]."""
+    """Return class distributions [B, N], and which examples have one, bool [B]."""
     labels = batch["expression"]
     if "expression_probs" in batch:
         labels = supervised.votes_or_labels(batch["expression_probs"], labels)
@@ -164,7 +164,7 @@ def mix(
     num_classes: int,
     axis_name: str | None = None,
 ) -> Batch:
-    """Return a replica's batch with its examples mixed in pairs; the same object if mixing is off.
+    """Return a batch with its examples mixed in pairs; itself if mixing is off.
 
     A pair is mixed if both examples have an expression, or if neither has one and both lack the
     same of valence and arousal. All other examples, including padding, do not change.

@@ -1,4 +1,4 @@
-"""Optimizers from the fields of `config.optimizer`, sharpness-aware steps, weight averages.
+"""Optimizers of `config.optimizer`, sharpness-aware steps, weight averages.
 
 Parameters are any pytree of arrays; a parameter is named by its path, such as
 `trunk/conv1/kernel`. The optimizer state is a plain optax pytree, so a checkpoint can hold it.
@@ -21,11 +21,11 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 
 
 def has_weight_decay(name: str, parameter: jax.Array) -> bool:
-    """Return whether weight decay applies: only to kernels of linear layers and convolutions.
+    """Return whether weight decay applies: only to linear and convolution kernels.
 
-    For other parameters 0 is no simpler value, and with little gradient decay takes them there:
-    anchors, position embeddings, tables of position biases, class tokens, factors of layer scale,
-    slopes, biases, the parameters of normalisation layers.
+    For other parameters, 0 is not a simpler value, and decay moves them there if they have little
+    gradient: anchors, position embeddings, tables of position biases, class tokens, factors of
+    layer scale, slopes, biases, parameters of normalisation layers.
     """
     return jnp.ndim(parameter) > 1 and name.rsplit("/", 1)[-1] == "kernel"
 
@@ -37,13 +37,13 @@ def create_optimizer(
     params: Any,
     layers: Mapping[str, int] | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """Return the optimizer and its learning-rate schedule (`schedules.create_schedule`).
+    """Return the optimizer and its learning-rate schedule.
 
     Gradients of the trained parameters are clipped to the global norm `clip_norm` (0: not). Weight
     decay (`has_weight_decay`) is part of the gradient in adam and sgd, as in PyTorch, and separate
     from it in adamw. Parameters that `freeze` matches get updates of zero and have no state. With
-    `layer_decay` d below 1, whole updates (weight decay too) of layer n of N, the top one, are
-    multiplied by d ** (N - n), as in BEiT (Bao et al., ICLR 2022); the schedule is the top's.
+    `layer_decay` d below 1, whole updates of layer n (with weight decay) are multiplied by d ** (N
+    - n), as in BEiT (Bao et al., ICLR 2022). Layer N is the top; it follows the schedule unchanged.
 
     Args:
         config: `config.optimizer`; the train step reads its `sam_rho` (see `sharpest`).
@@ -83,7 +83,7 @@ def create_optimizer(
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     chain.append(optax.scale_by_learning_rate(schedule))
     if config.layer_decay != 1:
-        chain.append(_scale_by_layer(config.layer_decay, layers))
+        chain.append(_scale_by_layer(config.layer_decay, layers or {}))
     if config.schedule == "plateau":
         chain.append(reduce_on_plateau(config))
     optimizer = optax.chain(*chain)
@@ -114,7 +114,7 @@ def _scale_by_layer(decay: float, layers: Mapping[str, int]) -> optax.GradientTr
 
 
 def sharpest(params: Any, gradients: Any, rho: float) -> Any:
-    """Return the point, `rho` away, where the loss is about largest: params + rho g / |g|.
+    """Return the point, `rho` away, where the loss is about largest.
 
     Sharpness-aware minimisation descends along the gradient of that point (Foret, Kleiner, Mobahi
     and Neyshabur, "Sharpness-aware minimization for efficiently improving generalization",

@@ -1,4 +1,4 @@
-"""One training at a time in a workdir: a lock that ends with the process that holds it.
+"""A lock on a workdir: one training at a time, released when its process ends.
 
 Evaluations and reports read a workdir without it.
 """
@@ -20,7 +20,7 @@ _LOOK_S = 0.1  # a process that only looks whether the lock is held has it for a
 
 @contextlib.contextmanager
 def held(workdir: pathlib.Path) -> Iterator[None]:
-    """Hold the lock of a workdir, on the main process; make the folder if it does not exist.
+    """Hold the lock of a workdir, which is made, on the main process.
 
     Raises:
       UserError: on every process of the job, if another process trains there.

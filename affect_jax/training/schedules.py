@@ -71,10 +71,12 @@ def create_schedule(
 
 
 def reduce_on_plateau(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Return what scales updates down when the training loss, given as `value`, stops falling.
+    """Return a transform that scales updates down when the loss stops falling.
 
-    As in PyTorch, the learning rate changes after *more* than `plateau_patience` steps without a
-    loss that is 1e-4 of it below the best.
+    The training loss is given as `value`.
+
+    As in PyTorch, the learning rate changes after *more* than `plateau_patience` steps in which no
+    loss is lower than the best by a fraction of 1e-4.
 
     Raises:
         ConfigError: a value is out of range.

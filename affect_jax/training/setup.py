@@ -18,7 +18,7 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.systems.base import System
-from affect_jax.training import best_checkpoint, mixing
+from affect_jax.training import best_metric, mixing
 from affect_jax.training.step import Phases, PhaseStep
 from affect_jax.weights.checkpoints import Checkpointer
 from affect_jax.weights.init_from import initialise_from
@@ -59,7 +59,7 @@ class RunParts:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError for values that cannot work on these devices, before any data are read."""
+    """Raise UserError for values that cannot work on these devices."""
     config_lib.check(config)
     parallel.check_batch_size(config.batch_size)
     parallel.check_batch_size(config.eval.batch_size or config.batch_size, "eval.batch_size")
@@ -77,9 +77,10 @@ def check_splits(sources: dict[str, Source]) -> None:
 
 
 def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Keep compiled programs where the config says, unless JAX already has a place for them."""
+    """Keep compiled programs where the config says, unless JAX has a place."""
     folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
-    if folder != "off" and not jax.config.jax_compilation_cache_dir:
+    place = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # set by JAX's import
+    if folder != "off" and not place:
         jax.config.update("jax_compilation_cache_dir", folder)
 
 
@@ -116,7 +117,7 @@ def put_together(
     total = _count_steps(config, steps_per_epoch)
     # Every class counts here (`eval.min_count`): few validation persons show the rare ones.
     evaluator = Evaluator(system, mapper, take_apart(model)[0])
-    best_checkpoint.check(config, system, evaluator, sources["validation"])
+    best_metric.check(config, system, evaluator, sources["validation"])
     tracks_to_smooth(config, sources["test"])  # fails now rather than at the end
     log.info(
         "%s with %s parameters; %d training, %d validation, %d test images; "
@@ -157,7 +158,7 @@ def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int
 
 
 def initial_state(run: RunParts) -> tuple[dict[str, Any], PhaseStep]:
-    """Return the state to start from, on the devices, and the phase that it was left in.
+    """Return the state to start from, on the devices, and the phase it is in.
 
     The state is the newest checkpoint of the workdir, else `config.init_from`, else fresh weights.
     """

@@ -1,4 +1,4 @@
-"""The train step of each phase of a run: pure, per replica, compiled when its phase begins."""
+"""The train step of each phase: pure, per replica, compiled when the phase begins."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,12 +27,11 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     phase: Phase,
     teacher: Teacher | None = None,
-) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """Return the per-replica step: (state, batch, teacher arrays[, seed]) -> (state, terms).
+) -> Callable[..., tuple[dict, dict]]:
+    """Return the step: (state, batch, teacher arrays[, seed]) -> (state, terms).
 
     Loss and gradient belong to the global batch and are equal on all replicas. The seed (default:
-    that of the config) is an argument so that runs which differ only in it share one compiled
-    program.
+    the config's) is an argument, so that runs that differ only in it share a compiled program.
     """
     config = system.config
     section = config.model
@@ -156,7 +155,7 @@ class Phases:
         )
 
     def fresh_state(self, begun: PhaseStep) -> dict[str, Any]:
-        """Return the train state in which a run begins with the model as it is now, on the host."""
+        """Return the train state of a run that begins now, on the host."""
         _, params, stats = take_apart(self._model)
         state = {"step": np.int32(0), "params": params, "stats": stats, "opt": begun.init(params)}
         if self._system.config.ema_decay:

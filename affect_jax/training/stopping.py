@@ -4,8 +4,8 @@ import contextlib
 import logging
 import signal
 import threading
+import types
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 
@@ -30,21 +30,21 @@ class StopSignals:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["StopSignals"]:
-        """Handle the signals inside a `with` block (in the main thread; elsewhere do nothing)."""
+        """Handle the signals inside a `with` block, in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        previous = {}
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def handle(number: int, frame: Any) -> None:
+        def handle(number: int, frame: types.FrameType | None) -> None:
             if self.received is not None:
-                signal.signal(number, previous[number])
+                signal.signal(number, previous[signal.Signals(number)])
                 raise KeyboardInterrupt
             self.received = number
             log.info("stopping after this step; repeat the signal to stop at once")
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, handle)
+        for number in previous:
+            signal.signal(number, handle)
         try:
             yield self
         finally:

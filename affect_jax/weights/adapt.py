@@ -1,4 +1,4 @@
-"""What is changed in a source's arrays so that they fit another model of the same kind."""
+"""Changes that make the arrays of a source fit another model of the same kind."""
 
 import dataclasses
 import math
@@ -108,7 +108,7 @@ def _regresses(model: nnx.Module) -> bool:
 
 
 def match_positions(model: ViT, source: ViT, params: dict[str, Any], report: InitReport) -> None:
-    """Interpolate position embeddings, and remove the class token if the model has none."""
+    """Interpolate position embeddings; drop the class token if the model has none."""
     own, given = model.pos_embed[...], params["pos_embed"]
     if given.shape == own.shape:
         return
@@ -125,7 +125,7 @@ def match_positions(model: ViT, source: ViT, params: dict[str, Any], report: Ini
 
 
 def compare_widths(model: ViT, source: ViT, where: str) -> None:
-    """Raise UserError if the two are of different size, because then no array would fit."""
+    """Raise UserError if the two differ in size: no array would fit then."""
     ours, theirs = (m.pos_embed.shape[-1] for m in (model, source))
     if ours != theirs:
         names = {size.width: f"vit_{name}16" for name, size in SIZES.items()}
@@ -138,7 +138,7 @@ def compare_widths(model: ViT, source: ViT, where: str) -> None:
 def compare_trunks(
     model: nnx.Module, source: nnx.Module, root: str, where: str, allow: Sequence[str]
 ) -> str:
-    """Return in words how the settings of two landmark networks differ, "" if they do not.
+    """Return how the settings of two landmark networks differ, in words; "" if equal.
 
     Raises:
       UserError: the pooling differs. That leaves no trace in the shapes, but weights work only

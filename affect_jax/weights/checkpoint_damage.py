@@ -1,4 +1,4 @@
-"""The files of a run's checkpoints: whether they are whole, and what to do if not.
+"""Damage to the files of a run's checkpoints: how it is found, and what to do.
 
 `checkpoints/STEP/` has a folder for each of `ITEMS`, and a `checksums.json` over their files that
 is written before the checkpoint appears. Orbax itself notices little: a byte that changed inside a
@@ -38,7 +38,7 @@ def steps(directory: pathlib.Path) -> list[int]:
 
 
 def read_record(directory: pathlib.Path, step: int) -> dict[str, Any]:
-    """Return the facts saved with a checkpoint; raises `OSError` or `ValueError` if damaged."""
+    """Return the facts saved with a checkpoint; OSError or ValueError if damaged."""
     return _read_json(directory / str(step) / _RECORD)
 
 
@@ -59,7 +59,10 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def seal(directory: pathlib.Path) -> None:
-    """Write the checksums of a checkpoint that only has to be renamed; may raise OSError."""
+    """Write the checksums of a checkpoint that only has to be renamed.
+
+    Errors of writing (OSError) are not caught.
+    """
     for folder in directory.glob(_TEMPORARY):
         checksums.write(folder, [item for item in ITEMS if (folder / item).is_dir()])
 
@@ -105,16 +108,18 @@ def damage(directory: pathlib.Path, step: int, items: Sequence[str] = ITEMS) -> 
 
 
 def set_aside_damaged(directory: pathlib.Path) -> int | None:
-    """Move damaged checkpoints to `damaged_checkpoints` next to `directory`, and log each.
+    """Move damaged checkpoints to `damaged_checkpoints`, and log each.
 
-    Checkpoints are read completely, from the newest to the first whole one. Of older ones, whose
-    arrays the run may never need, only what Orbax reads when it opens the folder is checked.
+    That folder lies next to `directory`.
+
+    Checkpoints are read completely, from the newest to the first intact one. Older ones may never
+    be needed, so only the files that Orbax reads when it opens the folder are checked.
 
     Returns:
-      The step of the newest whole checkpoint; None if there are no checkpoints at all.
+      The step of the newest intact checkpoint; None without checkpoints.
 
     Raises:
-      UserError: no checkpoint is whole; nothing is moved then.
+      UserError: all checkpoints are damaged; nothing is moved then.
       OSError: a folder cannot be moved.
     """
     faults: dict[int, str] = {}
@@ -134,7 +139,7 @@ def set_aside_damaged(directory: pathlib.Path) -> int | None:
         place.parent.mkdir(exist_ok=True)
         (directory / str(step)).rename(place)
         log.warning(
-            "checkpoint %d is damaged: %s; moved to %s, which you may remove; the newest whole "
+            "checkpoint %d is damaged: %s; moved to %s, which you may remove; the newest intact "
             "checkpoint is step %d",
             step,
             fault,
@@ -145,10 +150,13 @@ def set_aside_damaged(directory: pathlib.Path) -> int | None:
 
 
 def none_whole(directory: pathlib.Path, faults: Mapping[int, str]) -> str:
-    """Return the error message for a run whose checkpoints are all damaged (step -> fault)."""
+    """Return the error message for a run whose checkpoints are all damaged.
+
+    `faults` maps steps to faults.
+    """
     lines = "; ".join(f"step {step}: {fault}" for step, fault in faults.items())
     return (
-        f"no checkpoint in {directory} is whole ({lines}); copy the folder back from a backup, or "
+        f"no checkpoint in {directory} is intact ({lines}); restore the folder from a copy, or "
         "train again with a new --workdir"
     )
 

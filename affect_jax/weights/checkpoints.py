@@ -1,9 +1,9 @@
 """Checkpoints of a run: Orbax behind one small interface.
 
 `workdir/checkpoints/STEP/` holds the train state and a small JSON record (seed and batch size,
-which with the step are the position in the data; class names; shapes of the model). A checkpoint
-appears whole or not at all: Orbax writes into a temporary folder and renames it. The latest N are
-kept, and the best by a validation metric. `checkpoint_damage` finds damaged ones.
+which with the step are the position in the data; class names; shapes of the model). A checkpoint is
+complete or absent: Orbax writes into a temporary folder and renames it. The latest N are kept, and
+the best by a validation metric. `checkpoint_damage` finds damaged ones.
 """
 
 import contextlib
@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from affect_jax.config import selection_mode
 from affect_jax.errors import UserError
 from affect_jax.runtime import CHECKPOINTS_FOLDER, parallel, quiet_orbax
 from affect_jax.weights import checkpoint_damage
+from affect_jax.weights.best_checkpoint import Criterion
 from affect_jax.weights.differences import Differences, shapes_of
 from data_pipelines import disk
 
@@ -48,8 +47,8 @@ class Checkpointer:
       read_only: never create, delete or clean anything (evaluation).
 
     Raises:
-      UserError: if `best_mode` is unknown or contradicts the metric, `keep` is below 1, or no
-        checkpoint is whole.
+      UserError: `best_mode` is unknown or contradicts the metric, `keep` is below 1, or all
+        checkpoints are damaged.
     """
 
     def __init__(
@@ -64,32 +63,33 @@ class Checkpointer:
         if keep < 1:
             raise UserError(f"config.checkpoint.keep = {keep}; at least 1 is needed to resume")
         quiet_orbax()
-        self._sign = 1.0 if selection_mode(best_metric, best_mode) == "max" else -1.0
-        self.best_metric = best_metric
+        self.criterion = Criterion.of(best_metric, best_mode)
         self.directory = pathlib.Path(workdir).absolute() / CHECKPOINTS_FOLDER
-        # A reader has no manager, and moves nothing, because a run may be writing.
+        # A reader has no manager and moves no files, because a run may be writing.
         self._manager = None if read_only else self._open(keep)
+
+    @property
+    def _writer(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            raise RuntimeError("this Checkpointer is read-only")
+        return self._manager
 
     def _open(self, keep: int) -> ocp.CheckpointManager:
         parallel.from_main(lambda: checkpoint_damage.set_aside_damaged(self.directory))
         kept = [
             preservation_policy.LatestN(keep),
             preservation_policy.BestN(
-                get_metric_fn=self._score, n=1, keep_checkpoints_without_metrics=False
+                get_metric_fn=self.criterion.score, n=1, keep_checkpoints_without_metrics=False
             ),
         ]
         options = ocp.CheckpointManagerOptions(
-            best_fn=self._score,
+            best_fn=self.criterion.score,
             best_mode="max",
             preservation_policy=preservation_policy.AnyPreservationPolicy(kept),
             cleanup_tmp_directories=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         return ocp.CheckpointManager(epath.Path(self.directory), options=options)
-
-    def _score(self, metrics: dict[str, float]) -> float:
-        value = metrics.get(self.best_metric)
-        return -np.inf if value is None or not np.isfinite(value) else self._sign * value
 
     def _seal(self) -> None:
         if parallel.is_main_process():
@@ -112,11 +112,11 @@ class Checkpointer:
           record: JSON-able facts, such as class names.
           metrics: validation metrics at this step, None where none were computed.
         """
-        if step in self._manager.all_steps():
+        if step in self._writer.all_steps():
             return
         model, training = _split(_one_copy(state))
         with self._explained():
-            self._manager.save(
+            self._writer.save(
                 step,
                 args=ocp.args.Composite(
                     model=ocp.args.StandardSave(model),
@@ -138,7 +138,7 @@ class Checkpointer:
                 checkpoint_damage.remove_partial(self.directory)
             raise UserError(
                 f"no room to write a checkpoint into {self.directory}; free some space and "
-                "run the same command again: earlier checkpoints are whole"
+                "run the same command again; it resumes from the last checkpoint"
             ) from error
 
     def latest_step(self) -> int | None:
@@ -146,12 +146,12 @@ class Checkpointer:
         return max(checkpoint_damage.steps(self.directory), default=None)
 
     def resolve(self, name: str) -> int:
-        """Turn "best", "latest" or a step number into the step of a whole checkpoint.
+        """Convert "best", "latest" or a step to the step of an intact checkpoint.
 
         For "best" and "latest", damaged checkpoints are skipped with a warning.
 
         Raises:
-          UserError: if there is no such checkpoint, naming those there are, or it is damaged.
+          UserError: the checkpoint does not exist (the message lists the steps) or is damaged.
         """
         if self._manager is not None:
             return parallel.from_main(lambda: self._resolve(name))
@@ -166,7 +166,7 @@ class Checkpointer:
             if not fault:
                 if faults:
                     log.warning(
-                        "checkpoint %d is damaged: %s; using step %d, the %s whole one",
+                        "checkpoint %d is damaged: %s; using step %d, the %s intact one",
                         *next(iter(faults.items())),
                         step,
                         "newest" if name == "latest" else "next best",
@@ -189,9 +189,17 @@ class Checkpointer:
         if name == "latest":
             return steps[::-1]
         if name == "best":
-            # If all of those are damaged, one without validation; never one that diverged.
-            rest = [step for step in steps[::-1] if not self._metrics(step)]
-            return list(dict.fromkeys([*self._ranked(steps), *rest]))
+            # If all are damaged, take one without validation, but not one that diverged.
+            measured = {step: found for step in steps if (found := self._metrics(step))}
+            rest = [step for step in steps[::-1] if step not in measured]
+            ranked = self.criterion.rank(measured)
+            if measured and not ranked:
+                raise UserError(
+                    f"validation gave no finite {self.criterion.metric!r} for any checkpoint in "
+                    f"{self.directory}, so none is the best; there are {steps}: use one of them or "
+                    '"latest", or train with a lower config.optimizer.learning_rate'
+                )
+            return [*ranked, *rest]
         if name.isdigit() and int(name) in steps:
             return [int(name)]
         raise UserError(
@@ -204,18 +212,6 @@ class Checkpointer:
         with contextlib.suppress(OSError, ValueError):
             return checkpoint_damage.read_metrics(self.directory, step)
         return {}
-
-    def _ranked(self, steps: list[int]) -> list[int]:
-        """Return the steps with a finite metric, the best first; of equals the newer one."""
-        scores = [(self._score(found), step) for step in steps if (found := self._metrics(step))]
-        finite = [(score, step) for score, step in scores if np.isfinite(score)]
-        if scores and not finite:
-            raise UserError(
-                f"validation gave no finite {self.best_metric!r} for any checkpoint in "
-                f"{self.directory}, so none is the best; there are {steps}: use one of them or "
-                '"latest", or train with a lower config.optimizer.learning_rate'
-            )
-        return [step for _, step in sorted(finite, reverse=True)]
 
     def record(self, step: int) -> dict[str, Any]:
         """Return the JSON record saved with `step`."""
@@ -246,12 +242,12 @@ class Checkpointer:
 
     def preempted(self, step: int) -> bool:
         """Return True when the cluster has announced that this job will be stopped."""
-        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+        return jax.process_count() > 1 and self._writer.reached_preemption(step)
 
     def wait(self) -> None:
-        """Block until everything that was started has been written."""
+        """Wait until everything that was started has been written."""
         with self._explained():
-            self._manager.wait_until_finished()
+            self._writer.wait_until_finished()
 
     def close(self) -> None:
         """Wait for running saves and free the manager."""

@@ -1,4 +1,4 @@
-"""Checksums of the files below a folder, to notice a file that was damaged on disk."""
+"""Checksums of the files below a folder, to detect damage on disk."""
 
 import hashlib
 import json
@@ -54,7 +54,10 @@ def verify(folder: Path, recorded: Mapping[str, str], parts: Sequence[str] = (""
 
 
 def write(folder: Path, parts: Sequence[str] = ("",)) -> None:
-    """Write the digests of a folder's files into its `checksums.json`; may raise OSError."""
+    """Write the digests of a folder's files into its `checksums.json`.
+
+    Errors of writing (OSError) are not caught.
+    """
     content = json.dumps(digests(folder, parts), indent=1) + "\n"
     (folder / CHECKSUMS_FILE).write_text(content, encoding="utf-8")
 

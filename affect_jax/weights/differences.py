@@ -1,4 +1,4 @@
-"""How the arrays of a checkpoint, directory or file differ from those that a model needs."""
+"""Differences between the arrays of a source and those that a model needs."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ def shapes_of(tree: Any) -> dict[str, Shape]:
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """Arrays in which a source differs from a model; as a string, a list for an error message.
+    """Arrays in which a source differs from a model; `str` lists them for a message.
 
     Attributes:
       missing: only in the model -> shape.
@@ -37,7 +37,7 @@ class Differences:
     def between(
         cls, source: Mapping[str, Sequence[int]], model: Mapping[str, Sequence[int]]
     ) -> "Differences":
-        """Compare the shapes of a source's arrays with those of a model's, by name."""
+        """Compare the shapes of arrays of a source and of a model, by name."""
         both = {name: (tuple(source[name]), tuple(model[name])) for name in source if name in model}
         return cls(
             {name: tuple(shape) for name, shape in model.items() if name not in source},
@@ -48,7 +48,7 @@ class Differences:
     def without(
         self, allowed: Callable[[str], bool], allowed_unexpected: Callable[[str], bool]
     ) -> "Differences":
-        """Return those that remain when some names may be unexpected and others may differ."""
+        """Return the differences that remain when some names may differ."""
         return Differences(
             {name: shape for name, shape in self.missing.items() if not allowed(name)},
             {name: s for name, s in self.unexpected.items() if not allowed_unexpected(name)},

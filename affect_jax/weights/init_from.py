@@ -1,4 +1,4 @@
-"""Starting a model from the weights of a run, a model directory or a released checkpoint."""
+"""Start a model from the weights of a run, a model directory or a released file."""
 
 import logging
 import pathlib
@@ -44,7 +44,8 @@ def initialise_from(
     """
     several = [paths] if pathlib.Path(paths).exists() else paths.split(",")
     for path in (part.strip() for part in several):
-        source, source_classes = path, ()
+        source: str | nnx.Module = path
+        source_classes: tuple[str, ...] = ()
         if is_workdir(path):
             run = load_run(path, "best", mapper)
             source, source_classes = run.model, run.class_names
@@ -89,30 +90,33 @@ def init_from(
       UserError: listing what does not fit, or if the source cannot be read.
     """
     where = "the given model" if isinstance(source, nnx.Module) else str(source)
-    report, optional = InitReport(), ()
-    if not isinstance(source, nnx.Module):
-        if not pathlib.Path(source).exists():
-            raise UserError(f"{source} does not exist; there is nothing to start from")
-        if pathlib.Path(source).is_file():
-            converted, source_classes = _read_release(model, pathlib.Path(source), allow)
-            source, optional = converted.model, _NOT_RELEASED
-            report.skipped |= converted.skipped
-        else:
-            loaded = model_dir.load_model(source)
-            source, source_classes = loaded.model, loaded.class_names
-            if loaded.is_converted:
-                optional, source_classes = _NOT_RELEASED, source_classes or None
-    root = _root(model, source, where)
-    where += adapt.compare_trunks(model, source, root, where, allow)
-    given, head = arrays_of(source), models.head_of(model)
-    if root:
-        adapt.remove_head(given["params"], models.head_of(source), root, report)
+    report = InitReport()
+    optional: tuple[str, ...] = ()
+    known: Sequence[str] | None = source_classes  # None: of an unknown release
+    if isinstance(source, nnx.Module):
+        start = source
+    elif not pathlib.Path(source).exists():
+        raise UserError(f"{source} does not exist; there is nothing to start from")
+    elif pathlib.Path(source).is_file():
+        converted, known = _read_release(model, pathlib.Path(source), allow)
+        start, optional = converted.model, _NOT_RELEASED
+        report.skipped |= converted.skipped
     else:
-        if isinstance(model, ViT):
-            adapt.compare_widths(model, source, where)
-        adapt.match_classes(model, source, given["params"], classes, source_classes, report)
-        if isinstance(model, ViT):
-            adapt.match_positions(model, source, given["params"], report)
+        loaded = model_dir.load_model(source)
+        start, known = loaded.model, loaded.class_names
+        if loaded.is_converted:
+            optional, known = _NOT_RELEASED, known or None
+    root = _root(model, start, where)
+    where += adapt.compare_trunks(model, start, root, where, allow)
+    given, head = arrays_of(start), models.head_of(model)
+    if root:
+        adapt.remove_head(given["params"], models.head_of(start), root, report)
+    else:
+        if isinstance(model, ViT) and isinstance(start, ViT):
+            adapt.compare_widths(model, start, where)
+        adapt.match_classes(model, start, given["params"], classes, known, report)
+        if isinstance(model, ViT) and isinstance(start, ViT):
+            adapt.match_positions(model, start, given["params"], report)
     given = {part: {f"{root}{k}": x for k, x in named.items()} for part, named in given.items()}
     merged, found = merge(
         arrays_of(model),
@@ -175,7 +179,7 @@ def _root(model: nnx.Module, source: nnx.Module, where: str) -> str:
             return "".join(f"{name}/" for name in path)
     raise UserError(
         f"{where} is a {type(source).__name__}; it fits neither a {type(model).__name__} nor one "
-        "of its parts"
+        "of its parts; use weights of the same architecture"
     )
 
 
@@ -214,8 +218,8 @@ def merge(
     )
     if problems:
         raise UserError(
-            f"{where} does not fit the model:\n{problems}\nallow the names that may differ, or "
-            "build the model like its source"
+            f"{where} does not fit the model:\n{problems}\nname what may differ in "
+            "config.init_allow, or set config.model as in the source"
         )
     skipped = dict.fromkeys(found.unexpected, "not in the model")
     skipped |= {

@@ -48,7 +48,7 @@ def load_run(
     mapper: Mapper,
     config: ml_collections.ConfigDict | None = None,
 ) -> LoadedRun:
-    """Restore a checkpoint of a run; every process whose devices `mapper` has must call this.
+    """Restore a checkpoint of a run, on every process that has devices of `mapper`.
 
     Args:
       workdir: the run's folder.
@@ -57,11 +57,11 @@ def load_run(
       config: describes the model; default: the one recorded in the workdir.
 
     Raises:
-      UserError: if there is no such run or checkpoint, or the config describes another model.
+      UserError: the run or checkpoint does not exist, or the config describes another model.
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = config or recorded
-    # `read_workdir_config` has put "auto" where a metric tells the mode by itself.
+    # `read_workdir_config` has put "auto" if the metric determines the mode.
     checkpointer = Checkpointer(
         workdir,
         best_metric=recorded.checkpoint.best_metric,
@@ -70,8 +70,10 @@ def load_run(
     )
     # A run in progress may write its next checkpoint before the second process looks.
     together = len({device.process_index for device in mapper.devices}) > 1
-    choose = parallel.from_main if together else lambda decide: decide()
-    step = choose(lambda: checkpointer.resolve(checkpoint))
+    if together:
+        step = parallel.from_main(lambda: checkpointer.resolve(checkpoint))
+    else:
+        step = checkpointer.resolve(checkpoint)
     record = checkpointer.record(step)
     system = systems.create(
         config,
@@ -80,7 +82,7 @@ def load_run(
         class_counts=tuple(record["class_counts"]),
     )
     model = system.create_model(nnx.Rngs(0), axis_name=None)
-    like = model_dir.arrays_of(model)
+    like: dict[str, Any] = {**model_dir.arrays_of(model)}
     if any(name.startswith("ema/") for name in record["arrays"]):
         like["ema"] = dict(like)
     like = mapper.to_global(mapper.replicate(like))

@@ -53,7 +53,7 @@ class LoadedModel:
       model: the module.
       name, arguments: what `models.create` was called with.
       preprocessing: of its input.
-      class_names: position = class id; empty if unknown or if there are no classes.
+      class_names: position = class id; empty without classes or if unknown.
       provenance: where the weights come from, as recorded when they were saved.
     """
 
@@ -119,7 +119,7 @@ def arrays_of(model: nnx.Module) -> dict[str, dict[str, jax.Array]]:
 
 
 def assign(model: nnx.Module, arrays: Arrays) -> None:
-    """Write arrays as `arrays_of` returns them into a model, cast to the dtypes it has."""
+    """Write arrays into a model, cast to its dtypes; see `arrays_of` for the form."""
     blueprint, params, stats = take_apart(model)
     for part, paths, own in (
         ("params", blueprint.param_paths, params),
@@ -135,14 +135,12 @@ def is_model_dir(path: str | pathlib.Path) -> bool:
 
 
 def check_writable(directory: str | pathlib.Path) -> None:
-    """Raise UserError unless `directory` is new, empty or a model directory to be replaced."""
+    """Raise UserError unless `directory` is new, empty or a model directory."""
     directory = pathlib.Path(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; name a directory for the model")
     if directory.is_dir() and any(directory.iterdir()) and not is_model_dir(directory):
-        raise UserError(
-            f"{directory} is not empty and holds no {MODEL_FILE}; refusing to overwrite it"
-        )
+        raise UserError(f"{directory} is not empty and has no {MODEL_FILE}; name a new directory")
 
 
 def save_model(
@@ -155,7 +153,7 @@ def save_model(
     class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model directory, whole or not at all; an older one is replaced.
+    """Write a model directory atomically; an older one is replaced.
 
     Args:
       directory: where to.
@@ -223,7 +221,9 @@ def load_model(directory: str | pathlib.Path, **overrides: Any) -> LoadedModel:
         raise UserError(f"{described}: {error}") from error
     arrays = read_arrays(directory)
     if differences := Differences.between(shapes_of(arrays), shapes_of(arrays_of(model))):
-        raise UserError(f"{directory} does not hold the arrays of its model:\n{differences}")
+        raise UserError(
+            f"{directory} lacks arrays of its model; export or copy it again:\n{differences}"
+        )
     class_names = record.get("class_names", ())
     _check_class_names(class_names, name, arguments, described)
     assign(model, arrays)

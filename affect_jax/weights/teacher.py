@@ -36,7 +36,7 @@ class Teacher:
     teaches: frozenset[str]
 
     def lessons(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the outputs to learn from: a head that was never supervised must not teach."""
+        """Return the outputs to learn from; a head without supervision must not teach."""
         names = [name for field in self.teaches for name in OUTPUTS_OF_LABEL[field]]
         return {name: outputs[name] for name in names if name in outputs}
 
@@ -72,7 +72,7 @@ def load_teacher(
     if not teaches:
         raise UserError(
             f"{where} was trained for {', '.join(sorted(known)) or 'nothing that is known'}, and "
-            f"this run learns {', '.join(sorted(learns))}: there is nothing to teach. If the "
+            f"this run learns {', '.join(sorted(learns))}; use another teacher. If this "
             'teacher knows more, say so in its model.json: "provenance": {"trained_for": [...]}'
         )
     if "expression" in teaches and not same_classes(names, class_names):
@@ -87,7 +87,7 @@ def load_teacher(
         )
     log.info("%s teaches %s", where, ", ".join(sorted(teaches)))
     for field in sorted(learns & _TEACHABLE - teaches):
-        log.warning("%s was not trained for %s, which is learnt from labels alone", where, field)
+        log.warning("%s does not teach %s, which is learnt from labels alone", where, field)
     blueprint, params, stats = take_apart(model)
     arrays = mapper.replicate({"params": params, "stats": stats})
     return Teacher(blueprint, arrays, tuple(seen.mean), tuple(seen.std), teaches)

@@ -1,9 +1,9 @@
-"""What limits balancing: one setting changed at a time, with 20 % wrong labels.
+"""Limits of balancing: one setting changed at a time, with 20 % wrong labels.
 
-Trains: `arbex_tiny` as in the 20 % rows of `arbex_noise`, three seeds a row. Rows: K = 10; with
+Trains: `arbex_tiny` as in the 20 % rows of `arbex_noise`, three seeds per row. Rows: K = 10; with
 sharper (delta 0.3) or softer (3) distances; without the centre loss, which binds each face to the
-nearest anchor; with detached confidences; and with one anchor a class.
-Paper: Wasi et al., 2023 (no such table). Time: about 6 minutes a run on one CPU core.
+nearest anchor; with detached confidences; and with one anchor per class.
+Paper: Wasi et al., 2023 (no such table). Time: about 6 minutes per run on one CPU core.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_controls.py \
              --workdir runs/arbex_controls
 """

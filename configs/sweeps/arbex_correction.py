@@ -1,9 +1,9 @@
-"""ARBEx: which correction helps: none, by anchors, by attention, by both; on synthetic faces.
+"""ARBEx on synthetic faces: correction by anchors, attention, both, or none.
 
-Trains: the tiny ARBEx of `arbex_synthetic` with 20 % wrong labels, three seeds a row. "bare" is the
-network without the part and its losses. Of every row `accuracy_primary` and `ece_primary` are those
-before the correction. Time: about 6 minutes a run on one CPU core. Paper: Wasi et al., 2023, which
-has no such table.
+Trains: the tiny ARBEx of `arbex_synthetic` with 20 % wrong labels, three seeds per row. "bare" is
+the network without balancing and its losses. `accuracy_primary` and `ece_primary` are measured
+before the correction. Time: about 6 minutes per run on one CPU core. Paper: Wasi et al., 2023,
+which has no such table.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_correction.py \
              --workdir runs/arbex_correction
 """

@@ -1,9 +1,9 @@
 """{plain, refinement sampling} x {without, with balancing} on your own photos.
 
-Trains: the tiny ARBEx of `arbex_faces`, three seeds a row, all from one network that has learnt
-clean synthetic faces without balancing (the stage "synthetic"), as the paper starts from trained
-backbones. Persons of the test split are in no other. Paper: Wasi et al., 2023. Time: 6 minutes for
-the stage, then about 3 minutes a run on one CPU core. Results: docs/arbex.md.
+Trains: the tiny ARBEx of `arbex_faces`, three seeds per row. All runs start from one network (the
+stage "synthetic"), trained on synthetic faces without balancing, because the paper starts from
+trained backbones. Test persons are in no other split. Paper: Wasi et al., 2023. Time: 6 minutes for
+the stage, then about 3 minutes per run on one CPU core. Results: docs/results/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_faces.py \
              --workdir runs/arbex_faces --config.data.manifest=PATH.csv
 """

@@ -1,9 +1,9 @@
-"""ARBEx, Table 4 and Fig. 7: the weight of the anchor loss, and five mixes of the losses.
+"""ARBEx, Table 4 and Fig. 7: weight of the anchor loss, five mixes of the losses.
 
-Trains: the tiny ARBEx of `arbex_synthetic` at the paper's label smoothing of 0.11, three seeds a
-row, with the losses as printed (`variant="paper"`, unbounded, for those are what the table is
-about) and, in the last row, bounded. `report/curves.png` is Fig. 7. Paper: Wasi et al., 2023.
-Time: about 6 minutes a run on one CPU core. Not run here.
+Trains: the tiny ARBEx of `arbex_synthetic` with the paper's label smoothing of 0.11, three seeds
+per row. The losses are as in the paper (`variant="paper"`, unbounded); the last row has the
+bounded ones. `report/curves.png` is Fig. 7. Paper: Wasi et al., 2023. Time: about 6 minutes per run
+on one CPU core. Not run here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_losses.py \
              --workdir runs/arbex_losses
 """
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.sweeps import arbex_anchors
 
-# The paper says how often its own weight is meant, not what that is.
+# The paper gives multiples of its own weight, but not the weight itself.
 _ANCHOR, _CENTER = 0.01, 0.01
 _COLUMNS = ("accuracy", "precision_macro", "balanced_accuracy", "f1_macro", "ece")
 _PAPER = {  # accuracy, precision, recall, F1, in percent

@@ -1,14 +1,15 @@
 """ARBEx, Table 2: wrong training labels and anchors, on synthetic faces.
 
-Trains: the tiny ARBEx of `arbex_synthetic` without label smoothing, as the table is, three seeds a
-row. The paper never says what its noise is; here a fraction of the training labels is replaced by
-another class. "bare" is the network without balancing, which the paper does not show, "detached"
-has no gradient through confidences.
-Paper: Wasi et al., 2023. Time: about 6 minutes a run on one CPU core. Results: docs/arbex.md.
+Trains: the tiny ARBEx of `arbex_synthetic` without label smoothing, as in the table, three seeds
+per row. The paper does not define its noise. Here a fraction of the training labels is replaced by
+another class. "bare" is the network without balancing, which the paper does not show. "detached"
+has no gradient through the confidences.
+Paper: Wasi et al., 2023. Time: about 6 minutes per run on one CPU core. Results:
+docs/results/arbex.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise.py \
              --workdir runs/arbex_noise \
              --config.sweep.rows="n0 bare,n0 K0,n0 K10,n20 bare,n20 K0,n20 K10"
-Without `--config.sweep.rows` it is the whole table: 10 shares by 11 numbers of anchors.
+Without `--config.sweep.rows` it trains the whole table: 10 fractions by 11 numbers of anchors.
 """
 
 from typing import Any

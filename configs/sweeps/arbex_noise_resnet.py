@@ -1,9 +1,9 @@
-"""Does balancing help against 20 % wrong labels? On a narrow ResNet-18, in minutes.
+"""Balancing against 20 % wrong labels, on a narrow ResNet-18, in minutes.
 
-Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px, three seeds a row:
-without the part, with attention alone (K0), with ten anchors a class (K10). Paper: Wasi et al.,
-2023, Table 2 (on ARBEx; `arbex_noise` is that). Time: about 1 minute a run on 2 CPU cores;
-not run to its end here.
+Trains: ResNet-18 of a quarter of the width on 2,000 synthetic faces at 48 px, three seeds per row:
+without balancing, with attention alone (K0), with ten anchors per class (K10). Paper: Wasi et al.,
+2023, Table 2 (on ARBEx, as in `arbex_noise`). Time: about 1 minute per run on 2 CPU cores. No
+complete sweep has been run here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_noise_resnet.py \
              --workdir runs/arbex_noise_resnet
 """

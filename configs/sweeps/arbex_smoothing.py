@@ -1,10 +1,10 @@
 """ARBEx, Table 3: label smoothing and anchors, on synthetic faces.
 
-Trains: the tiny ARBEx of `arbex_synthetic`, three seeds a row. Paper: Wasi et al., 2023.
-Time: about 6 minutes a run on one CPU core. Not run here.
+Trains: the tiny ARBEx of `arbex_synthetic`, three seeds per row. Paper: Wasi et al., 2023.
+Time: about 6 minutes per run on one CPU core. Not run here.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/arbex_smoothing.py \
              --workdir runs/arbex_smoothing --config.sweep.rows="s0 K0,s0 K10,s11 K0,s11 K10"
-Without `--config.sweep.rows` it is the whole table: 12 terms by 11 numbers of anchors.
+Without `--config.sweep.rows` it trains the whole table: 12 terms by 11 numbers of anchors.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
 """Random search over the optimizer's settings, in the ranges of the EmoFAN paper.
 
-Trains: the quickstart's network on its landmark trunk, which is trained once, with 20 draws of
-learning rate (1e-4 to 1e-2, logarithmic), weight decay (0 to 0.01), beta1 and beta2 (0 to 0.999).
-Draws are ranked on the validation persons; test figures are shown for the winner alone.
-Paper: Toisoul et al., 2021. Time: each draw about as long as the quickstart (an estimate; not run).
+Trains: the network of the quickstart with 20 draws of learning rate (1e-4 to 1e-2, logarithmic),
+weight decay (0 to 0.01), beta1 and beta2 (0 to 0.999). Its landmark trunk is trained once, before.
+Draws are ranked on validation persons. Test scores are shown for the best draw only.
+Paper: Toisoul et al., 2021. Time: each draw about as long as the quickstart (estimated; not run).
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/emofan_random.py \
              --workdir runs/emofan_random
 """

@@ -1,9 +1,9 @@
-"""EmoFAN's ablations (Tables 5 and 6 of the paper) on synthetic faces with 15 % wrong labels.
+"""EmoFAN's ablations (Tables 5 and 6) on synthetic faces with 15 % wrong labels.
 
 Trains: one landmark trunk and one teacher, then eleven rows with three seeds each, most of them on
-the frozen trunk; small networks at 64 px. Paper: Toisoul et al., 2021. Time: an hour on one CPU
-core; started twice, half of it on two.
-Results: docs/emofan.md.
+the frozen trunk. The networks are small, at 64 px. Paper: Toisoul et al., 2021. Time: an hour on
+one CPU core, or half an hour on two if the command is started twice. Results:
+docs/results/emofan.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/emofan_tables.py \
              --workdir runs/emofan_tables
 """
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     """Return the config that all runs share."""
     config = quickstart.small()
     config.num_steps = 250
-    config.eval_every = 100_000  # at the end alone
+    config.eval_every = 100_000  # only at the end
     config.log_every = 20
     config.landmark_stage.steps = 0
     config.model.width = 32
@@ -55,7 +55,10 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Return the rows: R regression, C categories, A attention, S shake-shake, D distillation."""
+    """Return the rows of the tables.
+
+    R: regression, C: categories, A: attention, S: shake-shake, D: distillation.
+    """
     only, attention, shake = (
         {"loss.categories": False},
         {"model.attention": True},
@@ -79,10 +82,10 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
         "seeds": (0, 1, 2),
         "stages": {
             "trunk": {"system": "fan", "model": fan, "num_steps": 400},
-            # A seed of its own, so that no student starts as its teacher did.
+            # Its own seed, so that no student starts from the initial weights of its teacher.
             "teacher": {**trunk, "loss.regression": "ccc", "seed": 1000, "num_steps": 400},
         },
-        # The rows without S learn by the CCC loss, as in the paper.
+        # Rows without S use the CCC loss, as in the paper.
         "shared": {**trunk, "model.attention": False, "loss.regression": "ccc"},
         "rows": {
             "ResNet-18 R": resnet | only,
@@ -95,7 +98,7 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
             "R+C+A+D": attention | distilled,
             "R+C+A+S": attention | shake,
             "R+C+A+S+D": attention | shake | distilled,
-            # Not in the paper: the trunk goes on learning, landmarks too, as in the quickstart.
+            # Not in the paper: the trunk keeps training, on landmarks too, as in the quickstart.
             "R+C+A trained trunk": attention
             | {"model.train_trunk": True, "loss.heatmap_weight": 300.0},
         },

@@ -1,8 +1,8 @@
-"""EmoFAN and its baseline, ResNet-18, on your own photos: mean and spread over seeds.
+"""EmoFAN and its baseline ResNet-18 on your own photos, with three seeds each.
 
-Trains: `emofan_faces` and `resnet18_faces` as they are, three seeds each. Persons of the test split
-are in no other. Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: 20
-minutes (ResNet-18, estimated) and 35 minutes (EmoFAN) a run on 2 CPU cores.
+Trains: `emofan_faces` and `resnet18_faces` unchanged, three seeds each. Test persons are in no
+other split. Paper: Toisoul et al., 2021, Table 5. Time for 1,300 training photos: 20 minutes
+(ResNet-18, estimated) and 35 minutes (EmoFAN) per run on 2 CPU cores.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/faces.py \
              --workdir runs/faces --config.data.manifest=PATH.csv
 """
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> dict[str, Any]:
-    """Return two rows, the two configs; fields in common can be changed for both."""
+    """Return one row per config; the command line can change their common fields."""
     before, after = (flatten(c.get_config()) for c in (emofan_faces, resnet18_faces))
     changes = {
         key: value

@@ -1,8 +1,8 @@
 """The quickstart with five seeds: the spread of its figures.
 
-Trains: `configs/quickstart.py`. Another processor rounds differently, which acts as another seed:
-a single run says little. Paper: Toisoul et al., 2021. Time: five times the quickstart. Results:
-README.md.
+Trains: `configs/quickstart.py`. Another processor rounds differently, which changes a result as
+much as another seed. A single run therefore says little. Paper: Toisoul et al., 2021. Time: five
+times the quickstart. Results: README.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/quickstart_seeds.py \
              --workdir runs/quickstart_seeds
 """

@@ -1,12 +1,12 @@
-"""Two-stage training and squeeze and excitation on a small set, all of it synthetic.
+"""Two-stage training and squeeze and excitation on a small synthetic set.
 
-Trains: ViT-Ti/16 of 4 blocks at 96 px on 213 faces of 10 persons (as many as JAFFE has), five
-folds of unseen persons, with and without squeeze and excitation, from scratch and from stage 1:
-24,000 faces of other persons. Stage 1 is trained once, without squeeze and excitation, which starts
-fresh in stage 2.
-Paper: Aouayeb et al., 2021. Time: 31 minutes for stage 1, then 4 minutes a row, on one busy CPU
+Trains: ViT-Ti/16 of 4 blocks at 96 px on 213 faces of 10 persons (as many as in JAFFE), in five
+folds of unseen persons. The rows are with and without squeeze and excitation, from scratch and from
+stage 1: 24,000 faces of other persons. Stage 1 is trained once, without squeeze and excitation,
+which starts fresh in stage 2.
+Paper: Aouayeb et al., 2021. Time: 31 minutes for stage 1, then 4 minutes per row, on one busy CPU
 core. Pooled accuracy: 0.329, with squeeze and excitation 0.324; from stage 1 0.366 and 0.390. See
-docs/vit_se.md.
+docs/results/vit_se.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/vit_se_stages.py \\
              --workdir runs/vit_se_stages
 """

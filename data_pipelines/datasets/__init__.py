@@ -1,4 +1,4 @@
-"""TFDS builders for facial-affect data sets, one file each, written as ArrayRecord.
+"""TFDS builders for facial-affect data sets, one per file; they write ArrayRecord.
 
 Users bring the files; `python -m data_pipelines.prepare --dataset list` says which, and where to
 apply for them. No builder needs TensorFlow.

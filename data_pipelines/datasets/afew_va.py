@@ -1,4 +1,6 @@
-"""AFEW-VA: 600 film clips with valence, arousal and 68 landmarks per frame (Kossaifi et al. 2017).
+"""AFEW-VA: 600 film clips with valence, arousal and landmarks in every frame.
+
+Kossaifi et al., 2017.
 
 Each clip is a folder `001` ... `600` with frames `00000.png` ... and a JSON file
 `{"actor": ..., "video_id": "001", "frames": {"00000": {"valence", "arousal", "landmarks"}}}`. The
@@ -6,9 +8,9 @@ twelve archives may be unpacked into one folder (`001/001.json`) or into several
 (`01/001/001.json`); all of them are read, and a clip found in two places is refused.
 Valence and arousal are whole numbers from -10 to 10 and are divided by 10, as in EmoFAN.
 
-The group is the clip, whose frames keep their order, and the person is the actor, so that folds are
-person-independent. Layout: https://ibug.doc.ic.ac.uk/resources/afew-va-database/ and
-public loaders of it.
+The group is the clip, whose frames keep their order. The person is the actor, so that no actor is
+in two folds. Layout: https://ibug.doc.ic.ac.uk/resources/afew-va-database/ and public loaders of
+it.
 """
 
 import json
@@ -88,7 +90,8 @@ def _clips_below(folder: Path, depth: int = 3) -> list[Path]:
 
 def _clip_records(clip: Path) -> Iterator[Record]:
     try:
-        notes = json.loads(existing(clip, f"{clip.name}.json").read_text(encoding="utf-8-sig"))
+        path = existing(clip, f"{clip.name}.json") or clip / f"{clip.name}.json"
+        notes = json.loads(path.read_text(encoding="utf-8-sig"))
         frames = sorted(notes["frames"].items())
     except (OSError, ValueError, KeyError, AttributeError) as e:
         yield Record(f"{clip.name}/{clip.name}.json", reject=f"JSON cannot be read ({e!r})")

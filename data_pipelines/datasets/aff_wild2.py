@@ -1,4 +1,4 @@
-"""Aff-Wild2 (ABAW challenges): videos with an expression or valence/arousal for every frame.
+"""Aff-Wild2 (ABAW challenges): videos with affect labels for every frame.
 
 One text file per video, one line per frame: line i below the header belongs to the i-th frame,
 `cropped_aligned/VIDEO/0000i.jpg`, counted from 1. Frames without a detected face have no image.
@@ -37,7 +37,7 @@ _HEADERS = {
     "va": "valence,arousal",
 }
 # The images came in parts: cropped_aligned, cropped_aligned_new_50_vids ...
-_PICTURES = re.compile(r"crop(ped|s)_aligned", re.IGNORECASE)
+_CROPS = re.compile(r"crop(ped|s)_aligned", re.IGNORECASE)
 _SIDE = re.compile(r"_(left|right)$")
 
 
@@ -80,12 +80,12 @@ cropped_aligned/
         return self.card.class_names if self.task == "expr" else ()
 
     def locate(self) -> Mapping[str, Any]:
-        images = layout.find_root(self.manual_dir, lambda p: bool(_picture_folders(p)))
-        self.places = _picture_folders(self.need(images, "there is no folder cropped_aligned"))
+        images = layout.find_root(self.manual_dir, lambda p: bool(_crop_folders(p)))
+        self.places = _crop_folders(self.need(images, "there is no folder cropped_aligned"))
         videos = self._videos()
         names = _TASKS[self.task]
-        notes = layout.find(self.manual_dir, names)
-        self.need(notes, f"there is no annotation folder {' or '.join(names)}")
+        reason = f"there is no annotation folder {' or '.join(names)}"
+        notes = self.need(layout.find(self.manual_dir, names), reason)
         self.release = notes.name
         for name in names:
             other = layout.existing(notes.parent, name)
@@ -104,10 +104,10 @@ cropped_aligned/
         videos: dict[str, Path] = {}
         for video in (v for folder in self.places for v in layout.subfolders(folder)):
             # An archive may be unpacked into a folder of its own name.
-            for path in layout.subfolders(video) if _PICTURES.match(video.name) else [video]:
+            for path in layout.subfolders(video) if _CROPS.match(video.name) else [video]:
                 if videos.setdefault(path.name, path) != path:
                     raise self.wrong_folder(
-                        f"pictures of {path.name} lie in {videos[path.name].parent} and in "
+                        f"images of {path.name} lie in {videos[path.name].parent} and in "
                         f"{path.parent}; leave one"
                     )
         return videos
@@ -128,11 +128,11 @@ cropped_aligned/
             return
         video = path.stem
         # One listing instead of a look-up per frame: there are millions.
-        there = {p.stem: p for p in layout.pictures(videos[video])} if video in videos else {}
+        there = {p.stem: p for p in layout.image_files(videos[video])} if video in videos else {}
         for number, line in enumerate(lines[1:], start=1):
             stem = f"{number:05d}"
-            picture = there.get(stem, Path(f"{stem}.jpg"))
-            record = Record(f"{video}/{picture.name}", picture, group=video)
+            image = there.get(stem, Path(f"{stem}.jpg"))
+            record = Record(f"{video}/{image.name}", image, group=video)
             record.person = _SIDE.sub("", video)
             with record.reading():
                 self._label(record, line.strip())
@@ -160,5 +160,5 @@ cropped_aligned/
         record.arousal = unit_value(values[1], "arousal")
 
 
-def _picture_folders(folder: Path) -> list[Path]:
-    return [p for p in layout.subfolders(folder) if _PICTURES.match(p.name)]
+def _crop_folders(folder: Path) -> list[Path]:
+    return [p for p in layout.subfolders(folder) if _CROPS.match(p.name)]

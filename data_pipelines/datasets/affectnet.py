@@ -1,10 +1,10 @@
-"""AffectNet: faces from the web with 8 expressions and valence/arousal (Mollahosseini et al. 2017).
+"""AffectNet (Mollahosseini et al. 2017): web faces, 8 expressions, affect values.
 
-Two releases are in use, and which one was found is written to `affect.json` and printed:
+Two releases are in use. The one that was found is printed and written to `affect.json`:
 
 * 2017, CSV: `training.csv` and `validation.csv` with the path, face box, 68 landmarks, expression
   0 to 10 and valence/arousal of each image of any size. 8 (none), 9 (uncertain) and 10 (no face)
-  are left out; a valence or arousal of -2 is a missing one. 500 validation images per class.
+  are left out; a valence or arousal of -2 is missing. 500 validation images per class.
 * 2021, npy: `train_set` and `val_set`, images of 224x224 and four .npy files for each. Only
   expressions 0 to 7; 3,999 validation images (contempt has 499).
 
@@ -12,7 +12,7 @@ Both count classes alike: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgu
 7 contempt (column description of the 2017 lists, README of the 2021 release; the same in public
 loaders such as github.com/face-analysis/emonet). Repackaged copies with one folder per class are
 in alphabetical order instead: read those with `manifest`. `prepare` compares the count of every
-class with the published one, which shows a permuted order.
+class with the published count, which reveals a permuted order.
 
 Published counts: Table 3 of the paper (training) and the README of the 2021 release. No persons
 are known, so groups are missing.
@@ -38,7 +38,7 @@ _OTHER_LABELS = {8: "none", 9: "uncertain", 10: "no face"}
 _MISSING = -2.0
 _LISTS = ("Manually_Annotated_file_lists", "Manually_Annotated/Manually_Annotated_file_lists", ".")
 _TRAINING = tuple(f"{folder}/training.csv" for folder in _LISTS)
-_PICTURES = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
+_IMAGES = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 _TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
 
 
@@ -60,7 +60,7 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
 """,
         apply="http://mohammadmahoor.com/affectnet/ (licence signed by a professor or lab manager)",
         fields=("expression", "valence_arousal", "landmarks"),
-        # The test set was never given out; papers report on the validation set.
+        # The test set was not published; papers report on the validation set.
         roles={"train": "train", "test": "validation"},
     )
     published: Mapping[str, Published] = {
@@ -83,19 +83,22 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
             if training is not None:
                 reason = "list of the 2017 release; that of 2021 is read"
                 self.left.leave_out(str(training), reason)
-            found = {"train": notes.parent, "validation": existing(notes.parents[1], "val_set")}
-            found = {k: p for k, p in found.items() if p and existing(p, "annotations")}
-            self.places = [existing(p, "images") or p for p in found.values()]
-            return found
-        self.need(training, "there is neither a training.csv nor a train_set/annotations")
+            sets = {"train": notes.parent, "validation": existing(notes.parents[1], "val_set")}
+            folders = {k: p for k, p in sets.items() if p and existing(p, "annotations")}
+            self.places = [existing(p, "images") or p for p in folders.values()]
+            return folders
+        if root is None or training is None:
+            raise self.wrong_folder("there is neither a training.csv nor a train_set/annotations")
         self.release = "2017"
         lists = training.parent
         # If the root is the list folder itself, the images are in its parent.
-        images = first_existing(root, _PICTURES) or first_existing(lists.parent, _PICTURES)
-        self.need(images, "training.csv is there, but no folder Manually_Annotated_Images")
+        images = self.need(
+            first_existing(root, _IMAGES) or first_existing(lists.parent, _IMAGES),
+            "training.csv is there, but no folder Manually_Annotated_Images",
+        )
         self.places = [images]
-        found = {"train": training, "validation": existing(lists, "validation.csv")}
-        return {k: (p, images) for k, p in found.items() if p}
+        tables = {"train": training, "validation": existing(lists, "validation.csv")}
+        return {k: (p, images) for k, p in tables.items() if p}
 
     def count(self, found: Any) -> int:
         if self.release == "2021":
@@ -151,7 +154,7 @@ def _stems(folder: Path, kind: str) -> dict[str, Path]:
 
 def _npy_records(folder: Path) -> Iterator[Record]:
     images, notes = _stems(folder, "images"), _stems(folder, "annotations")
-    annotations = existing(folder, "annotations")
+    annotations = existing(folder, "annotations") or folder / "annotations"
     for stem in sorted(images.keys() | notes.keys(), key=lambda s: (len(s), s)):
         path = images.get(stem, folder / "images" / f"{stem}.jpg")
         record = Record(f"{folder.name}/images/{path.name}", path)

@@ -1,11 +1,11 @@
-"""What all the builders share: checking images, writing records, counting what was left out.
+"""Parts that all builders share: check images, write records, count the left-out.
 
-A builder is a TFDS builder. Two things differ from a plain one. Records are written straight to
-ArrayRecord shards in the order in which they come, because TFDS's own writer needs TensorFlow as
-soon as a split passes 1 GB, and because frames of a video should stay in order. Next to the
-shards are `labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json`
-(class names, groups, counts, the release that was found) and `rejected.csv`. All of it is written
-into a temporary folder that TFDS renames at the end, so a data set is complete or absent.
+A builder is a TFDS builder. Two things differ from a plain one. Records are written directly to
+ArrayRecord shards, in the order in which they come. TFDS's own writer would need TensorFlow for a
+split of more than 1 GB, and it would not keep frames of a video in order. Next to the shards are
+`labels-SPLIT.npz` (class, group, valence and arousal of every record), `affect.json` (class names,
+groups, counts, the release that was found) and `rejected.csv`. Everything is written into a
+temporary folder that TFDS renames at the end, so a data set is complete or absent.
 """
 
 import abc
@@ -45,7 +45,7 @@ Example = dict[str, Any]
 Found = TypeVar("Found")
 
 
-class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types
     """Base of the builders; a subclass gives `card`, `locate` and `records`.
 
     Attributes:
@@ -57,7 +57,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       progress: called as `progress(split, done, total)`, if set; total is -1 where unknown.
       landmarker: if set, recomputes the landmarks.
       release: which release was found, once located.
-      places: folders of images, once located; those in them that no record names are counted.
+      places: folders of images, once located; images in them that no record names are counted.
       left: what belongs to no split.
     """
 
@@ -65,11 +65,12 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     # TFDS looks next to the code for checksums of downloads, with a package it does not require.
     code_path = None
     card: ClassVar[Card]
-    published: ClassVar[Mapping[str, Published]] = {}
+    published: Mapping[str, Published] = {}
     MANUAL_DOWNLOAD_INSTRUCTIONS = "See `python -m data_pipelines.prepare --dataset list`."
 
     def __init__(self, *, manual_dir: Path | None = None, **kwargs: Any):
-        self.manual_dir = manual_dir
+        self._own_folder = manual_dir is not None
+        self.manual_dir = manual_dir or Path()
         self.workers = 4
         self.check = "full"
         self.progress: Callable[[str, int, int], None] | None = None
@@ -167,7 +168,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:
-        self.manual_dir = self.manual_dir or Path(dl_manager.manual_dir)
+        if not self._own_folder:
+            self.manual_dir = Path(dl_manager.manual_dir)
         self.left = Leftovers()
         found = self.locate()
         return {split: self._generate_examples(split, where) for split, where in found.items()}
@@ -178,13 +180,15 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         total = self.count(found)
         done = 0
         loaded = in_order(self._load, self.records(found), self.workers)
-        for record, example in self._with_landmarks(loaded) if self.landmarker else loaded:
+        for record, example in (
+            _with_landmarks(loaded, self.landmarker) if self.landmarker else loaded
+        ):
             done += 1
             report(split, done, total)
             rejected = isinstance(example, Reject)
             if isinstance(record.image, Path) and (not rejected or record.image.is_file()):
                 self.left.see(record.image)
-            if rejected:
+            if isinstance(example, Reject):
                 book.reject(record, str(example))
                 continue
             example["group"] = self._groups.number(record.group)
@@ -211,7 +215,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 rejected = self._books[split].rejected
                 reasons = collections.Counter(reason for _, reason in rejected)
                 raise self.wrong_folder(
-                    f"split {split} has no usable picture ({len(rejected)} rejected, most "
+                    f"split {split} has no usable image ({len(rejected)} rejected, most "
                     f"often: {reasons.most_common(1)[0][0] if reasons else 'nothing was there'})",
                 )
             infos.append(
@@ -261,24 +265,6 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             example[_PIXELS] = pixels
         return example
 
-    def _with_landmarks(
-        self, loaded: Iterable[tuple[Record, Example | Reject]]
-    ) -> Iterator[tuple[Record, Example | Reject]]:
-        """Replace the landmarks, a batch at a time; rejected records pass through in order."""
-        for batch in batches(loaded, WINDOW):
-            good = [example for _, example in batch if not isinstance(example, Reject)]
-            pixels = [example.pop(_PIXELS) for example in good]
-            boxes = [
-                face_box(e["landmarks"], e["box"], p.shape)
-                for e, p in zip(good, pixels, strict=True)
-            ]
-            if good:
-                rgb = [cv2.cvtColor(p, cv2.COLOR_GRAY2RGB) if p.ndim == 2 else p for p in pixels]
-                points = self.landmarker(rgb, np.stack(boxes))
-                for example, found in zip(good, points, strict=True):
-                    example["landmarks"] = np.asarray(found, np.float32)
-            yield from batch
-
     def _write_side_files(self) -> None:
         folder = Path(self.data_dir)
         for split, book in self._books.items():
@@ -319,6 +305,27 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             writer.writerows(("", name, reason) for name, reason, _ in self.left.entries)
 
     def _lost(self, book: Book) -> list[str]:
-        """Return persons without a usable image: the validation split is drawn with them too."""
+        """Return persons without a usable image, who still count in drawn splits.
+
+        The validation split is drawn with them too.
+        """
         there = set(book.persons)
         return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)
+
+
+def _with_landmarks(
+    loaded: Iterable[tuple[Record, Example | Reject]], landmarker: Landmarker
+) -> Iterator[tuple[Record, Example | Reject]]:
+    """Replace the landmarks, a batch at a time; rejected records pass through in order."""
+    for batch in batches(loaded, WINDOW):
+        good = [example for _, example in batch if not isinstance(example, Reject)]
+        pixels = [example.pop(_PIXELS) for example in good]
+        boxes = [
+            face_box(e["landmarks"], e["box"], p.shape) for e, p in zip(good, pixels, strict=True)
+        ]
+        if good:
+            rgb = [cv2.cvtColor(p, cv2.COLOR_GRAY2RGB) if p.ndim == 2 else p for p in pixels]
+            points = landmarker(rgb, np.stack(boxes))
+            for example, found in zip(good, points, strict=True):
+                example["landmarks"] = np.asarray(found, np.float32)
+        yield from batch

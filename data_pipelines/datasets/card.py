@@ -1,4 +1,4 @@
-"""What a builder says: of its data set (`Card`, `Published`, `Config`), of an image (`Record`)."""
+"""Descriptions by a builder: of its data set (`Card`), of an image (`Record`)."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from data_pipelines.schema import MISSING_ID, shorten
 
 
 class Reject(ValueError):
-    """A record that is left out; the message is the reason that goes to `rejected.csv`."""
+    """A record that is left out; the message is its reason in `rejected.csv`."""
 
     def __init__(self, reason: str):
         super().__init__(shorten(reason))
@@ -21,7 +21,7 @@ class Reject(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Counts that the authors, or papers on the data set, give; compared with what was read.
+    """Counts published by the authors or in papers, to compare with what was read.
 
     Attributes:
       examples: images of each split.
@@ -40,7 +40,7 @@ class Card:
 
     Attributes:
       title: name as printed.
-      class_names: label order; empty where there are no categories.
+      class_names: label order; empty without categories.
       splits: the official splits and what they are. Sets without official splits have one, "full"
         (TFDS keeps "all" for itself), which training cuts by person.
       expected: the expected tree, drawn as text.
@@ -82,7 +82,7 @@ class Record:
       person: what must not be in two splits; empty = the group.
       attributes: one id per attribute of the card, -1 unknown.
       probs: votes as a distribution, or None.
-      reject: reason for leaving the record out, where the labels alone decide.
+      reject: reason to leave the record out, if the labels alone decide this.
     """
 
     name: str
@@ -99,7 +99,10 @@ class Record:
     reject: str = ""
 
     def set_class(self, label: str, classes: tuple[str, ...], reason: str) -> "Record":
-        """Set the class id by its name, or reject the record for `reason`; return the record."""
+        """Set the class id by its name, or reject the record for `reason`.
+
+        Returns the record.
+        """
         if label in classes:
             self.expression = classes.index(label)
         else:
@@ -108,7 +111,7 @@ class Record:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Reject this record if a value read inside the block raises `Reject` or ValueError."""
+        """Reject this record if a value read in the block raises Reject or ValueError."""
         try:
             yield
         except ValueError as e:
@@ -121,7 +124,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 def configs(descriptions: Mapping[str, str]) -> list[Config]:
-    """Make the configs of a builder from their names and descriptions; the first is the default."""
+    """Make the configs of a builder from names and descriptions, the default first."""
     return [Config(name=name, description=text) for name, text in descriptions.items()]
 
 
@@ -144,7 +147,7 @@ def only_file(files: list[Path], what: str) -> Path | None:
     """Return the one file that may hold `what`; None if there is none.
 
     Raises:
-      Reject: there are several, and only their owner knows which one is meant.
+      Reject: there are several; only their owner knows which one is meant.
     """
     if len(files) > 1:
         listed = ", ".join(p.name for p in files)

@@ -1,4 +1,4 @@
-"""CK+ (extended Cohn-Kanade): posed sequences from neutral to peak (Lucey et al. 2010).
+"""CK+ (Lucey et al. 2010): posed sequences from neutral to the peak.
 
 593 sequences `cohn-kanade-images/S005/001/S005_001_00000001.png` ... of 123 persons; 327 of them
 have `Emotion/S005/001/S005_001_00000011_emotion.txt` with one number: 1 anger, 2 contempt,
@@ -22,7 +22,7 @@ import numpy as np
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, Reject, configs, only_file
-from data_pipelines.datasets.layout import find, pictures, subfolders, with_suffix
+from data_pipelines.datasets.layout import find, image_files, subfolders, with_suffix
 from data_pipelines.schema import LABEL_ORDERS, NUM_LANDMARKS
 
 FILE_LABELS = ("", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise")
@@ -100,7 +100,7 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
     def _sequence(
         self, name: str, images: Path, emotions: Path, landmarks: Path | None
     ) -> Iterator[Record]:
-        frames, names = pictures(images), self.class_names()
+        frames, names = image_files(images), self.class_names()
         peak = _PEAK_FRAMES[self.builder_config.name]
         try:
             label = _label(_labels(emotions))

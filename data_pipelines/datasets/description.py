@@ -1,4 +1,4 @@
-"""What `prepare` prints about a data set: its card, its counts, what differs from the published."""
+"""Text that `prepare` prints: a data set's card, counts and differences."""
 
 import collections
 import csv
@@ -31,41 +31,41 @@ def describe(name: str) -> str:
     for split, meaning in card.splits.items():
         counts = {key: p.examples[split] for key, p in cls.published.items() if split in p.examples}
         sizes = ", ".join(f"{n:,}{f' ({k})' if k else ''}" for k, n in counts.items())
-        lines.append(f"  split   {split}: {meaning}{f'; {sizes} pictures' if sizes else ''}")
+        lines.append(f"  split   {split}: {meaning}{f'; {sizes} images' if sizes else ''}")
     lines.append("  expected in --manual_dir:")
     lines += [f"    {line}" for line in card.expected.strip("\n").splitlines()]
     return "\n".join([*lines, f"  layout  {card.checked}", f"  apply   {card.apply}"])
 
 
 def compare(meta: Mapping[str, Any], published: Published) -> list[str]:
-    """Return warnings about counts in `affect.json` that differ from the published ones."""
+    """Return warnings for counts that differ from the published ones."""
     lines = []
     where = meta["dataset"] + (f" ({meta['release']})" if meta["release"] else "")
     for split, expected in published.examples.items():
         if split not in meta["splits"]:
-            lines.append(f"{where}: split {split} is absent; published: {expected} pictures")
+            lines.append(f"{where}: split {split} is absent; published: {expected} images")
         elif (ours := meta["splits"][split]["examples"]) != expected:
-            lines.append(f"{where} {split}: {ours} pictures, published: {expected}")
+            lines.append(f"{where} {split}: {ours} images, published: {expected}")
     for split, expected in published.groups.items():
         summary = meta["splits"].get(split)
         if summary and summary["persons"] != expected:
             lines.append(
                 f"{where} {split}: {summary['persons']} {meta['person']}s, published: {expected}"
             )
-    for split, expected in published.per_class.items():
-        ours = tuple(meta["splits"].get(split, {}).get("per_class", ()))
-        if ours and ours != tuple(expected):
-            pairs = zip(meta["class_names"], ours, expected, strict=True)
+    for split, classes in published.per_class.items():
+        counts = tuple(meta["splits"].get(split, {}).get("per_class", ()))
+        if counts and counts != tuple(classes):
+            pairs = zip(meta["class_names"], counts, classes, strict=True)
             differing = ", ".join(f"{n} {a} (published {b})" for n, a, b in pairs if a != b)
             hint = ""
-            if sorted(ours) == sorted(expected):
+            if sorted(counts) == sorted(classes):
                 hint = "; the same numbers in another order: the labels of this copy are permuted"
             lines.append(f"{where} {split}: {differing}{hint}")
     return lines
 
 
 def print_summary(builder: FaceBuilder, existed: bool) -> None:
-    """Print what was prepared and rejected; on stderr, differences from the published counts."""
+    """Print what was prepared and rejected; print wrong counts on stderr."""
     target = Path(builder.data_dir)
     meta = json.loads((target / META_FILE).read_text(encoding="utf-8"))
     print(f"{'already prepared' if existed else 'prepared'}: {target}")
@@ -77,7 +77,7 @@ def print_summary(builder: FaceBuilder, existed: bool) -> None:
         counts = zip(meta["class_names"], summary["per_class"], strict=True)
         classes = ", ".join(f"{n} {c}" for n, c in counts)
         persons = f", {summary['persons']} {meta['person']}s" if summary["persons"] else ""
-        print(f"  {split}: {summary['examples']} pictures{persons}, {summary['rejected']} rejected")
+        print(f"  {split}: {summary['examples']} images{persons}, {summary['rejected']} rejected")
         if classes:
             print(f"    {classes}")
     for line in compare(meta, builder.figures(meta["release"], meta["config"])):
@@ -90,6 +90,6 @@ def print_summary(builder: FaceBuilder, existed: bool) -> None:
         rows = list(csv.DictReader(f))
     reasons = collections.Counter(row["reason"] for row in rows if row["split"])
     if rows:
-        print(f"  rejected pictures: {target / REJECTED_FILE}")
+        print(f"  rejected images: {target / REJECTED_FILE}")
         for reason, count in reasons.most_common(_SHOWN_REASONS):
             print(f"    {count} x {reason}")

@@ -1,4 +1,4 @@
-"""FER-2013: 48x48 grey faces with 7 expressions, all in one CSV file (Goodfellow et al. 2013).
+"""FER-2013 (Goodfellow et al. 2013): 48x48 grey faces with 7 expressions.
 
 `fer2013.csv` has the columns emotion (0 anger, 1 disgust, 2 fear, 3 happy, 4 sad, 5 surprise,
 6 neutral), pixels (2,304 numbers) and Usage (Training, PublicTest, PrivateTest); Kaggle's
@@ -6,7 +6,7 @@
 challenge and arXiv:1307.0414. Persons are not known.
 
 Names of columns and usages are read in any case and with or without spaces. Rows of another usage
-belong to no split: they are counted and named, and more than a few of them are refused.
+belong to no split. They are counted and named; too many of them are an error.
 """
 
 import csv
@@ -70,7 +70,7 @@ class Fer2013(FaceBuilder):
         for number, row in enumerate(rows(path)):
             if row["usage"] != usage:
                 continue
-            record = Record(f"{path.name} row {number}", picture(row["pixels"]))
+            record = Record(f"{path.name} row {number}", png_maker(row["pixels"]))
             try:
                 record.expression = int(row["emotion"])
                 if not 0 <= record.expression < 7:
@@ -122,7 +122,9 @@ def leave_out_unknown(builder: FaceBuilder, usages: Sequence[str], name: str) ->
 
 
 def rows(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table with a column Usage: names in lower case, values stripped.
+    """Yield the rows of a table with a column Usage, values without outer spaces.
+
+    Column names are in lower case.
 
     A usage in any case and spacing is spelt as in `USAGES`.
     """
@@ -134,7 +136,7 @@ def rows(path: Path) -> Iterator[dict[str, str]]:
             yield cells | {"usage": names.get(plain, cells["usage"])}
 
 
-def picture(text: str) -> Callable[[], bytes]:
+def png_maker(text: str) -> Callable[[], bytes]:
     """Return a function that makes the PNG of a `pixels` field, for the thread that needs it."""
     return functools.partial(_png, text)
 

@@ -1,4 +1,4 @@
-"""FERG-DB: 55,767 rendered faces of six cartoon characters with 7 expressions (Aneja et al. 2016).
+"""FERG-DB (Aneja et al. 2016): 55,767 rendered cartoon faces with 7 expressions.
 
 `FERG_DB_256/aia/aia_anger/aia_anger_1.png`; the folders name character and expression. Class ids
 follow the alphabetical order of the names, as the authors list them: anger, disgust, fear, joy,
@@ -12,7 +12,7 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
-from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
+from data_pipelines.datasets.layout import existing, find_root, image_files, subfolders
 
 CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 CHARACTERS = ("aia", "bonnie", "jules", "malcolm", "mery", "ray")
@@ -44,14 +44,14 @@ FERG_DB_256/
         return {"full": root}
 
     def count(self, found: Path) -> int:
-        return sum(len(pictures(e)) for c in subfolders(found) for e in subfolders(c))
+        return sum(len(image_files(e)) for c in subfolders(found) for e in subfolders(c))
 
     def records(self, found: Path) -> Iterator[Record]:
         reason = f"folder does not end in one of {', '.join(CLASSES)}"
         for folder in (e for c in subfolders(found) for e in subfolders(c)):
             who = folder.parent.name.lower()
             expression = folder.name.lower().removeprefix(f"{who}_")
-            for path in sorted(pictures(folder), key=lambda p: (len(p.stem), p.stem)):
+            for path in sorted(image_files(folder), key=lambda p: (len(p.stem), p.stem)):
                 record = Record(str(path.relative_to(found)), path, group=who)
                 yield record.set_class(expression, CLASSES, reason)
 

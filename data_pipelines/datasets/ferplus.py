@@ -28,7 +28,7 @@ from data_pipelines.datasets.fer2013 import (
     USAGES,
     header_problem,
     leave_out_unknown,
-    picture,
+    png_maker,
     read_header,
     rows,
 )
@@ -45,39 +45,39 @@ class FerPlus(FaceBuilder):
 
     name = "ferplus"
     BUILDER_CONFIGS = configs(
-        {"votes": "votes as a distribution", "majority": "pictures with a majority only"}
+        {"votes": "votes as a distribution", "majority": "images with a majority only"}
     )
     card = Card(
         title="FER+",
         class_names=LABEL_ORDERS["ferplus"],
         splits={"train": "Training", "validation": "PublicTest", "test": "PrivateTest"},
         expected="""
-fer2013.csv        (the pictures, from FER-2013)
+fer2013.csv        (the images, from FER-2013)
 fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
 """,
-        apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (pictures)",
+        apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (images)",
         fields=("expression", "expression_probs"),
     )
 
     def locate(self) -> Mapping[str, Any]:
-        pictures = self.need(find(self.manual_dir, FILES), "there is no fer2013.csv")
+        images = self.need(find(self.manual_dir, FILES), "there is no fer2013.csv")
         votes = self.need(find(self.manual_dir, (VOTES,)), f"there is no {VOTES}")
-        problem = header_problem(pictures)
+        problem = header_problem(images)
         header = [c.strip().lower() for c in read_header(votes)]
         absent = [c for c in ("Usage", "Image name", *COLUMNS) if c.lower() not in header]
         if absent and not problem:
             problem = f"{votes.name} has no column {', '.join(absent)}"
         if problem:
             raise self.wrong_folder(problem)
-        ours, theirs = ([row["usage"] for row in rows(table)] for table in (pictures, votes))
+        ours, theirs = ([row["usage"] for row in rows(table)] for table in (images, votes))
         leave_out_unknown(self, theirs, votes.name)
         if ours != theirs:
             raise self.wrong_folder(
-                f"{pictures.name} ({len(ours)} rows) and {votes.name} ({len(theirs)} rows) do not "
+                f"{images.name} ({len(ours)} rows) and {votes.name} ({len(theirs)} rows) do not "
                 "belong together: their Usage columns differ"
             )
         return {
-            split: (pictures, votes, usage, theirs.count(usage)) for split, usage in USAGES.items()
+            split: (images, votes, usage, theirs.count(usage)) for split, usage in USAGES.items()
         }
 
     def has_probs(self) -> bool:
@@ -87,13 +87,13 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
         return found[3]
 
     def records(self, found: tuple[Path, Path, str, int]) -> Iterator[Record]:
-        pictures, votes, usage, _ = found
+        images, votes, usage, _ = found
         rule = majority if self.builder_config.name == "majority" else distribution
-        for number, (row, vote) in enumerate(zip(rows(pictures), rows(votes), strict=True)):
+        for number, (row, vote) in enumerate(zip(rows(images), rows(votes), strict=True)):
             if row["usage"] != usage:
                 continue
             name = vote["image name"]
-            record = Record(name or f"{votes.name} row {number}", picture(row["pixels"]))
+            record = Record(name or f"{votes.name} row {number}", png_maker(row["pixels"]))
             try:
                 counts = np.array([int(vote[c.lower()]) for c in COLUMNS])
                 record.expression, record.probs, record.reject = rule(counts)
@@ -105,7 +105,7 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
 
 
 def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """Return class (or -1), distribution over the 8 expressions, reason to reject (or "")."""
+    """Return class (or -1), distribution over 8 expressions, reject reason (or "")."""
     emotions, others = counts[:_NUM_CLASSES], counts[_NUM_CLASSES:]
     if emotions.sum() <= others.sum():
         return MISSING_ID, None, "at least half of the votes are unknown or no face"
@@ -115,7 +115,7 @@ def distribution(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
 
 
 def majority(counts: np.ndarray) -> tuple[int, np.ndarray | None, str]:
-    """Return the same as `distribution`, by the authors' majority rule and without the votes."""
+    """Return the same as `distribution` by the authors' majority rule, without votes."""
     kept = np.where(counts > 1, counts, 0)
     best = int(kept.argmax())
     if 2 * kept[best] <= kept.sum():

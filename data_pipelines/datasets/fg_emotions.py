@@ -1,9 +1,9 @@
-"""FG-Emotions: faces from films and series with 33 fine expressions (Liang et al. 2020).
+"""FG-Emotions (Liang et al. 2020): faces from films with 33 fine expressions.
 
 Key frames in one folder per fine class, `train/anxiety/...` and `test/anxiety/...`; a folder of the
-coarse class may lie between them (`train/fear/anxiety/...`). No public description of the
-archive was found, so this layout is the plainest one that fits the papers; class folders are
-recognised by their names in any case, and other names are reported.
+coarse class may lie between them (`train/fear/anxiety/...`). No public description of the archive
+was found, so this is the simplest layout that fits the papers. Class folders are recognised by
+their names in any case, and other names are reported.
 
 Class ids: the fine classes in the order of their coarse classes fear, sadness, anger, surprise,
 happiness, love. Counts: 7,245 and 3,126 (Liu et al. 2024).
@@ -15,7 +15,7 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
-from data_pipelines.datasets.layout import find_root, first_existing, pictures, subfolders
+from data_pipelines.datasets.layout import find_root, first_existing, image_files, subfolders
 
 HIERARCHY = {
     "fear": ("anxiety", "worry", "panic", "terror", "nervous"),
@@ -52,19 +52,20 @@ test/anxiety/*.jpg ... test/lust/*.jpg
     published: Mapping[str, Published] = {"": Published(examples={"train": 7245, "test": 3126})}
 
     def locate(self) -> Mapping[str, Any]:
-        root = find_root(self.manual_dir, _is_root)
-        self.need(root, "there is no folder such as train/anxiety")
-        found = {split: first_existing(root, names) for split, names in _SPLITS.items()}
-        found = {split: folder for split, folder in found.items() if folder is not None}
+        root = self.need(
+            find_root(self.manual_dir, _is_root), "there is no folder such as train/anxiety"
+        )
+        folders = {split: first_existing(root, names) for split, names in _SPLITS.items()}
+        found = {split: folder for split, folder in folders.items() if folder is not None}
         self.places = list(found.values())
         return found
 
     def count(self, found: Path) -> int:
-        return sum(len(pictures(folder)) for folder in _class_folders(found))
+        return sum(len(image_files(folder)) for folder in _class_folders(found))
 
     def records(self, found: Path) -> Iterator[Record]:
         for folder in _class_folders(found):
-            for path in pictures(folder):
+            for path in image_files(folder):
                 record = Record(str(path.relative_to(found.parent)), path)
                 name = folder.name.strip().lower()
                 yield record.set_class(name, CLASSES, "folder is none of the 33 fine classes")
@@ -78,9 +79,9 @@ def _is_root(folder: Path) -> bool:
 
 
 def _class_folders(split: Path) -> list[Path]:
-    """Return folders with images, one or two levels down: `anger` is a coarse and a fine class."""
+    """Return image folders on one or two levels: `anger` is on both."""
     folders = []
     for child in subfolders(split):
         inner = subfolders(child)
-        folders += [child, *inner] if pictures(child) or not inner else inner
+        folders += [child, *inner] if image_files(child) or not inner else inner
     return folders

@@ -1,4 +1,4 @@
-"""JAFFE: 213 grey images of ten Japanese women posing 7 expressions (Lyons et al. 1998).
+"""JAFFE (Lyons et al. 1998): 213 grey images of ten women posing 7 expressions.
 
 The file name gives person, expression and number: `KA.AN1.39.tiff`, with NE neutral, HA happy,
 SA sad, SU surprise, AN anger, DI disgust, FE fear. There is no official split; the protocols in
@@ -15,7 +15,7 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
-from data_pipelines.datasets.layout import pictures_below
+from data_pipelines.datasets.layout import image_files_below
 from data_pipelines.schema import LABEL_ORDERS
 
 CODES = ("NE", "HA", "SA", "SU", "AN", "DI", "FE")
@@ -43,7 +43,7 @@ class Jaffe(FaceBuilder):
     }
 
     def locate(self) -> Mapping[str, Any]:
-        found = _pictures(self.manual_dir) or _pictures(self.manual_dir.parent)
+        found = _images(self.manual_dir) or _images(self.manual_dir.parent)
         self.need(found, "there is no file named like KA.AN1.39.tiff")
         self.places = sorted({p.parent for p in found})
         return {"full": found}
@@ -58,26 +58,26 @@ class Jaffe(FaceBuilder):
             if match is None:
                 yield Record(path.name, path, reject="file name is not like KA.AN1.39.tiff")
                 continue
-            picture, person, code = match[1].upper(), match[2].upper(), match[3].upper()
+            image, person, code = match[1].upper(), match[2].upper(), match[3].upper()
             record = Record(path.name, path, group=person)
             record.set_class(code, CODES, f"expression code {code} is unknown")
-            if (kept := first[picture]) != path:
+            if (kept := first[image]) != path:
                 place = "" if kept.parent == path.parent else f"{kept.parent.name}/"
                 record.reject = f"copy of {place}{kept.name}"
             yield record
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     """Return the images of every folder from here on that holds one named as JAFFE's are."""
     folders: dict[Path, list[Path]] = {}
-    for path in pictures_below(folder, depth=2):
+    for path in image_files_below(folder, depth=2):
         folders.setdefault(path.parent, []).append(path)
     named = (f for f in folders.values() if any(_NAME.fullmatch(p.name) for p in f))
     return sorted((p for f in named for p in f), key=lambda p: (p.name.upper(), str(p)))
 
 
 def _first_of_each(found: list[Path]) -> dict[str, Path]:
-    """Return the file read for each image: the one with the fewest endings, then by name."""
+    """Return the file to read for each image: fewest endings, then by name."""
     first: dict[str, Path] = {}
     for path in sorted(found, key=lambda p: (p.name.count("."), p.name.upper(), str(p))):
         match = _NAME.fullmatch(path.name)

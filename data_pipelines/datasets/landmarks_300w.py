@@ -1,4 +1,4 @@
-"""Faces with 68 landmarks in iBUG order: 300W (.pts) and 300W-LP with AFLW2000-3D (.mat).
+"""Faces with 68 landmarks: 300W (.pts), and 300W-LP with AFLW2000-3D (.mat).
 
 Configs:
 
@@ -93,7 +93,7 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
         for place in layout.subfolders(root):
             if place.name.lower().endswith("_flip"):
                 reason = "mirrored copies: training mirrors by itself"
-                self.left.leave_out(place.name, reason, len(layout.pictures(place)))
+                self.left.leave_out(place.name, reason, len(layout.image_files(place)))
         test = layout.find(self.manual_dir, _AFLW)
         return found | ({"test": [test]} if test else {})
 
@@ -109,18 +109,18 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
             for other in there[1:]:
                 reason = f"the same set as {there[0].relative_to(root)}, which is read"
                 self.left.leave_out(
-                    str(other.relative_to(root)), reason, len(layout.pictures(other))
+                    str(other.relative_to(root)), reason, len(layout.image_files(other))
                 )
         return {split: folders for split, folders in found.items() if folders}
 
     def count(self, found: list[Path]) -> int:
-        return sum(len(layout.pictures(f)) + len(self._without_picture(f)) for f in found)
+        return sum(len(layout.image_files(f)) + len(self._without_image(f)) for f in found)
 
     def records(self, found: list[Path]) -> Iterator[Record]:
         read_points = _pts_points if self.suffix == ".pts" else _mat_points
         for folder in found:
             place = f"{folder.parent.name}/{folder.name}"
-            for path in layout.pictures(folder):
+            for path in layout.image_files(folder):
                 # Without the place of the user's copy: splits are cut by these names.
                 photo = f"{folder.name}/{path.stem}"
                 group = _VIEW.sub("", path.stem) if folder.name in _LP_SETS else photo
@@ -128,20 +128,20 @@ AFLW2000/image00002.jpg + .mat (optional)     ibug/  01_Indoor/ 02_Outdoor/ (opt
                 with record.reading():
                     record.landmarks = read_points(path) - 1.0
                 yield record
-            for path in self._without_picture(folder):
-                reason = "there is no picture for these points"
+            for path in self._without_image(folder):
+                reason = "there is no image for these points"
                 yield Record(f"{place}/{path.name}", reject=reason)
 
-    def _without_picture(self, folder: Path) -> list[Path]:
-        stems = {p.stem for p in layout.pictures(folder)}
+    def _without_image(self, folder: Path) -> list[Path]:
+        stems = {p.stem for p in layout.image_files(folder)}
         return [p for p in layout.with_suffix(folder, self.suffix) if p.stem not in stems]
 
 
-def _pts_points(picture: Path) -> np.ndarray:
+def _pts_points(image: Path) -> np.ndarray:
     """Read `version: 1`, `n_points: 68`, `{`, 68 lines of x y, `}`."""
-    path = layout.existing(picture.parent, f"{picture.stem}.pts")
+    path = layout.existing(image.parent, f"{image.stem}.pts")
     if path is None:
-        raise Reject(f"{picture.stem}.pts is missing")
+        raise Reject(f"{image.stem}.pts is missing")
     text = path.read_text()
     try:
         inside = text[text.index("{") + 1 : text.index("}")]
@@ -151,11 +151,11 @@ def _pts_points(picture: Path) -> np.ndarray:
     return _checked(points.reshape(-1, 2) if points.size % 2 == 0 else points, path)
 
 
-def _mat_points(picture: Path) -> np.ndarray:
-    better = picture.parent.parent / "landmarks" / picture.parent.name / f"{picture.stem}_pts.mat"
-    path = better if better.is_file() else layout.existing(picture.parent, f"{picture.stem}.mat")
+def _mat_points(image: Path) -> np.ndarray:
+    better = image.parent.parent / "landmarks" / image.parent.name / f"{image.stem}_pts.mat"
+    path = better if better.is_file() else layout.existing(image.parent, f"{image.stem}.mat")
     if path is None:
-        raise Reject(f"{picture.stem}.mat is missing")
+        raise Reject(f"{image.stem}.mat is missing")
     # SciPy comes with JAX, but only this reader needs it.
     import scipy.io
 

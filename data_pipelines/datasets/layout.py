@@ -1,10 +1,10 @@
-"""Finding an official layout in a user's folder, and saying clearly when it is not there."""
+"""Find an official layout in a user's folder, and show what is missing."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from data_pipelines.images.picture_files import IMAGE_SUFFIXES
+from data_pipelines.images.image_files import IMAGE_SUFFIXES
 from data_pipelines.schema import DataError
 
 _SEARCH_DEPTH = 3
@@ -12,24 +12,19 @@ _LISTED = 12
 
 
 class LayoutError(DataError):
-    """A folder does not hold the data set; the message shows the expected and the found tree."""
+    """A folder does not hold the data set; the message shows both trees."""
 
 
 def find_root(
     folder: Path, fits: Callable[[Path], bool], *, depth: int = _SEARCH_DEPTH
 ) -> Path | None:
-    """Return the folder nearest to the top for which `fits` holds; None if there is none.
+    """Return the folder nearest to the top for which `fits` holds, or None.
 
     Users unpack archives one or two folders deeper than the authors meant, or name a folder inside
-    the right one; so `folder`, its parent and the folders below are tried.
-
-    Args:
-      folder: where to start.
-      fits: tells whether a folder is the root of the data set; called on few folders only.
-      depth: how many levels below `folder` are searched.
+    the right one; so `folder`, its parent and the folders `depth` levels below are tried.
 
     Raises:
-      LayoutError: several folders of one level fit, so that taking one would be a guess.
+      LayoutError: several folders of one level fit.
     """
     level = [folder]
     for _ in range(depth + 1):
@@ -47,7 +42,7 @@ def find_root(
 
 
 def find(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first of `names` in the root (see `find_root`) that holds any, else None.
+    """Return the first of `names` in the root that holds any, or None.
 
     Raises:
       LayoutError: as `find_root`.
@@ -57,15 +52,18 @@ def find(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly in `folder`, sorted, without hidden ones and macOS litter."""
+    """Return the visible folders directly in `folder`, sorted.
+
+    Folders that macOS adds are left out.
+    """
     if not folder.is_dir():
         return []
     children = (p for p in folder.iterdir() if p.is_dir())
     return sorted(p for p in children if p.name[0] != "." and p.name != "__MACOSX")
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Return the image files directly in `folder`, sorted, without hidden ones (macOS's `._x`)."""
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files directly in `folder`, sorted, without hidden ones."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -73,20 +71,20 @@ def pictures(folder: Path) -> list[Path]:
     )
 
 
-def pictures_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
+def image_files_below(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[Path]:
     """Yield image files of a folder and up to `depth` levels below, sorted within each folder."""
-    yield from pictures(folder)
+    yield from image_files(folder)
     for child in subfolders(folder) if depth else ():
-        yield from pictures_below(child, depth=depth - 1)
+        yield from image_files_below(child, depth=depth - 1)
 
 
 def first_existing(folder: Path, names: Iterable[str]) -> Path | None:
-    """Return the first of `folder/name` that exists, in any case; None if there is none."""
+    """Return the first of `folder/name` that exists in any case, or None."""
     return next((p for p in (existing(folder, name) for name in names) if p), None)
 
 
 def existing(folder: Path, name: str) -> Path | None:
-    """Return `folder/name`, whose parts may be written in another case; None if it is absent."""
+    """Return `folder/name` in any case of letters; None if it does not exist."""
     if (folder / name).exists():
         return folder / name
     for part in PurePosixPath(name).parts:
@@ -102,19 +100,19 @@ def existing(folder: Path, name: str) -> Path | None:
 
 
 def by_name(folder: Path) -> dict[str, Path]:
-    """Return files directly in a folder by lower-case name; empty if there is no folder."""
+    """Return files directly in a folder by lower-case name; empty without the folder."""
     if not folder.is_dir():
         return {}
     return {p.name.lower(): p for p in folder.iterdir() if p.name[0] != "."}
 
 
 def with_suffix(folder: Path, suffix: str | tuple[str, ...]) -> list[Path]:
-    """Return files directly in a folder whose names end in `suffix`, in any case, sorted."""
+    """Return sorted files directly in a folder that end in `suffix`, in any case."""
     return [p for name, p in sorted(by_name(folder).items()) if name.endswith(suffix)]
 
 
 def tree(folder: Path, *, depth: int = 2, indent: str = "  ") -> str:
-    """Return a short drawing of what a folder holds; long listings are cut and counted."""
+    """Return a short drawing of a folder's content; long listings are cut."""
     if not folder.exists():
         return f"{indent}(there is no such folder)"
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What a builder saw and put into no split, so that used and left out add up to what was there."""
+"""Files and rows that belong to no split, so that all counts add up."""
 
 import collections
 import logging
@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_pipelines.images.picture_files import IMAGE_SUFFIXES
+from data_pipelines.images.image_files import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 _NAMED = 20  # lines in the log
-_UNNAMED = "pictures that no list, label or class folder names"
+_UNNAMED = "images that no list, label or class folder names"
 
 
 class Leftovers:
@@ -31,15 +31,15 @@ class Leftovers:
         """Note a file, row or folder that no split takes."""
         self.entries.append((name, reason, count))
 
-    def pass_over(self, pictures: Iterable[Path], reason: str) -> None:
+    def pass_over(self, images: Iterable[Path], reason: str) -> None:
         """Note images that this config does not use."""
-        for path in pictures:
+        for path in images:
             self.passed[reason] += 1
             self.see(path)
 
-    def see(self, picture: Path) -> None:
+    def see(self, image: Path) -> None:
         """Note that an image on disk became a record, used or rejected."""
-        self._seen[str(picture.parent)] += 1
+        self._seen[str(image.parent)] += 1
 
     def count_unseen(self, places: Iterable[Path]) -> None:
         """Leave out every image below `places` that was not seen, folder by folder."""

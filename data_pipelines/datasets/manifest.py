@@ -1,10 +1,10 @@
-"""Any images of the user's: a CSV or JSONL manifest, or a folder with one folder a class.
+"""The user's own images: a CSV or JSONL manifest, or a folder of class folders.
 
-The columns are those of `docs/data.md` (path, expression, valence, arousal, landmarks,
-box, person, video, split, gender ...). The config is named after the file or folder, so that
-several manifests can lie in one data folder: `manifest/faces` for faces.csv. Rows that name a split
-go there, the others follow their person; without such a column all rows are one split, "full", and
-are cut by person when training.
+`docs/data.md` describes the columns (path, expression, valence, arousal, landmarks, box, person,
+video, split, gender ...). The config is named after the file or folder, so that several manifests
+can lie in one data folder: `manifest/faces` for faces.csv. The column `split` is followed, and rows
+without a split follow their person. Without such a column, all rows are one split, "full", which
+training divides by person.
 """
 
 import re
@@ -29,12 +29,12 @@ class Manifest(FaceBuilder):
 
     name = "manifest"
     card = Card(
-        title="Own pictures (manifest or folder)",
+        title="Own images (manifest or folder)",
         class_names=(),
         splits={"full": "or train, validation and test, as the manifest's column `split` says"},
         expected="""
 faces.csv (or .jsonl) with columns path,expression,...       or   angry/*.jpg
-and the pictures it names                                         happy/*.jpg ...
+and the images it names                                         happy/*.jpg ...
 (--manual_dir may be the file itself)                             (or train/angry/*.jpg ...)
 """,
         apply="your own files",
@@ -111,7 +111,7 @@ and the pictures it names                                         happy/*.jpg ..
 
 
 def _manifest_file(place: Path) -> Path | None:
-    """Return the manifest: the file itself, or the only one in a folder; None for a class tree.
+    """Return the manifest: `place` itself or the only one in it; None for a class tree.
 
     Raises:
       DataError: a folder holds several manifests.
@@ -125,7 +125,7 @@ def _manifest_file(place: Path) -> Path | None:
     if len(manifests) > 1:
         listed = ", ".join(p.name for p in manifests[:8])
         raise DataError(f"{len(manifests)} manifests ({listed}); point --manual_dir to one of them")
-    # A table without a column `path` is no manifest; alone, it is read to say so.
+    # A table without a column `path` is not a manifest. A single one is read, to report this.
     return manifests[0] if manifests else files[0] if len(files) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""RAF-DB, basic expressions: faces from the web with 7 expressions (Li, Deng, Du 2017).
+"""RAF-DB, basic expressions (Li, Deng, Du 2017): web faces with 7 expressions.
 
 `EmoLabel/list_patition_label.txt` (the authors' spelling) has lines such as `train_00001.jpg 5`
 with 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger, 7 neutral; ids here count from
@@ -31,7 +31,7 @@ class RafDb(FaceBuilder):
 
     name = "raf_db"
     BUILDER_CONFIGS = configs(
-        {"aligned": "aligned pictures of 100x100", "original": "original pictures with a face box"}
+        {"aligned": "aligned images of 100x100", "original": "original images with a face box"}
     )
     card = Card(
         title="RAF-DB (basic)",
@@ -63,12 +63,14 @@ basic/
     }
 
     def locate(self) -> Mapping[str, Any]:
-        root = self.need(find_root(self.manual_dir, _is_root), f"there is no {LIST}")
+        reason = f"there is no {LIST}"
+        root = self.need(find_root(self.manual_dir, _is_root), reason)
+        labels = self.need(existing(root, LIST), reason)
         place = f"Image/{self.builder_config.name}"
         images = self.need(existing(root, place), f"there is no folder {place}")
         self.places = [images]
         rows: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
-        for line in existing(root, LIST).read_text(encoding="utf-8-sig").splitlines():
+        for line in labels.read_text(encoding="utf-8-sig").splitlines():
             match = _LINE.fullmatch(line.strip())
             if match:
                 rows[match[2].lower()].append((match[1].lower(), match[3]))
@@ -111,7 +113,7 @@ def _is_root(folder: Path) -> bool:
 
 
 def _attributes(path: Path) -> tuple[int, ...]:
-    """Return gender, race and age, the last three numbers of a file; -1 if there is no file."""
+    """Return gender, race and age, the last numbers of a file; -1 without a file."""
     limits = [len(values) for _, values in RafDb.card.attributes]
     try:
         words = path.read_text().split()[-3:]

@@ -1,18 +1,17 @@
-"""SEWA: webcam recordings of 398 persons, valence and arousal over time (Kossaifi et al. 2021).
+"""SEWA (Kossaifi et al. 2021): webcam videos of 398 persons, valence and arousal.
 
 The database is one folder per recording, with `metadata.ini` (session, subject, demographics) and
-the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not print the
-names or columns of the annotation files, and they could not be checked against a copy, so they are
+the video as `*.avi` (https://db.sewaproject.eu/pages/datetypes/). That page does not give the names
+or columns of the annotation files, and no copy was available to check them. Therefore they are
 recognised loosely: exactly one file with "valence" and one with "arousal" in its name, .csv or
-.txt, a row per annotated moment; a recording with several (the annotators' own and the gold
-standard, say) is left out and their names are the reason: only its owner knows which one is
-meant. A column whose name has "frame" or "time" says when (frames count from 1, time
-in seconds); without one, row i belongs to frame i. The other numeric columns are annotators and are
-averaged. Values must lie in [-1, 1].
+.txt, with a row per annotated moment. A recording with several such files (for example of single
+annotators and of the gold standard) is left out, and the reason names them. A column whose name has
+"frame" or "time" gives the moment (frames count from 1, time in seconds). Without it, row i belongs
+to frame i. The other numeric columns are annotators and are averaged. Values must lie in [-1, 1].
 
-Frames may also have been taken out of the video before: a folder of images named by their number.
-Configs: `every5` (each fifth frame, default) and `all`. There is no official split;
-EmoFAN cuts 8:1:1 by person. Landmarks: use `prepare --landmarks MODEL`, as EmoFAN does.
+A folder of extracted frames, named by their number, may replace the video. Configs: `every5` (each
+fifth frame, default) and `all`. There is no official split; EmoFAN cuts 8:1:1 by person. Landmarks:
+use `prepare --landmarks MODEL`, as EmoFAN does.
 """
 
 import configparser
@@ -45,7 +44,7 @@ _DEFAULT_FPS = 25.0
 _NOTES = (".csv", ".txt")
 _VIDEOS = (".avi", ".mp4")
 _NO_NUMBER = "its name has no frame number; frames count from 1"
-_SECOND = "another picture has this number"
+_SECOND = "another image has this number"
 _WORDS = ("valence", "arousal")
 _SKIPPED_COLUMNS = ("name", "instance", "file", "id")
 
@@ -75,8 +74,10 @@ RECORDING/                        one folder per recording
     published: Mapping[str, Published] = {"": Published(groups={"full": 398})}
 
     def locate(self) -> Mapping[str, Any]:
-        root = layout.find_root(self.manual_dir, lambda p: bool(_recordings(p)))
-        self.need(root, "there is no recording folder with a valence and an arousal file")
+        root = self.need(
+            layout.find_root(self.manual_dir, lambda p: bool(_recordings(p))),
+            "there is no recording folder with a valence and an arousal file",
+        )
         self.places = [root]
         return {"full": [f for f in layout.subfolders(root) if _is_recording(f)]}
 
@@ -94,14 +95,18 @@ RECORDING/                        one folder per recording
         self, folder: Path, person: str, videos: list[Path], capture: cv2.VideoCapture | None
     ) -> Iterator[Record]:
         step = 5 if self.builder_config.name == "every5" else 1
-        stills = [p for f in (folder, *layout.subfolders(folder)) for p in layout.pictures(f)]
+        stills = [p for f in (folder, *layout.subfolders(folder)) for p in layout.image_files(f)]
         fps = (capture.get(cv2.CAP_PROP_FPS) if capture else 0) or _DEFAULT_FPS
         try:
             if len(videos) > 1 and not stills:
                 listed = ", ".join(p.name for p in videos)
                 raise Reject(f"{len(videos)} videos ({listed}); leave one in the folder")
             valence, arousal = (read_annotation(_note(folder, word), fps) for word in _WORDS)
-            if not stills and capture is None:
+            if stills:
+                frames = _stills(stills, step, self.left)
+            elif capture is not None:
+                frames = _video_frames(capture, step)
+            else:
                 raise Reject("there is neither a video nor a folder of frames")
         except Reject as e:
             self.left.pass_over(stills, "frames of recordings that are rejected")
@@ -110,7 +115,6 @@ RECORDING/                        one folder per recording
         if stills and videos:
             reason = "the recording has a folder of frames, which is read"
             self.left.leave_out(f"{folder.name}/{videos[0].name}", reason, len(videos))
-        frames = _stills(stills, step, self.left) if stills else _video_frames(capture, step)
         for name, number, image, reason in frames:
             record = Record(f"{folder.name}/{name}", image, reject=reason)
             if not reason:
@@ -128,14 +132,14 @@ def _recordings(folder: Path) -> list[Path]:
 
 
 def _is_recording(folder: Path) -> bool:
-    """Return whether a folder next to recordings is one too, though parts may be absent."""
+    """Return whether a folder is a recording, even if parts are missing."""
     names = layout.by_name(folder)
     video = any(n.endswith(_VIDEOS) for n in names)
     return video or "metadata.ini" in names or any(_notes(folder, word) for word in _WORDS)
 
 
 def _notes(folder: Path, word: str) -> list[Path]:
-    """Return the annotation files of a word; one that names both would be averaged over both."""
+    """Return the annotation files of a word, except those that name both words."""
     others = [w for w in _WORDS if w != word]
     files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _NOTES)
     names = ((p, p.name.lower()) for p in files)
@@ -143,7 +147,7 @@ def _notes(folder: Path, word: str) -> list[Path]:
 
 
 def _note(folder: Path, word: str) -> Path:
-    """Return the one annotation file of a word; raise `Reject` if there are none or several."""
+    """Return the one annotation file of a word; raise `Reject` if not exactly one."""
     file = only_file(_notes(folder, word), word)
     if file is None:
         raise Reject(f"there is no file with the {word}")
@@ -155,7 +159,7 @@ Frame = tuple[str, int, Path | bytes | Callable[[], bytes], str]
 
 
 def _stills(stills: list[Path], step: int, left: Leftovers) -> Iterator[Frame]:
-    """Yield every `step`th still by its number; those whose number is missing or not new fail."""
+    """Yield every `step`th still by its number; missing and repeated numbers fail."""
     before = 0
     for path in sorted(stills, key=lambda p: (_number(p), str(p))):
         number = _number(path)
@@ -248,8 +252,8 @@ def _is_number(text: str) -> bool:
 def _persons(recordings: list[Path]) -> list[str]:
     """Return who is in each recording.
 
-    Session and subject of `metadata.ini`; recordings without stay with those whose folders begin
-    alike, up to the first underscore.
+    They are the session and subject of `metadata.ini`. Recordings without that file belong to the
+    person of the folders with the same name up to the first underscore.
     """
     names = []
     for folder in recordings:

@@ -1,10 +1,10 @@
-"""SFEW 2.0: stills of films with 7 expressions (Dhall et al. 2011, 2015), one folder per class.
+"""SFEW 2.0 (Dhall et al. 2011, 2015): film stills, 7 expressions, class folders.
 
 Configs: `aligned` (Train_Aligned_Faces, Val_Aligned_Faces_new, which papers use) and `original`
 (the whole stills). Class ids follow the alphabetical order of the folders, Angry, Disgust, Fear,
 Happy, Neutral, Sad, Surprise, as in the EmotiW challenge and in public loaders. The labels of the
-test set were never given out, so papers report on Val. The group is the film, the first part of
-the file name (`Airheads_000519240_00000005.png`); the official split keeps films apart.
+test set were not published, so papers report on Val. The group is the film, the first part of the
+file name (`Airheads_000519240_00000005.png`); the official split keeps films apart.
 
 Counts: EmotiW 2015 (958 / 436 stills); 891 / 431 aligned faces as papers report.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record, configs
-from data_pipelines.datasets.layout import existing, find_root, pictures, subfolders
+from data_pipelines.datasets.layout import existing, find_root, image_files, subfolders
 
 CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 FOLDERS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")  # in any case
@@ -62,10 +62,12 @@ Train/Angry/ ...  Val/Angry/ ...      (config original)
     def locate(self) -> Mapping[str, Any]:
         config = self.builder_config.name
         places = {split: _PLACES[config, split] for split in ("train", "validation")}
-        root = find_root(self.manual_dir, lambda p: _class_root(p, places["train"]) is not None)
-        self.need(root, f"there is no {places['train'][0]}/Angry")
-        found = {split: _class_root(root, names) for split, names in places.items()}
-        found = {split: folder for split, folder in found.items() if folder is not None}
+        root = self.need(
+            find_root(self.manual_dir, lambda p: _class_root(p, places["train"]) is not None),
+            f"there is no {places['train'][0]}/Angry",
+        )
+        folders = {split: _class_root(root, names) for split, names in places.items()}
+        found = {split: folder for split, folder in folders.items() if folder is not None}
         for split, used in found.items():
             reason = f"another version of {split}; {used.relative_to(root)} is read"
             for place in places[split]:
@@ -77,11 +79,11 @@ Train/Angry/ ...  Val/Angry/ ...      (config original)
         return found
 
     def count(self, found: Path) -> int:
-        return sum(len(pictures(folder)) for folder in subfolders(found))
+        return sum(len(image_files(folder)) for folder in subfolders(found))
 
     def records(self, found: Path) -> Iterator[Record]:
         for folder in subfolders(found):
-            for path in pictures(folder):
+            for path in image_files(folder):
                 name = f"{found.name}/{folder.name}/{path.name}"
                 record = Record(name, path, group=_FILM.sub("", path.stem))
                 label = folder.name.lower()

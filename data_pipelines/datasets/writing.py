@@ -1,4 +1,4 @@
-"""Writing a data set: images checked by threads, records in order, a book of what was written."""
+"""Write a data set: threads check images, records stay in order, all are counted."""
 
 import collections
 import hashlib
@@ -70,7 +70,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     bgr = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     ok, data = cv2.imencode(".png", bgr)
     if not ok:
-        raise Reject(f"a picture of shape {pixels.shape} could not be written as PNG")
+        raise Reject(f"an image of shape {pixels.shape} could not be written as PNG")
     return data.tobytes()
 
 
@@ -139,7 +139,7 @@ class Book:
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield (item, function(item)) in the order of `items`, computed by threads, a few ahead."""
+    """Yield (item, function(item)) in the order of `items`, computed by threads."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         window: collections.deque[tuple[Item, Future[Result]]] = collections.deque()
         try:
@@ -164,7 +164,7 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def write_shards(encoded: Iterable[bytes], template: Any) -> tuple[list[int], int]:
-    """Write records in order into shards of at most 512 MiB, named by a TFDS file name template.
+    """Write records in order into shards of at most 512 MiB, named by `template`.
 
     Returns:
       the number of records of each shard, and the bytes written.

@@ -1,11 +1,11 @@
-"""Encoded images to RGB (or grey) uint8 arrays: fast for JPEG and PNG, careful for other formats.
+"""Decode images to uint8 RGB or grey: fast for JPEG and PNG, safe for others.
 
-JPEG is decoded with the accurate cosine transform and smooth chroma, to the very pixels that Pillow
-gives; the coarser settings would save at most 4 %.
+JPEG is decoded with the accurate cosine transform and smooth chroma, to the same pixels as by
+Pillow. Coarser settings would save at most 4 %.
 
 Orientation tags are applied, transparency is laid on black, 16-bit samples are cut to 8 and
-CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before
-memory is taken. An image that cannot be decoded whole raises `DecodeError` with a short reason.
+CMYK is converted. Sizes are read from the header, so that a decompression bomb is refused before it
+takes memory. An image that cannot be decoded completely raises `DecodeError` with a short reason.
 """
 
 import io
@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from data_pipelines.images import picture_files
+from data_pipelines.images import image_files
 from data_pipelines.schema import DecodeError
 
 MAX_PIXELS = 50_000_000
@@ -29,7 +29,7 @@ _HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE)
 _EXIF_BYTES = 1 << 16
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
-# 16-bit grey modes of Pillow; `I` is what it makes of 16-bit PNG files in older releases.
+# 16-bit grey modes of Pillow; older releases read 16-bit PNG files as `I`.
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -76,8 +76,8 @@ def decode_shrunk(
     """Decode one image at 1/k of its size, averaging the pixels that fall together.
 
     For training: an image much larger than the output would alias under bilinear sampling, and
-    takes longer to decode. `shrink(height, width)` names k (1, 2, 4 or 8) once the size is known;
-    for an orientation tag that turns the image the two may come swapped.
+    takes longer to decode. `shrink(height, width)` returns k (1, 2, 4 or 8) when the size is known.
+    If an orientation tag turns the image, height and width may be swapped.
 
     Raises:
       DecodeError: as for `decode`.
@@ -101,7 +101,7 @@ def decode_shrunk(
 
 
 def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
-    """Return means of k x k pixels of a uint8 image, whose last row and column repeat to fill."""
+    """Return means of k x k pixels; the last row and column repeat to fill."""
     if k == 1:
         return image
     height, width = image.shape[:2]
@@ -114,7 +114,7 @@ def shrink_by(image: np.ndarray, k: int) -> np.ndarray:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise DecodeError(f"empty picture of {width}x{height}")
+        raise DecodeError(f"empty image of {width}x{height}")
     if max(width, height) > _MAX_SIDE:
         raise DecodeError(f"{width}x{height} has a side of more than {_MAX_SIDE} pixels")
     if width * height > max_pixels:
@@ -124,7 +124,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _decode_jpeg(
     data: bytes, max_pixels: int, grey: bool, shrink: Callable[[int, int], int]
 ) -> tuple[np.ndarray, Shrunk | None]:
-    """Return the decoded image, and the `Shrunk` one if decoding has shrunk it already."""
+    """Return the decoded image, and the `Shrunk` one if the decoder shrank it."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -143,7 +143,7 @@ def _decode_jpeg(
     try:
         image = simplejpeg.decode_jpeg(data, **options)
     except ValueError as e:
-        # Surplus bytes between segments harm nothing; a missing end does.
+        # Surplus bytes between segments are harmless; a missing end is not.
         if "extraneous bytes" not in str(e):
             raise DecodeError(f"truncated or damaged JPEG ({e})") from e
         image = simplejpeg.decode_jpeg(data, strict=False, **options)
@@ -170,8 +170,8 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     return _decode_other(data, max_pixels)
 
 
-def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image that Pillow has opened, with the result that `decode` gives for its file.
+def decode_pillow(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image that Pillow has opened to what `decode` gives for its file.
 
     Returns:
       uint8 [H, W, 3] RGB, or [H, W] for an image stored in grey.
@@ -179,51 +179,51 @@ def decode_pillow(picture: Image.Image, *, max_pixels: int = MAX_PIXELS) -> np.n
     Raises:
       DecodeError: as for `decode`.
     """
-    return _of_pillow(lambda: picture, max_pixels)
+    return _of_pillow(lambda: image, max_pixels)
 
 
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
-    if reason := picture_files.fault("", data[:64]):
+    if reason := image_files.fault("", data[:64]):
         raise DecodeError(reason)
     return _of_pillow(lambda: Image.open(io.BytesIO(data)), max_pixels)
 
 
-def _of_pillow(open_picture: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
+def _of_pillow(open_image: Callable[[], Image.Image], max_pixels: int) -> np.ndarray:
     try:
-        picture = open_picture()
-        _check_size(*picture.size, max_pixels)
-        picture.load()
-        picture = ImageOps.exif_transpose(picture)
-        return _to_array(picture)
+        image = open_image()
+        _check_size(*image.size, max_pixels)
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        return _to_array(image)
     except DecodeError:
         raise
     except Image.DecompressionBombError as e:
         raise DecodeError(str(e)) from e
     except Image.UnidentifiedImageError as e:
-        raise DecodeError("not a picture in a known format") from e
+        raise DecodeError("not an image in a known format") from e
     # Pillow's readers raise a dozen types on damaged input, `struct.error` and `KeyError` included.
     except Exception as e:
         raise DecodeError(f"cannot be decoded ({type(e).__name__}: {e})") from e
 
 
-def _to_array(picture: Image.Image) -> np.ndarray:
-    if picture.mode in _DEEP_MODES:
-        samples = np.asarray(picture).astype(np.int64)
+def _to_array(image: Image.Image) -> np.ndarray:
+    if image.mode in _DEEP_MODES:
+        samples = np.asarray(image).astype(np.int64)
         shift = 8 if samples.max(initial=0) > 255 else 0
         return np.clip(samples >> shift, 0, 255).astype(np.uint8)
-    if picture.mode == "F":
+    if image.mode == "F":
         raise DecodeError("floating-point samples have no stated range; convert to 8 or 16 bits")
-    if picture.mode in ("1", "L"):
-        return np.asarray(picture.convert("L"))
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, rgba)
-    return np.asarray(picture.convert("RGB"))
+        image = Image.alpha_composite(black, rgba)
+    return np.asarray(image.convert("RGB"))
 
 
 def _exif_orientation(data: bytes) -> int:
-    """Return the orientation tag (1 to 8) of a JPEG; 1 if there is none or it is damaged."""
+    """Return the orientation tag (1 to 8) of a JPEG; 1 if missing or damaged."""
     start = 2
     # Application segments and comments come first; Exif is one of them, or there is none.
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:

@@ -1,4 +1,4 @@
-"""Which part of an image fills the output: around landmarks, a box, or the whole image.
+"""The part of an image that fills the output: landmarks, a box or the whole.
 
 `Framing` is the one way from a decoded image to the pixels that a network sees, in evaluation
 and in use. Training with random draws warps the image itself (see `transforms.Draws`).
@@ -23,7 +23,10 @@ _KEPT_RESOLUTION = 1.3
 
 
 class Frame(NamedTuple):
-    """The part of an image that fills the output: centre and sides, pixel edges at integers."""
+    """The part of an image that fills the output: its centre and its sides.
+
+    Pixel edges are at integers.
+    """
 
     x: float
     y: float
@@ -38,7 +41,7 @@ class Frame(NamedTuple):
     def check(self, height: int, width: int) -> None:
         """Raise DecodeError unless the frame shows something of an image of this size."""
         if not self.touches(height, width):
-            raise DecodeError("the face's box or landmarks lie outside the picture")
+            raise DecodeError("the face's box or landmarks lie outside the image")
 
     def shrunk(self, k: int) -> "Frame":
         """Return the same part of the image shrunk k times, its first pixel where it was."""
@@ -47,13 +50,13 @@ class Frame(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """From a decoded image to the pixels that a network sees; nothing is drawn at random.
+    """From a decoded image to the pixels that a network sees, without random choice.
 
     Attributes:
       size: side of the output.
       fit, margin: see `Params`.
-      crop: `auto` takes landmarks before the box before the whole image; `landmarks` and `box`
-        take only that, or the whole image where it is missing; `whole`.
+      crop: `auto` takes the landmarks, else the box, else the whole image; `landmarks` or `box`
+        take only these, else the whole image; `whole` takes the whole image.
       crop_scale: side of the square crop over the mean side of the box or of the landmarks; 0
         takes the image whole.
 
@@ -75,7 +78,7 @@ class Framing:
     def of(
         cls, params: Params, size: int, crop: str = "auto", crop_scale: float = 0.0
     ) -> "Framing":
-        """Return the framing of `params`, whose `box_scale` counts unless `crop_scale` is given."""
+        """Return the framing of `params`; `crop_scale` replaces its `box_scale`."""
         return cls(size, params.fit, params.margin, crop, crop_scale or params.box_scale)
 
     def frame(
@@ -85,7 +88,7 @@ class Framing:
         landmarks: np.ndarray | None = None,
         box: np.ndarray | None = None,
     ) -> Frame:
-        """Return the part of an image of this size that fills the output, its margin included.
+        """Return the part of an image that fills the output, with its margin.
 
         A square around landmarks or a box may miss the image: see `Frame.check`.
 
@@ -135,19 +138,19 @@ class Framing:
         x, y = (0.5 - left) * sx - 0.5, (0.5 - top) * sy - 0.5
         return np.array([[sx, 0, x], [0, sy, y]])
 
-    def to_picture(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
+    def to_image(self, parts: np.ndarray, frame: Frame) -> np.ndarray:
         """Return image pixels of points [..., 2] in fractions of the output (0, 1: its edges)."""
         left, top, width, height = self._window(frame)
         return np.array([left, top]) + parts * np.array([width, height]) - 0.5
 
     def _window(self, frame: Frame) -> tuple[float, float, float, float]:
-        """Return left, top, width and height of what is seen: the frame without its margin."""
+        """Return left, top, width and height of the frame without its margin."""
         width, height = frame.width / (1 + self.margin), frame.height / (1 + self.margin)
         return frame.x - width / 2, frame.y - height / 2, width, height
 
 
 def halving(frame: Frame, target: float) -> int:
-    """Return by how much an image may be shrunk before its frame is taken: 1, 2, 4 or 8.
+    """Return the factor by which an image may be shrunk first: 1, 2, 4 or 8.
 
     Args:
       frame: on the image before it is shrunk.
@@ -160,7 +163,7 @@ def halving(frame: Frame, target: float) -> int:
 def cut_to_reach(
     image: np.ndarray, landmarks: np.ndarray | None, frame: Frame, params: Params, target: float
 ) -> tuple[np.ndarray, np.ndarray | None, Frame]:
-    """Cut away what no draw can show and shrink the rest to 1.3 x the output's resolution.
+    """Cut away what no draw can show; shrink the rest to 1.3 x output resolution.
 
     Args:
       image, landmarks, frame: of the decoded image; the frame touches it.

@@ -15,7 +15,7 @@ class Params:
     """What may happen to an image. All zeros: it is only framed and resized.
 
     Framing, in training and evaluation alike:
-      box_scale: side of the square crop / mean side of the face box (of the landmarks, or given).
+      box_scale: side of the square crop / mean side of the face box (given, or around landmarks).
       fit: without a box, `cover` (the largest centred square), `contain` (the whole image on
         black) or `stretch` (sides scaled apart).
       margin: the crop is resized to (1 + margin) x the output and a window of the output's size is
@@ -65,8 +65,10 @@ class Params:
     @property
     def fixed(self) -> bool:
         """Return whether nothing is drawn: every image comes out as in evaluation."""
-        drawn = ("rotation", "scale", "translation", "flip", "brightness", "contrast")
-        drawn += ("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase")
+        drawn = (
+            *("rotation", "scale", "translation", "flip", "brightness", "contrast"),
+            *("saturation", "hue", "grey", "blur", "noise", "jpeg", "erase"),
+        )
         moved = self.random_crop and self.margin
         return not moved and not any(getattr(self, name) for name in drawn)
 
@@ -105,7 +107,7 @@ PRESETS: dict[str, Params] = {
 
 
 def resolve(preset: str, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Return the parameters of a preset with some replaced; an override of None is ignored.
+    """Return the parameters of a preset with overrides; None overrides nothing.
 
     Raises:
       DataError: the preset, a parameter or its value is not known.

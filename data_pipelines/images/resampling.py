@@ -1,9 +1,9 @@
-"""The part of an image inside a frame, at another resolution: anti-aliased, exact in phase.
+"""Resampling of a part of an image: anti-aliased, exact to fractions of a pixel.
 
-The filter is the linear one, as wide as an output pixel where the image is shrunk: bilinear
-interpolation at its own size and above. It is the same at every ratio, so that an image that is
-one pixel larger gives nearly the same output. Pillow computes it in integers: the same bytes on
-every machine, in every thread, for a grey image and for its RGB copy.
+The filter is linear. Where the image is shrunk, it is as wide as an output pixel; otherwise it is
+bilinear interpolation. Its form is the same at every ratio, so an image that is one pixel larger
+gives nearly the same output. Pillow computes it in integers: the same bytes on every machine, in
+every thread, for a grey image and for its RGB copy.
 """
 
 import math
@@ -23,8 +23,8 @@ def resample(
 ) -> np.ndarray:
     """Return a rectangle of an image, scaled to a square.
 
-    What lies outside the image is black; an output pixel that is partly outside is darkened by
-    the fraction that is.
+    Pixels outside the image are black. An output pixel that is partly outside is darkened by the
+    fraction outside.
 
     Args:
       image: uint8 [H, W, 3] or, for a grey image, [H, W].

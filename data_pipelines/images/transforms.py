@@ -1,4 +1,4 @@
-"""Augmentation: one affine warp and one colour matrix an image, then degradations in place.
+"""Augmentation: one affine warp and one colour matrix per image, then noise etc.
 
 Framing (crop, resize), rotation, scale, translation, random crop and mirror are composed into one
 2x3 matrix and one `cv2.warpAffine`; landmarks go through the same matrix and change sides with the
@@ -12,10 +12,11 @@ import math
 import cv2
 import numpy as np
 import simplejpeg
+from numpy.typing import ArrayLike
 
 from data_pipelines.images.framing import Frame, Framing
+from data_pipelines.images.landmarks import move_landmarks
 from data_pipelines.images.presets import Params
-from data_pipelines.schema import FLIP_INDEX
 
 _DRAWS = (
     *("rotation", "scale", "shift_x", "shift_y", "crop_x", "crop_y", "flip"),
@@ -35,25 +36,25 @@ _NOISE_LENGTH = 1 << 20
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Return the finalizer of SplitMix64 (Steele, Lea and Flood, 2014) of uint64 arrays."""
+    """Return the SplitMix64 finalizer (Steele, Lea and Flood, 2014) of uint64 arrays."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def uniforms(seed: int, epoch: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
+def uniforms(seed: int, epoch: ArrayLike, index: ArrayLike, count: int) -> np.ndarray:
     """Return numbers in [0, 1) that depend on nothing but seed, epoch and index.
 
     Args:
       seed: any non-negative integer.
-      epoch, index: int [n].
+      epoch, index: int [n], or one number.
       count: how many for each.
 
     Returns:
       float64 [n, count]; a larger count keeps the first ones.
     """
     words = np.atleast_1d(np.asarray(epoch)), np.atleast_1d(np.asarray(index))
-    state = np.full(1, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
+    state: np.ndarray = np.full(1, seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
     for word in words:
         state = _mix(state + _GOLDEN) ^ word.astype(np.uint64)
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
@@ -169,7 +170,7 @@ def _noise_bank(length: int) -> np.ndarray:
 
 
 def _add_noise(out: np.ndarray, std: float, at: float) -> None:
-    """Add Gaussian noise cut from a fixed bank; drawing 150,000 normals takes a millisecond."""
+    """Add Gaussian noise cut from a fixed bank; drawing it would take 1 ms an image."""
     bank = _noise_bank(max(_NOISE_LENGTH, 2 * out.size))
     start = int(at * (len(bank) - out.size))
     noise = bank[start : start + out.size].reshape(out.shape)
@@ -180,7 +181,10 @@ def _add_noise(out: np.ndarray, std: float, at: float) -> None:
 def _erase(
     out: np.ndarray, largest: float, area: float, aspect: float, x: float, y: float, level: float
 ) -> None:
-    """Fill a rectangle of 2 % to `largest` of the image with grey; the rest are uniform draws."""
+    """Fill a rectangle of 2 % to `largest` of the image with grey.
+
+    The position, shape and grey level are drawn uniformly.
+    """
     size = out.shape[0]
     side = size * math.sqrt(0.02 + max(largest - 0.02, 0.0) * area)
     stretch = 3.0 ** (aspect - 0.5)  # sides from 1:3 to 3:1
@@ -188,15 +192,6 @@ def _erase(
     height = min(max(round(side / stretch), 1), size)
     left, top = int(x * (size - width + 1)), int(y * (size - height + 1))
     out[top : top + height, left : left + width] = int(256 * level)
-
-
-def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray, flipped: bool) -> np.ndarray:
-    """Return landmarks under a 2x3 matrix, float32 [68, 2]; mirrored ones change sides.
-
-    `matrix` is the whole transform, mirror included: x maps to W - 1 - x as the pixels do.
-    """
-    moved = landmarks.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    return (moved[FLIP_INDEX] if flipped else moved).astype(np.float32)
 
 
 def augment(
@@ -216,15 +211,14 @@ def augment(
       image: uint8 [H, W, 3] or [H, W].
       landmarks: float32 [68, 2] pixels, or None.
       box: float32 [4] x0, y0, x1, y1, or None.
-      params: see `resolve`.
-      size: side of the output.
-      seed, epoch, index: all that the random choices depend on.
+      params, size: as of `Draws`; seed, epoch and index: as of `uniforms`.
 
     Returns:
       uint8 [size, size, 3] and the landmarks on it (None where none were given).
     """
     framing = Framing.of(params, size)
-    frame = framing.frame(*image.shape[:2], landmarks, box)
+    height, width = image.shape[:2]
+    frame = framing.frame(height, width, landmarks, box)
     if params.fixed:
         out, matrix, flipped = framing.pixels(image, frame), framing.matrix(frame), False
     else:

@@ -1,16 +1,17 @@
-"""Make batches: records read, decoded, cropped and augmented straight into one array.
+"""Make batches: read, decode, crop and augment records into one array.
 
-Unreadable records are replaced in training and masked in evaluation. Which they were travels with
-the batch, for `pipeline.BadRecords` to count.
+Unreadable records are replaced in training and masked in evaluation. The batch lists them, and
+`pipeline.BadRecords` counts them.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from data_pipelines.images import decode, landmark_checks, transforms
+from data_pipelines.images import decode, transforms
+from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.images.framing import Frame, Framing, cut_to_reach, halving
 from data_pipelines.images.presets import Params
 from data_pipelines.loading.options import Options
@@ -18,12 +19,13 @@ from data_pipelines.loading.sampling import RefinementPlan
 from data_pipelines.schema import (
     MISSING_ID,
     NUM_LANDMARKS,
+    Batch,
     DecodeError,
     Record,
     Source,
     TooManyBadRecords,
 )
-from data_pipelines.sources.cache import DataCache
+from data_pipelines.sources.cache import DataCache, LoadedRecord
 
 BAD = "bad_records"  # key of a batch: (record, reason) of what could not be read
 _SAME_CLASS_TRIES, _TRIES = 16, 64
@@ -31,18 +33,9 @@ _SAME_CLASS_TRIES, _TRIES = 16, 64
 BadList = list[tuple[int, str]]
 
 
-class _Prepared(NamedTuple):
-    """A record made ready: the finished pixels, or an image and the frame to draw from it."""
-
-    image: np.ndarray
-    landmarks: np.ndarray | None
-    frame: Frame | None
-    record: Record
-
-
 @dataclasses.dataclass
 class Loader:
-    """Make batches: `loader(step)` is a dict of arrays. Pure; may run in any thread or process.
+    """Make batches, `loader(step)`: a pure function, for any thread or process.
 
     Attributes:
       source: raw records.
@@ -71,7 +64,10 @@ class Loader:
             self._cache = (cache or DataCache()).images(self.source, frame, o.cache_bytes)
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """Return the batch of this process at a step; `bad_records` holds (record, reason)."""
+        """Return the batch of this process at a step, with its `bad_records`.
+
+        These are pairs (record, reason).
+        """
         o = self.options
         if self.plan is None:
             step %= -(-len(self.source) // o.batch_size)  # pass after pass
@@ -90,23 +86,21 @@ class Loader:
             if self.plan is None:
                 mask[k] = self._fill(batch, k, int(records[k]), draws, bad)
                 continue
-            for index in self._candidates(int(records[k]), epochs[k], places[k]):
-                if self._fill(batch, k, index, draws, bad):
-                    records[k] = index
+            for candidate in self._candidates(int(records[k]), epochs[k], places[k]):
+                if self._fill(batch, k, candidate, draws, bad):
+                    records[k] = candidate
                     break
             else:
                 raise TooManyBadRecords(
                     f"no readable record was found in {_TRIES} tries in place of "
                     f"{self.source.describe(int(records[k]))}: {bad[-1][1]}"
                 )
-        batch["mask"] = mask
-        batch["index"] = np.where(records < len(self.source), records, MISSING_ID)
-        batch[BAD] = bad
-        return batch
+        index = np.where(records < len(self.source), records, MISSING_ID)
+        return {**batch, "mask": mask, "index": index, BAD: bad}
 
-    def _empty(self, n: int) -> dict[str, np.ndarray]:
+    def _empty(self, n: int) -> Batch:
         size, has = self.options.data.image_size, self.source.has
-        batch = {
+        batch: Batch = {
             "image": np.zeros((n, size, size, 3), np.uint8),
             "expression": np.full(n, MISSING_ID, np.int32),
             "valence_arousal": np.full((n, 2), np.nan, np.float32),
@@ -131,7 +125,7 @@ class Loader:
 
     def _fill(
         self,
-        batch: dict[str, np.ndarray],
+        batch: Batch,
         k: int,
         index: int,
         draws: transforms.Draws,
@@ -145,7 +139,7 @@ class Loader:
             else:
                 matrix = draws.apply(k, image, frame, batch["image"][k])
                 if landmarks is not None:
-                    landmarks = transforms.move_landmarks(landmarks, matrix, draws.flip[k])
+                    landmarks = landmarks_lib.move_landmarks(landmarks, matrix, draws.flip[k])
         except DecodeError as e:
             bad.append((index, str(e)))
             return False
@@ -158,9 +152,9 @@ class Loader:
             batch[field][k] = record[field]
         return True
 
-    def _kept(self, index: int) -> _Prepared:
+    def _kept(self, index: int) -> LoadedRecord:
         """Return record `index` made ready, perhaps from the cache."""
-        make: Callable[[int], _Prepared] = self._finished if self.params.fixed else self._drawable
+        make = self._finished if self.params.fixed else self._drawable
         if self._cache is None:
             return make(index)
         entry = self._cache.get(index)
@@ -183,21 +177,22 @@ class Loader:
         """Raise `DecodeError` for marks that cannot belong to a face in the image."""
         crop = self.options.data.crop
         by_box = crop == "box" or (crop == "auto" and landmarks is None)
-        if reason := landmark_checks.fault(landmarks, box if by_box else None, height, width):
+        if reason := landmarks_lib.fault(landmarks, box if by_box else None, height, width):
             raise DecodeError(reason)
 
-    def _finished(self, index: int) -> _Prepared:
+    def _finished(self, index: int) -> LoadedRecord:
         """Return the network's pixels and the landmarks on them; nothing is drawn."""
         image, landmarks, record = self._read(index)
         if isinstance(image, bytes):
             image = decode.decode(image, max_pixels=self.options.data.max_pixels, grey=True)
-        self._check_marks(landmarks, record["box"], *image.shape[:2])
-        frame = self._framing.frame(*image.shape[:2], landmarks, record["box"])
+        height, width = image.shape[:2]
+        self._check_marks(landmarks, record["box"], height, width)
+        frame = self._framing.frame(height, width, landmarks, record["box"])
         if landmarks is not None:
-            landmarks = transforms.move_landmarks(landmarks, self._framing.matrix(frame), False)
-        return _Prepared(self._framing.pixels(image, frame), landmarks, None, record)
+            landmarks = landmarks_lib.move_landmarks(landmarks, self._framing.matrix(frame), False)
+        return LoadedRecord(self._framing.pixels(image, frame), landmarks, None, record)
 
-    def _drawable(self, index: int) -> _Prepared:
+    def _drawable(self, index: int) -> LoadedRecord:
         """Return a decoded image, perhaps shrunk, and the frame to draw from it in training."""
         image, landmarks, record = self._read(index)
         target = self.options.data.image_size * (1 + self.params.margin)
@@ -225,4 +220,4 @@ class Loader:
             landmarks = (landmarks + 0.5) / k - 0.5
         if self._cache is not None:
             image, landmarks, frame = cut_to_reach(image, landmarks, frame, self.params, target)
-        return _Prepared(image, landmarks, frame, record)
+        return LoadedRecord(image, landmarks, frame, record)

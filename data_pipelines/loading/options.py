@@ -43,19 +43,19 @@ class Options:
 
     @property
     def part(self) -> int:
-        """Images of a batch that this process makes."""
+        """Number of images of a batch that this process makes."""
         return self.batch_size // self.shard_count
 
     @property
     def threads(self) -> int:
         """Threads (in each worker)."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        each = min(cores // max(self.data.num_workers, 1), _MAX_THREADS)
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        each = min((count or 1) // max(self.data.num_workers, 1), _MAX_THREADS)
         return self.data.num_threads or max(each, 1)
 
     @property
     def batches_ahead(self) -> int:
-        """Batches made ahead (by each worker)."""
+        """Number of batches made ahead (by each worker)."""
         return self.data.prefetch or max(self.threads + 2, 4)
 
     def params(self, train: bool) -> presets.Params:

@@ -1,9 +1,9 @@
-"""Delivery: records in planned order, decoded, augmented and batched by grain threads or processes.
+"""Delivery: decoded, augmented batches in planned order, by threads or processes.
 
 A batch is a pure function of (seed, step): the plan names its records, every random choice hashes
-(seed, epoch, place in the epoch), and the whole batch is made by one call, in one array. So the
-stream is the same with any number of threads, worker processes or hosts, and is resumed from a
-plain step number.
+(seed, epoch, place in the epoch), and the whole batch is made by one call, in one array. Therefore
+the stream is the same with any number of threads, worker processes or hosts, and a run resumes from
+a step number.
 """
 
 import dataclasses
@@ -67,9 +67,9 @@ class Pipeline:
     """Host batches of this process; iterate over it.
 
     Training is endless. Evaluation is one pass in the order of the source, the last batch padded
-    with `mask` False and `index` -1; iterating again is another pass, for which threads and workers
-    stay. Unreadable records are replaced in training by others of their class (a pure function of
-    seed and position too) and masked in evaluation.
+    with `mask` False and `index` -1; iterating again is another pass with the same threads and
+    workers. In training, unreadable records are replaced by others of their class (also a pure
+    function of seed and position). In evaluation they are masked.
 
     Args:
       source: raw records.
@@ -123,7 +123,7 @@ class Pipeline:
         self._iterator: workers.WatchedIterator | grain.DatasetIterator | None = None
 
     def __len__(self) -> int:
-        """Batches of an evaluation pass."""
+        """Return the number of batches of an evaluation pass."""
         if self.train:
             raise TypeError("a training pipeline is endless; see steps_per_epoch")
         return self._batches
@@ -144,8 +144,8 @@ class Pipeline:
             raise StopIteration
         if self._iterator is None:
             self._iterator = self._start()
-        if self.train:
-            self._log_epoch()
+        if self._plan is not None:
+            self._log_epoch(self._plan)
         batch = next(self._iterator)
         for index, reason in batch.pop(loader.BAD):
             self.bad_records.add(int(index), reason)
@@ -176,31 +176,35 @@ class Pipeline:
           its number, class name -> examples of the whole job, and class name -> different records
           among them (fewer where a class is topped up by repetition); None in mid-epoch.
         """
-        batch_size, length = self._options.batch_size, self._plan.length
-        epoch = step * batch_size // length
-        if step and (step - 1) * batch_size // length == epoch:
+        plan, batch_size = self._plan, self._options.batch_size
+        if plan is None:
+            raise TypeError("an evaluation pipeline has no epochs")
+        epoch = step * batch_size // plan.length
+        if step and (step - 1) * batch_size // plan.length == epoch:
             return None
-        return epoch, *self._class_counts(epoch)
+        return epoch, *self._class_counts(plan, epoch)
 
-    def _class_counts(self, epoch: int) -> tuple[dict[str, int], dict[str, int]]:
+    def _class_counts(
+        self, plan: RefinementPlan, epoch: int
+    ) -> tuple[dict[str, int], dict[str, int]]:
         names = self._source.class_names
-        examples, records = self._plan.class_counts(epoch, len(names))
+        examples, records = plan.class_counts(epoch, len(names))
         return (
             dict(zip(names, examples.tolist(), strict=True)),
             dict(zip(names, records.tolist(), strict=True)),
         )
 
-    def _log_epoch(self) -> None:
-        epoch = self.step * self._options.batch_size // self._plan.length
-        if epoch == self._logged_epoch or self._plan.sampling == "shuffle":
+    def _log_epoch(self, plan: RefinementPlan) -> None:
+        epoch = self.step * self._options.batch_size // plan.length
+        if epoch == self._logged_epoch or plan.sampling == "shuffle":
             return
         self._logged_epoch = epoch
-        examples, records = self._class_counts(epoch)
+        examples, records = self._class_counts(plan, epoch)
         listed = (
             f"{name} {n}" + (f" ({records[name]} different)" if records[name] < n else "")
             for name, n in examples.items()
         )
-        log.info("epoch %d (%s): %s", epoch, self._plan.sampling, ", ".join(listed))
+        log.info("epoch %d (%s): %s", epoch, plan.sampling, ", ".join(listed))
 
     def close(self) -> None:
         """Stop threads and workers; the next batch starts them again at `step`."""
@@ -225,7 +229,7 @@ def make_pipeline(
     cache: DataCache | None = None,
     **own: int,
 ) -> Pipeline:
-    """Make a `Pipeline` with the settings of `config.data`; `own` are further `Options`.
+    """Make a `Pipeline` with the settings of `config.data` and further `Options`.
 
     Raises:
       DataError: as `DataConfig.of`, `Options` and `Pipeline`.

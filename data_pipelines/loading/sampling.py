@@ -1,13 +1,13 @@
-"""The order of the training examples: plain shuffle, inverse frequency, per-epoch refinement.
+"""Order of the training examples: shuffle, inverse frequency, refinement.
 
 Refinement sampling is ARBEx's (Wasi et al., 2023): every epoch up to 512 images of each video or
 person are pooled, and 500 of each class are taken from the pool, topped up by repetition.
 
-An order is a pure function of (seed, epoch), so every process computes it without talking. The
-stream of all epochs is cut into global batches; a process takes a fixed part of each batch. Class
-lists are dealt out over the places of a batch before they are mixed, so that with 2, 4, 8 ...
-processes each takes the same number of every class in an epoch (one more or less), and the global
-batches are the same for any number of processes.
+An order is a pure function of (seed, epoch), so every process computes it without communication.
+The stream of all epochs is divided into global batches, and a process takes a fixed part of each
+batch. Class lists are distributed over the places of a batch before they are mixed. With 2, 4, 8
+... processes, each therefore takes the same number of every class in an epoch (plus or minus one).
+The global batches are the same for any number of processes.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ def refinement_pool(
 
 
 def repeat_to(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `count` members in random order, each as often as any other, one more or less."""
+    """Return `count` members in random order, all equally often (plus or minus one)."""
     rounds = -(-count // len(members))
     if rounds == 1:
         return rng.permutation(members)[:count]
@@ -62,7 +62,7 @@ def repeat_to(members: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 
 
 def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) -> np.ndarray:
-    """Mix entries such that each keeps its lane.
+    """Shuffle entries within their lanes.
 
     Entry i of the stream (counting from `start`) belongs to lane (start + i) % lanes; within a lane
     the order is random. A lane therefore sees every class of a class-sorted list in proportion.
@@ -93,7 +93,7 @@ def lane_order(batch_size: int) -> np.ndarray:
 
 @dataclasses.dataclass(eq=False)
 class RefinementPlan:
-    """Which record each position of the endless training stream shows: classes and sampling.
+    """The record at each position of the endless training stream.
 
     Attributes:
       labels: int [n] class ids, -1 = unknown.
@@ -184,7 +184,7 @@ class RefinementPlan:
         return deal(np.concatenate(entries), epoch * self.length, self.batch_size, rng)
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return epoch, place in the epoch and record of stream positions (int64 [k] each)."""
+        """Return epoch, place in it and record of stream positions (int64 [k] each)."""
         epochs, places = np.divmod(positions, self.length)
         records = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs):
@@ -193,7 +193,7 @@ class RefinementPlan:
         return epochs, places, records
 
     def batch_positions(self, step: int, shard_index: int = 0, shard_count: int = 1) -> np.ndarray:
-        """Return the stream positions that process `shard_index` takes at a step (int64 [k])."""
+        """Return the stream positions of a process at a step, int64 [k]."""
         part = self.batch_size // shard_count
         lanes = lane_order(self.batch_size)[shard_index * part : (shard_index + 1) * part]
         return step * self.batch_size + lanes.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Worker processes that are watched, so that neither side waits for one that has ended.
+"""Worker processes that are watched, so that no side waits for a dead one.
 
 grain notices most deaths of a worker by itself, but a read that the death interrupts can block
 forever, and a worker whose trainer was killed would wait forever to hand over its batch.
@@ -14,10 +14,10 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterable
 from typing import Any
 
 import cv2
+import grain.python as grain
 
 from data_pipelines.schema import DataError
 
@@ -39,7 +39,7 @@ class WorkerDiedError(DataError):
 
 
 def initialise(worker: int, count: int) -> None:
-    """Set up a fresh worker process: one thread for OpenCV; leave when the parent has ended."""
+    """Set up a worker: one OpenCV thread; exit when the parent has ended."""
     cv2.setNumThreads(1)
     # The parent may have been killed before this line.
     started_by, parent = multiprocessing.parent_process(), os.getppid()
@@ -53,7 +53,7 @@ def initialise(worker: int, count: int) -> None:
 
 
 def _full_memory() -> str:
-    """Return what to do when batches find no room in shared memory, which containers keep small."""
+    """Return what to do when shared memory, small in containers, is full."""
     size = ""
     with contextlib.suppress(OSError):
         size = f" of {shutil.disk_usage(_SHARED_MEMORY).total / 1e6:.0f} MB"
@@ -70,7 +70,7 @@ class WatchedIterator:
       WorkerDiedError: a worker process ended unexpectedly.
     """
 
-    def __init__(self, data: Iterable):
+    def __init__(self, data: grain.IterDataset):
         self._workers: list[multiprocessing.process.BaseProcess] = []
         self._ready: queue.Queue = queue.Queue(maxsize=1)
         self._closing = threading.Event()
@@ -78,8 +78,8 @@ class WatchedIterator:
         self._thread = threading.Thread(target=self._pump, args=(data,), daemon=True)
         self._thread.start()
 
-    def _pump(self, data: Iterable) -> None:
-        iterator = None
+    def _pump(self, data: grain.IterDataset) -> None:
+        iterator: grain.DatasetIterator | None = None
         try:
             iterator = iter(data)
             while not self._closing.is_set():

@@ -1,4 +1,4 @@
-"""AffectNet's cleaning rule: an image stays if its category agrees with its valence and arousal.
+"""AffectNet's cleaning rule: the category must agree with valence and arousal.
 
 EmoFAN (Toisoul et al., 2021) applies the rule to AffectNet's validation and test lists; for
 training it is optional.

@@ -1,9 +1,9 @@
-"""A hand-made list of wrong images (`data.exclude`): a text file with one image a line.
+"""The list of wrong images in `data.exclude`: a text file, one image per line.
 
 A line is the path of an image as the manifest, folder or data set names it, or the end of that
 path, with or without the file's suffix: `images/a.jpg`, `a.jpg` and `a` all name `images/a.jpg`.
 Empty lines and lines that start with `#` are skipped. A line that names no image, or several, is an
-error: otherwise a typing error would change a test set unnoticed.
+error, because a typing error would otherwise change a test set unnoticed.
 """
 
 import logging
@@ -42,7 +42,7 @@ def read(path: str | os.PathLike) -> dict[str, int]:
         if text and text[0] != "#"
     }
     if not entries:
-        raise DataError(f"data.exclude: {path} names no image; give one path a line")
+        raise DataError(f"data.exclude: {path} lists no image; give one path per line")
     return entries
 
 
@@ -105,7 +105,7 @@ def _ends(name: str) -> Iterator[str]:
 def keep(
     names: Mapping[str, Sequence[str]], unused: Mapping[str, Sequence[str]], data: DataConfig
 ) -> dict[str, np.ndarray]:
-    """Return which images of each split stay when `data.exclude` is applied, and log the counts.
+    """Return which images of each split stay under `data.exclude`; log the counts.
 
     Args:
       names: split -> paths of its images.

@@ -92,7 +92,7 @@ def hash_images(source: Source) -> ImageHashes:
 
 
 def perceptual_hash(grey: np.ndarray) -> np.ndarray:
-    """Return difference hash (4 words) and DCT hash (1) of a uint8 [H, W] image; uint64 [5]."""
+    """Return difference hash (4 words) and DCT hash of a uint8 image: uint64 [5]."""
     grey = np.ascontiguousarray(grey)
     small = cv2.resize(grey, (17, 16), interpolation=cv2.INTER_AREA).astype(np.int16)
     difference = np.packbits(small[:, 1:] > small[:, :-1])
@@ -172,7 +172,7 @@ def _close(
     difference_bits: int,
     dct_bits: int,
 ) -> list[tuple[int, int, int]]:
-    """Return (i, j, distance) of all close pairs; the cheap hash rules out nearly all others."""
+    """Return (i, j, distance) of all close pairs, filtered by a cheap hash first."""
     found: list[tuple[int, int, int]] = []
     for start in range(0, len(left[1]), _BLOCK):
         for other in range(0, len(right[1]), _BLOCK):
@@ -203,11 +203,11 @@ class Shared:
 
 
 def shared_names(sources: Mapping[str, Source]) -> list[Shared]:
-    """Return persons that are in more than one split, then their groups that are; by name.
+    """Return persons, then groups, that are in more than one split; by name.
 
-    A person is what splits are cut by (`persons.components`): a video if nothing names who is in
-    it, an image if nothing names its video. A group counts together with its person, because
-    persons may use the same name for clips of their own.
+    Persons are the units of the splits (`persons.components`): a video if its person is unknown, an
+    image if its video is unknown. A group counts together with its person, because different
+    persons may use the same name for their clips.
     """
     persons: dict[str, dict[str, list[int]]] = {}
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}

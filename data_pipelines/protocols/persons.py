@@ -1,12 +1,14 @@
-"""Splits by person: all images of a person are on one side. They depend on the names alone.
+"""Splits by person: all images of a person are in one split.
+
+The splits depend on the names alone.
 
 Rows of a table belong together by more than one column. The rules of `components`:
 
-* A row that names a person belongs to that person. Its video and group join nothing on their own:
-  persons may use the same name for clips of their own ("video 1"), and several persons may be in
+* A row that names a person belongs to that person. Its video and group alone join nothing:
+  different persons may use the same name for their clips ("video 1"), and several persons may be in
   one photo.
-* A row without a person joins all rows of its video, its group and its image, including those of
-  persons. If that joins several persons, they stay together: the row may show any of them.
+* A row without a person joins all rows of its video, its group and its image, also rows of named
+  persons. If this joins several persons, they stay together: the row may show any of them.
 * A row that names nothing and whose image is listed once is a person of its own.
 """
 
@@ -176,7 +178,7 @@ def _listed(names: Sequence[str], count: int = 3) -> str:
 
 
 def _own_columns(row: tuple[str, ...]) -> list[int]:
-    """Return the columns that identify a row: its first person, else all that it names."""
+    """Return the columns that identify a row: its first person, else all names."""
     filled = [c for c, cell in enumerate(row) if cell]
     return filled[:1] if filled and filled[0] < len(WHO_COLUMNS) else filled
 
@@ -207,12 +209,14 @@ def fold_of(person: str, folds: int) -> int:
 
 
 def _rank(person: str, seed: int) -> int:
-    # Salted, so that the validation cut says nothing about the test fold.
+    # Salted, so that the validation split does not depend on the test fold.
     return int(hashlib.sha256(_bytes(f"validation/{seed}/{person}")).hexdigest(), 16)
 
 
 def choose_validation(persons: Sequence[str], fraction: float, seed: int = 0) -> set[str]:
-    """Return about `fraction` of the distinct persons; of two or more at least one, never all.
+    """Return about `fraction` of the persons: at least one, but not all.
+
+    A single person is not chosen.
 
     Args:
       persons: names of the training side, with repetitions.
@@ -262,7 +266,10 @@ def assign(
 
 
 def follow_persons(persons: Sequence[str], given: np.ndarray) -> np.ndarray:
-    """Return the given splits; rows without one (-1) follow their person, else go to train."""
+    """Return the given splits; rows without one (-1) follow their person.
+
+    If their person has none either, they are for training.
+    """
     known = given >= 0
     # For a person given to several, test wins over validation, and validation over train.
     place: dict[str, int] = {}

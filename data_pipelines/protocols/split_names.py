@@ -53,14 +53,17 @@ def split_of_cell(text: str) -> int | None:
 
 
 def other_words(name: str) -> list[str]:
-    """Return the words of a folder's name, lower-case, without fillers and split words."""
+    """Return the words of a folder's name without fillers and split words.
+
+    They are in lower case.
+    """
     return [
         t for tokens in _readings(name) for t in tokens if _word(t) is None and t not in _FILLERS
     ]
 
 
 def says_nothing(name: str) -> bool:
-    """Return whether a folder's name holds only words such as `images` or `cropped faces`."""
+    """Return whether a folder's name is generic: `images`, `cropped faces`."""
     return any(
         tokens and all(t in _FILLERS for t in tokens) for tokens in _readings(name)
     ) and not re.search(r"\d", name)

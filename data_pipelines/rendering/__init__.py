@@ -1,1 +1,1 @@
-"""The parts of the synthetic face renderer; `sources.synthetic` puts them together."""
+"""Parts of the synthetic face renderer, which `sources.synthetic` combines."""

@@ -1,4 +1,4 @@
-"""What a camera does to the image: focus, sensor, compression; and the second camera's habits."""
+"""Camera effects: focus, sensor, compression, and a second camera."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from data_pipelines.rendering import hashing
 
 @dataclasses.dataclass(frozen=True)
 class Sensor:
-    """How one image is taken; lengths are for an image of 128 pixels, 0 switches a step off."""
+    """Settings of the camera for one image; lengths are for 128 pixels, 0 is off."""
 
     blur: float
     noise: float
@@ -23,7 +23,7 @@ class Sensor:
 
 @functools.cache
 def _noise_tile() -> np.ndarray:
-    """Return 128 + 32 x unit normal noise, uint8 [256, 256, 3], to be cut at random places."""
+    """Return 128 + 32 x unit normal noise, uint8 [256, 256, 3], to cut from."""
     values = hashing.to_normals(hashing.uniforms(hashing.fold(np.arange(512), 77), 384))
     return np.clip(np.round(128 + 32 * values), 0, 255).astype(np.uint8).reshape(256, 256, 3)
 
@@ -76,5 +76,5 @@ def expose(image: np.ndarray, sensor: Sensor, grain_x: float, grain_y: float) ->
         image = cv2.addWeighted(image, 1.0, grain, strength, -128.0 * strength)
     if sensor.jpeg_quality:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, sensor.jpeg_quality])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return image

@@ -1,4 +1,4 @@
-"""Anti-aliased drawing with sub-pixel coordinates, and colour arithmetic on plain tuples.
+"""Anti-aliased drawing with sub-pixel coordinates, and colour arithmetic.
 
 An image has four channels: RGB, and the fraction of a pixel that belongs to the person (the
 background has 0), so that one stroke draws both. Layers with one channel take a number for colour.
@@ -15,6 +15,7 @@ _SHIFT = 4
 _ONE = 1 << _SHIFT
 
 Colour = tuple[float, float, float]
+Point = np.ndarray | tuple[float, float]  # x, y
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
@@ -39,7 +40,7 @@ def _lines(points: np.ndarray) -> Sequence[np.ndarray]:
     """Return curves, int32 [n, 2], of one curve or several."""
     if points.dtype != np.int32:
         points = fixed(points)
-    return points if points.ndim == 3 else [points]
+    return list(points) if points.ndim == 3 else [points]
 
 
 def _value(colour: Colour | float) -> tuple[float, ...] | float:
@@ -62,9 +63,9 @@ def stroke(
     cv2.polylines(image, _lines(lines), closed, _value(colour), width, cv2.LINE_AA, _SHIFT)
 
 
-def disc(image: np.ndarray, x: float, y: float, radius: float, colour: Colour | float) -> None:
-    """Fill a circle."""
-    at = (int(x * _ONE), int(y * _ONE))
+def disc(image: np.ndarray, centre: Point, radius: float, colour: Colour | float) -> None:
+    """Fill a circle around (x, y)."""
+    at = (int(centre[0] * _ONE), int(centre[1] * _ONE))
     cv2.circle(image, at, max(1, int(radius * _ONE)), _value(colour), -1, cv2.LINE_AA, _SHIFT)
 
 
@@ -99,7 +100,9 @@ def within(points: np.ndarray, box: Box) -> np.ndarray:
 
 
 def blend(image: np.ndarray, patch: np.ndarray, box: Box, outline: np.ndarray) -> None:
-    """Put the patch (used up) into a part of the image, within outlines, with soft edges.
+    """Blend a patch into a part of the image, within outlines with soft edges.
+
+    The patch is used up.
 
     Outlines are seen from the part, as patches are (`within`).
     """

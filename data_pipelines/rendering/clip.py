@@ -1,4 +1,4 @@
-"""What happens in a video: expression, head movement, camera, light and background over time.
+"""Course of a video: expression, head movement, camera, light, background.
 
 `u` and `n` are the uniform and the normal random numbers of the video (`NUMBERS` of each); `time`
 is in videos' own units, so that a frame differs little from the next.
@@ -64,7 +64,7 @@ def expression(
 
 
 def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool) -> Camera:
-    """Return the pose and projection of one frame; the second camera sees heads turned further."""
+    """Return pose and projection of a frame; the second camera sees heads turned more."""
     spread = 1.35 if shifted else 1.0
     sway = [_wave(u[9 + k] + 0.4 * time * (0.5 + u[12 + k])) for k in range(3)]
     x, y = (0.5 + 0.10 * (u[16 + k] - 0.5) + 0.01 * sway[k] for k in range(2))
@@ -79,7 +79,7 @@ def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool
 
 
 def light(u: list[float], n: list[float]) -> Light:
-    """Return one lamp from above and a side, and light from all around, each with a tint."""
+    """Return one lamp from above and the side, and ambient light, with their tints."""
     azimuth, height = 1.2 * (2.0 * u[19] - 1.0), 0.15 + 0.75 * u[20]
     warm, cool = 0.06 * n[45], 0.04 * n[46]
     ambient = 0.30 + 0.22 * u[21]
@@ -102,8 +102,8 @@ def background(u: list[float], blobs: list[float], size: int) -> np.ndarray:
     tint = [235.0 * (grey + 0.25 * (u[25 + k] - 0.5)) + 10.0 for k in range(3)]
     field = (np.array(blobs).reshape(25, 4) - 0.5) @ (contrast * _BLOB_COLOURS) + [*tint, 0.0]
     coarse = np.minimum(np.maximum(field, 0.0), 255.0).astype(np.uint8).reshape(5, 5, 4)
-    coarse = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+    finer = cv2.resize(coarse, (20, 20), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(finer, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def sensor_numbers(u: list[float]) -> list[float]:
@@ -112,5 +112,5 @@ def sensor_numbers(u: list[float]) -> list[float]:
 
 
 def scene_numbers(u: list[float]) -> tuple[list[float], bool]:
-    """Return the painter's numbers (gaze, clothes, obstacle), and whether there is an obstacle."""
+    """Return the painter's numbers, and whether there is an obstacle."""
     return u[37:47], u[47] < _OBSTACLE_SHARE

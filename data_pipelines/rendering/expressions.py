@@ -1,7 +1,7 @@
-"""Expression categories as combinations of facial action units, and their place in valence-arousal.
+"""Expressions as combinations of action units, and their valence and arousal.
 
 The combinations follow the published EMFACS-like prototypes (Ekman and Friesen, 1983; Du, Tao and
-Martinez, PNAS 2014); the variants of one category and their strengths are ours.
+Martinez, PNAS 2014); the variants of a category and their strengths are choices of this project.
 """
 
 import bisect
@@ -14,8 +14,9 @@ CLASS_NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger"
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 16, 17, 20, 23, 24, 25, 26, 43)
 AU = {unit: row for row, unit in enumerate(ACTION_UNITS)}
 
+Units = dict[int, float]  # strength of action units by their number
 # Each category: variants of (probability, action units, arousal offset at full intensity).
-PROTOTYPES = (
+PROTOTYPES: tuple[tuple[tuple[float, Units, float], ...], ...] = (
     ((1.0, {}, 0.0),),
     (
         (0.40, {6: 0.9, 12: 1.0, 25: 0.7}, 0.0),
@@ -94,11 +95,8 @@ def _levels(category: int, variant: int, side: int) -> np.ndarray:
     return levels
 
 
-Units = dict[int, float]
-
-
 class Muscles:
-    """The action units of one frame by number, in the `left` and `right` half and their `mean`."""
+    """The action units of a frame: of its `left` and `right` half, and their `mean`."""
 
     def __init__(self, levels: np.ndarray) -> None:
         left, right = levels.T.tolist()

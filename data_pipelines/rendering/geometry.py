@@ -1,4 +1,4 @@
-"""The posed 3-D face: 68 landmarks in iBUG order and the curves drawn through them.
+"""The posed 3-D face: 68 landmarks (iBUG order) and the curves through them.
 
 Face coordinates are millimetres: x to the right of the image, y down, z towards the camera, the
 origin between the eyes. The landmarks are control points of the drawn curves, so they lie exactly
@@ -36,7 +36,7 @@ _BROW = (  # from the nose outwards
 
 @functools.cache
 def spline(controls: int, per_segment: int) -> np.ndarray:
-    """Return the matrix [samples, controls] of an open Catmull-Rom curve through its controls."""
+    """Return the [samples, controls] matrix of an open Catmull-Rom curve."""
     rows = []
     for segment in range(controls - 1):
         for step in range(per_segment):
@@ -66,7 +66,7 @@ Places = dict[str, tuple[slice, tuple[int, ...] | None]]
 
 
 def places(parts: Mapping[str, np.ndarray], start: int = 0) -> Places:
-    """Return where named arrays lie in their `stack`: rows from `start` on, and a shape [k, n, -1].
+    """Return where named arrays lie in their `stack`: first row and shape [k, n, -1].
 
     The shape of an array [n, d] is None: its rows have it already.
     """
@@ -110,7 +110,7 @@ class Levels:
 
 
 def levels(person: Person, muscles: Muscles) -> Levels:
-    """Return where nose base, mouth and chin lie for this person and this opening of the jaw."""
+    """Return the heights of nose base, mouth and chin, for a person and a jaw."""
     jaw_drop = 21.0 * muscles.mean[26]
     nose = 50.0 + person.nose_length
     mouth = nose + 21.0 + person.mouth_drop
@@ -140,7 +140,10 @@ def _brow(person: Person, m: Units, sign: float) -> Points:
 
 
 def _eye(person: Person, m: Units, sign: float) -> Points:
-    """Return outer corner, upper lid outer and inner, inner corner, lower lid inner and outer."""
+    """Return six points of an eye, from the outer corner over the upper lid.
+
+    Outer corner, upper lid (outer, inner), inner corner, lower lid (inner, outer).
+    """
     size, tilt = person.eye_size, person.eye_tilt
     upper = size * (6.0 + 4.2 * m[5] - 1.5 * m[7] - 0.8 * m[6] - 1.2 * m[9])
     lower = size * (4.6 + 0.5 * m[5] - 2.4 * m[7] - 2.2 * m[6] - 1.6 * m[9])
@@ -181,7 +184,7 @@ def _nose(person: Person, muscles: Muscles, nose: float) -> Points:
 
 
 class _Lips(NamedTuple):
-    """One half of the mouth: the edges of the lips from the middle (t = 0) to the corner (1)."""
+    """One half of the mouth: lip edges from the middle (t = 0) to the corner (1)."""
 
     corner_x: float
     corner_y: float
@@ -198,7 +201,7 @@ class _Lips(NamedTuple):
         return self.centre + (self.corner_y - self.centre) * t**bend
 
     def heights(self, t: float, thick_up: float, thick_low: float) -> tuple[float, ...]:
-        """Return outer and inner edge of the upper lip, inner and outer edge of the lower lip."""
+        """Return the edges of the upper lip (outer, inner) and lower lip (inner, outer)."""
         line, opening = self.line(t), (1.0 - t * t) ** self.roundness
         top = line - self.gap_up * opening
         bottom = line + self.gap_low * opening
@@ -292,7 +295,7 @@ def landmarks(person: Person, muscles: Muscles) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """Pose and projection: angles in radians, `scale` pixels per millimetre, `centre` in pixels."""
+    """Pose and projection: radians, pixels per millimetre, centre in pixels."""
 
     yaw: float
     pitch: float

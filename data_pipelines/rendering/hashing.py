@@ -1,4 +1,4 @@
-"""Counter-based random numbers: a value is a pure function of its key, with no state to carry.
+"""Counter-based random numbers: each value is a pure function of its key.
 
 Library generators may change their streams between releases; this arithmetic cannot, so that
 labels drawn today are the labels of any later machine.
@@ -41,7 +41,10 @@ def extend(key: int, *parts: int) -> int:
 
 
 def fold(*parts: int | np.ndarray) -> np.ndarray:
-    """Hash integers, or equally long vectors of them, to keys: uint64 [n] (n = 1 for scalars)."""
+    """Hash integers, or equally long vectors of them, to keys: uint64 [n].
+
+    n = 1 for scalars.
+    """
     key: int | np.ndarray = 0
     for part in parts:
         if isinstance(key, int) and not isinstance(part, np.ndarray):
@@ -62,12 +65,15 @@ def _to_uniforms(bits: np.ndarray) -> np.ndarray:
 
 
 def uniforms(keys: np.ndarray, count: int) -> np.ndarray:
-    """Return float64 [n, count], uniform in (0, 1), never exactly 0 or 1; count is at most 512."""
+    """Return uniform float64 [n, count] in the open interval (0, 1); count <= 512."""
     return _to_uniforms(keys[:, None] + _COUNTERS[:count])
 
 
 def to_normals(u: np.ndarray) -> np.ndarray:
-    """Convert uniform numbers to standard normal ones, float64 [..., even] (Box and Muller)."""
+    """Convert uniform numbers to standard normal ones (Box-Muller), float64.
+
+    The last axis must be even.
+    """
     half = u.shape[-1] // 2
     radius = np.sqrt(-2.0 * np.log(u[..., :half]))
     angle = 2.0 * np.pi * u[..., half:]
@@ -76,7 +82,7 @@ def to_normals(u: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _layout(counts: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return key and counter of each number of `draw`, and how many of them make normal ones.
+    """Return key and counter of each number of `draw`, and how many make normals.
 
     First come the radii of all normal numbers, then their angles, then the uniform numbers.
     """

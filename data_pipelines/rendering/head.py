@@ -1,4 +1,4 @@
-"""What surrounds the face: skull, hair, ears, neck, clothes, spectacles and things in the way."""
+"""Surroundings of the face: skull, hair, ears, neck, clothes, glasses, obstacles."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def paint_behind(
         mane = np.concatenate([flat["curtains"].reshape(-1, 2), cap])
         canvas.fill(image, canvas.hull(mane), shade(p.hair, 0.62))
     if p.style == "bun":
-        canvas.disc(image, *flat["bun"][0].tolist(), 27.0 * mm, shade(p.hair, 0.8))
+        canvas.disc(image, flat["bun"][0], 27.0 * mm, shade(p.hair, 0.8))
     body = ink["body"]
     neck = np.concatenate([ink["neck"], body[5:], body[:1]])
     cloth = (30.0 + 180.0 * u[0], 30.0 + 180.0 * u[1], 30.0 + 180.0 * u[2])
@@ -54,7 +54,7 @@ def paint_behind(
         lowest = flat["hairline"][2:9, 1].max()
         for x, y in _evenly(cap, 22).tolist():
             if y < lowest:
-                canvas.disc(image, x, y, 9.0 * mm, shade(p.hair, 0.95))
+                canvas.disc(image, (x, y), 9.0 * mm, shade(p.hair, 0.95))
     if "comb" in ink:
         comb = ink["comb"]
         canvas.stroke(image, comb[::2], shade(p.hair, 0.80))
@@ -102,7 +102,10 @@ def paint_spectacles(
 def paint_obstacle(
     image: np.ndarray, jaw: np.ndarray, person: Person, mm: float, u: list[float]
 ) -> None:
-    """Draw a hand, a bar or a microphone over an edge of the face. `u`: 5 uniform numbers."""
+    """Draw a hand, a bar or a microphone over an edge of the face.
+
+    `u`: 5 uniform numbers.
+    """
     colour = (30.0 + 200.0 * u[1], 30.0 + 200.0 * u[2], 30.0 + 200.0 * u[3])
     side = jaw[3] if u[4] < 0.5 else jaw[13]
     inwards = (jaw[8] - side) / np.linalg.norm(jaw[8] - side)
@@ -124,5 +127,5 @@ def paint_obstacle(
         head = jaw[8] + (side - jaw[8]) * 0.25 - [0.0, 2.0 * mm]
         foot = head + np.array([(side[0] - jaw[8, 0]) * 0.4, 120.0 * mm])
         canvas.stroke(image, np.stack([head, foot]), (24.0, 24.0, 26.0), max(2, round(9.0 * mm)))
-        canvas.disc(image, *head.tolist(), 13.0 * mm, (52.0, 52.0, 56.0))
-        canvas.disc(image, *(head - 3.0 * mm).tolist(), 6.0 * mm, (92.0, 92.0, 96.0))
+        canvas.disc(image, head, 13.0 * mm, (52.0, 52.0, 56.0))
+        canvas.disc(image, head - 3.0 * mm, 6.0 * mm, (92.0, 92.0, 96.0))

@@ -29,7 +29,7 @@ HAIR_STYLES = ("bald", "buzz", "short", "side", "fringe", "long", "long_fringe",
 
 
 class Person(NamedTuple):
-    """Traits of one person: lengths in millimetres, colours RGB 0 to 255, strengths in [0, 1]."""
+    """Traits of a person: lengths in mm, colours RGB 0 to 255, strengths in [0, 1]."""
 
     age: float
     glasses: bool
@@ -75,7 +75,7 @@ class Person(NamedTuple):
 
 
 def attributes(keys: np.ndarray) -> np.ndarray:
-    """Return int32 [n, 3]: skin tone (0 light to 3 dark), age (0 young to 2 old), glasses."""
+    """Return int32 [n, 3]: skin tone (0 light to 3 dark), age (0 to 2), glasses."""
     u = hashing.uniforms(keys, 3)
     return np.stack(
         [

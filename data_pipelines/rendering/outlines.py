@@ -1,8 +1,8 @@
-"""All curves of one frame in pixels: a head at rest, changed by person and muscles, projected.
+"""All curves of a frame in pixels: a head at rest, changed and projected.
 
-An image needs some 900 points, so that they are found together: one array of points in space, one
-projection, one product that draws smooth curves through the projected points, one rounding. Names
-lead to the rows of a part.
+An image needs some 900 points, which are computed together for speed: one array of points in space,
+one projection, one product that gives smooth curves through the projected points, one rounding.
+Names lead to the rows of a part.
 """
 
 import dataclasses
@@ -92,7 +92,7 @@ LIDS = 13  # points of an upper lid
 
 
 def _folds_by_landmarks() -> tuple[np.ndarray, np.ndarray]:
-    """Return weights [68, n] and offsets [3, n]: smile lines [2, 3], then crow's feet [6, 2]."""
+    """Return weights [68, n] and offsets [3, n] of smile lines and crow's feet."""
     one, smile, feet = np.eye(68), [], []
     for wing, corner, outer, sign in ((31, 48, 36, -1.0), (35, 54, 45, 1.0)):
         start, end = np.array([sign * 3.0, -3.0, -2.0]), np.array([sign * 6.5, 1.0, -6.0])
@@ -124,7 +124,7 @@ _LENGTHS = (
 
 
 def _curves() -> list[dict[str, np.ndarray]]:
-    """Return the weights [..., c] of the drawn curves: of control points and `_LENGTHS`, in pixels.
+    """Return the weights [..., c] of control points and `_LENGTHS` in the curves.
 
     Each dict is a region, whose curves depend on neighbouring control points. Names that begin with
     soft_ are for an image of half the size.
@@ -215,7 +215,7 @@ _NUM_CONTROLS = sum(len(part.reshape(-1, 3)) for part in _CONTROLS.values())
 
 
 def _blocks() -> list[tuple[slice, slice, np.ndarray]]:
-    """Return the control points, the places of the curves and their weights of each region."""
+    """Return control points, places of the curves and their weights, by region."""
     blocks, start = [], 0
     for region in _REGIONS:
         weights = geometry.stack(region)[:, :_NUM_CONTROLS].T
@@ -326,7 +326,10 @@ def _points(
 def _lengths(
     person: Person, muscles: Muscles, right: list[float], down: list[float], mm: float
 ) -> np.ndarray:
-    """Return the vectors of `_LENGTHS` in pixels, float64 [2, n]; `right` and `down`: 1 mm."""
+    """Return the vectors of `_LENGTHS` in pixels, float64 [2, n].
+
+    `right` and `down` are 1 mm.
+    """
     p, halves = person, (muscles.left, muscles.right)
     # A raised lid folds away behind its crease, a lowered one shows more of itself.
     lids = [max(0.8, 3.4 - 1.0 * p.hood - 2.2 * half[5] + 2.5 * half[43]) for half in halves]
@@ -376,5 +379,5 @@ def trace(
     for controls, places, weights in _BLOCKS:
         curves[:, places] += points[:, controls] @ weights
     flat = np.concatenate([points, curves], axis=1).T.copy()
-    places = _rest(person.style, person.glasses).places
-    return Outlines(Rows(places, flat), Rows(places, canvas.fixed(flat)), np.array(down[:2]))
+    rows = _rest(person.style, person.glasses).places
+    return Outlines(Rows(rows, flat), Rows(rows, canvas.fixed(flat)), np.array(down[:2]))

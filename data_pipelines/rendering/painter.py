@@ -1,4 +1,4 @@
-"""Draws one posed face: flat colours first, then light, then what shines."""
+"""Draw one posed face: flat colours, then light, then highlights."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ _TEETH_ARC = 1.0 - np.abs(np.linspace(-1.0, 1.0, 17))[:, None] ** 5
 
 @dataclasses.dataclass(eq=False)
 class Painter:
-    """One image in the making: `paint` draws it, `landmarks` are its 68 points in pixels.
+    """One image in the making: `paint` draws it; `landmarks` are its 68 points.
 
     Attributes:
       person, muscles, camera, light: what is drawn and how it is seen.
@@ -184,9 +184,9 @@ class Painter:
         canvas.stroke(patch, shadows, _LID_SHADOW, self._width(2.0))
         rim = shade(p.iris, 0.5)
         for x, y in (self.flat["irises"] - box[:2]).tolist():
-            canvas.disc(patch, x, y, 6.3 * mm, rim)
-            canvas.disc(patch, x, y, 5.2 * mm, p.iris)
-            canvas.disc(patch, x, y, 2.6 * mm, (10.0, 8.0, 8.0))
+            canvas.disc(patch, (x, y), 6.3 * mm, rim)
+            canvas.disc(patch, (x, y), 5.2 * mm, p.iris)
+            canvas.disc(patch, (x, y), 2.6 * mm, (10.0, 8.0, 8.0))
         canvas.blend(self.image, patch, box, rings[:, :-1])
 
     def _brows(self) -> None:
@@ -218,4 +218,5 @@ class Painter:
         heights = self.landmarks[:, 1]
         for (x, y), (upper, lower) in zip(self.flat["irises"].tolist(), _OPENINGS, strict=True):
             if heights[lower] - heights[upper] > 6.0 * self.mm:
-                canvas.disc(self.image, x + shift_x, y + shift_y, self.mm, (240.0, 240.0, 240.0))
+                at = (x + shift_x, y + shift_y)
+                canvas.disc(self.image, at, self.mm, (240.0, 240.0, 240.0))

@@ -1,4 +1,4 @@
-"""Light on the skin: a height field of the face, lit in face coordinates and carried to the image.
+"""Light on the skin: a height field of the face, lit and mapped to the image.
 
 The field lives on a coarse grid over a canonical face. An image's pixels find their place on it by
 fixed-point iteration through the projection (as in parallax mapping), so shading turns with the
@@ -32,9 +32,9 @@ def _profile(at: np.ndarray, centre: float, spread: float) -> np.ndarray:
 
 
 def _pair(x: float, spread: float, side: int = 0) -> np.ndarray:
-    """Return the profile across of a bump at x and its mirror image; one if `side` is -1 or 1."""
+    """Return the profile of a bump at x and its mirror; one if `side` is -1 or 1."""
     signs = (1,) if x == 0 else (-1, 1) if side == 0 else (side,)
-    return sum(_profile(_X, sign * x, spread) for sign in signs)
+    return np.sum([_profile(_X, sign * x, spread) for sign in signs], axis=0)
 
 
 def _blob(x: float, y: float, sx: float, sy: float) -> np.ndarray:
@@ -54,7 +54,7 @@ def _ridge() -> np.ndarray:
 
 
 def _beard() -> np.ndarray:
-    """Return where a beard grows: chin, jaw and upper lip, up to the sideburns, not the lips."""
+    """Return where a beard grows: chin, jaw and upper lip up to the sideburns."""
     border = 64.0 - 1.6 * np.maximum(np.abs(_GX) - 42.0, 0.0) + 14.0 * _blob(26.0, 62.0, 10.0, 20.0)
     region = 1.0 / (1.0 + np.exp(-(_GY - border) / 3.0))
     lips = np.clip(1.5 * _blob(0.0, 72.0, 17.0, 6.0), 0.0, 1.0)
@@ -99,7 +99,10 @@ _BLUSHED = (1.0 - _BLUSH.reshape(-1, 1) * [0.0, 0.09, 0.07, 0.0]).astype(np.floa
 
 @dataclasses.dataclass(frozen=True)
 class Light:
-    """`key` is a unit vector towards the light in camera coordinates, colours are RGB near 1."""
+    """A lamp: `key` is a unit vector to it in camera coordinates, with its colours.
+
+    Colours are RGB near 1.
+    """
 
     key: np.ndarray
     colour: tuple[float, float, float]
@@ -125,7 +128,7 @@ def _weights(person: Person, muscles: Muscles) -> np.ndarray:
 
 
 def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Sample a field at places [2, n, n] (x, then y); beyond its edge the edge repeats."""
+    """Sample a field at places [2, n, n] (x, then y); edges repeat outwards."""
     x, y = places
     return cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
@@ -133,7 +136,7 @@ def _sample(field: np.ndarray, places: np.ndarray) -> np.ndarray:
 def skin(
     person: Person, muscles: Muscles, level: Levels, camera: Camera, light: Light, size: int
 ) -> np.ndarray:
-    """Return the light on the head on a coarse image, uint8 [size / 2, size / 2, 4]; 128 = albedo.
+    """Return the light on the head, uint8 [size / 2, size / 2, 4]; 128 = albedo.
 
     The last channel means nothing: OpenCV resamples four channels faster than three.
     """
@@ -185,12 +188,12 @@ def skin(
             for h, s in zip((*person.hair, 0.0), (*person.skin, 0.0), strict=True)
         ]
         cv2.multiply(field, cv2.transform(_BEARD, np.array(kept, np.float32)), field)
-    field = cv2.convertScaleAbs(field, alpha=128)
+    light_map = cv2.convertScaleAbs(field, alpha=128)
     # OpenCV samples much faster what lies inside: keep places there, with one more row and column.
     places = _face_coordinates(person, camera, height, size)
     np.maximum(places, 0.0, out=places)
     np.minimum(places, GRID - 1.0, out=places)
-    return _sample(cv2.copyMakeBorder(field, 0, 1, 0, 1, cv2.BORDER_REPLICATE), places)
+    return _sample(cv2.copyMakeBorder(light_map, 0, 1, 0, 1, cv2.BORDER_REPLICATE), places)
 
 
 def _facing(camera: Camera, light: Light) -> np.ndarray:
@@ -205,7 +208,7 @@ def _facing(camera: Camera, light: Light) -> np.ndarray:
 
 
 def _to_own_levels(level: Levels) -> np.ndarray:
-    """Return the matrix [rows, rows] from the canonical height field to a face's levels."""
+    """Return the [rows, rows] matrix from the canonical height field to a face."""
     mouth = level.mouth + 0.4 * level.jaw_drop
     own = [-125.0, 0.0, level.nose, mouth, level.chin, level.chin + 26.0]
     rows = (np.interp(_Y, own, _CANONICAL_LEVELS) - _Y[0]) / _DY
@@ -218,7 +221,7 @@ def _to_own_levels(level: Levels) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _pixels(count: int, size: int) -> np.ndarray:
-    """Return (1, x, y) of `count` by `count` coarse pixels, in image pixels: float32 [3, n]."""
+    """Return (1, x, y) of count x count coarse pixels in the image, float32 [3, n]."""
     step = size / count
     ticks = step * np.arange(count) + (step - 1) / 2
     x, y = np.meshgrid(ticks, ticks)
@@ -226,7 +229,7 @@ def _pixels(count: int, size: int) -> np.ndarray:
 
 
 def _face_coordinates(person: Person, camera: Camera, height: np.ndarray, size: int) -> np.ndarray:
-    """Return where the pixels of the coarse image lie on the grid of the height field: [2, n, n].
+    """Return the places of the coarse image's pixels on the height field, [2, n, n].
 
     A pixel's ray meets the face at grid place `depth * slope + start` in x and in y, if the skin
     there has that depth; so look the depth up at the place, and again at the place it gives.

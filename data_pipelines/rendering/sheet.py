@@ -1,4 +1,4 @@
-"""Contact sheets of the faces: `python -m data_pipelines.rendering.sheet --output docs`."""
+"""Contact sheets of the faces: `python -m data_pipelines.rendering.sheet`."""
 
 import argparse
 import pathlib

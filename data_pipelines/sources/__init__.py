@@ -1,1 +1,1 @@
-"""Where raw examples come from: manifests, folders, prepared sets, synthetic faces."""
+"""Sources of raw examples: manifests, folders, prepared sets, synthetic faces."""

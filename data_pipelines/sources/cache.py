@@ -1,44 +1,53 @@
-"""What several runs of one process share: sources, and decoded images in memory.
+"""A cache shared by the runs of a process: sources, and decoded images.
 
-A sweep or a cross-validation makes one `DataCache` and hands it down to its runs. Each image is
-then decoded, or drawn, once for each framing.
+A sweep or a cross-validation makes one `DataCache` and passes it to its runs. Each image is then
+decoded or drawn once per framing.
 """
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from data_pipelines.schema import Source
+from data_pipelines.images.framing import Frame
+from data_pipelines.schema import Record, Source
 from data_pipelines.sources.subset import Subset
 
 T = TypeVar("T")
 
 
+class LoadedRecord(NamedTuple):
+    """A record made ready: the finished pixels, or an image and the frame to draw from it."""
+
+    image: np.ndarray
+    landmarks: np.ndarray | None
+    frame: Frame | None
+    record: Record
+
+
 class ImageCache(Protocol):
-    """Entries of a source's records: arrays and what belongs to them."""
+    """Loaded records of a source."""
 
-    def get(self, index: int) -> tuple | None: ...
-
-    def put(self, index: int, entry: tuple, size: int) -> None: ...
+    def get(self, index: int) -> LoadedRecord | None: ...
+    def put(self, index: int, entry: LoadedRecord, size: int) -> None: ...
 
 
 class Entries:
-    """An `ImageCache` that is filled up to a number of bytes; none of its entries is removed."""
+    """An `ImageCache` that is filled up to a number of bytes and never shrinks."""
 
     def __init__(self, limit: int):
         self.limit, self.used = limit, 0
-        self._entries: dict[int, tuple] = {}
+        self._entries: dict[int, LoadedRecord] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self):
         return Entries, (self.limit,)  # a worker process starts with its own, empty
 
-    def get(self, index: int) -> tuple | None:
+    def get(self, index: int) -> LoadedRecord | None:
         return self._entries.get(index)
 
-    def put(self, index: int, entry: tuple, size: int) -> None:
+    def put(self, index: int, entry: LoadedRecord, size: int) -> None:
         with self._lock:
             if self.used + size <= self.limit and index not in self._entries:
                 self._entries[index] = entry
@@ -51,10 +60,10 @@ class _SubsetEntries:
     def __init__(self, entries: Entries, rows: np.ndarray):
         self._entries, self._rows = entries, rows
 
-    def get(self, index: int) -> tuple | None:
+    def get(self, index: int) -> LoadedRecord | None:
         return self._entries.get(int(self._rows[index]))
 
-    def put(self, index: int, entry: tuple, size: int) -> None:
+    def put(self, index: int, entry: LoadedRecord, size: int) -> None:
         self._entries.put(int(self._rows[index]), entry, size)
 
 

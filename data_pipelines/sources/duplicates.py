@@ -1,8 +1,9 @@
-"""Images that a table names more than once: repeated, contradictory, or with several faces.
+"""Rows of a table that name the same image: repeats, contradictions, other faces.
 
 Rows name the same image if their paths lead to the same file: `a.jpg`, `./a.jpg`, its absolute
-path, a link to it. Of rows that agree in everything, one is kept. Rows that contradict each other
-are all left out. Rows whose boxes or landmarks are apart are different faces, and are all kept.
+path, a link to it. If rows agree completely, one is kept. If they contradict each other, all are
+left out. If their boxes or landmarks do not overlap enough, they are different faces, and all are
+kept.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Fingerprints of data: names, labels, persons and splits, without reading the images.
+"""Fingerprints of data: names, labels, persons and splits, without image content.
 
 A run records the fingerprint of its data and compares it when it is resumed. The digest of a split
 covers every record; its columns are kept too, so that the first difference can be named.
@@ -96,7 +96,10 @@ class Difference:
 
 
 def encode(strings: Sequence[str]) -> np.ndarray:
-    """Return strings [n] as one uint8 array, which compresses well; any file name survives."""
+    """Return strings [n] as one uint8 array; any file name survives.
+
+    The array compresses well.
+    """
     joined = _SEPARATOR.join(strings).encode("utf-8", "surrogateescape")
     return np.frombuffer(joined, np.uint8)
 
@@ -159,7 +162,7 @@ def _digest(columns: Mapping[str, np.ndarray]) -> str:
 
 
 def renumber(codes: np.ndarray) -> np.ndarray:
-    """Return codes numbered by first appearance, int32 [n]; negative (unknown) ones become -1."""
+    """Return codes numbered by first appearance, int32 [n]; unknown ones become -1."""
     codes = np.asarray(codes)
     known = codes >= 0
     _, first, inverse = np.unique(codes[known], return_index=True, return_inverse=True)
@@ -177,7 +180,7 @@ def _weights(count: int) -> np.ndarray:
 
 
 def hash_rows(array: np.ndarray) -> np.ndarray:
-    """Return a hash of each row of float32 [n, ...] as uint64 [n]; 0 if all values are NaN."""
+    """Return a hash per row of float32 [n, ...] as uint64 [n]; 0 if all are NaN."""
     rows = np.asarray(array, np.float32).reshape(len(array), -1)
     result = np.zeros(len(rows), np.uint64)
     for start in range(0, len(rows), _CHUNK):
@@ -204,7 +207,7 @@ def _sample(source: Source) -> dict[str, int]:
 
 
 def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
-    """Return the first difference between the data of a run then and now; None if there is none.
+    """Return the first difference between a run's data then and now, or None.
 
     Args:
       then: as recorded; a split may have lost its columns, and then only counts are compared.

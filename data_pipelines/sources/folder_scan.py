@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from data_pipelines.images import picture_files
+from data_pipelines.images import image_files
 from data_pipelines.schema import DataError
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class _Reader:
                 self.files["hidden"] += 1
             elif not _is(entry.is_file):
                 self.links.append(f"link to nothing left out: {joined((*parts, entry.name))}")
-            elif picture_files.is_picture(entry.path, entry.name):
+            elif image_files.is_image(entry.path, entry.name):
                 folder.images.append(entry.name)
             else:
                 self.files[os.path.splitext(entry.name)[1].lower() or "without suffix"] += 1

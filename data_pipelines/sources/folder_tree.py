@@ -1,9 +1,9 @@
-"""Turn a folder of images into rows: which folders are splits, which classes, which persons.
+"""Turn a folder of images into rows: which folders are splits, classes, persons.
 
 The layouts are `CLASS/NAME.jpg`, `SPLIT/CLASS/NAME.jpg` and `CLASS/SPLIT/NAME.jpg`, each with
-folders for persons inside. Splits have many names (`split_names`). Other layouts are refused with
-what was found and what was expected: a split taken for a class, or an expression taken for a
-person, would spoil the training unnoticed.
+folders for persons inside. Splits have many names (`split_names`). Other layouts are refused,
+because a split taken for a class, or an expression taken for a person, would spoil the training
+unnoticed. The error says what was found and what was expected.
 """
 
 import logging
@@ -190,7 +190,7 @@ class _Layout:
         empty += [f for top in self.tree.filled for f in top.folders if not f.total]
         if empty:
             log.warning(
-                "%s: %d folders hold no image: %s",
+                "%s: %d folders have no image: %s",
                 self.root,
                 len(empty),
                 ", ".join(joined(f.parts) for f in empty[:_SHOWN]),
@@ -203,7 +203,7 @@ class _Layout:
 
     def _expected(self) -> str:
         return (
-            f"expected {self.root}/CLASS/NAME.jpg with one folder a class, or "
+            f"expected {self.root}/CLASS/NAME.jpg with one folder per class, or "
             f"{self.root}/train/CLASS/NAME.jpg, .../validation/... and .../test/..."
         )
 
@@ -252,7 +252,10 @@ class _Layout:
 
 
 def _wrapper(classes: Iterable[Folder]) -> str:
-    """Return the name of the only folder in all classes if it is not a person: `images`."""
+    """Return the name of the only folder in all classes unless it is a person.
+
+    An example is `images`.
+    """
     names = {f.name for folder in classes for f in folder.filled}
     return names.pop() if len(names) == 1 and split_names.says_nothing(*names) else ""
 

@@ -1,7 +1,8 @@
 """Sources of one fold of a cross-validation: `data.protocol` other than "split".
 
-All records of a source are cut into folds by person; `data.test_fold` is tested on, a fraction of
-the other persons (`data.validation_fraction`) chooses the checkpoint, and the rest trains.
+All records of a source are divided into folds by person. The fold `data.test_fold` is the test
+split. A fraction of the other persons (`data.validation_fraction`) is the validation split, and the
+rest is for training.
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ def fold_sources(data: DataConfig, cache: DataCache) -> dict[str, Source]:
     training side only.
 
     Raises:
-      DataError: there are fewer persons than folds, no such fold, or the data cannot be cut.
+      DataError: there are fewer persons than folds, the fold does not exist, or the data cannot be
+        divided.
     """
     whole, spoilt = _whole(data, cache)
     fold = _fold_of_records(data, whole)
@@ -43,7 +45,7 @@ def fold_sources(data: DataConfig, cache: DataCache) -> dict[str, Source]:
     )
     if not held_out.any():
         raise DataError(
-            f"fold {number}: no person is left to choose the checkpoint by "
+            f"fold {number}: no person is left for validation "
             f"({len(set(persons[~test]))} to train on); use more folds, or set "
             "data.validation_fraction above 0"
         )
@@ -83,7 +85,7 @@ def _fold_of_records(data: DataConfig, source: Source) -> np.ndarray:
             raise DataError(f"leave_one_out needs at least 3 persons; the data hold {count}")
         return folds_lib.leave_one_out(persons)
     if not source.has_persons:
-        log.warning("the data name no persons: images of one person may be in several folds")
+        log.warning("the data name no persons, so images of one person may be in several folds")
     if not 2 <= data.folds <= count:
         raise DataError(
             f"{data.folds} folds cannot be cut from {count} persons; use at least 2 and at most "
@@ -103,7 +105,9 @@ def _whole(data: DataConfig, cache: DataCache) -> tuple[Source, Source]:
 
 def _make_whole(data: DataConfig) -> tuple[Source, Source]:
     if data.clean or data.clean_eval or data.exclude:
-        raise DataError("data.clean, data.clean_eval and data.exclude cannot be used with folds")
+        raise DataError(
+            "data.clean, data.clean_eval and data.exclude do not work with folds; leave them out"
+        )
     if data.source == "synthetic":
         from data_pipelines.sources.synthetic import synthetic_sources  # slow drawing code
 

@@ -1,8 +1,8 @@
 """Find out what numbers mean as expression labels.
 
-A number must be an id in a known order: RAF-DB counts from 1, AffectNet from 0, and a guess would
-shift every label by one unnoticed. With `data.classes` a list of names, ids are positions in it and
-count from 0. With a known order they are that order's own:
+A number must be an id in a known order: RAF-DB counts from 1 and AffectNet from 0, and a guess
+could shift every label by one unnoticed. If `data.classes` is a list of names, ids are positions in
+the list, from 0. If it is a known order, the ids are:
 
 | order        | ids                                                                           |
 |--------------|-------------------------------------------------------------------------------|
@@ -44,7 +44,7 @@ _NUMBERINGS: dict[str, tuple[str, dict[int, str]]] = {
 
 
 def key(label: str) -> str:
-    """Return what a label and the name of its class have in common (`01` and `1.0` are `1`)."""
+    """Return the common form of a label and a class name (`01` and `1.0` are `1`)."""
     return expression_token(label) or label if is_id(label) else canonical_name(label)
 
 
@@ -78,8 +78,8 @@ def numbering(
     size = len(class_names)
     if not fitting or any(_may_count_from_1(seen, r, size) for _, r in fitting):
         raise DataError(
-            f"{about}, and ids count from 0 with {given} ({_spelled(readings)}). Numbers that "
-            f"count from 1 would be read as the next class: {REMEDY}, or subtract 1. "
+            f"{about}, and ids count from 0 with {given} ({_spelled(readings)}). If yours "
+            f"count from 1, each would be read as the next class: {REMEDY}, or subtract 1. "
             f"{other_orders(seen, order)}"
         )
     first = {k: key(fitting[0][1][k]) for k in seen}
@@ -99,7 +99,7 @@ def without_strays(numbers: Counter, total: int) -> Counter:
 
 
 def _may_count_from_1(seen: Collection[int], reading: Mapping[int, str], classes: int = 0) -> bool:
-    """Return whether numbers look as if they counted from 1, while `reading` counts from 0.
+    """Return whether numbers seem to count from 1 where `reading` counts from 0.
 
     `classes` is the number of classes, if it differs from the reading's.
     """
@@ -145,7 +145,7 @@ def unnamed_classes(numbers: Counter, name: str) -> tuple[str, ...]:
             )
             return tuple(map(str, sorted(seen)))
     raise DataError(
-        f"{name}: the labels are the numbers {listed(numbers)} ({numbers.total()} rows), and ids "
-        f"count from 0 without a gap where data.classes is not set. Set it to the order they are "
-        f"ids of, or {REMEDY}. {other_orders(numbers)}"
+        f"{name}: the labels are the numbers {listed(numbers)} ({numbers.total()} rows), but "
+        f"without data.classes they must be 0, 1, 2 ... without a gap. Set data.classes to their "
+        f"order, or {REMEDY}. {other_orders(numbers)}"
     )

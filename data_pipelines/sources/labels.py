@@ -1,7 +1,7 @@
-"""Turn expression labels as written, names or numbers, into class names and class ids.
+"""Turn expression labels, names or numbers, into class names and class ids.
 
-Numbers are ids of a known order (`label_numbers`). Names may be misspelt: a few rows of an unknown
-name are left out, many are refused.
+Numbers are ids of a known order (`label_numbers`). Names may be misspelt: a few rows with an
+unknown name are left out, many such rows are an error.
 """
 
 import difflib
@@ -40,7 +40,7 @@ def assign_classes(
     name: str,
     few: int = FEW_ROWS,
 ) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
-    """Return class names, the rows whose class is known or missing, and their class ids.
+    """Return class names, the rows with a known or missing class, and class ids.
 
     Args:
       rows: checked rows.
@@ -83,7 +83,7 @@ def assign_classes(
 def _check_splits(
     rows: list[Row], expression: list[int], class_names: tuple[str, ...], name: str
 ) -> None:
-    """Refuse two classes of nearly the same name if no split has both: `happy` and `hapy`."""
+    """Refuse two classes of similar names (`happy`, `hapy`) in different splits."""
     places: dict[int, set[int]] = {}
     for row, k in zip(rows, expression, strict=True):
         places.setdefault(k, set()).add(max(row.split, TRAIN))
@@ -105,7 +105,7 @@ def _check_splits(
 def _configured(
     tokens: Counter, class_names: tuple[str, ...], order: str, name: str
 ) -> dict[str, int | str]:
-    """Return label as written -> class id, or the reason why it is not in `class_names`."""
+    """Return label -> class id, or the reason why it is not in `class_names`."""
     positions = _positions(class_names)
     ids: dict[str, int | str] = {}
     numbers: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""The sources of `config.data`: training, validation and test, no person in two of them."""
+"""The sources of `config.data`: train, validation and test, disjoint by person."""
 
 import logging
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def _checked(sources: Mapping[str, Source]) -> dict[str, Source]:
 
 
 def evaluation_source(data: DataConfig | Mapping[str, Any], split: str) -> Source:
-    """Return the examples of one split; of a manifest or folder the others may be empty.
+    """Return the examples of one split; others may be empty in a manifest or folder.
 
     Args:
       data: as in `make_sources`.
@@ -99,8 +99,8 @@ def evaluation_source(data: DataConfig | Mapping[str, Any], split: str) -> Sourc
     part = "test" if split == ALL else split
     if not len(rows_of[part]):
         raise DataError(
-            f"{read.name}: the {split} split is empty: nothing can be evaluated; the split "
-            f"{ALL!r} takes every image"
+            f"{read.name}: the {split} split is empty; choose another "
+            f"--config.eval.split, such as {ALL!r}, which takes every image"
         )
     rows = table.without_excluded(read, rows_of, data)[part]
     source = table.split_source(read, part, rows, data)

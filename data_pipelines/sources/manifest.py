@@ -141,7 +141,10 @@ def build_table(
 
 
 def _with_splits(rows: list[Row]) -> list[Row]:
-    """Return the rows with `eval` read as test, or as validation if there is a test split."""
+    """Return the rows with `eval` resolved to test, or to validation.
+
+    It is validation if there is a test split.
+    """
     tested = any(r.split == persons.TEST for r in rows)
     meaning = persons.VALIDATION if tested else persons.TEST
     return [r._replace(split=meaning) if r.split == split_names.EVALUATION else r for r in rows]
@@ -150,8 +153,8 @@ def _with_splits(rows: list[Row]) -> list[Row]:
 def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
     """Return the rows with each video's rows together, in the order of their frames.
 
-    A video without frame numbers keeps the order of the file. A row without a number, in a video
-    that has some, goes to `bad`.
+    A video without frame numbers keeps the order of the file. If only some rows of a video have a
+    number, the others go to `bad`.
     """
     videos = _videos(rows)
     numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}
@@ -173,7 +176,7 @@ def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
 
 
 def _videos(rows: list[Row]) -> list[tuple[str, str] | None]:
-    """Return (person, video) of each row; persons may use the same name for videos of their own.
+    """Return (person, video) of each row; persons may share names of videos.
 
     A row without a person belongs to the only person who has such a video, if there is one.
     """
@@ -195,7 +198,7 @@ def _tracks(rows: list[Row]) -> np.ndarray:
 
 
 def _components(rows: list[Row], name: str) -> list[str]:
-    """Return what must be in one split, with a warning of all that is joined or unknown."""
+    """Return what must be in one split; warn of joined persons and unknown ones."""
     paths = [os.path.normcase(r.file) for r in rows]
     found = persons.components([r.names for r in rows], paths, [r.path for r in rows])
     persons.report(name, found)
@@ -253,7 +256,7 @@ def _columns(
     name: str,
     root: pathlib.Path,
 ) -> Table:
-    """Return the columns of the rows that are left, with codes for groups and attributes."""
+    """Return the columns of the remaining rows, with codes for groups, attributes."""
 
     def stack(cells: list[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray | None:
         if all(c is None for c in cells):
@@ -293,7 +296,7 @@ def _columns(
 
 
 def _code(cells: list[str], attribute: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return integer codes of an attribute column, and their values; ages become bands."""
+    """Return integer codes of an attribute column and their values; ages are banded."""
     present = [c for c in cells if c]
     if attribute == "age" and present and all(re.fullmatch(r"\d+(\.\d+)?", c) for c in present):
         years = [float(c) for c in present]

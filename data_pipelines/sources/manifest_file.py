@@ -1,4 +1,4 @@
-"""Read the rows of a CSV or JSONL manifest; column names are checked, cells are not."""
+"""Read the rows of a CSV or JSONL manifest; check column names, but not cells."""
 
 import csv
 import json
@@ -20,7 +20,9 @@ _AS_UTF8 = 'save it as UTF-8 (in Excel: "CSV UTF-8")'
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Yield the rows of a CSV (comma, semicolon or tab) or JSONL file with their line numbers.
+    """Yield the rows of a CSV or JSONL manifest with their line numbers.
+
+    CSV columns are separated by comma, semicolon or tab.
 
     Column names are stripped and lower-cased. The text is UTF-8, or UTF-16 with a byte order mark;
     Excel's first line `sep=;` is understood. A line that is not a JSON object, or has more or fewer
@@ -46,7 +48,7 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | B
 
 
 def _encoding(path: pathlib.Path) -> str:
-    """Return `utf-16` if the file has its mark, else `utf-8-sig`; refuse what is not text."""
+    """Return `utf-16` with that byte order mark, else `utf-8-sig`; refuse binary."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if head.startswith((_ZIP, _OLD_EXCEL)):
@@ -69,7 +71,7 @@ def _json_rows(
             continue
         if line.lstrip().startswith("[") and not begun:
             raise DataError(
-                f"{path} is one JSON array; write one object a line "
+                f"{path} is one JSON array; write one object per line "
                 '(pandas: to_json(path, orient="records", lines=True))'
             )
         begun = True
@@ -131,7 +133,7 @@ def _next_line(file: TextIO, number: int) -> tuple[str, int]:
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    """Raise DataError for a column that occurs twice; columns without a name are ignored."""
+    """Raise DataError if a column occurs twice; unnamed columns are ignored."""
     twice = [n for n, count in Counter(names).items() if count > 1 and n]
     if twice:
         listed = shorten(", ".join(names))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.images import landmark_checks, picture_files
+from data_pipelines.images import image_files
+from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import NAME_COLUMNS, WHO_COLUMNS
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, shorten
@@ -120,16 +121,16 @@ def parse_row(
     )
     if size == 0:
         raise BadRow("zero bytes")
-    if reason := picture_files.fault(path, _head(file, path)):
+    if reason := image_files.fault(path, _head(file, path)):
         raise BadRow(reason)
     return parsed
 
 
 def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, int, str]:
-    """Return an image's path as this system spells it, its size in bytes, and `Row.file`.
+    """Return the path of an image on this system, its bytes, and `Row.file`.
 
     Raises:
-      BadRow: there is no such file.
+      BadRow: the file does not exist.
     """
     first: BadRow | None = None
     for spelling in _spellings(path):
@@ -165,7 +166,7 @@ def _spellings(path: str) -> list[str]:
 
 def _head(file: str, path: str) -> bytes:
     """Return the first bytes of a file with an unknown suffix; nothing of others."""
-    if os.path.splitext(path)[1].lower() in picture_files.IMAGE_SUFFIXES:
+    if os.path.splitext(path)[1].lower() in image_files.IMAGE_SUFFIXES:
         return b""
     with contextlib.suppress(OSError), open(file, "rb", buffering=0) as opened:
         return opened.read(64)
@@ -189,7 +190,7 @@ def _text(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    """Return a name; "" where the cell says in the words of some tool that it is empty."""
+    """Return a name; "" where the cell means empty (`nan`, `none` ...)."""
     text = _text(value)
     return "" if text in _NO_NAME else text
 
@@ -255,7 +256,7 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
 
 def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
     points = _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks")
-    if points is not None and (reason := landmark_checks.landmark_fault(points.reshape(-1, 2))):
+    if points is not None and (reason := landmarks_lib.landmark_fault(points.reshape(-1, 2))):
         raise BadRow(reason)
     return points
 
@@ -265,7 +266,7 @@ def _box(row: dict[str, Any]) -> np.ndarray | None:
     if _is_empty(value) and not all(_is_empty(row.get(c)) for c in _BOX_COLUMNS):
         value = [row.get(c) for c in _BOX_COLUMNS]
     box = _numbers(value, 4, "box")
-    if box is not None and (reason := landmark_checks.box_fault(box)):
+    if box is not None and (reason := landmarks_lib.box_fault(box)):
         raise BadRow(reason)
     return box
 

@@ -1,4 +1,4 @@
-"""Prepared data sets as sources: random access by index, labels without reading an image."""
+"""Prepared data sets as sources: random access, labels without reading images."""
 
 import dataclasses
 import json
@@ -63,7 +63,7 @@ def find_prepared(name: str, data_dir: str | Path) -> Prepared:
       DataError: a name is missing, the set is not prepared there, or several of its configs are.
     """
     if not name or not data_dir:
-        raise DataError("data.source is tfds: set data.dataset and data.data_dir")
+        raise DataError("data.source = tfds needs data.dataset and data.data_dir; set both")
     base, _, config = name.partition("/")
     root = Path(data_dir).expanduser() / base
     pattern = f"{config}/*/{META_FILE}" if config else f"**/{META_FILE}"
@@ -152,7 +152,7 @@ class TfdsSource:
         record["expression"] = int(self.labels[i])
         record["group"] = int(self.groups[i])
         record["valence_arousal"] = self.valence_arousal[i].astype(np.float32)
-        # Only what the set has: turning 136 numbers into an array costs more than the rest.
+        # Only fields that the set has: converting 136 numbers costs more than all the rest.
         if "landmarks" in self.has:
             record["landmarks"] = _floats(stored["landmarks"]).reshape(NUM_LANDMARKS, 2)
         record["box"] = _floats(stored["box"])
@@ -163,7 +163,7 @@ class TfdsSource:
         return record
 
     def describe(self, i: int) -> str:
-        """Return set, split, row and file: `raf_db/aligned train 17 (Image/a/train_18.jpg)`."""
+        """Return set, split, row and file: `raf_db/aligned train 17 (a.jpg)`."""
         row = int(self._rows[i])
         try:
             name = self.name(i)
@@ -172,7 +172,7 @@ class TfdsSource:
         return f"{self._name} {self.split} {row} ({name})"
 
     def name(self, i: int) -> str:
-        """Return the path of image i in the user's copy; raises as reading the record does."""
+        """Return the path of image i in the user's copy; errors as in reading it."""
         return self._read(int(self._rows[i]))["name"].bytes_list.value[0].decode()
 
     @property
@@ -182,7 +182,7 @@ class TfdsSource:
 
     @property
     def persons(self) -> list[str]:
-        """Name of the person of each record."""
+        """Names of the person of each record."""
         known = self._person_names
         return [
             known[p] if p >= 0 else f"{self._name} {self.split} {row}"
@@ -212,7 +212,9 @@ class TfdsSource:
         return part
 
     def with_classes(self, classes: str | tuple[str, ...]) -> "TfdsSource":
-        """Return the records of the given classes, with ids in their order; drop the others.
+        """Return the records of the given classes, with ids in their order.
+
+        Other records are left out.
 
         Records without a class but with votes stay.
 

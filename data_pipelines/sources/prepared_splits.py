@@ -1,4 +1,4 @@
-"""Training, validation and test sources of prepared data sets (`data.source = "tfds"`)."""
+"""Train, validation and test sources of prepared sets (`data.source = "tfds"`)."""
 
 import csv
 import logging
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 def prepared_sources(data: DataConfig) -> dict[str, TfdsSource]:
     """Return the sources of `data.dataset`, no person in two of them.
 
-    Official splits are used unchanged. What is missing is cut by person: a validation split out of
-    the training persons, and for sets without any split one fold (`folds`, `test_fold`) for
-    testing. Own images (`manifest`) are cut as an unprepared manifest would be.
+    Official splits are used unchanged. Missing splits are made by person: validation from the
+    training persons, and for sets without splits a test split from one fold (`folds`, `test_fold`).
+    Own images (`manifest`) are divided like an unprepared manifest.
 
     Raises:
       DataError: the configuration or the data cannot be used.
@@ -75,7 +75,10 @@ def prepared_sources(data: DataConfig) -> dict[str, TfdsSource]:
 
 
 def _finished(split: str, source: TfdsSource, data: DataConfig) -> TfdsSource:
-    """Return the source of a split cleaned, with the classes asked for; log its counts."""
+    """Return the source of a split, cleaned and with the classes asked for.
+
+    The log has its counts.
+    """
     if data.clean if split == "train" else data.clean_eval:
         keep = cleaning.agrees(source.class_names, source.labels, source.valence_arousal)
         source = source.subset(np.flatnonzero(keep))

@@ -1,4 +1,4 @@
-"""Synthetic faces with expressions: a labelled image from (seed, index), nothing stored.
+"""Synthetic faces with expressions: an image from (seed, index); none is stored.
 
 Every random choice is a hash of the seed and of what it belongs to (person, video, frame), so that
 record i is the same in every process, in any order and for any size of the source. Frames of a
@@ -254,7 +254,7 @@ def render(
     version: int = VERSION,
     **options: Any,
 ) -> Record:
-    """Return the record at `index` of every `SyntheticFaces` of this seed, split and options."""
+    """Return the record at `index` of a `SyntheticFaces` with these settings."""
     source = SyntheticFaces(
         index + 1, seed=seed, split=split, image_size=image_size, version=version, **options
     )
@@ -262,7 +262,10 @@ def render(
 
 
 def synthetic_sources(section: SyntheticConfig) -> dict[str, SyntheticFaces]:
-    """Return training, validation and test sources of `data.synthetic`; raises as the sources."""
+    """Return train, validation and test sources of `data.synthetic`.
+
+    Errors are those that the sources raise.
+    """
     sizes = {
         "train": section.num_train,
         "validation": section.num_validation,

@@ -72,8 +72,10 @@ class TableSource:
         return f"{self._name}{row} ({self.paths[i]})"
 
     def record_columns(self) -> dict[str, np.ndarray | list[str]]:
-        """Return what `fingerprint` compares; paths below the root are relative to it, so that the
-        files may be moved."""
+        """Return what `fingerprint` compares.
+
+        Paths below the root are relative to it, so that the files may be moved.
+        """
         root = os.path.join(os.path.abspath(self._root), "")
         persons = ["" if n == p else n for n, p in zip(self.persons, self.paths, strict=True)]
         return {
@@ -115,9 +117,9 @@ def read_manifest(
 def read_folder(
     folder: str | os.PathLike, classes: str | tuple[str, ...] = "", max_bad_fraction: float = 0.1
 ) -> manifest.Table:
-    """Read a folder that holds one folder a class; arguments and errors as in `read_manifest`."""
+    """Read a folder with one folder per class; see `read_manifest` for the rest."""
     if not str(folder):
-        raise DataError("data.folder is empty: give a folder that holds one folder a class")
+        raise DataError("data.folder is empty: give a folder with one subfolder per class")
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(f"data.folder: there is no folder {folder}")
@@ -142,8 +144,8 @@ def read_table(data: DataConfig) -> manifest.Table:
 def table_sources(table: manifest.Table, data: DataConfig) -> dict[str, TableSource]:
     """Cut a table into train, validation and test by person, and log what each holds.
 
-    A `split` column is followed; a side it does not name is cut from the training persons. A
-    table without persons is split by image, with a warning.
+    A `split` column is followed; a missing split is taken from the training persons. A table
+    without persons is split by image, with a warning.
 
     Raises:
       DataError: no image is left for training.
@@ -151,7 +153,9 @@ def table_sources(table: manifest.Table, data: DataConfig) -> dict[str, TableSou
     rows_of = without_excluded(table, rows_of_splits(table, data), data)
     sources = {split: split_source(table, split, rows, data) for split, rows in rows_of.items()}
     if not len(sources["train"]):
-        raise DataError(f"{table.name}: no image is left for training")
+        raise DataError(
+            f"{table.name}: no image is left for training; see the log for what was left out"
+        )
     return sources
 
 
@@ -194,7 +198,10 @@ def without_excluded(
 def split_source(
     table: manifest.Table, split: str, rows: np.ndarray, data: DataConfig
 ) -> TableSource:
-    """Return these rows as the source of a split, cleaned if the config says so; log its counts."""
+    """Return these rows as the source of a split, cleaned if the config asks.
+
+    The log has its counts.
+    """
     if data.clean if split == "train" else data.clean_eval:
         expression, affect = table.expression[rows], table.valence_arousal[rows]
         rows = rows[cleaning.agrees(table.class_names, expression, affect)]

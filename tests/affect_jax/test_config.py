@@ -102,6 +102,9 @@ def test_missing_file_names_the_nearest(tmp_path):
         config_lib.load_file(tmp_path / "quikstart.py")
     with pytest.raises(config_lib.ConfigError, match="get_config"):
         config_lib.load_file(tmp_path / "quickstart.py")
+    (tmp_path / "quickstart.json").write_text("{}")
+    with pytest.raises(config_lib.ConfigError, match=r"must end in \.py"):
+        config_lib.load_file(tmp_path / "quickstart.json")
 
 
 def test_workdir_of_another_config_is_refused(tmp_path):
@@ -265,3 +268,10 @@ def test_command_line_mistakes_end_with_one_message(arguments, message, tmp_path
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_config_that_is_not_python_is_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{}")
+    with pytest.raises(config_lib.ConfigError, match="not a Python file"):
+        config_lib.load_file(path)

@@ -174,7 +174,7 @@ def test_a_run_of_an_earlier_version_takes_the_data_as_they_are(runs, tmp_path, 
         path.unlink()
     with caplog.at_level("INFO", "affect_jax"):
         loop.train_and_evaluate(config(manifest), workdir)
-    assert "holds no record of its data" in caplog.text
+    assert "has no record of its data" in caplog.text
     relabel(tmp_path / "data")
     with pytest.raises(DataChanged):
         loop.train_and_evaluate(config(manifest), workdir)

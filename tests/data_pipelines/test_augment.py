@@ -3,7 +3,7 @@ import pytest
 
 from data_pipelines import augment
 from data_pipelines.images.presets import PRESETS
-from tests.data_pipelines.pictures import smooth
+from tests.data_pipelines.made_images import smooth
 
 
 def test_contact_sheet_command(tmp_path, capsys):

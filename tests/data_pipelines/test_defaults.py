@@ -9,7 +9,7 @@ from data_pipelines.images.presets import Params
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import DataError
 from data_pipelines.sources.make import make_sources
-from tests.data_pipelines.pictures import Listed, encode, smooth
+from tests.data_pipelines.made_images import Listed, encode, smooth
 
 WRONG = [
     *[("validation_fraction", v) for v in (1.5, 1.0, 1, -0.1, math.nan, math.inf, "0.2", True)],

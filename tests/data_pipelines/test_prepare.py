@@ -103,8 +103,8 @@ def test_summary_warnings_and_rejected_file(tmp_path, capsys):
     assert command(*options("affectnet", root, tmp_path / "out")) == 0
     text = capsys.readouterr()
     assert "release found: 2017" in text.out
-    assert "train: 10 pictures, 6 rejected" in text.out
-    assert "warning: affectnet (2017) train: 10 pictures, published: 287651" in text.err
+    assert "train: 10 images, 6 rejected" in text.out
+    assert "warning: affectnet (2017) train: 10 images, published: 287651" in text.err
     assert "happy 2 (published 134415)" in text.err
     folder = tmp_path / "out/affectnet/1.0.0"
     with open(folder / "rejected.csv", newline="") as f:
@@ -131,7 +131,7 @@ def test_counts_are_compared_with_the_published_ones():
         return description.compare(meta, Published(**figures))
 
     assert compare(examples={"train": 6}, groups={"train": 4}) == []
-    assert compare(examples={"train": 7}) == ["x train: 6 pictures, published: 7"]
+    assert compare(examples={"train": 7}) == ["x train: 6 images, published: 7"]
     assert "split test is absent" in compare(examples={"test": 1})[0]
     assert compare(groups={"train": 5}) == ["x train: 4 videos, published: 5"]
     assert compare(per_class={"train": (1, 3, 2)}) == []
@@ -238,7 +238,7 @@ def test_an_empty_split_is_an_error(tmp_path, capsys):
     for path in (root / "jaffe").glob("*.tiff"):
         path.write_bytes(b"")
     assert command(*options("jaffe", root, tmp_path / "out")) == 2
-    assert "no usable picture (15 rejected, most often: zero bytes)" in capsys.readouterr().err
+    assert "no usable image (15 rejected, most often: zero bytes)" in capsys.readouterr().err
 
 
 def test_landmarks_of_a_data_set_are_replaced(tmp_path):

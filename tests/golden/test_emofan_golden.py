@@ -135,12 +135,13 @@ def test_gradients_are_those_of_emonet(training_step):
 def test_a_converted_file_gives_the_outputs_of_emonet(tmp_path):
     """The whole way: file, command, model directory, uint8 pictures."""
     torch = pytest.importorskip("torch")
-    from affect_jax import convert, load
+    from affect_jax import convert as command_line
+    from affect_jax import load
 
     state = {f"module.{k}": torch.tensor(v) for k, v in golden.state_dict("emonet8").items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "emonet_8.pth")
     command = ["--architecture", "emonet", "--source", str(tmp_path / "emonet_8.pth")]
-    assert convert.main([*command, "--output", str(tmp_path / "model")]) == 0
+    assert command_line.main([*command, "--output", str(tmp_path / "model")]) == 0
     predictor = load(tmp_path / "model")
     outputs = predictor.outputs(golden.pictures("emonet8"))
     for official, ours in OUTPUTS.items():

@@ -46,9 +46,11 @@ def _diagram(axes: Axes, below: Axes, name: str, bins: CalibrationBins, ece: flo
     used = counts > 0
     width = 0.92 / len(counts)
     axes.bar(centres[used], accuracy[used], width, color=style.BLUE, label="accuracy")
-    gap = {"color": "none", "edgecolor": style.ORANGE, "hatch": "/////", "linewidth": 0.8}
-    height, bottom = (confidence - accuracy)[used], accuracy[used]
-    axes.bar(centres[used], height, width, bottom=bottom, label="gap to confidence", **gap)
+    axes.bar(
+        centres[used], (confidence - accuracy)[used], width, bottom=accuracy[used],
+        label="gap to confidence", color="none", edgecolor=style.ORANGE, hatch="/////",
+        linewidth=0.8,
+    )  # fmt: skip
     axes.plot([0, 1], [0, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     title = f"Calibration error (ECE) {ece:.3f}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +24,6 @@ _WORDS = {
     286: "sleepy", 308: "calm", 330: "relaxed", 352: "content",
 }  # fmt: skip
 _MANY = 1500  # Beyond it points hide each other: draw their density
-_SMALL = {"fontsize": style.SMALL, "color": "#555555", "zorder": 5}
 
 
 def circumplex(
@@ -35,7 +35,7 @@ def circumplex(
     *,
     narrow: bool = False,
 ) -> Figure:
-    """Draw labels and predictions in the plane of valence and arousal, and their agreement.
+    """Draw labels and predictions of valence and arousal, and their agreement.
 
     Args:
         true, predicted: float [n, 2] valence and arousal, finite.
@@ -90,14 +90,14 @@ def _circle(axes: Axes) -> None:
         axes.annotate("", end, (-end[0], -end[1]), arrowprops=arrow, zorder=3)
     axes.text(1.1, 0, "valence", fontsize=8, fontweight="bold", va="center", ha="left")
     axes.text(0, 1.1, "arousal", fontsize=8, fontweight="bold", va="bottom", ha="center")
+    small = partial(axes.text, fontsize=style.SMALL, color="#555555", zorder=5)
     for value, side in ((-1, "left"), (1, "right")):
-        axes.text(1.02 * value, -0.03, f"{value:+d}", **_SMALL, va="top", ha=side)
+        small(1.02 * value, -0.03, f"{value:+d}", va="top", ha=side)
     for degrees, word in _WORDS.items():
         x, y = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         across = "left" if x > 0 else "right"
         up = "center" if abs(y) < 0.75 else "bottom" if y > 0 else "top"
-        place = {"ha": across, "va": up, "fontstyle": "italic", "path_effects": halo}
-        axes.text(1.05 * x, 1.05 * y, word, **_SMALL, **place)
+        small(1.05 * x, 1.05 * y, word, ha=across, va=up, fontstyle="italic", path_effects=halo)
     axes.set_axis_off()
 
 
@@ -106,37 +106,42 @@ def _points(
 ) -> None:
     x, y = np.clip(points, -1.05, 1.05).T
     many = len(points) > _MANY
-    look = {"linewidths": 0, "zorder": 2, "s": float(np.clip(6000 / len(points), 9, 28))}
+    size = float(np.clip(6000 / len(points), 9, 28))
+    dots = partial(axes.scatter, linewidths=0, zorder=2, s=size)
     if many:
-        _density(axes, x, y, 1.05, gridsize=36, zorder=2)
+        _density(axes, x, y, 1.05, 36)
     if classes is None:
         if not many:
-            axes.scatter(x, y, color=style.BLUE, alpha=0.55, **look)
+            dots(x, y, color=style.BLUE, alpha=0.55)
         return
     for index, name in enumerate(class_names):
-        own = {"color": style.CLASS_COLOURS[index], "marker": style.CLASS_MARKERS[index]}
         chosen = classes == index
+        own = partial(
+            axes.scatter if many else dots, label=name, color=style.CLASS_COLOURS[index],
+            marker=style.CLASS_MARKERS[index],
+        )  # fmt: skip
         if chosen.any() and many:
             mean = x[chosen].mean(), y[chosen].mean()
-            axes.scatter(*mean, s=70, edgecolors="white", linewidths=1, zorder=4, label=name, **own)
+            own(*mean, s=70, edgecolors="white", linewidths=1, zorder=4)
         elif chosen.any():
-            axes.scatter(x[chosen], y[chosen], alpha=0.65, label=name, **own, **look)
+            own(x[chosen], y[chosen], alpha=0.65)
     if not many:
-        axes.scatter(x[classes < 0], y[classes < 0], color=style.GREY, alpha=0.5, **look)
+        dots(x[classes < 0], y[classes < 0], color=style.GREY, alpha=0.5)
 
 
-def _density(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float, **options: Any) -> None:
+def _density(axes: Axes, x: np.ndarray, y: np.ndarray, limit: float, gridsize: int) -> None:
     extent = (-limit, limit, -limit, limit)
-    options |= {"extent": extent, "mincnt": 1, "bins": "log", "cmap": "Blues", "linewidths": 0.1}
-    axes.hexbin(x, y, **options)
+    axes.hexbin(
+        x, y, gridsize=gridsize, extent=extent, mincnt=1, bins="log", cmap="Blues", linewidths=0.1
+    )  # fmt: skip
 
 
 def _agreement(axes: Axes, true: np.ndarray, predicted: np.ndarray, name: str) -> None:
     if len(true) > _MANY:
-        _density(axes, true, np.clip(predicted, -1, 1), 1, gridsize=34)
+        _density(axes, true, np.clip(predicted, -1, 1), 1, 34)
     else:
-        look = {"s": float(np.clip(6000 / len(true), 8, 28)), "alpha": 0.45, "linewidths": 0}
-        axes.scatter(true, np.clip(predicted, -1.05, 1.05), color=style.BLUE, **look)
+        size, shown = float(np.clip(6000 / len(true), 8, 28)), np.clip(predicted, -1.05, 1.05)
+        axes.scatter(true, shown, color=style.BLUE, s=size, alpha=0.45, linewidths=0)
     axes.plot([-1, 1], [-1, 1], color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(-1.06, 1.06), ylim=(-1.06, 1.06), aspect="equal")
     axes.set(xlabel=f"true {name.lower()}", ylabel=f"predicted {name.lower()}")

@@ -1,4 +1,4 @@
-"""Figures that compare the rows of a sweep; each is None where there is nothing to draw."""
+"""Figures that compare the rows of a sweep; None where there is nothing to draw."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows_figure(
     reference: str,
     paper: Mapping[str, Mapping[str, float]],
 ) -> Figure | None:
-    """Draw every run as a dot, the mean of a row as a bar, the paper's number as a diamond.
+    """Draw runs as dots, means of rows as bars, the paper's numbers as diamonds.
 
     Args:
       values: row -> metric -> values of its runs.
@@ -50,7 +50,7 @@ def rows_figure(
 def differences_figure(
     differences: Mapping[str, Mapping[str, Difference]], reference: str
 ) -> Figure | None:
-    """Draw paired differences from the reference, with intervals; grey where they include 0.
+    """Draw paired differences from the reference; grey where intervals hold 0.
 
     Args:
       differences: row -> metric -> difference.

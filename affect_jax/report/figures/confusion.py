@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from affect_jax.report.figures import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 
 def confusion_matrices(
@@ -58,7 +60,7 @@ def _accuracies(metrics: Mapping[str, float], size: int) -> str:
     return text
 
 
-def _matrix(axes: Axes, counts: np.ndarray, class_names: Sequence[str], narrow: bool) -> Any:
+def _matrix(axes: Axes, counts: np.ndarray, class_names: Sequence[str], narrow: bool) -> AxesImage:
     size, totals = len(counts), counts.sum(axis=1)
     fractions = counts / np.maximum(totals, 1)[:, None]
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, aspect="equal")
@@ -92,11 +94,10 @@ def _matrix_cells(
                 continue
             fraction = fractions[row, column]
             colour = "white" if fraction > 0.55 else style.INK
-            text = {"ha": "center", "color": colour}
+            text = partial(axes.text, x=column, ha="center", color=colour)
             if size > 16 or narrow:
                 small = 6 if size > 16 else style.SMALL
-                axes.text(column, row, f"{100 * fraction:.0f}", va="center", fontsize=small, **text)
+                text(y=row, s=f"{100 * fraction:.0f}", va="center", fontsize=small)
                 continue
-            axes.text(column, row - 0.04, f"{fraction:.0%}", va="bottom", fontsize=8.5, **text)
-            count, small = f"{counts[row, column]:,}", style.SMALL
-            axes.text(column, row + 0.08, count, va="top", fontsize=small, **text)
+            text(y=row - 0.04, s=f"{fraction:.0%}", va="bottom", fontsize=8.5)
+            text(y=row + 0.08, s=f"{counts[row, column]:,}", va="top", fontsize=style.SMALL)

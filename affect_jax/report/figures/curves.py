@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW_POINTS = 30
-_SELECTED = {"color": style.GREY, "linewidth": 1, "linestyle": (0, (2, 2)), "zorder": 1}
 # panel title -> (metric, label) of the lines in it
 _PANELS: dict[str, tuple[tuple[str, str], ...]] = {
     "Expression (validation)": (
@@ -69,13 +68,13 @@ def training_curves(
             end = top if last else stages[i + 1].first - 1
             _step_axis(axes, stages[i].first if i else 0, end)
             if best_step is not None and stages[i].first <= best_step <= end:
-                axes.axvline(best_step, label="selected checkpoint", **_SELECTED)
+                _mark_selected(axes, best_step)
             axes.legend(loc="best")
         for axes, (title, shown) in zip(grid[len(stages) :], panels.items(), strict=False):
             _metric_panel(axes, rows, title, shown, best_step)
             _step_axis(axes, 0, top)
             if best_step is not None:
-                axes.axvline(best_step, label="selected checkpoint", **_SELECTED)
+                _mark_selected(axes, best_step)
             for stage in stages[1:]:
                 axes.axvline(stage.first, color=style.PALE, linewidth=3, zorder=0)
         if not stages:
@@ -83,8 +82,15 @@ def training_curves(
     return figure
 
 
+def _mark_selected(axes: Axes, step: int) -> None:
+    axes.axvline(
+        step, label="selected checkpoint", color=style.GREY, linewidth=1, linestyle=(0, (2, 2)),
+        zorder=1,
+    )  # fmt: skip
+
+
 class _Stage(NamedTuple):
-    """A part of a run with one training loss: its name, and the first and last row's step."""
+    """A part of a run with one training loss: its name, first and last step."""
 
     name: str
     first: int
@@ -157,8 +163,10 @@ def _metric_panel(
         test_steps, tests = _series(rows, "test", name)
         if tests.size:
             at = test_steps[-1:] if best_step is None else [best_step]  # the tested step
-            star = {"marker": "*", "markersize": 9, "markeredgecolor": "white", "zorder": 5}
-            axes.plot(at, tests[-1:], color=colour, linestyle="none", clip_on=False, **star)
+            axes.plot(
+                at, tests[-1:], "*", color=colour, markersize=9, markeredgecolor="white", zorder=5,
+                clip_on=False,
+            )  # fmt: skip
     if any(_series(rows, "test", name)[1].size for name, _ in shown):
         axes.plot([], [], "*", color=style.GREY, markersize=7, label="test")
     axes.set_title(title)
@@ -173,7 +181,7 @@ def _markers(count: int) -> dict[str, Any]:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Return a centred running mean over about 1/25 of the curve, cut off at the ends."""
+    """Return a centred running mean over about 1/25 of the curve."""
     half = max(1, len(values) // 50)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

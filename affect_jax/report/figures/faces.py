@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Seen on dark and light skin alike, and told from white by every kind of colour vision.
+# Visible on dark and light skin, and distinct from white for every kind of colour vision.
 _BRIGHT = "#00A6FF"
 # (first, last + 1, closed) of the contours among the 68 iBUG points
 _CONTOURS = (
@@ -29,10 +31,10 @@ _PART_NAMES = {
     "corrected": "corrected (prediction)",
     "final": "prediction",
 }
-_SMALL = {"fontsize": style.SMALL, "fontweight": "normal", "loc": "center", "pad": 3}
 
 
-class Face(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Face:
     """A face to show: uint8 `image` [H, W, 3], its `label` (-1: none) and its file."""
 
     index: int
@@ -70,7 +72,7 @@ def landmark_faces(
     captions: Sequence[tuple[str, str, bool | None]] = (),
     columns: int = 4,
 ) -> Figure:
-    """Draw a grid of faces with predicted and true landmarks and a caption under each.
+    """Draw a grid of faces with predicted and true landmarks and captions.
 
     Args:
         images: uint8 [m, H, W, 3], RGB.
@@ -80,7 +82,7 @@ def landmark_faces(
         columns: faces in a row.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: `images` is empty.
     """
     images = np.asarray(images)
     if not len(images):
@@ -139,10 +141,10 @@ def _dots(axes: Axes, points: np.ndarray) -> Line2D:
 
 
 def _caption(axes: Axes, first: str, second: str, right: bool | None) -> None:
-    place = {"transform": axes.transAxes, "ha": "center", "va": "top"}
-    bold = {"fontweight": "bold", "color": style.ORANGE if right is False else style.INK}
-    axes.text(0.5, -0.03, first, fontsize=8.5, **bold, **place)
-    axes.text(0.5, -0.12, second, fontsize=7.5, color="#444444", **place)
+    below = partial(axes.text, x=0.5, transform=axes.transAxes, ha="center", va="top")
+    colour = style.ORANGE if right is False else style.INK
+    below(y=-0.03, s=first, fontsize=8.5, fontweight="bold", color=colour)
+    below(y=-0.12, s=second, fontsize=7.5, color="#444444")
 
 
 def corrections(
@@ -159,7 +161,7 @@ def corrections(
         class_names: the N names.
 
     Raises:
-        ValueError: there is no face.
+        ValueError: `faces` is empty.
     """
     from matplotlib.patches import Patch
 
@@ -208,7 +210,7 @@ def _distributions(axes: Axes, stages: Mapping[str, np.ndarray], label: int) -> 
         axes.axvspan(label - 0.5, label + 0.5, color=style.PALE, zorder=0)
     axes.set_ylim(0, max(0.3, 1.18 * max(float(np.max(v)) for v in stages.values())))
     axes.set_xlim(-0.6, len(values) - 0.4)
-    axes.set_title("standard deviation: " + ", ".join(texts), **_SMALL | {"loc": "left"})
+    _title(axes, "standard deviation: " + ", ".join(texts), "left")
     axes.tick_params(labelsize=style.SMALL)
     style.percent_axis(axes.yaxis)
 
@@ -228,7 +230,7 @@ def overlays(
         faces_in_row: with one model; two models have half as many.
 
     Raises:
-        ValueError: there is no face.
+        ValueError: `faces` is empty.
     """
     if not faces:
         raise ValueError("overlays: no face to show")
@@ -245,16 +247,21 @@ def overlays(
             row, column = divmod(number, across)
             own = grid[row, column * each : (column + 1) * each]
             _show(own[0], face.image)
-            own[0].set_title(f"example {face.index}", **_SMALL)
+            _title(own[0], f"example {face.index}")
             for axes, (name, (images, maps, captions)) in zip(own[1:], models.items(), strict=True):
                 _show(axes, images[number])
                 grown = spread_over(maps[number : number + 1], *images.shape[1:3])[0]
                 axes.imshow(grown, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.55 * grown)
                 text, right = captions[number]
                 title = f"{name}\n{text}" if len(models) > 1 else text
-                colour = style.ORANGE if right is False else style.INK
-                axes.set_title(title, color=colour, **_SMALL)
+                _title(axes, title, colour=style.ORANGE if right is False else style.INK)
     return figure
+
+
+def _title(
+    axes: Axes, text: str, side: Literal["left", "center"] = "center", colour: str = "black"
+) -> None:
+    axes.set_title(text, fontsize=style.SMALL, fontweight="normal", loc=side, pad=3, color=colour)
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

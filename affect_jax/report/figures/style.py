@@ -10,11 +10,13 @@ import contextlib
 import io
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, too pale for lines.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -24,7 +26,7 @@ CLASS_COLOURS = (BLUE, AMBER, GREEN, ORANGE, PINK, SKY, "#000000", "#8C6D31")
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 SMALL = 7.5  # points, the smallest font: 10 pixels in the report
-_STYLE = {
+_STYLE: dict[RcKeyType, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -66,12 +68,18 @@ def styled() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context():
-        defaults = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+        defaults: dict[RcKeyType, object] = {
+            k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"
+        }
         matplotlib.rcParams.update(defaults | _STYLE)
         yield
 
 
-def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
+def new_figure(
+    width: float,
+    height: float,
+    layout: Literal["constrained", "compressed", "none"] = "constrained",
+) -> Figure:
     """Return an empty figure of `width` x `height` inches.
 
     Args:
@@ -80,11 +88,12 @@ def new_figure(width: float, height: float, layout: str = "constrained") -> Figu
             (positions are set by hand).
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout=layout)
-    if layout != "none":
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
-    return figure
+    engine = ConstrainedLayoutEngine(
+        w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02, compress=layout == "compressed"
+    )
+    return Figure(figsize=(width, height), layout=None if layout == "none" else engine)
 
 
 def png(figure: Figure, dpi: int = 160) -> bytes:
@@ -105,7 +114,7 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
 
 
 def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axes]:
-    """Return `count` axes in rows of `columns`; `options` are those of `Figure.subplots`."""
+    """Return `count` axes in rows of `columns`; `options` as in `Figure.subplots`."""
     lines = math.ceil(count / columns)
     grid = list(figure.subplots(lines, columns, squeeze=False, **options).flat)
     for unused in grid[count:]:
@@ -113,12 +122,12 @@ def panels(figure: Figure, count: int, columns: int, **options: Any) -> list[Axe
     return grid[:count]
 
 
-def grid(axes: Axes, axis: str = "both") -> None:
+def grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
     """Draw light grid lines behind the data."""
     axes.grid(True, axis=axis)
 
 
-def percent_axis(axis: Any) -> None:
+def percent_axis(axis: Axis) -> None:
     """Label fractions in [0, 1] as percentages."""
     from matplotlib.ticker import PercentFormatter
 

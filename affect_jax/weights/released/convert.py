@@ -1,4 +1,4 @@
-"""Released PyTorch checkpoints to model directories.
+"""Convert released PyTorch checkpoints to model directories.
 
 A `Release` tells how to read the constructor arguments off the shapes, and which of our modules
 each official module is. The layouts of the arrays follow from the kind of layer. An array that
@@ -42,7 +42,7 @@ def architectures() -> list[str]:
 
 
 def release(architecture: str) -> Release:
-    """Return the description of a release; UserError if there is none of that name."""
+    """Return the description of a release; UserError for an unknown name."""
     if architecture not in _RELEASES:
         raise UserError(
             f"no converter for {architecture!r}; available now: {', '.join(architectures())}"
@@ -226,7 +226,7 @@ def _layout(value: np.ndarray, path: str) -> np.ndarray:
 
 
 def _official_shape(shape: tuple[int, ...], path: str) -> tuple[int, ...]:
-    """Return the shape in PyTorch's layout of an array of ours: the inverse of `_layout`."""
+    """Return the PyTorch shape of one of our arrays; the inverse of `_layout`."""
     if not path.endswith("/kernel"):
         return shape
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]

@@ -1,7 +1,7 @@
 """Normalisation and class names of a released network.
 
-They are given by the user, told by files of Hugging Face or timm next to the weights, or known of
-the release, in this order.
+They come from the user, from files of Hugging Face or timm next to the weights, or from the
+release, in this order.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
 class HubDescription(NamedTuple):
-    """What the files next to the weights tell; empty where they tell nothing.
+    """The contents of the files next to the weights; empty where they are missing.
 
     Attributes:
       normalisation: of the input, or None.
@@ -44,7 +44,7 @@ class HubDescription(NamedTuple):
 
 
 def read_hub_files(source: pathlib.Path) -> HubDescription:
-    """Read `preprocessor_config.json` and `config.json` in the folder of a weights file."""
+    """Read the JSON files of Hugging Face or timm in the folder of a weights file."""
     config = _json(source.with_name(CONFIG_FILE))
     normalisation, scale = _hugging_face(_json(source.with_name(PREPROCESSOR_FILE)))
     pretrained = config.get("pretrained_cfg")  # timm's
@@ -76,7 +76,7 @@ def _three(values: Any) -> tuple[float, ...]:
 
 
 def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, float]:
-    """Return mean and deviation of a `preprocessor_config.json`, and the divisor of pixels."""
+    """Return mean, deviation and pixel divisor of a `preprocessor_config.json`."""
     mean, std = _three(content.get("image_mean")), _three(content.get("image_std"))
     if content.get("do_normalize") is False:
         mean, std = (0.0,) * 3, (1.0,) * 3
@@ -90,7 +90,7 @@ def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, flo
 
 
 def _named_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the class names of Hugging Face's or timm's `config.json`, empty if it has none."""
+    """Return the class names of a Hugging Face or timm `config.json`; empty if none."""
     labels = config.get("id2label") or config.get("label_names")
     if isinstance(labels, Mapping):
         try:
@@ -138,7 +138,7 @@ def preprocessing_of(
     hub: HubDescription,
     given: Normalisation | None,
 ) -> tuple[Preprocessing, Normalisation]:
-    """Return the preprocessing of a converted network, and where mean and deviation come from.
+    """Return the preprocessing of a converted network, and where it comes from.
 
     The size is the one for which its position embeddings are made, if it has any.
     """
@@ -158,7 +158,7 @@ def preprocessing_of(
 def class_names_of(
     released: Release, count: int, classes: str | Sequence[str], hub: HubDescription
 ) -> tuple[tuple[str, ...], str]:
-    """Return names of the `count` classes of a converted network, and where they come from.
+    """Return names of the `count` classes, and where they come from.
 
     Raises:
       UserError: if `classes` does not name as many.

@@ -49,7 +49,7 @@ def fan_modules(arguments: Arguments, root: str = "") -> dict[str, str]:
 
 
 def emonet_modules(arguments: Arguments) -> dict[str, str]:
-    """Return official name -> our path for EmoNet: FAN under `fan`, the rest under `emotion`."""
+    """Return official name -> our path for EmoNet (`fan` and `emotion`)."""
     table = fan_modules(arguments, root="fan/")
     table["conv1x1_input_emo_2"] = "emotion/project"
     for i in range(arguments["emotion_blocks"]):

@@ -1,4 +1,4 @@
-"""What a file is that has the name of a weights file but cannot be read as one."""
+"""Reasons why a file with the name of a weights file cannot be read as one."""
 
 import pathlib
 import re
@@ -24,7 +24,7 @@ _TEXT = re.compile(rb"[\x09\x0a\x0d\x20-\x7e\x80-\xff]+")
 
 
 def why_not(path: pathlib.Path) -> str:
-    """Return why a file cannot hold weights of its suffix, and what to do; "" if it may."""
+    """Return why a file cannot hold weights of its suffix, and what to do, or ""."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
@@ -76,7 +76,7 @@ def _why_not_zip(path: pathlib.Path, suffix: str) -> str:
 
 
 def pickled_objects(error: Exception) -> str:
-    """Return what to do about a PyTorch file that needs code to open; "" if it needs none."""
+    """Return what to do about a PyTorch file that needs code to open, or ""."""
     found = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
     if found:
         return (

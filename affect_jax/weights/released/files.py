@@ -1,10 +1,10 @@
-"""Reading state dicts, {entry name: array}, from .pth, .npz and .safetensors files."""
+"""Read state dicts, {entry name: array}, from .pth, .npz and .safetensors files."""
 
 import argparse
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -66,7 +66,7 @@ class Weights:
 
 
 def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Return the state dict of `open_weights`; log which one if the file holds several."""
+    """Return the state dict of `open_weights`; log the choice among several."""
     weights = open_weights(path)
     if weights.others:
         others = ", ".join(weights.others)
@@ -80,11 +80,11 @@ def read_weights(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def open_weights(path: str | pathlib.Path, *, entry: str = "", strip_prefix: str = "") -> Weights:
-    """Read the state dict in a file, as NumPy arrays; floating-point entries as float32.
+    """Read the state dict of a file as NumPy arrays, floats as float32.
 
     The arrays may be the file itself or lie under an entry such as "state_dict" or "model". Of
-    several state dicts averaged weights come first. A "module." or "_orig_mod." that all names
-    share is removed. No code of a file is ever run.
+    several state dicts, averaged weights come first. A prefix "module." or "_orig_mod." of all
+    names is removed. Code in a file is not run.
 
     Args:
       path: .pth, .npz or .safetensors file.
@@ -161,7 +161,8 @@ def _read_torch(path: pathlib.Path) -> Any:
 
     # A checkpoint may hold the options and scores of its training, which run no code.
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [
+    assert callable(scalar)
+    allowed: list[Callable | tuple[Callable, str]] = [
         argparse.Namespace,
         np.dtype,
         scalar,
@@ -196,7 +197,8 @@ def _unwrap(
     content: Any, path: pathlib.Path, entry: str
 ) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
     """Return the used entry, the other entries with state dicts, and the state dict itself."""
-    taken, others = "", ()
+    taken = ""
+    others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (inner := _state_dicts(content)):
         wanted = entry if not taken else ""
         if wanted and wanted not in inner:

@@ -1,4 +1,4 @@
-"""Name tables of POSTER++ and ARBEx checkpoints, and of the two networks they start from."""
+"""Name tables of POSTER++ and ARBEx checkpoints, and of their two backbones."""
 
 import dataclasses
 import math
@@ -129,7 +129,7 @@ def _spread(table: Mapping[str, str]) -> dict[str, str]:
 
 
 def _image_modules(scheme: _Scheme, stages: tuple[int, ...], at: str = "", root: str = "") -> dict:
-    """Return the names of the image network, official ones below `at`, ours below `root`."""
+    """Return the names of the image network: official below `at`, ours below `root`."""
     table = {
         f"{at}input_layer.{k}": f"{root}{ours}"
         for k, ours in enumerate(("stem_conv", "stem_norm", "stem_act"))
@@ -154,13 +154,13 @@ def _landmark_modules(
         down, units = f"stages/{stage}/down", f"stages/{stage}/units"
         bottlenecks[down] = parts[down]
         bottlenecks |= {f"{units}/{i}": f"{parts[units]}.{i}" for i in range(size)}
-    units = {name: parts[name] for name in ("stem", "stem_depthwise", "features")}
+    modules = {name: parts[name] for name in ("stem", "stem_depthwise", "features")}
     for ours, theirs in bottlenecks.items():
         for part, official in zip(_BOTTLENECK, scheme.bottleneck, strict=True):
-            units[f"{ours}/{part}"] = f"{theirs}.{official}"
+            modules[f"{ours}/{part}"] = f"{theirs}.{official}"
     return {
         f"{at}{theirs}.{official}": f"{root}{ours}/{part}"
-        for ours, theirs in units.items()
+        for ours, theirs in modules.items()
         for part, official in zip(_UNIT, scheme.unit, strict=True)
     }
 
@@ -210,7 +210,7 @@ def _landmark_stages(scheme: _Scheme, state: State, at: str = "") -> tuple[int, 
 
 
 def _number_stages(state: State) -> State:
-    """Rename the units of an IR-50 counted through ("body.7") by stages, told by their widths.
+    """Rename units of an IR-50 ("body.7") by stage; the widths show the stage.
 
     Face recognisers are published so; their fourth stage becomes "body4", which is not used.
     """
@@ -245,7 +245,7 @@ def _infer_landmark(state: State) -> dict[str, Any]:
 
 
 def _infer(scheme: _Scheme, state: State) -> dict[str, Any]:
-    """Infer arguments from shapes, in which the transformer's heads, always 8, leave no trace."""
+    """Infer arguments from shapes; the transformer always has 8 heads."""
     modules = {ours: theirs for theirs, ours in _spread(scheme.parts).items()}
     entries = {ours: theirs for theirs, ours in _spread(scheme.entries).items()}
     tables = [state[entries[f"fusions/{i}/attention/position_bias"]].shape for i in _SCALES]

@@ -1,4 +1,4 @@
-"""What is known of a release: how its checkpoints map to our models."""
+"""Description of a release: how its checkpoints map to our models."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

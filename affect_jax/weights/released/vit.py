@@ -1,4 +1,4 @@
-"""Name tables of vision transformers: timm, Hugging Face, and the original JAX .npz files.
+"""Name tables of vision transformers: timm, Hugging Face, original JAX .npz.
 
 The last two are first rewritten with timm's names and PyTorch's layouts. An entry that is not
 recognised keeps its name, so that it is reported under the one it has in the file.
@@ -37,7 +37,7 @@ _LEAF = {"kernel": "weight", "scale": "weight"}
 
 
 def _torch_layout(value: np.ndarray, name: str) -> np.ndarray:
-    """Return an array of Flax, where attention heads have their own axis, as in PyTorch."""
+    """Return an array of Flax, with attention heads on an axis, as in PyTorch."""
     if name.endswith("attn.qkv.weight") and value.ndim == 3:  # (in, heads, dim)
         return value.reshape(value.shape[0], -1).T
     if name.endswith("attn.qkv.bias"):
@@ -120,7 +120,7 @@ _HUGGING_FACE_UNUSED = ("pooler.",)
 
 
 def timm_names(state: State) -> dict[str, np.ndarray]:
-    """Return the entries with timm's names and PyTorch's layouts, from any of the schemes."""
+    """Return the entries with timm's names and PyTorch's layouts."""
     for name in state:
         if name.endswith("embeddings.patch_embeddings.projection.weight"):
             return _rewrite(state, _HUGGING_FACE, ("vit.", "deit."))
@@ -130,7 +130,7 @@ def timm_names(state: State) -> dict[str, np.ndarray]:
 
 
 def _place(name: str, scheme: _Scheme) -> tuple[str, str | None]:
-    """Return timm's name of an entry, and which of the packed `_PROJECTIONS` it is, if any."""
+    """Return timm's name of an entry, and its packed `_PROJECTIONS`, if any."""
     if name in scheme.names:
         return scheme.names[name], None
     module, _, leaf = name.rpartition(scheme.separator)
@@ -147,7 +147,7 @@ def _place(name: str, scheme: _Scheme) -> tuple[str, str | None]:
 
 
 def _rewrite(state: State, scheme: _Scheme, prefixes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Rename entries without their prefixes; pack queries, keys and values if all are there."""
+    """Rename entries without prefixes; pack queries, keys and values if complete."""
     rewritten: dict[str, np.ndarray] = {}
     parts: dict[str, dict[str, tuple[str, np.ndarray]]] = {}
     for original, value in state.items():

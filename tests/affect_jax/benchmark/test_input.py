@@ -1,4 +1,5 @@
 import json
+import mmap
 
 import numpy as np
 import pytest
@@ -89,14 +90,17 @@ def test_loading_pictures(photos, tmp_path):
     assert len(data) == 8 and len(set(data)) == 3
     assert all(d[:2] == b"\xff\xd8" for d in input_suite.load(None, 2))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="holds no JPEG"):
+    with pytest.raises(SystemExit, match="has no JPEG"):
         input_suite.load(str(tmp_path / "empty"), 8)
 
 
 def test_resident_memory_counts_what_is_taken():
     before = input_suite.resident_bytes()
-    block = np.ones(200_000_000, np.uint8)
-    assert before == 0 or input_suite.resident_bytes() - before > 0.5 * block.nbytes
+    # Mapped afresh: the allocator may hold pages of earlier tests, which are resident already.
+    with mmap.mmap(-1, 200_000_000) as block:
+        np.ndarray((len(block),), np.uint8, block)[:] = 1
+        taken = input_suite.resident_bytes() - before
+    assert before == 0 or taken > 100_000_000
 
 
 def test_unknown_suites_are_refused(capsys):

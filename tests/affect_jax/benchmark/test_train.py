@@ -91,5 +91,5 @@ def test_unknown_names(monkeypatch, capsys):
     assert command.main(["train", "--system", "vit_se_fer2014"]) == 2
     assert "vit_se_fer2013" in capsys.readouterr().err
     monkeypatch.setattr(peer, "_modules", lambda: (None, None))
-    with pytest.raises(UserError, match="no peer of emofan"):
+    with pytest.raises(UserError, match="no equivalent of emofan"):
         peer.training("emofan", image_size=8, batch_size=1, classes=2, low_precision=False, steps=1)

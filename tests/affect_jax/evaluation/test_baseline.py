@@ -66,10 +66,10 @@ def test_no_run_is_an_error_of_one_line(what, tmp_path, caplog):
     if what == "empty":
         folder.mkdir()
     assert baseline.main(["--workdir", str(folder)]) == 2
-    assert "no workdir of a run" in caplog.text
+    assert "not the workdir of a run" in caplog.text
 
 
 def test_the_error_is_said_once(tmp_path):
     command = [sys.executable, "-m", "affect_jax.evaluation.baseline", "--workdir", str(tmp_path)]
     done = subprocess.run(command, cwd=tiny.ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("no workdir of a run") == 1
+    assert done.returncode == 2 and done.stderr.count("not the workdir of a run") == 1

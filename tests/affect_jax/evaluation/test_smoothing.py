@@ -12,7 +12,7 @@ from affect_jax.evaluation import smoothing
 from affect_jax.runtime.parallel import Mapper
 from data_pipelines.sources import synthetic
 from tests.affect_jax import tiny
-from tests.data_pipelines.pictures import Listed
+from tests.data_pipelines.made_images import Listed
 
 
 def test_the_last_five_outputs_with_the_weights_of_the_paper():
@@ -103,7 +103,7 @@ def test_the_evaluator_joins_batches_before_it_smooths(batch_size):
         for k in range(0, 36, batch_size)
     ]
     result = evaluator.run({}, batches, tracks=source.tracks)
-    assert result.predictions is None
+    assert not result.predictions
     wanted = smoothing.smooth(noise, np.arange(36) // 6)
     rmse = np.sqrt(np.mean((wanted[:, 0] - labels[:, 0]) ** 2))
     assert result.video["valence_rmse"] == pytest.approx(rmse)

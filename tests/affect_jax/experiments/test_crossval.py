@@ -93,7 +93,7 @@ def test_groups_that_are_too_small_are_told_plainly(tmp_path):
         crossval.plan(config(crossval__protocol="leave_one_out", **few), tmp_path)
     section = config(**few).data
     section.protocol, section.folds, section.test_fold = "folds", 2, 0
-    with pytest.raises(DataError, match="no person is left to choose the checkpoint"):
+    with pytest.raises(DataError, match="no person is left for validation"):
         make.make_sources(section)
     with pytest.raises(ConfigError, match="leave_one_out"):
         crossval.plan(config(crossval__protocol="leave_one"), tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from affect_jax.errors import UserError
 from affect_jax.experiments import planned_runs, runs, train_run
 from affect_jax.experiments.planned_runs import PlannedRun
-from affect_jax.report import comparison
+from affect_jax.report import comparison_table
 from affect_jax.training import loop
 from tests.affect_jax import tiny
 from tests.affect_jax.experiments.sweeps import (
@@ -80,7 +80,7 @@ def test_a_report_that_fails_hides_no_other_error(fakes, tmp_path, monkeypatch, 
         raise loop.Stopped(3, signal.SIGTERM)
 
     monkeypatch.setattr(train_run, "train_run", stop)
-    monkeypatch.setattr(comparison.Comparison, "write", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(comparison_table.Comparison, "write", lambda *_, **__: 1 / 0)
     with pytest.raises(loop.Stopped):
         run_sweep(write_sweep(tmp_path, PLAIN), tmp_path / "w")
     assert "could not be written either" in caplog.text

@@ -132,7 +132,7 @@ def test_every_table_has_all_columns(emofan, fan, tmp_path, pictures):
     nothing, bad = emofan.predict([]), emofan.predict([tmp_path / "absent.png", b"no picture"])
     assert len(nothing) == 0 and list(nothing.columns) == ["path", *columns]
     assert list(bad.columns) == ["path", "index", *columns]
-    assert list(bad["error"]) == ["No such file or directory", "not a picture in a known format"]
+    assert list(bad["error"]) == ["No such file or directory", "not an image in a known format"]
     assert bad["path"].isna()[1] and bad["index"][1] == 1
     assert bad[columns[:-1]].isna().all(axis=None)
     assert nothing["valence"].dtype == bad["p_calm"].dtype == np.float64

@@ -130,7 +130,7 @@ def test_the_first_of_equal_anchors_gets_the_gradient():
 def test_the_official_center_loss_needs_confidences():
     anchors, embedding, labels = arrays()
     distances = anchor_distances(embedding, anchors)
-    with pytest.raises(ValueError, match="weighs by confidence; none is given"):
+    with pytest.raises(ValueError, match="needs the argument `confidence`"):
         losses.center_loss(distances, labels, D, variant="official")
 
 

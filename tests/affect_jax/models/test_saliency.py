@@ -67,7 +67,7 @@ def test_nothing_that_speaks_for_a_class_is_an_empty_map():
 
 
 def test_a_model_without_a_feature_map_is_told():
-    with pytest.raises(UserError, match="no feature map"):
+    with pytest.raises(UserError, match="pass the last feature map"):
         saliency.class_activation(lambda x: {"logits": x[:, 0, 0]}, jnp.ones((1, 2, 2, 3)))
 
 

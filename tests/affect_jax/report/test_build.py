@@ -105,7 +105,7 @@ def test_html_of_a_folder_is_an_error(workdir, tmp_path, capsys):
         ("absent", "no such folder"),
         ("empty", r"is not the folder of a run: it holds no metrics\.jsonl"),
         ("training", "stopped at step 50, before its test"),
-        ("no predictions", r"left no report/predictions\.npz"),
+        ("no predictions", r"report/predictions\.npz is missing"),
         ("broken config", r"config\.json is not valid JSON"),
     ],
 )

@@ -103,14 +103,14 @@ def test_averaged_class_probabilities_stand_with_what_is_flip_averaged(tmp_path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--compare", "X"], "--compare is for pictures"),
-        (["--split", "test"], "--split is for pictures"),
-        (["--checkpoint=best"], "--checkpoint is for pictures"),
-        (["--faces", "8"], "--faces is for pictures"),
-        (["--indices", "1"], "--indices is for pictures"),
-        (["--points", "9"], "--points is for pictures"),
+        (["--compare", "X"], "--compare has no effect without --pictures"),
+        (["--split", "test"], "--split has no effect without --pictures"),
+        (["--checkpoint=best"], "--checkpoint has no effect without --pictures"),
+        (["--faces", "8"], "--faces has no effect without --pictures"),
+        (["--indices", "1"], "--indices has no effect without --pictures"),
+        (["--points", "9"], "--points has no effect without --pictures"),
         (["--pictures", ",", "--faces", "3"], "--pictures names none"),
-        (["--pictures", "cam", "--faces", "3", "--indices", "1"], "not both"),
+        (["--pictures", "cam", "--faces", "3", "--indices", "1"], "exclude each other"),
         (["--pictures", "cam", "--indices", ","], "give whole numbers"),
     ],
 )

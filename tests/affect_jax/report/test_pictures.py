@@ -179,7 +179,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, tmp_p
         (["camm"], {}, "did you mean 'cam'"),
         (["calibration"], {"split": "validation"}, "fitted on the validation split"),
         (["cam"], {"split": "tset"}, "did you mean 'test'"),
-        (["cam"], {"indices": [24]}, "has 24 examples"),
+        (["cam"], {"indices": [24]}, "has 0 to 23"),
         (["cam"], {"output": None}, "--output"),
         ([], {}, "--pictures names none"),
         (["confusion"], {}, "--faces has no effect on confusion"),

@@ -60,7 +60,7 @@ def test_a_trunk_that_trains_on_and_frozen_prefixes():
 
 def test_the_landmark_stage_leaves_half_of_a_short_run(caplog):
     assert [p.start for p in emofan(landmark_stage__steps=300).phases(8)] == [0, 4]
-    assert "cut to 4" in caplog.text
+    assert "reduced to 4" in caplog.text
 
 
 def test_landmarks_need_data_to_learn_from():

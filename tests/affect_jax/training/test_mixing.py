@@ -259,7 +259,7 @@ def test_a_landmark_phase_is_not_mixed():
 
 
 def test_tiny_run_trains_on_mixed_batches(tmp_path, monkeypatch):
-    """What reaches the network is the mixed picture, what reaches the loss the mixed labels."""
+    """What reaches the network is the mixed image, what reaches the loss the mixed labels."""
     pictures, labels = [], []
     normalise, loss = step.normalise, EmoFANSystem.loss
 
@@ -267,9 +267,9 @@ def test_tiny_run_trains_on_mixed_batches(tmp_path, monkeypatch):
         pictures.append(images.dtype)
         return normalise(images, *args)
 
-    def seen_loss(self, outputs, batch, **kwargs):
-        labels.append("expression_probs" in batch)
-        return loss(self, outputs, batch, **kwargs)
+    def seen_loss(self, inputs, phase):
+        labels.append("expression_probs" in inputs.batch)
+        return loss(self, inputs, phase)
 
     monkeypatch.setattr(step, "normalise", seen_normalise)
     monkeypatch.setattr(EmoFANSystem, "loss", seen_loss)

@@ -135,7 +135,7 @@ def test_where_none_is_whole_nothing_is_moved_and_the_message_says_so(read_only,
     for step in (1, 2, 3):
         cut(largest(tmp_path / f"checkpoints/{step}/model"))
     for _ in range(2):
-        with pytest.raises(UserError, match=r"no checkpoint in .* is whole.*new --workdir") as e:
+        with pytest.raises(UserError, match=r"no checkpoint in .* is intact.*new --workdir") as e:
             opened(tmp_path, read_only=read_only).resolve("best")
         assert "\n" not in str(e.value)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 3

@@ -95,7 +95,7 @@ def test_overrides_replace_constructor_arguments(saved):
     [
         ({"format": 99}, "has format 99, this version of affect_jax reads 1"),
         ({"name": "resnet19"}, "no model is named 'resnet19'; did you mean 'resnet18'"),
-        ({"arguments": {"width": 8}}, "does not hold the arrays of its model"),
+        ({"arguments": {"width": 8}}, "lacks arrays of its model"),
         ({"preprocessing": {"image_size": 0}}, "positive image_size"),
         ({"preprocessing": {"image_size": 9, "std": [0, 1, 1]}}, "3 positive deviations"),
         ({"preprocessing": {"image_size": 9, "mean": [float("nan"), 1, 1]}}, "numbers finite"),

@@ -7,7 +7,7 @@ from data_pipelines.images.decode import decode
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import Source
 from data_pipelines.sources.prepared import TfdsSource, find_prepared
-from tests.data_pipelines.pictures import check_record
+from tests.data_pipelines.made_images import check_record
 
 
 def load_source(name: str, data_dir: str | Path, split: str) -> TfdsSource:

@@ -110,7 +110,7 @@ def test_sewa_takes_no_file_for_both_dimensions(tmp_path):
 def test_aff_wild2_expressions(tmp_path):
     result = run(tmp_path, "aff_wild2/expr", trees.aff_wild2(tmp_path / "in"))
     train = result.source("train")
-    # Line 1 below the header is picture 00001.jpg.
+    # Line 1 below the header is image 00001.jpg.
     assert result.names("train") == [
         "1-30-1280x720/00001.jpg",
         "1-30-1280x720/00003.jpg",
@@ -332,7 +332,7 @@ def test_manifest_csv(tmp_path):
     assert train.attribute_names == ("gender",)
     assert result.rejected == {
         "p/empty.jpg (row 8)": "zero bytes",
-        "p/bad.jpg": "not a picture in a known format",
+        "p/bad.jpg": "not an image in a known format",
     }
 
 

@@ -94,7 +94,7 @@ def test_a_table_without_a_header_is_said_to_be_one(tmp_path, name):
 
 def test_no_message_prints_a_whole_row(tmp_path, capsys):
     from data_pipelines.sources.manifest_rows import BadRow
-    from tests.data_pipelines.pictures import manifest_source
+    from tests.data_pipelines.made_images import manifest_source
 
     row = " ".join("7" * 2304)
     for error in (DataError(f"a\n{row}"), BadRow(f"value {row!r} is no number"), Reject(row)):
@@ -244,7 +244,7 @@ def test_aff_wild2_pictures_in_parts(tmp_path):
     result = run(tmp_path, "aff_wild2/expr", root)
     assert result.source("validation").labels.tolist() == [6, 2]
     shutil.copytree(part, root / "cropped_aligned/video2")
-    with pytest.raises(DataError, match=r"pictures of video2 lie in .* and in .*; leave one"):
+    with pytest.raises(DataError, match=r"images of video2 lie in .* and in .*; leave one"):
         prepare("aff_wild2/expr", root, tmp_path / "out")
 
 

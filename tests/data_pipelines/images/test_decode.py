@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from data_pipelines.images.decode import decode, decode_shrunk, shrink_by
 from data_pipelines.schema import DecodeError
-from tests.data_pipelines.pictures import encode, smooth
+from tests.data_pipelines.made_images import encode, smooth
 
 PICTURE = smooth(48, 64)
 GREY = PICTURE[..., 0]
@@ -136,7 +136,7 @@ def test_surplus_bytes_do_no_harm():
         (b"\x89PNG\r\n\x1a\n", "truncated PNG"),
         (b"not a picture at all", "known format"),
         (b"<html>404</html>", "known format"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC pictures cannot be read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "HEIC images cannot be read"),
     ],
 )
 def test_what_is_no_picture_is_refused_with_its_reason(data, reason):

@@ -9,14 +9,14 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from affect_jax.models.preprocessing import Preprocessing
-from data_pipelines.images import transforms
+from data_pipelines.images import landmarks, transforms
 from data_pipelines.images.decode import decode, decode_shrunk
 from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import FITS, Params
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import DecodeError
 from data_pipelines.sources.cache import DataCache
-from tests.data_pipelines.pictures import Listed, encode, smooth
+from tests.data_pipelines.made_images import Listed, encode, smooth
 
 SIZE = 32
 SHAPES = [
@@ -232,8 +232,8 @@ def test_points_come_back_from_the_output():
     seen = Framing(SIZE, "contain", margin=0.2)
     frame = seen.frame(90, 131)
     points = np.random.default_rng(0).uniform(0, 90, (5, 2))
-    moved = transforms.move_landmarks(points, seen.matrix(frame), False)
-    back = seen.to_picture((moved + 0.5) / SIZE, frame)
+    moved = landmarks.move_landmarks(points, seen.matrix(frame), False)
+    back = seen.to_image((moved + 0.5) / SIZE, frame)
     np.testing.assert_allclose(back, points, atol=1e-3)
     assert seen.frame(90, 131) == Frame(65.5, 45, 131, 131)
 
@@ -241,7 +241,7 @@ def test_points_come_back_from_the_output():
 def test_frames_that_miss_the_picture():
     seen = Framing(SIZE, crop="box", crop_scale=1.0)
     far = np.float32([900, 900, 950, 950])
-    with pytest.raises(DecodeError, match="outside the picture"):
+    with pytest.raises(DecodeError, match="outside the image"):
         seen.pixels(noisy(50, 50), seen.frame(50, 50, None, far))
     # Without a scale it is not known what training cut out.
     assert Framing(SIZE, crop="box").frame(50, 40, None, far) == Frame(20, 25, 40, 40)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.images.resampling import resample
-from tests.data_pipelines.pictures import smooth
+from tests.data_pipelines.made_images import smooth
 
 NOISE = np.random.default_rng(0).integers(0, 256, (77, 131, 3), np.uint8)
 

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.images import framing, transforms
+from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.images.framing import Frame, Framing
 from data_pipelines.images.presets import PRESETS, Params, resolve
 from data_pipelines.images.transforms import Draws
 from data_pipelines.schema import FLIP_INDEX, DataError
-from tests.data_pipelines.pictures import smooth
+from tests.data_pipelines.made_images import smooth
 
 
 def spread_landmarks(size, seed=0):
@@ -46,7 +47,7 @@ def test_a_frame_that_is_the_picture_keeps_landmarks():
     points = spread_landmarks(64)
     draws = Draws(Params(), 64, 0, np.zeros(1), np.zeros(1))
     matrix = draws.matrix(0, Frame(32, 32, 64, 64))
-    np.testing.assert_array_equal(transforms.move_landmarks(points, matrix, False), points)
+    np.testing.assert_array_equal(landmarks_lib.move_landmarks(points, matrix, False), points)
 
 
 def test_flip_is_exact_for_pixels_and_landmarks():
@@ -56,7 +57,7 @@ def test_flip_is_exact_for_pixels_and_landmarks():
     out = np.empty_like(image)
     matrix = draws.apply(0, image, Frame(32, 32, 64, 64), out)
     np.testing.assert_array_equal(out, image[:, ::-1])
-    moved = transforms.move_landmarks(points, matrix, True)
+    moved = landmarks_lib.move_landmarks(points, matrix, True)
     np.testing.assert_allclose(moved[:, 0], 63 - points[FLIP_INDEX, 0], atol=1e-4)
     np.testing.assert_allclose(moved[:, 1], points[FLIP_INDEX, 1], atol=1e-4)
 
@@ -71,7 +72,9 @@ def test_flip_twice_is_the_identity(seed, size):
     matrix = draws.apply(0, image, frame, once)
     draws.apply(0, once, frame, twice)
     np.testing.assert_array_equal(twice, image)
-    back = transforms.move_landmarks(transforms.move_landmarks(points, matrix, True), matrix, True)
+    back = landmarks_lib.move_landmarks(
+        landmarks_lib.move_landmarks(points, matrix, True), matrix, True
+    )
     np.testing.assert_allclose(back, points, atol=1e-3)
 
 
@@ -269,8 +272,8 @@ def test_what_is_kept_in_memory_holds_all_that_a_draw_can_show(index):
     assert cut.shape[0] < 200
     cut_matrix = draws.apply(0, cut, cut_frame, kept)
     np.testing.assert_allclose(
-        transforms.move_landmarks(points, matrix, False),
-        transforms.move_landmarks(cut_points, cut_matrix, False),
+        landmarks_lib.move_landmarks(points, matrix, False),
+        landmarks_lib.move_landmarks(cut_points, cut_matrix, False),
         atol=1e-3,
     )
     assert np.abs(whole.astype(int) - kept).max() <= 3

@@ -16,7 +16,7 @@ import pytest
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.loading.workers import WatchedIterator, WorkerDiedError
 from data_pipelines.schema import DataError, DecodeError, TooManyBadRecords
-from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import Listed, encode, manifest_source, smooth, write_csv
 
 PICTURES = [encode(smooth(40, 40, k), quality=90) for k in range(24)]
 ROOT = pathlib.Path(__file__).parents[3]
@@ -116,7 +116,7 @@ def test_worker_processes_do_not_change_the_stream():
     with pipe(source, num_workers=2, num_threads=1, start_step=2) as pipeline:
         for expected in whole[2:]:
             same(next(pipeline), expected)
-        assert list(pipeline.bad_records.names) == ["picture 5"]
+        assert list(pipeline.bad_records.names) == ["image 5"]
 
 
 def test_worker_processes_in_evaluation():
@@ -276,7 +276,7 @@ def test_unreadable_records_are_replaced_in_training(name, caplog):
     assert 3 not in index and all(b["mask"].all() for b in batches)
     labels = np.concatenate([b["expression"] for b in batches])
     np.testing.assert_array_equal(np.bincount(labels), [24, 24, 24])  # by one of its own class
-    assert sum("skipped: picture 3" in r.message for r in caplog.records) == 1
+    assert sum("skipped: image 3" in r.message for r in caplog.records) == 1
     for a, b in zip(take(pipe(source, start_step=4), 5), batches[4:], strict=True):
         same(a, b)
 
@@ -300,13 +300,13 @@ def test_boxes_outside_the_picture_are_skipped():
     points[7] += 100
     pipeline = pipe(Listed(PICTURES, landmarks=points), train=False)
     assert sum(b["mask"].sum() for b in pipeline) == 23
-    assert "outside the picture" in pipeline.bad_records.names["picture 7"]
+    assert "outside the image" in pipeline.bad_records.names["image 7"]
 
 
 def test_decompression_bombs_are_skipped():
     pipeline = pipe(Listed([encode(smooth(300, 300)), *PICTURES[1:]]), train=False, max_pixels=5000)
     assert sum(b["mask"].sum() for b in pipeline) == 23
-    assert "300x300 is more than 5000 pixels" in pipeline.bad_records.names["picture 0"]
+    assert "300x300 is more than 5000 pixels" in pipeline.bad_records.names["image 0"]
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -9,7 +9,7 @@ from data_pipelines import prepare
 from data_pipelines.protocols import exclusion
 from data_pipelines.schema import DataError
 from data_pipelines.sources.make import make_sources
-from tests.data_pipelines.pictures import encode, smooth, write_csv
+from tests.data_pipelines.made_images import encode, smooth, write_csv
 
 NAMES = {"train": ["a/1.jpg", "b/2.jpg"], "test": ["c/1.jpg", "c/3.png", "c/frame 7"]}
 
@@ -33,7 +33,7 @@ def test_a_line_is_a_path_or_the_end_of_one(tmp_path):
     [
         ("c/1.jpg\nd/9.jpg\n8\n", r"2 of 3 lines of .* name no image .*line 2: d/9.jpg; line 3"),
         ("2.jpg\n1.jpg", r"line 2 of .*, 1.jpg, names 2 images, .*a/1.jpg \(train\).*more of"),
-        ("# nothing\n", "names no image; give one path a line"),
+        ("# nothing\n", "lists no image; give one path per line"),
     ],
 )
 def test_lines_that_cannot_be_meant_are_errors(text, message, tmp_path):

@@ -16,7 +16,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.sources import prepared as prepared_lib
 from data_pipelines.sources.make import make_sources
 from tests.data_pipelines.datasets import official_trees as trees
-from tests.data_pipelines.pictures import Listed
+from tests.data_pipelines.made_images import Listed
 
 people = st.lists(
     st.tuples(st.sampled_from([f"p{k}" for k in range(12)]), st.integers(-1, 3)),
@@ -155,9 +155,9 @@ def test_exact_mirrored_and_flat_pictures(tmp_path):
         "kind": "exact",
         "distance": "0",
         "split_a": "train",
-        "picture_a": "picture 0",
+        "picture_a": "image 0",
         "split_b": "test",
-        "picture_b": "picture 0",
+        "picture_b": "image 0",
     }
 
 

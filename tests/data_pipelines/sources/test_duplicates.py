@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.data_pipelines.pictures import encode, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import encode, manifest_source, smooth, write_csv
 
 PICTURE = encode(smooth(8, 8))
 HEADER = ("path", "expression", "person", "split", "valence", "arousal", "box")

@@ -7,7 +7,7 @@ from data_pipelines.protocols import split_names
 from data_pipelines.protocols.persons import TEST, TRAIN, VALIDATION
 from data_pipelines.schema import DataError
 from data_pipelines.sources.make import make_sources
-from tests.data_pipelines.pictures import encode, folder_source, smooth
+from tests.data_pipelines.made_images import encode, folder_source, smooth
 
 PICTURE = encode(smooth(8, 8))
 CLASSES = ("angry", "happy", "sad")
@@ -90,7 +90,7 @@ def test_folders_without_pictures_are_passed_over(tmp_path, caplog):
         tree(tmp_path, *faces("train"), *faces("test"), "extra/", "notes/a.txt", "train/fear/")
     )
     assert set(source.class_names) == set(CLASSES) and len(source) == 12
-    assert "3 folders hold no image: extra, notes, train/fear" in caplog.text
+    assert "3 folders have no image: extra, notes, train/fear" in caplog.text
     # An empty split among classes is none.
     assert set(folder_source(tree(tmp_path / "b", *faces("."), "test/")).class_names) == set(
         CLASSES
@@ -256,8 +256,8 @@ def test_heic_is_a_bad_row_with_its_reason(tmp_path):
     (tmp_path / "happy/a jpeg.heic").write_bytes(PICTURE)  # some tools only change the name
     source = folder_source(tmp_path)
     assert {(path, reason) for _, path, reason in source.bad_rows} == {
-        ("happy/phone.HEIC", "HEIC pictures cannot be read; convert it to JPEG or PNG"),
-        ("happy/named", "HEIC pictures cannot be read; convert it to JPEG or PNG"),
+        ("happy/phone.HEIC", "HEIC images cannot be read; convert it to JPEG or PNG"),
+        ("happy/named", "HEIC images cannot be read; convert it to JPEG or PNG"),
     }
     assert "happy/a jpeg.heic" in paths(source) and len(source) == 28
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.schema import LABEL_ORDERS, DataError, TooManyBadRecords, order_name
-from tests.data_pipelines.pictures import encode, folder_source, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import (
+    encode,
+    folder_source,
+    manifest_source,
+    smooth,
+    write_csv,
+)
 
 PICTURE = encode(smooth(8, 8))
 
@@ -149,7 +155,7 @@ def test_names_that_are_numbers_are_names(named):
     "labels", [range(1, 8), (1, 2, 3), (0, 1, 2, 3, 6), (0, 2, 4), [1.0, 2.0, 3.0], [5]]
 )
 def test_without_classes_ids_are_0_and_up_without_a_gap(named, labels):
-    with pytest.raises(DataError, match="ids count from 0 without a gap"):
+    with pytest.raises(DataError, match="without a gap"):
         named([*map(str, labels)] * 4)
 
 

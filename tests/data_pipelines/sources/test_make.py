@@ -7,7 +7,7 @@ import pytest
 from data_pipelines.protocols.persons import fold_of
 from data_pipelines.schema import DataError, Source, TooManyBadRecords
 from data_pipelines.sources.make import make_sources
-from tests.data_pipelines.pictures import (
+from tests.data_pipelines.made_images import (
     check_record,
     encode,
     folder_source,

@@ -5,7 +5,7 @@ import pytest
 from data_pipelines.schema import DataError, TooManyBadRecords
 from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.manifest_file import read_rows
-from tests.data_pipelines.pictures import encode, manifest_source, smooth
+from tests.data_pipelines.made_images import encode, manifest_source, smooth
 
 PICTURE = encode(smooth(8, 8))
 
@@ -89,7 +89,7 @@ def test_empty_cells_at_the_end_and_empty_lines_at_the_top_do_not_count(folder, 
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_json_array_is_refused_with_what_to_do(folder, indent):
     rows = [{"path": "images/0.jpg", "expression": "sad"}]
-    with pytest.raises(DataError, match="is one JSON array; write one object a line"):
+    with pytest.raises(DataError, match="is one JSON array; write one object per line"):
         manifest_source(write(folder, json.dumps(rows, indent=indent), name="m.json"))
 
 

@@ -14,7 +14,7 @@ from data_pipelines.rendering import expressions, geometry, hashing, identity
 from data_pipelines.schema import FLIP_INDEX, LABEL_ORDERS, DataError, Source
 from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.synthetic import SPLITS, SyntheticFaces, render
-from tests.data_pipelines.pictures import check_record
+from tests.data_pipelines.made_images import check_record
 
 INNER = slice(17, 68)  # the landmarks without the jaw
 

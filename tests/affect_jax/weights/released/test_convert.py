@@ -265,7 +265,7 @@ def test_the_command_refuses_to_overwrite_other_things(tmp_path, emonet, capsys)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_bytes(b"x")
     assert run("emonet", tmp_path / "w.npz", tmp_path / "photos") == 1
-    assert "refusing to overwrite" in capsys.readouterr().err
+    assert "name a new directory" in capsys.readouterr().err
     assert (tmp_path / "photos" / "me.jpg").read_bytes() == b"x"
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from affect_jax.report.comparison import Comparison, Layout
+from affect_jax.report.comparison_table import Comparison, Layout
 from affect_jax.report.figures import comparison as figures_lib
 
 

@@ -19,7 +19,7 @@ _PICTURES = ("rows.png", "differences.png", "curves.png")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a comparison shows, by the keys of a sweep file that docs/sweeps.md explains."""
+    """Layout of a comparison, by the keys of a sweep file (docs/sweeps.md)."""
 
     columns: Sequence[str] = ()
     reference: str = ""
@@ -57,7 +57,8 @@ class Comparison:
         problems: Sequence[str] = (),
     ):
         self.layout, self.runs, self.curves, self.problems = layout, runs, curves or {}, problems
-        self.rows, self.columns, self.tested = list(runs), tuple(layout.columns), ()
+        self.rows, self.columns = list(runs), tuple(layout.columns)
+        self.tested: tuple[str, ...] = ()
         if layout.rank_by:
             sign = 1.0 if layout.rank_mode == "min" else -1.0
             rank = {row: sign * self.spread(row, layout.rank_by).mean for row in runs}

@@ -1,4 +1,4 @@
-"""Which files are images: by the ending of the name, or by content where it says nothing."""
+"""Tests whether a file is an image, by its ending, else by its content."""
 
 import os
 
@@ -24,13 +24,8 @@ _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def is_picture(path: str, name: str) -> bool:
-    """Return whether a file is an image, readable or not.
-
-    Args:
-      path: of the file; opened only if the ending is not known.
-      name: its name.
-    """
+def is_image(path: str, name: str) -> bool:
+    """Return whether a file is an image, readable or not; open it only if its ending is unknown."""
     suffix = os.path.splitext(name)[1].lower()
     if suffix in IMAGE_SUFFIXES or suffix in HEIF_SUFFIXES:
         return True
@@ -38,12 +33,12 @@ def is_picture(path: str, name: str) -> bool:
         return False
     try:
         with open(path, "rb", buffering=0) as file:
-            return bool(picture_format(file.read(_HEAD_BYTES)))
+            return bool(image_format(file.read(_HEAD_BYTES)))
     except OSError:
         return False
 
 
-def picture_format(head: bytes) -> str:
+def image_format(head: bytes) -> str:
     """Return the name of the format that a file's first 64 bytes announce; empty for no image."""
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
@@ -70,16 +65,11 @@ def picture_format(head: bytes) -> str:
 
 
 def fault(name: str, head: bytes = b"") -> str:
-    """Return why the format of an image cannot be read, or "".
-
-    Args:
-      name: of the file, whose ending is looked at; may be empty.
-      head: first bytes of the file, which go before the ending; may be empty.
-    """
+    """Return why the format of an image cannot be read, or ""; first bytes go before the name."""
     suffix = os.path.splitext(name)[1].lower()
-    kind = picture_format(head)
+    kind = image_format(head)
     if (kind == "heif" or (not kind and suffix in HEIF_SUFFIXES)) and not _plugin_for(".heic"):
-        return "HEIC pictures cannot be read; convert it to JPEG or PNG"
+        return "HEIC images cannot be read; convert it to JPEG or PNG"
     if (kind == "avif" or (not kind and suffix == ".avif")) and not features.check("avif"):
         return "this Pillow reads no AVIF; install Pillow 11.3 or later, or convert it to JPEG"
     return ""

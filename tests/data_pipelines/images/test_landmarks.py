@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.images import landmark_checks
+from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.loading.pipeline import make_pipeline
 from data_pipelines.schema import TooManyBadRecords
-from tests.data_pipelines.pictures import Listed, encode, manifest_source, smooth, write_csv
+from tests.data_pipelines.made_images import Listed, encode, manifest_source, smooth, write_csv
 
 RNG = np.random.default_rng(3)
 FACE = RNG.uniform((20, 15), (44, 50), (68, 2)).astype(np.float32)
@@ -65,21 +65,21 @@ def test_boxes_of_no_face_are_bad_rows(read, name):
 
 
 def test_sound_marks_are_none_of_these():
-    assert landmark_checks.landmark_fault(FACE) == landmark_checks.landmark_fault(FACE - 30) == ""
-    assert landmark_checks.landmark_fault(np.full((68, 2), np.nan)) == ""
+    assert landmarks_lib.landmark_fault(FACE) == landmarks_lib.landmark_fault(FACE - 30) == ""
+    assert landmarks_lib.landmark_fault(np.full((68, 2), np.nan)) == ""
     assert (
-        landmark_checks.box_fault(np.float32([0, 1, 2, 3]))
-        == landmark_checks.box_fault(np.full(4, np.nan))
+        landmarks_lib.box_fault(np.float32([0, 1, 2, 3]))
+        == landmarks_lib.box_fault(np.full(4, np.nan))
         == ""
     )
     # A face at the border, and a box that reaches over it, are cut there.
-    assert landmark_checks.fault(FACE - (25, 0), None, 64, 64) == ""
-    assert landmark_checks.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
+    assert landmarks_lib.fault(FACE - (25, 0), None, 64, 64) == ""
+    assert landmarks_lib.fault(None, np.float32([-10, -10, 70, 70]), 64, 64) == ""
     # Generous boxes: of a face that fills the picture, and of one in its corner.
-    assert landmark_checks.fault(None, np.float32([-20, -20, 84, 84]), 64, 64) == ""
-    assert landmark_checks.fault(None, np.float32([-18, -18, 40, 40]), 64, 64) == ""
+    assert landmarks_lib.fault(None, np.float32([-20, -20, 84, 84]), 64, 64) == ""
+    assert landmarks_lib.fault(None, np.float32([-18, -18, 40, 40]), 64, 64) == ""
     assert (
-        landmark_checks.fault(FACE / 30, None, 3, 3) == ""
+        landmarks_lib.fault(FACE / 30, None, 3, 3) == ""
     )  # of a picture of 3 pixels, all is small
 
 
@@ -110,9 +110,9 @@ def evaluate(source, size=32, **options):
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
-        (FACE + 64, "68 of 68 landmarks lie outside the picture, which is 64x64 pixels"),
-        (FACE * 2.2, "landmarks lie outside the picture"),
-        (FACE - (40, 0), "landmarks lie outside the picture"),
+        (FACE + 64, "68 of 68 landmarks lie outside the image, which is 64x64 pixels"),
+        (FACE * 2.2, "landmarks lie outside the image"),
+        (FACE - (40, 0), "landmarks lie outside the image"),
         (FACE / 64, "landmarks lie in 0..1"),
         (FACE * 0, "all landmarks are (0, 0)"),
     ],
@@ -125,14 +125,14 @@ def test_landmarks_that_do_not_fit_the_picture_are_bad_records(side, points, rea
     source.landmarks *= scale
     batch, bad = evaluate(source)
     assert np.flatnonzero(~batch["mask"]).tolist() == [7]
-    assert reason.replace("64x64", f"{side}x{side}") in bad["picture 7"]
+    assert reason.replace("64x64", f"{side}x{side}") in bad["image 7"]
 
 
 @pytest.mark.parametrize(
     ("box", "reason"),
     [
         ([70, 10, 90, 30], "most of the face's box [70.0, 10.0, 90.0, 30.0] lies outside"),
-        ([-60, 0, 20, 64], "lies outside the picture, which is 64x64 pixels"),
+        ([-60, 0, 20, 64], "lies outside the image, which is 64x64 pixels"),
         ([0, 0, 128, 128], "lies outside"),
         ([0.2, 0.2, 0.8, 0.8], "lies in 0..1"),
     ],
@@ -140,7 +140,7 @@ def test_landmarks_that_do_not_fit_the_picture_are_bad_records(side, points, rea
 def test_boxes_that_do_not_fit_the_picture_are_bad_records(box, reason):
     picture = encode(smooth(64, 64))
     batch, bad = evaluate(Marked(picture, box=box))
-    assert np.flatnonzero(~batch["mask"]).tolist() == [7] and reason in bad["picture 7"]
+    assert np.flatnonzero(~batch["mask"]).tolist() == [7] and reason in bad["image 7"]
     # Where the box is not used, it does not matter.
     assert evaluate(Marked(picture, box=box), crop="whole")[0]["mask"].all()
     assert evaluate(Marked(picture, FACE, box))[0]["mask"].all()
@@ -150,7 +150,7 @@ def test_boxes_that_do_not_fit_the_picture_are_bad_records(box, reason):
 def test_too_many_of_them_stop_the_run():
     source = Marked(encode(smooth(64, 64)), FACE)
     source.landmarks += 64
-    with pytest.raises(TooManyBadRecords, match="lie outside the picture"):
+    with pytest.raises(TooManyBadRecords, match="lie outside the image"):
         evaluate(source)
 
 

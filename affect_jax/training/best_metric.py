@@ -1,9 +1,9 @@
-"""How the best checkpoint of a run is chosen: by its validation split.
+"""Checks of the metric by which the best checkpoint of a run is chosen.
 
 A checkpoint is saved after every validation pass, with the figures of that pass. The best one has
-the highest or lowest `config.checkpoint.best_metric` (`config.selection_mode` says which; of equals
-the newest). The default, `loss`, sums the figures of all labels that the run learns; see
-`evaluator.with_loss`. The best checkpoint is always kept, and it is the one that is tested.
+the highest or lowest `config.checkpoint.best_metric`; `weights.best_checkpoint` compares them. The
+default, `loss`, sums the figures of all labels that the run learns; see `evaluator.with_loss`. The
+best checkpoint is always kept, and it is the one that is tested.
 """
 
 import logging
@@ -45,8 +45,8 @@ def check(
     if not labels:
         raise ConfigError(
             f"the validation split has no labels of {', '.join(sorted(learnt))}, which the run "
-            "learns: it cannot choose a checkpoint. Label it, or remove it from the split column: "
-            "config.data.validation_fraction of the training persons are then held out instead"
+            "learns, so it cannot choose a checkpoint. Label it, or remove it from the split "
+            "column: config.data.validation_fraction of the training persons then replaces it"
         )
     best = config.checkpoint.best_metric
     names = evaluator.metric_names(labels)
@@ -57,28 +57,33 @@ def check(
         )
     if labels != learnt and best == "loss":
         log.warning(
-            "the validation split has no labels of %s: the loss that chooses the checkpoint "
-            "leaves them out",
+            "the validation split has no labels of %s: they do not count when the checkpoint is "
+            "chosen",
             ", ".join(sorted(learnt - labels)),
         )
 
 
 def figures_to_save(metrics: dict[str, float], best_metric: str, step: int) -> dict[str, float]:
-    """Return the figures to save with a checkpoint; `best_metric` is NaN if it must not be chosen.
+    """Return the figures of a checkpoint; NaN `best_metric`: never the best.
 
-    It must not if predictions are not finite numbers, however good its other figures are.
+    `best_metric` is NaN if the checkpoint must not be chosen.
+
+    A checkpoint must not be chosen if predictions are not finite, even if its other metrics are
+    good.
     """
     if validity.COUNT in metrics:
         metrics = {**metrics, best_metric: math.nan}
     if not math.isfinite(metrics.get(best_metric, math.nan)):
-        log.warning("step %d: no finite %s: this checkpoint cannot be chosen", step, best_metric)
+        log.warning(
+            "step %d: %s is not finite, so this checkpoint cannot be chosen", step, best_metric
+        )
     return metrics
 
 
 def restore(
     checkpointer: Checkpointer, mapper: Mapper, state: dict[str, Any]
 ) -> tuple[int, dict[str, Any]]:
-    """Return the step of the best checkpoint and its model, in the structure of `state`."""
+    """Return step and model of the best checkpoint, in the structure of `state`."""
     step = checkpointer.resolve("best")
     like = mapper.to_global({k: state[k] for k in MODEL_PARTS if k in state})
     return step, mapper.from_global(checkpointer.restore(step, like))

@@ -11,17 +11,17 @@ from data_pipelines.sources.table import TableSource, read_folder, read_manifest
 
 
 def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth colour picture, so that JPEG and interpolation change it little."""
+    """A smooth colour image, so that JPEG and interpolation change it little."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def encode(picture: np.ndarray | Image.Image, kind: str = "JPEG", **options) -> bytes:
+def encode(image: np.ndarray | Image.Image, kind: str = "JPEG", **options) -> bytes:
     buffer = io.BytesIO()
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(picture)
-    picture.save(buffer, kind, **options)
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -38,12 +38,12 @@ def manifest_source(path, *options, **more) -> TableSource:
 
 
 def folder_source(folder, *options, **more) -> TableSource:
-    """All pictures of a folder with one folder a class."""
+    """All images of a folder with one folder a class."""
     return TableSource(read_folder(folder, *options, **more))
 
 
 class Listed:
-    """A source over a list of pictures (bytes or arrays), with labels and landmarks if given."""
+    """A source over a list of images (bytes or arrays), with labels and landmarks if given."""
 
     num_classes = 3
     class_names = ("a", "b", "c")
@@ -75,7 +75,7 @@ class Listed:
         return record
 
     def describe(self, i):
-        return f"picture {i}"
+        return f"image {i}"
 
     def record_columns(self):
         return {}

@@ -1,22 +1,27 @@
-"""Checks of landmarks and boxes that cannot belong to a face in their image.
+"""Landmarks and boxes in an image: moved and mirrored with it, and checked.
 
-They are pixels of the upright image (see `schema`). Fractions of the image, in 0..1, would
-crop a single pixel.
+Both are pixels of the upright image (see `schema`). The checks find values that cannot belong to a
+face in the image: for example, fractions in 0..1 would crop a single pixel.
 """
 
 import math
 
 import numpy as np
 
+from data_pipelines.schema import FLIP_INDEX
+
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
-_LEAST_PICTURE = 8  # pixels; a smaller image is not judged
+_LEAST_IMAGE = 8  # pixels; a smaller image is not judged
 _EMPTY = "leave the cell empty where unknown"
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
 def landmark_fault(points: np.ndarray) -> str:
-    """Return what is wrong with landmarks float [68, 2] (NaN = unknown) in any image, or ""."""
+    """Return what is wrong with landmarks [68, 2] in any image, or "".
+
+    NaN = unknown.
+    """
     known = points[np.isfinite(points).all(1)]
     if not len(known):
         return ""
@@ -25,7 +30,7 @@ def landmark_fault(points: np.ndarray) -> str:
     if width == 0 and height == 0:
         return f"all landmarks are ({low[0]:g}, {low[1]:g}); {_EMPTY}"
     if _are_fractions(low.min(), high.max()):
-        return "landmarks lie in 0..1; give pixels of the picture, not fractions"
+        return "landmarks lie in 0..1; give pixels of the image, not fractions"
     if max(width, height) < _LEAST_SPAN or min(width, height) < _LEAST_SIDE:
         return f"landmarks span only {width:.3g} x {height:.3g} pixels"
     for code in (0, -1):
@@ -45,7 +50,7 @@ def box_fault(box: np.ndarray) -> str:
         hint = _EMPTY if x0 == y0 == x1 == y1 else "it is x0, y0, x1, y1, not width and height"
         return f"box {numbers} has no area; {hint}"
     if _are_fractions(min(numbers), max(numbers)):
-        return f"box {numbers} lies in 0..1; give pixels of the picture, not fractions"
+        return f"box {numbers} lies in 0..1; give pixels of the image, not fractions"
     if min(x1 - x0, y1 - y0) < _LEAST_SIDE:
         return f"box {numbers} is only {x1 - x0:.3g} x {y1 - y0:.3g} pixels"
     return ""
@@ -63,7 +68,7 @@ def fault(landmarks: np.ndarray | None, box: np.ndarray | None, height: int, wid
       box: float [4] pixels, NaN = unknown; or None.
       height, width: of the image, in the same pixels.
     """
-    if min(height, width) < _LEAST_PICTURE:
+    if min(height, width) < _LEAST_IMAGE:
         return ""
     reason = ""
     if landmarks is not None:
@@ -79,7 +84,7 @@ def _outside(landmarks: np.ndarray, height: int, width: int) -> str:
     if inside >= _INSIDE * len(known):
         return ""
     return (
-        f"{len(known) - inside} of {len(known)} landmarks lie outside the picture, which is "
+        f"{len(known) - inside} of {len(known)} landmarks lie outside the image, which is "
         f"{width}x{height} pixels"
     )
 
@@ -95,6 +100,15 @@ def _box_outside(box: np.ndarray, height: int, width: int) -> str:
     if 0 <= (x0 + x1) / 2 < width and 0 <= (y0 + y1) / 2 < height:
         return ""
     return (
-        f"most of the face's box {np.round(box, 1).tolist()} lies outside the picture, which is "
+        f"most of the face's box {np.round(box, 1).tolist()} lies outside the image, which is "
         f"{width}x{height} pixels"
     )
+
+
+def move_landmarks(landmarks: np.ndarray, matrix: np.ndarray, flipped: bool) -> np.ndarray:
+    """Return landmarks [68, 2] under a 2x3 matrix; mirrored ones change sides.
+
+    `matrix` is the whole transform, mirror included: x maps to W - 1 - x as the pixels do.
+    """
+    moved = landmarks.astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return (moved[FLIP_INDEX] if flipped else moved).astype(np.float32)
