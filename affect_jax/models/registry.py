@@ -125,7 +125,8 @@ def create(
     known = found.defaults()
     for keyword in arguments:
         if keyword not in known:
-            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {nearest(keyword, known)}")
+            hint = nearest(keyword, [*known, "dtype", "param_dtype", "axis_name"])
+            raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
     make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
     build: Callable[..., nnx.Module] = found.constructor
     return build(**found.fixed, **{**found.preset, **arguments}, make=make)
