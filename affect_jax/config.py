@@ -233,12 +233,12 @@ def from_recorded(recorded: dict[str, Any]) -> ml_collections.ConfigDict:
     `checkpoint.best_mode` is "auto" if the metric determines it.
     """
     recorded = copy.deepcopy(recorded)
-    defaults = base.get_config()
+    newest = base.get_config()
     model = recorded.setdefault("model", {})
-    for name, value in base.model(model.setdefault("name", defaults.model.name)).items():
+    for name, value in base.model(model.setdefault("name", newest.model.name)).items():
         model.setdefault(name, value)
-    del defaults["model"]
-    for key, value in flatten(to_plain(defaults)).items():
+    del newest["model"]
+    for key, value in flatten(to_plain(newest)).items():
         *sections, name = key.split(".")
         place = recorded
         for section in sections:

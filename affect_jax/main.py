@@ -73,7 +73,6 @@ def main(_: list[str]) -> int:
     runtime.setup_logging()
     parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     runtime.setup_logging(is_main=parallel.is_main_process())
-    # Imported late, so that a wrong flag is reported at once.
     from affect_jax.experiments import crossval, evaluate, sweep, train_run
     from affect_jax.training.stopping import Stopped
 

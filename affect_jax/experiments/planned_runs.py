@@ -197,6 +197,11 @@ def stage_states(folders: Iterable[pathlib.Path]) -> dict[str, dict[str, Any]] |
     return states
 
 
+def has_results(workdir: pathlib.Path) -> bool:
+    """Return whether a run in `workdir` has begun, or is finished without its files."""
+    return config_lib.holds_results(workdir) or read_figures(workdir) is not None
+
+
 def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
     """Return why results cannot be used, other data or another stage; else "".
 
@@ -206,7 +211,7 @@ def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
       planned: name -> `digest` of the stages as they will be. By default the stages are compared as
         they are, and an unfinished stage is accepted.
     """
-    if not config_lib.holds_results(run.workdir):
+    if not has_results(run.workdir):
         return ""
     data = run.data or run.config
     changed = (

@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.experiments import planned_runs, train_run
@@ -139,7 +138,7 @@ def _attempt(one: PlannedRun, run: Callable[[PlannedRun], None]) -> Exception | 
                 raise UserError(f"it needs the run in {stage}, which is not finished")
         if parallel.any_process(bool(reason := planned_runs.stale(one))):
             raise UserError(reason or "its results are out of date; see the main process")
-        if one.needs and not config_lib.holds_results(one.workdir):
+        if one.needs and not planned_runs.has_results(one.workdir):
             _update_record(one, stages=planned_runs.stage_states(one.needs))
         run(one)
     except loop.Stopped:

@@ -294,6 +294,7 @@ class Poster(nnx.Module):
         self.transformer = MultiScaleTransformer(
             dims, (input_size // 16) ** 2, embedding, vit_depth, vit_heads, make, positions
         )
+        self.regression = regression
         outputs = n_expression + (2 if regression else 0)
         self.head = make.linear(embedding, outputs) if outputs else None
         self.reliability = Reliability.of(reliability, embedding, n_expression, make)

@@ -123,6 +123,7 @@ class ResNet(nnx.Module):
                 in_features = features * block.expansion
             self.stages.append(blocks)
         self.se = Excitation(in_features, make) if se else None
+        self.regression = regression
         self.head = make.linear(in_features, n_expression + (2 if regression else 0))
         self.reliability = Reliability.of(reliability, in_features, n_expression, make)
 

@@ -260,6 +260,7 @@ class ViT(nnx.Module):
         )
         self.norm = make.layer_norm(shape.width, LAYER_NORM_EPSILON)
         self.se = Excitation(shape.width, make) if se else None
+        self.regression = regression
         outputs = n_expression + (2 if regression else 0)
         self.head = make.linear(shape.width, outputs, init=_small_normal) if outputs else None
         self.reliability = Reliability.of(reliability, shape.width, n_expression, make)

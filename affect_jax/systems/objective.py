@@ -87,6 +87,7 @@ def check(section: ml_collections.ConfigDict) -> None:
             f"config.loss.label_smoothing = {section.label_smoothing}; it must be at least 0 and "
             "below 1: the fraction of a label that is spread over all classes"
         )
+    _check_terms(section, bool(section.teacher))
     reliability.check_variant(section.reliability.variant)
     for name in ("lambda_anchor", "lambda_center", "margin", "radius"):
         value = section.reliability[name]
@@ -95,6 +96,19 @@ def check(section: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 f"config.loss.reliability.{name} = {value!r}; it must be 0 or a positive number"
             )
+
+
+def _check_terms(section: ml_collections.ConfigDict, has_teacher: bool) -> None:
+    if section.regression not in _REGRESSIONS:
+        raise ConfigError(
+            f"config.loss.regression = {section.regression!r}; "
+            + nearest(section.regression, _REGRESSIONS)
+        )
+    if section.distillation_weight and not has_teacher:
+        raise ConfigError(
+            f"config.loss.distillation_weight = {section.distillation_weight} but there is no "
+            "config.loss.teacher"
+        )
 
 
 def supervised_objective(
@@ -115,16 +129,7 @@ def supervised_objective(
     Raises:
       ConfigError: an unknown regression, a missing teacher, or an output that the model lacks.
     """
-    if section.regression not in _REGRESSIONS:
-        raise ConfigError(
-            f"config.loss.regression = {section.regression!r}; "
-            + nearest(section.regression, _REGRESSIONS)
-        )
-    if section.distillation_weight and inputs.teacher is None:
-        raise ConfigError(
-            f"config.loss.distillation_weight = {section.distillation_weight} but there is no "
-            "config.loss.teacher"
-        )
+    _check_terms(section, inputs.teacher is not None)
     total, terms = jnp.zeros((), jnp.float32), Terms()
     if section.categories:
         total, terms = expression_loss(inputs, section, class_weights)

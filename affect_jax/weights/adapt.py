@@ -12,6 +12,8 @@ from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models.emofan import EmoFAN
 from affect_jax.models.fan import FAN
+from affect_jax.models.poster import Poster
+from affect_jax.models.resnet import ResNet
 from affect_jax.models.vit import SIZES, ViT, resize_positions
 from affect_jax.weights.differences import is_under, listed
 from affect_jax.weights.model_dir import arrays_of
@@ -104,7 +106,9 @@ def match_classes(
 
 def _regresses(model: nnx.Module) -> bool:
     """Return whether the last two outputs of the last layer are valence and arousal."""
-    return isinstance(model, EmoFAN) or getattr(model, "regression", False)
+    if isinstance(model, Poster | ResNet | ViT):
+        return model.regression
+    return isinstance(model, EmoFAN)
 
 
 def match_positions(model: ViT, source: ViT, params: dict[str, Any], report: InitReport) -> None:

@@ -229,6 +229,8 @@ def test_trust_is_ramped_in_over_the_run():
             "config.model.reliability has no setting 'anchor'; did you mean 'anchors'",
         ),
         ({"model__reliability": to_section({"anchors": -1})}, "anchors = -1; it must be a whole"),
+        ({"loss__regression": "mean"}, r"config\.loss\.regression = 'mean'; did you mean"),
+        ({"loss__distillation_weight": 0.5}, r"there is no config\.loss\.teacher"),
         ({"model__regression": True}, 'use config.system = "classifier"'),
         ({"loss__reliability__variant": "papers"}, "variant = 'papers'; did you mean 'paper'"),
         ({"loss__reliability__margin": float("nan")}, "reliability.margin = nan; it must be 0 or"),

@@ -19,6 +19,7 @@ CLASSES, SIZE, GRID = 4, 32, 8
 
 def settings(**loss):
     config = base.get_config()
+    config.loss.teacher = "somewhere" if loss.get("distillation_weight") else ""
     config.loss.update(loss)
     return config
 
