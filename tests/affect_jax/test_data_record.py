@@ -16,8 +16,8 @@ from affect_jax import data_record
 from affect_jax.config import ConfigError
 from affect_jax.data_record import DataChanged
 from affect_jax.errors import UserError
-from affect_jax.experiments import crossval, evaluate_run, planned_runs, sweep
-from affect_jax.training import loop
+from affect_jax.experiments import crossval, evaluate_run, planned_runs, sweep, train_run
+from affect_jax.training import best_metric, final_test, loop, setup
 from affect_jax.weights import load_run
 from tests.affect_jax import fake_runs, tiny
 
@@ -72,29 +72,31 @@ def config(manifest: str, **changes):
 @pytest.fixture
 def runs(monkeypatch):
     """Runs that do nothing but leave a checkpoint, or all of a finished run; those started."""
-    started = []
+    fake = types.SimpleNamespace(started=[], finishes=False)
 
-    class Run:
-        finishes = False
+    def put_together(config, workdir, *_):
+        return types.SimpleNamespace(
+            config=config, workdir=workdir, start=0, total=config.num_steps
+        )
 
-        def __init__(self, config, workdir, mapper, sources, data, *_):
-            self.config, self.workdir, self.data = config, workdir, data
+    def train(run, *_):
+        fake.started.append(run.workdir.name)
+        (run.workdir / "checkpoints/3").mkdir(parents=True, exist_ok=True)
 
-        def run(self):
-            if planned_runs.read_figures(self.workdir) is None:
-                self.data.go_on()
-                started.append(self.workdir.name)
-                (self.workdir / "checkpoints/3").mkdir(parents=True, exist_ok=True)
-                if Run.finishes:
-                    fake_runs.finish(self.config, self.workdir, 0.5, seed=self.config.seed)
+    def test(run, *_):
+        if fake.finishes:
+            fake_runs.finish(run.config, run.workdir, 0.5, seed=run.config.seed)
+        return final_test.Results(run.workdir, 3, {"test": {}}, 0, 0, {})
 
-    class Checkpoints:
-        def __init__(self, *_, **__): ...
-        def close(self): ...
-
-    monkeypatch.setattr(loop, "_Run", Run)
-    monkeypatch.setattr(loop, "Checkpointer", Checkpoints)
-    return types.SimpleNamespace(started=started, kind=Run)
+    checkpointer = types.SimpleNamespace(close=lambda: None, wait=lambda: None)
+    monkeypatch.setattr(setup, "open_checkpointer", lambda *_: checkpointer)
+    monkeypatch.setattr(setup, "put_together", put_together)
+    monkeypatch.setattr(setup, "initial_state", lambda run: ({}, None))
+    monkeypatch.setattr(loop, "_train", train)
+    monkeypatch.setattr(best_metric, "restore", lambda *_: (3, {}))
+    monkeypatch.setattr(final_test, "test", test)
+    monkeypatch.setattr(train_run.report, "render", lambda workdir: None)
+    return fake
 
 
 def digest(workdir) -> str:
@@ -182,7 +184,7 @@ def test_a_run_of_an_earlier_version_takes_the_data_as_they_are(runs, tmp_path, 
 
 def test_a_finished_run_keeps_the_record_of_what_it_was_trained_on(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
-    runs.kind.finishes = True
+    runs.finishes = True
     loop.train_and_evaluate(config(manifest), workdir)
     first = digest(workdir)
     relabel(tmp_path / "data")
@@ -274,7 +276,7 @@ def statuses(workdir) -> list[tuple[str, str, str]]:
 
 
 def test_seeds_of_other_data_are_not_averaged(runs, tmp_path):
-    runs.kind.finishes = True
+    runs.finishes = True
     manifest, workdir = write(tmp_path / "data"), tmp_path / "w"
     path = sweep_file(tmp_path, manifest)
     assert run_sweep(path, workdir, sweep__seeds="0") == 0
@@ -307,7 +309,7 @@ def test_seeds_of_other_data_are_not_averaged(runs, tmp_path):
 
 
 def test_a_stage_on_other_data_is_another_stage(runs, tmp_path):
-    runs.kind.finishes = True
+    runs.finishes = True
     manifest, workdir = write(tmp_path / "data"), tmp_path / "w"
     stages = ', "stages": {"s": {}}, "shared": {"init_from": "stage:s"}, "seeds": (0,)'
     path = sweep_file(tmp_path, manifest, stages)
@@ -332,7 +334,7 @@ def test_a_stage_on_other_data_is_another_stage(runs, tmp_path):
 
 
 def test_a_sweep_is_shown_where_its_data_are_not(runs, tmp_path):
-    runs.kind.finishes = True
+    runs.finishes = True
     manifest, workdir = write(tmp_path / "data"), tmp_path / "w"
     path = sweep_file(tmp_path, manifest)
     run_sweep(path, workdir, sweep__seeds="0")
@@ -343,7 +345,7 @@ def test_a_sweep_is_shown_where_its_data_are_not(runs, tmp_path):
 
 @pytest.mark.parametrize("as_cell", [False, True])
 def test_folds_of_other_data_are_refused(as_cell, runs, tmp_path):
-    runs.kind.finishes = True
+    runs.finishes = True
     manifest, workdir = write(tmp_path / "data"), tmp_path / "w"
     if as_cell:
         path = sweep_file(tmp_path, manifest, ', "cell": "crossval", "seeds": (0,)')
@@ -399,7 +401,9 @@ def evaluated(monkeypatch, tmp_path):
 
     loaded = types.SimpleNamespace(
         class_names=CLASSES,
-        system=types.SimpleNamespace(known={"expression"}, class_counts=()),
+        system=types.SimpleNamespace(
+            known={"expression"}, labels=types.SimpleNamespace(class_counts=())
+        ),
     )
     monkeypatch.setattr(load_run, "load_run", lambda *_, **__: loaded)
     monkeypatch.setattr(evaluate_run.systems, "create", create)

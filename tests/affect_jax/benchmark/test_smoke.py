@@ -94,7 +94,7 @@ def test_a_config_is_trained_and_evaluated(tmp_path, capsys):
 
 
 def test_figures_that_are_no_numbers_fail_and_unknown_names_are_refused(capsys):
-    with pytest.raises(FloatingPointError, match="evaluation: nll"):
+    with pytest.raises(FloatingPointError, match="evaluation: not finite: nll"):
         smoke.check_finite({"accuracy": 0.5, "nll": float("nan")}, "evaluation")
     with pytest.raises(FloatingPointError):
         smoke.check_finite({}, "evaluation")

@@ -139,7 +139,9 @@ def test_a_test_split_needs_no_other_one(tmp_path):
     made = config(write(tmp_path / "data"))
     assert len(batches.evaluation_source(made)) == 9
     made.eval.split = "validation"
-    with pytest.raises(DataError, match=r"validation split is empty.*'all' takes every image"):
+    with pytest.raises(
+        DataError, match=r"validation split is empty.*'all', which takes every image"
+    ):
         batches.evaluation_source(made)
     made.eval.split = "tests"
     with pytest.raises(ConfigError, match="did you mean 'test'"):

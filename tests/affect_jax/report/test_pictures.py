@@ -194,7 +194,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, tmp_p
 
 def test_networks_without_attention_are_told_of_class_activation(config, tmp_path):
     save(tmp_path / "resnet", config, "resnet18", width=4)
-    with pytest.raises(UserError, match="ResNet has no attention"):
+    with pytest.raises(UserError, match="ResNet is not a vision transformer"):
         write_pictures(tmp_path / "resnet", ["attention"], output=tmp_path / "out", faces=1)
 
 

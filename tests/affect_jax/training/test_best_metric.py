@@ -102,7 +102,7 @@ def test_a_validation_with_predictions_that_are_not_finite_is_not_chosen(caplog)
     figures = {"accuracy": 0.5, "invalid_predictions": 2}
     kept = best_metric.figures_to_save(figures, "accuracy", 4)
     assert np.isnan(kept["accuracy"]) and kept["invalid_predictions"] == 2
-    assert figures["accuracy"] == 0.5 and "step 4: no finite accuracy" in caplog.text
+    assert figures["accuracy"] == 0.5 and "step 4: accuracy is not finite" in caplog.text
     assert best_metric.figures_to_save({"accuracy": 0.5}, "accuracy", 4) == {"accuracy": 0.5}
 
 
