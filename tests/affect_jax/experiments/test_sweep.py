@@ -10,7 +10,6 @@ from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.config import ConfigError
 from affect_jax.experiments import planned_runs, sweep, sweep_file, train_run
-from affect_jax.training import loop
 from tests.affect_jax import tiny
 from tests.affect_jax.experiments.sweeps import (
     PLAIN,
@@ -134,7 +133,7 @@ def test_the_manual_names_rows_that_there_are(tmp_path):
 
 
 def test_random_search_is_ranked_by_validation(fakes, tmp_path, monkeypatch):
-    shown, made_up = [], loop.train_and_evaluate
+    shown, made_up = [], train_run.train_run
     monkeypatch.setattr(
         train_run,
         "train_run",

@@ -90,7 +90,8 @@ def test_what_the_fused_kernel_cannot_do_is_left_to_xla(cudnn):
     [
         ("vit_ti16", {"depth": 1, "image_size": 32}),
         ("poster_v2_tiny", {"vit_depth": 1}),
-        ("arbex_tiny", {"reliability": {"anchors": 2}}),
+        # The same attention as POSTER++: a twin.
+        pytest.param("arbex_tiny", {"reliability": {"anchors": 2}}, marks=pytest.mark.slow),
     ],
 )
 def test_models_train_where_cudnn_refuses_odd_numbers_of_tokens(

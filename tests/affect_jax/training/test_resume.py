@@ -94,7 +94,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+@pytest.mark.parametrize("mapping", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)])
 def test_two_processes_train_like_one(mapping, tmp_path):
     """Each process reads its half of every batch; losses, metrics and files are those of one.
 
