@@ -1,5 +1,7 @@
 """A finished run made of random predictions, for tests of its report."""
 
+import json
+import pathlib
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -90,3 +92,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def finished_run(folder: pathlib.Path) -> pathlib.Path:
+    """Write a finished run with its report into `folder`; return the folder."""
+    write_metrics(folder)
+    (folder / "config.json").write_text(json.dumps({"seed": 3, "model": {"name": "emofan"}}))
+    outputs = make_outputs()
+    write_report(folder, outputs, make_batches(outputs))
+    return folder

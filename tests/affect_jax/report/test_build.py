@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from tests.affect_jax.report.made_up_run import (
     NAMES,
     PICTURES,
     Page,
+    finished_run,
     make_batches,
     make_outputs,
     write_metrics,
@@ -29,12 +29,7 @@ from tests.affect_jax.report.made_up_run import (
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "my <run>"
-    write_metrics(folder)
-    (folder / "config.json").write_text(json.dumps({"seed": 3, "model": {"name": "emofan"}}))
-    outputs = make_outputs()
-    write_report(folder, outputs, make_batches(outputs))
-    return folder
+    return finished_run(tmp_path_factory.mktemp("runs") / "my <run>")
 
 
 def test_report_holds_every_picture_small_enough(workdir):

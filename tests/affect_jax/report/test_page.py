@@ -19,8 +19,7 @@ from affect_jax.runtime import MetricWriter
 from tests.affect_jax.report.made_up_run import (
     PICTURES,
     Page,
-    make_batches,
-    make_outputs,
+    finished_run,
     write_metrics,
     write_report,
 )
@@ -28,12 +27,7 @@ from tests.affect_jax.report.made_up_run import (
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "mine"
-    write_metrics(folder)
-    (folder / "config.json").write_text(json.dumps({"seed": 3, "model": {"name": "emofan"}}))
-    outputs = make_outputs()
-    write_report(folder, outputs, make_batches(outputs))
-    return folder
+    return finished_run(tmp_path_factory.mktemp("runs") / "mine")
 
 
 def test_a_page_tells_data_date_version_and_command(tmp_path, monkeypatch):
