@@ -75,8 +75,8 @@ def make_train_step(
                 state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
             )
             # BatchNorm statistics are averaged with their weights; counters are not.
-            counted = {path: stats[path] for path in blueprint.counters}
-            new["ema"] = {**ema, "stats": {**ema["stats"], **counted}}
+            kept = {path: stats[path] for path in blueprint.constants}
+            new["ema"] = {**ema, "stats": {**ema["stats"], **kept}}
         terms = {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
         if (scale := plateau_scale(opt)) is not None:
             terms["learning_rate_scale"] = scale
