@@ -21,8 +21,8 @@ from flax import nnx
 from jax import lax
 
 from affect_jax.errors import nearest
-from affect_jax.models.layers import MLP, Constant, Counter, Layers
 from affect_jax.models.label_vectors import stand_in
+from affect_jax.models.layers import MLP, Constant, Counter, Layers
 from affect_jax.models.relations_settings import CONTEXTS, parse
 from affect_jax.models.reliability_attention import clip_logits
 from data_pipelines.hierarchies.tree import Hierarchy
@@ -153,12 +153,11 @@ class ImageRelations(nnx.Module):
           gather: compare with the images of all replicas of the axis, M = replicas * B.
         """
         x = jnp.where(mask[:, None], x, 0)
-        every, valid, first = x, mask, 0
+        every, valid, own = x, mask, jnp.arange(len(x))
         if gather and self.axis_name is not None:
             every = lax.all_gather(x, self.axis_name, tiled=True)
             valid = lax.all_gather(mask, self.axis_name, tiled=True)
-            first = lax.axis_index(self.axis_name) * len(x)
-        own = first + jnp.arange(len(x))
+            own = own + lax.axis_index(self.axis_name) * len(x)
         same = own[:, None] == jnp.arange(len(every))
         # An image that is masked sees itself, so that no row is without a weight.
         visible = (mask[:, None] & valid) | same
@@ -368,6 +367,7 @@ class Relations(nnx.Module):
         [B, D], which were given; with ITRR `relation_weights` [B, M], the attention averaged over
         the heads. M are the images of the global batch in training, those of the batch in the
         context "batch", the bank and the image itself in "bank", and the image itself in "self".
+        In training with NNLDL the weights are also `neighbour_weights`, for its loss.
 
         Args:
           features: of the backbone, [B, D].
@@ -391,6 +391,8 @@ class Relations(nnx.Module):
                 bank = (bank or self.bank) if context == "bank" else None
                 x, weights = self.images.of_bank(x, bank, rngs)
             outputs["relation_weights"] = weights
+            if self.settings.nnldl and not self.deterministic:
+                outputs["neighbour_weights"] = weights
         if self.settings.lgifo:
             x = self.guidance(x, self.label_features(rngs), rngs)
         return x, outputs

@@ -31,9 +31,7 @@ def from_section(kind: type[_Dataclass], name: str, section: Any) -> dict[str, A
       ValueError: not a section with `enabled`, or with a setting that does not exist or cannot be.
     """
     if not isinstance(section, Mapping) or not isinstance(section.get("enabled"), bool):
-        raise ValueError(
-            f"{name} = {section!r}; it must be a section with enabled = True or False"
-        )
+        raise ValueError(f"{name} = {section!r}; it must be a section with enabled = True or False")
     settings = {key: value for key, value in section.items() if key != "enabled"}
     parse(kind, name, settings)
     return settings if section["enabled"] else None

@@ -17,7 +17,14 @@ from flax import nnx
 from affect_jax.models.attention import IMPLEMENTATIONS, attend, serves_cudnn
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
-from affect_jax.models.layers import MLP, Layers, check_images, normal, split_outputs
+from affect_jax.models.layers import (
+    MLP,
+    Layers,
+    check_images,
+    lecun_normal,
+    normal,
+    split_outputs,
+)
 from affect_jax.models.registry import register
 from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability

@@ -55,7 +55,8 @@ def make_train_step(
 
         def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
             model = blueprint.build({**fixed, **trained}, state["stats"])
-            outputs = system.forward(model, images, phase, nnx.Rngs(dropout=replica_key))
+            rngs = nnx.Rngs(dropout=replica_key)
+            outputs = system.forward(model, images, phase, rngs, batch.get("mask"))
             inputs = LossInputs(outputs, batch, step_key, AXIS, teacher_outputs)
             loss, terms = system.loss(inputs, phase)
             return loss, (terms, current_stats(model))
