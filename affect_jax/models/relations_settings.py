@@ -143,7 +143,9 @@ def parse(settings: Mapping[str, Any]) -> RelationsSettings:
 
 def check_together(relations: Any, reliability: Any) -> None:
     """Raise ValueError if a model cannot have both of these arguments."""
-    if relations and reliability and parse_reliability(reliability).scope == "batch":
+    if relations is None or reliability is None or reliability is False:
+        return
+    if parse_reliability(reliability).scope == "batch":
         raise ValueError(
             'relations and reliability with scope = "batch" both compare the images of a batch, '
             'but relations predict by a bank; set reliability.scope = "example", or leave one out'
