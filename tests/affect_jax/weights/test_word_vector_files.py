@@ -166,7 +166,7 @@ def failure(path: pathlib.Path, content: bytes, wanted=("nothing",)) -> str:
         (pickle.dumps({"fear": [1.0]}), "save_word2vec_format"),
         (b"\xba\x16\x4f\x2f\x0c\x00\x00\x00", r"use the .vec file"),
         (b"\x93NUMPY\x01\x00", "an array of NumPy"),
-        (b'{"error": "not authorised"}\n', "its first line, '{\"error\""),
+        (b'{"error": "not authorised"}\n', 'its first line, \'{"error"'),
         (b"words\nfear\n", "is neither two counts"),
         (b"0 300\n", "promises 0 words of 300"),
         (b"3 999999\nfear 1 2\n", "promises 3 words of 999999"),
