@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from affect_jax.errors import UserError
-from affect_jax.models.label_vectors import LabelTree, check_tree, stand_in, with_coarse
+from affect_jax.models.label_vectors import stand_in, with_coarse
 from affect_jax.weights import word_vector_files, word_vector_packages
 from affect_jax.weights.word_vector_files import VectorFile
 from affect_jax.weights.word_vector_packages import VectorPackage
+from data_pipelines.hierarchies.tree import Hierarchy
+from data_pipelines.schema import same_classes
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Found:
 
 def resolve(
     vectors: str,
-    tree: LabelTree | None,
+    hierarchy: Hierarchy | None,
     class_names: Sequence[str],
     label_features: int,
     seed: int = 0,
@@ -57,7 +59,7 @@ def resolve(
 
     Args:
       vectors: path of a file of word vectors, `package:NAME`, or "" for the stand-in.
-      tree: over the classes, or None.
+      hierarchy: tree over the classes, in the same order; or None.
       class_names: of the N classes, in the order of their ids.
       label_features: L, the length of a vector.
       seed: of stand-in vectors.
@@ -76,12 +78,16 @@ def resolve(
     """
     if missing not in MISSING:
         raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
-    check_tree(tree, class_names)
+    if hierarchy is not None and not same_classes(hierarchy.fine, class_names):
+        raise ValueError(
+            f"the tree is over {', '.join(hierarchy.fine)}, but the classes are "
+            f"{', '.join(class_names)}; use hierarchy.for_classes(class_names)"
+        )
     if vectors:
-        array, facts = _from_words(vectors, tree, class_names, label_features, seed, missing)
+        array, facts = _from_words(vectors, hierarchy, class_names, label_features, seed, missing)
     else:
-        array = stand_in(tree, class_names, label_features, seed)
-        how = "similar along the hierarchy" if tree else "without a hierarchy all unlike"
+        array = stand_in(hierarchy, class_names, length=label_features, seed=seed)
+        how = "similar along the hierarchy" if hierarchy else "without a hierarchy all unlike"
         facts = {
             "kind": "stand_in",
             "name": "",
@@ -158,7 +164,7 @@ def _choose(
 
 def _from_words(
     vectors: str,
-    tree: LabelTree | None,
+    hierarchy: Hierarchy | None,
     class_names: Sequence[str],
     label_features: int,
     seed: int,
@@ -183,7 +189,7 @@ def _from_words(
     filled = [label for label, entry in found.items() if entry.vector is None]
     if filled and (missing == "error" or len(filled) == len(found)):
         raise UserError(_missing_words(name, found, missing))
-    rows = _rows(found, stand_in(tree, class_names, label_features, seed))
+    rows = _rows(found, stand_in(hierarchy, class_names, length=label_features, seed=seed))
     facts = {
         "kind": kind,
         "name": name,
@@ -195,7 +201,7 @@ def _from_words(
         "summary": f"{name} ({source.form}, {label_features} features)"
         + (f"; stand-in label vectors for {', '.join(filled)}" if filled else ""),
     }
-    return with_coarse(rows, tree), facts
+    return with_coarse(rows, hierarchy), facts
 
 
 def _rows(found: Mapping[str, Found], stand_ins: np.ndarray) -> np.ndarray:

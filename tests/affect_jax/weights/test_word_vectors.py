@@ -1,6 +1,5 @@
 """Label vectors from word vectors: forms of names, missing words, what a run records."""
 
-import dataclasses
 import json
 import logging
 
@@ -10,20 +9,9 @@ import pytest
 from affect_jax.errors import UserError
 from affect_jax.models.label_vectors import stand_in
 from affect_jax.weights import word_vector_files, word_vectors
+from data_pipelines.hierarchies.tree import Hierarchy
 
-
-@dataclasses.dataclass(frozen=True)
-class Tree:
-    """A hierarchy's fields, without its checks."""
-
-    fine: tuple[str, ...] = ("worry", "anger", "panic")
-    coarse: tuple[str, ...] = ("anger", "fear")
-    coarse_of: tuple[int, ...] = (1, 0, 1)
-    poles: tuple[str, ...] = ()
-    pole_of: tuple[int, ...] = ()
-
-
-TREE = Tree()
+TREE = Hierarchy("small", ("worry", "anger", "panic"), ("anger", "fear"), (1, 0, 1))
 
 
 def write(path, **words):
@@ -93,7 +81,7 @@ def test_label_vectors_are_classes_then_means(tmp_path):
 def test_without_vectors_the_stand_in_is_used_and_said(caplog):
     with caplog.at_level(logging.INFO):
         array, facts = word_vectors.resolve("", TREE, TREE.fine, 20, seed=3)
-    np.testing.assert_array_equal(array, stand_in(TREE, TREE.fine, 20, seed=3))
+    np.testing.assert_array_equal(array, stand_in(TREE, TREE.fine, length=20, seed=3))
     assert facts["kind"] == "stand_in" and facts["seed"] == 3
     said = "stand-in, no word vectors (similar along the hierarchy; drawn from seed 3)"
     assert facts["summary"] == said and said in caplog.text
@@ -117,7 +105,7 @@ def test_stand_ins_fill_gaps_at_the_length_of_the_others(tmp_path, caplog):
     path = write(tmp_path / "few.txt", worry=(0, 3), anger=(5, 0))
     with caplog.at_level(logging.INFO):
         array, facts = word_vectors.resolve(path, TREE, TREE.fine, 2, seed=1, missing="stand_in")
-    expected = 4 * stand_in(TREE, TREE.fine, 2, seed=1)[2]
+    expected = 4 * stand_in(TREE, TREE.fine, length=2, seed=1)[2]
     np.testing.assert_allclose(array[2], expected, rtol=1e-6)
     np.testing.assert_allclose(array[4], (array[0] + expected) / 2, rtol=1e-6)
     assert facts["filled"] == ["panic"] and "stand-in label vectors for panic" in caplog.text

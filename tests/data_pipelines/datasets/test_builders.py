@@ -396,17 +396,7 @@ def test_label_orders_of_ck_plus_and_subsets_of_affectnet():
     assert LABEL_ORDERS["ckplus7"] == (*[c for c in codes if c != "contempt"], "neutral")
     full = LABEL_ORDERS["affectnet8"]
     assert LABEL_ORDERS["affectnet5"] == tuple(full[k] for k in (0, 1, 2, 3, 6))
-    sizes = [len(v) for v in fg_emotions.HIERARCHY.values()]
-    assert sizes == [5, 7, 9, 3, 6, 3] and len(set(fg_emotions.CLASSES)) == 33
-    ends = [(names[0], names[-1]) for names in fg_emotions.HIERARCHY.values()]
-    assert ends == [
-        ("anxiety", "nervous"),
-        ("depression", "suffering"),
-        ("anger", "wrath"),
-        ("amaze", "surprise"),
-        ("cheerful", "relief"),
-        ("thrill", "lust"),
-    ]
+    assert len(set(fg_emotions.CLASSES)) == 33 and fg_emotions.CLASSES[0] == "anxiety"
 
 
 def test_published_counts_add_up():
