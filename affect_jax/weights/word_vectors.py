@@ -120,7 +120,7 @@ def read_vectors(source: VectorFile | VectorPackage, names: Iterable[str]) -> di
       UserError: the source cannot be read.
     """
     wholes = {name: _wholes(name) for name in names}
-    parts = {name: _GAPS.split(name.strip()) for name in wholes}
+    parts = {name: _words(name) for name in wholes}
     wanted = {form for forms in wholes.values() for form in forms}
     wanted |= {form for words in parts.values() for word in words for form in _cases(word)}
     best = {forms[0] for forms in wholes.values()}
@@ -134,13 +134,17 @@ def read_vectors(source: VectorFile | VectorPackage, names: Iterable[str]) -> di
     return {name: _choose(wholes[name], parts[name], vectors) for name in wholes}
 
 
+def _words(name: str) -> list[str]:
+    return [word for word in _GAPS.split(name) if word]
+
+
 def _cases(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((word, word.lower(), word.title(), word.upper())))
 
 
 def _wholes(name: str) -> tuple[str, ...]:
     """Return the forms of a name as one word, the best first."""
-    words = _GAPS.split(name.strip())
+    words = _words(name)
     joined = [joint.join(words) for joint in _JOINTS] if len(words) > 1 else [name.strip()]
     if not re.search(r"\s", name.strip()):
         joined.insert(0, name.strip())
