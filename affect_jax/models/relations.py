@@ -27,6 +27,9 @@ from affect_jax.models.relations_settings import CONTEXTS, parse
 from affect_jax.models.reliability_attention import clip_logits
 from data_pipelines.hierarchies.tree import Hierarchy
 
+# Path of the label vectors among the statistics of a model with relations.
+LABEL_VECTORS = "relations/label_vectors"
+
 _LAYER_NORM_EPSILON = 1e-5
 # In place of the score of what is not attended to. Finite, so that no row becomes NaN.
 _HIDDEN = -1e30

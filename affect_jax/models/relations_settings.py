@@ -11,6 +11,7 @@ from affect_jax.models import settings as sections
 from affect_jax.models.reliability_settings import parse as parse_reliability
 
 CONTEXTS = ("bank", "self", "batch")
+MISSING_WORDS = ("error", "stand_in")
 _SWITCHES = ("itrr", "hlrr", "lgifo", "nnldl", "hierarchy_bias", "residual")
 _COUNTS = ("heads", "head_features", "label_features", "bank_size")
 
@@ -37,6 +38,7 @@ class RelationsSettings:
       label_features: length of a label vector.
       vectors: word vectors of the labels: a file, or "package:NAME"; "": drawn from the tree. Read
         when a run begins; afterwards they are part of the model.
+      missing_words: what a class gets if a word of its name has no vector: "error" or "stand_in".
       context: images that an image is compared with in prediction. "bank": those kept with the
         model; "self": none; "batch": the others of the same call.
       bank_size: images in the bank.
@@ -59,6 +61,7 @@ class RelationsSettings:
     dropout: float = 0.1
     label_features: int = 300
     vectors: str = ""
+    missing_words: str = "error"
     context: str = "bank"
     bank_size: int = 128
     hierarchy: Mapping[str, Any] | None = None
@@ -74,10 +77,10 @@ class RelationsSettings:
         good = _is_number(self.dropout) and 0 <= self.dropout < 1
         self._check("dropout", good, "at least 0 and below 1")
         self._check("vectors", isinstance(self.vectors, str), 'a path, "package:NAME" or ""')
-        if self.context not in CONTEXTS:
-            raise ValueError(
-                f"relations.context = {self.context!r}; {nearest(str(self.context), CONTEXTS)}"
-            )
+        for name, choices in (("context", CONTEXTS), ("missing_words", MISSING_WORDS)):
+            choice = getattr(self, name)
+            if choice not in choices:
+                raise ValueError(f"relations.{name} = {choice!r}; {nearest(str(choice), choices)}")
         if not (self.itrr or self.lgifo):
             raise ValueError(
                 "relations.itrr and relations.lgifo are both off, so nothing relates images; set "

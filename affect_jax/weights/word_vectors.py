@@ -18,6 +18,7 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.models.label_vectors import stand_in, with_coarse
+from affect_jax.models.relations_settings import MISSING_WORDS
 from affect_jax.weights import word_vector_files, word_vector_packages
 from affect_jax.weights.word_vector_files import VectorFile
 from affect_jax.weights.word_vector_packages import VectorPackage
@@ -26,7 +27,6 @@ from data_pipelines.schema import same_classes
 
 log = logging.getLogger(__name__)
 
-MISSING = ("error", "stand_in")
 
 _GAPS = re.compile(r"[\s_\-]+")
 _JOINTS = ("_", "-")
@@ -76,8 +76,8 @@ def resolve(
       UserError: the file is missing, damaged or of another width; or a word is missing.
       ValueError: the tree is over other classes, or `missing` is neither of the two.
     """
-    if missing not in MISSING:
-        raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
+    if missing not in MISSING_WORDS:
+        raise ValueError(f"missing must be one of {', '.join(MISSING_WORDS)}, got {missing!r}")
     if hierarchy is not None and not same_classes(hierarchy.fine, class_names):
         raise ValueError(
             f"the tree is over {', '.join(hierarchy.fine)}, but the classes are "

@@ -28,7 +28,8 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     """Return the rows: noise in percent and parts."""
     kinds = {name: rald_ablation.parts(name) for name in ("a", "g", "all")}
     kinds["all strong"] = kinds["all"] | _STRONG
-    rows, contrasts = {}, []
+    rows: dict[str, dict[str, Any]] = {}
+    contrasts: list[tuple[str, str]] = []
     for noise in _NOISE:
         wrong = {"data.features_noise": noise / 100}
         rows |= {f"n{noise} {name}": wrong | changes for name, changes in kinds.items()}
