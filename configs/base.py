@@ -167,6 +167,8 @@ def model(name: str, **changes: Any) -> ConfigDict:
       name: see `affect_jax.models.names()`
       dtype: "float32" or "bfloat16" for the computation; parameters, statistics and losses are
         float32
+      hierarchy: tree over the classes, for the metrics and for models that use one: a name such
+        as "fg_emotions" or the path of a TOML file, see docs/hierarchies.md; "": none
       mean, std: the model's input is (RGB - mean) / std, with RGB in [0, 1]
       train_trunk: EmoFAN only; False freezes the landmark trunk and its statistics
       reliability: reliability balancing, off unless `enabled`; see
@@ -177,7 +179,13 @@ def model(name: str, **changes: Any) -> ConfigDict:
       **changes: values that differ from the defaults.
     """
     section = ConfigDict(
-        {"name": name, **models.section(name), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        {
+            "name": name,
+            **models.section(name),
+            "hierarchy": "",
+            "mean": (0.0, 0.0, 0.0),
+            "std": (1.0, 1.0, 1.0),
+        }
     )
     if name == "emofan":
         section.train_trunk = True

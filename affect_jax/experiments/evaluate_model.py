@@ -18,6 +18,7 @@ from affect_jax.experiments.evaluate_run import measure
 from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
+from affect_jax.systems import label_tree
 from affect_jax.systems.base import Labels, System
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.load_run import LoadedRun
@@ -49,7 +50,8 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model directory on the split `config.eval.split` of `config.data`.
 
-    Name, arguments, classes, image size, framing and normalisation are read from the directory.
+    Name, arguments, classes, image size, framing and normalisation are read from the directory,
+    and the tree over the classes unless `config.data.hierarchy` names another.
     Where the results go is described in `evaluate_run.measure`.
 
     Raises:
@@ -72,11 +74,14 @@ def evaluate_model(
                 "cannot be compared with labels; convert it again with --classes"
             )
         check_classes(source, loaded.class_names)
+    hierarchy = loaded.hierarchy
+    if "expression" in has and (hierarchy is None or config.data.hierarchy):
+        hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
     _, params, stats = take_apart(loaded.model)
     given = LoadedRun(
         model=loaded.model,
-        system=_GivenModel(config, Labels(has, loaded.class_names)),
+        system=_GivenModel(config, Labels(has, loaded.class_names, hierarchy=hierarchy)),
         state=mapper.replicate({"params": params, "stats": stats}),
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
