@@ -70,7 +70,7 @@ def _hierarchy(
     """
     own = loaded.system.hierarchy
     is_other = config.data.hierarchy not in ("", recorded.data.hierarchy)
-    if own is None or (is_other and not config.model.hierarchy):
+    if own is None or (is_other and not config.model.get("hierarchy")):
         return source.hierarchy
     return own
 
