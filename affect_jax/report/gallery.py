@@ -162,7 +162,8 @@ def _confusion(views: Sequence[View], shown: Choices) -> Drawn:
         models.append((title, statistics.confusion, figures))
     counts = {view.name: own for view, (_, own, _) in zip(views, models, strict=True)}
     caption = (
-        "Fraction of each true class (row) that was given each label, and the number of images."
+        "Fraction of each true class (row) that was given each label, and the number of images. "
+        "Classes of a hierarchy are ordered by coarse class; errors inside a frame stay within it."
     )
     figure = confusion.confusion_matrices(models, names, hierarchy=hierarchy)
     return Drawn(figure, {"class_names": names, "counts": counts}, caption)

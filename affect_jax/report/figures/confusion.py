@@ -11,7 +11,7 @@ import numpy as np
 from affect_jax.report.figures import style
 from data_pipelines.hierarchies.tree import Hierarchy
 
-_MANY = 16  # more classes have smaller text, and numbers on the diagonal alone
+_MANY = 16  # more classes have smaller text, and few numbers or none
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,9 +69,9 @@ def _accuracies(metrics: Mapping[str, float], size: int) -> str:
         if counted < size:
             text += f"\n(over the {counted} of {size} classes with enough images)"
     if "coarse_accuracy" in metrics:
-        text += f", coarse {metrics['coarse_accuracy']:.1%}"
+        text += f"\ncoarse {metrics['coarse_accuracy']:.1%}"
         if "errors_within_coarse" in metrics:
-            text += f", errors within {metrics['errors_within_coarse']:.1%}"
+            text += f", {metrics['errors_within_coarse']:.1%} of errors within"
     return text
 
 
@@ -87,7 +87,7 @@ def _matrix(axes: Axes, counts: np.ndarray, class_names: Sequence[str], narrow: 
     axes.tick_params(length=0, labelsize=8 if size <= _MANY else 6.5)
     axes.set_xticks(np.arange(-0.5, size), minor=True)
     axes.set_yticks(np.arange(-0.5, size), minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.grid(which="minor", color="white", linewidth=0.3 if narrow and size > _MANY else 1.5)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")
@@ -111,9 +111,7 @@ def _groups(axes: Axes, hierarchy: Hierarchy, *, instead: bool) -> None:
         for line in (axes.axhline, axes.axvline):
             line(start, color=style.GREY, linewidth=0.7)
     for start, size in zip(starts, sizes, strict=True):
-        frame = Rectangle(
-            (start, start), size, size, fill=False, edgecolor=style.INK, clip_on=False
-        )
+        frame = Rectangle((start, start), size, size, fill=False, edgecolor=style.INK, zorder=2.5)
         axes.add_patch(frame)
     middles, names = starts + sizes / 2, hierarchy.coarse
     if instead:
@@ -140,7 +138,7 @@ def _matrix_cells(
             axes.text((size - 1) / 2, row, "no images", ha="center", va="center", color=style.GREY)
             continue
         for column in range(size):
-            if counts[row, column] == 0 or (size > _MANY and row != column):
+            if counts[row, column] == 0 or (size > _MANY and (narrow or row != column)):
                 continue
             fraction = fractions[row, column]
             colour = "white" if fraction > 0.55 else style.INK

@@ -15,7 +15,6 @@ from affect_jax.evaluation import predictions
 from affect_jax.experiments import evaluate_model, evaluate_run
 from affect_jax.report import model_runner
 from affect_jax.training import loop
-from data_pipelines.sources import make
 from tests.affect_jax import label_trees, tiny
 
 CLASSES = ("happy", "sad", "disgust", "anger")  # another order and spelling than the tree's
@@ -148,9 +147,3 @@ def test_a_run_is_not_resumed_with_another_tree(trained, tmp_path):
             loop.train_and_evaluate(config, tmp_path / "run")
     finally:
         place.unlink()
-
-
-def test_parts_and_folds_of_a_source_keep_its_tree(trained):
-    config = trained[0].copy_and_resolve_references()
-    config.data.update(protocol="folds", folds=3, test_fold=0)
-    assert {s.hierarchy for s in make.make_sources(config.data).values()} == {""}

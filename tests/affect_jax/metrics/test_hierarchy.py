@@ -142,6 +142,15 @@ def test_one_coarse_class_for_each_class_repeats_the_fine_figures():
     assert got["errors_within_coarse"] == 0 and got["hierarchical_distance"] == 4
 
 
+def test_uniform_errors_on_fg_emotions():
+    fg = tree.load("fg_emotions")
+    labels, predicted = np.divmod(np.arange(33 * 33), 33)
+    got = measure(fg, predicted, labels).compute()
+    assert got["errors_within_coarse"] == pytest.approx(1 / 6)
+    assert got["hierarchical_distance"] == pytest.approx(4.62, abs=0.005)
+    assert got["coarse_accuracy"] == pytest.approx(0.192, abs=5e-4)
+
+
 def test_names_are_known_before_anything_is_measured():
     metrics = MetricSet({"expression"}, 6, extra=[HierarchyStatistics(SIX, min_count=10)])
     measured = {n for n in names_of(metrics, 6, 10) if "coarse" in n or "hierarchical" in n}
