@@ -20,6 +20,7 @@ from affect_jax.systems.base import Labels, Phase, System
 from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem
 from affect_jax.systems.fan import FANSystem
+from affect_jax.systems.rald import RaldSystem
 from affect_jax.systems.vit_se import ViTSESystem
 from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import Source
@@ -31,6 +32,7 @@ _SYSTEMS: dict[str, type[System]] = {
     "classifier": ClassifierSystem,
     "emofan": EmoFANSystem,
     "fan": FANSystem,
+    "rald": RaldSystem,
     "vit_se": ViTSESystem,
 }
 _NAMES = {ARBEx: "arbex", EmoFAN: "emofan", FAN: "fan", ViT: "vit_se"}

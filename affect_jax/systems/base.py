@@ -16,9 +16,10 @@ from affect_jax.losses import supervised
 from affect_jax.metrics.base import BatchStatistics
 from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
-from affect_jax.models import reliability_settings, state
+from affect_jax.models import relations_settings, reliability_settings, state
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
 from affect_jax.models.layers import BatchNorm
+from affect_jax.models.relations import Comparison
 from affect_jax.models.state import take_apart
 from affect_jax.systems import objective
 from affect_jax.systems.objective import Arrays, LossInputs, Terms
@@ -28,7 +29,7 @@ from data_pipelines.schema import LABELS
 log = logging.getLogger(__name__)
 
 # Fields of config.model that are not constructor arguments.
-_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "hierarchy", "reliability")
+_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "hierarchy", "relations", "reliability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ class System:
       has: label fields to learn and measure by.
       hierarchy: the tree over the classes; None: none.
       balancing: settings of the model's `Reliability`; None: no balancing.
+      relations: settings of the model's `Relations`; None: no relations.
 
     Raises:
       ConfigError: settings that cannot work.
@@ -89,7 +91,20 @@ class System:
         self.class_weights = supervised.parse_class_weights(
             config.loss.class_weights, labels.class_counts
         )
+        self.relations = self._relations()
         self.balancing = self._balancing()
+
+    def _relations(self) -> dict[str, Any] | None:
+        section = self.config.model.to_dict()
+        if "relations" not in section:
+            return None
+        nodes = None
+        if self.hierarchy is not None and section["hierarchy"]:  # else it is for the metrics alone
+            nodes = self.hierarchy.to_plain()
+        try:
+            return relations_settings.from_section(section["relations"], nodes)
+        except ValueError as error:
+            raise ConfigError(f"config.model.{error}") from None
 
     def _balancing(self) -> dict[str, Any] | None:
         section, num_steps = self.config.model.to_dict(), self.config.num_steps
@@ -115,9 +130,23 @@ class System:
         """Return the loss of the global batch and its named terms, equal on all replicas."""
         raise NotImplementedError
 
-    def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        """Return the training outputs for normalised images [B, H, W, 3]."""
-        return model(images, rngs=rngs)
+    def forward(
+        self,
+        model: nnx.Module,
+        images: jax.Array,
+        phase: Phase,
+        rngs: nnx.Rngs,
+        mask: jax.Array | None = None,
+    ) -> Arrays:
+        """Return the training outputs for normalised images [B, H, W, 3].
+
+        `mask`, bool [B], is False for padding, which relations between images leave out.
+        """
+        return model(images, rngs=rngs, **self.compared(mask))
+
+    def compared(self, mask: jax.Array | None) -> dict[str, Comparison]:
+        """Return the argument by which a model with relations leaves padding out."""
+        return {} if self.relations is None else {"comparison": Comparison(mask)}
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -141,6 +170,8 @@ class System:
         arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
         if models.takes(name, "reliability") or self.balancing is not None:
             arguments["reliability"] = self.balancing
+        if models.takes(name, "relations") or self.relations is not None:
+            arguments["relations"] = self.relations
         if models.takes(name, "n_expression"):
             arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         if models.takes(name, "image_size"):

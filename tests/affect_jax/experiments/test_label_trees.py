@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 
 import affect_jax
-from affect_jax import export, runtime
+from affect_jax import export, models, runtime
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import predictions
 from affect_jax.experiments import evaluate_model, evaluate_run
 from affect_jax.report import model_runner
 from affect_jax.training import loop
+from affect_jax.weights import model_dir
+from data_pipelines.hierarchies.tree import Hierarchy
 from tests.affect_jax import label_trees, tiny
 
 CLASSES = ("happy", "sad", "disgust", "anger")  # another order and spelling than the tree's
@@ -147,3 +149,27 @@ def test_a_run_is_not_resumed_with_another_tree(trained, tmp_path):
             loop.train_and_evaluate(config, tmp_path / "run")
     finally:
         place.unlink()
+
+
+def test_a_model_that_uses_a_tree_is_measured_with_it_alone(trained, tmp_path):
+    config, folder = trained
+    tree = Hierarchy("used", CLASSES, ("x", "y"), (1, 0, 0, 1))
+    relations = {"hierarchy_bias": True, "context": "self", "hierarchy": tree.to_plain()}
+    arguments = {"width": 4, "n_expression": 4, "relations": relations}
+    model = models.create("resnet18", **arguments)
+    model_dir.save_model(
+        tmp_path / "model",
+        "resnet18",
+        arguments,
+        model,
+        preprocessing=model_dir.Preprocessing(32),
+        class_names=CLASSES,
+        hierarchy=tree,
+    )
+    config = config.copy_and_resolve_references()
+    (folder / "other.toml").write_text(OTHER)
+    config.data.hierarchy = str(folder / "other.toml")
+    found = evaluate_model.evaluate_model(config, tmp_path / "model", tmp_path / "eval")
+    assert "coarse_accuracy" in found.metrics
+    (path,) = (tmp_path / "eval/report/evaluations").iterdir()
+    assert predictions.load(path)["coarse_of"].tolist() == [1, 0, 0, 1]

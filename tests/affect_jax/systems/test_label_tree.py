@@ -8,6 +8,7 @@ from affect_jax import systems
 from affect_jax.config import ConfigError
 from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.systems import label_tree
+from configs import base
 from data_pipelines.hierarchies import tree
 from tests.affect_jax import label_trees, tiny
 
@@ -83,3 +84,16 @@ def test_refused(mine, tmp_path):
     with pytest.raises(ConfigError, match=r"config\.data\.hierarchy.*no expression classes"):
         create((), has=("valence_arousal",), data__hierarchy=mine)
     assert create((), has=("valence_arousal",), own="fg_emotions").hierarchy is None
+
+
+def test_relations_take_the_models_tree_but_not_the_datas(mine):
+    relations = {"enabled": True, "hierarchy_bias": True}
+    config = tiny.one_block(system="classifier", data__hierarchy=mine)
+    config.model = base.model("resnet18", width=4)
+    config.model.relations.update(relations)
+    labels = dict(class_names=CLASSES, has=frozenset({"expression"}), class_counts=(1, 1, 1))
+    with pytest.raises(ConfigError, match=r"hierarchy_bias = True needs a label tree"):
+        systems.create(config, **labels)
+    config.model.hierarchy = mine
+    system = systems.create(config, **labels)
+    assert system.relations["hierarchy"] == system.hierarchy.to_plain()
