@@ -34,6 +34,7 @@ def export(
         run.model,
         preprocessing=Preprocessing.of_config(run.config),
         class_names=run.class_names,
+        hierarchy=run.system.hierarchy,
         provenance={
             "workdir_config": config_lib.to_plain(run.config),
             "step": run.step,

@@ -7,7 +7,9 @@ import functools
 import numpy as np
 
 from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
+from data_pipelines.hierarchies.tree import Hierarchy
 
 
 def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
@@ -45,7 +47,9 @@ def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
     """
     if fields is None:
         has = ("expression", "valence_arousal", "landmarks")
-        names = names_of(MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)]), 2, 2)
+        tree = Hierarchy("", ("a", "b"), ("c",), (0, 0), ("d",), (0,))
+        extra = (ReliabilityStatistics(2, 1), HierarchyStatistics(tree))
+        names = names_of(MetricSet(has, 2, extra=extra), 2, 2)
     else:
         names = names_of(MetricSet(fields, 2), 2, 2) - {"loss"}
     return frozenset(n for n in names if not n.startswith("recall_"))

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -114,6 +115,8 @@ def put_together(
         class_names = tuple(sources["train"].class_names)
         teacher = load_teacher(config.loss.teacher, mapper, class_names, system.supervised)
     start = parallel.from_main(checkpointer.latest_step) or 0
+    if start:
+        _check_hierarchy(system, checkpointer.record(start), workdir)
     with data_lib.train_batches(config, sources["train"], start, cache) as batches:
         steps_per_epoch = max(round(batches.steps_per_epoch), 1)
     total = _count_steps(config, steps_per_epoch)
@@ -151,6 +154,17 @@ def put_together(
         labels=labels,
         cache=cache,
     )
+
+
+def _check_hierarchy(system: System, record: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Refuse to resume a run with another tree over its classes than its checkpoints have."""
+    now = None if system.hierarchy is None else system.hierarchy.to_plain()
+    if record.get("hierarchy", now) != now:
+        raise config_lib.ConfigError(
+            f"the run in {workdir} began with another tree over its classes than "
+            "config.model.hierarchy or config.data.hierarchy name now; restore the file, or use a "
+            "new --workdir"
+        )
 
 
 def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int:

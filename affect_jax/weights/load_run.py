@@ -82,6 +82,7 @@ def load_run(
         class_names=tuple(record["class_names"]),
         has=frozenset(record["has"]),
         class_counts=tuple(record["class_counts"]),
+        hierarchy=model_dir.recorded_hierarchy(record),
     )
     model = system.create_model(nnx.Rngs(0), axis_name=None)
     like: dict[str, Any] = {**model_dir.arrays_of(model)}

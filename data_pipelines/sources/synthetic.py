@@ -66,6 +66,7 @@ class SyntheticFaces:
 
     class_names = CLASS_NAMES
     num_classes = len(CLASS_NAMES)
+    hierarchy = ""
     attribute_names = identity.ATTRIBUTE_NAMES
     attribute_values = identity.ATTRIBUTE_VALUES
     group_names = ()
