@@ -11,7 +11,7 @@ They take the features of any backbone and give features of the same length to i
 Projections have no bias, as printed. Scores and softmax are float32 or wider.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +22,8 @@ from jax import lax
 
 from affect_jax.errors import nearest
 from affect_jax.models.label_vectors import stand_in
-from affect_jax.models.layers import MLP, Constant, Counter, Layers
-from affect_jax.models.relations_settings import CONTEXTS, parse
+from affect_jax.models.layers import MLP, Constant, Counter, Layers, lecun_normal
+from affect_jax.models.relations_settings import CONTEXTS, RelationsSettings, parse
 from affect_jax.models.reliability_attention import clip_logits
 from data_pipelines.hierarchies.tree import Hierarchy
 
@@ -33,6 +33,15 @@ LABEL_VECTORS = "relations/label_vectors"
 _LAYER_NORM_EPSILON = 1e-5
 # In place of the score of what is not attended to. Finite, so that no row becomes NaN.
 _HIDDEN = -1e30
+
+
+def _image_init(settings: RelationsSettings) -> Callable:
+    """Return the initializer of the last layers of an image block.
+
+    With a residual connection they start at 0, so that a fresh block is a LayerNorm alone, as a
+    fresh block of a ResNet is its shortcut alone.
+    """
+    return nnx.initializers.zeros_init() if settings.residual else lecun_normal
 
 
 class Bank(NamedTuple):
@@ -67,8 +76,8 @@ BY_SETTINGS = Comparison()
 class Block(nnx.Module):
     """norm(M + FFN(M)) of attended features M, eq. 7, 12 and 17."""
 
-    def __init__(self, width: int, dropout: float, make: Layers):
-        self.ffn = MLP(width, dropout, make)
+    def __init__(self, width: int, dropout: float, make: Layers, out_init: Callable):
+        self.ffn = MLP(width, dropout, make, out_init=out_init)
         self.norm = make.layer_norm(width, _LAYER_NORM_EPSILON)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
@@ -83,6 +92,7 @@ class Attention(nnx.Module):
       values: length of a head's value.
       out: length of the result.
       project_values: False: the values are the keys' features themselves, whole for every head.
+      out_init: of W_MSA.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class Attention(nnx.Module):
         heads: int,
         head_features: int,
         project_values: bool,
+        out_init: Callable,
         make: Layers,
     ):
         self.heads = heads
@@ -101,7 +112,8 @@ class Attention(nnx.Module):
         self.query = make.linear(queries, inner, bias=False)
         self.key = make.linear(keys, inner, bias=False)
         self.value = make.linear(keys, inner, bias=False) if project_values else None
-        self.out = make.linear(inner if project_values else heads * keys, out, bias=False)
+        joined = inner if project_values else heads * keys
+        self.out = make.linear(joined, out, bias=False, init=out_init)
 
     def scores(self, queries: jax.Array, keys: jax.Array, scale: float) -> jax.Array:
         """Return scale * q k^T of projected [Q, I] and [K, I], float32 or wider [heads, Q, K]."""
@@ -129,9 +141,13 @@ class Attention(nnx.Module):
 
 
 class ImageRelations(nnx.Module):
-    """ITRR: self-attention between images, eq. 3 to 7."""
+    """ITRR: self-attention between images, eq. 3 to 7.
 
-    def __init__(self, features: int, settings: Any, make: Layers):
+    Keys start as queries do. Fresh attention is then a similarity of images; with two random
+    projections the neighbours of eq. 18 would be random too.
+    """
+
+    def __init__(self, features: int, settings: RelationsSettings, make: Layers):
         self.scale, self.residual = settings.scale, settings.residual
         self.axis_name = make.axis_name
         self.attention = Attention(
@@ -141,9 +157,12 @@ class ImageRelations(nnx.Module):
             heads=settings.heads,
             head_features=settings.head_features,
             project_values=True,
+            out_init=_image_init(settings),
             make=make,
         )
-        self.block = Block(features, settings.dropout, make)
+        start = jnp.array(self.attention.query.kernel[...], copy=True)
+        self.attention.key.kernel[...] = start
+        self.block = Block(features, settings.dropout, make, _image_init(settings))
 
     def of_batch(
         self, x: jax.Array, mask: jax.Array, gather: bool, rngs: nnx.Rngs | None
@@ -208,7 +227,7 @@ class LabelRelations(nnx.Module):
     other pairs (siblings too), shared by the heads. Cumulative softplus keeps them decreasing.
     """
 
-    def __init__(self, hierarchy: Hierarchy | None, settings: Any, make: Layers):
+    def __init__(self, hierarchy: Hierarchy | None, settings: RelationsSettings, make: Layers):
         self.scale = settings.scale
         self.attention = Attention(
             settings.label_features,
@@ -217,9 +236,10 @@ class LabelRelations(nnx.Module):
             heads=settings.heads,
             head_features=settings.head_features,
             project_values=True,
+            out_init=lecun_normal,
             make=make,
         )
-        self.block = Block(settings.label_features, settings.dropout, make)
+        self.block = Block(settings.label_features, settings.dropout, make, lecun_normal)
         self.distances: tuple[tuple[int, ...], ...] | None = None
         if settings.hierarchy_bias and hierarchy is not None:
             self.distances = label_distances(hierarchy)
@@ -253,7 +273,7 @@ class LabelRelations(nnx.Module):
 class LabelGuidance(nnx.Module):
     """LGIFO: images attend to labels, eq. 13 to 17."""
 
-    def __init__(self, features: int, settings: Any, make: Layers):
+    def __init__(self, features: int, settings: RelationsSettings, make: Layers):
         self.scale, self.residual = settings.scale, settings.residual
         self.attention = Attention(
             features,
@@ -262,9 +282,10 @@ class LabelGuidance(nnx.Module):
             heads=settings.heads,
             head_features=settings.head_features,
             project_values=False,
+            out_init=_image_init(settings),
             make=make,
         )
-        self.block = Block(features, settings.dropout, make)
+        self.block = Block(features, settings.dropout, make, _image_init(settings))
 
     def __call__(self, x: jax.Array, labels: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
         """Return F^ [B, D] of image features [B, D] and label features [C, L]."""

@@ -30,8 +30,9 @@ class RelationsSettings:
       nnldl: the loss draws a prediction to those of its neighbours (eq. 18, 19); needs `itrr`.
       hierarchy_bias: attention between labels depends on their place in the tree (eq. 9); needs
         `hlrr` and a tree. RALD-L does without.
-      residual: add the input of the two image blocks before their feed-forward network. The paper
-        prints no such connection.
+      residual: add the input of the two image blocks before their feed-forward network, whose last
+        layers and W_MSA then start at 0. The paper prints no such connection. Without it, a
+        fresh model compares images by nearly uniform weights and sees only their mean.
       heads, head_features: of all attentions; the paper's 0.125 is 1 / sqrt(64).
       scale: lambda of the paper, a factor of queries times keys.
       dropout: of the feed-forward networks in training.
