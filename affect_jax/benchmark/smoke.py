@@ -33,6 +33,7 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.training import step as step_lib
 from data_pipelines import datasets
+from data_pipelines.defaults import DataConfig
 from data_pipelines.schema import LABEL_ORDERS, LABELS, resolve_classes
 from data_pipelines.sources import synthetic
 
@@ -163,7 +164,7 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
     if not (model.name == "emofan" or model.get("regression")):
         has -= {"valence_arousal"}
     if data.source == "synthetic":
-        faces = synthetic.SyntheticFaces
+        faces = synthetic.synthetic_sources(DataConfig.of(data).synthetic)["train"]
         class_names, has = faces.class_names, faces.has
     elif data.source == "tfds" and data.dataset.partition("/")[0] != "manifest":
         card = datasets.builder_class(data.dataset.partition("/")[0]).card
