@@ -339,6 +339,7 @@ class Relations(nnx.Module):
                 f"{n_expression}; give a tree of the model's classes"
             )
         self.output_dtype = make.output_dtype
+        self.norm = make.norm(features) if chosen.normalise else None
         if chosen.itrr:
             self.images = ImageRelations(features, chosen, make)
             size = chosen.bank_size
@@ -402,7 +403,7 @@ class Relations(nnx.Module):
           ValueError: an unknown context.
         """
         outputs = {"image_features": features.astype(self.output_dtype)}
-        x = features.astype(self.dtype)
+        x = self._prepared(features)
         if self.settings.itrr:
             mask, context, bank = comparison
             context = "batch" if not self.deterministic else context or self.settings.context
@@ -412,11 +413,18 @@ class Relations(nnx.Module):
                 mask = jnp.ones(len(x), bool) if mask is None else mask
                 x, weights = self.images.of_batch(x, mask, not self.deterministic, rngs)
             else:
-                bank = (bank or self.bank) if context == "bank" else None
-                x, weights = self.images.of_bank(x, bank, rngs)
+                others: Bank | None = None
+                if context == "bank":
+                    kept = bank or self.bank
+                    others = Bank(self._prepared(kept.features), kept.valid)
+                x, weights = self.images.of_bank(x, others, rngs)
             outputs["relation_weights"] = weights
             if self.settings.nnldl and not self.deterministic:
                 outputs["neighbour_weights"] = weights
         if self.settings.lgifo:
             x = self.guidance(x, self.label_features(rngs), rngs)
         return x, outputs
+
+    def _prepared(self, features: jax.Array) -> jax.Array:
+        x = features.astype(self.dtype)
+        return x if self.norm is None else self.norm(x)

@@ -12,7 +12,7 @@ from affect_jax.models.reliability_settings import parse as parse_reliability
 
 CONTEXTS = ("bank", "self", "batch")
 MISSING_WORDS = ("error", "stand_in")
-_SWITCHES = ("itrr", "hlrr", "lgifo", "nnldl", "hierarchy_bias", "residual")
+_SWITCHES = ("itrr", "hlrr", "lgifo", "nnldl", "hierarchy_bias", "normalise", "residual")
 _COUNTS = ("heads", "head_features", "label_features", "bank_size")
 
 
@@ -30,6 +30,9 @@ class RelationsSettings:
       nnldl: the loss draws a prediction to those of its neighbours (eq. 18, 19); needs `itrr`.
       hierarchy_bias: attention between labels depends on their place in the tree (eq. 9); needs
         `hlrr` and a tree. RALD-L does without.
+      normalise: standardise every component of the features over the batch (BatchNorm) first. The
+        paper does not. Features of a ReLU have a large common part, and with it the images that
+        are longest along it are the neighbours of all others.
       residual: add the input of the two image blocks before their feed-forward network, whose last
         layers and W_MSA then start at 0. The paper prints no such connection. Without it, a
         fresh model compares images by nearly uniform weights and sees only their mean.
@@ -55,6 +58,7 @@ class RelationsSettings:
     lgifo: bool = True
     nnldl: bool = True
     hierarchy_bias: bool = False
+    normalise: bool = False
     residual: bool = False
     heads: int = 8
     head_features: int = 64
