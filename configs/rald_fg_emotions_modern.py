@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     """Return `rald_fg_emotions` with a recipe of this project."""
     config = rald_fg_emotions.get_config()
     config.num_epochs = 60.0
+    config.model.relations.normalise = True
     config.model.relations.residual = True
     config.loss.label_smoothing = 0.1
     config.loss.relations.reduction = "batchmean"

@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     )
     config.model.relations.enabled = True
     config.model.relations.hierarchy_bias = True
+    config.model.relations.normalise = True
     config.model.relations.residual = True
     config.model.relations.bank_size = 132  # 4 of each class
 
