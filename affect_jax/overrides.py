@@ -33,7 +33,7 @@ _OVERRULED = {
     "optimizer.warmup_epochs": ("optimizer.warmup_steps", 0),
 }
 # Fields of config.model that do not belong to one architecture.
-_OF_ANY_MODEL = ("dtype", "mean", "std")
+_OF_ANY_MODEL = ("dtype", "mean", "std", "hierarchy")
 
 
 def load(path: str | pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
@@ -62,17 +62,20 @@ def choose_model(
 
     For a model of the same architecture, the fields of the file stay, except the fields that the
     name presets. For another architecture, `config.system` becomes its system, unless `keep_system`
-    is set.
+    is set. Relations between images and labels stay, and so does the system "rald", for any model
+    that can have them.
     """
     old, chosen = config.model, base.model(name)
     before, after = models.entry(old.name), models.entry(name)
     alike = before.constructor is after.constructor
     preset = before.preset.keys() | after.preset.keys()
+    related = "relations" in old and old.relations.enabled and "relations" in chosen
     for field in old:
-        if field in _OF_ANY_MODEL or (alike and field != "name" and field not in preset):
+        own = alike and field != "name" and field not in preset
+        if field in _OF_ANY_MODEL or own or (related and field == "relations"):
             chosen[field] = old[field]
     config.model = chosen
-    if not alike and not keep_system:
+    if not alike and not keep_system and not (related and config.system == "rald"):
         config.system = systems.name_for_model(name)
 
 

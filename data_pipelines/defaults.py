@@ -179,6 +179,9 @@ class DataConfig:
     # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are numbers
     # are ids of that order; in a list they are positions from 0.
     classes: str | tuple[str, ...] = _record_field("")
+    # Tree over the classes, for metrics: a name (fg_emotions) or the path of a TOML file; see
+    # docs/hierarchies.md. "": the tree of the data set, if it has one.
+    hierarchy: str = _field("")
     # AffectNet: drop training rows whose category contradicts their valence and arousal.
     clean: bool = _record_field(False)
     clean_eval: bool = _record_field(False)  # the same for validation and test

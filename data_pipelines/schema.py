@@ -152,6 +152,11 @@ class Source(Protocol):
         ...
 
     @property
+    def hierarchy(self) -> str:
+        """Name of the tree over the classes, see `hierarchies.tree.load`; "" without one."""
+        ...
+
+    @property
     def labels(self) -> np.ndarray:
         """int32 [n] class ids, -1 where unknown."""
         ...

@@ -44,17 +44,17 @@ def make_eval_step(
     section = system.config.model
     twice = ("valence", "arousal", *(("logits",) if system.config.eval.calibrate else ()))
 
-    def predict(model: nnx.Module, images: jax.Array) -> Arrays:
-        outputs = model(normalise(images, section.mean, section.std))
-        return system.predictions(outputs, image_size)
+    def predict(model: nnx.Module, images: jax.Array, mask: jax.Array) -> Arrays:
+        inputs = normalise(images, section.mean, section.std)
+        return system.predictions(model(inputs, **system.compared(mask)), image_size)
 
     def step(state: dict, batch: dict) -> Arrays:
         arrays = state.get("ema", state)
         model = blueprint.build(arrays["params"], arrays["stats"])
-        outputs = predict(model, batch["image"])
+        outputs = predict(model, batch["image"], batch["mask"])
         again = [name for name in twice if flip and name in outputs]
         if again:
-            mirrored = predict(model, batch["image"][:, :, ::-1])
+            mirrored = predict(model, batch["image"][:, :, ::-1], batch["mask"])
             outputs |= {f"mirrored_{name}": mirrored[name] for name in again}
         return outputs
 

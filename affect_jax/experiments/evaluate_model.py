@@ -15,12 +15,15 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation.evaluator import Evaluation, check_classes
 from affect_jax.experiments.evaluate_run import measure
+from affect_jax.models import relations_settings
 from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
+from affect_jax.systems import label_tree
 from affect_jax.systems.base import Labels, System
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.load_run import LoadedRun
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import NUM_LANDMARKS
 
 log = logging.getLogger(__name__)
@@ -49,7 +52,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model directory on the split `config.eval.split` of `config.data`.
 
-    Name, arguments, classes, image size, framing and normalisation are read from the directory.
+    Name, arguments, classes, image size, framing and normalisation are read from the directory,
+    and the tree over the classes. `config.data.hierarchy` may name another, unless the model uses
+    one.
     Where the results go is described in `evaluate_run.measure`.
 
     Raises:
@@ -72,15 +77,20 @@ def evaluate_model(
                 "cannot be compared with labels; convert it again with --classes"
             )
         check_classes(source, loaded.class_names)
+    hierarchy = _used_hierarchy(loaded) or loaded.hierarchy
+    is_named = config.data.hierarchy and not config.model.hierarchy
+    if "expression" in has and (hierarchy is None or is_named):
+        hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
     _, params, stats = take_apart(loaded.model)
     given = LoadedRun(
         model=loaded.model,
-        system=_GivenModel(config, Labels(has, loaded.class_names)),
+        system=_GivenModel(config, Labels(has, loaded.class_names, hierarchy=hierarchy)),
         state=mapper.replicate({"params": params, "stats": stats}),
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
         config=config,
+        labels=loaded.provenance.get("label_vectors"),
     )
     return measure(given, source, workdir, mapper, f"model {path}", model=path)
 
@@ -111,10 +121,14 @@ def _with_model(
     arguments = dict(loaded.arguments)
     if "reliability" in arguments:
         arguments["reliability"] = to_section(arguments["reliability"])
+    if "relations" in arguments:
+        arguments["relations"] = relations_settings.to_section(arguments["relations"])
+    used = _used_hierarchy(loaded)
     made.model = ml_collections.ConfigDict(
         {
             "name": loaded.name,
             **arguments,
+            "hierarchy": "" if used is None else used.name,
             "mean": tuple(factor * m for m in expected.mean),
             "std": tuple(factor * s for s in expected.std),
         }
@@ -138,6 +152,12 @@ def _with_model(
         made.data.crop,
     )
     return made
+
+
+def _used_hierarchy(loaded: model_dir.LoadedModel) -> Hierarchy | None:
+    """Return the tree that the model computes with; None: it uses none."""
+    plain = (loaded.arguments.get("relations") or {}).get("hierarchy")
+    return None if plain is None else Hierarchy.from_plain(plain)
 
 
 def _measurable(

@@ -16,6 +16,7 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run
 from affect_jax.weights.load_run import LoadedRun
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import Source
 from data_pipelines.sources.make import ALL
 
@@ -51,9 +52,27 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         # An output that was not trained is not measured.
         has=frozenset(source.has) & loaded.system.known,
         class_counts=loaded.system.labels.class_counts,
+        hierarchy=_hierarchy(config, recorded, loaded, source),
     )
     what = f"checkpoint {loaded.step} of {workdir}"
     return measure(dataclasses.replace(loaded, system=system), source, workdir, mapper, what)
+
+
+def _hierarchy(
+    config: ml_collections.ConfigDict,
+    recorded: ml_collections.ConfigDict,
+    loaded: LoadedRun,
+    source: Source,
+) -> Hierarchy | str:
+    """Return the tree of the run; the name of the data set's if the run has none.
+
+    `config.data.hierarchy` may name another, unless the model uses one.
+    """
+    own = loaded.system.hierarchy
+    is_other = config.data.hierarchy not in ("", recorded.data.hierarchy)
+    if own is None or (is_other and not config.model.get("hierarchy")):
+        return source.hierarchy
+    return own
 
 
 def measure(
@@ -89,8 +108,7 @@ def measure(
     tracks = tracks_to_smooth(config, source)
     with data_lib.eval_batches(config, source) as batches:
         result = evaluator.run(loaded.state, batches, keep_predictions=True, tracks=tracks)
-    names, step = loaded.class_names, loaded.step
-    folder = record(config, workdir, result, source, names, step, what, model=model)
+    folder = record(config, workdir, result, source, loaded.system, loaded.step, what, model=model)
     report.draw_evaluation(folder, config.eval.min_count)
     return result
 

@@ -7,8 +7,10 @@ import functools
 import numpy as np
 
 from affect_jax.metrics.base import BatchStatistics, MetricSet
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
+from data_pipelines.hierarchies.tree import Hierarchy
 
 
 def names_of(metrics: MetricSet, num_classes: int, count: int, *, votes: bool = False) -> set[str]:
@@ -49,7 +51,12 @@ def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
     """
     if fields is None:
         has = ("expression", "valence_arousal", "landmarks")
-        extra: list[BatchStatistics] = [MixtureStatistics(), ReliabilityStatistics(2, 1)]
+        tree = Hierarchy("", ("a", "b"), ("c",), (0, 0), ("d",), (0,))
+        extra: list[BatchStatistics] = [
+            MixtureStatistics(),
+            ReliabilityStatistics(2, 1),
+            HierarchyStatistics(tree),
+        ]
         names = names_of(MetricSet(has, 2, extra=extra), 2, 2, votes=True)
     else:
         names = names_of(MetricSet(fields, 2), 2, 2) - {"loss"}

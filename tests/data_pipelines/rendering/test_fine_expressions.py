@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.datasets import fg_emotions
+from data_pipelines.hierarchies import tree
 from data_pipelines.rendering import expressions
 from data_pipelines.rendering import fine_expressions as fine
 
@@ -19,8 +19,9 @@ def row(name):
 
 
 def test_the_classes_are_those_of_fg_emotions():
-    assert fine.CLASS_NAMES == fg_emotions.CLASSES
-    assert {c: tuple(points) for c, points in fine.POINTS.items()} == fg_emotions.HIERARCHY
+    published = tree.load("fg_emotions")
+    assert published.fine == fine.CLASS_NAMES
+    assert published.coarse == fine.COARSE_NAMES and published.coarse_of == fine.COARSE_OF
     assert np.bincount(COARSE).tolist() == [5, 7, 9, 3, 6, 3]
     assert fine.COARSE_NAMES[COARSE[row("lust")]] == "love"
 
