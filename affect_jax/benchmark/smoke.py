@@ -164,8 +164,11 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
     if not (model.name == "emofan" or model.get("regression")):
         has -= {"valence_arousal"}
     if data.source == "synthetic":
-        faces = synthetic.synthetic_sources(DataConfig.of(data).synthetic)["train"]
+        settings = DataConfig.of(data)
+        faces = synthetic.synthetic_sources(settings.synthetic)["train"]
         class_names, has = faces.class_names, faces.has
+        if not settings.learns_votes:
+            has -= {"expression_probs"}
     elif data.source == "tfds" and data.dataset.partition("/")[0] != "manifest":
         card = datasets.builder_class(data.dataset.partition("/")[0]).card
         has = frozenset(card.fields)
