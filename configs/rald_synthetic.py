@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic.num_train = 16000
     config.data.synthetic.num_validation = 660
     config.data.synthetic.num_test = 2000
-    config.data.synthetic.render_size = 64
+    config.data.synthetic.render_size = 96
     config.data.synthetic.frames_per_video = 1
     config.data.image_size = 48
     config.data.crop_scale = 1.2

@@ -9,7 +9,8 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.losses.relations import neighbour_distribution, neighbour_loss
 from affect_jax.models.layers import Layers
-from affect_jax.models.relations import Bank, Comparison, Relations, label_distances
+from affect_jax.models.relations import Comparison, Relations
+from affect_jax.models.relations_blocks import Bank, label_distances
 from affect_jax.models.relations_settings import RelationsSettings, from_section, to_section
 from affect_jax.models.state import take_apart
 from data_pipelines.hierarchies.tree import Hierarchy, load
