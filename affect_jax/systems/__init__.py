@@ -7,6 +7,7 @@ line in `_SYSTEMS`.
 import ml_collections
 import numpy as np
 
+from affect_jax import batches as data_lib
 from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
@@ -45,6 +46,7 @@ def create(
     class_names: tuple[str, ...],
     has: frozenset[str],
     class_counts: tuple[int, ...],
+    n_features: int = 0,
 ) -> System:
     """Return the system that `config.system` names; the labels are as in `Labels`.
 
@@ -53,7 +55,8 @@ def create(
     """
     if config.system not in _SYSTEMS:
         raise ConfigError(f"config.system = {config.system!r}; {nearest(config.system, _SYSTEMS)}")
-    return _SYSTEMS[config.system](config, Labels(has, class_names, class_counts))
+    labels = Labels(has, class_names, class_counts, n_features)
+    return _SYSTEMS[config.system](config, labels)
 
 
 def for_source(config: ml_collections.ConfigDict, source: Source) -> System:
@@ -65,4 +68,5 @@ def for_source(config: ml_collections.ConfigDict, source: Source) -> System:
         class_names=tuple(source.class_names),
         has=frozenset(source.has),
         class_counts=tuple(int(c) for c in counts),
+        n_features=data_lib.n_features(source),
     )

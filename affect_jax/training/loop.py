@@ -204,4 +204,5 @@ def _record(run: RunParts) -> dict[str, Any]:
         "class_names": list(train.class_names),
         "has": sorted(train.has),
         "class_counts": list(run.system.labels.class_counts),
+        "n_features": run.system.labels.n_features,
     }

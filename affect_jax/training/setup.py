@@ -110,7 +110,9 @@ def put_together(
     teacher = None
     if config.loss.teacher:
         class_names = tuple(sources["train"].class_names)
-        teacher = load_teacher(config.loss.teacher, mapper, class_names, system.supervised)
+        teacher = load_teacher(
+            config.loss.teacher, mapper, class_names, system.supervised, system.labels.n_features
+        )
     start = parallel.from_main(checkpointer.latest_step) or 0
     with data_lib.train_batches(config, sources["train"], start, cache) as batches:
         steps_per_epoch = max(round(batches.steps_per_epoch), 1)
