@@ -2,8 +2,8 @@
 
 Trains: expressions, by multinomial logistic regression. The features are made before by
 python -m affect_jax.main --mode=eval --config CONFIG --workdir RUN --config.eval.features=F.npz
-Paper: none. Time: half a minute on 2 CPU cores, of which 5 seconds are training.
-Score: depends on the features; docs/features.md has an example.
+Paper: none. Time: 10 seconds on 2 CPU cores, most of them for imports and compiling. Score: depends
+on the features.
 Command: python -m affect_jax.main --config configs/linear_probe.py --workdir runs/probe \
              --config.data.features=F.npz
 """

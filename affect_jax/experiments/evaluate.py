@@ -38,7 +38,6 @@ def extract(config: ml_collections.ConfigDict, workdir: str | pathlib.Path | Non
     mapper = Mapper(config.parallel.mapping)
     if is_run:
         loaded = evaluate_run.open_run(config, path, mapper)
-        evaluate_run.check_same_split(loaded.config, config_lib.read_workdir_config(path))
     else:
         loaded = evaluate_model.open_model(config, path, mapper)
     made_by = {"model": str(path), "name": loaded.config.model.name, "checkpoint": loaded.step}

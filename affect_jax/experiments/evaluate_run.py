@@ -47,7 +47,6 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     check_input(source, loaded.model)
     if loaded.class_names:
         check_classes(source, loaded.class_names)
-    check_same_split(config, config_lib.read_workdir_config(workdir))
     labels = loaded.system.labels
     system = systems.create(
         config,
@@ -66,7 +65,7 @@ def open_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, mapper: M
 
     Raises:
       UserError: the run or checkpoint does not exist, or the data of the run itself have changed
-        since it began.
+        since it began or are divided in another way.
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = _as_trained(config, recorded)
@@ -74,6 +73,7 @@ def open_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, mapper: M
     has_own_data = data_lib.place_of(config.data) == data_lib.place_of(recorded.data)
     sources = data_lib.make_sources(config) if has_own_data else {}
     data_record.check_own(workdir, config, sources)
+    _check_same_split(config, recorded)
     return loaded
 
 
@@ -132,7 +132,7 @@ def _as_trained(
     return config
 
 
-def check_same_split(
+def _check_same_split(
     config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
 ) -> None:
     """Refuse another division of the run's data: it would test trained persons."""
