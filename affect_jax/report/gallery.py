@@ -75,7 +75,7 @@ class Picture(NamedTuple):
         outputs: further outputs of the model.
         flip: needs the logits of mirror images.
         fits: needs the validation split.
-        faces: shows faces.
+        faces: shows faces, which stored features do not have.
     """
 
     title: str
@@ -103,7 +103,9 @@ def _stages(outputs: Predictions) -> dict[str, np.ndarray]:
     if "primary" in outputs:
         stages["primary"] = calibration.log_probabilities(outputs["primary"])
     stages["final"] = outputs["logits"]
-    stages["flip-averaged"] = calibration.average(outputs["logits"], outputs["mirrored_logits"])
+    if "mirrored_logits" in outputs:
+        both = outputs["logits"], outputs["mirrored_logits"]
+        stages["flip-averaged"] = calibration.average(*both)
     return stages
 
 
@@ -132,10 +134,15 @@ def _calibration(views: Sequence[View], shown: Choices) -> Drawn:
                     f"{after['nll']:.3f}."
                 )
         diagrams.append(own)
+    flipped = ""
+    if any("mirrored_logits" in view.outputs for view in views):
+        flipped = (
+            ", and flip-averaged: the mean of the class probabilities of an image and its mirror "
+            "image"
+        )
     caption = (
         "Accuracy of predictions of equal confidence, plain, with a temperature fitted on the "
-        "validation split, and flip-averaged: the mean of the class probabilities of an image and "
-        "its mirror image. " + " ".join(lines)
+        f"validation split{flipped}. " + " ".join(lines)
     )
     return Drawn(calibration_figures.calibration_diagrams(diagrams), {"rows": rows}, caption)
 

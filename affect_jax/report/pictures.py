@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from affect_jax.report.model_runner import OpenModel, open_model, predictor, run
 from affect_jax.runtime import write_atomically
 from affect_jax.weights import load_run
 from data_pipelines.schema import same_classes
+
+log = logging.getLogger(__name__)
 
 _FITTED_ON = "validation"
 
@@ -80,6 +83,8 @@ def write_pictures(
     folder = _folder(paths[0], output)
     titles = _names(paths)
     models = [open_model(each, checkpoint or "best") for each in paths]
+    names = _drawable(names, models)
+    chosen = [PICTURES[name] for name in names]
     shown = Choices(split, _faces(models, split, faces or 8, indices), points or 2500)
     views = [_view(m, title, chosen, shown) for m, title in zip(models, titles, strict=True)]
     stem = "" if split == "test" else f"_{split}"
@@ -106,6 +111,25 @@ def write_pictures(
     for file, content in files.items():
         write_atomically(file, content)
     return list(files)
+
+
+def _drawable(names: Sequence[str], models: Sequence[OpenModel]) -> list[str]:
+    """Return the names of pictures that can be drawn of these models.
+
+    Raises:
+        UserError: there are none.
+    """
+    if all(model.has_images for model in models):
+        return list(names)
+    of_faces = [name for name in names if PICTURES[name].faces]
+    if len(of_faces) == len(names):
+        raise UserError(
+            f"{', '.join(names)} show images, and a model on stored features has none; choose of "
+            + ", ".join(name for name, picture in PICTURES.items() if not picture.faces)
+        )
+    if of_faces:
+        log.info("left out, because stored features are not images: %s", ", ".join(of_faces))
+    return [name for name in names if name not in of_faces]
 
 
 def _folder(path: Path, output: str | os.PathLike | None) -> Path:
