@@ -39,6 +39,7 @@ def export(
             "workdir_config": config_lib.to_plain(run.config),
             "step": run.step,
             "trained_for": sorted(run.system.known),
+            **({} if run.labels is None else {"label_vectors": run.labels}),
         },
     )
     return run.step

@@ -33,6 +33,7 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.training import step as step_lib
 from data_pipelines import datasets
+from data_pipelines.defaults import DataConfig
 from data_pipelines.schema import LABEL_ORDERS, LABELS, resolve_classes
 from data_pipelines.sources import synthetic
 
@@ -163,8 +164,11 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
     if not (model.name == "emofan" or model.get("regression")):
         has -= {"valence_arousal"}
     if data.source == "synthetic":
-        faces = synthetic.SyntheticFaces
+        settings = DataConfig.of(data)
+        faces = synthetic.synthetic_sources(settings.synthetic)["train"]
         class_names, has = faces.class_names, faces.has
+        if not settings.learns_votes:
+            has -= {"expression_probs"}
     elif data.source == "tfds" and data.dataset.partition("/")[0] != "manifest":
         card = datasets.builder_class(data.dataset.partition("/")[0]).card
         has = frozenset(card.fields)

@@ -16,6 +16,7 @@ from flax import nnx
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import smoothing, validity
 from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.names import names_of
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import Blueprint
@@ -150,7 +151,8 @@ class Evaluator:
         fields = system.has if has is None else frozenset(has)
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
-        names = names_of(self._all_metrics(fields), system.num_classes, count)
+        votes = "expression_probs" in fields
+        names = names_of(self._all_metrics(fields), system.num_classes, count, votes=votes)
         return names if system.supervised & fields else names - {"loss"}
 
     def run(
@@ -210,9 +212,13 @@ class Evaluator:
         )
 
     def _all_metrics(self, fields: Collection[str]) -> MetricSet:
-        """Return the same, and where there are classes the system's own metrics of them."""
+        """Return the same, and where there are classes all further metrics of them.
+
+        These are metrics of mixtures, for splits that have them, and the system's own.
+        """
         metrics = self._metrics(fields)
         if metrics.classification is not None:
+            metrics.extra.append(MixtureStatistics())
             metrics.extra.extend(self._system.extra_metrics(self._min_count))
         return metrics
 
@@ -225,7 +231,7 @@ def _of_all_processes(local: MetricSet) -> dict[str, float]:
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
-    names = ("index", "mask", *_LABELS, "group", "attributes")
+    names = ("index", "mask", *_LABELS, "expression_probs", "group", "attributes")
     return {
         **outputs,
         **{f"true_{k}" if k in outputs else k: batch[k] for k in names if k in batch},

@@ -1,10 +1,10 @@
 """Stored predictions of a pass over a split: arrays, and a table to read.
 
 The arrays (`StoredPredictions`, in `predictions.npz`) are, for n examples, those that exist of:
-`index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N];
-`expression` int32 [n] (-1: no label), `logits` [n, N], `probabilities` float32 [n, N];
-of a tree over the classes `coarse_names` str [M], `coarse_of` int32 [N] and, of one with poles,
-`pole_names` str [P], `pole_of` int32 [M];
+`index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N]; `expression`
+int32 [n] (-1: no label), `logits` [n, N], `probabilities` float32 [n, N]; `expression_probs`
+float32 [n, N] (votes, or the mixture that is shown); of a tree over the classes `coarse_names` str
+[M], `coarse_of` int32 [N] and, of one with poles, `pole_names` str [P], `pole_of` int32 [M];
 `valence_arousal` and `valence_arousal_predicted` float32 [n, 2]; `nme` and `nme_box` float32 [n]
 (see `metrics.landmarks.landmark_errors`). Of the m examples with a stored face: `face_row` int64
 [m] (row in the other arrays), `face_image` uint8 [m, H, W, 3], `face_landmarks` and
@@ -44,10 +44,10 @@ def gather(
     """Return the outputs of an evaluation in the form in which they are stored.
 
     Args:
-        outputs: per-example arrays of n rows: `index`; labels `expression`, `valence_arousal`,
-            `true_landmarks` (-1 or NaN where missing); predictions `logits` [n, N], `valence` [n],
-            `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's input. All except
-            `index` may be absent.
+        outputs: per-example arrays of n rows: `index`; labels `expression`, `expression_probs`,
+            `valence_arousal`, `true_landmarks` (-1 or NaN where missing); predictions `logits`
+            [n, N], `valence` [n], `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's
+            input. All except `index` may be absent.
         class_names: the N names.
         sources: per row, the file and row that it comes from.
         faces: index -> uint8 image [H, W, 3] as the network saw it, of some rows.
@@ -67,6 +67,8 @@ def gather(
         labels = outputs.get("expression", np.full(len(index), MISSING_ID))
         stored["expression"] = np.asarray(labels, np.int32)
         stored |= _tree_arrays(hierarchy) if hierarchy is not None else {}
+        if "expression_probs" in outputs:
+            stored["expression_probs"] = np.asarray(outputs["expression_probs"], np.float32)
     if "valence" in outputs and "arousal" in outputs:
         pair = np.stack([outputs["valence"], outputs["arousal"]], axis=-1)
         stored["valence_arousal_predicted"] = pair.astype(np.float32)

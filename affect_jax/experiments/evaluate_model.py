@@ -90,6 +90,7 @@ def evaluate_model(
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
         config=config,
+        labels=loaded.provenance.get("label_vectors"),
     )
     return measure(given, source, workdir, mapper, f"model {path}", model=path)
 

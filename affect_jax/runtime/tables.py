@@ -24,6 +24,8 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "f1_macro": ("Expression", "macro F1", True),
     "nll": ("Expression", "negative log-likelihood", False),
     "ece": ("Expression", "calibration error (ECE)", False),
+    "mixture_kl": ("Expression", "KL divergence from the true mixture", False),
+    "mixture_accuracy": ("Expression", "accuracy for its largest class", True),
     "classes_counted": ("Expression", "classes in the macro scores", None),
     "coarse_accuracy": ("Hierarchy", "coarse accuracy", True),
     "coarse_accuracy_summed": ("Hierarchy", "coarse accuracy, summed probabilities", True),

@@ -205,4 +205,5 @@ def _record(run: RunParts) -> dict[str, Any]:
         "hierarchy": None if hierarchy is None else hierarchy.to_plain(),
         "has": sorted(train.has),
         "class_counts": list(run.system.labels.class_counts),
+        "labels": run.labels,
     }

@@ -55,6 +55,14 @@ def test_faces_are_those_of_their_rows(workdir):
         )
 
 
+def test_mixtures_are_kept_with_the_probabilities():
+    mixtures = np.array([[0.75, 0.25], [0.5, 0.5]])
+    outputs = {"index": np.arange(2), "logits": np.zeros((2, 2)), "expression_probs": mixtures}
+    stored = predictions.gather(outputs, ["a", "b"], ["x", "y"])
+    assert stored["expression_probs"].dtype == np.float32
+    np.testing.assert_array_equal(stored["expression_probs"], mixtures)
+
+
 def test_chosen_faces_are_spread_over_classes_whatever_was_predicted():
     labels = np.repeat([0, 1, 2], [100, 10, 1])
     outputs = {"index": np.arange(111) + 5, "expression": labels}
