@@ -402,7 +402,9 @@ def evaluated(monkeypatch, tmp_path):
     loaded = types.SimpleNamespace(
         class_names=CLASSES,
         system=types.SimpleNamespace(
-            known={"expression"}, labels=types.SimpleNamespace(class_counts=())
+            known={"expression"},
+            labels=types.SimpleNamespace(class_counts=()),
+            hierarchy=None,
         ),
     )
     monkeypatch.setattr(load_run, "load_run", lambda *_, **__: loaded)
