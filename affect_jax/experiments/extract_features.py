@@ -117,8 +117,8 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
 def output_name(model: nnx.Module, image_size: int) -> str:
     """Return which output of a model holds its features [B, D].
 
-    It is `image_features`, as a model with relations names the output of its backbone, else `embedding`,
-    what its head sees.
+    It is `image_features`, as a model with relations names the output of its backbone, else
+    `embedding`, what its head sees.
 
     Raises:
       UserError: the model has neither.
