@@ -206,7 +206,7 @@ def take_steps(
     mapper = Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     outcome.parameters = sum(np.size(x) for x in take_apart(model)[1].values())
-    batch = random_batch(config, count)
+    batch = random_batch(config, count) | {"index": np.arange(config.batch_size)}
     if "expression_probs" in has:
         batch["expression_probs"] = np.full((config.batch_size, count), 1 / count, np.float32)
     phases = step_lib.Phases(system, model, mapper, _STEPS, 100)

@@ -22,10 +22,10 @@ from affect_jax.metrics.spread import Spread
 from affect_jax.models.relations import Bank, Comparison
 from affect_jax.models.relations_settings import CONTEXTS, RelationsSettings, parse
 from affect_jax.models.state import Blueprint
+from affect_jax.runtime.tables import SD
 from affect_jax.systems.base import System
 
 SHUFFLES = 5
-SD = "_sd"  # ends the name of a standard deviation over the shuffles
 # Arrays of the bank in the statistics of a model.
 BANK_FEATURES, BANK_LABELS, BANK_INDEX = (
     f"relations/bank_{name}" for name in ("features", "labels", "index")
@@ -107,7 +107,7 @@ class FeatureClassifier:
             bank: Bank | None,
             context: str,
         ) -> dict[str, jax.Array]:
-            model = blueprint.build(arrays["params"], arrays["stats"])
+            model: Any = blueprint.build(arrays["params"], arrays["stats"])
             outputs = model.classify(features, comparison=Comparison(mask, context, bank))
             return system.predictions(outputs, image_size)
 
