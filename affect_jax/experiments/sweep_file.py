@@ -75,8 +75,9 @@ class Sweep(Layout):
             ("grid", [shown]),
             *((f"paper: {row}", figures) for row, figures in self.paper.items()),
         ):
-            plain = (_of_any_bank(m) for m in metrics if not _is_recall(m))
-            _check_known(key, plain, _known_metrics(), "metric")
+            known = _known_metrics()
+            others = (m for m in metrics if not _is_recall(m) and _of_any_bank(m) not in known)
+            _check_known(key, others, known, "metric")
         if self.cell == "crossval" and (self.curves or self.rank_by):
             key = "curves" if self.curves else "rank_by"
             raise ConfigError(f"{key}: a cross-validation has no validation metrics; remove {key}")

@@ -146,11 +146,12 @@ def refreshed(
     }
     for array, values in zip(bank.values(), (found, images.labels, images.index), strict=True):
         array[: len(values)] = values
-    # A step consumes its state: the two parts must share no buffer.
     new = {**state, "stats": {**stats, **mapper.replicate(bank)}}
     if "ema" in state:
-        averaged = {**state["ema"]["stats"], **mapper.replicate(bank)}
-        new["ema"] = {**state["ema"], "stats": averaged}
+        # A step consumes its state: the two parts must share no buffer, and a device may use the
+        # host's.
+        copies = mapper.replicate({name: array.copy() for name, array in bank.items()})
+        new["ema"] = {**state["ema"], "stats": {**state["ema"]["stats"], **copies}}
     return new
 
 

@@ -74,7 +74,7 @@ def read(run: RunParts, step: int, state: dict[str, Any]) -> Results:
     final = rows[-1]
     splits = {
         row["split"]: {k: v for k, v in row.items() if k not in runtime.NOT_METRICS}
-        for row in rows
+        for row in (final, *rows)  # in the order of `test`
         if row["step"] == final["step"] and row["split"].startswith("test")
     }
     images = final.get("images", 0)
