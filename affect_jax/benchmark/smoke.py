@@ -218,7 +218,7 @@ def take_steps(
     mapper = Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     outcome.parameters = sum(np.size(x) for x in take_apart(model)[1].values())
-    batch = random_batch(config, count)
+    batch = random_batch(config, count) | {"index": np.arange(config.batch_size)}
     if n_features:
         shape = (config.batch_size, n_features)
         batch["image"] = np.random.default_rng(0).standard_normal(shape, np.float32)

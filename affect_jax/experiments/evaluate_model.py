@@ -5,6 +5,7 @@ Nothing is trained, and the architecture is read from the directory.
 
 import logging
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,10 @@ log = logging.getLogger(__name__)
 class _GivenModel(System):
     """The system of a model that is only evaluated; all labelled outputs are measured."""
 
+    def _relations(self) -> dict[str, Any] | None:
+        # The model's own argument, not a section of a config.
+        return self.config.model.to_dict().get("relations")
+
     @property
     def supervised(self) -> frozenset[str]:
         return self.has
@@ -43,7 +48,7 @@ class _GivenModel(System):
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
-        if "landmarks" in self.has:
+        if "landmarks" in self.has and "heatmaps" in outputs:
             kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept
 
@@ -163,6 +168,10 @@ def _with_model(
         }
     )
     made.loss.class_weights = "none"
+    made.eval.batch_size = made.eval.batch_size or made.batch_size
+    # In the context "batch" images are compared in batches of this size.
+    trained = loaded.provenance.get("workdir_config", {})
+    made.batch_size = trained.get("batch_size", made.batch_size)
     made.data.image_size = expected.image_size
     made.data.augment_overrides.update({"fit": expected.fit, "margin": expected.margin})
     if expected.crop_scale:
