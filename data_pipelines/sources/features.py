@@ -20,6 +20,7 @@ records. Only the first two of a split are needed, and what is missing counts as
 | `about`                  | str []           | JSON, see the attributes of `FeatureFile`     |
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -27,7 +28,7 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -286,6 +287,17 @@ class FeatureSource:
         return (
             empty_labels() | record | {name: int(record[name]) for name in ("expression", "group")}
         )
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Return the records `rows`, int64 [n], as a source."""
+        part = copy.copy(self)
+        part.__dict__.pop("_hashes", None)
+        part.columns = {name: column[rows] for name, column in self.columns.items()}
+        part.labels, part.true_labels = part.columns["expression"], self.true_labels[rows]
+        part.groups, part.tracks = self.groups[rows], self.tracks[rows]
+        part.persons = [self.persons[row] for row in rows.tolist()]
+        part._names = None if self._names is None else self._names[rows]
+        return part
 
     def describe(self, i: int) -> str:
         """Return file, split and row, and what the record was made of if that is known."""
