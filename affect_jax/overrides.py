@@ -42,7 +42,7 @@ _OF_IMAGES = (
 # Fields of config.eval that act where features are written.
 _OF_EXTRACTION = ("eval.features", "eval.batch_size", "eval.checkpoint")
 # Fields of config.model that do not belong to one architecture.
-_OF_ANY_MODEL = ("dtype", "mean", "std")
+_OF_ANY_MODEL = ("dtype", "mean", "std", "hierarchy")
 
 
 def load(path: str | pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:
@@ -71,17 +71,20 @@ def choose_model(
 
     For a model of the same architecture, the fields of the file stay, except the fields that the
     name presets. For another architecture, `config.system` becomes its system, unless `keep_system`
-    is set.
+    is set. Relations between images and labels stay, and so does the system "rald", for any model
+    that can have them.
     """
     old, chosen = config.model, base.model(name)
     before, after = models.entry(old.name), models.entry(name)
     alike = before.constructor is after.constructor
     preset = before.preset.keys() | after.preset.keys()
+    related = "relations" in old and old.relations.enabled and "relations" in chosen
     for field in old:
-        if field in _OF_ANY_MODEL or (alike and field != "name" and field not in preset):
+        own = alike and field != "name" and field not in preset
+        if field in _OF_ANY_MODEL or own or (related and field == "relations"):
             chosen[field] = old[field]
     config.model = chosen
-    if not alike and not keep_system:
+    if not alike and not keep_system and not (related and config.system == "rald"):
         config.system = systems.name_for_model(name)
 
 

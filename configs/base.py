@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.init_from = ""
     config.init_allow = ()  # prefixes of names that may be missing or unused in it
 
-    config.system = "emofan"  # arbex, classifier, emofan, fan, vit_se: see affect_jax/systems
+    config.system = "emofan"  # arbex, classifier, emofan, fan, rald, vit_se: see affect_jax/systems
     config.model = model("emofan")
 
     config.landmark_stage = ConfigDict(
@@ -59,6 +59,12 @@ def get_config() -> ConfigDict:
                 # bounded: minimum distance and maximum norm of anchors, over sqrt(embedding length)
                 margin=1.0,
                 radius=2.0,
+            ),
+            # For models with model.relations.enabled; see affect_jax/losses/relations.py.
+            relations=dict(
+                lambda_kl=1.0,  # weight of the loss of model.relations.nnldl
+                neighbours=5,  # images that a prediction is drawn to
+                reduction="mean",  # mean: over images and classes; batchmean: over images
             ),
         )
     )
@@ -170,8 +176,12 @@ def model(name: str, **changes: Any) -> ConfigDict:
       name: see `affect_jax.models.names()`
       dtype: "float32" or "bfloat16" for the computation; parameters, statistics and losses are
         float32
+      hierarchy: tree over the classes, for the metrics and for models that use one: a name such
+        as "fg_emotions" or the path of a TOML file, see docs/hierarchies.md; "": none
       mean, std: the model's input is (RGB - mean) / std, with RGB in [0, 1]
       train_trunk: EmoFAN only; False freezes the landmark trunk and its statistics
+      relations: relations between images and labels (RALD), off unless `enabled`; see
+        `affect_jax.models.relations_settings`. Its loss is in `loss.relations`.
       reliability: reliability balancing, off unless `enabled`; see
         `affect_jax.models.reliability_settings`. Its losses are in `loss.reliability`.
 
@@ -179,9 +189,8 @@ def model(name: str, **changes: Any) -> ConfigDict:
       name: of the model.
       **changes: values that differ from the defaults.
     """
-    section = ConfigDict(
-        {"name": name, **models.section(name), "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    )
+    section = ConfigDict({"name": name, **models.section(name), "hierarchy": ""})
+    section.mean, section.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if name == "emofan":
         section.train_trunk = True
     section.lock()

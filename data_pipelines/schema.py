@@ -8,7 +8,7 @@ is stored; an example is that image cropped and warped to the training size.
 | `image`            | uint8 [H, W, 3] | never   | RGB; normalised on the device                 |
 |                    | float32 [D]     | never   | stored features: the network's own input      |
 | `expression`       | int32 []        | -1      | class id                                      |
-| `expression_probs` | float32 [N]     | NaN     | votes of the annotators, where a set has them |
+| `expression_probs` | float32 [N]     | NaN     | votes of annotators, or the mixture shown     |
 | `valence_arousal`  | float32 [2]     | NaN     | each in [-1, 1]                               |
 | `landmarks`        | float32 [68, 2] | NaN     | (x, y) pixels of `image`, iBUG order          |
 | `group`            | int32 []        | -1      | video, clip or person                         |
@@ -150,6 +150,11 @@ class Source(Protocol):
     @property
     def num_classes(self) -> int:
         """Number of classes."""
+        ...
+
+    @property
+    def hierarchy(self) -> str:
+        """Name of the tree over the classes, see `hierarchies.tree.load`; "" without one."""
         ...
 
     @property

@@ -42,7 +42,7 @@ FLOORS = (
     ("data_pipelines.sources",),
     ("data_pipelines.protocols", "data_pipelines.rendering"),
     ("data_pipelines.images",),
-    ("data_pipelines.defaults", "data_pipelines.dataset_names"),
+    ("data_pipelines.defaults", "data_pipelines.dataset_names", "data_pipelines.hierarchies"),
     ("data_pipelines.schema", "data_pipelines.locks", "data_pipelines.disk", "data_pipelines"),
 )
 # Run with `python -m`, or by name: imported by no module.

@@ -18,6 +18,7 @@ from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import smoothing, validity
 from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.names import names_of
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.state import Blueprint
@@ -45,17 +46,17 @@ def make_eval_step(
     section = system.config.model
     twice = ("valence", "arousal", *(("logits",) if system.config.eval.calibrate else ()))
 
-    def predict(model: nnx.Module, images: jax.Array) -> Arrays:
-        outputs = model(normalise(images, section.mean, section.std))
-        return system.predictions(outputs, image_size)
+    def predict(model: nnx.Module, images: jax.Array, mask: jax.Array) -> Arrays:
+        inputs = normalise(images, section.mean, section.std)
+        return system.predictions(model(inputs, **system.compared(mask)), image_size)
 
     def step(state: dict, batch: dict) -> Arrays:
         arrays = state.get("ema", state)
         model = blueprint.build(arrays["params"], arrays["stats"])
-        outputs = predict(model, batch["image"])
+        outputs = predict(model, batch["image"], batch["mask"])
         again = [name for name in twice if flip and name in outputs]
         if again:
-            mirrored = predict(model, batch["image"][:, :, ::-1])
+            mirrored = predict(model, batch["image"][:, :, ::-1], batch["mask"])
             outputs |= {f"mirrored_{name}": mirrored[name] for name in again}
         return outputs
 
@@ -153,7 +154,8 @@ class Evaluator:
         fields = system.has if has is None else frozenset(has)
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
-        names = names_of(self._all_metrics(fields), system.num_classes, count)
+        votes = "expression_probs" in fields
+        names = names_of(self._all_metrics(fields), system.num_classes, count, votes=votes)
         return names if system.supervised & fields else names - {"loss"}
 
     def run(
@@ -213,9 +215,13 @@ class Evaluator:
         )
 
     def _all_metrics(self, fields: Collection[str]) -> MetricSet:
-        """Return the same, and where there are classes the system's own metrics of them."""
+        """Return the same, and where there are classes all further metrics of them.
+
+        These are metrics of mixtures, for splits that have them, and the system's own.
+        """
         metrics = self._metrics(fields)
         if metrics.classification is not None:
+            metrics.extra.append(MixtureStatistics())
             metrics.extra.extend(self._system.extra_metrics(self._min_count))
         return metrics
 

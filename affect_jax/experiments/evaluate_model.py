@@ -16,12 +16,15 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation.evaluator import Evaluation, check_classes, check_input
 from affect_jax.experiments.evaluate_run import measure
+from affect_jax.models import relations_settings
 from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
+from affect_jax.systems import label_tree
 from affect_jax.systems.base import Labels, System
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.load_run import LoadedRun
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import NUM_LANDMARKS
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,9 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model directory on the split `config.eval.split` of `config.data`.
 
-    Name, arguments, classes, image size, framing and normalisation are read from the directory.
+    Name, arguments, classes, image size, framing and normalisation are read from the directory,
+    and the tree over the classes. `config.data.hierarchy` may name another, unless the model uses
+    one.
     Where the results go is described in `evaluate_run.measure`.
 
     Raises:
@@ -69,8 +74,12 @@ def evaluate_model(
                 "cannot be compared with labels; convert it again with --classes"
             )
         check_classes(source, loaded.class_names)
+    hierarchy = _used_hierarchy(loaded) or loaded.hierarchy
+    is_named = config.data.hierarchy and not config.model.hierarchy
+    if "expression" in has and (hierarchy is None or is_named):
+        hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
-    given = _placed(config, loaded, has, mapper)
+    given = _placed(config, loaded, has, hierarchy, mapper)
     return measure(given, source, workdir, mapper, f"model {path}", model=path)
 
 
@@ -81,18 +90,25 @@ def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Ma
       UserError: `path` is not a model directory.
     """
     loaded = _load(path, config.eval.checkpoint)
-    return _placed(_with_model(config, loaded), loaded, frozenset(), mapper)
+    tree = _used_hierarchy(loaded)
+    return _placed(_with_model(config, loaded), loaded, frozenset(), tree, mapper)
 
 
 def _placed(
     config: ml_collections.ConfigDict,
     loaded: model_dir.LoadedModel,
     has: frozenset[str],
+    hierarchy: Hierarchy | None,
     mapper: Mapper,
 ) -> LoadedRun:
     """Return a model on the devices, whose label fields `has` are measured."""
     _, params, stats = take_apart(loaded.model)
-    labels = Labels(has, loaded.class_names, n_features=models.n_features(loaded.model))
+    labels = Labels(
+        has,
+        loaded.class_names,
+        hierarchy=hierarchy,
+        n_features=models.n_features(loaded.model),
+    )
     return LoadedRun(
         model=loaded.model,
         system=_GivenModel(config, labels),
@@ -100,6 +116,7 @@ def _placed(
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
         config=config,
+        labels=loaded.provenance.get("label_vectors"),
     )
 
 
@@ -134,10 +151,14 @@ def _with_model(
     arguments = dict(loaded.arguments)
     if "reliability" in arguments:
         arguments["reliability"] = to_section(arguments["reliability"])
+    if "relations" in arguments:
+        arguments["relations"] = relations_settings.to_section(arguments["relations"])
+    used = _used_hierarchy(loaded)
     made.model = ml_collections.ConfigDict(
         {
             "name": loaded.name,
             **arguments,
+            "hierarchy": "" if used is None else used.name,
             "mean": tuple(factor * m for m in expected.mean),
             "std": tuple(factor * s for s in expected.std),
         }
@@ -161,6 +182,12 @@ def _with_model(
         made.data.crop,
     )
     return made
+
+
+def _used_hierarchy(loaded: model_dir.LoadedModel) -> Hierarchy | None:
+    """Return the tree that the model computes with; None: it uses none."""
+    plain = (loaded.arguments.get("relations") or {}).get("hierarchy")
+    return None if plain is None else Hierarchy.from_plain(plain)
 
 
 def _measurable(

@@ -22,6 +22,7 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run
 from affect_jax.weights.load_run import LoadedRun
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import Source
 from data_pipelines.sources.make import ALL
 
@@ -54,6 +55,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         # An output that was not trained is not measured.
         has=frozenset(source.has) & loaded.system.known,
         class_counts=labels.class_counts,
+        hierarchy=_hierarchy(config, config_lib.read_workdir_config(workdir), loaded, source),
         n_features=labels.n_features,
     )
     what = f"checkpoint {loaded.step} of {workdir}"
@@ -75,6 +77,23 @@ def open_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, mapper: M
     data_record.check_own(workdir, config, sources)
     _check_same_split(config, recorded)
     return loaded
+
+
+def _hierarchy(
+    config: ml_collections.ConfigDict,
+    recorded: ml_collections.ConfigDict,
+    loaded: LoadedRun,
+    source: Source,
+) -> Hierarchy | str:
+    """Return the tree of the run; the name of the data set's if the run has none.
+
+    `config.data.hierarchy` may name another, unless the model uses one.
+    """
+    own = loaded.system.hierarchy
+    is_other = config.data.hierarchy not in ("", recorded.data.hierarchy)
+    if own is None or (is_other and not config.model.get("hierarchy")):
+        return source.hierarchy
+    return own
 
 
 def measure(
@@ -110,8 +129,7 @@ def measure(
     tracks = tracks_to_smooth(config, source)
     with data_lib.eval_batches(config, source) as batches:
         result = evaluator.run(loaded.state, batches, keep_predictions=True, tracks=tracks)
-    names, step = loaded.class_names, loaded.step
-    folder = record(config, workdir, result, source, names, step, what, model=model)
+    folder = record(config, workdir, result, source, loaded.system, loaded.step, what, model=model)
     report.draw_evaluation(folder, config.eval.min_count)
     return result
 

@@ -34,7 +34,7 @@ from data_pipelines.sources.features import FeatureFile
 log = logging.getLogger(__name__)
 
 # Outputs of a model in the order in which they are looked for.
-_OUTPUTS = ("features", "embedding")
+_OUTPUTS = ("image_features", "embedding")
 # Label fields that are taken from the batches: a source need not list them without its images.
 _OF_BATCHES = ("valence_arousal", "expression_probs", "attributes")
 
@@ -75,7 +75,11 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
     sources = data_lib.make_sources(config)
     check_input(sources["train"], loaded.model)
     output = output_name(loaded.model, config.data.image_size)
-    labels = Labels(frozenset(), n_features=data_lib.n_features(sources["train"]))
+    labels = Labels(
+        frozenset(),
+        hierarchy=loaded.system.hierarchy,
+        n_features=data_lib.n_features(sources["train"]),
+    )
     system = _FeatureSystem(config, labels, output)
     evaluator = Evaluator(system, mapper, take_apart(loaded.model)[0])
     splits = {}
@@ -93,7 +97,8 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
         attribute_names=tuple(train.attribute_names),
         attribute_values=tuple(map(tuple, train.attribute_values)),
         group_names=tuple(train.group_names),
-        hierarchy=getattr(train, "hierarchy", ""),
+        hierarchy=train.hierarchy,
+        learns_votes=data_lib.learns_votes(config, train),
         made_from={
             **made_by,
             "output": output,
@@ -117,8 +122,8 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
 def output_name(model: nnx.Module, image_size: int) -> str:
     """Return which output of a model holds its features [B, D].
 
-    It is `features`, as a model with relations names the output of its backbone, else `embedding`,
-    what its head sees.
+    It is `image_features`, as a model with relations names the output of its backbone, else
+    `embedding`, what its head sees.
 
     Raises:
       UserError: the model has neither.

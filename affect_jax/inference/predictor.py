@@ -19,6 +19,7 @@ from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.metrics.classification import softmax
+from affect_jax.metrics.hierarchy import group_sums
 from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.runtime import forks
@@ -34,6 +35,7 @@ _INTERNAL = ("features",)
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16)
 _IN_TABLES = ("expression", "valence_arousal")
+_TEXTS = ("expression", "coarse")  # columns that hold no number
 
 # A row of the table, the network's input uint8 [S, S, 3], and (height, width) of the image.
 _Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
@@ -160,10 +162,12 @@ class Predictor:
 
         Returns:
           A DataFrame with `path`, or `index` for an image without one; what the model has of
-          `expression`, `confidence`, `valence`, `arousal` and the probability `p_CLASS` of every
-          class; landmarks as `x0`, `y0`, `x1` ... in pixels of the image; and `error`, which says
-          why an image could not be read, or that the model gave no number for it, and is missing
-          where all went well. The columns do not depend on errors.
+          `expression`, `confidence`, with a tree over the classes `coarse` (the coarse class of
+          `expression`) and `coarse_probability` (the sum over its classes), the probability
+          `p_CLASS` of every class, `valence` and `arousal`; landmarks as `x0`, `y0`, `x1` ... in
+          pixels of the image; and `error`, which says why an image could not be read, or that the
+          model gave no number for it, and is missing where all went well. The columns do not
+          depend on errors.
 
         Raises:
           UserError: for an input that is not an image (None, a folder, floats ...), a model
@@ -193,7 +197,7 @@ class Predictor:
             self._run(network, pending, size, landmarks)
         named = [name for name in ("path", "index") if any(name in row for row in rows)]
         table = pandas.DataFrame(rows, columns=[*(named or ["path"]), *columns, "error"])
-        return table.astype({name: float for name in columns if name != "expression"})
+        return table.astype({name: float for name in columns if name not in _TEXTS})
 
     def _read(self, index: int, item: ImageInput) -> tuple[dict[str, Any], np.ndarray | None]:
         row: dict[str, Any] = {"index": index, "error": None}
@@ -337,5 +341,14 @@ class _Network:
         return {
             "expression": names[best],
             "confidence": float(probabilities[best]),
+            **self._coarse(probabilities, best),
             **{f"p_{name}": float(p) for name, p in zip(names, probabilities, strict=True)},
         }
+
+    def _coarse(self, probabilities: np.ndarray, best: int) -> dict[str, Any]:
+        hierarchy = self.loaded.hierarchy
+        if hierarchy is None:
+            return {}
+        place = hierarchy.coarse_of[best]
+        summed = float(group_sums(hierarchy, probabilities)[place])
+        return {"coarse": hierarchy.coarse[place], "coarse_probability": summed}

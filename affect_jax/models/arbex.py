@@ -14,6 +14,7 @@ from flax import nnx
 from affect_jax.models.layers import BatchNorm, Layers
 from affect_jax.models.poster import TINY, Poster
 from affect_jax.models.registry import register, section
+from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
 
 # The paper's best number of anchors per class.
@@ -30,7 +31,7 @@ OFFICIAL_RELIABILITY = {
 BACKBONE = {
     name: value
     for name, value in section("poster_v2").items()
-    if name not in ("regression", "reliability", "dtype")
+    if name not in ("regression", "relations", "reliability", "dtype")
 }
 
 
@@ -78,6 +79,7 @@ class ARBEx(nnx.Module):
       reduction: features of the linear layer on the backbone's embedding; 0: no such layer. Its
         output is the embedding that head, anchors and attention see.
       hidden, dropout: of the `Head`.
+      relations: settings of `Relations` in front of the head; None: none.
       reliability: settings of the `Reliability`; None: no balancing. They replace all settings of
         "arbex_official", which are the defaults of that model.
       backbone: arguments of the `Poster`, such as its sizes.
@@ -94,6 +96,7 @@ class ARBEx(nnx.Module):
         reduction: int = 128,
         hidden: Sequence[int] = (64, 64),
         dropout: float = 0.5,
+        relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = PAPER_RELIABILITY,
         backbone: Mapping[str, Any] = BACKBONE,
         make: Layers,
@@ -109,19 +112,37 @@ class ARBEx(nnx.Module):
         self.reduce = make.linear(features, reduction) if reduction else None
         features = reduction or features
         self.head = Head(features, hidden, n_expression, dropout, make)
+        self.relations = Relations.of(relations, features, n_expression, make)
         self.reliability = Reliability.of(reliability, features, n_expression, make)
 
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
         """Return the outputs for normalised images [B, H, W, 3].
 
         They are `logits` [B, n_expression] and `embedding` [B, D], D being `reduction` or the
-        backbone's; with `reliability` also its outputs. In training, dropout and stochastic depth
-        draw from the `dropout` stream of `rngs`.
+        backbone's; with `relations` and `reliability` also their outputs. In training, dropout,
+        stochastic depth and `relations` draw from the `dropout` stream of `rngs`.
         """
         features = self.backbone(images, rngs=rngs)["embedding"]
         embedding = features if self.reduce is None else self.reduce(features)
-        outputs = {
-            "embedding": embedding.astype(self.output_dtype),
-            "logits": self.head(embedding, rngs=rngs).astype(self.output_dtype),
-        }
+        return self.classify(embedding, rngs=rngs, comparison=comparison)
+
+    def classify(
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
+        """Return the outputs for the backbone's features [B, D]: all that follows it."""
+        outputs: dict[str, jax.Array] = {}
+        if self.relations is not None:
+            features, outputs = self.relations(features, rngs=rngs, comparison=comparison)
+        outputs["embedding"] = features.astype(self.output_dtype)
+        outputs["logits"] = self.head(features, rngs=rngs).astype(self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs

@@ -24,11 +24,12 @@ from affect_jax.models.layers import (
     split_outputs,
 )
 from affect_jax.models.registry import register
+from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
 
 
 class EmotionBranch(nnx.Module):
-    """From the trunk's features to an embedding, and to n_expression + 2 numbers."""
+    """From the trunk's features to an embedding, and on to n_expression + 2 numbers."""
 
     def __init__(
         self, in_features: int, width: int, blocks: int, n_outputs: int, se: bool, make: Layers
@@ -40,16 +41,19 @@ class EmotionBranch(nnx.Module):
         self.norm = make.norm(width // 2)
         self.output = make.linear(width // 2, n_outputs)
 
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def embed(self, x: jax.Array) -> jax.Array:
+        """Return the embedding [B, width] of the trunk's features [B, h, w, F]."""
         x = self.project(x)
         for block in self.blocks:
             x = max_pool(feature_map(block(x)))
         # The published network averages its last 4 x 4 pixels; averaging all that are left is the
         # same at 256 x 256 and fits any other size.
         embedding = global_average(x)
-        if self.se is not None:
-            embedding = self.se(embedding)
-        return embedding, self.output(nnx.relu(self.norm(self.hidden(embedding))))
+        return embedding if self.se is None else self.se(embedding)
+
+    def __call__(self, embedding: jax.Array) -> jax.Array:
+        """Return [B, n_outputs] of embeddings [B, width]."""
+        return self.output(nnx.relu(self.norm(self.hidden(embedding))))
 
 
 @register("emofan", head="emotion/output")
@@ -66,6 +70,7 @@ class EmoFAN(nnx.Module):
       emotion_blocks: halvings of the branch after the trunk's quarter-size maps. Images need at
         least 4 * 2**max(depth, emotion_blocks) pixels.
       se: squeeze and excitation on the pooled features of the branch.
+      relations: settings of `Relations` in front of the branch's last layers; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
 
@@ -82,6 +87,7 @@ class EmoFAN(nnx.Module):
         pool: str = "max",
         decode: str = "quarter",
         se: bool = False,
+        relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = None,
         make: Layers,
     ):
@@ -105,14 +111,22 @@ class EmoFAN(nnx.Module):
         )
         in_features = width * (1 + stacks) + (0 if attention else landmarks)
         self.emotion = EmotionBranch(in_features, width, emotion_blocks, n_expression + 2, se, make)
+        self.relations = Relations.of(relations, width, n_expression, make)
         self.reliability = Reliability.of(reliability, width, n_expression, make)
 
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, Any]:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, Any]:
         """Return the outputs for images [B, H, W, 3] in [0, 1].
 
         They are `logits` [B, n_expression], `valence` and `arousal` [B] (not squashed),
         `embedding` [B, width], the trunk's `heatmaps` and `stack_heatmaps`, and the outputs of
-        `reliability`. `model.fan(images)` runs the trunk alone.
+        `relations` and `reliability`. `model.fan(images)` runs the trunk alone. In training
+        `relations` draw from the `dropout` stream of `rngs`.
         """
         check_images(images)
         if min(images.shape[1:3]) < self.smallest:
@@ -120,9 +134,15 @@ class EmoFAN(nnx.Module):
                 f"images are {images.shape[1]} x {images.shape[2]}; the emotion branch needs at "
                 f"least {self.smallest} pixels: build the model with fewer emotion_blocks"
             )
-        return self.from_trunk(self.fan(images, rngs=rngs))
+        return self.from_trunk(self.fan(images, rngs=rngs), rngs=rngs, comparison=comparison)
 
-    def from_trunk(self, trunk: dict[str, Any]) -> dict[str, Any]:
+    def from_trunk(
+        self,
+        trunk: dict[str, Any],
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, Any]:
         """Return the outputs of `__call__` from the outputs of `model.fan(images)`."""
         stem, *features = trunk["features"]
         if self.attention:
@@ -130,11 +150,24 @@ class EmoFAN(nnx.Module):
             parts = [stem, *(feature * mask for feature in features)]
         else:
             parts = [stem, *features, trunk["heatmaps"].astype(stem.dtype)]
-        embedding, values = self.emotion(jnp.concatenate(parts, axis=-1))
-        outputs = {
-            **split_outputs(values, self.n_expression, self.output_dtype),
-            "embedding": embedding.astype(self.output_dtype),
+        embedding = self.emotion.embed(jnp.concatenate(parts, axis=-1))
+        return {
+            **self.classify(embedding, rngs=rngs, comparison=comparison),
             "heatmaps": trunk["heatmaps"],
             "stack_heatmaps": trunk["stack_heatmaps"],
         }
+
+    def classify(
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, Any]:
+        """Return the outputs for the backbone's features [B, D]: all that follows it."""
+        outputs: dict[str, Any] = {}
+        if self.relations is not None:
+            features, outputs = self.relations(features, rngs=rngs, comparison=comparison)
+        outputs["embedding"] = features.astype(self.output_dtype)
+        outputs |= split_outputs(self.emotion(features), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs

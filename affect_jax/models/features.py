@@ -12,6 +12,7 @@ from flax import nnx
 
 from affect_jax.models.layers import Layers, split_outputs
 from affect_jax.models.registry import register
+from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
 
 
@@ -23,6 +24,7 @@ class Features(nnx.Module):
       n_features: numbers of a feature vector D.
       n_expression: classes; 0 with `regression`: valence and arousal only.
       regression: valence and arousal too.
+      relations: settings of `Relations` in front of the last layer; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
 
     Attributes:
@@ -35,6 +37,7 @@ class Features(nnx.Module):
         n_features: int = 512,
         n_expression: int = 8,
         regression: bool = False,
+        relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = None,
         make: Layers,
     ):
@@ -48,27 +51,37 @@ class Features(nnx.Module):
         self.n_expression = n_expression
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.head = make.linear(n_features, n_expression + (2 if regression else 0))
+        self.relations = Relations.of(relations, n_features, n_expression, make)
         self.reliability = Reliability.of(reliability, n_features, n_expression, make)
 
     def __call__(
-        self, features: jax.Array, *, rngs: nnx.Rngs | None = None
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
     ) -> dict[str, jax.Array]:
         """Return the outputs for features [B, D].
 
         They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B],
-        `embedding` [B, D], the features themselves, and the outputs of `reliability`.
+        `embedding` [B, D], the features after `relations`, and the outputs of `relations` and
+        `reliability`. In training `relations` draw from the `dropout` stream of `rngs`.
         """
         if features.ndim != 2 or features.shape[1:] != self.input_shape:
             raise ValueError(f"features must be [B, {self.input_shape[0]}], got {features.shape}")
-        return self.classify(features.astype(self.dtype), rngs=rngs)
+        return self.classify(features.astype(self.dtype), rngs=rngs, comparison=comparison)
 
     def classify(
-        self, features: jax.Array, *, rngs: nnx.Rngs | None = None
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
     ) -> dict[str, jax.Array]:
-        """Return the outputs of `__call__`, all that comes after the backbone."""
-        del rngs  # nothing is drawn; part of the signature all models share
-        outputs = {
-            "embedding": features.astype(self.output_dtype),
-            **split_outputs(self.head(features), self.n_expression, self.output_dtype),
-        }
+        """Return the outputs of `__call__`: all that follows the backbone."""
+        outputs: dict[str, jax.Array] = {}
+        if self.relations is not None:
+            features, outputs = self.relations(features, rngs=rngs, comparison=comparison)
+        outputs["embedding"] = features.astype(self.output_dtype)
+        outputs |= split_outputs(self.head(features), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs

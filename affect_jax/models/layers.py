@@ -44,10 +44,14 @@ he_normal_fan_out = normal(lambda shape: math.sqrt(2 / math.prod((*shape[:-2], s
 lecun_normal = normal(lambda shape: math.sqrt(1 / math.prod(shape[:-1])))
 
 
-class Counter(nnx.BatchStat):
-    """A statistic that counts the steps of a run; it stays with that run.
+class Constant(nnx.BatchStat):
+    """An array that goes with the weights but is not averaged with them."""
 
-    It is not averaged, and other runs that start from the weights do not take it over.
+
+class Counter(Constant):
+    """A statistic of one run, such as a count of its steps; it stays with that run.
+
+    Other runs that start from the weights do not take it over.
     """
 
 
@@ -172,12 +176,18 @@ class Layers:
         )
 
     def linear(
-        self, in_features: int, out_features: int, *, init: Callable = lecun_normal
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        init: Callable = lecun_normal,
     ) -> nnx.Linear:
-        """Return a dense layer with a bias."""
+        """Return a dense layer."""
         return nnx.Linear(
             in_features,
             out_features,
+            use_bias=bias,
             kernel_init=init,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
@@ -207,6 +217,25 @@ class Layers:
             param_dtype=self.param_dtype,
             rngs=self.rngs,
         )
+
+
+class MLP(nnx.Module):
+    """Two dense layers with an exact GELU between, four times as wide inside."""
+
+    def __init__(
+        self, width: int, dropout: float, make: Layers, *, out_init: Callable = lecun_normal
+    ):
+        self.fc1 = make.linear(width, 4 * width)
+        self.fc2 = make.linear(4 * width, width, init=out_init)
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        """Return [..., width]; in training `rngs` needs a stream `dropout`."""
+        shape = x.shape
+        # As one matrix of all tokens: its gradients need no copies.
+        x = nnx.gelu(self.fc1(x.reshape(-1, x.shape[-1])), approximate=False)
+        x = self.dropout(x, rngs=rngs)
+        return self.dropout(self.fc2(x), rngs=rngs).reshape(shape)
 
 
 class PReLU(nnx.Module):

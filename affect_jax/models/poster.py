@@ -23,6 +23,7 @@ from affect_jax.models.ir50 import IR50
 from affect_jax.models.layers import Layers, check_images, lecun_normal, normal, split_outputs
 from affect_jax.models.mobilefacenet import MobileFaceNet
 from affect_jax.models.registry import register
+from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
 from affect_jax.models.vit import LAYER_NORM_EPSILON, MLP, Block, Size, wave_positions
 
@@ -222,6 +223,7 @@ class Poster(nnx.Module):
       positions: initial position embeddings of its tokens. "normal": small, as in the released
         networks; they are much weaker than untrained features. "waves" adds sines and cosines of
         row and column.
+      relations: settings of `Relations` in front of the last layers; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
 
     Attributes:
@@ -251,6 +253,7 @@ class Poster(nnx.Module):
         vit_depth: int = 2,
         vit_heads: int = 8,
         positions: str = "normal",
+        relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = None,
         make: Layers,
     ):
@@ -297,14 +300,21 @@ class Poster(nnx.Module):
         self.regression = regression
         outputs = n_expression + (2 if regression else 0)
         self.head = make.linear(embedding, outputs) if outputs else None
+        self.relations = Relations.of(relations, embedding, n_expression, make)
         self.reliability = Reliability.of(reliability, embedding, n_expression, make)
 
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
         """Return the outputs for normalised images [B, H, W, 3] of any size.
 
         They are `embedding` [B, embedding], `logits` [B, n_expression] unless that is 0, with
-        `regression` `valence` and `arousal` [B], and the outputs of `reliability`. In training,
-        stochastic depth draws from the `dropout` stream of `rngs`.
+        `regression` `valence` and `arousal` [B], and the outputs of `relations` and `reliability`.
+        In training, stochastic depth and `relations` draw from the `dropout` stream of `rngs`.
         """
         check_images(images)
         maps = []
@@ -320,11 +330,23 @@ class Poster(nnx.Module):
             if landmark_conv is not None:
                 landmark_map = landmark_conv(landmark_map)
             maps.append(feature_map(fusion(landmark_map, image_conv(image_map), rngs)))
-        embedding = self.transformer(maps)
-        outputs = {"embedding": embedding.astype(self.output_dtype)}
+        return self.classify(self.transformer(maps), rngs=rngs, comparison=comparison)
+
+    def classify(
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
+        """Return the outputs for the backbone's features [B, D]: all that follows it."""
+        outputs: dict[str, jax.Array] = {}
+        if self.relations is not None:
+            features, outputs = self.relations(features, rngs=rngs, comparison=comparison)
+        outputs["embedding"] = features.astype(self.output_dtype)
         if self.head is None:
             return outputs
-        outputs |= split_outputs(self.head(embedding), self.n_expression, self.output_dtype)
+        outputs |= split_outputs(self.head(features), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs
 
 

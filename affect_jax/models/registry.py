@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.errors import nearest
-from affect_jax.models import reliability_settings
+from affect_jax.models import relations_settings, reliability_settings
 from affect_jax.models.layers import Layers
 
 _REGISTRY: dict[str, "Entry"] = {}
@@ -80,7 +80,7 @@ def section(name: str) -> dict[str, Any]:
     """Return what a config can set of the model `name`, with the defaults.
 
     Arguments that depend on the data or the devices are left out. `dtype` is given by name, and
-    `reliability` as a section with `enabled` and every setting.
+    `relations` and `reliability` as sections with `enabled` and every setting.
 
     Raises:
       ValueError: an unknown name.
@@ -89,6 +89,8 @@ def section(name: str) -> dict[str, Any]:
     fields["dtype"] = "float32"
     if "reliability" in fields:
         fields["reliability"] = reliability_settings.to_section(fields["reliability"])
+    if "relations" in fields:
+        fields["relations"] = relations_settings.to_section(fields["relations"])
     return fields
 
 
@@ -143,4 +145,6 @@ def create(
             raise TypeError(f"model {name!r} has no keyword {keyword!r}; {hint}")
     make = Layers(nnx.Rngs(seed) if rngs is None else rngs, dtype, param_dtype, axis_name)
     build: Callable[..., nnx.Module] = found.constructor
+    chosen = {**known, **arguments}
+    relations_settings.check_together(chosen.get("relations"), chosen.get("reliability"))
     return build(**found.fixed, **{**found.preset, **arguments}, make=make)

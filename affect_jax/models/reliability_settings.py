@@ -1,8 +1,4 @@
-"""Settings of reliability balancing, in a config and in a model's arguments.
-
-In a config they are the section `model.reliability`: `enabled` and every setting. A model takes the
-settings as a mapping, of which it may be given a part, or None for no balancing.
-"""
+"""Settings of reliability balancing, see `models.reliability`."""
 
 import dataclasses
 import math
@@ -11,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from affect_jax.errors import nearest
+from affect_jax.models import settings as sections
 
 SCOPES = ("example", "batch")
 CORRECTIONS = ("weighted", "both", "trust", "off", "geometric", "attentive")
@@ -103,35 +100,17 @@ _LEAST_COUNTS = {
 
 def to_section(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the config section of a model's `reliability` argument."""
-    defaults = dataclasses.asdict(ReliabilitySettings())
-    return {"enabled": settings is not None, **defaults, **(settings or {})}
+    return sections.to_section(ReliabilitySettings, settings)
 
 
 def from_section(section: Any) -> dict[str, Any] | None:
     """Return the `reliability` argument of a config section; None: no balancing.
 
-    Raises:
-      ValueError: not a section with `enabled`, or with a setting that does not exist or cannot be.
+    Errors as `settings.from_section`.
     """
-    if not isinstance(section, Mapping) or not isinstance(section.get("enabled"), bool):
-        raise ValueError(
-            f"reliability = {section!r}; it must be a section with enabled = True or False"
-        )
-    settings = {name: value for name, value in section.items() if name != "enabled"}
-    parse(settings)
-    return settings if section["enabled"] else None
+    return sections.from_section(ReliabilitySettings, "reliability", section)
 
 
 def parse(settings: Mapping[str, Any]) -> ReliabilitySettings:
-    """Return settings of which a mapping gives some, and the defaults the rest.
-
-    Raises:
-      ValueError: not a mapping, a setting that does not exist, or a value that cannot be.
-    """
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"reliability = {settings!r}; give None, or settings as {{'anchors': 4}}")
-    known = [field.name for field in dataclasses.fields(ReliabilitySettings)]
-    for name in settings:
-        if name not in known:
-            raise ValueError(f"reliability has no setting {name!r}; {nearest(str(name), known)}")
-    return ReliabilitySettings(**settings)
+    """Return settings of which a mapping gives some; errors as `settings.parse`."""
+    return sections.parse(ReliabilitySettings, "reliability", settings)

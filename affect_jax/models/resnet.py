@@ -23,6 +23,7 @@ from affect_jax.models.layers import (
     split_outputs,
 )
 from affect_jax.models.registry import register
+from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
 
 
@@ -88,6 +89,7 @@ class ResNet(nnx.Module):
       regression: valence and arousal too.
       width: features of the first stage (64 in the published networks).
       se: squeeze and excitation between the pooled features and the last layer.
+      relations: settings of `Relations` in front of the last layers; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
 
@@ -100,6 +102,7 @@ class ResNet(nnx.Module):
         regression: bool = False,
         width: int = 64,
         se: bool = False,
+        relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = None,
         make: Layers,
     ):
@@ -125,17 +128,24 @@ class ResNet(nnx.Module):
         self.se = Excitation(in_features, make) if se else None
         self.regression = regression
         self.head = make.linear(in_features, n_expression + (2 if regression else 0))
+        self.relations = Relations.of(relations, in_features, n_expression, make)
         self.reliability = Reliability.of(reliability, in_features, n_expression, make)
 
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
         """Return the outputs for normalised images [B, H, W, 3] of any size.
 
         They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B];
         `layer1`, `layer2` ... the output of every stage [B, h, w, F]; `avgpool` [B, F], the
-        average of the last stage; `embedding`, the same after squeeze and excitation; and the
-        outputs of `reliability`.
+        average of the last stage; `embedding`, the same after squeeze and excitation and
+        `relations`; and the outputs of `relations` and `reliability`. In training `relations` draw
+        from the `dropout` stream of `rngs`.
         """
-        del rngs  # nothing is drawn; part of the signature all models share
         check_images(images)
         x = nnx.relu(self.stem_norm(self.stem_conv(images.astype(self.dtype))))
         x = max_pool(x, window=3, stride=2, padding=1)
@@ -148,6 +158,19 @@ class ResNet(nnx.Module):
         outputs["avgpool"] = x.astype(self.output_dtype)
         if self.se is not None:
             x = self.se(x)
-        outputs["embedding"] = x.astype(self.output_dtype)
-        outputs |= split_outputs(self.head(x), self.n_expression, self.output_dtype)
+        return outputs | self.classify(x, rngs=rngs, comparison=comparison)
+
+    def classify(
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
+        """Return the outputs for the backbone's features [B, D]: all that follows it."""
+        outputs: dict[str, jax.Array] = {}
+        if self.relations is not None:
+            features, outputs = self.relations(features, rngs=rngs, comparison=comparison)
+        outputs["embedding"] = features.astype(self.output_dtype)
+        outputs |= split_outputs(self.head(features), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from affect_jax.models.layers import Counter
+from affect_jax.models.layers import Constant, Counter
 
 Flat = dict[str, jax.Array]
 
@@ -25,13 +25,15 @@ def flatten(state: nnx.State) -> Flat:
 class Blueprint(NamedTuple):
     """What a traced function needs, together with the arrays, to call a model.
 
-    `counters` are the paths of the statistics that count, see `models.layers.Counter`.
+    `constants` are the paths of the statistics that are not averaged, and `counters` of those that
+    stay with their run, see `models.layers`.
     """
 
     graphdef: Any
     param_paths: dict[str, tuple]
     stat_paths: dict[str, tuple]
     rest: nnx.State
+    constants: frozenset[str] = frozenset()
     counters: frozenset[str] = frozenset()
 
     def build(self, params: Flat, stats: Flat) -> nnx.Module:
@@ -49,10 +51,15 @@ def take_apart(model: nnx.Module) -> tuple[Blueprint, Flat, Flat]:
     def paths(state: nnx.State) -> dict[str, tuple]:
         return {"/".join(map(str, path)): path for path, _ in nnx.to_flat_state(state)}
 
-    counters = frozenset(
-        "/".join(map(str, path)) for path, leaf in nnx.to_flat_state(stats) if type(leaf) is Counter
+    def of_kind(kind: type[nnx.BatchStat]) -> frozenset[str]:
+        leaves = nnx.to_flat_state(stats)
+        return frozenset(
+            "/".join(map(str, path)) for path, leaf in leaves if isinstance(leaf, kind)
+        )
+
+    blueprint = Blueprint(
+        graphdef, paths(params), paths(stats), rest, of_kind(Constant), of_kind(Counter)
     )
-    blueprint = Blueprint(graphdef, paths(params), paths(stats), rest, counters)
     return blueprint, flatten(params), flatten(stats)
 
 

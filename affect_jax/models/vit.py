@@ -17,8 +17,16 @@ from flax import nnx
 from affect_jax.models.attention import IMPLEMENTATIONS, attend, serves_cudnn
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
-from affect_jax.models.layers import Layers, check_images, lecun_normal, normal, split_outputs
+from affect_jax.models.layers import (
+    MLP,
+    Layers,
+    check_images,
+    lecun_normal,
+    normal,
+    split_outputs,
+)
 from affect_jax.models.registry import register
+from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
 
 PATCH = 16
@@ -130,22 +138,6 @@ class Attention(nnx.Module):
         return self.out(mixed.reshape(-1, width)).reshape(x.shape)
 
 
-class MLP(nnx.Module):
-    """Two dense layers with an exact GELU between."""
-
-    def __init__(self, width: int, dropout: float, make: Layers):
-        self.fc1 = make.linear(width, 4 * width)
-        self.fc2 = make.linear(4 * width, width)
-        self.dropout = nnx.Dropout(dropout)
-
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        shape = x.shape
-        # As one matrix of all tokens: its gradients need no copies.
-        x = nnx.gelu(self.fc1(x.reshape(-1, x.shape[-1])), approximate=False)
-        x = self.dropout(x, rngs=rngs)
-        return self.dropout(self.fc2(x), rngs=rngs).reshape(shape)
-
-
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)).
 
@@ -197,6 +189,7 @@ class ViT(nnx.Module):
       drop_path: stochastic depth: rate of the last block, growing linearly from 0 at the first.
       attention: "auto" (cuDNN for 16-bit types on a GPU), "xla", "cudnn".
       remat: recompute blocks in the backward pass: less memory, more time.
+      relations: settings of `Relations` in front of the last layers; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
 
@@ -214,6 +207,7 @@ class ViT(nnx.Module):
         drop_path: float = 0.0,
         attention: str = "auto",
         remat: bool = False,
+        relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = None,
         make: Layers,
     ):
@@ -263,16 +257,24 @@ class ViT(nnx.Module):
         self.regression = regression
         outputs = n_expression + (2 if regression else 0)
         self.head = make.linear(shape.width, outputs, init=_small_normal) if outputs else None
+        self.relations = Relations.of(relations, shape.width, n_expression, make)
         self.reliability = Reliability.of(reliability, shape.width, n_expression, make)
 
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
         """Return the outputs for normalised images [B, H, W, 3], sides multiples of 16.
 
         They are `logits` [B, n_expression], with `regression` `valence` and `arousal` [B],
-        `embedding` [B, D], the input of the last layer, and the outputs of `reliability`. In
-        training, unless all rates are 0, dropout draws from the `dropout` stream of `rngs`.
+        `embedding` [B, D], the input of the last layer, and the outputs of `relations` and
+        `reliability`. In training, unless all rates are 0, dropout draws from the `dropout` stream
+        of `rngs`.
         """
-        return self._run(images, rngs, None, None)
+        return self._run(images, rngs, None, None, comparison)
 
     def trace(self, images: jax.Array, *, attention: bool = True) -> Trace:
         """Return the outputs and the inner values of a call.
@@ -294,6 +296,7 @@ class ViT(nnx.Module):
         rngs: nnx.Rngs | None,
         weights: list[jax.Array] | None,
         tokens: list[jax.Array] | None,
+        comparison: Comparison = BY_SETTINGS,
     ) -> dict[str, jax.Array]:
         check_images(images)
         grid = _grid(*images.shape[1:3])
@@ -310,10 +313,23 @@ class ViT(nnx.Module):
         x = self.norm(x[:, 0]) if self.pool == "token" else jnp.mean(self.norm(x), axis=1)
         if self.se is not None:
             x = self.se(x)
-        outputs = {"embedding": x.astype(self.output_dtype)}
+        return self.classify(x, rngs=rngs, comparison=comparison)
+
+    def classify(
+        self,
+        features: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        comparison: Comparison = BY_SETTINGS,
+    ) -> dict[str, jax.Array]:
+        """Return the outputs for the backbone's features [B, D]: all that follows it."""
+        outputs: dict[str, jax.Array] = {}
+        if self.relations is not None:
+            features, outputs = self.relations(features, rngs=rngs, comparison=comparison)
+        outputs["embedding"] = features.astype(self.output_dtype)
         if self.head is None:
             return outputs
-        outputs |= split_outputs(self.head(x), self.n_expression, self.output_dtype)
+        outputs |= split_outputs(self.head(features), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs
 
     def _embed(self, images: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -11,6 +11,7 @@ from affect_jax.errors import UserError
 from affect_jax.evaluation.evaluator import Predictions
 from affect_jax.metrics import calibration, clusters
 from affect_jax.metrics.classification import CalibrationBins, ClassificationStatistics, softmax
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.models import saliency
 from affect_jax.report.figures import calibration as calibration_figures
@@ -155,17 +156,23 @@ def _diagram(
 
 def _confusion(views: Sequence[View], shown: Choices) -> Drawn:
     names, min_count = views[0].model.class_names, views[0].model.config.eval.min_count
+    hierarchy = views[0].model.hierarchy
     models = []
     for view in views:
         statistics = ClassificationStatistics(len(names), names, min_count)
         statistics.update(view.outputs["logits"], view.outputs["expression"])
+        figures = statistics.compute()
+        if hierarchy is not None:
+            labelled = {"expression": view.outputs["expression"]}
+            figures |= HierarchyStatistics(hierarchy).update(view.outputs, labelled).compute()
         title = view.name if len(views) > 1 else ""
-        models.append((title, statistics.confusion, statistics.compute()))
+        models.append((title, statistics.confusion, figures))
     counts = {view.name: own for view, (_, own, _) in zip(views, models, strict=True)}
     caption = (
-        "Fraction of each true class (row) that was given each label, and the number of images."
+        "Fraction of each true class (row) that was given each label, and the number of images. "
+        "Classes of a hierarchy are ordered by coarse class; errors inside a frame stay within it."
     )
-    figure = confusion.confusion_matrices(models, names)
+    figure = confusion.confusion_matrices(models, names, hierarchy=hierarchy)
     return Drawn(figure, {"class_names": names, "counts": counts}, caption)
 
 

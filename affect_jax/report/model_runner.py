@@ -21,6 +21,7 @@ from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.loading import pipeline
 from data_pipelines.schema import MISSING_ID, Source, same_classes
 
@@ -40,6 +41,7 @@ class OpenModel:
       class_names: position = class id.
       config: of the run that trained it.
       checkpoint: its step.
+      hierarchy: tree over the classes; None: none.
     """
 
     path: pathlib.Path
@@ -48,6 +50,7 @@ class OpenModel:
     class_names: tuple[str, ...]
     config: ml_collections.ConfigDict
     checkpoint: int
+    hierarchy: Hierarchy | None = None
 
     @property
     def has_images(self) -> bool:
@@ -109,6 +112,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
         run = load_run.load_run(path, checkpoint, Mapper(devices=jax.local_devices()[:1]))
         preprocessing = Preprocessing.of_config(run.config)
         model, names, config, step = run.model, run.class_names, run.config, run.step
+        hierarchy = run.system.hierarchy
     elif model_dir.is_model_dir(path):
         loaded = model_dir.load_model(path)
         recorded = loaded.provenance.get("workdir_config")
@@ -119,12 +123,12 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
             )
         config = config_lib.from_recorded(recorded)
         model, names, preprocessing = loaded.model, loaded.class_names, loaded.preprocessing
-        step = int(loaded.provenance.get("step", 0))
+        step, hierarchy = int(loaded.provenance.get("step", 0)), loaded.hierarchy
     else:
         raise UserError(f"{path} is neither the folder of a run nor a model directory")
     if not names:
         raise UserError(f"the model in {path} has no expression classes, which pictures need")
-    return OpenModel(path, model, preprocessing, tuple(names), config, step)
+    return OpenModel(path, model, preprocessing, tuple(names), config, step, hierarchy)
 
 
 def predictor(

@@ -15,12 +15,15 @@ from affect_jax.models.arbex import ARBEx
 from affect_jax.models.emofan import EmoFAN
 from affect_jax.models.fan import FAN
 from affect_jax.models.vit import ViT
+from affect_jax.systems import label_tree
 from affect_jax.systems.arbex import ArbexSystem
 from affect_jax.systems.base import Labels, Phase, System
 from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem
 from affect_jax.systems.fan import FANSystem
+from affect_jax.systems.rald import RaldSystem
 from affect_jax.systems.vit_se import ViTSESystem
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import Source
 
 __all__ = ["Labels", "Phase", "System", "create", "for_source", "name_for_model"]
@@ -30,6 +33,7 @@ _SYSTEMS: dict[str, type[System]] = {
     "classifier": ClassifierSystem,
     "emofan": EmoFANSystem,
     "fan": FANSystem,
+    "rald": RaldSystem,
     "vit_se": ViTSESystem,
 }
 _NAMES = {ARBEx: "arbex", EmoFAN: "emofan", FAN: "fan", ViT: "vit_se"}
@@ -46,16 +50,26 @@ def create(
     class_names: tuple[str, ...],
     has: frozenset[str],
     class_counts: tuple[int, ...],
+    hierarchy: Hierarchy | str | None = "",
     n_features: int = 0,
 ) -> System:
     """Return the system that `config.system` names; the labels are as in `Labels`.
 
+    Args:
+      config: of the run.
+      class_names, has, class_counts: of the labels.
+      hierarchy: the tree over the classes, None for none; or the name of the data set's tree (""
+        if it has none), which the config may replace (see `label_tree.resolve`).
+
     Raises:
-      ConfigError: an unknown name.
+      ConfigError: an unknown name, or a tree that does not fit the classes.
     """
     if config.system not in _SYSTEMS:
         raise ConfigError(f"config.system = {config.system!r}; {nearest(config.system, _SYSTEMS)}")
-    labels = Labels(has, class_names, class_counts, n_features)
+    if isinstance(hierarchy, str):
+        classes = class_names if "expression" in has else ()
+        hierarchy = label_tree.resolve(config, classes, hierarchy)
+    labels = Labels(has, class_names, class_counts, hierarchy, n_features)
     return _SYSTEMS[config.system](config, labels)
 
 
@@ -68,5 +82,6 @@ def for_source(config: ml_collections.ConfigDict, source: Source) -> System:
         class_names=tuple(source.class_names),
         has=frozenset(source.has),
         class_counts=tuple(int(c) for c in counts),
+        hierarchy=source.hierarchy,
         n_features=data_lib.n_features(source),
     )

@@ -13,19 +13,23 @@ from affect_jax import models
 from affect_jax.config import ConfigError, flatten
 from affect_jax.errors import nearest
 from affect_jax.losses import supervised
+from affect_jax.metrics.base import BatchStatistics
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
-from affect_jax.models import reliability_settings, state
+from affect_jax.models import relations_settings, reliability_settings, state
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
 from affect_jax.models.layers import BatchNorm
+from affect_jax.models.relations import Comparison
 from affect_jax.models.state import take_apart
 from affect_jax.systems import objective
 from affect_jax.systems.objective import Arrays, LossInputs, Terms
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import LABELS
 
 log = logging.getLogger(__name__)
 
 # Fields of config.model that are not constructor arguments.
-_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "reliability")
+_NOT_ARGUMENTS = ("name", "train_trunk", "mean", "std", "hierarchy", "relations", "reliability")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +57,14 @@ class Labels:
       has: label fields ("expression", "valence_arousal", "landmarks").
       class_names: expression classes, in the order of their ids.
       class_counts: training examples of each class, for class weights.
+      hierarchy: the tree over the classes, in the order of their ids; None: none.
       n_features: numbers of a feature vector; 0: the data are images.
     """
 
     has: frozenset[str]
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
+    hierarchy: Hierarchy | None = None
     n_features: int = 0
 
 
@@ -71,7 +77,9 @@ class System:
     Attributes:
       labels: of the training data, as far as the system learns them.
       has: label fields to learn and measure by.
+      hierarchy: the tree over the classes; None: none.
       balancing: settings of the model's `Reliability`; None: no balancing.
+      relations: settings of the model's `Relations`; None: no relations.
 
     Raises:
       ConfigError: settings that cannot work.
@@ -79,13 +87,26 @@ class System:
 
     def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
         self.config, self.labels = config, labels
-        self.has = labels.has
+        self.has, self.hierarchy = labels.has, labels.hierarchy
         self.class_names, self.num_classes = labels.class_names, len(labels.class_names)
         objective.check(config.loss)
         self.class_weights = supervised.parse_class_weights(
             config.loss.class_weights, labels.class_counts
         )
+        self.relations = self._relations()
         self.balancing = self._balancing()
+
+    def _relations(self) -> dict[str, Any] | None:
+        section = self.config.model.to_dict()
+        if "relations" not in section:
+            return None
+        nodes = None
+        if self.hierarchy is not None and section["hierarchy"]:  # else it is for the metrics alone
+            nodes = self.hierarchy.to_plain()
+        try:
+            return relations_settings.from_section(section["relations"], nodes)
+        except ValueError as error:
+            raise ConfigError(f"config.model.{error}") from None
 
     def _balancing(self) -> dict[str, Any] | None:
         section, num_steps = self.config.model.to_dict(), self.config.num_steps
@@ -111,9 +132,23 @@ class System:
         """Return the loss of the global batch and its named terms, equal on all replicas."""
         raise NotImplementedError
 
-    def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
-        """Return the training outputs for normalised images [B, H, W, 3]."""
-        return model(images, rngs=rngs)
+    def forward(
+        self,
+        model: nnx.Module,
+        images: jax.Array,
+        phase: Phase,
+        rngs: nnx.Rngs,
+        mask: jax.Array | None = None,
+    ) -> Arrays:
+        """Return the training outputs for normalised images [B, H, W, 3].
+
+        `mask`, bool [B], is False for padding, which relations between images leave out.
+        """
+        return model(images, rngs=rngs, **self.compared(mask))
+
+    def compared(self, mask: jax.Array | None) -> dict[str, Comparison]:
+        """Return the argument by which a model with relations leaves padding out."""
+        return {} if self.relations is None else {"comparison": Comparison(mask)}
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -137,6 +172,8 @@ class System:
         arguments = {k: v for k, v in section.items() if k not in _NOT_ARGUMENTS}
         if models.takes(name, "reliability") or self.balancing is not None:
             arguments["reliability"] = self.balancing
+        if models.takes(name, "relations") or self.relations is not None:
+            arguments["relations"] = self.relations
         if models.takes(name, "n_expression"):
             arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         if models.takes(name, "n_features"):
@@ -256,12 +293,17 @@ class System:
         points, _ = decode_heatmaps(heatmaps, self.config.model.get("decode", "quarter"))
         return grid_to_pixels(points, heatmaps.shape[1], image_size)
 
-    def extra_metrics(self, min_count: int) -> list[ReliabilityStatistics]:
+    def extra_metrics(self, min_count: int) -> list[BatchStatistics]:
         """Return fresh accumulators that the labels of the data alone do not ask for."""
-        if self.balancing is None or "expression" not in self.known:
-            return []
-        anchors = reliability_settings.parse(self.balancing).anchors
-        return [ReliabilityStatistics(self.num_classes, anchors, min_count)]
+        found: list[BatchStatistics] = []
+        if "expression" not in self.known:
+            return found
+        if self.hierarchy is not None:
+            found.append(HierarchyStatistics(self.hierarchy, min_count))
+        if self.balancing is not None:
+            anchors = reliability_settings.parse(self.balancing).anchors
+            found.append(ReliabilityStatistics(self.num_classes, anchors, min_count))
+        return found
 
 
 def _as_tuple(value: Any) -> Any:

@@ -35,8 +35,7 @@ class ClassifierSystem(System):
                 f"training data have {sorted(labels.has)}. Set loss.categories to learn "
                 "expressions; model.regression and loss.regression for valence and arousal"
             )
-        has = frozenset(labels.has & learnt)
-        super().__init__(config, dataclasses.replace(labels, has=has))
+        super().__init__(config, dataclasses.replace(labels, has=frozenset(labels.has & learnt)))
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         affect = "valence_arousal" in self.has

@@ -120,10 +120,17 @@ class EmoFANSystem(System):
     def mixes(self, phase: Phase) -> bool:
         return phase.name != "landmarks"
 
-    def forward(self, model: nnx.Module, images: jax.Array, phase: Phase, rngs: nnx.Rngs) -> Arrays:
+    def forward(
+        self,
+        model: nnx.Module,
+        images: jax.Array,
+        phase: Phase,
+        rngs: nnx.Rngs,
+        mask: jax.Array | None = None,
+    ) -> Arrays:
         if phase.name == "landmarks" and isinstance(model, EmoFAN):
             return model.fan(images)
-        return model(images, rngs=rngs)
+        return super().forward(model, images, phase, rngs, mask)
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         section = self.config.loss

@@ -1,4 +1,4 @@
-"""Terms of the objective that systems share: classes, affect, landmarks, anchors.
+"""Terms of the objective that systems share: classes, affect, landmarks, balancing ...
 
 Each function returns a loss of the global batch, equal on all replicas, and its terms by name. What
 a batch has no label for adds 0.
@@ -8,7 +8,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import ml_collections
 
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
-from affect_jax.losses import reliability, supervised
+from affect_jax.losses import relations, reliability, supervised
 from affect_jax.models.landmarks import render_heatmaps
 
 Arrays = dict[str, jax.Array]
@@ -90,12 +90,21 @@ def check(section: ml_collections.ConfigDict) -> None:
     _check_terms(section, bool(section.teacher))
     reliability.check_variant(section.reliability.variant)
     for name in ("lambda_anchor", "lambda_center", "margin", "radius"):
-        value = section.reliability[name]
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise ConfigError(
-                f"config.loss.reliability.{name} = {value!r}; it must be 0 or a positive number"
-            )
+        _check_not_negative(f"reliability.{name}", section.reliability[name])
+    relations.check_reduction(section.relations.reduction)
+    _check_not_negative("relations.lambda_kl", section.relations.lambda_kl)
+    neighbours = section.relations.neighbours
+    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
+        raise ConfigError(
+            f"config.loss.relations.neighbours = {neighbours!r}; it must be a whole number of at "
+            "least 1"
+        )
+
+
+def _check_not_negative(name: str, value: Any) -> None:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"config.loss.{name} = {value!r}; it must be 0 or a positive number")
 
 
 def _check_terms(section: ml_collections.ConfigDict, has_teacher: bool) -> None:
@@ -136,6 +145,8 @@ def supervised_objective(
         if "primary" in inputs.outputs:
             added, more = balancing_loss(inputs, section.reliability)
             total, terms = total + added, terms | more
+        added, more = disambiguation_loss(inputs, section.relations)
+        total, terms = total + added, terms | more
     if affect and section.regression != "none":
         added, more = affect_loss(inputs, section)
         total, terms = total + added, terms | more
@@ -222,6 +233,28 @@ def balancing_loss(
         section.lambda_anchor * terms["anchor_loss"] + section.lambda_center * terms["center_loss"]
     )
     return outputs.get("trust", 1.0) * added, terms
+
+
+def disambiguation_loss(
+    inputs: LossInputs, section: ml_collections.ConfigDict
+) -> tuple[jax.Array, Terms]:
+    """Return lambda_kl L_KL of RALD eq. 19; 0 for a model without `relations.nnldl`.
+
+    Args:
+      inputs: of a model with `Relations`, in training mode.
+      section: `config.loss.relations`.
+    """
+    if "neighbour_weights" not in inputs.outputs:
+        return jnp.zeros(()), {}
+    loss, terms = relations.neighbour_loss(
+        inputs.outputs["logits"],
+        inputs.outputs["neighbour_weights"],
+        neighbours=section.neighbours,
+        reduction=section.reduction,
+        labels=inputs.labels(),
+        **inputs.shared,
+    )
+    return section.lambda_kl * loss, terms
 
 
 def landmark_loss(inputs: LossInputs, section: ml_collections.ConfigDict) -> jax.Array:

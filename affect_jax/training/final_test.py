@@ -138,6 +138,7 @@ def _store(run: RunParts, evaluation: Evaluation, batches: Iterable[Mapping[str,
         run.workdir,
         evaluation.predictions,
         run.sources["test"],
+        hierarchy=run.system.hierarchy,
         batches=batches,
         face_count=faces,
     )

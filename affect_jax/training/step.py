@@ -55,7 +55,8 @@ def make_train_step(
 
         def loss_of(trained: dict) -> tuple[jax.Array, tuple[dict, dict]]:
             model = blueprint.build({**fixed, **trained}, state["stats"])
-            outputs = system.forward(model, images, phase, nnx.Rngs(dropout=replica_key))
+            rngs = nnx.Rngs(dropout=replica_key)
+            outputs = system.forward(model, images, phase, rngs, batch.get("mask"))
             inputs = LossInputs(outputs, batch, step_key, AXIS, teacher_outputs)
             loss, terms = system.loss(inputs, phase)
             return loss, (terms, current_stats(model))
@@ -75,8 +76,8 @@ def make_train_step(
                 state["ema"], {"params": params, "stats": stats}, config.ema_decay, new["step"]
             )
             # BatchNorm statistics are averaged with their weights; counters are not.
-            counted = {path: stats[path] for path in blueprint.counters}
-            new["ema"] = {**ema, "stats": {**ema["stats"], **counted}}
+            kept = {path: stats[path] for path in blueprint.constants}
+            new["ema"] = {**ema, "stats": {**ema["stats"], **kept}}
         terms = {"loss": loss, **terms, "gradient_norm": optax.tree.norm(gradients)}
         if (scale := plateau_scale(opt)) is not None:
             terms["learning_rate_scale"] = scale

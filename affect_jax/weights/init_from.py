@@ -23,7 +23,7 @@ from affect_jax.weights.released.files import read_weights
 log = logging.getLogger(__name__)
 
 # Parts that a released checkpoint of a backbone does not have.
-_NOT_RELEASED = ("se", "emotion/se", "reliability")
+_NOT_RELEASED = ("se", "emotion/se", "relations", "reliability")
 
 
 def initialise_from(
@@ -75,8 +75,9 @@ def init_from(
       classes keeps its fresh values. A file's last layer is loaded only if all checkpoints of its
       release have the same classes. Outputs for valence and arousal are loaded for any classes.
     * Position embeddings of a vision transformer are interpolated to the model's `image_size`.
-    * A file, or a model directory converted from one, need not hold squeeze and excitation or
-      reliability balancing.
+    * A file, or a model directory converted from one, need not hold squeeze and excitation,
+      relations or reliability balancing.
+    * Label vectors are loaded only for the same classes in the same order.
 
     Args:
       model: to be initialised; it is not changed if this raises.

@@ -5,8 +5,7 @@ coarse class may lie between them (`train/fear/anxiety/...`). No public descript
 was found, so this is the simplest layout that fits the papers. Class folders are recognised by
 their names in any case, and other names are reported.
 
-Class ids: the fine classes in the order of their coarse classes fear, sadness, anger, surprise,
-happiness, love. Counts: 7,245 and 3,126 (Liu et al. 2024).
+Class ids: the order of `hierarchies/fg_emotions.toml`. Counts: 7,245 and 3,126 (Liu et al. 2024).
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,19 +15,9 @@ from typing import Any
 from data_pipelines.datasets.base import FaceBuilder
 from data_pipelines.datasets.card import Card, Published, Record
 from data_pipelines.datasets.layout import find_root, first_existing, image_files, subfolders
+from data_pipelines.hierarchies import tree
 
-HIERARCHY = {
-    "fear": ("anxiety", "worry", "panic", "terror", "nervous"),
-    "sadness": ("depression", "embarrass", "gloom", "guilt", "remorse", "sorrow", "suffering"),
-    "anger": (
-        *("anger", "contempt", "disgust", "frustrate", "hate"),
-        *("irritate", "loathing", "torment", "wrath"),
-    ),
-    "surprise": ("amaze", "astonish", "surprise"),
-    "happiness": ("cheerful", "enthrall", "optimism", "pleasure", "pride", "relief"),
-    "love": ("thrill", "affection", "lust"),
-}
-CLASSES = tuple(fine for names in HIERARCHY.values() for fine in names)
+CLASSES = tree.load("fg_emotions").fine
 _SPLITS = {"train": ("train", "training"), "test": ("test", "testing")}
 
 

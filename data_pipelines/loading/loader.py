@@ -92,7 +92,8 @@ class Loader:
         return {**batch, "mask": mask, "index": index, BAD: bad}
 
     def _empty(self, n: int) -> Batch:
-        size, has = self.options.data.image_size, self.source.has
+        o, has = self.options.data, self.source.has
+        size = o.image_size
         batch: Batch = {
             "image": np.zeros((n, size, size, 3), np.uint8),
             "expression": np.full(n, MISSING_ID, np.int32),
@@ -100,7 +101,8 @@ class Loader:
             "landmarks": np.full((n, NUM_LANDMARKS, 2), np.nan, np.float32),
             "group": np.full(n, MISSING_ID, np.int32),
         }
-        if "expression_probs" in has:
+        # Evaluation measures by votes, learnt or not.
+        if "expression_probs" in has and (self.plan is None or o.learns_votes):
             batch["expression_probs"] = np.full((n, self.source.num_classes), np.nan, np.float32)
         if "attributes" in has:
             width = len(self.source.attribute_names)
