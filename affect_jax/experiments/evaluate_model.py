@@ -5,7 +5,6 @@ Nothing is trained, and the architecture is read from the directory.
 
 import logging
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +33,6 @@ log = logging.getLogger(__name__)
 class _GivenModel(System):
     """The system of a model that is only evaluated; all labelled outputs are measured."""
 
-    def _relations(self) -> dict[str, Any] | None:
-        # The model's own argument, not a section of a config.
-        return self.config.model.to_dict().get("relations")
-
     @property
     def supervised(self) -> frozenset[str]:
         return self.has
@@ -48,7 +43,7 @@ class _GivenModel(System):
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
-        if "landmarks" in self.has and "heatmaps" in outputs:
+        if "landmarks" in self.has:
             kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept
 
@@ -84,7 +79,7 @@ def evaluate_model(
     if "expression" in has and (hierarchy is None or is_named):
         hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
-    given = _placed(config, loaded, has, mapper, hierarchy)
+    given = _placed(config, loaded, has, hierarchy, mapper)
     return measure(given, source, workdir, mapper, f"model {path}", model=path)
 
 
@@ -95,15 +90,16 @@ def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Ma
       UserError: `path` is not a model directory.
     """
     loaded = _load(path, config.eval.checkpoint)
-    return _placed(_with_model(config, loaded), loaded, frozenset(), mapper)
+    tree = _used_hierarchy(loaded)
+    return _placed(_with_model(config, loaded), loaded, frozenset(), tree, mapper)
 
 
 def _placed(
     config: ml_collections.ConfigDict,
     loaded: model_dir.LoadedModel,
     has: frozenset[str],
+    hierarchy: Hierarchy | None,
     mapper: Mapper,
-    hierarchy: Hierarchy | None = None,
 ) -> LoadedRun:
     """Return a model on the devices, whose label fields `has` are measured."""
     _, params, stats = take_apart(loaded.model)
@@ -168,10 +164,6 @@ def _with_model(
         }
     )
     made.loss.class_weights = "none"
-    made.eval.batch_size = made.eval.batch_size or made.batch_size
-    # In the context "batch" images are compared in batches of this size.
-    trained = loaded.provenance.get("workdir_config", {})
-    made.batch_size = trained.get("batch_size", made.batch_size)
     made.data.image_size = expected.image_size
     made.data.augment_overrides.update({"fit": expected.fit, "margin": expected.margin})
     if expected.crop_scale:
