@@ -47,6 +47,21 @@ def share_within_by_chance(confusion: np.ndarray, coarse_of: Sequence[int]) -> f
     return float(errors @ siblings / (len(coarse) - 1) / errors.sum())
 
 
+def share_of_errors_within(
+    labels: np.ndarray, predictions: np.ndarray, coarse_of: Sequence[int]
+) -> float:
+    """Return the fraction of errors that stay in the coarse class; NaN without an error.
+
+    Args:
+        labels, predictions: int [n] classes.
+        coarse_of: as in `coarse_errors`.
+    """
+    coarse, wrong = np.asarray(coarse_of), labels != predictions
+    if not wrong.any():
+        return float("nan")
+    return float((coarse[labels[wrong]] == coarse[predictions[wrong]]).mean())
+
+
 OUTCOMES = ("first", "second", "neither", "both")
 
 

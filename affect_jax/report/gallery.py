@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from affect_jax.report.figures import calibration as calibration_figures
 from affect_jax.report.figures import confusion, embeddings
 from affect_jax.report.figures import faces as face_figures
 from affect_jax.report.model_runner import OpenModel
+from affect_jax.runtime.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,11 +34,22 @@ _ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
 
 
 class Choices(NamedTuple):
-    """What is shown: split, indices of faces, maximum points of an embedding."""
+    """What is shown.
+
+    Attributes:
+        split: of the examples.
+        faces: indices of faces.
+        points: maximum number of points of an embedding.
+        indices: of examples that the user names; empty: none.
+        context: images that faces are compared with: "bank", "batch", or "" for the first that
+            there is.
+    """
 
     split: str
     faces: tuple[int, ...]
     points: int
+    indices: tuple[int, ...] = ()
+    context: str = ""
 
 
 class View(NamedTuple):
@@ -59,11 +71,16 @@ class View(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A figure; `numbers` and `caption` go into the JSON."""
+    """A figure; `numbers` and `caption` go into the JSON, a `table` into a Markdown file."""
 
     figure: Figure
     numbers: dict[str, Any]
     caption: str
+    table: Table | None = None
+
+
+def _nothing(models: Sequence[OpenModel]) -> str:
+    return ""
 
 
 class Picture(NamedTuple):
@@ -76,6 +93,9 @@ class Picture(NamedTuple):
         flip: needs the logits of mirror images.
         fits: needs the validation split.
         faces: shows faces.
+        points: shows at most `Choices.points` points.
+        contexts: compares faces in `Choices.context`.
+        missing: says what these models lack for the picture; "": nothing.
     """
 
     title: str
@@ -84,6 +104,9 @@ class Picture(NamedTuple):
     flip: bool = False
     fits: bool = False
     faces: bool = False
+    points: bool = False
+    contexts: bool = False
+    missing: Callable[[Sequence[OpenModel]], str] = _nothing
 
 
 def distributions(outputs: Predictions) -> dict[str, np.ndarray]:
@@ -223,7 +246,7 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
         )
     models, lines = {}, []
     found: dict[str, dict[str, Any]] = {}
-    rows = _rows(views[0])
+    rows = rows_of(views[0], views[0].faces)
     for view in views:
         stages = distributions(view.outputs)
         shown_stages = stages
@@ -245,11 +268,11 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
         + " ".join(lines)
         + " The ARBEx paper prints primary .1316 and corrected .0881 for 60 images of 8 classes."
     )
-    faces = _faces(views[0], shown)
+    faces = faces_of(views[0], shown.split, views[0].faces)
     numbers = {
         "models": found,
         "class_names": views[0].model.class_names,
-        "faces": _listed(faces),
+        "faces": listed(faces),
         "published": _ARBEX_DEVIATIONS,
     }
     figure = face_figures.corrections(faces, models, views[0].model.class_names)
@@ -264,21 +287,23 @@ def _changes(outputs: Predictions) -> dict[str, float]:
     return {name: found[f"correction_{end}"] for name, end in names.items()}
 
 
-def _rows(view: View) -> np.ndarray:
-    """Return the rows of the faces that could be read."""
-    return np.searchsorted(view.outputs["index"], list(view.faces))
+def rows_of(view: View, indices: Iterable[int]) -> np.ndarray:
+    """Return the rows of the outputs that belong to these examples."""
+    return np.searchsorted(view.outputs["index"], list(indices))
 
 
-def _faces(view: View, shown: Choices) -> list[face_figures.Face]:
-    source = view.model.source(shown.split)
-    labels = view.outputs["expression"][_rows(view)]
+def faces_of(view: View, split: str, images: Mapping[int, np.ndarray]) -> list[face_figures.Face]:
+    """Return images by index with their labels and files."""
+    source = view.model.source(split)
+    labels = view.outputs["expression"][rows_of(view, images)]
     return [
         face_figures.Face(index, image, int(label), source.describe(index))
-        for (index, image), label in zip(view.faces.items(), labels, strict=True)
+        for (index, image), label in zip(images.items(), labels, strict=True)
     ]
 
 
-def _listed(faces: Sequence[face_figures.Face]) -> list[dict[str, Any]]:
+def listed(faces: Sequence[face_figures.Face]) -> list[dict[str, Any]]:
+    """Return faces without their images, for the JSON."""
     return [{"index": f.index, "label": f.label, "source": f.source} for f in faces]
 
 
@@ -289,7 +314,7 @@ Maps = Callable[[View, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 def _overlay(maps_of: Maps, caption: str) -> Callable[[Sequence[View], Choices], Drawn]:
     def draw(views: Sequence[View], shown: Choices) -> Drawn:
         models, numbers = {}, {}
-        faces = _faces(views[0], shown)
+        faces = faces_of(views[0], shown.split, views[0].faces)
         labels = np.array([face.label for face in faces])
         for view in views:
             images, names = np.stack(list(view.faces.values())), view.model.class_names
@@ -305,7 +330,7 @@ def _overlay(maps_of: Maps, caption: str) -> Callable[[Sequence[View], Choices],
                 for p, m in zip(probabilities, np.asarray(maps, np.float64).round(4), strict=True)
             ]
         figure = face_figures.overlays(faces, models)
-        return Drawn(figure, {"faces": _listed(faces), "models": numbers}, caption)
+        return Drawn(figure, {"faces": listed(faces), "models": numbers}, caption)
 
     return draw
 
@@ -333,7 +358,7 @@ PICTURES: dict[str, Picture] = {
     "calibration": Picture(
         "Calibration before and after correction", _calibration, ("primary",), flip=True, fits=True
     ),
-    "embedding": Picture("Embeddings", _embedding, ("embedding",)),
+    "embedding": Picture("Embeddings", _embedding, ("embedding",), points=True),
     "correction": Picture(
         "Reliability balancing", _correction, ("primary", "corrected"), faces=True
     ),

@@ -17,17 +17,22 @@ from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
 from affect_jax import data_record
 from affect_jax.errors import UserError, nearest
+from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.models.relations import Comparison, Relations
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.loading import pipeline
 from data_pipelines.schema import MISSING_ID, Source, same_classes
+from data_pipelines.sources.subset import Subset
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
+# (uint8 images [B, H, W, 3], bool [B], False for padding) -> arrays [B, ...]
+Step = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +56,12 @@ class OpenModel:
     config: ml_collections.ConfigDict
     checkpoint: int
     hierarchy: Hierarchy | None = None
+
+    @property
+    def relations(self) -> Relations | None:
+        """The relations between images and labels of the model; None: it has none."""
+        found = getattr(self.model, "relations", None)
+        return found if isinstance(found, Relations) else None
 
     def source(self, split: str) -> Source:
         """Return the examples of a split.
@@ -126,10 +137,8 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
     return OpenModel(path, model, preprocessing, tuple(names), config, step, hierarchy)
 
 
-def predictor(
-    opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = False
-) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Return a compiled function: uint8 images [B, H, W, 3] -> `logits` and more.
+def predictor(opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = False) -> Step:
+    """Return a compiled function: images [B, H, W, 3], mask [B] -> `logits` and more.
 
     Args:
       opened: the model. The function raises UserError if it gives no logits.
@@ -138,13 +147,14 @@ def predictor(
     """
     wanted = ("logits", *outputs)
 
-    def forward(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
-        given = model(images)
+    def forward(model: nnx.Module, images: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+        compared = {} if opened.relations is None else {"comparison": Comparison(mask)}
+        given = model(images, **compared)
         if "logits" not in given:
             raise UserError(f"the model in {opened.path} gives no class logits")
         kept = {name: given[name] for name in wanted if name in given}
         if flip:
-            kept["mirrored_logits"] = model(images[:, :, ::-1])["logits"]
+            kept["mirrored_logits"] = model(images[:, :, ::-1], **compared)["logits"]
         return kept
 
     return opened.compiled(forward)
@@ -152,7 +162,7 @@ def predictor(
 
 def run_over(
     opened: OpenModel,
-    step: Callable[[np.ndarray], dict[str, np.ndarray]],
+    step: Step,
     split: str,
     faces: Sequence[int] = (),
 ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray]]:
@@ -178,7 +188,7 @@ def run_over(
         for batch in batches:
             mask = np.asarray(batch["mask"])
             labels = {name: batch[name] for name in ("index", "expression")}
-            for name, values in {**step(batch["image"]), **labels}.items():
+            for name, values in {**step(batch["image"], mask), **labels}.items():
                 parts.setdefault(name, []).append(np.asarray(values)[mask])
             for row in np.flatnonzero(mask):
                 if (index := int(batch["index"][row])) in faces:
@@ -197,3 +207,20 @@ def run_over(
         )
         outputs["expression"] = np.where(valid, outputs["expression"], MISSING_ID)
     return outputs, {i: kept[i] for i in faces if i in kept}
+
+
+def images_of(opened: OpenModel, split: str, indices: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return uint8 images by index, as the model's evaluation sees them.
+
+    Unreadable images are left out.
+
+    Raises:
+      UserError: as `OpenModel.source`.
+    """
+    rows = np.unique(np.asarray(indices, np.int64))
+    if not len(rows):
+        return {}
+    with opened.batches(Subset(opened.source(split), rows)) as batches:
+        found = fetch_faces(batches, range(len(rows)))
+    images = {int(rows[place]): image for place, image in found.items()}
+    return {index: images[index] for index in indices if index in images}

@@ -50,7 +50,9 @@ def class_table(
         below.set_yticks(range(lines), [name for name, _ in summary])
         for line, (_, texts) in enumerate(summary):
             for column, text in enumerate(texts):
-                below.text(column, line, text, ha="center", va="center", fontsize=style.SMALL)
+                below.text(
+                    column, line, text, ha="center", va="center_baseline", fontsize=style.SMALL
+                )
         for axes in (body, below):
             axes.tick_params(length=0, labelbottom=False, labeltop=axes is body)
             axes.spines[:].set_visible(False)
@@ -67,12 +69,13 @@ def _cells(axes: Axes, accuracy: np.ndarray) -> None:
     low = float(known.min()) if known.size else 0.0
     axes.imshow(accuracy, cmap="Blues", vmin=low - 0.02, vmax=2 - low, aspect="auto")
     for row, values in enumerate(accuracy):
-        best = np.nanmax(values) if np.isfinite(values).any() else np.nan
+        found = values[np.isfinite(values)]
+        best = found.max() if np.unique(found).size > 1 else np.nan
         for column, value in enumerate(values):
-            weight = "bold" if len(values) > 1 and value == best else "normal"
+            weight = "bold" if value == best else "normal"
             text = f"{100 * value:.2f}" if np.isfinite(value) else "-"
             axes.text(
-                column, row, text, ha="center", va="center", fontsize=style.SMALL,
+                column, row, text, ha="center", va="center_baseline", fontsize=style.SMALL,
                 fontweight=weight, color=style.INK,
             )  # fmt: skip
 
@@ -82,7 +85,7 @@ def _groups(axes: Axes, groups: Sequence[tuple[str, int]]) -> None:
     for name, size in groups:
         axes.annotate(
             name, (0, start + (size - 1) / 2), xycoords=axes.get_yaxis_transform(),
-            xytext=(-86, 0), textcoords="offset points", ha="right", va="center",
+            xytext=(-86, 0), textcoords="offset points", ha="right", va="center_baseline",
             fontweight="bold", fontsize=8,
         )  # fmt: skip
         if start:

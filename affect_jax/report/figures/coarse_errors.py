@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def coarse_errors(
-    models: Sequence[tuple[str, np.ndarray]], coarse_names: Sequence[str]
-) -> Figure:
+def coarse_errors(models: Sequence[tuple[str, np.ndarray]], coarse_names: Sequence[str]) -> Figure:
     """Draw the number of errors from each coarse class to each, and their fraction of the row.
 
     Args:

@@ -75,7 +75,7 @@ def grouped_embeddings(
     with style.styled():
         below = sum(heights)
         figure = style.new_figure(5.2 * len(panels) + 0.4, 5.2 + below)
-        upper, lower = figure.subfigures(2, 1, height_ratios=[5.2, below])
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[5.2, below]).flat
         grid = list(upper.subplots(1, len(panels), squeeze=False).flat)
         for axes, (title, places, classes, line) in zip(grid, panels, strict=True):
             size = float(np.clip(6000 / len(places), 5, 28))

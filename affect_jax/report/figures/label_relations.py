@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,30 +15,35 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 
-def label_relations(
-    models: Sequence[tuple[str, np.ndarray]],
-    names: Sequence[str],
-    groups: Sequence[tuple[str, int]] = (),
-) -> Figure:
-    """Draw how much each label (row) attends to each (column).
+class Panel(NamedTuple):
+    """Attention between the C labels of a model.
 
-    Args:
-        models: of each, a name for the title (or "") and weights [C, C]; rows sum to 1.
-        names: of the C labels.
+    Attributes:
+        title: or "".
+        weights: float [C, C]; rows sum to 1.
+        names: of the labels.
         groups: names and sizes of groups of adjacent labels, the first first; empty: none.
     """
-    size = len(names)
-    side = float(np.clip(0.19 * size + 2.2, 4.2, 12))
+
+    title: str
+    weights: np.ndarray
+    names: Sequence[str]
+    groups: Sequence[tuple[str, int]]
+
+
+def label_relations(panels: Sequence[Panel]) -> Figure:
+    """Draw how much each label (row) attends to each (column), one panel a model."""
+    side = float(np.clip(0.19 * max(len(panel.names) for panel in panels) + 2.2, 4.2, 12))
     with style.styled():
-        figure = style.new_figure(side + 0.9, (side - 0.1) * len(models), "compressed")
-        grid = list(figure.subplots(len(models), 1, squeeze=False).flat)
-        top = max(float(weights.max()) for _, weights in models)
-        for axes, (title, weights) in zip(grid, models, strict=True):
-            image = _heatmap(axes, weights, names, top)
-            axes.set_title(title, pad=20 if groups else 8)
-            _groups(axes, groups)
+        figure = style.new_figure(side + 0.9, (side - 0.1) * len(panels), "compressed")
+        grid = list(figure.subplots(len(panels), 1, squeeze=False).flat)
+        top = max(float(panel.weights.max()) for panel in panels)
+        for axes, panel in zip(grid, panels, strict=True):
+            image = _heatmap(axes, panel.weights, panel.names, top)
+            axes.set_title(panel.title, pad=20 if panel.groups else 8)
+            _groups(axes, panel.groups)
         bar = figure.colorbar(image, ax=grid, shrink=0.7, aspect=28, pad=0.03)
-        bar.set_label("attention of the label in the row, mean over heads")
+        bar.set_label("attention, mean over heads")
         style.percent_axis(bar.ax.yaxis, decimals=1)
         bar.outline.set_visible(False)
     return figure

@@ -23,12 +23,14 @@ class Neighbour:
     """An image that a face attends to.
 
     Attributes:
+        index: its position in its split.
         image: uint8 [H, W, 3].
         label: its class, -1 if unlabelled.
         predicted: class that the model predicts of it.
         weight: attention of the face to it.
     """
 
+    index: int
     image: np.ndarray
     label: int
     predicted: int
@@ -66,8 +68,8 @@ def neighbours(rows: Sequence[Neighbourhood], class_names: Sequence[str]) -> Fig
         raise ValueError("neighbours: no face to show")
     count = max(len(row.neighbours) for row in rows)
     with style.styled():
-        figure = style.new_figure(1.35 * (count + 1) + 3.1, 1.85 * len(rows) + 0.5)
-        ratios = [1.35] * (count + 1) + [2.8]
+        figure = style.new_figure(1.3 * (count + 1) + 2.9, 1.72 * len(rows) + 0.5)
+        ratios = [1.3] * (count + 1) + [2.6]
         grid = figure.subplots(len(rows), count + 2, squeeze=False, width_ratios=ratios)
         for axes, row in zip(grid, rows, strict=True):
             _face(axes[0], row, class_names)
@@ -94,14 +96,16 @@ def _legend(figure: Figure) -> None:
 def _face(axes: Axes, row: Neighbourhood, class_names: Sequence[str]) -> None:
     show(axes, row.face.image)
     best, label = int(row.probabilities.argmax()), row.face.label
-    lines = [f"example {row.face.index}", _label(label, class_names), f"predicted {class_names[best]}"]
+    lines = [
+        f"example {row.face.index}",
+        _label(label, class_names),
+        f"predicted {class_names[best]}",
+    ]
     colour = style.ORANGE if label >= 0 and best != label else style.INK
     _lines(axes, lines, colour)
 
 
-def _neighbour(
-    axes: Axes, neighbour: Neighbour, wanted: int, class_names: Sequence[str]
-) -> None:
+def _neighbour(axes: Axes, neighbour: Neighbour, wanted: int, class_names: Sequence[str]) -> None:
     from matplotlib.patches import Rectangle
 
     show(axes, neighbour.image)

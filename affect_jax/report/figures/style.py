@@ -96,8 +96,8 @@ def new_figure(
     return Figure(figsize=(width, height), layout=None if layout == "none" else engine)
 
 
-def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Render to PNG, below `dpi` only where the file would exceed `MAX_PNG_BYTES`."""
+def png(figure: Figure, dpi: int = 160, max_bytes: int = MAX_PNG_BYTES) -> bytes:
+    """Render to PNG, below `dpi` only where the file would exceed `max_bytes`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -107,9 +107,9 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
         with styled():
             figure.savefig(buffer, format="png", dpi=resolution, pil_kwargs={"compress_level": 7})
         content = buffer.getvalue()
-        if len(content) <= MAX_PNG_BYTES:
+        if len(content) <= max_bytes:
             break
-        resolution *= 0.93 * math.sqrt(MAX_PNG_BYTES / len(content))
+        resolution *= 0.93 * math.sqrt(max_bytes / len(content))
     return content
 
 
