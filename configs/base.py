@@ -122,6 +122,9 @@ def get_config() -> ConfigDict:
             min_count=10,  # classes with fewer true examples are left out of macro scores
             split="test",  # --mode=eval: the split; all: every row of a manifest or folder
             checkpoint="best",  # --mode=eval: best, latest, or a step
+            # --mode=eval: write the model's features of all splits to this .npz file instead; see
+            # docs/features.md.
+            features="",
         )
     )
 

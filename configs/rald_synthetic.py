@@ -1,7 +1,7 @@
 """RALD on synthetic fine-grained faces: the whole system, without any data files.
 
-Trains: ResNet-18 of half width with relations between images and labels and with NNLDL, on 33 fine
-expressions below 6 coarse ones. Faces show mixtures of neighbouring expressions, and training
+Trains: ResNet-18 of quarter width with relations between images and labels and with NNLDL, on 33
+fine expressions below 6 coarse ones. Faces show mixtures of neighbouring expressions, and training
 labels are drawn from them. Paper: Liu et al., 2024. Time: about 6 minutes on 2 CPU cores. Score:
 see docs/results/rald.md. The run ends in a table of inference contexts.
 Command: python -m affect_jax.main --config configs/rald_synthetic.py --workdir runs/rald
@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.eval_every = 150
 
     config.model = base.model(
-        "resnet18", width=32, hierarchy="fg_emotions", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+        "resnet18", width=16, hierarchy="fg_emotions", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )
     config.model.relations.enabled = True
     config.model.relations.hierarchy_bias = True

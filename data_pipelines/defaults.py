@@ -15,7 +15,12 @@ from typing import Any, Self
 from data_pipelines.schema import DataError
 
 # Kind of source -> the fields that say where its data are.
-PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
+PLACES = {
+    "manifest": ("manifest",),
+    "folder": ("folder",),
+    "tfds": ("dataset", "data_dir"),
+    "features": ("features",),
+}
 PROTOCOLS = ("split", "folds", "leave_one_out")
 
 
@@ -175,6 +180,11 @@ class DataConfig:
     folder: str = _record_field("")  # folder with one subfolder per class
     dataset: str = _record_field("")  # tfds: name of a set prepared by data_pipelines.prepare
     data_dir: str = _record_field("")  # tfds: where it was prepared
+    features: str = _record_field("")  # .npz file of stored features, see sources/features.py
+    # features: fraction of the training labels that another class replaces, drawn by record. A
+    # larger fraction keeps the replaced labels of a smaller one.
+    features_noise: float = _record_field(0.0, 0, 1)
+    features_noise_seed: int = _record_field(0, 0)
     synthetic: SyntheticConfig = _record_field(SyntheticConfig)  # noqa: RUF009
     # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are numbers
     # are ids of that order; in a list they are positions from 0.
@@ -251,6 +261,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check(self, "data.", unused=("folds",) if self.protocol == "leave_one_out" else ())
+        if self.features_noise and self.source != "features":
+            raise DataError(
+                f"data.features_noise = {self.features_noise} has no effect with data.source = "
+                f"{self.source!r}; it is for data.source = 'features'. Set it to 0"
+            )
         if self.protocol == "split" and self.test_fold >= self.folds:
             raise DataError(
                 f"data.test_fold = {self.test_fold}; the folds of data.folds = {self.folds} are 0 "

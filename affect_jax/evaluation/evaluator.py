@@ -13,6 +13,8 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
+from affect_jax import batches as data_lib
+from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import smoothing, validity
 from affect_jax.metrics.base import MetricSet
@@ -137,8 +139,9 @@ class Evaluator:
         min_count: int = 1,
     ):
         self._system, self._mapper = system, mapper
-        self._flip, self._min_count = flip, min_count
-        step = make_eval_step(system, blueprint, system.config.data.image_size, flip=flip)
+        self._flip = flip and not system.labels.n_features  # features have no mirror image
+        self._min_count = min_count
+        step = make_eval_step(system, blueprint, system.config.data.image_size, flip=self._flip)
         self._step = mapper.map(step, sharded_output=True)
 
     def metric_names(self, has: Collection[str] | None = None) -> set[str]:
@@ -265,6 +268,17 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Source) -> np.nd
             "column `video`; of the prepared sets AFEW-VA, SEWA and Aff-Wild2 have them"
         )
     return tracks
+
+
+def check_input(source: Source, model: nnx.Module) -> None:
+    """Raise ConfigError unless the data are of the kind and size that the model takes."""
+    given, wanted = data_lib.n_features(source), models.n_features(model)
+    if given != wanted:
+        data, model_input = (f"vectors of {n} features" if n else "images" for n in (given, wanted))
+        raise ConfigError(
+            f"the model takes {model_input}, and the data are {data}; give other data, or features "
+            "that were extracted with the same network"
+        )
 
 
 def check_classes(source: Source, class_names: Sequence[str]) -> None:

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import ml_collections
 
 from affect_jax import batches as data_lib
+from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
-from affect_jax.evaluation.evaluator import Evaluation, check_classes
+from affect_jax.evaluation.evaluator import Evaluation, check_classes, check_input
 from affect_jax.experiments.evaluate_run import measure
 from affect_jax.models import relations_settings
 from affect_jax.models.reliability_settings import to_section
@@ -61,14 +62,10 @@ def evaluate_model(
       UserError: `path` is not a model directory, or the model does not fit the data.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
-    if config.eval.checkpoint != "best":
-        raise ConfigError(
-            f"config.eval.checkpoint = {config.eval.checkpoint!r} has no effect on the model "
-            f"directory {path}, which holds one; leave it out"
-        )
-    loaded = _load(path)
+    loaded = _load(path, config.eval.checkpoint)
     config = _with_model(config, loaded)
     source = data_lib.evaluation_source(config)
+    check_input(source, loaded.model)
     has = _measurable(loaded, frozenset(source.has), path)
     if "expression" in has:
         if not loaded.class_names:
@@ -82,20 +79,52 @@ def evaluate_model(
     if "expression" in has and (hierarchy is None or is_named):
         hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
+    given = _placed(config, loaded, has, mapper, hierarchy)
+    return measure(given, source, workdir, mapper, f"model {path}", model=path)
+
+
+def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Mapper) -> LoadedRun:
+    """Open a model directory, to use it on `config.data` framed as it expects.
+
+    Raises:
+      UserError: `path` is not a model directory.
+    """
+    loaded = _load(path, config.eval.checkpoint)
+    return _placed(_with_model(config, loaded), loaded, frozenset(), mapper)
+
+
+def _placed(
+    config: ml_collections.ConfigDict,
+    loaded: model_dir.LoadedModel,
+    has: frozenset[str],
+    mapper: Mapper,
+    hierarchy: Hierarchy | None = None,
+) -> LoadedRun:
+    """Return a model on the devices, whose label fields `has` are measured."""
     _, params, stats = take_apart(loaded.model)
-    given = LoadedRun(
+    labels = Labels(
+        has,
+        loaded.class_names,
+        hierarchy=hierarchy,
+        n_features=models.n_features(loaded.model),
+    )
+    return LoadedRun(
         model=loaded.model,
-        system=_GivenModel(config, Labels(has, loaded.class_names, hierarchy=hierarchy)),
+        system=_GivenModel(config, labels),
         state=mapper.replicate({"params": params, "stats": stats}),
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
         config=config,
         labels=loaded.provenance.get("label_vectors"),
     )
-    return measure(given, source, workdir, mapper, f"model {path}", model=path)
 
 
-def _load(path: pathlib.Path) -> model_dir.LoadedModel:
+def _load(path: pathlib.Path, checkpoint: str) -> model_dir.LoadedModel:
+    if checkpoint != "best":
+        raise ConfigError(
+            f"config.eval.checkpoint = {checkpoint!r} has no effect on the model directory {path}, "
+            "which holds one; leave it out"
+        )
     if load_run.is_workdir(path):
         problem = "is the workdir of a run; evaluate it as --workdir"
     elif path.is_file():
@@ -168,8 +197,8 @@ def _measurable(
     Raises:
       UserError: there are none.
     """
-    size = loaded.preprocessing.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shape = models.input_shape(loaded.model, loaded.preprocessing.image_size)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     outputs: dict[str, jax.ShapeDtypeStruct] = jax.eval_shape(loaded.model, images)
     given = set()
     if "logits" in outputs and outputs["logits"].shape[-1]:

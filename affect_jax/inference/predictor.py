@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
@@ -111,7 +112,7 @@ class Predictor:
 
         Args:
           batch: [B, H, W, 3] RGB, not resized here. uint8 images are normalised; float32 is the
-            network's own input.
+            network's own input. A model on stored features takes them, float32 [B, D].
 
         Returns:
           What the model has of `logits` [B, N], `valence` and `arousal` [B], `heatmaps`
@@ -124,14 +125,25 @@ class Predictor:
         network = self._opened()
         if not isinstance(batch, np.ndarray | jax.Array):
             raise UserError(f"batch must be an array, not a {type(batch).__name__}")
-        if batch.ndim != 4 or batch.shape[-1] != 3 or not batch.shape[0]:
+        if network.n_features:
+            if batch.ndim != 2 or batch.shape[1] != network.n_features or not batch.shape[0]:
+                raise UserError(
+                    f"batch must be features [B, {network.n_features}], got {batch.shape}"
+                )
+        elif batch.ndim != 4 or batch.shape[-1] != 3 or not batch.shape[0]:
             raise UserError(
                 f"batch must be [B, H, W, 3] with at least one image, got {batch.shape}"
                 + ("; add a leading axis for a single one" if batch.ndim == 3 else "")
             )
-        if batch.dtype != np.uint8 and batch.dtype not in network.float_dtypes:
+        images = batch.dtype == np.uint8 and not network.n_features
+        if not images and batch.dtype not in network.float_dtypes:
             raise UserError(
-                f"batch is {batch.dtype}; give uint8 images, or float32 already normalised"
+                f"batch is {batch.dtype}; give "
+                + (
+                    "float32"
+                    if network.n_features
+                    else "uint8 images, or float32 already normalised"
+                )
             )
         outputs = network.forward(batch)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in outputs.items()}
@@ -221,11 +233,13 @@ class _Network:
       framing: from decoded images to pixels.
       mixes_examples: whether the result for an image depends on the others of its batch.
       float_dtypes: of a batch that is the network's own input.
+      n_features: numbers of the feature vectors that the model takes; 0: it takes images.
     """
 
     def __init__(self, loaded: LoadedModel):
         forks.check()
         self.loaded, self.framing = loaded, loaded.preprocessing.framing
+        self.n_features = models.n_features(loaded.model)
         modules = [module for _, module in nnx.iter_modules(loaded.model)]
         self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
         graphdef, self._state = nnx.split(loaded.model)
@@ -289,6 +303,11 @@ class _Network:
             return self._columns[landmarks]
 
     def _find_columns(self, landmarks: bool | None) -> list[str]:
+        if self.n_features:
+            raise UserError(
+                f"the model {self.loaded.name} takes stored features and no images; use "
+                f".outputs(batch) of float32 [B, {self.n_features}]"
+            )
         side = self.loaded.preprocessing.image_size
         images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
         function = functools.partial(self._brief, landmarks=landmarks)

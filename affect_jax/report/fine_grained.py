@@ -17,9 +17,9 @@ from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.report.figures import cases as case_figures
 from affect_jax.report.figures import class_table, coarse_errors, embeddings
 from affect_jax.report.figures.faces import Face
-from affect_jax.report.gallery import Choices, Drawn, Picture, View, faces_of, listed, rows_of
 from affect_jax.report.model_runner import OpenModel, images_of
 from affect_jax.report.published.class_accuracy import fg_emotions
+from affect_jax.report.views import Choices, Drawn, Picture, View, faces_of, listed, rows_of
 from data_pipelines.hierarchies import tree as trees
 from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import MISSING_ID

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,7 @@ from affect_jax.models import saliency
 from affect_jax.report.figures import calibration as calibration_figures
 from affect_jax.report.figures import confusion, embeddings
 from affect_jax.report.figures import faces as face_figures
-from affect_jax.report.model_runner import OpenModel
-from affect_jax.runtime.tables import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from affect_jax.report.views import Choices, Drawn, Picture, View, faces_of, listed, rows_of
 
 # Wasi et al. (ARBEx, 2023), Aff-Wild2 with 8 classes: clusters of the embeddings (figure 6), and
 # standard deviation of the class probabilities over 60 images (figure 5 and its text).
@@ -31,82 +27,6 @@ _ARBEX_CLUSTERS = {
     "SCN": {"davies_bouldin": 2.534, "calinski_harabasz": 915.2},
 }
 _ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
-
-
-class Choices(NamedTuple):
-    """What is shown.
-
-    Attributes:
-        split: of the examples.
-        faces: indices of faces.
-        points: maximum number of points of an embedding.
-        indices: of examples that the user names; empty: none.
-        context: images that faces are compared with: "bank", "batch", or "" for the first that
-            there is.
-    """
-
-    split: str
-    faces: tuple[int, ...]
-    points: int
-    indices: tuple[int, ...] = ()
-    context: str = ""
-
-
-class View(NamedTuple):
-    """A model and its outputs (`model_runner.run_over`).
-
-    Attributes:
-        name: shown in titles.
-        model: the model.
-        outputs: of the split that is shown, per example.
-        faces: index -> uint8 image, of the faces that are shown.
-        fitted: outputs of the validation split; empty unless a picture fits something.
-    """
-
-    name: str
-    model: OpenModel
-    outputs: Predictions
-    faces: Mapping[int, np.ndarray]
-    fitted: Predictions
-
-
-class Drawn(NamedTuple):
-    """A figure; `numbers` and `caption` go into the JSON, a `table` into a Markdown file."""
-
-    figure: Figure
-    numbers: dict[str, Any]
-    caption: str
-    table: Table | None = None
-
-
-def _nothing(models: Sequence[OpenModel]) -> str:
-    return ""
-
-
-class Picture(NamedTuple):
-    """How a picture is drawn and what it needs.
-
-    Attributes:
-        title: of the picture.
-        draw: the function that draws it.
-        outputs: further outputs of the model.
-        flip: needs the logits of mirror images.
-        fits: needs the validation split.
-        faces: shows faces.
-        points: shows at most `Choices.points` points.
-        contexts: compares faces in `Choices.context`.
-        missing: says what these models lack for the picture; "": nothing.
-    """
-
-    title: str
-    draw: Callable[[Sequence[View], Choices], Drawn]
-    outputs: tuple[str, ...] = ()
-    flip: bool = False
-    fits: bool = False
-    faces: bool = False
-    points: bool = False
-    contexts: bool = False
-    missing: Callable[[Sequence[OpenModel]], str] = _nothing
 
 
 def distributions(outputs: Predictions) -> dict[str, np.ndarray]:
@@ -126,7 +46,9 @@ def _stages(outputs: Predictions) -> dict[str, np.ndarray]:
     if "primary" in outputs:
         stages["primary"] = calibration.log_probabilities(outputs["primary"])
     stages["final"] = outputs["logits"]
-    stages["flip-averaged"] = calibration.average(outputs["logits"], outputs["mirrored_logits"])
+    if "mirrored_logits" in outputs:
+        both = outputs["logits"], outputs["mirrored_logits"]
+        stages["flip-averaged"] = calibration.average(*both)
     return stages
 
 
@@ -155,10 +77,15 @@ def _calibration(views: Sequence[View], shown: Choices) -> Drawn:
                     f"{after['nll']:.3f}."
                 )
         diagrams.append(own)
+    flipped = ""
+    if any("mirrored_logits" in view.outputs for view in views):
+        flipped = (
+            ", and flip-averaged: the mean of the class probabilities of an image and its mirror "
+            "image"
+        )
     caption = (
         "Accuracy of predictions of equal confidence, plain, with a temperature fitted on the "
-        "validation split, and flip-averaged: the mean of the class probabilities of an image and "
-        "its mirror image. " + " ".join(lines)
+        f"validation split{flipped}. " + " ".join(lines)
     )
     return Drawn(calibration_figures.calibration_diagrams(diagrams), {"rows": rows}, caption)
 
@@ -285,26 +212,6 @@ def _changes(outputs: Predictions) -> dict[str, float]:
     found = ReliabilityStatistics(outputs["logits"].shape[1], 0).update(outputs, labelled).compute()
     names = {"changed": "changed", "mended": "better", "spoilt": "worse"}
     return {name: found[f"correction_{end}"] for name, end in names.items()}
-
-
-def rows_of(view: View, indices: Iterable[int]) -> np.ndarray:
-    """Return the rows of the outputs that belong to these examples."""
-    return np.searchsorted(view.outputs["index"], list(indices))
-
-
-def faces_of(view: View, split: str, images: Mapping[int, np.ndarray]) -> list[face_figures.Face]:
-    """Return images by index with their labels and files."""
-    source = view.model.source(split)
-    labels = view.outputs["expression"][rows_of(view, images)]
-    return [
-        face_figures.Face(index, image, int(label), source.describe(index))
-        for (index, image), label in zip(images.items(), labels, strict=True)
-    ]
-
-
-def listed(faces: Sequence[face_figures.Face]) -> list[dict[str, Any]]:
-    """Return faces without their images, for the JSON."""
-    return [{"index": f.index, "label": f.label, "source": f.source} for f in faces]
 
 
 # (view, images, labels) -> maps [m, h, w] and logits [m, N]

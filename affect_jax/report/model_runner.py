@@ -15,7 +15,7 @@ from flax import nnx
 
 from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import data_record
+from affect_jax import data_record, models
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
@@ -62,6 +62,11 @@ class OpenModel:
         """The relations between images and labels of the model; None: it has none."""
         found = getattr(self.model, "relations", None)
         return found if isinstance(found, Relations) else None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the model takes images, and not stored features."""
+        return not models.n_features(self.model)
 
     def source(self, split: str) -> Source:
         """Return the examples of a split.
@@ -143,8 +148,9 @@ def predictor(opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = Fa
     Args:
       opened: the model. The function raises UserError if it gives no logits.
       outputs: names of further outputs, kept where the model has them.
-      flip: also give the logits of the mirror images, as `mirrored_logits`.
+      flip: also give the logits of the mirror images, as `mirrored_logits`; features have none.
     """
+    flip = flip and opened.has_images
     wanted = ("logits", *outputs)
 
     def forward(model: nnx.Module, images: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:

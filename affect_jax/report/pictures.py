@@ -19,8 +19,8 @@ from affect_jax.evaluation.predictions import choose_faces
 from affect_jax.report import fine_grained, gallery, relations
 from affect_jax.report.build import PICTURES_FOLDER
 from affect_jax.report.figures import style
-from affect_jax.report.gallery import Choices, Picture, View
 from affect_jax.report.model_runner import OpenModel, open_model, predictor, run_over
+from affect_jax.report.views import Choices, Picture, View
 from affect_jax.runtime import tables, write_atomically
 from affect_jax.weights import load_run
 from data_pipelines.schema import same_classes
@@ -148,7 +148,7 @@ def _drawable(names: Sequence[str], models: Sequence[OpenModel]) -> list[str]:
     """
     lacking: dict[str, list[str]] = {}
     for name in names:
-        lacking.setdefault(PICTURES[name].missing(models), []).append(name)
+        lacking.setdefault(_missing(PICTURES[name], models), []).append(name)
     drawable = lacking.pop("", [])
     reasons = "; ".join(f"{', '.join(left)} ({reason})" for reason, left in lacking.items())
     if not drawable:
@@ -156,6 +156,12 @@ def _drawable(names: Sequence[str], models: Sequence[OpenModel]) -> list[str]:
     if reasons:
         log.info("pictures left out: %s", reasons)
     return drawable
+
+
+def _missing(picture: Picture, models: Sequence[OpenModel]) -> str:
+    if picture.faces and not all(model.has_images for model in models):
+        return "stored features are not images"
+    return picture.missing(models)
 
 
 def _folder(path: Path, output: str | os.PathLike | None) -> Path:

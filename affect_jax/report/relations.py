@@ -24,8 +24,8 @@ from affect_jax.report.figures import label_relations as label_figures
 from affect_jax.report.figures import neighbours as neighbour_figures
 from affect_jax.report.figures.faces import Face
 from affect_jax.report.figures.neighbours import Neighbour, Neighbourhood
-from affect_jax.report.gallery import Choices, Drawn, Picture, View, faces_of, listed
 from affect_jax.report.model_runner import BATCH_SIZE, OpenModel, images_of
+from affect_jax.report.views import Choices, Drawn, Picture, View, faces_of, listed
 from data_pipelines.hierarchies.tree import Hierarchy
 
 CONTEXTS = ("bank", "batch")

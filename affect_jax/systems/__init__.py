@@ -7,6 +7,7 @@ line in `_SYSTEMS`.
 import ml_collections
 import numpy as np
 
+from affect_jax import batches as data_lib
 from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
@@ -50,6 +51,7 @@ def create(
     has: frozenset[str],
     class_counts: tuple[int, ...],
     hierarchy: Hierarchy | str | None = "",
+    n_features: int = 0,
 ) -> System:
     """Return the system that `config.system` names; the labels are as in `Labels`.
 
@@ -67,7 +69,8 @@ def create(
     if isinstance(hierarchy, str):
         classes = class_names if "expression" in has else ()
         hierarchy = label_tree.resolve(config, classes, hierarchy)
-    return _SYSTEMS[config.system](config, Labels(has, class_names, class_counts, hierarchy))
+    labels = Labels(has, class_names, class_counts, hierarchy, n_features)
+    return _SYSTEMS[config.system](config, labels)
 
 
 def for_source(config: ml_collections.ConfigDict, source: Source) -> System:
@@ -80,4 +83,5 @@ def for_source(config: ml_collections.ConfigDict, source: Source) -> System:
         has=frozenset(source.has),
         class_counts=tuple(int(c) for c in counts),
         hierarchy=source.hierarchy,
+        n_features=data_lib.n_features(source),
     )

@@ -51,19 +51,21 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The labels of the training data.
+    """The labels of the training data, and the kind of their input.
 
     Attributes:
       has: label fields ("expression", "valence_arousal", "landmarks").
       class_names: expression classes, in the order of their ids.
       class_counts: training examples of each class, for class weights.
       hierarchy: the tree over the classes, in the order of their ids; None: none.
+      n_features: numbers of a feature vector; 0: the data are images.
     """
 
     has: frozenset[str]
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
     hierarchy: Hierarchy | None = None
+    n_features: int = 0
 
 
 class System:
@@ -174,6 +176,8 @@ class System:
             arguments["relations"] = self.relations
         if models.takes(name, "n_expression"):
             arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
+        if models.takes(name, "n_features"):
+            arguments["n_features"] = self.labels.n_features
         if models.takes(name, "image_size"):
             arguments.setdefault("image_size", self.config.data.image_size)
         return arguments
@@ -184,6 +188,7 @@ class System:
         Raises:
           ConfigError: config.model does not describe a model.
         """
+        self._check_input()
         arguments = self.model_arguments()
         self._log_departures(arguments)
         size = self.config.data.image_size
@@ -193,11 +198,27 @@ class System:
             )
             model.eval()
             # Traced once without computing: an image size that cannot work is found here.
-            jax.eval_shape(model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+            shape = models.input_shape(model, size)
+            jax.eval_shape(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"config.model (with data.image_size = {size}): {error}") from None
         self._check_freeze(model)
         return model
+
+    def _check_input(self) -> None:
+        """Raise ConfigError for a model of images on features, or the reverse."""
+        name, n_features = self.config.model.name, self.labels.n_features
+        takes_features = models.takes(name, "n_features")
+        if takes_features and not n_features:
+            raise ConfigError(
+                f"config.model.name = {name!r} takes stored features, and the data are images; "
+                "give --config.data.features, or another model"
+            )
+        if n_features and not takes_features:
+            raise ConfigError(
+                f"config.model.name = {name!r} takes images, and the data are vectors of "
+                f"{n_features} features; set --config.model.name=features, or another data.source"
+            )
 
     def _log_departures(self, arguments: dict[str, Any]) -> None:
         """Log the fields in which the config differs from the preset of the model."""

@@ -206,4 +206,5 @@ def _record(run: RunParts) -> dict[str, Any]:
         "has": sorted(train.has),
         "class_counts": list(run.system.labels.class_counts),
         "labels": run.labels,
+        "n_features": run.system.labels.n_features,
     }

@@ -113,7 +113,9 @@ def put_together(
     teacher = None
     if config.loss.teacher:
         class_names = tuple(sources["train"].class_names)
-        teacher = load_teacher(config.loss.teacher, mapper, class_names, system.supervised)
+        teacher = load_teacher(
+            config.loss.teacher, mapper, class_names, system.supervised, system.labels.n_features
+        )
     start = parallel.from_main(checkpointer.latest_step) or 0
     if start:
         _check_hierarchy(system, checkpointer.record(start), workdir)

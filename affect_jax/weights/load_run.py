@@ -83,6 +83,7 @@ def load_run(
         has=frozenset(record["has"]),
         class_counts=tuple(record["class_counts"]),
         hierarchy=model_dir.recorded_hierarchy(record),
+        n_features=record.get("n_features", 0),  # runs of earlier versions had images
     )
     model = system.create_model(nnx.Rngs(0), axis_name=None)
     like: dict[str, Any] = {**model_dir.arrays_of(model)}

@@ -97,8 +97,8 @@ class LoadedModel:
                     + ", ".join(sorted(LABELS))
                 )
             return frozenset(fields & LABELS)
-        size = self.preprocessing.image_size
-        outputs = nnx.eval_shape(self.model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+        shape = models.input_shape(self.model, self.preprocessing.image_size)
+        outputs = nnx.eval_shape(self.model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
         heads = frozenset(k for k, names in OUTPUTS_OF_LABEL.items() if names[0] in outputs)
         if self.is_converted:
             return heads

@@ -23,13 +23,15 @@ def get_config() -> ConfigDict:
     """Return `rald_synthetic` on stored features."""
     config = rald_synthetic.get_config()
     relations = config.model.relations
-    config.model = base.model("features", hierarchy="fg_emotions", relations=relations)
+    config.model = base.model("features", hierarchy="fg_emotions")
+    config.model.relations.update(relations)
     config.num_steps = 600
     config.eval_every = 200
     config.checkpoint.every = 600
     config.optimizer.learning_rate = 1e-3
     config.optimizer.warmup_steps = 50
     config.data.source = "features"
+    config.data.votes = "ignore"  # learn the drawn labels, not the true mixtures
     config.report.pictures = False
     return config
 

@@ -8,7 +8,7 @@ import pytest
 from affect_jax.errors import UserError
 from affect_jax.report import fine_grained
 from affect_jax.report.figures import style
-from affect_jax.report.gallery import Choices, View
+from affect_jax.report.views import Choices, View
 from data_pipelines.hierarchies.tree import Hierarchy, load
 
 TREE = Hierarchy("t", ("a", "b", "c"), ("x", "y"), (0, 0, 1))

@@ -12,8 +12,8 @@ from affect_jax.errors import UserError
 from affect_jax.models.relations import Comparison
 from affect_jax.report import model_runner
 from affect_jax.report import relations as relations_lib
-from affect_jax.report.gallery import Choices, View
 from affect_jax.report.pictures import write_pictures
+from affect_jax.report.views import Choices, View
 from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.sources import make
 from tests.affect_jax import tiny
