@@ -20,7 +20,7 @@ from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
-from affect_jax.models.relations import Comparison, Relations
+from affect_jax.models.relations import Relations
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.hierarchies.tree import Hierarchy
@@ -31,8 +31,6 @@ from data_pipelines.sources.subset import Subset
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 64
-# (uint8 images [B, H, W, 3], bool [B], False for padding) -> arrays [B, ...]
-Step = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,8 +140,10 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
     return OpenModel(path, model, preprocessing, tuple(names), config, step, hierarchy)
 
 
-def predictor(opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = False) -> Step:
-    """Return a compiled function: images [B, H, W, 3], mask [B] -> `logits` and more.
+def predictor(
+    opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = False
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return a compiled function: uint8 images [B, H, W, 3] -> `logits` and more.
 
     Args:
       opened: the model. The function raises UserError if it gives no logits.
@@ -153,14 +153,13 @@ def predictor(opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = Fa
     flip = flip and opened.has_images
     wanted = ("logits", *outputs)
 
-    def forward(model: nnx.Module, images: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-        compared = {} if opened.relations is None else {"comparison": Comparison(mask)}
-        given = model(images, **compared)
+    def forward(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
+        given = model(images)
         if "logits" not in given:
             raise UserError(f"the model in {opened.path} gives no class logits")
         kept = {name: given[name] for name in wanted if name in given}
         if flip:
-            kept["mirrored_logits"] = model(images[:, :, ::-1], **compared)["logits"]
+            kept["mirrored_logits"] = model(images[:, :, ::-1])["logits"]
         return kept
 
     return opened.compiled(forward)
@@ -168,7 +167,7 @@ def predictor(opened: OpenModel, outputs: Sequence[str] = (), *, flip: bool = Fa
 
 def run_over(
     opened: OpenModel,
-    step: Step,
+    step: Callable[[np.ndarray], dict[str, np.ndarray]],
     split: str,
     faces: Sequence[int] = (),
 ) -> tuple[dict[str, np.ndarray], dict[int, np.ndarray]]:
@@ -194,7 +193,7 @@ def run_over(
         for batch in batches:
             mask = np.asarray(batch["mask"])
             labels = {name: batch[name] for name in ("index", "expression")}
-            for name, values in {**step(batch["image"], mask), **labels}.items():
+            for name, values in {**step(batch["image"]), **labels}.items():
                 parts.setdefault(name, []).append(np.asarray(values)[mask])
             for row in np.flatnonzero(mask):
                 if (index := int(batch["index"][row])) in faces:

@@ -48,9 +48,8 @@ def relations(tree):
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory, config, tree, relations):
-    """A model that predicts in batches, with an empty bank."""
     folder = tmp_path_factory.getbasetemp() / "empty"
-    return save(folder, config, hierarchy=tree, relations={**relations, "context": "batch"})
+    return save(folder, config, hierarchy=tree, relations=relations)
 
 
 @pytest.fixture(scope="module")
@@ -178,13 +177,3 @@ def test_a_model_without_these_parts_gets_the_other_pictures(config, tmp_path, c
     ]
     with pytest.raises(UserError, match="nothing can be drawn: label_relations"):
         write_pictures(tmp_path / "m", ["label_relations"], output=tmp_path / "p")
-
-
-def test_padding_is_not_compared_with(empty):
-    opened = model_runner.open_model(empty)
-    step = model_runner.predictor(opened, ("relation_weights",))
-    images = np.stack(list(model_runner.images_of(opened, "test", range(6)).values()))
-    mask = np.array([True] * 4 + [False] * 2)
-    weights = step(images, mask)["relation_weights"]
-    assert not weights[:4, 4:].any()
-    np.testing.assert_allclose(weights[:4].sum(axis=1), 1, rtol=1e-5)
