@@ -67,6 +67,7 @@ def neighbours(rows: Sequence[Neighbourhood], class_names: Sequence[str]) -> Fig
     if not rows:
         raise ValueError("neighbours: no face to show")
     count = max(len(row.neighbours) for row in rows)
+    largest = max(float(np.maximum(row.probabilities, row.mixed).max()) for row in rows)
     with style.styled():
         figure = style.new_figure(1.3 * (count + 1) + 2.9, 1.72 * len(rows) + 0.5)
         ratios = [1.3] * (count + 1) + [2.6]
@@ -77,7 +78,7 @@ def neighbours(rows: Sequence[Neighbourhood], class_names: Sequence[str]) -> Fig
                 panel.set_axis_off()
             for panel, neighbour in zip(axes[1:-1], row.neighbours, strict=False):
                 _neighbour(panel, neighbour, row.face.label, class_names)
-            _bars(axes[-1], row, class_names)
+            _bars(axes[-1], row, class_names, limit=min(1.0, max(0.2, 1.1 * largest)))
         _legend(figure)
     return figure
 
@@ -134,7 +135,7 @@ def _lines(axes: Axes, lines: Sequence[str], colour: str) -> None:
     )  # fmt: skip
 
 
-def _bars(axes: Axes, row: Neighbourhood, class_names: Sequence[str]) -> None:
+def _bars(axes: Axes, row: Neighbourhood, class_names: Sequence[str], *, limit: float) -> None:
     largest = np.argsort(-np.maximum(row.probabilities, row.mixed), kind="stable")[:_BARS]
     shown = list(largest)
     if row.face.label >= 0 and row.face.label not in shown:
@@ -146,7 +147,7 @@ def _bars(axes: Axes, row: Neighbourhood, class_names: Sequence[str]) -> None:
         place = shown.index(row.face.label)
         axes.axhspan(place - 0.5, place + 0.5, color=style.PALE, zorder=0)
     axes.set_yticks(places, [class_names[c] for c in shown])
-    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.45, -0.55))
+    axes.set(xlim=(0, limit), ylim=(len(shown) - 0.45, -0.55))
     axes.tick_params(labelsize=style.SMALL)
     axes.tick_params(axis="y", length=0)
     style.percent_axis(axes.xaxis)
