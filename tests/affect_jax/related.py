@@ -14,7 +14,15 @@ from tests.affect_jax import tiny
 CLASSES = ("anger", "happy", "sad", "fear")
 FEATURES, SIDE = 6, 4
 # Images relate to each other alone, so that the context changes the logits by more than rounding.
-SETTINGS = {"hlrr": False, "lgifo": False, "heads": 2, "head_features": 4, "bank_size": 7}
+# Dropout differs with the number of devices.
+SETTINGS = {
+    "hlrr": False,
+    "lgifo": False,
+    "heads": 2,
+    "head_features": 4,
+    "bank_size": 7,
+    "dropout": 0.0,
+}
 
 
 class Pixels(nnx.Module):
@@ -84,3 +92,8 @@ def config(**changes: object) -> ml_collections.ConfigDict:
     made.system, made.loss.regression = "rald", "none"
     made.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return made
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The same as a config file, for runs in processes of their own."""
+    return config()

@@ -1,5 +1,7 @@
 """Cross-validation: folds without shared persons, pooled figures, what is run and recorded."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from affect_jax import runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
-from affect_jax.experiments import crossval, sweep, train_run
+from affect_jax.experiments import crossval, planned_runs, sweep, train_run
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
@@ -73,6 +75,28 @@ def test_folds_are_even_and_hold_the_images_they_name():
     assert sum(sizes) == 64 and min(sizes) >= 12 and max(sizes) <= 20
     assert test[3]["expression"] == test.labels[3]
     assert test.describe(3) == test.base.describe(int(test.rows[3]))
+
+
+def test_contexts_are_means_of_the_folds(monkeypatch, tmp_path, capsys):
+    def run(config, workdir, show_test=True, cache=None):
+        fold = config.data.test_fold
+        fake_runs.finish(config, workdir, 0.5, seed=fold)
+        *lines, final = (workdir / "metrics.jsonl").read_text().splitlines()
+        row = {"step": json.loads(final)["step"], "split": "test_self", "time": 0.0}
+        row |= {"accuracy": 0.1 * fold, "f1_macro": 0.5} if fold else {"accuracy": 0.1 * fold}
+        lines = [*lines, json.dumps(row), final]
+        (workdir / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+    monkeypatch.setattr(train_run, "train_run", run)
+    crossval.cross_validate(config(), tmp_path)
+    found = {row["split"]: row for row in runtime.read_metrics(tmp_path)}
+    assert list(found) == ["fold_mean", "fold_sd", "test_self", "test"]
+    assert found["test_self"]["accuracy"] == pytest.approx(0.15)
+    # One fold has too few images of some class: there is no mean of the others.
+    assert "f1_macro" not in found["test_self"]
+    assert planned_runs.read_figures(tmp_path)["test_self/accuracy"] == pytest.approx(0.15)
+    assert "context self, mean        0.150" in capsys.readouterr().out
+    assert "| **pooled** |" in (tmp_path / "report/table.md").read_text()
 
 
 def test_label_noise_is_left_to_the_training_side():

@@ -1,5 +1,6 @@
 """The bank of a run: which images, whose features, and what resumes with it."""
 
+import json
 import logging
 import pickle
 
@@ -15,14 +16,17 @@ from affect_jax.evaluation import contexts
 from affect_jax.evaluation.evaluator import Evaluator
 from affect_jax.experiments import evaluate, train_run
 from affect_jax.models.state import take_apart
-from affect_jax.runtime.parallel import Mapper
+from affect_jax.report import model_runner
+from affect_jax.report.run import read_run
+from affect_jax.runtime.parallel import MAPPINGS, Mapper
 from affect_jax.training import bank, loop
 from affect_jax.training.bank import BankImages
 from affect_jax.training.stopping import StopSignals
 from affect_jax.weights import load_run
 from data_pipelines.schema import DecodeError
 from data_pipelines.sources.cache import DataCache
-from tests.affect_jax import related
+from tests.affect_jax import related, tiny
+from tests.affect_jax.training.test_resume import finish, free_port
 
 SIZE = related.SETTINGS["bank_size"]
 NAMES = (contexts.BANK_FEATURES, contexts.BANK_LABELS, contexts.BANK_INDEX)
@@ -159,9 +163,9 @@ def test_features_are_those_of_the_weights_that_evaluation_uses(devices, mapping
 
 
 RUN = {
-    "num_steps": 5,
-    "eval_every": 3,
-    "checkpoint__every": 1,
+    "num_steps": 4,
+    "eval_every": 2,
+    "checkpoint__every": 3,
     "checkpoint__keep": 9,
     "ema_decay": 0.5,
     "eval__bank_sizes": (4, 24),
@@ -177,12 +181,12 @@ def finished(tmp_path_factory, cache):
 
 
 def arrays(workdir, checkpoint):
-    """All arrays of a checkpoint on one device, by part and path."""
+    """A checkpoint on one device, and all its arrays by part and path."""
     run = load_run.load_run(workdir, checkpoint, Mapper(devices=jax.devices()[:1]))
     return run, {
         f"{part}/{path}": np.asarray(value)
         for part in ("params", "stats")
-        for held in (run.state, run.state["ema"])
+        for held in (run.state, run.state.get("ema", run.state))
         for path, value in held[part].items()
     }
 
@@ -198,6 +202,11 @@ def test_rows_of_the_contexts_come_before_the_final_row(finished, capsys):
     assert rows[-1]["nll"] == pytest.approx(rows[1]["nll"], abs=1e-6)
     again = train_run.train_run(related.config(**RUN), workdir)
     assert set(again.splits) == set(names)
+    results = read_run(workdir).results  # of the report
+    assert list(results) == [
+        "plain", "context self", "context bank", "context batch", "bank of 4", "bank of 24",
+    ]  # fmt: skip
+    assert results["context batch"]["nll_sd"] == pytest.approx(rows[2]["nll_sd"])
     shown = capsys.readouterr().out
     assert "plain   context self   context bank   context batch   bank of 4   bank of 24" in shown
     assert " ± " in shown
@@ -207,13 +216,14 @@ def test_every_checkpoint_has_the_bank_of_its_own_weights(finished, train):
     workdir, _ = finished
     images = BankImages.read(related.config(**RUN), train, SIZE)
     seen = []
-    for step in ("3", "4"):  # with a validation, and between two
+    for step in ("2", "3"):  # with a validation, and between two
         run, _ = arrays(workdir, step)
         mapper = Mapper(devices=jax.devices()[:1])
         evaluator = Evaluator(run.system, mapper, take_apart(run.model)[0])
         features = evaluator.features(run.state, images.batches)
         stored = run.state["ema"]["stats"]
-        np.testing.assert_allclose(stored[NAMES[0]], features, rtol=1e-5, atol=1e-6)
+        # On eight devices it was 1.4e-6 off, of numbers up to 3.
+        np.testing.assert_allclose(stored[NAMES[0]], features, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(stored[NAMES[1]], images.labels)
         np.testing.assert_array_equal(stored[NAMES[2]], images.index)
         np.testing.assert_array_equal(run.state["stats"][NAMES[0]], stored[NAMES[0]])
@@ -225,12 +235,12 @@ def test_an_interrupted_run_has_the_bank_of_an_uninterrupted_one(
     finished, cache, monkeypatch, tmp_path
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(StopSignals, "requested", lambda self, step, every: step == 2)
+        patch.setattr(StopSignals, "requested", lambda self, step, every: step == 1)
         patch.setattr(StopSignals, "stopped", lambda self, step: loop.Stopped("stopped", 0))
         with pytest.raises(loop.Stopped):
             loop.train_and_evaluate(related.config(**RUN), tmp_path, cache=cache)
     loop.train_and_evaluate(related.config(**RUN), tmp_path, cache=cache)
-    for step in ("4", "5"):
+    for step in ("3", "4"):
         (_, one), (_, other) = arrays(finished[0], step), arrays(tmp_path, step)
         assert one.keys() == other.keys() and any(name.endswith("bank_index") for name in one)
         for name, value in one.items():
@@ -238,14 +248,14 @@ def test_an_interrupted_run_has_the_bank_of_an_uninterrupted_one(
 
 
 def test_a_smaller_bank_is_the_beginning_of_a_larger_one(finished, train):
-    run, _ = arrays(finished[0], "5")
+    run, _ = arrays(finished[0], "4")
     mapper, config = Mapper(devices=jax.devices()[:1]), related.config(**RUN)
     evaluator = Evaluator(run.system, mapper, take_apart(run.model)[0])
     kept = bank.of_sizes((2, SIZE), run.state, evaluator, config, None)
     made = bank.of_sizes((2, SIZE, 24), run.state, evaluator, config, lambda: train)
     assert {size: len(b.features) for size, b in made.items()} == {2: 2, SIZE: SIZE, 24: 24}
     for size, one in kept.items():
-        np.testing.assert_allclose(one.features, made[size].features, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(one.features, made[size].features, rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match="a bank of 8 images, but the model's has 7"):
         bank.of_sizes((8,), run.state, evaluator, config, None)
     with pytest.raises(ConfigError, match="a bank of 65 images, but 64 labelled ones"):
@@ -275,6 +285,20 @@ def test_eval_mode_repeats_the_rows_of_the_test(finished, cache, tmp_path):
         evaluate.evaluate(config, tmp_path / "out")
 
 
+def test_pictures_of_a_model_do_not_compare_its_batches(finished, tmp_path, caplog):
+    export.export(finished[0], tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    record = json.loads(path.read_text())
+    record["arguments"]["relations"]["context"] = "batch"
+    path.write_text(json.dumps(record))
+    caplog.set_level(logging.INFO)
+    opened = model_runner.open_model(tmp_path / "model")
+    assert "compared with the model's bank" in caplog.text
+    outputs, _ = model_runner.run_over(opened, model_runner.predictor(opened), "test")
+    expected = finished[1].evaluation.predictions["logits"]
+    np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
+
+
 def test_the_bank_travels_to_the_predictor(finished, tmp_path):
     workdir, result = finished
     run, held = arrays(workdir, "best")
@@ -293,3 +317,29 @@ def test_the_bank_travels_to_the_predictor(finished, tmp_path):
     again = pickle.loads(pickle.dumps(predictor)).outputs(images)
     for name, value in outputs.items():
         np.testing.assert_array_equal(again[name], value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_two_processes_fill_the_bank_of_one(mapping, tmp_path):
+    """Each process reads a part of the bank's images; contexts are measured alike."""
+    changes = {"optimizer__name": "sgd", "optimizer__momentum": 0.0, "parallel__mapping": mapping}
+    changes |= {"num_steps": 2, "eval__bank_sizes": (24,), "report__pictures": False}
+    loop.train_and_evaluate(related.config(**changes), tmp_path / "one")
+    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+    file = "tests/affect_jax/related.py"
+    processes = [
+        tiny.start(tmp_path / "two", *flags, f"--process_id={rank}", file=file, **changes)
+        for rank in range(2)
+    ]
+    for process in processes:
+        finish(process)
+    banks = [arrays(tmp_path / name, "best")[0].state["stats"] for name in ("one", "two")]
+    for name in NAMES:
+        np.testing.assert_allclose(banks[1][name], banks[0][name], rtol=1e-3, atol=1e-4)
+    one, two = (runtime.read_metrics(tmp_path / name) for name in ("one", "two"))
+    assert [row["split"] for row in one] == [row["split"] for row in two]
+    for mine, theirs in zip(one, two, strict=True):
+        for name in ("loss", "nll", "nll_sd", "gradient_norm", "neighbour_loss"):
+            if name in mine:
+                np.testing.assert_allclose(theirs[name], mine[name], rtol=1e-3, atol=1e-5)
