@@ -145,6 +145,10 @@ def _with_model(
 ) -> ml_collections.ConfigDict:
     """Return a copy of the config with the model and the framing of the directory."""
     made = ml_collections.ConfigDict(config.to_dict())
+    # The context "batch" compares as many images as the model was trained on.
+    made.eval.batch_size = made.eval.batch_size or made.batch_size
+    trained = loaded.provenance.get("workdir_config", {})
+    made.batch_size = trained.get("batch_size", made.batch_size)
     expected = loaded.preprocessing
     # The evaluation divides by 255 before it subtracts the mean.
     factor = expected.scale / 255

@@ -47,6 +47,7 @@ class _FeatureSystem(System):
         config.loss.class_weights = "none"
         super().__init__(config, labels)
         self._output = output
+        self.relations = None  # features come before them, in any context
 
     def predictions(self, outputs: Arrays, image_size: int) -> Arrays:
         return {"features": outputs[self._output]}

@@ -23,6 +23,7 @@ from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models import relations_settings
 from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.models.relations import BANK_LABELS
 from affect_jax.models.state import take_apart
 from affect_jax.runtime import forks, replace_folder
 from affect_jax.version import __version__
@@ -247,6 +248,11 @@ def load_model(
     _check_hierarchy(hierarchy, class_names, described)
     assign(model, arrays)
     model.eval()
+    if context == "bank" and (arrays["stats"][BANK_LABELS] < 0).all():
+        raise UserError(
+            f'{directory}: context = "bank", but the model has no bank: it was not trained by a '
+            "run; leave it out, or use another"
+        )
     known = (preprocessing, tuple(class_names), record.get("provenance", {}), hierarchy)
     return LoadedModel(model, name, arguments, *known)
 

@@ -56,6 +56,8 @@ class Hierarchy:
     pole_of: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.name:
+            self._fail('the tree has no name; write name = "..." at the top, or leave name out')
         if not self.fine or not self.coarse:
             self._fail(f"the tree has no classes; {_EXAMPLE}")
         for level in ("fine", "coarse", "poles"):
