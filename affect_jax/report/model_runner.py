@@ -20,7 +20,7 @@ from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
-from affect_jax.models.relations import Relations
+from affect_jax.models.relations import Relations, leave_batch
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.hierarchies.tree import Hierarchy
