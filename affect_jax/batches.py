@@ -15,6 +15,7 @@ from data_pipelines.protocols.persons import SPLIT_NAMES
 from data_pipelines.schema import LABELS, DataError, Source
 from data_pipelines.sources import make
 from data_pipelines.sources.cache import DataCache
+from data_pipelines.sources.features import FeatureSource
 
 
 def make_sources(
@@ -45,6 +46,17 @@ def synthetic_training_source(
     section = config.data.copy_and_resolve_references()
     section.source = "synthetic"
     return make.make_sources(section, cache)["train"]
+
+
+def n_features(source: Source) -> int:
+    """Return the numbers of a feature vector of `source`; 0 if it has images."""
+    return source.n_features if isinstance(source, FeatureSource) else 0
+
+
+def learns_votes(config: ml_collections.ConfigDict, source: Source) -> bool:
+    """Return whether training on `source` learns votes, where it has them."""
+    data = DataConfig.of(config.data)
+    return source.learns_votes(data) if isinstance(source, FeatureSource) else data.learns_votes
 
 
 def labels_of(source: Source) -> frozenset[str]:

@@ -40,7 +40,7 @@ _FREE = (
     "crossval.",
 )
 # Paths of the data. Free in a workdir that has recorded its data: then the data are compared.
-_PLACES = ("data.manifest", "data.folder", "data.data_dir")
+_PLACES = ("data.manifest", "data.folder", "data.data_dir", "data.features")
 # What a cross-validation cuts its folds by: free in other runs.
 _CUT = ("crossval.protocol", "crossval.folds")
 # A run that began, and one that was tested, perhaps with its checkpoints deleted since.

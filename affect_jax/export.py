@@ -34,10 +34,12 @@ def export(
         run.model,
         preprocessing=Preprocessing.of_config(run.config),
         class_names=run.class_names,
+        hierarchy=run.system.hierarchy,
         provenance={
             "workdir_config": config_lib.to_plain(run.config),
             "step": run.step,
             "trained_for": sorted(run.system.known),
+            **({} if run.labels is None else {"label_vectors": run.labels}),
         },
     )
     return run.step

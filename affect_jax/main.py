@@ -79,7 +79,8 @@ def main(_: list[str]) -> int:
     failed = 0
     try:
         if FLAGS.mode == "eval":
-            evaluate.evaluate(FLAGS.config, FLAGS.workdir)
+            act = evaluate.extract if FLAGS.config.eval.features else evaluate.evaluate
+            act(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "train":
             train_run.train_run(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "sweep":

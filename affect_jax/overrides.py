@@ -22,6 +22,7 @@ from data_pipelines.defaults import PLACES
 _OF_MODES = {
     "eval.split": ("eval",),
     "eval.checkpoint": ("eval",),
+    "eval.features": ("eval",),
     "sweep": ("sweep",),
     "crossval": ("crossval", "sweep"),
 }
@@ -32,6 +33,14 @@ _OVERRULED = {
     "num_epochs": ("num_steps", None),
     "optimizer.warmup_epochs": ("optimizer.warmup_steps", 0),
 }
+# Fields that act on images alone.
+_OF_IMAGES = (
+    *("data.image_size", "data.crop", "data.augment", "data.max_pixels", "data.cache"),
+    *("data.num_workers", "data.num_threads", "data.prefetch", "data.max_bad_fraction"),
+    *("model.mean", "model.std", "mixing.cutmix_alpha", "report.faces"),
+)
+# Fields of config.eval that act where features are written.
+_OF_EXTRACTION = ("eval.features", "eval.batch_size", "eval.checkpoint")
 # Fields of config.model that do not belong to one architecture.
 _OF_ANY_MODEL = ("dtype", "mean", "std", "hierarchy")
 
@@ -138,6 +147,7 @@ def settle(config: ml_collections.ConfigDict, arguments: Iterable[str], mode: st
                     + " or --mode=".join(modes)
                 )
     _settle_source(config, given)
+    _settle_features(config, given)
     for key, (other, idle) in _OVERRULED.items():
         if key in given and other not in given and _get(config, other) != idle:
             config.update_from_flattened_dict({other: idle})
@@ -167,6 +177,21 @@ def _settle_source(config: ml_collections.ConfigDict, given: list[str]) -> None:
             f"--config.{faces[0]} has no effect with data.source = {config.data.source!r}: "
             "no synthetic face is drawn"
         )
+
+
+def _settle_features(config: ml_collections.ConfigDict, given: list[str]) -> None:
+    """Refuse fields that have no effect where there are no images, or no evaluation."""
+    on_features, extracts = config.data.source == "features", bool(config.eval.features)
+    for key in given:
+        if on_features and key.startswith(_OF_IMAGES):
+            raise ConfigError(
+                f'--config.{key} has no effect with data.source = "features": it is for images'
+            )
+        if extracts and key.startswith("eval.") and key not in _OF_EXTRACTION:
+            raise ConfigError(
+                f"--config.{key} has no effect with --config.eval.features, which takes all splits "
+                "and measures nothing"
+            )
 
 
 def _get(config: ml_collections.ConfigDict, key: str) -> Any:

@@ -125,6 +125,9 @@ def get_config() -> ConfigDict:
             bank_sizes=(),
             split="test",  # --mode=eval: the split; all: every row of a manifest or folder
             checkpoint="best",  # --mode=eval: best, latest, or a step
+            # --mode=eval: write the model's features of all splits to this .npz file instead; see
+            # docs/features.md.
+            features="",
         )
     )
 
@@ -176,9 +179,10 @@ def model(name: str, **changes: Any) -> ConfigDict:
       name: see `affect_jax.models.names()`
       dtype: "float32" or "bfloat16" for the computation; parameters, statistics and losses are
         float32
+      hierarchy: tree over the classes, for the metrics and for models that use one: a name such
+        as "fg_emotions" or the path of a TOML file, see docs/hierarchies.md; "": none
       mean, std: the model's input is (RGB - mean) / std, with RGB in [0, 1]
       train_trunk: EmoFAN only; False freezes the landmark trunk and its statistics
-      hierarchy: label tree of the classes, by name ("fg_emotions") or path; "": none
       relations: relations between images and labels (RALD), off unless `enabled`; see
         `affect_jax.models.relations_settings`. Its loss is in `loss.relations`.
       reliability: reliability balancing, off unless `enabled`; see

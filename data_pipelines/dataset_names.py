@@ -1,4 +1,4 @@
-"""Names of the data sets that can be prepared, and the builder of each."""
+"""Names of the data sets that can be prepared, their builders and label trees."""
 
 # Name, and module in `data_pipelines.datasets` -> class in it.
 BUILDERS = {
@@ -17,3 +17,5 @@ BUILDERS = {
     "sewa": "Sewa",
     "sfew": "Sfew",
 }
+# Name -> tree over its classes, in `data_pipelines.hierarchies`.
+HIERARCHIES = {"fg_emotions": "fg_emotions"}

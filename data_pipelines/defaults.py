@@ -15,7 +15,12 @@ from typing import Any, Self
 from data_pipelines.schema import DataError
 
 # Kind of source -> the fields that say where its data are.
-PLACES = {"manifest": ("manifest",), "folder": ("folder",), "tfds": ("dataset", "data_dir")}
+PLACES = {
+    "manifest": ("manifest",),
+    "folder": ("folder",),
+    "tfds": ("dataset", "data_dir"),
+    "features": ("features",),
+}
 PROTOCOLS = ("split", "folds", "leave_one_out")
 
 
@@ -84,12 +89,16 @@ def _check_names(values: Mapping[str, Any], kind: type, prefix: str) -> None:
 class FaceOptions:
     """Options of one set of synthetic faces."""
 
+    # Labels: basic, 8 classes; fg_emotions, the 33 fine classes of FG-Emotions.
+    classes: str = _field("basic", choices=("basic", "fg_emotions"))
+    # fg_emotions: how much faces show of neighbouring classes. Each label is drawn from the mixture
+    # that its face shows.
+    ambiguity: float = _field(0.0, 0, 1)
     frames_per_video: int = _field(4, 1)  # consecutive records of one video
     videos_per_person: int = _field(4, 1)
     # Time between frames: expressions swing once in 1.3 to 4 units, heads sway once in 1.7 to 5.
     frame_time: float = _field(0.35, 0, without=0)
-    # Frequency of the first class over the last. It falls geometrically in the order neutral,
-    # happy, sad, surprise, fear, disgust, anger, contempt.
+    # Frequency of the first class over the last; it falls geometrically in class order.
     imbalance: float = _field(1.0, 1)
     symmetric_noise: float = _field(0.0, 0, 1)  # fraction of labels replaced by another class
     confusable_noise: float = _field(0.0, 0, 1)  # ... by the most similar class
@@ -109,6 +118,11 @@ class FaceOptions:
         _check(self, "data.synthetic.")
         if self.symmetric_noise + self.confusable_noise > 1.0:
             raise DataError("data.synthetic: symmetric_noise + confusable_noise exceed 1")
+        if self.ambiguity and self.classes == "basic":
+            raise DataError(
+                f"data.synthetic.ambiguity = {self.ambiguity} has no effect with "
+                "data.synthetic.classes = 'basic'; use classes = 'fg_emotions', or ambiguity = 0"
+            )
 
 
 # Options that change labels but no images, and all options that only the training split gets.
@@ -166,10 +180,18 @@ class DataConfig:
     folder: str = _record_field("")  # folder with one subfolder per class
     dataset: str = _record_field("")  # tfds: name of a set prepared by data_pipelines.prepare
     data_dir: str = _record_field("")  # tfds: where it was prepared
+    features: str = _record_field("")  # .npz file of stored features, see sources/features.py
+    # features: fraction of the training labels that another class replaces, drawn by record. A
+    # larger fraction keeps the replaced labels of a smaller one.
+    features_noise: float = _record_field(0.0, 0, 1)
+    features_noise_seed: int = _record_field(0, 0)
     synthetic: SyntheticConfig = _record_field(SyntheticConfig)  # noqa: RUF009
     # "": inferred; a known label order such as "affectnet8"; or "a,b,c". Labels that are numbers
     # are ids of that order; in a list they are positions from 0.
     classes: str | tuple[str, ...] = _record_field("")
+    # Tree over the classes, for metrics: a name (fg_emotions) or the path of a TOML file; see
+    # docs/hierarchies.md. "": the tree of the data set, if it has one.
+    hierarchy: str = _field("")
     # AffectNet: drop training rows whose category contradicts their valence and arousal.
     clean: bool = _record_field(False)
     clean_eval: bool = _record_field(False)  # the same for validation and test
@@ -198,6 +220,9 @@ class DataConfig:
     max_pixels: int = _field(50_000_000, 1)  # larger images are refused before decoding
 
     # Delivery.
+    # Whether training learns `expression_probs`, where the data have them, in place of the class
+    # label. auto: the votes of annotators, but not the true mixtures of synthetic faces.
+    votes: str = _field("auto", choices=("auto", "learn", "ignore"))
     sampling: str = _field("shuffle")  # shuffle, refine, inverse_frequency
     refine: Refinement = _field(Refinement)  # noqa: RUF009
     num_workers: int = _field(0, 0, free=True)  # worker processes; 0: threads only
@@ -236,6 +261,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check(self, "data.", unused=("folds",) if self.protocol == "leave_one_out" else ())
+        if self.features_noise and self.source != "features":
+            raise DataError(
+                f"data.features_noise = {self.features_noise} has no effect with data.source = "
+                f"{self.source!r}; it is for data.source = 'features'. Set it to 0"
+            )
         if self.protocol == "split" and self.test_fold >= self.folds:
             raise DataError(
                 f"data.test_fold = {self.test_fold}; the folds of data.folds = {self.folds} are 0 "
@@ -246,6 +276,11 @@ class DataConfig:
     def cache_bytes(self) -> int:
         """Bytes for decoded images in memory; 0 = none are kept."""
         return int(self.cache_megabytes * 1e6) if self.cache == "memory" else 0
+
+    @property
+    def learns_votes(self) -> bool:
+        """Whether training batches hold `expression_probs`."""
+        return self.votes == "learn" or (self.votes == "auto" and self.source != "synthetic")
 
     def source_key(self, without: Iterable[str] = ()) -> Hashable:
         """Return the values that decide which records there are.

@@ -6,8 +6,9 @@ is stored; an example is that image cropped and warped to the training size.
 | field              | dtype, shape    | missing | meaning                                       |
 |--------------------|-----------------|---------|-----------------------------------------------|
 | `image`            | uint8 [H, W, 3] | never   | RGB; normalised on the device                 |
+|                    | float32 [D]     | never   | stored features: the network's own input      |
 | `expression`       | int32 []        | -1      | class id                                      |
-| `expression_probs` | float32 [N]     | NaN     | votes of the annotators, where a set has them |
+| `expression_probs` | float32 [N]     | NaN     | votes of annotators, or the mixture shown     |
 | `valence_arousal`  | float32 [2]     | NaN     | each in [-1, 1]                               |
 | `landmarks`        | float32 [68, 2] | NaN     | (x, y) pixels of `image`, iBUG order          |
 | `group`            | int32 []        | -1      | video, clip or person                         |
@@ -152,6 +153,11 @@ class Source(Protocol):
         ...
 
     @property
+    def hierarchy(self) -> str:
+        """Name of the tree over the classes, see `hierarchies.tree.load`; "" without one."""
+        ...
+
+    @property
     def labels(self) -> np.ndarray:
         """int32 [n] class ids, -1 where unknown."""
         ...
@@ -201,7 +207,8 @@ class Source(Protocol):
     def __getitem__(self, i: int) -> Record:
         """Return raw record i.
 
-        Its fields are `image` (encoded bytes, or uint8 [H, W, 3] RGB), `expression` (int),
+        Its fields are `image` (encoded bytes, or uint8 [H, W, 3] RGB; of stored features float32
+        [D]), `expression` (int),
         `valence_arousal` (float32 [2]), `landmarks` (float32 [68, 2], pixels of the raw image),
         `box` (float32 [4]: x0, y0, x1, y1), `group` (int) and, where the set has them,
         `attributes` (int32 [A]) and `expression_probs` (float32 [N]).

@@ -41,6 +41,7 @@ class Encoded:
 
     class_names = ("a", "b", "c", "d", "e", "f", "g", "h")
     num_classes = len(class_names)
+    hierarchy = ""
     group_names = attribute_names = attribute_values = ()
     has_persons = False
     has = frozenset({"expression"})

@@ -33,11 +33,14 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.training import step as step_lib
 from data_pipelines import datasets
+from data_pipelines.defaults import DataConfig
+from data_pipelines.hierarchies import tree
 from data_pipelines.schema import LABEL_ORDERS, LABELS, resolve_classes
 from data_pipelines.sources import synthetic
 
 SUITE = "smoke"
 _NO_EXPERIMENTS = ("__init__", "base")
+_N_FEATURES = 512  # of a vector of stored features, as of a ResNet-18
 _STEPS = 1000  # length of the run that the steps are taken from
 # Sections of a config that make its program; the others change data or files.
 _OF_THE_PROGRAM = ("system", "model", "landmark_stage", "loss", "mixing", "optimizer", "ema_decay")
@@ -155,16 +158,23 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
 def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return class names and label fields of a config's data, if it names them.
 
-    A manifest or folder is taken to have AffectNet's eight classes, and all labels for which the
-    model has outputs.
+    A manifest, a folder or features are taken to have AffectNet's eight classes, features those of
+    the tree that the model uses, and all labels for which the model has outputs.
     """
     data, model = config.data, config.model
     class_names, has = LABEL_ORDERS["affectnet8"], LABELS
     if not (model.name == "emofan" or model.get("regression")):
         has -= {"valence_arousal"}
+    if data.source == "features":
+        has = has - {"landmarks"}
+        if model.get("hierarchy"):
+            class_names = tree.load(model.hierarchy).fine
     if data.source == "synthetic":
-        faces = synthetic.SyntheticFaces
+        settings = DataConfig.of(data)
+        faces = synthetic.synthetic_sources(settings.synthetic)["train"]
         class_names, has = faces.class_names, faces.has
+        if not settings.learns_votes:
+            has -= {"expression_probs"}
     elif data.source == "tfds" and data.dataset.partition("/")[0] != "manifest":
         card = datasets.builder_class(data.dataset.partition("/")[0]).card
         has = frozenset(card.fields)
@@ -200,13 +210,21 @@ def take_steps(
     config.batch_size, config.num_steps = batch_size(), _STEPS
     config_lib.check(config)
     count = len(class_names)
+    n_features = _N_FEATURES if config.data.source == "features" else 0
     system = systems.create(
-        config, class_names=tuple(class_names), has=has, class_counts=(1,) * count
+        config,
+        class_names=tuple(class_names),
+        has=has,
+        class_counts=(1,) * count,
+        n_features=n_features,
     )
     mapper = Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     outcome.parameters = sum(np.size(x) for x in take_apart(model)[1].values())
     batch = random_batch(config, count) | {"index": np.arange(config.batch_size)}
+    if n_features:
+        shape = (config.batch_size, n_features)
+        batch["image"] = np.random.default_rng(0).standard_normal(shape, np.float32)
     if "expression_probs" in has:
         batch["expression_probs"] = np.full((config.batch_size, count), 1 / count, np.float32)
     phases = step_lib.Phases(system, model, mapper, _STEPS, 100)

@@ -180,6 +180,11 @@ def measure(config: ml_collections.ConfigDict) -> dict[str, dict[str, float]]:
     """
     sources = data_lib.make_sources(config)
     train = sources["train"]
+    if data_lib.n_features(train):
+        raise UserError(
+            "these baselines are linear models of images, and the run was trained on stored "
+            "features; a linear model of those is configs/linear_probe.py"
+        )
     class_names = tuple(train.class_names)
     has = frozenset(train.has) & set(_LABELS)
     splits = {}

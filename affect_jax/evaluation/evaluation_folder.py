@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_collections
@@ -15,6 +15,7 @@ from affect_jax import config as config_lib
 from affect_jax.batches import place_of
 from affect_jax.evaluation import predictions
 from affect_jax.runtime import REPORT_FOLDER, replace_folder, write_atomically
+from affect_jax.systems.base import System
 from data_pipelines.schema import Source
 
 _FOLDER = f"{REPORT_FOLDER}/evaluations"
@@ -26,7 +27,7 @@ def write(
     step: int,
     outputs: Mapping[str, np.ndarray],
     source: Source,
-    class_names: Sequence[str],
+    system: System,
     *,
     model: str | os.PathLike = "",
 ) -> Path:
@@ -41,11 +42,11 @@ def write(
         step: of the checkpoint.
         outputs: per-example labels and predictions, as in `predictions.gather`.
         source: of the examples.
-        class_names: of the model.
+        system: of the model; gives the classes and the tree over them.
         model: the model directory, unless a checkpoint of the run was evaluated.
     """
     names = [source.describe(int(i)) for i in outputs["index"]]
-    stored = predictions.gather(outputs, class_names, names)
+    stored = predictions.gather(outputs, system.class_names, names, hierarchy=system.hierarchy)
     own = {"model": str(Path(model).resolve())} if model else {}
     record = {
         **own,

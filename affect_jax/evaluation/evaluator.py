@@ -13,9 +13,12 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
+from affect_jax import batches as data_lib
+from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import contexts, smoothing, validity
 from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.names import names_of
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.relations import Bank
@@ -157,7 +160,9 @@ class Evaluator:
         self._by_batch = None
         if relations is not None and relations.context == "batch":
             self._by_batch = self._classifier
-        self._flip, self._min_count = flip and self._by_batch is None, min_count
+        # Features have no mirror image.
+        self._flip = flip and self._by_batch is None and not system.labels.n_features
+        self._min_count = min_count
         step = make_eval_step(
             system,
             blueprint,
@@ -177,7 +182,8 @@ class Evaluator:
         fields = system.has if has is None else frozenset(has)
         # Enough examples of every class for each figure to exist.
         count = max(self._min_count, 2)
-        names = names_of(self._all_metrics(fields), system.num_classes, count)
+        votes = "expression_probs" in fields
+        names = names_of(self._all_metrics(fields), system.num_classes, count, votes=votes)
         return names if system.supervised & fields else names - {"loss"}
 
     def run(
@@ -297,9 +303,13 @@ class Evaluator:
         )
 
     def _all_metrics(self, fields: Collection[str]) -> MetricSet:
-        """Return the same, and where there are classes the system's own metrics of them."""
+        """Return the same, and where there are classes all further metrics of them.
+
+        These are metrics of mixtures, for splits that have them, and the system's own.
+        """
         metrics = self._metrics(fields)
         if metrics.classification is not None:
+            metrics.extra.append(MixtureStatistics())
             metrics.extra.extend(self._system.extra_metrics(self._min_count))
         return metrics
 
@@ -312,7 +322,7 @@ def _of_all_processes(local: MetricSet) -> dict[str, float]:
 
 
 def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predictions:
-    names = ("index", "mask", *_LABELS, "group", "attributes")
+    names = ("index", "mask", *_LABELS, "expression_probs", "group", "attributes")
     return {
         **outputs,
         **{f"true_{k}" if k in outputs else k: batch[k] for k in names if k in batch},
@@ -352,6 +362,17 @@ def tracks_to_smooth(config: ml_collections.ConfigDict, source: Source) -> np.nd
             "column `video`; of the prepared sets AFEW-VA, SEWA and Aff-Wild2 have them"
         )
     return tracks
+
+
+def check_input(source: Source, model: nnx.Module) -> None:
+    """Raise ConfigError unless the data are of the kind and size that the model takes."""
+    given, wanted = data_lib.n_features(source), models.n_features(model)
+    if given != wanted:
+        data, model_input = (f"vectors of {n} features" if n else "images" for n in (given, wanted))
+        raise ConfigError(
+            f"the model takes {model_input}, and the data are {data}; give other data, or features "
+            "that were extracted with the same network"
+        )
 
 
 def check_classes(source: Source, class_names: Sequence[str]) -> None:

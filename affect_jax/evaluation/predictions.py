@@ -1,8 +1,10 @@
 """Stored predictions of a pass over a split: arrays, and a table to read.
 
 The arrays (`StoredPredictions`, in `predictions.npz`) are, for n examples, those that exist of:
-`index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N];
-`expression` int32 [n] (-1: no label), `logits` [n, N], `probabilities` float32 [n, N];
+`index` int64 [n]; `source` str [n], the file and row of each; `class_names` str [N]; `expression`
+int32 [n] (-1: no label), `logits` [n, N], `probabilities` float32 [n, N]; `expression_probs`
+float32 [n, N] (votes, or the mixture that is shown); of a tree over the classes `coarse_names` str
+[M], `coarse_of` int32 [N] and, of one with poles, `pole_names` str [P], `pole_of` int32 [M];
 `valence_arousal` and `valence_arousal_predicted` float32 [n, 2]; `nme` and `nme_box` float32 [n]
 (see `metrics.landmarks.landmark_errors`). Of the m examples with a stored face: `face_row` int64
 [m] (row in the other arrays), `face_image` uint8 [m, H, W, 3], `face_landmarks` and
@@ -20,8 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from affect_jax.metrics.classification import softmax
+from affect_jax.metrics.hierarchy import group_sums
 from affect_jax.metrics.landmarks import LandmarkStatistics, landmark_errors
 from affect_jax.runtime import REPORT_FOLDER, write_atomically
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import MISSING_ID, Source
 
 ARRAYS_FILE = "predictions.npz"
@@ -35,17 +39,19 @@ def gather(
     class_names: Sequence[str],
     sources: Sequence[str],
     faces: Mapping[int, np.ndarray] | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the outputs of an evaluation in the form in which they are stored.
 
     Args:
-        outputs: per-example arrays of n rows: `index`; labels `expression`, `valence_arousal`,
-            `true_landmarks` (-1 or NaN where missing); predictions `logits` [n, N], `valence` [n],
-            `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's input. All except
-            `index` may be absent.
+        outputs: per-example arrays of n rows: `index`; labels `expression`, `expression_probs`,
+            `valence_arousal`, `true_landmarks` (-1 or NaN where missing); predictions `logits`
+            [n, N], `valence` [n], `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's
+            input. All except `index` may be absent.
         class_names: the N names.
         sources: per row, the file and row that it comes from.
         faces: index -> uint8 image [H, W, 3] as the network saw it, of some rows.
+        hierarchy: tree over the classes, in the order of their ids; None: none.
     """
     index = np.asarray(outputs["index"], np.int64)
     if len(index) != len(sources):
@@ -60,6 +66,9 @@ def gather(
         stored["probabilities"] = softmax(outputs["logits"]).astype(np.float32)
         labels = outputs.get("expression", np.full(len(index), MISSING_ID))
         stored["expression"] = np.asarray(labels, np.int32)
+        stored |= _tree_arrays(hierarchy) if hierarchy is not None else {}
+        if "expression_probs" in outputs:
+            stored["expression_probs"] = np.asarray(outputs["expression_probs"], np.float32)
     if "valence" in outputs and "arousal" in outputs:
         pair = np.stack([outputs["valence"], outputs["arousal"]], axis=-1)
         stored["valence_arousal_predicted"] = pair.astype(np.float32)
@@ -81,6 +90,32 @@ def gather(
             true = outputs["true_landmarks"]
             stored["face_landmarks"] = np.asarray(true)[face_row].astype(np.float32)
     return stored
+
+
+def _tree_arrays(hierarchy: Hierarchy) -> dict[str, np.ndarray]:
+    arrays = {
+        "coarse_names": np.array(hierarchy.coarse, str),
+        "coarse_of": np.array(hierarchy.coarse_of, np.int32),
+    }
+    if hierarchy.poles:
+        arrays["pole_names"] = np.array(hierarchy.poles, str)
+        arrays["pole_of"] = np.array(hierarchy.pole_of, np.int32)
+    return arrays
+
+
+def stored_hierarchy(stored: StoredPredictions) -> Hierarchy | None:
+    """Return the tree over the classes of stored predictions; None: none."""
+    if "coarse_of" not in stored:
+        return None
+    has_poles = "pole_of" in stored
+    return Hierarchy(
+        name="of the predictions",
+        fine=tuple(stored["class_names"].tolist()),
+        coarse=tuple(stored["coarse_names"].tolist()),
+        coarse_of=tuple(stored["coarse_of"].tolist()),
+        poles=tuple(stored["pole_names"].tolist()) if has_poles else (),
+        pole_of=tuple(stored["pole_of"].tolist()) if has_poles else (),
+    )
 
 
 def choose_faces(outputs: Mapping[str, np.ndarray], count: int = 12) -> list[int]:
@@ -130,6 +165,7 @@ def write(
     outputs: Mapping[str, np.ndarray],
     source: Source,
     *,
+    hierarchy: Hierarchy | None = None,
     batches: Iterable[Mapping[str, np.ndarray]] | None = None,
     face_count: int = 12,
 ) -> None:
@@ -139,6 +175,7 @@ def write(
         workdir: the run's folder.
         outputs: as in `gather`.
         source: of the examples; gives class names and file names.
+        hierarchy: tree over the classes; None: none.
         batches: one pass over the same examples, to take the images of a few faces from; None: no
             faces are stored.
         face_count: faces to store.
@@ -147,7 +184,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     faces = fetch_faces(batches, choose_faces(outputs, face_count)) if batches is not None else {}
     names = [source.describe(int(i)) for i in outputs["index"]]
-    save(folder, gather(outputs, source.class_names, names, faces))
+    save(folder, gather(outputs, source.class_names, names, faces, hierarchy))
 
 
 def save(folder: Path, stored: StoredPredictions) -> None:
@@ -178,6 +215,7 @@ def _table(stored: StoredPredictions) -> str:
     columns: dict[str, Iterable[object]] = {"index": stored["index"], "source": stored["source"]}
     if "probabilities" in stored:
         columns["expression"], columns["expression_predicted"] = class_columns(stored)
+        columns |= coarse_columns(stored)
         for i, name in enumerate(names):
             columns[f"p_{name}"] = _numbers(stored["probabilities"][:, i])
     if "valence_arousal_predicted" in stored:
@@ -196,12 +234,39 @@ def _table(stored: StoredPredictions) -> str:
 
 def class_columns(stored: StoredPredictions) -> tuple[list[str], list[str]]:
     """Return true and predicted class names by row; empty where unknown."""
-    names, probabilities = stored["class_names"].tolist(), stored["probabilities"]
-    guesses = np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
+    names = stored["class_names"].tolist()
     true, predicted = (
-        [names[c] if c >= 0 else "" for c in ids] for ids in (stored["expression"], guesses)
+        [names[c] if c >= 0 else "" for c in ids]
+        for ids in (stored["expression"], _predicted_ids(stored))
     )
     return true, predicted
+
+
+def coarse_columns(stored: StoredPredictions) -> dict[str, list[str]]:
+    """Return the columns of a table that a tree over the classes adds; {}: there is none.
+
+    `coarse` and `coarse_predicted` are the coarse classes of label and predicted class,
+    `coarse_probability` the sum of the probabilities of the classes in the predicted one. They are
+    empty where unknown.
+    """
+    if (hierarchy := stored_hierarchy(stored)) is None:
+        return {}
+    # The last entry is for id -1.
+    names = np.array([*(hierarchy.coarse[c] for c in hierarchy.coarse_of), ""])
+    coarse_of = np.array([*hierarchy.coarse_of, 0])
+    guesses = _predicted_ids(stored)
+    sums = group_sums(hierarchy, stored["probabilities"])
+    return {
+        "coarse": names[stored["expression"]].tolist(),
+        "coarse_predicted": names[guesses].tolist(),
+        "coarse_probability": _numbers(sums[np.arange(len(guesses)), coarse_of[guesses]]),
+    }
+
+
+def _predicted_ids(stored: StoredPredictions) -> np.ndarray:
+    """Return the predicted class of each row; -1 where it is not a number."""
+    probabilities = stored["probabilities"]
+    return np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
 
 
 def _numbers(values: np.ndarray) -> list[str]:

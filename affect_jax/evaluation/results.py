@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import ml_collections
 
@@ -11,6 +11,7 @@ from affect_jax import runtime
 from affect_jax.evaluation import contexts, evaluation_folder
 from affect_jax.evaluation.evaluator import Evaluation
 from affect_jax.runtime.parallel import is_main_process
+from affect_jax.systems.base import System
 from data_pipelines.schema import Source
 
 # Suffix of a split's name -> column of the results table.
@@ -33,7 +34,7 @@ def record(
     workdir: pathlib.Path,
     result: Evaluation,
     source: Source,
-    class_names: Sequence[str],
+    system: System,
     step: int,
     what: str,
     *,
@@ -48,7 +49,7 @@ def record(
       workdir: where to.
       result: with its predictions.
       source: of the split.
-      class_names: the model's.
+      system: of the model; gives the classes and the tree over them.
       step: of its checkpoint.
       what: name of the model in the title.
       model: the model directory, if it was not one of the run's own checkpoints.
@@ -59,7 +60,7 @@ def record(
     title = f"{split} split of {' '.join(place.values())}, {what}"
     show(result.of_split(split), f"{title}: {runtime.count_images(result.images, len(source))}")
     folder = evaluation_folder.write(
-        workdir, config, step, result.predictions, source, class_names, model=model
+        workdir, config, step, result.predictions, source, system, model=model
     )
     about = {**place, "report": str(folder.relative_to(workdir))}
     about |= {"model": str(model)} if model else {}

@@ -20,7 +20,9 @@ from affect_jax.evaluation import contexts, predictions
 from affect_jax.evaluation.predictions import StoredPredictions
 from affect_jax.experiments import planned_runs, runs
 from affect_jax.experiments.planned_runs import DONE, Figures, PlannedRun
+from affect_jax.metrics.base import Statistics
 from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.metrics.spread import Spread
@@ -34,7 +36,10 @@ from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = ("accuracy", "balanced_accuracy", "f1_macro", "valence_ccc", "arousal_ccc", "nme")
+_COLUMNS = (
+    *("accuracy", "balanced_accuracy", "f1_macro", "coarse_accuracy"),
+    *("valence_ccc", "arousal_ccc", "nme"),
+)
 
 
 @dataclasses.dataclass
@@ -166,15 +171,20 @@ def pool(parts: list[StoredPredictions], min_count: int = 1) -> tuple[Figures, n
     class_names = names.pop()
     classes = ClassificationStatistics(len(class_names), class_names, min_count)
     regression, landmarks = RegressionStatistics(), LandmarkStatistics()
+    tree = predictions.stored_hierarchy(parts[0])
+    coarse = [] if tree is None else [HierarchyStatistics(tree, min_count)]
     stored = set.intersection(*map(set, parts))
     for part in parts:
         if "logits" in stored:
             classes.update(part["logits"], part["expression"])
+            for tree_metrics in coarse:
+                tree_metrics.update({"logits": part["logits"]}, {"expression": part["expression"]})
         if "valence_arousal_predicted" in stored:
             regression.update(part["valence_arousal_predicted"], part["valence_arousal"])
         if stored.issuperset(landmarks.FIGURES):
             landmarks.add({name: part[name] for name in landmarks.FIGURES})
-    figures = {**classes.compute(), **regression.compute(), **landmarks.compute()}
+    measured: list[Statistics] = [classes, *coarse, regression, landmarks]
+    figures = {name: value for one in measured for name, value in one.compute().items()}
     return figures, classes.confusion if "logits" in stored else None
 
 
@@ -275,11 +285,14 @@ def _write_pooled(
     tables.write_csv(folder / "predictions.csv", lines)
     if result.confusion is None or not result.confusion.any():
         return []
-    names = next(iter(parts.values()))["class_names"].tolist()
+    first = next(iter(parts.values()))
+    names, hierarchy = first["class_names"].tolist(), predictions.stored_hierarchy(first)
     counts = zip(names, result.confusion.tolist(), strict=True)
     rows = [{"true": name, **dict(zip(names, row, strict=True))} for name, row in counts]
     tables.write_csv(folder / "confusion.csv", rows)
-    figure = confusion_lib.confusion_matrices([("", result.confusion, result.pooled)], names)
+    figure = confusion_lib.confusion_matrices(
+        [("", result.confusion, result.pooled)], names, hierarchy=hierarchy
+    )
     runtime.write_atomically(folder / "confusion_matrix.png", style.png(figure))
     return ["confusion_matrix.png"]
 
@@ -290,6 +303,7 @@ def _prediction_lines(fold: int, part: StoredPredictions) -> Iterable[dict[str, 
     if "probabilities" in part:
         true, predicted = predictions.class_columns(part)
         columns |= {"expression": np.array(true), "expression_predicted": np.array(predicted)}
+        columns |= {k: np.array(v) for k, v in predictions.coarse_columns(part).items()}
     if "valence_arousal_predicted" in part:
         for d, name in enumerate(("valence", "arousal")):
             columns[name] = part["valence_arousal"][:, d]

@@ -5,23 +5,26 @@ Nothing is trained, and the architecture is read from the directory.
 
 import logging
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from affect_jax import batches as data_lib
+from affect_jax import models
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
-from affect_jax.evaluation.evaluator import Evaluation, check_classes
+from affect_jax.evaluation.evaluator import Evaluation, check_classes, check_input
 from affect_jax.experiments.evaluate_run import measure
+from affect_jax.models import relations_settings
 from affect_jax.models.reliability_settings import to_section
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
+from affect_jax.systems import label_tree
 from affect_jax.systems.base import Labels, System
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.load_run import LoadedRun
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import NUM_LANDMARKS
 
 log = logging.getLogger(__name__)
@@ -29,10 +32,6 @@ log = logging.getLogger(__name__)
 
 class _GivenModel(System):
     """The system of a model that is only evaluated; all labelled outputs are measured."""
-
-    def _relations(self) -> dict[str, Any] | None:
-        # The model's own argument, not a section of a config.
-        return self.config.model.to_dict().get("relations")
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -44,7 +43,7 @@ class _GivenModel(System):
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
-        if "landmarks" in self.has and "heatmaps" in outputs:
+        if "landmarks" in self.has:
             kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept
 
@@ -54,21 +53,19 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model directory on the split `config.eval.split` of `config.data`.
 
-    Name, arguments, classes, image size, framing and normalisation are read from the directory.
+    Name, arguments, classes, image size, framing and normalisation are read from the directory,
+    and the tree over the classes. `config.data.hierarchy` may name another, unless the model uses
+    one.
     Where the results go is described in `evaluate_run.measure`.
 
     Raises:
       UserError: `path` is not a model directory, or the model does not fit the data.
     """
     path, workdir = pathlib.Path(path), pathlib.Path(workdir)
-    if config.eval.checkpoint != "best":
-        raise ConfigError(
-            f"config.eval.checkpoint = {config.eval.checkpoint!r} has no effect on the model "
-            f"directory {path}, which holds one; leave it out"
-        )
-    loaded = _load(path)
+    loaded = _load(path, config.eval.checkpoint)
     config = _with_model(config, loaded)
     source = data_lib.evaluation_source(config)
+    check_input(source, loaded.model)
     has = _measurable(loaded, frozenset(source.has), path)
     if "expression" in has:
         if not loaded.class_names:
@@ -77,20 +74,58 @@ def evaluate_model(
                 "cannot be compared with labels; convert it again with --classes"
             )
         check_classes(source, loaded.class_names)
+    hierarchy = _used_hierarchy(loaded) or loaded.hierarchy
+    is_named = config.data.hierarchy and not config.model.hierarchy
+    if "expression" in has and (hierarchy is None or is_named):
+        hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
+    given = _placed(config, loaded, has, hierarchy, mapper)
+    return measure(given, source, workdir, mapper, f"model {path}", model=path)
+
+
+def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Mapper) -> LoadedRun:
+    """Open a model directory, to use it on `config.data` framed as it expects.
+
+    Raises:
+      UserError: `path` is not a model directory.
+    """
+    loaded = _load(path, config.eval.checkpoint)
+    tree = _used_hierarchy(loaded)
+    return _placed(_with_model(config, loaded), loaded, frozenset(), tree, mapper)
+
+
+def _placed(
+    config: ml_collections.ConfigDict,
+    loaded: model_dir.LoadedModel,
+    has: frozenset[str],
+    hierarchy: Hierarchy | None,
+    mapper: Mapper,
+) -> LoadedRun:
+    """Return a model on the devices, whose label fields `has` are measured."""
     _, params, stats = take_apart(loaded.model)
-    given = LoadedRun(
+    labels = Labels(
+        has,
+        loaded.class_names,
+        hierarchy=hierarchy,
+        n_features=models.n_features(loaded.model),
+    )
+    return LoadedRun(
         model=loaded.model,
-        system=_GivenModel(config, Labels(has, loaded.class_names)),
+        system=_GivenModel(config, labels),
         state=mapper.replicate({"params": params, "stats": stats}),
         step=int(loaded.provenance.get("step", 0)),
         class_names=loaded.class_names,
         config=config,
+        labels=loaded.provenance.get("label_vectors"),
     )
-    return measure(given, source, workdir, mapper, f"model {path}", model=path)
 
 
-def _load(path: pathlib.Path) -> model_dir.LoadedModel:
+def _load(path: pathlib.Path, checkpoint: str) -> model_dir.LoadedModel:
+    if checkpoint != "best":
+        raise ConfigError(
+            f"config.eval.checkpoint = {checkpoint!r} has no effect on the model directory {path}, "
+            "which holds one; leave it out"
+        )
     if load_run.is_workdir(path):
         problem = "is the workdir of a run; evaluate it as --workdir"
     elif path.is_file():
@@ -116,19 +151,19 @@ def _with_model(
     arguments = dict(loaded.arguments)
     if "reliability" in arguments:
         arguments["reliability"] = to_section(arguments["reliability"])
+    if "relations" in arguments:
+        arguments["relations"] = relations_settings.to_section(arguments["relations"])
+    used = _used_hierarchy(loaded)
     made.model = ml_collections.ConfigDict(
         {
             "name": loaded.name,
             **arguments,
+            "hierarchy": "" if used is None else used.name,
             "mean": tuple(factor * m for m in expected.mean),
             "std": tuple(factor * s for s in expected.std),
         }
     )
     made.loss.class_weights = "none"
-    made.eval.batch_size = made.eval.batch_size or made.batch_size
-    # In the context "batch" images are compared in batches of this size.
-    trained = loaded.provenance.get("workdir_config", {})
-    made.batch_size = trained.get("batch_size", made.batch_size)
     made.data.image_size = expected.image_size
     made.data.augment_overrides.update({"fit": expected.fit, "margin": expected.margin})
     if expected.crop_scale:
@@ -149,6 +184,12 @@ def _with_model(
     return made
 
 
+def _used_hierarchy(loaded: model_dir.LoadedModel) -> Hierarchy | None:
+    """Return the tree that the model computes with; None: it uses none."""
+    plain = (loaded.arguments.get("relations") or {}).get("hierarchy")
+    return None if plain is None else Hierarchy.from_plain(plain)
+
+
 def _measurable(
     loaded: model_dir.LoadedModel, labelled: frozenset[str], path: pathlib.Path
 ) -> frozenset[str]:
@@ -157,8 +198,8 @@ def _measurable(
     Raises:
       UserError: there are none.
     """
-    size = loaded.preprocessing.image_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shape = models.input_shape(loaded.model, loaded.preprocessing.image_size)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     outputs: dict[str, jax.ShapeDtypeStruct] = jax.eval_shape(loaded.model, images)
     given = set()
     if "logits" in outputs and outputs["logits"].shape[-1]:

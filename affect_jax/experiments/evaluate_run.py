@@ -10,13 +10,20 @@ from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
 from affect_jax import data_record, report, systems
 from affect_jax.config import ConfigError
-from affect_jax.evaluation.evaluator import Evaluation, Evaluator, check_classes, tracks_to_smooth
+from affect_jax.evaluation.evaluator import (
+    Evaluation,
+    Evaluator,
+    check_classes,
+    check_input,
+    tracks_to_smooth,
+)
 from affect_jax.evaluation.results import record
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import bank
 from affect_jax.weights import load_run
 from affect_jax.weights.load_run import LoadedRun
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.schema import Source
 from data_pipelines.sources.make import ALL
 
@@ -36,28 +43,58 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     """
     workdir = pathlib.Path(workdir)
     mapper = Mapper(config.parallel.mapping)
+    loaded = open_run(config, workdir, mapper)
+    config = loaded.config
+    source = data_lib.evaluation_source(config)
+    check_input(source, loaded.model)
+    if loaded.class_names:
+        check_classes(source, loaded.class_names)
+    labels = loaded.system.labels
+    system = systems.create(
+        config,
+        class_names=loaded.class_names,
+        # An output that was not trained is not measured.
+        has=frozenset(source.has) & loaded.system.known,
+        class_counts=labels.class_counts,
+        hierarchy=_hierarchy(config, workdir, loaded, source),
+        n_features=labels.n_features,
+    )
+    what = f"checkpoint {loaded.step} of {workdir}"
+    loaded = dataclasses.replace(loaded, system=system)
+    trained = config_lib.read_workdir_config(workdir)
+    trained.eval.batch_size = config.eval.batch_size
+    return measure(loaded, source, workdir, mapper, what, trained=trained)
+
+
+def open_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, mapper: Mapper) -> LoadedRun:
+    """Open the checkpoint `config.eval.checkpoint` of a run, to use it on `config.data`.
+
+    Raises:
+      UserError: the run or checkpoint does not exist, or the data of the run itself have changed
+        since it began or are divided in another way.
+    """
     recorded = config_lib.read_workdir_config(workdir)
     config = _as_trained(config, recorded)
     loaded = load_run.load_run(workdir, config.eval.checkpoint, mapper, config=config)
     has_own_data = data_lib.place_of(config.data) == data_lib.place_of(recorded.data)
     sources = data_lib.make_sources(config) if has_own_data else {}
     data_record.check_own(workdir, config, sources)
-    source = data_lib.evaluation_source(config)
-    if loaded.class_names:
-        check_classes(source, loaded.class_names)
     _check_same_split(config, recorded)
-    system = systems.create(
-        config,
-        class_names=loaded.class_names,
-        # An output that was not trained is not measured.
-        has=frozenset(source.has) & loaded.system.known,
-        class_counts=loaded.system.labels.class_counts,
-    )
-    what = f"checkpoint {loaded.step} of {workdir}"
-    loaded = dataclasses.replace(loaded, system=system)
-    trained = recorded.copy_and_resolve_references()
-    trained.eval.batch_size = config.eval.batch_size
-    return measure(loaded, source, workdir, mapper, what, trained=trained)
+    return loaded
+
+
+def _hierarchy(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, loaded: LoadedRun, source: Source
+) -> Hierarchy | str:
+    """Return the tree of the run; the name of the data set's if the run has none.
+
+    `config.data.hierarchy` may name another, unless the model uses one.
+    """
+    own, recorded = loaded.system.hierarchy, config_lib.read_workdir_config(workdir)
+    is_other = config.data.hierarchy not in ("", recorded.data.hierarchy)
+    if own is None or (is_other and not config.model.get("hierarchy")):
+        return source.hierarchy
+    return own
 
 
 def measure(
@@ -103,8 +140,7 @@ def measure(
         None if trained is None else lambda: data_lib.make_sources(trained)["train"],
     )
     result.contexts = evaluator.in_contexts(loaded.state, result.predictions, banks)
-    names, step = loaded.class_names, loaded.step
-    folder = record(config, workdir, result, source, names, step, what, model=model)
+    folder = record(config, workdir, result, source, loaded.system, loaded.step, what, model=model)
     report.draw_evaluation(folder, config.eval.min_count)
     return result
 

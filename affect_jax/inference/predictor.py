@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.metrics.classification import softmax
+from affect_jax.metrics.hierarchy import group_sums
 from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.models.relations import Comparison, Relations
 from affect_jax.models.reliability_attention import BatchAttention
@@ -34,6 +36,7 @@ _INTERNAL = ("features",)
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16)
 _IN_TABLES = ("expression", "valence_arousal")
+_TEXTS = ("expression", "coarse")  # columns that hold no number
 
 # A row of the table, the network's input uint8 [S, S, 3], and (height, width) of the image.
 _Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
@@ -114,7 +117,7 @@ class Predictor:
 
         Args:
           batch: [B, H, W, 3] RGB, not resized here. uint8 images are normalised; float32 is the
-            network's own input.
+            network's own input. A model on stored features takes them, float32 [B, D].
 
         Returns:
           What the model has of `logits` [B, N], `valence` and `arousal` [B], `heatmaps`
@@ -127,14 +130,25 @@ class Predictor:
         network = self._opened()
         if not isinstance(batch, np.ndarray | jax.Array):
             raise UserError(f"batch must be an array, not a {type(batch).__name__}")
-        if batch.ndim != 4 or batch.shape[-1] != 3 or not batch.shape[0]:
+        if network.n_features:
+            if batch.ndim != 2 or batch.shape[1] != network.n_features or not batch.shape[0]:
+                raise UserError(
+                    f"batch must be features [B, {network.n_features}], got {batch.shape}"
+                )
+        elif batch.ndim != 4 or batch.shape[-1] != 3 or not batch.shape[0]:
             raise UserError(
                 f"batch must be [B, H, W, 3] with at least one image, got {batch.shape}"
                 + ("; add a leading axis for a single one" if batch.ndim == 3 else "")
             )
-        if batch.dtype != np.uint8 and batch.dtype not in network.float_dtypes:
+        images = batch.dtype == np.uint8 and not network.n_features
+        if not images and batch.dtype not in network.float_dtypes:
             raise UserError(
-                f"batch is {batch.dtype}; give uint8 images, or float32 already normalised"
+                f"batch is {batch.dtype}; give "
+                + (
+                    "float32"
+                    if network.n_features
+                    else "uint8 images, or float32 already normalised"
+                )
             )
         outputs = network.forward(batch)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in outputs.items()}
@@ -156,10 +170,12 @@ class Predictor:
 
         Returns:
           A DataFrame with `path`, or `index` for an image without one; what the model has of
-          `expression`, `confidence`, `valence`, `arousal` and the probability `p_CLASS` of every
-          class; landmarks as `x0`, `y0`, `x1` ... in pixels of the image; and `error`, which says
-          why an image could not be read, or that the model gave no number for it, and is missing
-          where all went well. The columns do not depend on errors.
+          `expression`, `confidence`, with a tree over the classes `coarse` (the coarse class of
+          `expression`) and `coarse_probability` (the sum over its classes), the probability
+          `p_CLASS` of every class, `valence` and `arousal`; landmarks as `x0`, `y0`, `x1` ... in
+          pixels of the image; and `error`, which says why an image could not be read, or that the
+          model gave no number for it, and is missing where all went well. The columns do not
+          depend on errors.
 
         Raises:
           UserError: for an input that is not an image (None, a folder, floats ...), a model
@@ -189,7 +205,7 @@ class Predictor:
             self._run(network, pending, size, landmarks)
         named = [name for name in ("path", "index") if any(name in row for row in rows)]
         table = pandas.DataFrame(rows, columns=[*(named or ["path"]), *columns, "error"])
-        return table.astype({name: float for name in columns if name != "expression"})
+        return table.astype({name: float for name in columns if name not in _TEXTS})
 
     def _read(self, index: int, item: ImageInput) -> tuple[dict[str, Any], np.ndarray | None]:
         row: dict[str, Any] = {"index": index, "error": None}
@@ -227,11 +243,13 @@ class _Network:
         included.
       compares_batch: whether it depends on the others, without padding.
       float_dtypes: of a batch that is the network's own input.
+      n_features: numbers of the feature vectors that the model takes; 0: it takes images.
     """
 
     def __init__(self, loaded: LoadedModel):
         forks.check()
         self.loaded, self.framing = loaded, loaded.preprocessing.framing
+        self.n_features = models.n_features(loaded.model)
         modules = [module for _, module in nnx.iter_modules(loaded.model)]
         self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
         self.compares_batch = any(_compares_batch(module) for module in modules)
@@ -308,6 +326,11 @@ class _Network:
             return self._columns[landmarks]
 
     def _find_columns(self, landmarks: bool | None) -> list[str]:
+        if self.n_features:
+            raise UserError(
+                f"the model {self.loaded.name} takes stored features and no images; use "
+                f".outputs(batch) of float32 [B, {self.n_features}]"
+            )
         side = self.loaded.preprocessing.image_size
         images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
         function = functools.partial(self._brief, landmarks=landmarks)
@@ -341,8 +364,17 @@ class _Network:
         return {
             "expression": names[best],
             "confidence": float(probabilities[best]),
+            **self._coarse(probabilities, best),
             **{f"p_{name}": float(p) for name, p in zip(names, probabilities, strict=True)},
         }
+
+    def _coarse(self, probabilities: np.ndarray, best: int) -> dict[str, Any]:
+        hierarchy = self.loaded.hierarchy
+        if hierarchy is None:
+            return {}
+        place = hierarchy.coarse_of[best]
+        summed = float(group_sums(hierarchy, probabilities)[place])
+        return {"coarse": hierarchy.coarse[place], "coarse_probability": summed}
 
 
 def _compares_batch(module: nnx.Module) -> bool:

@@ -6,17 +6,21 @@ import functools
 
 import numpy as np
 
-from affect_jax.metrics.base import MetricSet
+from affect_jax.metrics.base import BatchStatistics, MetricSet
+from affect_jax.metrics.hierarchy import HierarchyStatistics
+from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
+from data_pipelines.hierarchies.tree import Hierarchy
 
 
-def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
+def names_of(metrics: MetricSet, num_classes: int, count: int, *, votes: bool = False) -> set[str]:
     """Return the names that `metrics` gives, and `loss`.
 
     Args:
         metrics: empty; made-up examples are added to it.
         num_classes: N, may be 0.
         count: examples of each class.
+        votes: whether examples have `expression_probs`.
     """
     rows = max(num_classes, 1) * count
     outputs = {
@@ -33,6 +37,8 @@ def names_of(metrics: MetricSet, num_classes: int, count: int) -> set[str]:
         "valence_arousal": np.zeros((rows, 2)),
         "landmarks": np.arange(rows * 136.0).reshape(rows, 68, 2),
     }
+    if votes:
+        labels["expression_probs"] = np.ones((rows, num_classes))
     return {"loss", *metrics.update(outputs, labels).compute()}
 
 
@@ -45,7 +51,13 @@ def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
     """
     if fields is None:
         has = ("expression", "valence_arousal", "landmarks")
-        names = names_of(MetricSet(has, 2, extra=[ReliabilityStatistics(2, 1)]), 2, 2)
+        tree = Hierarchy("", ("a", "b"), ("c",), (0, 0), ("d",), (0,))
+        extra: list[BatchStatistics] = [
+            MixtureStatistics(),
+            ReliabilityStatistics(2, 1),
+            HierarchyStatistics(tree),
+        ]
+        names = names_of(MetricSet(has, 2, extra=extra), 2, 2, votes=True)
     else:
         names = names_of(MetricSet(fields, 2), 2, 2) - {"loss"}
     return frozenset(n for n in names if not n.startswith("recall_"))

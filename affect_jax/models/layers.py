@@ -222,9 +222,11 @@ class Layers:
 class MLP(nnx.Module):
     """Two dense layers with an exact GELU between, four times as wide inside."""
 
-    def __init__(self, width: int, dropout: float, make: Layers):
+    def __init__(
+        self, width: int, dropout: float, make: Layers, *, out_init: Callable = lecun_normal
+    ):
         self.fc1 = make.linear(width, 4 * width)
-        self.fc2 = make.linear(4 * width, width)
+        self.fc2 = make.linear(4 * width, width, init=out_init)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:

@@ -18,7 +18,17 @@ SCALE = 255.0
 def normalise(
     images: Any, mean: Any, std: Any, scale: float = SCALE, dtype: Any = jnp.float32
 ) -> Any:
-    """Return network input from uint8 images [..., 3]: (images / scale - mean) / std."""
+    """Return network input from images: (images / scale - mean) / std.
+
+    Args:
+      images: [..., H, W, 3] in [0, scale], uint8, or float where images are mixed. Features [B, D]
+        are the network's own input, and are returned unchanged.
+      mean, std: by channel, of images / scale.
+      scale: see above.
+      dtype: of the result.
+    """
+    if jnp.ndim(images) == 2:
+        return jnp.asarray(images, dtype)
     scaled = jnp.asarray(images, dtype) / jnp.asarray(scale, dtype)
     return (scaled - jnp.asarray(mean, dtype)) / jnp.asarray(std, dtype)
 

@@ -14,7 +14,7 @@ from affect_jax.models.layers import Layers
 
 _REGISTRY: dict[str, "Entry"] = {}
 # Arguments that a run sets itself, by its data.
-_SET_BY_RUNS = ("n_expression", "image_size")
+_SET_BY_RUNS = ("n_expression", "n_features", "image_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,20 @@ def head_of(model: nnx.Module) -> str | None:
     """Return the path of the layer that depends on the number of classes, if any."""
     heads = {e.head for e in _REGISTRY.values() if e.constructor is type(model)}
     return heads.pop() if heads else None
+
+
+def input_shape(model: nnx.Module, image_size: int) -> tuple[int, ...]:
+    """Return the shape of one example of a model's input.
+
+    It is an image [S, S, 3], or the `input_shape` that a model of other data has as an attribute.
+    """
+    return getattr(model, "input_shape", (image_size, image_size, 3))
+
+
+def n_features(model: nnx.Module) -> int:
+    """Return the numbers of the feature vectors that a model takes; 0 if it takes images."""
+    shape = input_shape(model, 1)
+    return shape[0] if len(shape) == 1 else 0
 
 
 def create(

@@ -7,8 +7,6 @@ They take the features of any backbone and give features of the same length to i
   ITRR   (eq. 3 to 7)    images attend to images: F -> F~
   HLRR   (eq. 8 to 12)   labels attend to labels: S -> S~
   LGIFO  (eq. 13 to 17)  images attend to labels: F~, S~ -> F^
-
-Projections have no bias, as printed. Scores and softmax are float32 or wider.
 """
 
 from collections.abc import Mapping
@@ -16,32 +14,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax import lax
 
 from affect_jax.errors import nearest
 from affect_jax.models.label_vectors import stand_in
-from affect_jax.models.layers import MLP, Constant, Counter, Layers
+from affect_jax.models.layers import Constant, Counter, Layers
+from affect_jax.models.relations_blocks import (
+    Bank,
+    ImageRelations,
+    LabelGuidance,
+    LabelRelations,
+)
 from affect_jax.models.relations_settings import CONTEXTS, parse
-from affect_jax.models.reliability_attention import clip_logits
 from data_pipelines.hierarchies.tree import Hierarchy
 
-_LAYER_NORM_EPSILON = 1e-5
-# In place of the score of what is not attended to. Finite, so that no row becomes NaN.
-_HIDDEN = -1e30
-
-
-class Bank(NamedTuple):
-    """Images that every image is compared with in prediction.
-
-    Attributes:
-      features: float [M, D], the backbone's.
-      valid: bool [M], False for an empty place.
-    """
-
-    features: jax.Array
-    valid: jax.Array
+# Path of the label vectors among the statistics of a model with relations.
+LABEL_VECTORS = "relations/label_vectors"
 
 
 class Comparison(NamedTuple):
@@ -59,230 +47,6 @@ class Comparison(NamedTuple):
 
 
 BY_SETTINGS = Comparison()
-
-
-class Block(nnx.Module):
-    """norm(M + FFN(M)) of attended features M, eq. 7, 12 and 17."""
-
-    def __init__(self, width: int, dropout: float, make: Layers):
-        self.ffn = MLP(width, dropout, make)
-        self.norm = make.layer_norm(width, _LAYER_NORM_EPSILON)
-
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        return self.norm(x + self.ffn(x, rngs))
-
-
-class Attention(nnx.Module):
-    """Projections of one attention with `heads` heads of `head_features` numbers.
-
-    Args:
-      queries, keys: lengths of the features that are projected.
-      values: length of a head's value.
-      out: length of the result.
-      project_values: False: the values are the keys' features themselves, whole for every head.
-    """
-
-    def __init__(
-        self,
-        queries: int,
-        keys: int,
-        out: int,
-        *,
-        heads: int,
-        head_features: int,
-        project_values: bool,
-        make: Layers,
-    ):
-        self.heads = heads
-        inner = heads * head_features
-        self.query = make.linear(queries, inner, bias=False)
-        self.key = make.linear(keys, inner, bias=False)
-        self.value = make.linear(keys, inner, bias=False) if project_values else None
-        self.out = make.linear(inner if project_values else heads * keys, out, bias=False)
-
-    def scores(self, queries: jax.Array, keys: jax.Array, scale: float) -> jax.Array:
-        """Return scale * q k^T of projected [Q, I] and [K, I], float32 or wider [heads, Q, K]."""
-        wide = jnp.promote_types(jnp.float32, queries.dtype)
-        q, k = self._split(queries), self._split(keys)
-        found = jnp.einsum("qhd,khd->hqk", q, k, preferred_element_type=wide)
-        return clip_logits(scale * found)
-
-    def mix(self, weights: jax.Array, values: jax.Array) -> jax.Array:
-        """Return the heads' values [Q, heads, d] of weights [heads, Q, K].
-
-        `values` are projected [K, heads * d], or features [K, d] that all heads share.
-        """
-        weights = weights.astype(values.dtype)
-        if self.value is None:
-            return jnp.einsum("hqk,kd->qhd", weights, values)
-        return jnp.einsum("hqk,khd->qhd", weights, self._split(values))
-
-    def joined(self, mixed: jax.Array) -> jax.Array:
-        """Return concat(heads) W_MSA, [Q, out] (eq. 6, 11, 16)."""
-        return self.out(mixed.reshape(len(mixed), -1))
-
-    def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(len(x), self.heads, -1)
-
-
-class ImageRelations(nnx.Module):
-    """ITRR: self-attention between images, eq. 3 to 7."""
-
-    def __init__(self, features: int, settings: Any, make: Layers):
-        self.scale, self.residual = settings.scale, settings.residual
-        self.axis_name = make.axis_name
-        self.attention = Attention(
-            features,
-            features,
-            features,
-            heads=settings.heads,
-            head_features=settings.head_features,
-            project_values=True,
-            make=make,
-        )
-        self.block = Block(features, settings.dropout, make)
-
-    def of_batch(
-        self, x: jax.Array, mask: jax.Array, gather: bool, rngs: nnx.Rngs | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Compare the images of the batch: F~ [B, D] and weights [B, M].
-
-        Args:
-          x: features [B, D].
-          mask: bool [B]. An image that is False neither attends nor is attended.
-          gather: compare with the images of all replicas of the axis, M = replicas * B.
-        """
-        x = jnp.where(mask[:, None], x, 0)
-        every, valid, own = x, mask, jnp.arange(len(x))
-        if gather and self.axis_name is not None:
-            every = lax.all_gather(x, self.axis_name, tiled=True)
-            valid = lax.all_gather(mask, self.axis_name, tiled=True)
-            own = own + lax.axis_index(self.axis_name) * len(x)
-        same = own[:, None] == jnp.arange(len(every))
-        # An image that is masked sees itself, so that no row is without a weight.
-        visible = (mask[:, None] & valid) | same
-        attention = self.attention
-        assert attention.value is not None
-        scores = attention.scores(attention.query(x), attention.key(every), self.scale)
-        weights = jax.nn.softmax(jnp.where(visible, scores, _HIDDEN))
-        mixed = attention.mix(weights, attention.value(every))
-        return self._refined(x, mixed, rngs), jnp.mean(weights, axis=0)
-
-    def of_bank(
-        self, x: jax.Array, bank: Bank | None, rngs: nnx.Rngs | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Compare every image with a bank and itself: F~ [B, D] and weights [B, M + 1].
-
-        The last weight is the image's own. Without a bank it is the only one.
-        """
-        attention = self.attention
-        assert attention.value is not None
-        queries, own_values = attention.query(x), attention.value(x)
-        split = (len(x), attention.heads, -1)
-        if bank is None:
-            weights = jnp.ones((len(x), 1), jnp.promote_types(jnp.float32, x.dtype))
-            return self._refined(x, own_values.reshape(split), rngs), weights
-        others = jnp.where(bank.valid[:, None], bank.features.astype(x.dtype), 0)
-        scores = attention.scores(queries, attention.key(others), self.scale)
-        scores = jnp.where(bank.valid, scores, _HIDDEN)
-        pairs = queries.reshape(split) * attention.key(x).reshape(split)
-        own = clip_logits(self.scale * jnp.sum(pairs.astype(scores.dtype), axis=-1))
-        weights = jax.nn.softmax(jnp.concatenate([scores, own.T[:, :, None]], axis=-1))
-        mixed = attention.mix(weights[:, :, :-1], attention.value(others))
-        own_share = weights[:, :, -1].T[:, :, None].astype(mixed.dtype)
-        mixed = mixed + own_share * own_values.reshape(split)
-        return self._refined(x, mixed, rngs), jnp.mean(weights, axis=0)
-
-    def _refined(self, x: jax.Array, mixed: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        attended = self.attention.joined(mixed)
-        return self.block(attended + x.astype(attended.dtype) if self.residual else attended, rngs)
-
-
-class LabelRelations(nnx.Module):
-    """HLRR: self-attention between labels, with their place in the tree, eq. 8 to 12.
-
-    The bias b of eq. 9 is one number for the same label, one for parent and child, and one for all
-    other pairs (siblings too), shared by the heads. Cumulative softplus keeps them decreasing.
-    """
-
-    def __init__(self, hierarchy: Hierarchy | None, settings: Any, make: Layers):
-        self.scale = settings.scale
-        self.attention = Attention(
-            settings.label_features,
-            settings.label_features,
-            settings.label_features,
-            heads=settings.heads,
-            head_features=settings.head_features,
-            project_values=True,
-            make=make,
-        )
-        self.block = Block(settings.label_features, settings.dropout, make)
-        self.distances: tuple[tuple[int, ...], ...] | None = None
-        if settings.hierarchy_bias and hierarchy is not None:
-            self.distances = label_distances(hierarchy)
-            self.bias = nnx.Param(jnp.zeros(3, make.param_dtype))
-
-    def biases(self) -> jax.Array | None:
-        """Return b of all pairs of labels, [C, C]; None without a tree."""
-        if self.distances is None:
-            return None
-        start, *steps = self.bias[...]
-        values = [start]
-        for step in steps:
-            values.append(values[-1] - jax.nn.softplus(step))
-        return jnp.stack(values)[np.array(self.distances)]
-
-    def weights(self, labels: jax.Array) -> jax.Array:
-        """Return softmax(R_s) of label vectors [C, L], [heads, C, C]."""
-        attention = self.attention
-        scores = attention.scores(attention.query(labels), attention.key(labels), self.scale)
-        bias = self.biases()
-        return jax.nn.softmax(scores if bias is None else scores + bias.astype(scores.dtype))
-
-    def __call__(self, labels: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        """Return S~ of label vectors, both [C, L]."""
-        attention = self.attention
-        assert attention.value is not None
-        mixed = attention.mix(self.weights(labels), attention.value(labels))
-        return self.block(attention.joined(mixed), rngs)
-
-
-class LabelGuidance(nnx.Module):
-    """LGIFO: images attend to labels, eq. 13 to 17."""
-
-    def __init__(self, features: int, settings: Any, make: Layers):
-        self.scale, self.residual = settings.scale, settings.residual
-        self.attention = Attention(
-            features,
-            settings.label_features,
-            features,
-            heads=settings.heads,
-            head_features=settings.head_features,
-            project_values=False,
-            make=make,
-        )
-        self.block = Block(features, settings.dropout, make)
-
-    def __call__(self, x: jax.Array, labels: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-        """Return F^ [B, D] of image features [B, D] and label features [C, L]."""
-        attention = self.attention
-        scores = attention.scores(attention.query(x), attention.key(labels), self.scale)
-        attended = attention.joined(attention.mix(jax.nn.softmax(scores), labels))
-        return self.block(attended + x.astype(attended.dtype) if self.residual else attended, rngs)
-
-
-def label_distances(hierarchy: Hierarchy) -> tuple[tuple[int, ...], ...]:
-    """Return the class of every pair of labels by eq. 9, C x C.
-
-    It is 0 for a label and itself, 1 for parent and child, and 2 for all other pairs, where the
-    paper writes sigma = 500. Labels are the fine classes and then the coarse ones.
-    """
-    fine, coarse = len(hierarchy.fine), len(hierarchy.coarse)
-    kinds = np.full((fine + coarse, fine + coarse), 2)
-    np.fill_diagonal(kinds, 0)
-    for child, parent in enumerate(hierarchy.coarse_of):
-        kinds[child, fine + parent] = kinds[fine + parent, child] = 1
-    return tuple(map(tuple, kinds.tolist()))
 
 
 class Relations(nnx.Module):
@@ -315,6 +79,7 @@ class Relations(nnx.Module):
                 f"{n_expression}; give a tree of the model's classes"
             )
         self.output_dtype = make.output_dtype
+        self.norm = make.norm(features) if chosen.normalise else None
         if chosen.itrr:
             self.images = ImageRelations(features, chosen, make)
             size = chosen.bank_size
@@ -378,7 +143,7 @@ class Relations(nnx.Module):
           ValueError: an unknown context.
         """
         outputs = {"image_features": features.astype(self.output_dtype)}
-        x = features.astype(self.dtype)
+        x = self._prepared(features)
         if self.settings.itrr:
             mask, context, bank = comparison
             context = "batch" if not self.deterministic else context or self.settings.context
@@ -388,11 +153,18 @@ class Relations(nnx.Module):
                 mask = jnp.ones(len(x), bool) if mask is None else mask
                 x, weights = self.images.of_batch(x, mask, not self.deterministic, rngs)
             else:
-                bank = (bank or self.bank) if context == "bank" else None
-                x, weights = self.images.of_bank(x, bank, rngs)
+                others: Bank | None = None
+                if context == "bank":
+                    kept = bank or self.bank
+                    others = Bank(self._prepared(kept.features), kept.valid)
+                x, weights = self.images.of_bank(x, others, rngs)
             outputs["relation_weights"] = weights
             if self.settings.nnldl and not self.deterministic:
                 outputs["neighbour_weights"] = weights
         if self.settings.lgifo:
             x = self.guidance(x, self.label_features(rngs), rngs)
         return x, outputs
+
+    def _prepared(self, features: jax.Array) -> jax.Array:
+        x = features.astype(self.dtype)
+        return x if self.norm is None else self.norm(x)

@@ -11,7 +11,8 @@ from affect_jax.models import settings as sections
 from affect_jax.models.reliability_settings import parse as parse_reliability
 
 CONTEXTS = ("bank", "self", "batch")
-_SWITCHES = ("itrr", "hlrr", "lgifo", "nnldl", "hierarchy_bias", "residual")
+MISSING_WORDS = ("error", "stand_in")
+_SWITCHES = ("itrr", "hlrr", "lgifo", "nnldl", "hierarchy_bias", "normalise", "residual")
 _COUNTS = ("heads", "head_features", "label_features", "bank_size")
 
 
@@ -29,14 +30,19 @@ class RelationsSettings:
       nnldl: the loss draws a prediction to those of its neighbours (eq. 18, 19); needs `itrr`.
       hierarchy_bias: attention between labels depends on their place in the tree (eq. 9); needs
         `hlrr` and a tree. RALD-L does without.
-      residual: add the input of the two image blocks before their feed-forward network. The paper
-        prints no such connection.
+      normalise: standardise every component of the features over the batch (BatchNorm) first. The
+        paper does not. Features of a ReLU have a large common part, and with it the images that
+        are longest along it are the neighbours of all others.
+      residual: add the input of the two image blocks before their feed-forward network, whose last
+        layers and W_MSA then start at 0. The paper prints no such connection. Without it, a
+        fresh model compares images by nearly uniform weights and sees only their mean.
       heads, head_features: of all attentions; the paper's 0.125 is 1 / sqrt(64).
       scale: lambda of the paper, a factor of queries times keys.
       dropout: of the feed-forward networks in training.
       label_features: length of a label vector.
       vectors: word vectors of the labels: a file, or "package:NAME"; "": drawn from the tree. Read
         when a run begins; afterwards they are part of the model.
+      missing_words: what a class gets if a word of its name has no vector: "error" or "stand_in".
       context: images that an image is compared with in prediction. "bank": those kept with the
         model; "self": none; "batch": the others of the same call.
       bank_size: images in the bank.
@@ -52,6 +58,7 @@ class RelationsSettings:
     lgifo: bool = True
     nnldl: bool = True
     hierarchy_bias: bool = False
+    normalise: bool = False
     residual: bool = False
     heads: int = 8
     head_features: int = 64
@@ -59,6 +66,7 @@ class RelationsSettings:
     dropout: float = 0.1
     label_features: int = 300
     vectors: str = ""
+    missing_words: str = "error"
     context: str = "bank"
     bank_size: int = 128
     hierarchy: Mapping[str, Any] | None = None
@@ -74,10 +82,10 @@ class RelationsSettings:
         good = _is_number(self.dropout) and 0 <= self.dropout < 1
         self._check("dropout", good, "at least 0 and below 1")
         self._check("vectors", isinstance(self.vectors, str), 'a path, "package:NAME" or ""')
-        if self.context not in CONTEXTS:
-            raise ValueError(
-                f"relations.context = {self.context!r}; {nearest(str(self.context), CONTEXTS)}"
-            )
+        for name, choices in (("context", CONTEXTS), ("missing_words", MISSING_WORDS)):
+            choice = getattr(self, name)
+            if choice not in choices:
+                raise ValueError(f"relations.{name} = {choice!r}; {nearest(str(choice), choices)}")
         if not (self.itrr or self.lgifo):
             raise ValueError(
                 "relations.itrr and relations.lgifo are both off, so nothing relates images; set "
@@ -143,7 +151,9 @@ def parse(settings: Mapping[str, Any]) -> RelationsSettings:
 
 def check_together(relations: Any, reliability: Any) -> None:
     """Raise ValueError if a model cannot have both of these arguments."""
-    if relations and reliability and parse_reliability(reliability).scope == "batch":
+    if relations is None or reliability is None or reliability is False:
+        return
+    if parse_reliability(reliability).scope == "batch":
         raise ValueError(
             'relations and reliability with scope = "batch" both compare the images of a batch, '
             'but relations predict by a bank; set reliability.scope = "example", or leave one out'

@@ -15,15 +15,18 @@ from flax import nnx
 
 from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
-from affect_jax import data_record
+from affect_jax import data_record, models
 from affect_jax.errors import UserError, nearest
+from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.models.relations import Relations
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.loading import pipeline
 from data_pipelines.schema import MISSING_ID, Source, same_classes
+from data_pipelines.sources.subset import Subset
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class OpenModel:
       class_names: position = class id.
       config: of the run that trained it.
       checkpoint: its step.
+      hierarchy: tree over the classes; None: none.
     """
 
     path: pathlib.Path
@@ -49,6 +53,18 @@ class OpenModel:
     class_names: tuple[str, ...]
     config: ml_collections.ConfigDict
     checkpoint: int
+    hierarchy: Hierarchy | None = None
+
+    @property
+    def relations(self) -> Relations | None:
+        """The relations between images and labels of the model; None: it has none."""
+        found = getattr(self.model, "relations", None)
+        return found if isinstance(found, Relations) else None
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the model takes images, and not stored features."""
+        return not models.n_features(self.model)
 
     def source(self, split: str) -> Source:
         """Return the examples of a split.
@@ -108,6 +124,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
         run = load_run.load_run(path, checkpoint, Mapper(devices=jax.local_devices()[:1]))
         preprocessing = Preprocessing.of_config(run.config)
         model, names, config, step = run.model, run.class_names, run.config, run.step
+        hierarchy = run.system.hierarchy
     elif model_dir.is_model_dir(path):
         loaded = model_dir.load_model(path)
         recorded = loaded.provenance.get("workdir_config")
@@ -118,7 +135,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
             )
         config = config_lib.from_recorded(recorded)
         model, names, preprocessing = loaded.model, loaded.class_names, loaded.preprocessing
-        step = int(loaded.provenance.get("step", 0))
+        step, hierarchy = int(loaded.provenance.get("step", 0)), loaded.hierarchy
     else:
         raise UserError(f"{path} is neither the folder of a run nor a model directory")
     if not names:
@@ -127,7 +144,7 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
         if isinstance(part, Relations) and part.settings.context == "batch":
             part.settings = dataclasses.replace(part.settings, context="bank")
             log.info("%s: images are compared with the model's bank, not with their batch", path)
-    return OpenModel(path, model, preprocessing, tuple(names), config, step)
+    return OpenModel(path, model, preprocessing, tuple(names), config, step, hierarchy)
 
 
 def predictor(
@@ -138,8 +155,9 @@ def predictor(
     Args:
       opened: the model. The function raises UserError if it gives no logits.
       outputs: names of further outputs, kept where the model has them.
-      flip: also give the logits of the mirror images, as `mirrored_logits`.
+      flip: also give the logits of the mirror images, as `mirrored_logits`; features have none.
     """
+    flip = flip and opened.has_images
     wanted = ("logits", *outputs)
 
     def forward(model: nnx.Module, images: jax.Array) -> dict[str, jax.Array]:
@@ -201,3 +219,20 @@ def run_over(
         )
         outputs["expression"] = np.where(valid, outputs["expression"], MISSING_ID)
     return outputs, {i: kept[i] for i in faces if i in kept}
+
+
+def images_of(opened: OpenModel, split: str, indices: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return uint8 images by index, as the model's evaluation sees them.
+
+    Unreadable images are left out.
+
+    Raises:
+      UserError: as `OpenModel.source`.
+    """
+    rows = np.unique(np.asarray(indices, np.int64))
+    if not len(rows):
+        return {}
+    with opened.batches(Subset(opened.source(split), rows)) as batches:
+        found = fetch_faces(batches, range(len(rows)))
+    images = {int(rows[place]): image for place, image in found.items()}
+    return {index: images[index] for index in indices if index in images}

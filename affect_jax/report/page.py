@@ -84,7 +84,7 @@ def _facts(run: Run) -> dict[str, str]:
     facts["test images"] = re.sub(r" images?\b", "", images)
     if bad := np.count_nonzero(~predictions.finite_rows(run.stored)):
         facts["images without a finite prediction"] = f"{bad:,}, left out of the figures"
-    if isinstance(data, Mapping) and "image_size" in data:
+    if isinstance(data, Mapping) and "image_size" in data and data.get("source") != "features":
         facts["image size"] = f"{data['image_size']} x {data['image_size']} pixels"
     model = run.config.get("model")
     if isinstance(model, Mapping) and "name" in model:
@@ -120,7 +120,8 @@ def _data_name(data: Mapping[str, Any]) -> str:
         return "synthetic faces, drawn by this package"
     if source == "tfds":
         return f"data set {data.get('dataset')}, prepared in {data.get('data_dir')}"
-    return f"{source} {data.get(source)}"
+    kind = "stored features" if source == "features" else source
+    return f"{kind} {data.get(source)}"
 
 
 def _split_counts(run: Run) -> tuple[list[str], list[list[str]]] | None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from affect_jax.evaluation.predictions import StoredPredictions
+from affect_jax.evaluation.predictions import StoredPredictions, stored_hierarchy
 from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics, error_curve
 from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.report.figures import calibration, circumplex, confusion, curves, faces
@@ -48,8 +49,16 @@ def confusion_figure(
     statistics = _classification(stored, min_count)
     if statistics is None:
         return None
-    model = ("", statistics.confusion, statistics.compute())
-    return confusion.confusion_matrices([model], statistics.class_names, narrow=narrow)
+    hierarchy = stored_hierarchy(stored)
+    figures = statistics.compute()
+    if hierarchy is not None:
+        labelled = {"expression": stored["expression"], "mask": _finite(stored)}
+        found = HierarchyStatistics(hierarchy, min_count)
+        figures |= found.update({"logits": stored["logits"]}, labelled).compute()
+    model = ("", statistics.confusion, figures)
+    return confusion.confusion_matrices(
+        [model], statistics.class_names, hierarchy=hierarchy, narrow=narrow
+    )
 
 
 def _classification(
@@ -58,10 +67,13 @@ def _classification(
     if "logits" not in stored:
         return None
     names = stored["class_names"].tolist()
-    finite = np.all(np.isfinite(stored["probabilities"]), axis=1)
     statistics = ClassificationStatistics(len(names), names, min_count)
-    statistics.update(stored["logits"], stored["expression"], finite)
+    statistics.update(stored["logits"], stored["expression"], _finite(stored))
     return statistics if statistics.confusion.any() else None
+
+
+def _finite(stored: StoredPredictions) -> np.ndarray:
+    return np.all(np.isfinite(stored["probabilities"]), axis=1)
 
 
 def _curves(run: Run, narrow: bool) -> Figure | None:
@@ -158,7 +170,8 @@ FIGURES: dict[str, RunFigure] = {
     ),
     "confusion_matrix": RunFigure(
         "Expressions",
-        "Fraction of each true class (row) that was given each label, and the number of images.",
+        "Fraction of each true class (row) that was given each label, and the number of images. "
+        "Classes of a hierarchy are ordered by coarse class; errors inside a frame stay within it.",
         _confusion,
     ),
     "calibration": RunFigure(

@@ -24,7 +24,16 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "f1_macro": ("Expression", "macro F1", True),
     "nll": ("Expression", "negative log-likelihood", False),
     "ece": ("Expression", "calibration error (ECE)", False),
+    "mixture_kl": ("Expression", "KL divergence from the true mixture", False),
+    "mixture_accuracy": ("Expression", "accuracy for its largest class", True),
     "classes_counted": ("Expression", "classes in the macro scores", None),
+    "coarse_accuracy": ("Hierarchy", "coarse accuracy", True),
+    "coarse_accuracy_summed": ("Hierarchy", "coarse accuracy, summed probabilities", True),
+    "coarse_balanced_accuracy": ("Hierarchy", "coarse balanced accuracy", True),
+    "pole_accuracy": ("Hierarchy", "accuracy of the pole", True),
+    "errors_within_coarse": ("Hierarchy", "share of errors within the coarse class", True),
+    "hierarchical_distance": ("Hierarchy", "edges from label to prediction, errors", False),
+    "hierarchical_distance_all": ("Hierarchy", "edges from label to prediction, all", False),
     **{
         f"{dimension}_{name}": (dimension.capitalize(), name.upper(), name != "rmse")
         for dimension in ("valence", "arousal")

@@ -13,6 +13,8 @@ from affect_jax import models
 from affect_jax.config import ConfigError, flatten
 from affect_jax.errors import nearest
 from affect_jax.losses import supervised
+from affect_jax.metrics.base import BatchStatistics
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.models import relations_settings, reliability_settings, state
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
@@ -21,8 +23,8 @@ from affect_jax.models.relations import Comparison
 from affect_jax.models.state import take_apart
 from affect_jax.systems import objective
 from affect_jax.systems.objective import Arrays, LossInputs, Terms
-from data_pipelines.hierarchies import tree
-from data_pipelines.schema import LABELS, DataError
+from data_pipelines.hierarchies.tree import Hierarchy
+from data_pipelines.schema import LABELS
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +51,21 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The labels of the training data.
+    """The labels of the training data, and the kind of their input.
 
     Attributes:
       has: label fields ("expression", "valence_arousal", "landmarks").
       class_names: expression classes, in the order of their ids.
       class_counts: training examples of each class, for class weights.
+      hierarchy: the tree over the classes, in the order of their ids; None: none.
+      n_features: numbers of a feature vector; 0: the data are images.
     """
 
     has: frozenset[str]
     class_names: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
+    hierarchy: Hierarchy | None = None
+    n_features: int = 0
 
 
 class System:
@@ -71,6 +77,7 @@ class System:
     Attributes:
       labels: of the training data, as far as the system learns them.
       has: label fields to learn and measure by.
+      hierarchy: the tree over the classes; None: none.
       balancing: settings of the model's `Reliability`; None: no balancing.
       relations: settings of the model's `Relations`; None: no relations.
 
@@ -80,7 +87,7 @@ class System:
 
     def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
         self.config, self.labels = config, labels
-        self.has = labels.has
+        self.has, self.hierarchy = labels.has, labels.hierarchy
         self.class_names, self.num_classes = labels.class_names, len(labels.class_names)
         objective.check(config.loss)
         self.class_weights = supervised.parse_class_weights(
@@ -94,18 +101,12 @@ class System:
         if "relations" not in section:
             return None
         nodes = None
-        if section["hierarchy"] and section["relations"].get("enabled"):
-            nodes = self._tree(section["hierarchy"])
+        if self.hierarchy is not None and section["hierarchy"]:  # else it is for the metrics alone
+            nodes = self.hierarchy.to_plain()
         try:
             return relations_settings.from_section(section["relations"], nodes)
         except ValueError as error:
             raise ConfigError(f"config.model.{error}") from None
-
-    def _tree(self, name: str) -> dict[str, Any]:
-        try:
-            return tree.load(name).for_classes(self.class_names).to_plain()
-        except DataError as error:
-            raise ConfigError(f"config.model.hierarchy = {name!r}: {error}") from None
 
     def _balancing(self) -> dict[str, Any] | None:
         section, num_steps = self.config.model.to_dict(), self.config.num_steps
@@ -178,6 +179,8 @@ class System:
             arguments["relations"] = self.relations
         if models.takes(name, "n_expression"):
             arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
+        if models.takes(name, "n_features"):
+            arguments["n_features"] = self.labels.n_features
         if models.takes(name, "image_size"):
             arguments.setdefault("image_size", self.config.data.image_size)
         return arguments
@@ -188,6 +191,7 @@ class System:
         Raises:
           ConfigError: config.model does not describe a model.
         """
+        self._check_input()
         arguments = self.model_arguments()
         self._log_departures(arguments)
         size = self.config.data.image_size
@@ -197,11 +201,27 @@ class System:
             )
             model.eval()
             # Traced once without computing: an image size that cannot work is found here.
-            jax.eval_shape(model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+            shape = models.input_shape(model, size)
+            jax.eval_shape(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"config.model (with data.image_size = {size}): {error}") from None
         self._check_freeze(model)
         return model
+
+    def _check_input(self) -> None:
+        """Raise ConfigError for a model of images on features, or the reverse."""
+        name, n_features = self.config.model.name, self.labels.n_features
+        takes_features = models.takes(name, "n_features")
+        if takes_features and not n_features:
+            raise ConfigError(
+                f"config.model.name = {name!r} takes stored features, and the data are images; "
+                "give --config.data.features, or another model"
+            )
+        if n_features and not takes_features:
+            raise ConfigError(
+                f"config.model.name = {name!r} takes images, and the data are vectors of "
+                f"{n_features} features; set --config.model.name=features, or another data.source"
+            )
 
     def _log_departures(self, arguments: dict[str, Any]) -> None:
         """Log the fields in which the config differs from the preset of the model."""
@@ -279,12 +299,17 @@ class System:
         points, _ = decode_heatmaps(heatmaps, self.config.model.get("decode", "quarter"))
         return grid_to_pixels(points, heatmaps.shape[1], image_size)
 
-    def extra_metrics(self, min_count: int) -> list[ReliabilityStatistics]:
+    def extra_metrics(self, min_count: int) -> list[BatchStatistics]:
         """Return fresh accumulators that the labels of the data alone do not ask for."""
-        if self.balancing is None or "expression" not in self.known:
-            return []
-        anchors = reliability_settings.parse(self.balancing).anchors
-        return [ReliabilityStatistics(self.num_classes, anchors, min_count)]
+        found: list[BatchStatistics] = []
+        if "expression" not in self.known:
+            return found
+        if self.hierarchy is not None:
+            found.append(HierarchyStatistics(self.hierarchy, min_count))
+        if self.balancing is not None:
+            anchors = reliability_settings.parse(self.balancing).anchors
+            found.append(ReliabilityStatistics(self.num_classes, anchors, min_count))
+        return found
 
 
 def _as_tuple(value: Any) -> Any:

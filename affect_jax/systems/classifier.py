@@ -5,6 +5,8 @@ Objective: cross-entropy. Valence and arousal are learnt too, where the model gi
 (`model.reliability`, see `systems.arbex`).
 """
 
+import dataclasses
+
 import jax
 import ml_collections
 
@@ -33,8 +35,7 @@ class ClassifierSystem(System):
                 f"training data have {sorted(labels.has)}. Set loss.categories to learn "
                 "expressions; model.regression and loss.regression for valence and arousal"
             )
-        has = frozenset(labels.has & learnt)
-        super().__init__(config, Labels(has, labels.class_names, labels.class_counts))
+        super().__init__(config, dataclasses.replace(labels, has=frozenset(labels.has & learnt)))
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         affect = "valence_arousal" in self.has

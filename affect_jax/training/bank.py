@@ -25,6 +25,7 @@ from affect_jax.runtime.parallel import Mapper, all_gather_hosts
 from data_pipelines.loading.sampling import balanced_order
 from data_pipelines.schema import Batch, Source
 from data_pipelines.sources.cache import DataCache
+from data_pipelines.sources.features import FeatureSource
 from data_pipelines.sources.subset import Subset
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,10 @@ class BankImages:
         )
 
 
-def _records(source: Source, rows: np.ndarray) -> Subset:
+def _records(source: Source, rows: np.ndarray) -> Source:
     """Return some records of a source; of a `Subset` they share its cache."""
+    if isinstance(source, FeatureSource):
+        return source.take(rows)
     if isinstance(source, Subset):
         return Subset(source.base, source.rows[rows])
     return Subset(source, rows)

@@ -49,7 +49,7 @@ def check(
             "column: config.data.validation_fraction of the training persons then replaces it"
         )
     best = config.checkpoint.best_metric
-    names = evaluator.metric_names(labels)
+    names = evaluator.metric_names(labels | ({"expression_probs"} & validation.has))
     if best not in names:
         raise ConfigError(
             f"config.checkpoint.best_metric = {best!r} is not measured on the validation split "

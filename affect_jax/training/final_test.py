@@ -135,10 +135,15 @@ def _calibrated(
 def _store(run: RunParts, evaluation: Evaluation, batches: Iterable[Mapping[str, Any]]) -> None:
     """Write `about.json` and the predictions, with the images of a few faces."""
     provenance.write_about(run.workdir, run.sources)
+    faces = run.config.report.faces
+    if faces and run.system.labels.n_features:
+        log.info("the data are features, so the report shows no faces")
+        faces = 0
     predictions.write(
         run.workdir,
         evaluation.predictions,
         run.sources["test"],
+        hierarchy=run.system.hierarchy,
         batches=batches,
-        face_count=run.config.report.faces,
+        face_count=faces,
     )

@@ -200,11 +200,14 @@ def _shown(step: int, metrics: Mapping[str, float]) -> str:
 
 def _record(run: RunParts) -> dict[str, Any]:
     """Return what a checkpoint says of its run."""
-    train = run.sources["train"]
+    train, hierarchy = run.sources["train"], run.system.hierarchy
     return {
         "seed": run.config.seed,
         "batch_size": run.config.batch_size,
         "class_names": list(train.class_names),
+        "hierarchy": None if hierarchy is None else hierarchy.to_plain(),
         "has": sorted(train.has),
         "class_counts": list(run.system.labels.class_counts),
+        "labels": run.labels,
+        "n_features": run.system.labels.n_features,
     }

@@ -9,6 +9,8 @@ of the others (uint8, 150 KB for 224 px) and takes its own part, so that the sam
 any number of devices. One lambda, one kind and one box are drawn for the global batch: all
 replicas have the key of the step.
 
+Features [B, D] in place of images are mixed by MixUp alone.
+
 Pixels are mixed before they are normalised. Normalisation is affine, so the order does not matter,
 and a student and a teacher with different means see the same image.
 """
@@ -139,7 +141,7 @@ def combine(
     own, theirs = (b["image"].astype(jnp.float32) for b in (batch, partners))
     votes = jnp.where(known[:, None], blend(votes, their_votes, lam), jnp.nan)
     new = {
-        "image": blend(own, theirs, recipe.keep[:, :, None]),
+        "image": blend(own, theirs, recipe.keep[:, :, None] if own.ndim == 4 else lam),
         "expression": jnp.where(mixed, -1, batch["expression"]),
         "expression_probs": votes,
         "valence_arousal": blend(va, their_va, lam),
@@ -187,7 +189,13 @@ def mix(
     Raises:
       ConfigError: see `check`.
     """
-    own, height, width, _ = batch["image"].shape
+    own, *sides = batch["image"].shape
+    height, width = sides[:2] if len(sides) == 3 else (1, 1)  # features have no places
+    if len(sides) != 3 and section.cutmix_alpha:
+        raise ConfigError(
+            f"config.mixing.cutmix_alpha = {section.cutmix_alpha}: CutMix pastes a part of an "
+            "image, and the data are features; set it to 0. mixing.mixup_alpha works on features"
+        )
     examples = own if axis_name is None else own * jax.lax.axis_size(axis_name)
     if not check(section, examples):
         return batch

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,10 +19,9 @@ from affect_jax.models.state import take_apart
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.systems.base import System
-from affect_jax.training import best_metric, mixing
+from affect_jax.training import best_metric, initial_weights, mixing
 from affect_jax.training.step import Phases, PhaseStep
 from affect_jax.weights.checkpoints import Checkpointer
-from affect_jax.weights.init_from import initialise_from
 from affect_jax.weights.teacher import load_teacher
 from data_pipelines.schema import Source
 from data_pipelines.sources.cache import DataCache
@@ -40,6 +40,7 @@ class RunParts:
       total: steps of the whole run.
       phases: makes the train steps.
       evaluator: measures the validation split.
+      labels: where the label vectors of a model with relations come from; None without.
       cache: shares sources and decoded images with other runs.
     """
 
@@ -55,6 +56,7 @@ class RunParts:
     steps_per_epoch: int
     phases: Phases
     evaluator: Evaluator
+    labels: dict[str, Any] | None
     cache: DataCache | None
 
 
@@ -104,17 +106,26 @@ def put_together(
     """Return the parts of a run.
 
     Raises:
-      UserError: model, teacher, length or `checkpoint.best_metric` do not fit the data.
+      UserError: model, teacher, length or `checkpoint.best_metric` do not fit the data, or weights
+        or word vectors do not fit the model.
     """
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     teacher = None
     if config.loss.teacher:
         class_names = tuple(sources["train"].class_names)
-        teacher = load_teacher(config.loss.teacher, mapper, class_names, system.supervised)
+        teacher = load_teacher(
+            config.loss.teacher, mapper, class_names, system.supervised, system.labels.n_features
+        )
     start = parallel.from_main(checkpointer.latest_step) or 0
+    if start:
+        _check_hierarchy(system, checkpointer.record(start), workdir)
     with data_lib.train_batches(config, sources["train"], start, cache) as batches:
         steps_per_epoch = max(round(batches.steps_per_epoch), 1)
     total = _count_steps(config, steps_per_epoch)
+    if start:
+        labels = checkpointer.record(start).get("labels")
+    else:
+        labels = initial_weights.initialise(model, config, system, mapper)
     # Every class counts here (`eval.min_count`): few validation persons show the rare ones.
     evaluator = Evaluator(system, mapper, take_apart(model)[0])
     best_metric.check(config, system, evaluator, sources["validation"])
@@ -142,8 +153,20 @@ def put_together(
         steps_per_epoch=steps_per_epoch,
         phases=Phases(system, model, mapper, total, steps_per_epoch, teacher),
         evaluator=evaluator,
+        labels=labels,
         cache=cache,
     )
+
+
+def _check_hierarchy(system: System, record: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Refuse to resume a run with another tree over its classes than its checkpoints have."""
+    now = None if system.hierarchy is None else system.hierarchy.to_plain()
+    if record.get("hierarchy", now) != now:
+        raise config_lib.ConfigError(
+            f"the run in {workdir} began with another tree over its classes than "
+            "config.model.hierarchy or config.data.hierarchy name now; restore the file, or use a "
+            "new --workdir"
+        )
 
 
 def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int:
@@ -160,13 +183,8 @@ def _count_steps(config: ml_collections.ConfigDict, steps_per_epoch: int) -> int
 def initial_state(run: RunParts) -> tuple[dict[str, Any], PhaseStep]:
     """Return the state to start from, on the devices, and the phase it is in.
 
-    The state is the newest checkpoint of the workdir, else `config.init_from`, else fresh weights.
+    The state is the newest checkpoint of the workdir, else that of the model of a new run.
     """
-    config = run.config
-    if not run.start and config.init_from:
-        initialise_from(
-            run.model, config.init_from, config.init_allow, run.mapper, run.system.class_names
-        )
     # A checkpoint at the border of two phases holds the optimizer state of the first.
     begun = run.phases.begin(run.phases.at(max(run.start - 1, 0)))
     state = run.mapper.replicate(run.phases.fresh_state(begun))

@@ -27,6 +27,7 @@ class LoadedRun:
       step: training steps done.
       class_names: position = class id; empty for a system without classes.
       config: what it was restored with.
+      labels: where the label vectors of a model with relations come from; None without.
     """
 
     model: nnx.Module
@@ -35,6 +36,7 @@ class LoadedRun:
     step: int
     class_names: tuple[str, ...]
     config: ml_collections.ConfigDict
+    labels: dict[str, Any] | None
 
 
 def is_workdir(path: str | pathlib.Path) -> bool:
@@ -80,6 +82,8 @@ def load_run(
         class_names=tuple(record["class_names"]),
         has=frozenset(record["has"]),
         class_counts=tuple(record["class_counts"]),
+        hierarchy=model_dir.recorded_hierarchy(record),
+        n_features=record.get("n_features", 0),  # runs of earlier versions had images
     )
     model = system.create_model(nnx.Rngs(0), axis_name=None)
     like: dict[str, Any] = {**model_dir.arrays_of(model)}
@@ -88,4 +92,4 @@ def load_run(
     like = mapper.to_global(mapper.replicate(like))
     state = mapper.from_global(checkpointer.restore(step, like))
     model_dir.assign(model, state.get("ema", state))
-    return LoadedRun(model, system, state, step, system.class_names, config)
+    return LoadedRun(model, system, state, step, system.class_names, config, record.get("labels"))

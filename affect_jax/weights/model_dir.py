@@ -1,7 +1,7 @@
 """The model directory, in which a trained or converted model is kept and shared.
 
 DIR/model.json   format version, model name and constructor arguments, preprocessing,
-                 class names, provenance, checksums of the files in params/
+                 class names, tree over them, provenance, checksums of the files in params/
 DIR/params/      Orbax checkpoint of {"params": {path: array}, "stats": {path: array}},
                  with paths such as "fan/stem_conv/kernel"
 """
@@ -28,7 +28,8 @@ from affect_jax.runtime import forks, replace_folder
 from affect_jax.version import __version__
 from affect_jax.weights import checksums
 from affect_jax.weights.differences import Differences, listed, shapes_of
-from data_pipelines.schema import LABELS
+from data_pipelines.hierarchies.tree import Hierarchy
+from data_pipelines.schema import LABELS, DataError
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class LoadedModel:
       preprocessing: of its input.
       class_names: position = class id; empty without classes or if unknown.
       provenance: where the weights come from, as recorded when they were saved.
+      hierarchy: tree over the classes, in the order of their ids; None: none.
     """
 
     model: nnx.Module
@@ -64,11 +66,12 @@ class LoadedModel:
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
     provenance: dict[str, Any]
+    hierarchy: Hierarchy | None = None
 
     def __reduce__(self):
         # Modules hold functions that cannot be pickled, so the model is rebuilt from its arrays.
         arrays = jax.tree.map(np.asarray, arrays_of(self.model))
-        known = (self.preprocessing, self.class_names, self.provenance)
+        known = (self.preprocessing, self.class_names, self.provenance, self.hierarchy)
         return _rebuild, (self.name, self.arguments, arrays, *known)
 
     @property
@@ -95,8 +98,8 @@ class LoadedModel:
                     + ", ".join(sorted(LABELS))
                 )
             return frozenset(fields & LABELS)
-        size = self.preprocessing.image_size
-        outputs = nnx.eval_shape(self.model, jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
+        shape = models.input_shape(self.model, self.preprocessing.image_size)
+        outputs = nnx.eval_shape(self.model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
         heads = frozenset(k for k, names in OUTPUTS_OF_LABEL.items() if names[0] in outputs)
         if self.is_converted:
             return heads
@@ -153,6 +156,7 @@ def save_model(
     preprocessing: Preprocessing,
     class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> None:
     """Write a model directory atomically; an older one is replaced.
 
@@ -163,9 +167,10 @@ def save_model(
       preprocessing: of the model's input.
       class_names: position = class id.
       provenance: JSON-able facts about the weights.
+      hierarchy: tree over the classes, in the order of their ids.
 
     Raises:
-      UserError: if `directory` holds something else, or the class names do not fit the model.
+      UserError: if `directory` holds something else, or class names or tree do not fit the model.
     """
     directory = pathlib.Path(directory).absolute()
     check_writable(directory)
@@ -173,6 +178,7 @@ def save_model(
     arguments = {**models.entry(name).preset, **arguments}
     arguments = {k: _jsonable(v) for k, v in arguments.items() if k != "axis_name"}
     _check_class_names(class_names, name, arguments, f"the model for {directory}")
+    _check_hierarchy(hierarchy, class_names, f"the model for {directory}")
     record = {
         "format": FORMAT,
         "affect_jax": __version__,
@@ -180,6 +186,7 @@ def save_model(
         "arguments": arguments,
         "preprocessing": dataclasses.asdict(preprocessing),
         "class_names": list(class_names),
+        "hierarchy": None if hierarchy is None else hierarchy.to_plain(),
         "provenance": dict(provenance or {}),
     }
     with replace_folder(directory) as partial:
@@ -233,10 +240,25 @@ def load_model(
         )
     class_names = record.get("class_names", ())
     _check_class_names(class_names, name, arguments, described)
+    try:
+        hierarchy = recorded_hierarchy(record)
+    except DataError as error:
+        raise UserError(f"{described}: {error}") from error
+    _check_hierarchy(hierarchy, class_names, described)
     assign(model, arrays)
     model.eval()
-    known = (preprocessing, tuple(class_names), record.get("provenance", {}))
+    known = (preprocessing, tuple(class_names), record.get("provenance", {}), hierarchy)
     return LoadedModel(model, name, arguments, *known)
+
+
+def recorded_hierarchy(record: Mapping[str, Any]) -> Hierarchy | None:
+    """Return the tree in `model.json` or in the record of a checkpoint; None: none.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    plain = record.get("hierarchy")
+    return None if plain is None else Hierarchy.from_plain(plain)
 
 
 def _in_context(relations: Any, context: str) -> dict[str, Any]:
@@ -314,4 +336,12 @@ def _check_class_names(
         raise UserError(
             f"{where}: {len(class_names)} class_names ({', '.join(class_names)}), but the model "
             f"has {classes} classes; name each, in the order of their ids, or give an empty list"
+        )
+
+
+def _check_hierarchy(hierarchy: Hierarchy | None, class_names: Sequence[str], where: str) -> None:
+    if hierarchy is not None and hierarchy.fine != tuple(class_names):
+        raise UserError(
+            f"{where}: the fine classes of the hierarchy ({', '.join(hierarchy.fine)}) are not the "
+            f"class_names ({', '.join(class_names)}); give both in the order of the class ids"
         )

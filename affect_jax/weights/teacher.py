@@ -5,6 +5,7 @@ import logging
 import pathlib
 from typing import Any
 
+from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models.state import Blueprint, take_apart
 from affect_jax.runtime.parallel import Mapper
@@ -46,6 +47,7 @@ def load_teacher(
     mapper: Mapper,
     class_names: tuple[str, ...],
     learns: frozenset[str],
+    n_features: int = 0,
 ) -> Teacher:
     """Open the best checkpoint of a workdir, or a model directory, as a teacher.
 
@@ -54,10 +56,11 @@ def load_teacher(
       mapper: where the arrays go.
       class_names: of the data, position = class id.
       learns: label fields that the student's loss trains, see `System.supervised`.
+      n_features: numbers of a feature vector of the data; 0: they are images.
 
     Raises:
-      UserError: if `path` is neither, the teacher knows nothing that the student learns, or its
-        classes are not `class_names`.
+      UserError: if `path` is neither, the teacher knows nothing that the student learns, it takes
+        other data, or its classes are not `class_names`.
     """
     if load_run.is_workdir(path):
         run = load_run.load_run(path, "best", mapper)
@@ -68,6 +71,13 @@ def load_teacher(
         model, names, known = loaded.model, loaded.class_names, loaded.trained_for()
         seen = loaded.preprocessing
     where = f"config.loss.teacher = {str(path)!r}"
+    if models.n_features(model) != n_features:
+        taken = models.n_features(model)
+        raise UserError(
+            f"{where} takes {f'vectors of {taken} features' if taken else 'images'}, and the data "
+            f"are {f'vectors of {n_features} features' if n_features else 'images'}; use a teacher "
+            "that was trained on the same kind of data"
+        )
     teaches = known & learns & _TEACHABLE
     if not teaches:
         raise UserError(

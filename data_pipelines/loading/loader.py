@@ -14,6 +14,7 @@ from data_pipelines.images import decode, transforms
 from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.images.framing import Frame, Framing, cut_to_reach, halving
 from data_pipelines.images.presets import Params
+from data_pipelines.loading.batch_rows import BatchRows
 from data_pipelines.loading.options import Options
 from data_pipelines.loading.sampling import RefinementPlan
 from data_pipelines.schema import (
@@ -69,16 +70,8 @@ class Loader:
         These are pairs (record, reason).
         """
         o = self.options
-        if self.plan is None:
-            step %= -(-len(self.source) // o.batch_size)  # pass after pass
-            start = step * o.batch_size + o.shard_index * o.part
-            places = records = np.arange(start, start + o.part, dtype=np.int64)
-            epochs = np.zeros(o.part, np.int64)
-            mask = records < len(self.source)
-        else:
-            positions = self.plan.batch_positions(step, o.shard_index, o.shard_count)
-            epochs, places, records = self.plan.at(positions)
-            mask = np.ones(o.part, bool)
+        rows = BatchRows.at(step, self.plan, o, len(self.source))
+        epochs, places, records, mask = rows.epochs, rows.places, rows.records, rows.mask
         batch = self._empty(o.part)
         draws = transforms.Draws(self.params, o.data.image_size, o.seed, epochs, places)
         bad: BadList = []
@@ -99,7 +92,8 @@ class Loader:
         return {**batch, "mask": mask, "index": index, BAD: bad}
 
     def _empty(self, n: int) -> Batch:
-        size, has = self.options.data.image_size, self.source.has
+        o, has = self.options.data, self.source.has
+        size = o.image_size
         batch: Batch = {
             "image": np.zeros((n, size, size, 3), np.uint8),
             "expression": np.full(n, MISSING_ID, np.int32),
@@ -107,7 +101,8 @@ class Loader:
             "landmarks": np.full((n, NUM_LANDMARKS, 2), np.nan, np.float32),
             "group": np.full(n, MISSING_ID, np.int32),
         }
-        if "expression_probs" in has:
+        # Evaluation measures by votes, learnt or not.
+        if "expression_probs" in has and (self.plan is None or o.learns_votes):
             batch["expression_probs"] = np.full((n, self.source.num_classes), np.nan, np.float32)
         if "attributes" in has:
             width = len(self.source.attribute_names)

@@ -3,12 +3,13 @@
 A batch is a pure function of (seed, step): the plan names its records, every random choice hashes
 (seed, epoch, place in the epoch), and the whole batch is made by one call, in one array. Therefore
 the stream is the same with any number of threads, worker processes or hosts, and a run resumes from
-a step number.
+a step number. Stored features come in the same order, straight from memory.
 """
 
 import dataclasses
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -17,10 +18,12 @@ from absl import flags
 
 from data_pipelines.defaults import DataConfig
 from data_pipelines.loading import loader, workers
+from data_pipelines.loading.feature_loader import FeatureLoader
 from data_pipelines.loading.options import Options
 from data_pipelines.loading.sampling import RefinementPlan
 from data_pipelines.schema import Batch, DataError, Source, TooManyBadRecords
 from data_pipelines.sources.cache import DataCache
+from data_pipelines.sources.features import FeatureSource
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +114,11 @@ class Pipeline:
                 **dataclasses.asdict(options.data.refine),
             )
         self._source, self._plan, self._options, self.train = source, plan, options, train
-        self._loader = loader.Loader(source, plan, params, options, cache)
+        self._loader: loader.Loader | FeatureLoader
+        if isinstance(source, FeatureSource):
+            self._loader = FeatureLoader(source, plan, options)
+        else:
+            self._loader = loader.Loader(source, plan, params, options, cache)
         self.buffered = options.batches_ahead * max(options.data.num_workers, 1)
         self._batches = -(-len(source) // options.batch_size)
         self.steps_per_epoch = float(self._batches)
@@ -120,7 +127,7 @@ class Pipeline:
         self.bad_records = BadRecords(source, options.data.max_bad_fraction)
         self.step = start_step
         self._logged_epoch = -1
-        self._iterator: workers.WatchedIterator | grain.DatasetIterator | None = None
+        self._iterator: Iterator[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         """Return the number of batches of an evaluation pass."""
@@ -152,7 +159,10 @@ class Pipeline:
         self.step += 1
         return batch
 
-    def _start(self) -> workers.WatchedIterator | grain.DatasetIterator:
+    def _start(self) -> Iterator[dict[str, Any]]:
+        if isinstance(self._loader, FeatureLoader):
+            # Made when it is asked for: to take rows costs less than to hand over a batch.
+            return map(self._loader, itertools.count(self.step))
         # Images are spread over our threads; OpenCV's own would only get in their way.
         cv2.setNumThreads(1)
         ahead, processes = self._options.batches_ahead, self._options.data.num_workers
@@ -209,7 +219,7 @@ class Pipeline:
     def close(self) -> None:
         """Stop threads and workers; the next batch starts them again at `step`."""
         iterator, self._iterator = self._iterator, None
-        if iterator is not None:
+        if isinstance(iterator, workers.WatchedIterator | grain.DatasetIterator):
             iterator.close()
 
     def __enter__(self) -> "Pipeline":

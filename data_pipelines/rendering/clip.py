@@ -4,12 +4,14 @@
 is in videos' own units, so that a frame differs little from the next.
 """
 
+import dataclasses
 import math
 
 import cv2
 import numpy as np
 
 from data_pipelines.rendering import expressions
+from data_pipelines.rendering.fine_expressions import Mixtures
 from data_pipelines.rendering.geometry import Camera
 from data_pipelines.rendering.identity import Person
 from data_pipelines.rendering.shading import Light
@@ -22,6 +24,10 @@ _BLEND_SHARE = 0.15
 # A blob is brighter or darker (its last number), and a little coloured (the others).
 _BLOB_COLOURS = np.array([(0.45, 0, 0, 0), (0, 0.45, 0, 0), (0, 0, 0.45, 0), (1, 1, 1, 0)])
 _UNITS = len(expressions.ACTION_UNITS)
+# Standard deviation of each unit of a fine expression over videos.
+_SCATTER = 0.05
+# Head movements of a fine expression at full strength, in degrees.
+_HEAD_UP, _HEAD_DOWN, _HEAD_TILT = 9.0, 9.0, 12.0
 
 
 def _wave(phase: float) -> float:
@@ -45,9 +51,7 @@ def expression(
     strength = _clip(0.62 + 0.38 * u[0] + 0.13 * swing, 0.45, 1.1) * person.expressiveness
     side = int(u[4] < 0.5)
     full, offset = expressions.activations(category, u[3], side)
-    habits = np.array(n[: 2 * _UNITS])[:, None]
-    au = full * (1.0 + 0.14 * habits[:_UNITS]) * (person.asymmetry * strength)
-    au += np.maximum(0.0, (0.05 + 0.015 * swing) * habits[_UNITS:])
+    au = _moved(full, person, n, strength, swing)
     valence, arousal = (strength * x for x in expressions.circumplex(category, offset))
     if u[5] < _BLEND_SHARE:
         second = int(u[6] * len(expressions.CLASS_NAMES))
@@ -57,21 +61,83 @@ def expression(
         other = expressions.circumplex(second, more)
         valence += part * (other[0] - 0.4 * valence)
         arousal += part * (other[1] - 0.4 * arousal)
+    return _muscles(au), _rated(valence, arousal, n, jitter)
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Movements of the head that belong to an expression, in radians."""
+
+    pitch: float
+    roll: float
+
+
+STILL = Head(0.0, 0.0)
+
+
+def fine_expression(
+    mixture: Mixtures,
+    person: Person,
+    u: list[float],
+    n: list[float],
+    jitter: list[float],
+    time: float,
+) -> tuple[expressions.Muscles, Head, np.ndarray]:
+    """Return action units, head movement and valence-arousal (float32 [2]) of one frame.
+
+    It shows the one mixture of fine expressions in `mixture`. The intensity belongs to the classes,
+    so it varies less than in `expression`, and nothing else is blended in.
+    """
+    swing = _wave(u[1] + 0.5 * time * (0.5 + u[2]))
+    strength = (0.80 + 0.25 * u[0] + 0.06 * swing) * person.expressiveness
+    side = int(u[4] < 0.5)
+    full, affect = mixture.shown(side)
+    scatter = _SCATTER * np.array(n[_UNITS : 2 * _UNITS])[:, None]
+    au = _moved(full[:_UNITS] + scatter, person, n, strength, swing)
+    up, down, tilt = (strength * full[_UNITS:, 0]).tolist()
+    head = Head(
+        pitch=math.radians(_HEAD_UP * up - _HEAD_DOWN * down),
+        roll=math.radians(_HEAD_TILT * tilt * (1 - 2 * side)),
+    )
+    valence, arousal = (strength * affect).tolist()
+    return _muscles(au), head, _rated(valence, arousal, n, jitter)
+
+
+def _moved(
+    full: np.ndarray, person: Person, n: list[float], strength: float, swing: float
+) -> np.ndarray:
+    """Return the units [units, 2] of a person who shows `full` with some strength."""
+    habits = np.array(n[: 2 * _UNITS])[:, None]
+    au = full * (1.0 + 0.14 * habits[:_UNITS]) * (person.asymmetry * strength)
+    au += np.maximum(0.0, (0.05 + 0.015 * swing) * habits[_UNITS:])
+    return au
+
+
+def _muscles(au: np.ndarray) -> expressions.Muscles:
+    return expressions.Muscles(np.minimum(np.maximum(au, 0.0), 1.2))
+
+
+def _rated(valence: float, arousal: float, n: list[float], jitter: list[float]) -> np.ndarray:
+    """Return valence and arousal with a rater's noise, float32 [2]."""
     valence += 0.04 * n[40] + 0.03 * jitter[0]
     arousal += 0.04 * n[41] + 0.03 * jitter[1]
-    labels = np.array([_clip(valence, -1.0, 1.0), _clip(arousal, -1.0, 1.0)], np.float32)
-    return expressions.Muscles(np.minimum(np.maximum(au, 0.0), 1.2)), labels
+    return np.array([_clip(valence, -1.0, 1.0), _clip(arousal, -1.0, 1.0)], np.float32)
 
 
-def camera(u: list[float], n: list[float], time: float, size: int, shifted: bool) -> Camera:
-    """Return pose and projection of a frame; the second camera sees heads turned more."""
+def camera(
+    u: list[float], n: list[float], time: float, size: int, shifted: bool, head: Head = STILL
+) -> Camera:
+    """Return pose and projection of a frame; the second camera sees heads turned more.
+
+    `head` is added to the pose.
+    """
     spread = 1.35 if shifted else 1.0
     sway = [_wave(u[9 + k] + 0.4 * time * (0.5 + u[12 + k])) for k in range(3)]
     x, y = (0.5 + 0.10 * (u[16 + k] - 0.5) + 0.01 * sway[k] for k in range(2))
     return Camera(
         yaw=math.radians(spread * _clip(13.0 * n[42] + 4.0 * sway[0], -32.0, 32.0)),
-        pitch=math.radians(_clip(6.0 * n[43] + 3.0 * sway[1], -16.0, 16.0)),
-        roll=math.radians(_clip(6.0 * n[44] + 2.5 * sway[2], -18.0, 18.0)),
+        pitch=math.radians(_clip(6.0 * n[43] + 3.0 * sway[1], -16.0, 16.0)) + head.pitch,
+        roll=math.radians(_clip(6.0 * n[44] + 2.5 * sway[2], -18.0, 18.0)) + head.roll,
         scale=(0.51 + 0.11 * u[15]) * size / 128,
         centre=(x * size - 0.5, y * size - 0.5),
         distance=600.0 + 800.0 * u[18],

@@ -59,6 +59,7 @@ _EDGES = [
     for variants in PROTOTYPES
 ]
 UNILATERAL = CLASS_NAMES.index("contempt")
+ONE_SIDED = (10, 12, 14)  # units that contempt moves on one side only
 
 # Valence and arousal of each category at full intensity (after Russell's circumplex, 1980).
 CIRCUMPLEX = (
@@ -89,7 +90,7 @@ def _levels(category: int, variant: int, side: int) -> np.ndarray:
     for unit, level in PROTOTYPES[category][variant][1].items():
         levels[AU[unit]] = level
     if category == UNILATERAL:
-        for unit in (10, 12, 14):
+        for unit in ONE_SIDED:
             levels[AU[unit], 1 - side] = 0.0
     levels.flags.writeable = False
     return levels

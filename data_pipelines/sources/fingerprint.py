@@ -20,15 +20,19 @@ from data_pipelines.schema import DecodeError, Source, same_classes
 _SEPARATOR = "\0"
 _CHUNK = 8192  # rows that are hashed at once
 _SAMPLED = 32  # images of a split whose bytes are compared as well
+# Columns that are kept as hashes: whether one has changed can be said, but not how.
+_HASHED = ("landmarks", "box", "features", "expression_probs")
 # In the order in which differences are looked for; the first names the record.
 _STRINGS = ("path", "person")
 _COLUMNS = {
     "path": "name",
     "row": "place in the prepared set",
+    "features": "features",
     "expression": "expression",
     "valence_arousal": "valence and arousal",
     "landmarks": "landmarks",
     "box": "box",
+    "expression_probs": "votes",
     "attributes": "attributes",
     "person": "person",
     "group": "group",
@@ -136,7 +140,7 @@ def _of_source(source: Source, sample: bool) -> Records:
     for name, column in columns.items():
         if name in _STRINGS:
             columns[name] = encode(column)
-        elif name in ("landmarks", "box"):
+        elif name in _HASHED and column.dtype != np.uint64:  # a source may hash once for many runs
             columns[name] = hash_rows(column)
     counts = np.bincount(labels[labels >= 0], minlength=source.num_classes)
     facts = source.record_facts()
@@ -354,7 +358,7 @@ def _values(records: Records, name: str, class_names: Sequence[str]) -> list[Any
         return [repr(class_names[i]) if i >= 0 else "none" for i in column.tolist()]
     if name == "valence_arousal":
         return ["none" if np.isnan(row).all() else f"({row[0]:g}, {row[1]:g})" for row in column]
-    if name in ("landmarks", "box"):
+    if name in _HASHED:
         return [_Given(h) if h else "none" for h in column.tolist()]
     if name in ("group", "track"):
         return [_Given(c) if c >= 0 else "none" for c in column.tolist()]

@@ -104,6 +104,11 @@ def _whole(data: DataConfig, cache: DataCache) -> tuple[Source, Source]:
 
 
 def _make_whole(data: DataConfig) -> tuple[Source, Source]:
+    if data.source == "features":
+        raise DataError(
+            "stored features cannot be cut into folds: the network that made them has seen their "
+            "training persons; use data.protocol = 'split'"
+        )
     if data.clean or data.clean_eval or data.exclude:
         raise DataError(
             "data.clean, data.clean_eval and data.exclude do not work with folds; leave them out"

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.defaults import DataConfig
 from data_pipelines.schema import DataError, Source
-from data_pipelines.sources import folds, prepared_splits, table
+from data_pipelines.sources import features, folds, prepared_splits, table
 from data_pipelines.sources.cache import DataCache
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,8 @@ def _make(data: DataConfig, cache: DataCache) -> Mapping[str, Source]:
         return synthetic.synthetic_sources(data.synthetic)
     if data.source == "tfds":
         return prepared_splits.prepared_sources(data)
+    if data.source == "features":
+        return features.feature_sources(data, cache)
     return table.table_sources(table.read_table(data), data)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.dataset_names import BUILDERS
+from data_pipelines.dataset_names import BUILDERS, HIERARCHIES
 from data_pipelines.schema import (
     MISSING_ID,
     NUM_LANDMARKS,
@@ -123,6 +123,7 @@ class TfdsSource:
         self._name = "/".join(x for x in (meta["dataset"], meta["config"]) if x)
         self.class_names = tuple(meta["class_names"])
         self.num_classes = len(self.class_names)
+        self.hierarchy = HIERARCHIES.get(meta["dataset"], "")
         self.attribute_names = tuple(name for name, _ in meta["attributes"])
         self.attribute_values = tuple(tuple(values) for _, values in meta["attributes"])
         self._is_video = meta["group"] in _VIDEOS

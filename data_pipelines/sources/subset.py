@@ -18,6 +18,7 @@ class Subset:
     def __init__(self, base: Source, rows: np.ndarray):
         self.base, self.rows = base, np.asarray(rows, np.int64)
         self.class_names, self.num_classes, self.has = base.class_names, base.num_classes, base.has
+        self.hierarchy = base.hierarchy
         self.labels = np.asarray(base.labels)[self.rows]
         self.groups = np.asarray(base.groups)[self.rows]
         self.group_names = base.group_names

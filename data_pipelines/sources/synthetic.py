@@ -15,32 +15,48 @@ import numpy as np
 
 from data_pipelines.defaults import FaceOptions, SyntheticConfig
 from data_pipelines.rendering import camera as sensor_model
-from data_pipelines.rendering import clip, expressions, geometry, hashing, identity
+from data_pipelines.rendering import (
+    clip,
+    expressions,
+    fine_expressions,
+    geometry,
+    hashing,
+    identity,
+)
 from data_pipelines.rendering.painter import Painter
 from data_pipelines.schema import FOREHEAD, DataError, Record
 
 VERSION = 1
-CLASS_NAMES = expressions.CLASS_NAMES
+# Versions of the labels, by `FaceOptions.classes`; the appearance is the same.
+LABEL_VERSIONS = {"basic": 1, "fg_emotions": 2}
 # Each split owns 2^40 person numbers.
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _SPLIT_STRIDE = 1 << 40
 _MAX_SIZE = 1 << 31
-# Pairs that people confuse: neutral-sad, happy-contempt, surprise-fear, disgust-anger.
+# Basic classes that people confuse: neutral-sad, happy-contempt, surprise-fear, disgust-anger.
 _CONFUSABLE = np.array([2, 7, 0, 4, 3, 6, 5, 1])
 # Smaller images are drawn at this size and scaled down.
 _MIN_CANVAS = 96
 # Streams of random numbers: an argument of `hashing.fold`.
-_PERSON, _VIDEO, _CLASS, _FRAME, _LABEL, _BACKGROUND = range(6)
+_PERSON, _VIDEO, _CLASS, _FRAME, _LABEL, _BACKGROUND, _MIXTURE = range(7)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Labels:
-    """Labels of records, known without drawing them; arrays of one length."""
+    """Labels of records, known without drawing them; arrays of one length.
+
+    Attributes:
+      person, video: their numbers.
+      true: the class that is shown, of a mixture the one with the largest weight.
+      given: the label, -1 when missing.
+      mixture: of each record; None for basic classes.
+    """
 
     person: np.ndarray
     video: np.ndarray
     true: np.ndarray
     given: np.ndarray
+    mixture: fine_expressions.Mixtures | None = None
 
 
 class SyntheticFaces:
@@ -52,6 +68,10 @@ class SyntheticFaces:
     float32 [4] (x0, y0, x1, y1) around the face; `group` int32, the video; `attributes` int32 [3]
     in the order of `attribute_names`. Reading is thread-safe and a source can be pickled.
 
+    With `classes="fg_emotions"` a face shows a mixture of the 33 fine classes (one alone at
+    `ambiguity=0`), the same in all frames of a video: `expression_probs` float32 [33], which sums
+    to 1. `expression` is drawn from it for each frame; `true_expression` has its largest weight.
+
     Args:
       size: number of records, below 2^31.
       seed: draws all persons, videos and labels.
@@ -60,17 +80,21 @@ class SyntheticFaces:
       version: of appearance and labels; only the current one exists.
       options: fields of `FaceOptions`.
 
+    Attributes:
+      class_names: names of the classes.
+      num_classes: their number, 8 or 33.
+      is_fine: whether they are the 33 fine ones.
+      hierarchy: the tree of the classes, "" for the basic ones.
+      has: label fields of a record.
+
     Raises:
       DataError: an argument is impossible or an option unknown.
     """
 
-    class_names = CLASS_NAMES
-    num_classes = len(CLASS_NAMES)
     attribute_names = identity.ATTRIBUTE_NAMES
     attribute_values = identity.ATTRIBUTE_VALUES
     group_names = ()
     has_persons = True
-    has = frozenset({"expression", "valence_arousal", "landmarks", "attributes"})
 
     def __init__(
         self,
@@ -93,6 +117,13 @@ class SyntheticFaces:
             )
         self.size, self.seed, self.image_size = int(size), int(seed), int(image_size)
         self.split, self.version, self.options = split, version, FaceOptions.of(options)
+        self.class_names: tuple[str, ...] = expressions.CLASS_NAMES
+        self.hierarchy, self.is_fine = "", self.options.classes == "fg_emotions"
+        self.has = frozenset({"expression", "valence_arousal", "landmarks", "attributes"})
+        if self.is_fine:
+            self.class_names, self.hierarchy = fine_expressions.CLASS_NAMES, self.options.classes
+            self.has |= {"expression_probs"}
+        self.num_classes = len(self.class_names)
         self._streams = [
             hashing.extend(0, self.seed, version, stream)
             for stream in (_PERSON, _VIDEO, _BACKGROUND, _FRAME)
@@ -121,6 +152,13 @@ class SyntheticFaces:
         return self._all.true
 
     @property
+    def true_mixtures(self) -> np.ndarray:
+        """float32 [n, N], the mixtures of classes that are shown; one-hot for basic classes."""
+        if self._all.mixture is not None:
+            return self._all.mixture.dense()
+        return np.eye(self.num_classes, dtype=np.float32)[self.true_labels]
+
+    @property
     def groups(self) -> np.ndarray:
         """int32 [n], the video of each record."""
         return self._all.video.astype(np.int32)
@@ -147,6 +185,7 @@ class SyntheticFaces:
     def record_facts(self) -> dict[str, Any]:
         """Return what all records are drawn from."""
         drawn_from = {name: getattr(self, name) for name in ("seed", "version", "image_size")}
+        drawn_from["label_version"] = LABEL_VERSIONS[self.options.classes]
         return {"synthetic": drawn_from | dataclasses.asdict(self.options)}
 
     def describe(self, i: int) -> str:
@@ -181,13 +220,19 @@ class SyntheticFaces:
         edges = np.cumsum(shares / shares.sum())
         true = np.minimum(np.searchsorted(edges, u, side="right"), classes - 1)
 
-        chance, which, missing = hashing.uniforms(self._fold(_LABEL, person, index), 3).T
-        other = (true + 1 + (which * (classes - 1)).astype(int)) % classes
+        chance, which, missing, choice = hashing.uniforms(self._fold(_LABEL, person, index), 4).T
+        mixture, given, confusable = None, true, _CONFUSABLE
+        if self.is_fine:
+            u = hashing.uniforms(self._fold(_MIXTURE, person, video), 3)
+            mixture = fine_expressions.mixtures(true, u, o.ambiguity)
+            given, confusable = mixture.draw(choice), fine_expressions.neighbours()[:, 0]
+        other = (given + 1 + (which * (classes - 1)).astype(int)) % classes
         noise = o.symmetric_noise + o.confusable_noise
-        given = np.where(chance < noise, _CONFUSABLE[true], true)
-        given = np.where(chance < o.symmetric_noise, other, given)
+        wrong = np.where(chance < o.symmetric_noise, other, confusable[given])
+        given = np.where(chance < noise, wrong, given)
         given = np.where(missing < o.missing_expression, -1, given)
-        return _Labels(person, video, true.astype(np.int32), given.astype(np.int32))
+        true, given = true.astype(np.int32), given.astype(np.int32)
+        return _Labels(person, video, true, given, mixture)
 
     def _record(self, index: int, labels: _Labels, row: int) -> Record:
         o = self.options
@@ -207,13 +252,21 @@ class SyntheticFaces:
         shifted = o.domain == "b"
         size = max(self.image_size, _MIN_CANVAS)
 
-        muscles, valence_arousal = clip.expression(true, person, u, n, jitter, time)
+        head, votes = clip.STILL, {}
+        if labels.mixture is None:
+            muscles, valence_arousal = clip.expression(true, person, u, n, jitter, time)
+        else:
+            mixture = labels.mixture.of(row)
+            muscles, head, valence_arousal = clip.fine_expression(
+                mixture, person, u, n, jitter, time
+            )
+            votes = {"expression_probs": mixture.dense()[0]}
         scene, obstacle = clip.scene_numbers(u)
         painter = Painter(
             person,
             muscles,
             geometry.landmarks(person, muscles),
-            clip.camera(u, n, time, size, shifted),
+            clip.camera(u, n, time, size, shifted, head),
             clip.light(u, n),
             clip.background(u, blobs, size),
             scene,
@@ -242,6 +295,7 @@ class SyntheticFaces:
             "box": np.array([x0, y0 - FOREHEAD * (y1 - y0), x1, y1], np.float32),
             "group": np.int32(video),
             "attributes": np.array(person.attributes, np.int32),
+            **votes,
         }
 
 

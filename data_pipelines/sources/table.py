@@ -34,6 +34,7 @@ class TableSource:
         optional = {name: getattr(table, name) for name in ("landmarks", "box", "attributes")}
         self._optional = {k: column[rows] for k, column in optional.items() if column is not None}
         self.class_names, self.num_classes = table.class_names, len(table.class_names)
+        self.hierarchy = ""
         self.labels = table.expression[rows]
         self.groups, self.group_names = table.groups[rows], table.group_names
         self.tracks = table.tracks[rows]

@@ -126,6 +126,7 @@ def test_fields_of_the_chosen_model_act_and_others_are_refused():
     [
         ("eval.split=validation", "train", "--mode=eval"),
         ("eval.checkpoint=latest", "sweep", "--mode=eval"),
+        ("eval.features=f.npz", "train", "--mode=eval"),
         ("sweep.rows=a", "train", "--mode=sweep"),
         ("sweep.seeds=1", "crossval", "--mode=sweep"),
         ("crossval.folds=3", "eval", "--mode=crossval or --mode=sweep"),
@@ -145,7 +146,10 @@ def test_fields_of_the_own_mode_pass():
 
 @pytest.mark.parametrize(
     ("key", "source"),
-    [("manifest", "manifest"), ("folder", "folder"), ("dataset", "tfds"), ("data_dir", "tfds")],
+    [
+        *[("manifest", "manifest"), ("folder", "folder"), ("dataset", "tfds")],
+        *[("data_dir", "tfds"), ("features", "features")],
+    ],
 )
 def test_a_place_brings_its_source_along(key, source):
     assert settled(f"--config.data.{key}=X").data.source == source
@@ -165,6 +169,26 @@ def test_synthetic_faces_that_nobody_draws():
     with pytest.raises(ConfigError, match="no synthetic face is drawn"):
         settled("--config.data.synthetic.num_train=9", file="resnet18_faces")
     assert settled("--config.data.synthetic.num_train=9", file="emofan_faces")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["data.image_size=9", "data.augment_overrides.flip=0.5", "data.cache=memory", "model.mean=0"],
+)
+def test_fields_of_images_on_features(key):
+    name = key.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"--config\.{name} has no effect.*it is for images"):
+        settled(f"--config.{key}", file="linear_probe")
+    with pytest.raises(ConfigError, match="has no effect"):
+        settled("--config.data.features=f.npz", "--config.data.image_size=9")
+
+
+def test_fields_of_an_evaluation_where_features_are_written():
+    file = "--config.eval.features=f.npz"
+    with pytest.raises(ConfigError, match=r"eval\.split has no effect with --config.eval.features"):
+        settled(file, "--config.eval.split=train", mode="eval")
+    config = settled(file, "--config.eval.checkpoint=latest", mode="eval")
+    assert config.eval.features == "f.npz"
 
 
 def test_epochs_count_where_they_are_given():

@@ -47,6 +47,7 @@ class Listed:
 
     num_classes = 3
     class_names = ("a", "b", "c")
+    hierarchy = ""
     group_names = attribute_names = attribute_values = ()
     has_persons = False
 

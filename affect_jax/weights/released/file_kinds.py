@@ -29,14 +29,8 @@ def why_not(path: pathlib.Path) -> str:
         head = file.read(_HEAD)
     if not head:
         return "it is empty; download it again"
-    for magic, reason in _MAGIC.items():
-        if head.startswith(magic):
-            return reason
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE):
-        return (
-            "it is a web page that was saved in place of the weights; download the file itself, "
-            "in a browser if the site asks for it"
-        )
+    if reason := foreign(head):
+        return reason
     suffix = path.suffix.lower()
     # safetensors: eight bytes with the length of a header, then the header in JSON.
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
@@ -48,6 +42,19 @@ def why_not(path: pathlib.Path) -> str:
         return f"it is a text file, which begins with {first[0][:60]!r}; download it again"
     if suffix == ".npz":
         return "it is not a zip archive, as .npz files are; download it again"
+    return ""
+
+
+def foreign(head: bytes) -> str:
+    """Return what a file that begins with `head` is and what to do, or "" if it may hold arrays."""
+    for magic, reason in _MAGIC.items():
+        if head.startswith(magic):
+            return reason
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE):
+        return (
+            "it is a web page that was saved in place of the weights; download the file itself, "
+            "in a browser if the site asks for it"
+        )
     return ""
 
 

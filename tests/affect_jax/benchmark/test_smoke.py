@@ -93,6 +93,12 @@ def test_a_config_is_trained_and_evaluated(tmp_path, capsys):
     assert "cpu" in rows[0]["device"]
 
 
+def test_a_config_on_features_is_trained_and_evaluated():
+    outcome = smoke.run("linear_probe", ROOT / "configs" / "linear_probe.py", {})
+    assert outcome.train and outcome.evaluation and not outcome.note
+    assert outcome.parameters == 8 * 512 + 8
+
+
 def test_figures_that_are_no_numbers_fail_and_unknown_names_are_refused(capsys):
     with pytest.raises(FloatingPointError, match="evaluation: not finite: nll"):
         smoke.check_finite({"accuracy": 0.5, "nll": float("nan")}, "evaluation")

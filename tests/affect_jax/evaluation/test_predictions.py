@@ -1,12 +1,14 @@
 """Stored predictions: traced to their files, equal to the metrics, with some faces."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 
 from affect_jax.evaluation import predictions
 from affect_jax.metrics.landmarks import LandmarkStatistics
+from tests.affect_jax import label_trees
 from tests.affect_jax.report.made_up_run import NAMES, SOURCE, make_batches, make_outputs
 
 
@@ -53,6 +55,14 @@ def test_faces_are_those_of_their_rows(workdir):
         )
 
 
+def test_mixtures_are_kept_with_the_probabilities():
+    mixtures = np.array([[0.75, 0.25], [0.5, 0.5]])
+    outputs = {"index": np.arange(2), "logits": np.zeros((2, 2)), "expression_probs": mixtures}
+    stored = predictions.gather(outputs, ["a", "b"], ["x", "y"])
+    assert stored["expression_probs"].dtype == np.float32
+    np.testing.assert_array_equal(stored["expression_probs"], mixtures)
+
+
 def test_chosen_faces_are_spread_over_classes_whatever_was_predicted():
     labels = np.repeat([0, 1, 2], [100, 10, 1])
     outputs = {"index": np.arange(111) + 5, "expression": labels}
@@ -70,3 +80,38 @@ def test_fetching_faces_skips_padding_and_stops_when_done():
 
     found = predictions.fetch_faces(batches(), [1, 2])
     assert list(found) == [1, 2] and found[1].max() == 1 and found[2].max() == 0
+
+
+def test_a_tree_adds_arrays_and_columns(tmp_path):
+    # Panic is predicted, of fear; wrath, of anger, though joy has the larger sum; nothing.
+    probabilities = np.array(
+        [[0.1, 0, 0.6, 0.3, 0, 0], [0, 0.3, 0, 0.4, 0.2, 0.1], [np.nan] * 6], np.float32
+    )
+    with np.errstate(divide="ignore"):
+        outputs = {"logits": np.log(probabilities)}
+    outputs |= {"index": np.arange(3), "expression": np.array([0, -1, 5])}
+    tree = label_trees.SIX
+    stored = predictions.gather(outputs, tree.fine, list("abc"), hierarchy=tree)
+    assert stored["coarse_names"].tolist() == ["fear", "anger", "joy"]
+    assert stored["coarse_of"].tolist() == [0, 2, 0, 1, 2, 2]
+    predictions.save(tmp_path, stored)
+    found = predictions.stored_hierarchy(predictions.load(tmp_path))
+    assert dataclasses.replace(found, name="six") == tree
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = ["coarse", "coarse_predicted", "coarse_probability"]
+    assert [[row[c] for c in columns] for row in rows] == [
+        ["fear", "fear", "0.7"],
+        ["", "anger", "0.4"],
+        ["joy", "", ""],
+    ]
+
+
+def test_a_tree_of_two_levels_and_none():
+    outputs = {"index": np.arange(1), "logits": np.zeros((1, 6))}
+    tree = dataclasses.replace(label_trees.SIX, poles=(), pole_of=())
+    stored = predictions.gather(outputs, tree.fine, ["a"], hierarchy=tree)
+    assert predictions.stored_hierarchy(stored).poles == () and "pole_of" not in stored
+    without = predictions.gather(outputs, tree.fine, ["a"])
+    assert predictions.stored_hierarchy(without) is None
+    assert predictions.coarse_columns(without) == {}

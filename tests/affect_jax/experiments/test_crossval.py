@@ -12,6 +12,7 @@ from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
 from affect_jax.experiments import crossval, planned_runs, sweep, train_run
 from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
 from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.training import loop
@@ -19,6 +20,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.sources import make
 from tests.affect_jax import fake_runs, tiny
 from tests.affect_jax.experiments.sweeps import read_csv
+from tests.affect_jax.label_trees import SIX
 
 
 def config(folds: int = 4, **changes):
@@ -264,6 +266,26 @@ def test_a_fold_that_lost_its_predictions_is_tested_again(fakes, tmp_path):
     assert runtime.read_metrics(tmp_path)[-1]["accuracy"] == pytest.approx(
         result.pooled["accuracy"]
     )
+
+
+def test_coarse_classes_are_pooled_too():
+    random = np.random.default_rng(0)
+    parts, all_logits, all_labels = [], [], []
+    for _ in range(2):
+        logits, labels = random.normal(size=(9, 6)), random.integers(0, 6, 9)
+        outputs = {"index": np.arange(9), "logits": logits, "expression": labels}
+        parts.append(predictions.gather(outputs, SIX.fine, [*map(str, range(9))], hierarchy=SIX))
+        all_logits.append(logits)
+        all_labels.append(labels)
+    figures, _ = crossval.pool(parts)
+    expected = HierarchyStatistics(SIX).update(
+        {"logits": np.concatenate(all_logits)}, {"expression": np.concatenate(all_labels)}
+    )
+    for name, value in expected.compute().items():
+        assert figures[name] == pytest.approx(value)
+    assert figures["pole_accuracy"] >= figures["coarse_accuracy"] >= figures["accuracy"]
+    line = next(iter(crossval._prediction_lines(0, parts[0])))
+    assert line["coarse"] == SIX.coarse[SIX.coarse_of[all_labels[0][0]]]
 
 
 def test_predictions_that_are_no_numbers_are_not_dropped():

@@ -19,6 +19,7 @@ from affect_jax.errors import UserError
 from affect_jax.inference.predictor import Predictor
 from affect_jax.models.landmarks import DECODERS, decode_heatmaps, grid_to_pixels
 from affect_jax.weights.model_dir import LoadedModel, Preprocessing
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.sources.synthetic import SyntheticFaces
 from tests.affect_jax import tiny
 
@@ -28,12 +29,20 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
 
 
 def predictor(
-    name, arguments, class_names=NAMES, fit="stretch", margin=0.0, provenance=None, **options
+    name,
+    arguments,
+    class_names=NAMES,
+    fit="stretch",
+    margin=0.0,
+    provenance=None,
+    hierarchy=None,
+    **options,
 ):
     model = models.create(name, **arguments)
     model.eval()
     preprocessing = Preprocessing(image_size=16, mean=MEAN, std=STD, fit=fit, margin=margin)
-    loaded = LoadedModel(model, name, arguments, preprocessing, class_names, provenance or {})
+    known = (preprocessing, class_names, provenance or {}, hierarchy)
+    loaded = LoadedModel(model, name, arguments, *known)
     return Predictor(loaded, **options)
 
 
@@ -92,6 +101,22 @@ def test_stacks_come_as_a_list(fan, pictures):
 def test_batches_that_are_none(emofan, batch, message):
     with pytest.raises(UserError, match=message):
         emofan.outputs(batch)
+
+
+def test_a_tree_adds_the_coarse_class_and_its_probability(pictures):
+    tree = Hierarchy("mine", NAMES, ("low", "high"), (0, 1, 1))
+    made = predictor("resnet18", {"width": 4, "n_expression": 3}, hierarchy=tree)
+    for one in (made, pickle.loads(pickle.dumps(made))):
+        frame = one.predict([*pictures, "no_such.png"])
+        assert list(frame.columns)[2:7] == [
+            "expression", "confidence", "coarse", "coarse_probability", "p_calm",
+        ]  # fmt: skip
+        sums = {"low": frame["p_calm"], "high": frame["p_glad"] + frame["p_cross"]}
+        for i in range(6):
+            coarse = frame["coarse"][i]
+            assert coarse == ("low" if frame["expression"][i] == "calm" else "high")
+            assert frame["coarse_probability"][i] == pytest.approx(sums[coarse][i])
+        assert frame.loc[6, ["coarse", "coarse_probability"]].isna().all()
 
 
 def test_predictions_do_not_depend_on_the_batch(emofan, pictures):

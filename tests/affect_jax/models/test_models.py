@@ -17,6 +17,7 @@ PARAMETERS = {
     ("arbex_tiny", ()): 1_184_582,
     ("emofan", ()): 13_963_410,
     ("fan", ()): 23_820_176,
+    ("features", ()): 4_104,
     ("ir50", ()): 17_611_968,
     ("mobilefacenet", ()): 911_232,
     ("poster_v2", ()): 43_753_941,
@@ -50,6 +51,7 @@ SMALL = {
     "arbex_tiny": {"backbone": POSTER},
     "emofan": {"width": 16, "depth": 1, "stacks": 2, "emotion_blocks": 1, "landmarks": 5},
     "fan": {"width": 16, "depth": 1, "stacks": 2, "landmarks": 5},
+    "features": {"n_features": 8},
     "ir50": {"width": 4, "stage_sizes": (1, 1, 1), "input_size": 16},
     "mobilefacenet": {"width": 4, "stage_sizes": (1, 0, 1), "input_size": 16},
     "poster_v2": POSTER,
@@ -77,7 +79,9 @@ def test_parameter_counts_of_every_model():
 def test_outputs_are_float32_though_the_network_computes_in_bfloat16(name):
     model = models.create(name, **SMALL[name], dtype="bfloat16")
     outputs = nnx.eval_shape(
-        lambda model, x: model(x, rngs=nnx.Rngs(0)), model, jnp.zeros((2, 32, 32, 3))
+        lambda model, x: model(x, rngs=nnx.Rngs(0)),
+        model,
+        jnp.zeros((2, *models.input_shape(model, 32))),
     )
     for feature in outputs.pop("features", ()):
         assert feature.dtype == jnp.bfloat16

@@ -72,6 +72,10 @@ def test_a_checkpoint_cannot_be_chosen_by_what_is_not_trained():
     assert not {"nme", "valence_ccc"} & names(frozen, {"expression"})
     assert "loss" not in names(frozen, {"landmarks"})
     assert names(frozen, set()) == set()
+    # Mixtures are measured where a split has them, and classes are trained.
+    votes = {"expression", "expression_probs"}
+    assert "mixture_kl" in names(frozen, votes) - names(frozen, {"expression"})
+    assert "mixture_kl" not in names(regression, votes)
 
 
 def test_balancing_is_not_measured_where_no_classes_are_trained():

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from affect_jax import config as config_lib
 from affect_jax import runtime, systems
+from affect_jax.config import ConfigError
 from affect_jax.evaluation import evaluator
 from affect_jax.losses.supervised import softmax_cross_entropy
 from affect_jax.runtime.parallel import AXIS, MAPPINGS, Mapper
@@ -68,6 +69,19 @@ def test_given_weights_and_partners_equal_numpy(keep):
     np.testing.assert_array_equal(new["expression"][:5], -1)
     assert np.isnan(new["landmarks"][:5]).all()
     np.testing.assert_array_equal(new["group"], batch["group"])
+
+
+def test_features_are_mixed_by_mixup_alone():
+    features = np.random.default_rng(1).standard_normal((B, 5), np.float32)
+    batch = make_batch(image=features)
+    new = combine(batch)
+    np.testing.assert_allclose(new["image"], 0.3 * features + 0.7 * features[PARTNER], atol=1e-6)
+    np.testing.assert_array_equal(new["image"][5], features[5])
+    on = section(mixup_alpha=0.4)
+    shapes = jax.eval_shape(lambda b, k: mixing.mix(b, k, on, N), batch, jax.random.key(0))
+    assert shapes["image"].shape == (B, 5)
+    with pytest.raises(ConfigError, match="CutMix pastes a part of an image, and the data are fe"):
+        mixing.mix(batch, jax.random.key(0), section(mixup_alpha=0.4, cutmix_alpha=1.0), N)
 
 
 def test_an_example_that_is_its_own_partner_stays_as_it_is():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 import re
 import shutil
 
@@ -13,6 +14,7 @@ from affect_jax.models import registry
 from affect_jax.models.state import take_apart
 from affect_jax.weights import model_dir
 from affect_jax.weights.model_dir import Preprocessing
+from data_pipelines.hierarchies.tree import Hierarchy
 
 ARGUMENTS = {"width": 4, "n_expression": 3}
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.5, 0.4, 0.3), std=(0.1, 0.2, 0.3))
@@ -46,6 +48,26 @@ def copy(saved, tmp_path):
 def edit(path, **changes):
     file = path / model_dir.MODEL_FILE
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_a_tree_over_the_classes_is_kept(model, saved, tmp_path):
+    assert model_dir.load_model(saved).hierarchy is None
+    tree = Hierarchy("mine", ("a", "b", "c"), ("x", "y"), (1, 0, 1))
+    options = dict(preprocessing=PREPROCESSING, hierarchy=tree)
+    classes = ("a", "b", "c")
+    model_dir.save_model(
+        tmp_path / "m", "resnet18", ARGUMENTS, model, class_names=classes, **options
+    )
+    loaded = model_dir.load_model(tmp_path / "m")
+    assert loaded.hierarchy == tree and pickle.loads(pickle.dumps(loaded)).hierarchy == tree
+    edit(tmp_path / "m", class_names=["b", "a", "c"])
+    with pytest.raises(UserError, match=r"fine classes of the hierarchy \(a, b, c\) are not"):
+        model_dir.load_model(tmp_path / "m")
+    edit(tmp_path / "m", hierarchy={"name": "mine"})
+    with pytest.raises(UserError, match=r"model\.json: a hierarchy needs exactly the keys"):
+        model_dir.load_model(tmp_path / "m")
+    with pytest.raises(UserError, match="are not the class_names"):
+        model_dir.save_model(tmp_path / "n", "resnet18", ARGUMENTS, model, **options)
 
 
 def test_a_saved_model_comes_back_whole(saved, model):

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from data_pipelines import datasets
+from data_pipelines.dataset_names import HIERARCHIES
+from data_pipelines.hierarchies import tree
 from data_pipelines.images.decode import decode
 from data_pipelines.prepare import prepare
 from data_pipelines.schema import LABEL_ORDERS, DataError
+from data_pipelines.sources.subset import Subset
 from tests.data_pipelines.datasets import official_trees as trees
 from tests.data_pipelines.datasets.prepared_sets import run
 
@@ -286,6 +289,14 @@ def test_fg_emotions(tmp_path):
     assert {names[k] for k in train.labels} == {"anxiety", "anger", "lust"}
     assert names[result.source("test").labels[0]] == "relief"
     assert result.rejected == {"train/love/boredom/d.jpg": "folder is none of the 33 fine classes"}
+    parts = (train, train.with_classes("lust,anger"), Subset(train, np.array([0])))
+    assert [part.hierarchy for part in parts] == ["fg_emotions"] * 3
+
+
+def test_trees_of_data_sets_fit_their_classes():
+    for name, hierarchy in HIERARCHIES.items():
+        classes = datasets.builder_class(name).card.class_names
+        assert tree.load(hierarchy).for_classes(classes).fine == classes
 
 
 def test_landmarks_300w(tmp_path):
