@@ -44,7 +44,10 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(exclude=["tests", "tests.*"]),
-    package_data={"data_pipelines.hierarchies": ["*.toml"]},
+    package_data={
+        "affect_jax.report.published": ["*.toml"],
+        "data_pipelines.hierarchies": ["*.toml"],
+    },
     install_requires=[
         "jax>=0.10",
         "flax>=0.12.8",

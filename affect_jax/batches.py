@@ -53,6 +53,12 @@ def n_features(source: Source) -> int:
     return source.n_features if isinstance(source, FeatureSource) else 0
 
 
+def learns_votes(config: ml_collections.ConfigDict, source: Source) -> bool:
+    """Return whether training on `source` learns votes, where it has them."""
+    data = DataConfig.of(config.data)
+    return source.learns_votes(data) if isinstance(source, FeatureSource) else data.learns_votes
+
+
 def labels_of(source: Source) -> frozenset[str]:
     """Return the fields of `schema.LABELS` that a record of `source` holds.
 

@@ -115,6 +115,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     for key in ("eval_every", "eval.batch_size", "eval.min_count", "landmark_stage.steps"):
         if flat[key] < 0:
             raise ConfigError(f"config.{key} = {flat[key]}; it must not be negative")
+    sizes = config.eval.bank_sizes
+    if not isinstance(sizes, tuple | list) or not all(type(n) is int and n > 0 for n in sizes):
+        raise ConfigError(f"config.eval.bank_sizes = {sizes!r}; give numbers above 0, as (32,512)")
     if not 0 <= config.ema_decay < 1:
         raise ConfigError(f"config.ema_decay = {config.ema_decay}; it must lie in [0, 1)")
     for key in ("mean", "std"):

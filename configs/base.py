@@ -120,6 +120,9 @@ def get_config() -> ConfigDict:
             calibrate=False,
             video=False,  # test: also average outputs over the last five frames
             min_count=10,  # classes with fewer true examples are left out of macro scores
+            # For models with model.relations: also test with banks of these numbers of images, for
+            # example (32, 512). Contexts are in docs/evaluation.md.
+            bank_sizes=(),
             split="test",  # --mode=eval: the split; all: every row of a manifest or folder
             checkpoint="best",  # --mode=eval: best, latest, or a step
             # --mode=eval: write the model's features of all splits to this .npz file instead; see

@@ -34,6 +34,7 @@ from affect_jax.runtime.parallel import AXIS, Mapper
 from affect_jax.training import step as step_lib
 from data_pipelines import datasets
 from data_pipelines.defaults import DataConfig
+from data_pipelines.hierarchies import tree
 from data_pipelines.schema import LABEL_ORDERS, LABELS, resolve_classes
 from data_pipelines.sources import synthetic
 
@@ -157,8 +158,8 @@ def run(name: str, path: pathlib.Path, programs: dict[str, Outcome]) -> Outcome:
 def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return class names and label fields of a config's data, if it names them.
 
-    A manifest, a folder or features are taken to have AffectNet's eight classes, and all labels for
-    which the model has outputs.
+    A manifest, a folder or features are taken to have AffectNet's eight classes, features those of
+    the tree that the model uses, and all labels for which the model has outputs.
     """
     data, model = config.data, config.model
     class_names, has = LABEL_ORDERS["affectnet8"], LABELS
@@ -166,6 +167,8 @@ def labels(config: ml_collections.ConfigDict) -> tuple[tuple[str, ...], frozense
         has -= {"valence_arousal"}
     if data.source == "features":
         has = has - {"landmarks"}
+        if model.get("hierarchy"):
+            class_names = tree.load(model.hierarchy).fine
     if data.source == "synthetic":
         settings = DataConfig.of(data)
         faces = synthetic.synthetic_sources(settings.synthetic)["train"]
@@ -218,7 +221,7 @@ def take_steps(
     mapper = Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     outcome.parameters = sum(np.size(x) for x in take_apart(model)[1].values())
-    batch = random_batch(config, count)
+    batch = random_batch(config, count) | {"index": np.arange(config.batch_size)}
     if n_features:
         shape = (config.batch_size, n_features)
         batch["image"] = np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -24,6 +24,7 @@ from affect_jax import systems
 from affect_jax.benchmark import flops, peer, suite
 from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.training import step as step_lib
+from data_pipelines.hierarchies import tree
 
 SUITE = "train"
 _CLASSES = tuple(f"class {i}" for i in range(7))
@@ -126,9 +127,14 @@ def forward_flops(config: ml_collections.ConfigDict) -> int:
 
 
 def system_of(config: ml_collections.ConfigDict) -> systems.System:
-    """Return the system of a config, for labels of every kind."""
+    """Return the system of a config, for labels of every kind.
+
+    The classes are those of its label tree, or seven without names.
+    """
+    name = config.model.get("hierarchy")
+    classes = tree.load(name).fine if name else _CLASSES
     return systems.create(
-        config, class_names=_CLASSES, has=_HAS, class_counts=tuple(1 for _ in _CLASSES)
+        config, class_names=classes, has=_HAS, class_counts=tuple(1 for _ in classes)
     )
 
 

@@ -5,7 +5,7 @@ size or on the number of devices and processes.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,14 @@ from flax import nnx
 from affect_jax import batches as data_lib
 from affect_jax import models
 from affect_jax.config import ConfigError
-from affect_jax.evaluation import smoothing, validity
+from affect_jax.evaluation import contexts, smoothing, validity
 from affect_jax.metrics.base import MetricSet
 from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.names import names_of
 from affect_jax.models.preprocessing import normalise
+from affect_jax.models.relations import Bank
 from affect_jax.models.state import Blueprint
-from affect_jax.runtime.parallel import Mapper, all_gather_hosts
+from affect_jax.runtime.parallel import Mapper, all_gather_hosts, is_main_process
 from affect_jax.systems.base import System
 from affect_jax.systems.objective import Arrays
 from data_pipelines.schema import Source, same_classes
@@ -35,20 +36,25 @@ SMOOTHED = ("expression", "valence_arousal")
 
 
 def make_eval_step(
-    system: System, blueprint: Blueprint, image_size: int, *, flip: bool
+    system: System,
+    blueprint: Blueprint,
+    image_size: int,
+    *,
+    flip: bool,
+    context: str | None = None,
 ) -> Callable[[dict, dict], Arrays]:
     """Return the per-replica evaluation step: (state, batch) -> per-example arrays.
 
     `System.predictions` lists the arrays. With `flip`, valence and arousal of the mirrored
     image are added as `mirrored_valence` and `mirrored_arousal`, and with `config.eval.calibrate`
-    its `mirrored_logits`.
+    its `mirrored_logits`. `context` replaces the one of a model that relates images.
     """
     section = system.config.model
     twice = ("valence", "arousal", *(("logits",) if system.config.eval.calibrate else ()))
 
     def predict(model: nnx.Module, images: jax.Array, mask: jax.Array) -> Arrays:
         inputs = normalise(images, section.mean, section.std)
-        return system.predictions(model(inputs, **system.compared(mask)), image_size)
+        return system.predictions(model(inputs, **system.compared(mask, context)), image_size)
 
     def step(state: dict, batch: dict) -> Arrays:
         arrays = state.get("ema", state)
@@ -83,6 +89,7 @@ class Evaluation:
         mirrored pass.
       video: figures of logits, valence and arousal averaged over the last frames of each video
         (`smoothing.smooth`); None unless asked for.
+      contexts: figures by context, see `Evaluator.in_contexts`.
       images: readable examples, of all processes.
       predictions: per-example arrays with labels and `index`, of all processes; empty unless asked
         for.
@@ -91,12 +98,14 @@ class Evaluation:
     metrics: dict[str, float]
     flip: dict[str, float] | None = None
     video: dict[str, float] | None = None
+    contexts: Mapping[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     predictions: Predictions = dataclasses.field(default_factory=dict)
     images: int = 0
 
     def of_split(self, split: str) -> dict[str, dict[str, float]]:
-        """Return the figures by row name: SPLIT, SPLIT_flip, SPLIT_video."""
+        """Return the figures by row name: SPLIT, SPLIT_flip, SPLIT_video, SPLIT_CONTEXT."""
         found = {split: self.metrics, f"{split}_flip": self.flip, f"{split}_video": self.video}
+        found |= {f"{split}_{context}": figures for context, figures in self.contexts.items()}
         return {name: figures for name, figures in found.items() if figures is not None}
 
 
@@ -121,12 +130,18 @@ def with_loss(metrics: dict[str, float], supervised: Iterable[str]) -> dict[str,
 class Evaluator:
     """Evaluates states of one model; compiled once.
 
+    A model whose context is "batch" is measured in the first of the fixed shuffles, see
+    `evaluation.contexts`. Its images have no mirrored pass.
+
     Args:
       system: the system that the model belongs to.
       mapper: maps the step over the devices.
       blueprint: of the model in evaluation mode.
       flip: add the mirrored pass.
       min_count: classes with fewer true examples are left out of macro scores.
+
+    Attributes:
+      bank_size: images in the model's bank; 0: it has none.
     """
 
     def __init__(
@@ -139,9 +154,22 @@ class Evaluator:
         min_count: int = 1,
     ):
         self._system, self._mapper = system, mapper
-        self._flip = flip and not system.labels.n_features  # features have no mirror image
+        relations = contexts.image_relations(system)
+        self._classifier = contexts.FeatureClassifier(system, blueprint) if relations else None
+        self.bank_size = relations.bank_size if relations else 0
+        self._by_batch = None
+        if relations is not None and relations.context == "batch":
+            self._by_batch = self._classifier
+        # Features have no mirror image.
+        self._flip = flip and self._by_batch is None and not system.labels.n_features
         self._min_count = min_count
-        step = make_eval_step(system, blueprint, system.config.data.image_size, flip=self._flip)
+        step = make_eval_step(
+            system,
+            blueprint,
+            system.config.data.image_size,
+            flip=self._flip,
+            context=None if self._by_batch is None else "self",
+        )
         self._step = mapper.map(step, sharded_output=True)
 
     def metric_names(self, has: Collection[str] | None = None) -> set[str]:
@@ -175,34 +203,94 @@ class Evaluator:
           tracks: int [n], the video of each record of the split (see `schema.Source`): also measure
             with smoothing over the frames of a video.
         """
-        view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
         plain, flipped = self._all_metrics(self._system.has), self._metrics(FLIPPED)
         kept: list[Predictions] = []
         invalid, images = validity.InvalidPredictions(), 0
-        for host_batch, batch in self._mapper.prefetch(batches):
-            outputs = self._mapper.local_rows(self._step(view, batch))
-            plain.update(outputs, host_batch)
-            invalid.add(outputs, host_batch)
+        describe = getattr(batches, "describe", None)
+        by_batch = self._by_batch
+        for host_batch, outputs in self._outputs(state, batches):
+            if by_batch is None:
+                plain.update(outputs, host_batch)
+                invalid.add(outputs, host_batch)
             images += int(np.count_nonzero(host_batch["mask"]))
             if "mirrored_valence" in outputs:
                 flipped.update(flip_averaged(outputs), host_batch)
-            if keep_predictions or tracks is not None:
+            if keep_predictions or tracks is not None or by_batch is not None:
                 kept.append(_with_labels(outputs, host_batch))
-        result = Evaluation(with_loss(_of_all_processes(plain), self._system.supervised))
-        result.metrics |= invalid.count(getattr(batches, "describe", None))
+        # Joined over processes: the frames of a video and of a batch are spread over them.
+        joined = _join(kept) if kept else {}
+        if by_batch is not None:
+            joined = by_batch.classified(state, joined, "batch", shuffle=0)
+            result = Evaluation(self._figures(joined, describe))
+        else:
+            result = Evaluation(with_loss(_of_all_processes(plain), self._system.supervised))
+            result.metrics |= invalid.count(describe)
         result.images = int(all_gather_hosts(np.array([images], np.float64)).sum())
         if self._flip and {"valence_ccc", "arousal_ccc"} & result.metrics.keys():
             result.flip = _of_all_processes(flipped)
-        # Joined over processes first: the frames of a video are spread over them.
-        joined = _join(kept) if kept else {}
         if tracks is not None:
             smoothed = smoothing.smooth_predictions(joined, tracks)
-            names = {k: f"true_{k}" if f"true_{k}" in smoothed else k for k in _LABELS}
-            labels = {k: smoothed[name] for k, name in names.items() if name in smoothed}
-            result.video = self._metrics(SMOOTHED).update(smoothed, labels).compute() or None
+            smoothed_metrics = self._metrics(SMOOTHED).update(smoothed, _labels_of(smoothed))
+            result.video = smoothed_metrics.compute() or None
         if keep_predictions:
             result.predictions = joined
         return result
+
+    def _outputs(
+        self, state: dict[str, Any], batches: Iterable[dict]
+    ) -> Iterator[tuple[dict[str, np.ndarray], Predictions]]:
+        """Yield the host batches of a pass with this process's rows of their outputs."""
+        view = {k: state[k] for k in ("params", "stats", "ema") if k in state}
+        for host_batch, batch in self._mapper.prefetch(batches):
+            yield host_batch, self._mapper.local_rows(self._step(view, batch))
+
+    def features(self, state: dict[str, Any], batches: Iterable[dict]) -> np.ndarray:
+        """Return the backbone's features of all unmasked images, float32 [n, D].
+
+        They are ordered by index and equal on all processes.
+
+        Args:
+          state: of a model that relates images, as in `run`.
+          batches: as in `run`; of the same shapes, so that nothing is compiled.
+        """
+        names = ("index", "mask")
+        kept = [
+            {"image_features": outputs["image_features"], **{k: batch[k] for k in names}}
+            for batch, outputs in self._outputs(state, batches)
+        ]
+        return _join(kept)["image_features"]
+
+    def in_contexts(
+        self,
+        state: dict[str, Any],
+        predictions: Predictions,
+        banks: Mapping[int, Bank] | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Return the metrics of `run` by what images are compared with.
+
+        They are `self`, `bank` (unless the model's is empty), `batch`, with the mean and standard
+        deviation over the fixed shuffles, and `bankM` for every other bank. Empty for a model that
+        does not relate images. The features of the pass are used again.
+
+        Args:
+          state: as in `run`.
+          predictions: of the pass.
+          banks: size M -> bank.
+        """
+        if self._classifier is None:
+            return {}
+        return self._classifier.in_contexts(state, predictions, banks or {}, self._figures)
+
+    def _figures(
+        self, predictions: Predictions, describe: Callable[[int], str] | None = None
+    ) -> dict[str, float]:
+        """Return the metrics of predictions that every process has whole."""
+        labels = _labels_of(predictions)
+        metrics = self._all_metrics(self._system.has).update(predictions, labels)
+        invalid = validity.InvalidPredictions()
+        if is_main_process():
+            invalid.add(predictions, {**labels, "mask": np.ones(len(predictions["index"]), bool)})
+        return with_loss(metrics.compute(), self._system.supervised) | invalid.count(describe)
 
     def _metrics(self, fields: Collection[str]) -> MetricSet:
         """Return empty metrics of the label `fields` that the system has and knows."""
@@ -239,6 +327,12 @@ def _with_labels(outputs: Predictions, batch: dict[str, np.ndarray]) -> Predicti
         **outputs,
         **{f"true_{k}" if k in outputs else k: batch[k] for k in names if k in batch},
     }
+
+
+def _labels_of(predictions: Predictions) -> dict[str, np.ndarray]:
+    """Return labels by their own names of what `_with_labels` gave."""
+    own = {k.removeprefix("true_"): v for k, v in predictions.items() if k.startswith("true_")}
+    return {**predictions, **own}
 
 
 def _join(parts: list[Predictions]) -> Predictions:

@@ -8,7 +8,7 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
-from affect_jax.evaluation import evaluation_folder
+from affect_jax.evaluation import contexts, evaluation_folder
 from affect_jax.evaluation.evaluator import Evaluation
 from affect_jax.runtime.parallel import is_main_process
 from affect_jax.systems.base import System
@@ -19,10 +19,13 @@ _COLUMNS = {"": "plain", "flip": "flip-averaged", "video": "video-smoothed"}
 
 
 def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Print the results of a split, by `test`, `test_flip`, `test_video`."""
+    """Print the results of a split, by `test`, `test_flip`, `test_video`, `test_CONTEXT`."""
     if is_main_process():
-        ends = {name: name.partition("_")[2] for name in figures}
-        columns = {_COLUMNS[e]: figures[name] for name, e in ends.items() if e in _COLUMNS}
+        columns = {}
+        for name, values in figures.items():
+            end = name.partition("_")[2]
+            if heading := _COLUMNS.get(end) or contexts.column(end):
+                columns[heading] = values
         print(f"\n{title}\n{runtime.results_table(columns)}\n", flush=True)
 
 

@@ -16,7 +16,7 @@ from affect_jax import config as config_lib
 from affect_jax import data_record, runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
-from affect_jax.evaluation import predictions
+from affect_jax.evaluation import contexts, predictions
 from affect_jax.evaluation.predictions import StoredPredictions
 from affect_jax.experiments import planned_runs, runs
 from affect_jax.experiments.planned_runs import DONE, Figures, PlannedRun
@@ -214,14 +214,18 @@ def write_report(
         head = ["", *map(tables.label, columns)]
         heads = [f"fold {fold}" for fold in tested]
         heads += ["mean of the folds", "standard deviation", "pooled"]
+        by_context = _over_folds_by_context(result.figures)
+        heads += [f"{contexts.column(split.removeprefix('test_'))}, mean" for split in by_context]
         body = [
             [name, *(tables.number(c, values.get(c, np.nan)) for c in columns)]
-            for name, values in zip(heads, [*tested.values(), *over.values()], strict=True)
+            for name, values in zip(
+                heads, [*tested.values(), *over.values(), *by_context.values()], strict=True
+            )
         ]
         images = runtime.count_images(*_count_images(planned, parts))
         title = f"{len(parts)} of {len(planned)} folds, no person in two, {images}"
         print(f"\n{title}\n\n{tables.fixed(head, body)}\n", flush=True)
-        body[-1][0] = "**pooled**"  # in bold
+        body[heads.index("pooled")][0] = "**pooled**"  # in bold
         pictures = _write_pooled(result, parts, folder)
         page = tables.page(title, [("Test persons of each fold", head, body)], problems, pictures)
         runtime.write_atomically(folder / "table.md", page.encode())
@@ -256,6 +260,21 @@ def _over_folds(figures: Mapping[int, Figures]) -> dict[str, Figures]:
         "mean": {name: spread.mean for name, spread in spreads.items()},
         "sd": {name: spread.sd for name, spread in spreads.items()},
     }
+
+
+def _over_folds_by_context(figures: Mapping[int, Figures]) -> dict[str, Figures]:
+    """Return the means over the folds of test metrics in other contexts, by row.
+
+    They are those that every fold has (see `evaluation.contexts`).
+    """
+    common = [c for c in next(iter(figures.values())) if all(c in f for f in figures.values())]
+    found: dict[str, Figures] = {}
+    for column in common:
+        split, _, name = column.rpartition("/")
+        if split.startswith("test_") and contexts.column(split.removeprefix("test_")):
+            values = (figures[fold][column] for fold in figures)
+            found.setdefault(split, {})[name] = Spread.of(values).mean
+    return found
 
 
 def _write_pooled(
@@ -313,4 +332,6 @@ def _write_final(result: Result, planned: Mapping[int, PlannedRun], workdir: pat
         for name, values in _over_folds(result.figures).items():
             kept = {c: values[c] for c in result.pooled if c in values}
             writer.write(step, f"fold_{name}", kept)
+        for split, values in _over_folds_by_context(result.figures).items():
+            writer.write(step, split, values)
         writer.write(step, "test", result.pooled, final=True)

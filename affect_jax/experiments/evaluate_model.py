@@ -79,7 +79,7 @@ def evaluate_model(
     if "expression" in has and (hierarchy is None or is_named):
         hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
-    given = _placed(config, loaded, has, mapper, hierarchy)
+    given = _placed(config, loaded, has, hierarchy, mapper)
     return measure(given, source, workdir, mapper, f"model {path}", model=path)
 
 
@@ -90,15 +90,16 @@ def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Ma
       UserError: `path` is not a model directory.
     """
     loaded = _load(path, config.eval.checkpoint)
-    return _placed(_with_model(config, loaded), loaded, frozenset(), mapper)
+    tree = _used_hierarchy(loaded)
+    return _placed(_with_model(config, loaded), loaded, frozenset(), tree, mapper)
 
 
 def _placed(
     config: ml_collections.ConfigDict,
     loaded: model_dir.LoadedModel,
     has: frozenset[str],
+    hierarchy: Hierarchy | None,
     mapper: Mapper,
-    hierarchy: Hierarchy | None = None,
 ) -> LoadedRun:
     """Return a model on the devices, whose label fields `has` are measured."""
     _, params, stats = take_apart(loaded.model)

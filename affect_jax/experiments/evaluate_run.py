@@ -20,6 +20,7 @@ from affect_jax.evaluation.evaluator import (
 from affect_jax.evaluation.results import record
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import Mapper
+from affect_jax.training import bank
 from affect_jax.weights import load_run
 from affect_jax.weights.load_run import LoadedRun
 from data_pipelines.hierarchies.tree import Hierarchy
@@ -59,7 +60,10 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
         n_features=labels.n_features,
     )
     what = f"checkpoint {loaded.step} of {workdir}"
-    return measure(dataclasses.replace(loaded, system=system), source, workdir, mapper, what)
+    loaded = dataclasses.replace(loaded, system=system)
+    trained = config_lib.read_workdir_config(workdir)
+    trained.eval.batch_size = config.eval.batch_size
+    return measure(loaded, source, workdir, mapper, what, trained=trained)
 
 
 def open_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, mapper: Mapper) -> LoadedRun:
@@ -101,6 +105,7 @@ def measure(
     what: str,
     *,
     model: str | os.PathLike = "",
+    trained: ml_collections.ConfigDict | None = None,
 ) -> Evaluation:
     """Run a model over a split and record the results.
 
@@ -114,6 +119,7 @@ def measure(
       mapper: of the model's arrays.
       what: names the model in the title.
       model: its directory, unless it is a run's checkpoint.
+      trained: config of the run, for `config.eval.bank_sizes`; None: its data are not known.
     """
     config = loaded.config
     evaluator = Evaluator(
@@ -126,6 +132,14 @@ def measure(
     tracks = tracks_to_smooth(config, source)
     with data_lib.eval_batches(config, source) as batches:
         result = evaluator.run(loaded.state, batches, keep_predictions=True, tracks=tracks)
+    banks = bank.of_sizes(
+        config.eval.bank_sizes,
+        loaded.state,
+        evaluator,
+        trained or config,
+        None if trained is None else lambda: data_lib.make_sources(trained)["train"],
+    )
+    result.contexts = evaluator.in_contexts(loaded.state, result.predictions, banks)
     folder = record(config, workdir, result, source, loaded.system, loaded.step, what, model=model)
     report.draw_evaluation(folder, config.eval.min_count)
     return result
@@ -136,11 +150,13 @@ def _as_trained(
 ) -> ml_collections.ConfigDict:
     """Return `config` with the run's own values of what it was trained for.
 
-    Its length is one of them: `reliability.correction = "trust"` is ramped in over the run.
+    Its length is one of them: `reliability.correction = "trust"` is ramped in over the run. So is
+    the size of its batches, in which images are compared in the context "batch".
     """
     config = config.copy_and_resolve_references()
+    config.eval.batch_size = config.eval.batch_size or config.batch_size
     with config.unlocked():
-        for key in ("init_from", "landmark_stage", "loss", "optimizer", "num_steps"):
+        for key in ("init_from", "landmark_stage", "loss", "optimizer", "num_steps", "batch_size"):
             config[key] = recorded[key]
         if "train_trunk" in recorded.model:
             config.model.train_trunk = recorded.model.train_trunk

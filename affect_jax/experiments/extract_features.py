@@ -75,7 +75,11 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
     sources = data_lib.make_sources(config)
     check_input(sources["train"], loaded.model)
     output = output_name(loaded.model, config.data.image_size)
-    labels = Labels(frozenset(), n_features=data_lib.n_features(sources["train"]))
+    labels = Labels(
+        frozenset(),
+        hierarchy=loaded.system.hierarchy,
+        n_features=data_lib.n_features(sources["train"]),
+    )
     system = _FeatureSystem(config, labels, output)
     evaluator = Evaluator(system, mapper, take_apart(loaded.model)[0])
     splits = {}
@@ -93,7 +97,8 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
         attribute_names=tuple(train.attribute_names),
         attribute_values=tuple(map(tuple, train.attribute_values)),
         group_names=tuple(train.group_names),
-        hierarchy=getattr(train, "hierarchy", ""),
+        hierarchy=train.hierarchy,
+        learns_votes=data_lib.learns_votes(config, train),
         made_from={
             **made_by,
             "output": output,

@@ -17,11 +17,14 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import nearest
 from affect_jax.evaluation.evaluator import FLIPPED, SMOOTHED
 from affect_jax.metrics.names import known_names
+from affect_jax.models.relations_settings import CONTEXTS
 from affect_jax.report.comparison_table import Layout
+from affect_jax.runtime.tables import SD
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9+\-._ ()]+")
 _CALIBRATED = ("test_temperature", "test_mirror")
-_SPLITS_WITH_RECALLS = ("", "validation", "test_video", "fold_mean", "fold_sd")
+_CONTEXTS = tuple(f"test_{context}" for context in CONTEXTS)
+_SPLITS_WITH_RECALLS = ("", "validation", "test_video", "fold_mean", "fold_sd", *_CONTEXTS)
 _SPLITS = (*_SPLITS_WITH_RECALLS, "test_flip", *_CALIBRATED)
 # Splits whose predictions are averaged, which is done for these label fields only.
 _AVERAGED = {"test_flip": FLIPPED, "test_video": SMOOTHED}
@@ -72,7 +75,9 @@ class Sweep(Layout):
             ("grid", [shown]),
             *((f"paper: {row}", figures) for row, figures in self.paper.items()),
         ):
-            _check_known(key, (m for m in metrics if not _is_recall(m)), _known_metrics(), "metric")
+            known = _known_metrics()
+            others = (m for m in metrics if not _is_recall(m) and _of_any_bank(m) not in known)
+            _check_known(key, others, known, "metric")
         if self.cell == "crossval" and (self.curves or self.rank_by):
             key = "curves" if self.curves else "rank_by"
             raise ConfigError(f"{key}: a cross-validation has no validation metrics; remove {key}")
@@ -110,11 +115,17 @@ def _known_metrics() -> frozenset[str]:
     known = {split: known_names(_AVERAGED.get(split)) for split in _SPLITS}
     known |= {split: frozenset({"accuracy", "nll", "ece", "confidence"}) for split in _CALIBRATED}
     known["test_temperature"] |= {"temperature"}
+    known["test_batch"] |= {f"{name}{SD}" for name in known["test_batch"]}
     return frozenset(f"{split}/{n}".lstrip("/") for split, names in known.items() for n in names)
 
 
+def _of_any_bank(column: str) -> str:
+    """Return a column of a bank of another size as the one of the model's own."""
+    return re.sub(r"^test_bank\d+/", "test_bank/", column)
+
+
 def _is_recall(column: str) -> bool:
-    split, _, name = column.rpartition("/")
+    split, _, name = _of_any_bank(column).rpartition("/")
     return name.startswith("recall_") and split in _SPLITS_WITH_RECALLS
 
 

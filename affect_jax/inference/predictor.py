@@ -21,6 +21,7 @@ from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.metrics.classification import softmax
 from affect_jax.metrics.hierarchy import group_sums
 from affect_jax.models.landmarks import decode_heatmaps
+from affect_jax.models.relations import Comparison, Relations
 from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.runtime import forks
 from affect_jax.weights.model_dir import OUTPUTS_OF_LABEL, LoadedModel, load_model
@@ -46,6 +47,7 @@ def load(
     *,
     batch_size: int = 32,
     max_pixels: int = MAX_PIXELS,
+    context: str | None = None,
     **overrides: Any,
 ) -> "Predictor":
     """Open a model directory for prediction.
@@ -54,12 +56,15 @@ def load(
       path: written by `affect_jax.export`, `affect_jax.convert` or `model_dir.save_model`.
       batch_size: maximum number of images that `predict` runs at once.
       max_pixels: larger files (width x height) are not decoded.
+      context: for a model that relates images (RALD): what an image is compared with. "bank": the
+        training images that are kept with the model; "self": none; "batch": the other images of
+        the request, so that results depend on them. Default: as the model was trained.
       **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
 
     Raises:
-      UserError: if it is missing or damaged.
+      UserError: if it is missing or damaged, or `context` does not exist or has no effect.
     """
-    loaded = load_model(pathlib.Path(path), **overrides)
+    loaded = load_model(pathlib.Path(path), context=context, **overrides)
     return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
 
 
@@ -153,6 +158,9 @@ class Predictor:
     ) -> "pandas.DataFrame":
         """Predict whole images; return one row per image, in the order given.
 
+        With the context "batch" (see `load`), an image is compared with at most `batch_size` - 1
+        others, those that are predicted at once with it.
+
         Args:
           images: one image or any number of them, each a path; the bytes of an image file; a
             Pillow image; or a uint8 array [H, W, 3] RGB, [H, W] or [H, W, 1] grey, or [H, W, 4]
@@ -216,7 +224,7 @@ class Predictor:
     ) -> None:
         batch = np.zeros((size, *pending[0][1].shape), np.uint8)
         batch[: len(pending)] = [pixels for _, pixels, _ in pending]
-        outputs = network.brief(batch, landmarks)
+        outputs = network.brief(batch, landmarks, len(pending))
         valid = {name: is_number(name, values) for name, values in outputs.items()}
         for i, (row, _, shape) in enumerate(pending):
             if bad := [name for name in valid if not valid[name][i]]:
@@ -231,7 +239,9 @@ class _Network:
     Attributes:
       loaded: the model and what is known about it.
       framing: from decoded images to pixels.
-      mixes_examples: whether the result for an image depends on the others of its batch.
+      mixes_examples: whether the result for an image depends on the others of its batch, padding
+        included.
+      compares_batch: whether it depends on the others, without padding.
       float_dtypes: of a batch that is the network's own input.
       n_features: numbers of the feature vectors that the model takes; 0: it takes images.
     """
@@ -242,6 +252,7 @@ class _Network:
         self.n_features = models.n_features(loaded.model)
         modules = [module for _, module in nnx.iter_modules(loaded.model)]
         self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
+        self.compares_batch = any(_compares_batch(module) for module in modules)
         graphdef, self._state = nnx.split(loaded.model)
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
@@ -252,14 +263,22 @@ class _Network:
         trained = loaded.provenance.get("trained_for", _IN_TABLES)
         shown = [k for label in _IN_TABLES if label in trained for k in OUTPUTS_OF_LABEL[label]]
 
-        def forward(state: nnx.State, images: jax.Array) -> dict[str, Any]:
+        def forward(
+            state: nnx.State, images: jax.Array, mask: jax.Array | None = None
+        ) -> dict[str, Any]:
             if images.dtype == jnp.uint8:
                 images = loaded.preprocessing.normalise(images, dtype)
-            outputs = nnx.merge(graphdef, state, copy=True)(images)
+            compared = {} if mask is None else {"comparison": Comparison(mask)}
+            outputs = nnx.merge(graphdef, state, copy=True)(images, **compared)
             return {k: v for k, v in outputs.items() if k not in _INTERNAL}
 
-        def brief(state: nnx.State, images: jax.Array, landmarks: bool | None) -> dict[str, Any]:
-            outputs = forward(state, images)
+        def brief(
+            state: nnx.State,
+            images: jax.Array,
+            landmarks: bool | None,
+            mask: jax.Array | None = None,
+        ) -> dict[str, Any]:
+            outputs = forward(state, images, mask)
             kept = {k: outputs[k] for k in shown if k in outputs}
             if "heatmaps" in outputs and (landmarks or (landmarks is None and not kept)):
                 decode = loaded.arguments.get("decode", "quarter")
@@ -277,10 +296,14 @@ class _Network:
         key = ("forward", batch.shape, batch.dtype)
         return self._run(key, lambda: self._forward(self._state, batch))
 
-    def brief(self, batch: np.ndarray, landmarks: bool | None) -> dict[str, Any]:
-        """Return what a table shows; `landmarks` [B, K, 2] are fractions of the input."""
+    def brief(self, batch: np.ndarray, landmarks: bool | None, count: int) -> dict[str, Any]:
+        """Return what a table shows; `landmarks` [B, K, 2] are fractions of the input.
+
+        The first `count` images are real, the others padding.
+        """
         key = ("brief", batch.shape, landmarks)
-        return self._run(key, lambda: self._brief(self._state, batch, landmarks))
+        mask = np.arange(len(batch)) < count if self.compares_batch else None
+        return self._run(key, lambda: self._brief(self._state, batch, landmarks, mask))
 
     def _run(self, key: tuple, function: Callable[[], Any]) -> Any:
         """Run a compiled function; of threads that need it first, one compiles it."""
@@ -352,3 +375,11 @@ class _Network:
         place = hierarchy.coarse_of[best]
         summed = float(group_sums(hierarchy, probabilities)[place])
         return {"coarse": hierarchy.coarse[place], "coarse_probability": summed}
+
+
+def _compares_batch(module: nnx.Module) -> bool:
+    return (
+        isinstance(module, Relations)
+        and module.settings.itrr
+        and module.settings.context == "batch"
+    )

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from affect_jax.errors import UserError
 
 _FEW = 100  # points: below it the exact method is faster than the tree
+
+
+class CoarseDistances(NamedTuple):
+    """Mean distances between the centres of two classes.
+
+    Attributes:
+        within: of two classes of one coarse class; NaN: no coarse class has two classes.
+        between: of two classes of different coarse classes; NaN: there is one coarse class.
+        ratio: within / between. Below 1, classes of one coarse class lie closer together.
+    """
+
+    within: float
+    between: float
+    ratio: float
 
 
 def davies_bouldin(points: np.ndarray, labels: np.ndarray) -> float:
@@ -65,6 +82,34 @@ def calinski_harabasz(points: np.ndarray, labels: np.ndarray) -> float:
     return float(between / (len(sizes) - 1) / (within / (len(points) - len(sizes))))
 
 
+def coarse_distances(
+    points: np.ndarray, labels: np.ndarray, coarse_of: Sequence[int]
+) -> CoarseDistances:
+    """Return how far classes of one coarse class, and of two, lie apart.
+
+    Every pair of classes with points counts once, however many points they have.
+
+    Args:
+        points: [n, D].
+        labels: int [n] classes, -1 where unlabelled: left out.
+        coarse_of: N, the coarse class of each class.
+
+    Raises:
+        ValueError: with fewer than 2 classes, or no more points than classes.
+    """
+    coarse = np.asarray(coarse_of)[np.unique(labels[labels >= 0])]
+    points, inverse, sizes = _classes(points, labels, "coarse_distances")
+    centres = _centres(points, inverse, sizes)
+    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    pairs = np.triu(np.ones_like(apart, bool), 1)
+    same = coarse[:, None] == coarse[None]
+    within, between = (
+        float(apart[chosen].mean()) if chosen.any() else float("nan")
+        for chosen in (pairs & same, pairs & ~same)
+    )
+    return CoarseDistances(within, between, within / between if between else float("nan"))
+
+
 def _classes(
     points: np.ndarray, labels: np.ndarray, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +152,7 @@ def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.n
         from sklearn.manifold import TSNE
     except ImportError as error:
         raise UserError(
-            'the picture "embedding" needs scikit-learn: pip install "affect_jax[analysis]"'
+            'pictures of embeddings need scikit-learn: pip install "affect_jax[analysis]"'
         ) from error
     points = np.asarray(points, np.float64)
     if len(points) < 4:

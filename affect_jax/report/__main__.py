@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.report.build import write_html
 from data_pipelines import disk
 
 # Options of --pictures.
-_OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points")
+_OPTIONS = ("compare", "split", "checkpoint", "faces", "indices", "points", "context")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--pictures",
         metavar="NAMES",
         help="comma-separated: calibration, embedding, correction, cam (class activation of the "
-        "predicted class), cam_true (of the true one), attention, confusion",
+        "predicted class), cam_true (of the true one), attention, confusion; and rald for all of "
+        "neighbours, label_relations, coarse_embedding, coarse_errors, class_table, cases",
     )
     group.add_argument("--compare", metavar="DIR", help="a second model, shown next to it")
     group.add_argument("--split", help="test (default), validation or train")
@@ -48,7 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     group.add_argument("--faces", type=int, help="number of faces (default: 8)")
     group.add_argument("--indices", help="show these examples instead: comma-separated")
     group.add_argument("--points", type=int, help="maximum points of an embedding (default: 2500)")
+    group.add_argument(
+        "--context",
+        help="images that neighbours are taken from: bank (default, if it is filled) or batch",
+    )
     options = parser.parse_args(arguments)
+    runtime.setup_logging()
     given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
     try:
         with disk.explained(options.output or options.workdir):

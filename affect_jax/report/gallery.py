@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +17,7 @@ from affect_jax.models import saliency
 from affect_jax.report.figures import calibration as calibration_figures
 from affect_jax.report.figures import confusion, embeddings
 from affect_jax.report.figures import faces as face_figures
-from affect_jax.report.model_runner import OpenModel
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from affect_jax.report.views import Choices, Drawn, Picture, View, faces_of, listed, rows_of
 
 # Wasi et al. (ARBEx, 2023), Aff-Wild2 with 8 classes: clusters of the embeddings (figure 6), and
 # standard deviation of the class probabilities over 60 images (figure 5 and its text).
@@ -30,60 +27,6 @@ _ARBEX_CLUSTERS = {
     "SCN": {"davies_bouldin": 2.534, "calinski_harabasz": 915.2},
 }
 _ARBEX_DEVIATIONS = {"primary": 0.1316, "corrected": 0.0881}
-
-
-class Choices(NamedTuple):
-    """What is shown: split, indices of faces, maximum points of an embedding."""
-
-    split: str
-    faces: tuple[int, ...]
-    points: int
-
-
-class View(NamedTuple):
-    """A model and its outputs (`model_runner.run_over`).
-
-    Attributes:
-        name: shown in titles.
-        model: the model.
-        outputs: of the split that is shown, per example.
-        faces: index -> uint8 image, of the faces that are shown.
-        fitted: outputs of the validation split; empty unless a picture fits something.
-    """
-
-    name: str
-    model: OpenModel
-    outputs: Predictions
-    faces: Mapping[int, np.ndarray]
-    fitted: Predictions
-
-
-class Drawn(NamedTuple):
-    """A figure; `numbers` and `caption` go into the JSON."""
-
-    figure: Figure
-    numbers: dict[str, Any]
-    caption: str
-
-
-class Picture(NamedTuple):
-    """How a picture is drawn and what it needs.
-
-    Attributes:
-        title: of the picture.
-        draw: the function that draws it.
-        outputs: further outputs of the model.
-        flip: needs the logits of mirror images.
-        fits: needs the validation split.
-        faces: shows faces, which stored features do not have.
-    """
-
-    title: str
-    draw: Callable[[Sequence[View], Choices], Drawn]
-    outputs: tuple[str, ...] = ()
-    flip: bool = False
-    fits: bool = False
-    faces: bool = False
 
 
 def distributions(outputs: Predictions) -> dict[str, np.ndarray]:
@@ -230,7 +173,7 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
         )
     models, lines = {}, []
     found: dict[str, dict[str, Any]] = {}
-    rows = _rows(views[0])
+    rows = rows_of(views[0], views[0].faces)
     for view in views:
         stages = distributions(view.outputs)
         shown_stages = stages
@@ -252,11 +195,11 @@ def _correction(views: Sequence[View], shown: Choices) -> Drawn:
         + " ".join(lines)
         + " The ARBEx paper prints primary .1316 and corrected .0881 for 60 images of 8 classes."
     )
-    faces = _faces(views[0], shown)
+    faces = faces_of(views[0], shown.split, views[0].faces)
     numbers = {
         "models": found,
         "class_names": views[0].model.class_names,
-        "faces": _listed(faces),
+        "faces": listed(faces),
         "published": _ARBEX_DEVIATIONS,
     }
     figure = face_figures.corrections(faces, models, views[0].model.class_names)
@@ -271,24 +214,6 @@ def _changes(outputs: Predictions) -> dict[str, float]:
     return {name: found[f"correction_{end}"] for name, end in names.items()}
 
 
-def _rows(view: View) -> np.ndarray:
-    """Return the rows of the faces that could be read."""
-    return np.searchsorted(view.outputs["index"], list(view.faces))
-
-
-def _faces(view: View, shown: Choices) -> list[face_figures.Face]:
-    source = view.model.source(shown.split)
-    labels = view.outputs["expression"][_rows(view)]
-    return [
-        face_figures.Face(index, image, int(label), source.describe(index))
-        for (index, image), label in zip(view.faces.items(), labels, strict=True)
-    ]
-
-
-def _listed(faces: Sequence[face_figures.Face]) -> list[dict[str, Any]]:
-    return [{"index": f.index, "label": f.label, "source": f.source} for f in faces]
-
-
 # (view, images, labels) -> maps [m, h, w] and logits [m, N]
 Maps = Callable[[View, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -296,7 +221,7 @@ Maps = Callable[[View, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 def _overlay(maps_of: Maps, caption: str) -> Callable[[Sequence[View], Choices], Drawn]:
     def draw(views: Sequence[View], shown: Choices) -> Drawn:
         models, numbers = {}, {}
-        faces = _faces(views[0], shown)
+        faces = faces_of(views[0], shown.split, views[0].faces)
         labels = np.array([face.label for face in faces])
         for view in views:
             images, names = np.stack(list(view.faces.values())), view.model.class_names
@@ -312,7 +237,7 @@ def _overlay(maps_of: Maps, caption: str) -> Callable[[Sequence[View], Choices],
                 for p, m in zip(probabilities, np.asarray(maps, np.float64).round(4), strict=True)
             ]
         figure = face_figures.overlays(faces, models)
-        return Drawn(figure, {"faces": _listed(faces), "models": numbers}, caption)
+        return Drawn(figure, {"faces": listed(faces), "models": numbers}, caption)
 
     return draw
 
@@ -340,7 +265,7 @@ PICTURES: dict[str, Picture] = {
     "calibration": Picture(
         "Calibration before and after correction", _calibration, ("primary",), flip=True, fits=True
     ),
-    "embedding": Picture("Embeddings", _embedding, ("embedding",)),
+    "embedding": Picture("Embeddings", _embedding, ("embedding",), points=True),
     "correction": Picture(
         "Reliability balancing", _correction, ("primary", "corrected"), faces=True
     ),

@@ -17,13 +17,16 @@ from affect_jax import batches as data_lib
 from affect_jax import config as config_lib
 from affect_jax import data_record, models
 from affect_jax.errors import UserError, nearest
+from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.models.relations import Relations
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.loading import pipeline
 from data_pipelines.schema import MISSING_ID, Source, same_classes
+from data_pipelines.sources.subset import Subset
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,12 @@ class OpenModel:
     config: ml_collections.ConfigDict
     checkpoint: int
     hierarchy: Hierarchy | None = None
+
+    @property
+    def relations(self) -> Relations | None:
+        """The relations between images and labels of the model; None: it has none."""
+        found = getattr(self.model, "relations", None)
+        return found if isinstance(found, Relations) else None
 
     @property
     def has_images(self) -> bool:
@@ -100,6 +109,9 @@ class OpenModel:
 def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
     """Open the folder of a run, or a model directory exported from one.
 
+    A model that compares the images of a batch with each other compares them with its bank here, so
+    that a picture does not depend on the order of the data.
+
     Args:
       path: the folder.
       checkpoint: of a run: "best", "latest" or a step.
@@ -128,6 +140,10 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
         raise UserError(f"{path} is neither the folder of a run nor a model directory")
     if not names:
         raise UserError(f"the model in {path} has no expression classes, which pictures need")
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, Relations) and part.settings.context == "batch":
+            part.settings = dataclasses.replace(part.settings, context="bank")
+            log.info("%s: images are compared with the model's bank, not with their batch", path)
     return OpenModel(path, model, preprocessing, tuple(names), config, step, hierarchy)
 
 
@@ -203,3 +219,20 @@ def run_over(
         )
         outputs["expression"] = np.where(valid, outputs["expression"], MISSING_ID)
     return outputs, {i: kept[i] for i in faces if i in kept}
+
+
+def images_of(opened: OpenModel, split: str, indices: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return uint8 images by index, as the model's evaluation sees them.
+
+    Unreadable images are left out.
+
+    Raises:
+      UserError: as `OpenModel.source`.
+    """
+    rows = np.unique(np.asarray(indices, np.int64))
+    if not len(rows):
+        return {}
+    with opened.batches(Subset(opened.source(split), rows)) as batches:
+        found = fetch_faces(batches, range(len(rows)))
+    images = {int(rows[place]): image for place, image in found.items()}
+    return {index: images[index] for index in indices if index in images}

@@ -16,17 +16,23 @@ import numpy as np
 
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation.predictions import choose_faces
+from affect_jax.report import fine_grained, gallery, relations
 from affect_jax.report.build import PICTURES_FOLDER
 from affect_jax.report.figures import style
-from affect_jax.report.gallery import PICTURES, Choices, Picture, View
 from affect_jax.report.model_runner import OpenModel, open_model, predictor, run_over
-from affect_jax.runtime import write_atomically
+from affect_jax.report.views import Choices, Picture, View
+from affect_jax.runtime import tables, write_atomically
 from affect_jax.weights import load_run
 from data_pipelines.schema import same_classes
 
 log = logging.getLogger(__name__)
 
+PICTURES = {**gallery.PICTURES, **relations.PICTURES, **fine_grained.PICTURES}
+# Names that stand for several pictures.
+GROUPS = {"rald": (*relations.PICTURES, *fine_grained.PICTURES)}
 _FITTED_ON = "validation"
+# Dozens of photos in a picture would leave its text unreadable at the size of other pictures.
+_MAX_BYTES_OF_FACES = 1_000_000
 
 
 def write_pictures(
@@ -40,14 +46,16 @@ def write_pictures(
     faces: int | None = None,
     indices: Sequence[int] = (),
     points: int | None = None,
+    context: str | None = None,
 ) -> list[Path]:
     """Draw pictures of a model and return their files.
 
-    Nothing is written before all are drawn.
+    Nothing is written before all are drawn. Pictures for which the models lack something are left
+    out, which is logged.
 
     Args:
         path: folder of a finished run, or a model directory exported from one.
-        names: keys of `PICTURES`.
+        names: keys of `PICTURES` or `GROUPS`.
         compare: another such folder, to be shown next to it.
         output: folder for the files; default: `report/pictures` in the run's folder.
         split: of the examples.
@@ -55,15 +63,13 @@ def write_pictures(
         faces: number of faces, spread evenly over the true classes; default: 8.
         indices: show these examples instead.
         points: maximum number of points of an embedding; default: 2500.
+        context: what faces are compared with: "bank" or "batch"; default: the bank of the model,
+            or a batch if it has none.
 
     Raises:
-        UserError: a picture cannot be drawn of this model, or an option has no effect.
+        UserError: no picture can be drawn of this model, or an option has no effect.
     """
-    if not names:
-        raise UserError(f"--pictures names none; there are {', '.join(PICTURES)}")
-    for name in names:
-        if name not in PICTURES:
-            raise UserError(f"--pictures {name}: {nearest(name, PICTURES)}")
+    names = _expanded(names)
     chosen = [PICTURES[name] for name in names]
     if split == _FITTED_ON and any(picture.fits for picture in chosen):
         raise UserError(
@@ -74,7 +80,8 @@ def write_pictures(
     for option, value, acts in (
         ("faces", faces, any(picture.faces for picture in chosen)),
         ("indices", indices or None, any(picture.faces for picture in chosen)),
-        ("points", points, "embedding" in names),
+        ("points", points, any(picture.points for picture in chosen)),
+        ("context", context, any(picture.contexts for picture in chosen)),
         ("checkpoint", checkpoint, any(load_run.is_workdir(each) for each in paths)),
     ):
         if value is not None and not acts:
@@ -85,7 +92,8 @@ def write_pictures(
     models = [open_model(each, checkpoint or "best") for each in paths]
     names = _drawable(names, models)
     chosen = [PICTURES[name] for name in names]
-    shown = Choices(split, _faces(models, split, faces or 8, indices), points or 2500)
+    shown_faces = _faces(models, split, faces or 8, indices)
+    shown = Choices(split, shown_faces, points or 2500, tuple(indices), context or "")
     views = [_view(m, title, chosen, shown) for m, title in zip(models, titles, strict=True)]
     stem = "" if split == "test" else f"_{split}"
     stem += f"_beside_{titles[1]}" if compare is not None else ""
@@ -104,32 +112,56 @@ def write_pictures(
             },
             "numbers": drawn.numbers,
         }
-        files[folder / f"{name}{stem}.png"] = style.png(drawn.figure)
+        limit = _MAX_BYTES_OF_FACES if picture.faces else style.MAX_PNG_BYTES
+        files[folder / f"{name}{stem}.png"] = style.png(drawn.figure, max_bytes=limit)
         text = json.dumps(_plain(record), indent=1) + "\n"
         files[folder / f"{name}{stem}.json"] = text.encode()
+        if drawn.table is not None:
+            table = tables.page(picture.title, [drawn.table])
+            files[folder / f"{name}{stem}.md"] = table.encode()
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         write_atomically(file, content)
     return list(files)
 
 
+def _expanded(names: Sequence[str]) -> list[str]:
+    """Return names of pictures, each once, in place of those of groups.
+
+    Raises:
+        UserError: there are none, or a name is unknown.
+    """
+    known = (*PICTURES, *GROUPS)
+    if not names:
+        raise UserError(f"--pictures names none; there are {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise UserError(f"--pictures {name}: {nearest(name, known)}")
+    return list(dict.fromkeys(own for name in names for own in GROUPS.get(name, (name,))))
+
+
 def _drawable(names: Sequence[str], models: Sequence[OpenModel]) -> list[str]:
-    """Return the names of pictures that can be drawn of these models.
+    """Return the pictures that can be drawn of these models; log the others.
 
     Raises:
         UserError: there are none.
     """
-    if all(model.has_images for model in models):
-        return list(names)
-    of_faces = [name for name in names if PICTURES[name].faces]
-    if len(of_faces) == len(names):
-        raise UserError(
-            f"{', '.join(names)} show images, and a model on stored features has none; choose of "
-            + ", ".join(name for name, picture in PICTURES.items() if not picture.faces)
-        )
-    if of_faces:
-        log.info("left out, because stored features are not images: %s", ", ".join(of_faces))
-    return [name for name in names if name not in of_faces]
+    lacking: dict[str, list[str]] = {}
+    for name in names:
+        lacking.setdefault(_missing(PICTURES[name], models), []).append(name)
+    drawable = lacking.pop("", [])
+    reasons = "; ".join(f"{', '.join(left)} ({reason})" for reason, left in lacking.items())
+    if not drawable:
+        raise UserError(f"--pictures: nothing can be drawn: {reasons}")
+    if reasons:
+        log.info("pictures left out: %s", reasons)
+    return drawable
+
+
+def _missing(picture: Picture, models: Sequence[OpenModel]) -> str:
+    if picture.faces and not all(model.has_images for model in models):
+        return "stored features are not images"
+    return picture.missing(models)
 
 
 def _folder(path: Path, output: str | os.PathLike | None) -> Path:

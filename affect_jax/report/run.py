@@ -11,10 +11,10 @@ from typing import Any
 
 from affect_jax.config import CONFIG_FILE
 from affect_jax.errors import UserError
-from affect_jax.evaluation import predictions
+from affect_jax.evaluation import contexts, predictions
 from affect_jax.evaluation.provenance import ABOUT_FILE
 from affect_jax.runtime import METRICS_FILE, NOT_METRICS, REPORT_FOLDER, read_metrics
-from affect_jax.runtime.tables import Results
+from affect_jax.runtime.tables import SD, Results
 
 # Rows of the test next to the plain one -> column. Valence and arousal are averaged over mirror
 # images in one, with config.eval.calibrate the class probabilities in the other.
@@ -32,7 +32,7 @@ class Run:
     Attributes:
         rows: of `metrics.jsonl`.
         results: metrics of the test split by column: `plain` and, where they exist,
-            `flip-averaged` and `video-smoothed`.
+            `flip-averaged`, `video-smoothed` and contexts (`evaluation.contexts`).
         final: the last test row.
         stored: the predictions.
         config: the run's configuration; empty if the workdir has none.
@@ -73,9 +73,11 @@ def read_run(workdir: str | os.PathLike) -> Run:
         raise UserError(f"{workdir}: {name} is missing; {again}")
     results = {"plain": _metrics(final)}
     for row in rows:
-        if row["split"] in _COLUMNS and row["step"] == final["step"]:
-            measured = {k: v for k, v in _metrics(row).items() if k in results["plain"]}
-            results.setdefault(_COLUMNS[row["split"]], {}).update(measured)
+        column = _COLUMNS.get(row["split"]) or contexts.column(row["split"].partition("_")[2])
+        if column and row["split"].startswith("test") and row["step"] == final["step"]:
+            shown = results["plain"].keys()
+            measured = {k: v for k, v in _metrics(row).items() if k.removesuffix(SD) in shown}
+            results.setdefault(column, {}).update(measured)
     return Run(
         rows=rows,
         results=results,

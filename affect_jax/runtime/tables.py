@@ -57,6 +57,7 @@ _METRICS: dict[str, tuple[str, str, bool | None]] = {
     "loss": ("Objective", "loss", False),
 }
 _RECALL = "recall_"
+SD = "_sd"  # ends the name of the standard deviation of a metric
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
@@ -120,8 +121,12 @@ def results_table(
 
 
 def _ordered_metrics(results: Results) -> list[str]:
-    """Return all metric names in the order of the table, unknown ones last."""
-    names = dict.fromkeys(name for values in results.values() for name in values)
+    """Return all metric names in the order of the table, unknown ones last.
+
+    Standard deviations are shown next to their means.
+    """
+    every = dict.fromkeys(name for values in results.values() for name in values)
+    names = [n for n in every if not (n.endswith(SD) and n.removesuffix(SD) in every)]
     known = [name for name in _METRICS if name in names]
     recalls = [name for name in names if name.startswith(_RECALL)]
     return known + recalls + [name for name in names if name not in {*known, *recalls}]
@@ -145,8 +150,14 @@ def table_rows(
         if own_group != group:
             group = own_group
             yield group, None
-        cells = [number(name, values.get(name)) for values in results.values()]
+        cells = [_with_sd(name, values) for values in results.values()]
         yield text + (_ARROWS[higher] if arrows else ""), cells
+
+
+def _with_sd(name: str, values: Mapping[str, float | None]) -> str:
+    spread = values.get(f"{name}{SD}")
+    text = number(name, values.get(name))
+    return text if spread is None else f"{text} ± {number(name, spread)}"
 
 
 def label(column: str) -> str:

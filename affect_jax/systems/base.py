@@ -146,9 +146,12 @@ class System:
         """
         return model(images, rngs=rngs, **self.compared(mask))
 
-    def compared(self, mask: jax.Array | None) -> dict[str, Comparison]:
-        """Return the argument by which a model with relations leaves padding out."""
-        return {} if self.relations is None else {"comparison": Comparison(mask)}
+    def compared(self, mask: jax.Array | None, context: str | None = None) -> dict[str, Comparison]:
+        """Return the argument by which a model with relations leaves padding out.
+
+        In prediction `context` replaces the model's own.
+        """
+        return {} if self.relations is None else {"comparison": Comparison(mask, context)}
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -276,11 +279,14 @@ class System:
         """Return per-example arrays that metrics and the report use.
 
         They are logits, valence, arousal and landmarks (pixels of the input). A model with
-        reliability balancing adds the arrays that `metrics.reliability` takes.
+        reliability balancing adds the arrays that `metrics.reliability` takes, a model that relates
+        images `image_features`, from which other contexts are evaluated.
         """
         names = ["logits", "primary", "corrected"] if "expression" in self.known else []
         if "valence_arousal" in self.known:
             names += ["valence", "arousal"]
+        if "relation_weights" in outputs:
+            names.append("image_features")
         kept = {k: outputs[k] for k in names if k in outputs}
         if "primary" in kept and "anchor_distances" in outputs:
             flat = outputs["anchor_distances"].reshape(len(kept["primary"]), -1)

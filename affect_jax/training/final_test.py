@@ -16,6 +16,7 @@ from affect_jax.evaluation.results import counts
 from affect_jax.metrics import calibration
 from affect_jax.models.state import take_apart
 from affect_jax.runtime import MetricWriter, parallel
+from affect_jax.training import bank
 from affect_jax.training.setup import RunParts
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Results:
       workdir: its folder.
       step: of the best checkpoint, which was tested.
       splits: `test` and, where measured, `test_flip`, `test_video`, `test_temperature` and
-        `test_mirror` -> metric -> value.
+        `test_mirror`, and `test_CONTEXT` (see `evaluation.contexts`) -> metric -> value.
       images: test images that were evaluated, and `images_total` of the split.
       state: the model of the best checkpoint, on the devices.
       evaluation: the test pass; None if the run was finished before this call.
@@ -73,7 +74,7 @@ def read(run: RunParts, step: int, state: dict[str, Any]) -> Results:
     final = rows[-1]
     splits = {
         row["split"]: {k: v for k, v in row.items() if k not in runtime.NOT_METRICS}
-        for row in rows
+        for row in (final, *rows)  # in the order of `test`
         if row["step"] == final["step"] and row["split"].startswith("test")
     }
     images = final.get("images", 0)
@@ -104,6 +105,10 @@ def test(run: RunParts, step: int, state: dict[str, Any], writer: MetricWriter) 
         # Before the final row, so that a run that has it has its predictions too. A full disk
         # ends all processes alike.
         parallel.from_main(lambda: _store(run, evaluation, batches))
+    banks = bank.of_sizes(
+        config.eval.bank_sizes, state, evaluator, config, lambda: run.sources["train"], run.cache
+    )
+    evaluation.contexts = evaluator.in_contexts(state, evaluation.predictions, banks)
     splits = evaluation.of_split("test")
     if config.eval.calibrate and "logits" in evaluation.predictions:
         with data_lib.eval_batches(config, run.sources["validation"], run.cache) as batches:

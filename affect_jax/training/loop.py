@@ -22,7 +22,7 @@ from affect_jax.errors import UserError
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.systems.base import Phase
-from affect_jax.training import best_metric, final_test, run_lock, setup
+from affect_jax.training import bank, best_metric, final_test, run_lock, setup
 from affect_jax.training.final_test import Results
 from affect_jax.training.setup import RunParts, set_compilation_cache
 from affect_jax.training.step import PhaseStep
@@ -95,6 +95,7 @@ def _train(
     config, checkpointer = run.config, run.checkpointer
     eval_every = config.eval_every or run.steps_per_epoch
     throughput = runtime.Throughput(config.batch_size)
+    compared = bank.for_run(config, run.sources["train"], run.evaluator, run.cache)
     with (
         data_lib.eval_batches(config, run.sources["validation"], run.cache) as validation,
         contextlib.ExitStack() as open_pipeline,
@@ -140,6 +141,8 @@ def _train(
                 )
             with throughput.paused():
                 metrics = None
+                if save:
+                    state = bank.refreshed(state, compared, run.evaluator, run.mapper)
                 if validate:
                     progress.status("validation")
                     metrics = run.evaluator.run(state, validation).metrics

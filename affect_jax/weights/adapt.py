@@ -13,11 +13,14 @@ from affect_jax.errors import UserError
 from affect_jax.models.emofan import EmoFAN
 from affect_jax.models.fan import FAN
 from affect_jax.models.poster import Poster
+from affect_jax.models.relations import Relations
 from affect_jax.models.resnet import ResNet
 from affect_jax.models.vit import SIZES, ViT, resize_positions
 from affect_jax.weights.differences import is_under, listed
 from affect_jax.weights.model_dir import arrays_of
 from data_pipelines.schema import canonical_name
+
+LABEL_VECTORS = "relations/label_vectors"
 
 
 @dataclasses.dataclass
@@ -102,6 +105,48 @@ def match_classes(
             report.resized[path] = f"valence and arousal alone: {reason}"
         else:
             report.skipped[path] = reason
+
+
+def match_label_vectors(
+    model: nnx.Module,
+    source: nnx.Module,
+    stats: dict[str, Any],
+    classes: Sequence[str],
+    source_classes: Sequence[str] | None,
+    report: InitReport,
+) -> None:
+    """Remove the label vectors unless both models have the same labels in order.
+
+    The labels are the classes, which must be known, and the nodes of the tree above them.
+
+    Args:
+      model, source: both may have relations.
+      stats: of the source, path -> array; changed in place.
+      classes, source_classes: as in `match_classes`.
+      report: where changes are noted.
+    """
+    if LABEL_VECTORS not in stats or LABEL_VECTORS not in arrays_of(model)["stats"]:
+        return
+    own = [canonical_name(name) for name in classes]
+    theirs = [canonical_name(name) for name in source_classes or ()]
+    if not own or own != theirs:
+        report.skipped[LABEL_VECTORS] = "made for " + (
+            ", ".join(source_classes) if source_classes else "classes that are not known"
+        )
+    elif _tree(model) != _tree(source):
+        report.skipped[LABEL_VECTORS] = "made for another label tree"
+    elif stats[LABEL_VECTORS].shape != (shape := arrays_of(model)["stats"][LABEL_VECTORS].shape):
+        there = stats[LABEL_VECTORS].shape
+        report.skipped[LABEL_VECTORS] = f"{there} in the source, {shape} in the model"
+    if LABEL_VECTORS in report.skipped:
+        del stats[LABEL_VECTORS]
+
+
+def _tree(model: nnx.Module) -> dict[str, list]:
+    """Return the nodes above the classes of a model with relations."""
+    parts = [part for _, part in nnx.iter_modules(model) if isinstance(part, Relations)]
+    hierarchy = parts[0].settings.hierarchy or {}
+    return {key: list(hierarchy.get(key, ())) for key in ("coarse", "coarse_of")}
 
 
 def _regresses(model: nnx.Module) -> bool:

@@ -77,7 +77,8 @@ def init_from(
     * Position embeddings of a vision transformer are interpolated to the model's `image_size`.
     * A file, or a model directory converted from one, need not hold squeeze and excitation,
       relations or reliability balancing.
-    * Label vectors are loaded only for the same classes in the same order.
+    * Label vectors are loaded only for the same classes in the same order, under the same tree.
+      The bank of a model is never loaded: it holds training images of another run.
 
     Args:
       model: to be initialised; it is not changed if this raises.
@@ -116,6 +117,7 @@ def init_from(
         if isinstance(model, ViT) and isinstance(start, ViT):
             adapt.compare_widths(model, start, where)
         adapt.match_classes(model, start, given["params"], classes, known, report)
+        adapt.match_label_vectors(model, start, given["stats"], classes, known, report)
         if isinstance(model, ViT) and isinstance(start, ViT):
             adapt.match_positions(model, start, given["params"], report)
     given = {part: {f"{root}{k}": x for k, x in named.items()} for part, named in given.items()}

@@ -23,6 +23,7 @@ from flax import nnx
 
 from affect_jax import models
 from affect_jax.errors import UserError
+from affect_jax.models import relations_settings
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.models.state import take_apart
 from affect_jax.runtime import forks, replace_folder
@@ -212,22 +213,28 @@ def _jsonable(value: Any) -> Any:
     return jnp.dtype(value).name
 
 
-def load_model(directory: str | pathlib.Path, **overrides: Any) -> LoadedModel:
+def load_model(
+    directory: str | pathlib.Path, *, context: str | None = None, **overrides: Any
+) -> LoadedModel:
     """Open a model directory.
 
     Args:
       directory: written by `save_model`, `affect_jax.export` or `affect_jax.convert`.
+      context: what images are compared with ("self", "bank" or "batch"), for a model that relates
+        images; default: as it was trained.
       **overrides: constructor arguments to replace, such as `dtype="bfloat16"`.
 
     Raises:
-      UserError: if it is missing or damaged, or its arrays or class names do not fit its own
-        description.
+      UserError: if it is missing or damaged, its arrays or class names do not fit its own
+        description, or it has no such context.
     """
     forks.check()
     record = read_record(directory)
     described = f"{pathlib.Path(directory) / MODEL_FILE}"
     name, arguments = record["name"], {**record["arguments"], **overrides}
     try:
+        if context is not None:
+            arguments["relations"] = _in_context(arguments.get("relations"), context)
         model = models.create(name, **arguments)
         preprocessing = Preprocessing(**record["preprocessing"])
     except (TypeError, ValueError) as error:
@@ -258,6 +265,20 @@ def recorded_hierarchy(record: Mapping[str, Any]) -> Hierarchy | None:
     """
     plain = record.get("hierarchy")
     return None if plain is None else Hierarchy.from_plain(plain)
+
+
+def _in_context(relations: Any, context: str) -> dict[str, Any]:
+    """Return the argument `relations` of a model with another context.
+
+    Raises:
+      ValueError: the model does not relate images.
+    """
+    if not relations or not relations_settings.parse(relations).itrr:
+        raise ValueError(
+            f"context = {context!r}, but the model does not relate images to each other; leave it "
+            "out"
+        )
+    return {**relations, "context": context}
 
 
 def read_record(directory: str | pathlib.Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Trains: all parts of RALD as `rald_ablation_features`, five seeds, and tests each run with banks of
 several sizes. Attention that was trained on 128 images is diluted by a larger bank. Paper: Liu et
-al., 2024, which compares with the test batch alone. Time: about 1 minute per run on 2 CPU cores.
+al., 2024, which compares with the test batch alone. Time: about 10 seconds per run on 2 CPU cores.
 Results: docs/results/rald.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/rald_bank.py \
              --workdir runs/rald_bank --config.data.features=features.npz

@@ -2,7 +2,7 @@
 
 Trains: all parts of RALD with k neighbours, and without NNLDL ("g"), as `rald_ablation_features`;
 five seeds per row. Paper: Liu et al., 2024: k = 5 is best, and larger k lose about 0.28 points.
-Time: about 1 minute per run on 2 CPU cores. Results: docs/results/rald.md.
+Time: about 10 seconds per run on 2 CPU cores. Results: docs/results/rald.md.
 Command: python -m affect_jax.main --mode=sweep --config configs/sweeps/rald_neighbours.py \
              --workdir runs/rald_neighbours --config.data.features=features.npz
 """

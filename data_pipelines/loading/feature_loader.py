@@ -33,7 +33,13 @@ class FeatureLoader:
         """Return the batch of this process at a step, with its empty list of bad records."""
         rows = BatchRows.at(step, self.plan, self.options, len(self.source))
         taken = np.where(rows.mask, rows.records, 0)
-        batch = {name: column[taken] for name, column in self.source.columns.items()}
+        # Evaluation measures by votes, learnt or not.
+        votes = self.plan is None or self.source.learns_votes(self.options.data)
+        batch = {
+            name: column[taken]
+            for name, column in self.source.columns.items()
+            if votes or name != "expression_probs"
+        }
         if not rows.mask.all():
             for name, column in batch.items():
                 missing = MISSING_ID if column.dtype.kind == "i" else np.nan

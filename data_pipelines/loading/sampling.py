@@ -8,11 +8,14 @@ The stream of all epochs is divided into global batches, and a process takes a f
 batch. Class lists are distributed over the places of a batch before they are mixed. With 2, 4, 8
 ... processes, each therefore takes the same number of every class in an epoch (plus or minus one).
 The global batches are the same for any number of processes.
+
+`balanced_order` serves a choice of few examples, such as those that images are compared with.
 """
 
 import dataclasses
 import functools
 import threading
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -72,6 +75,39 @@ def deal(entries: np.ndarray, start: int, lanes: int, rng: np.random.Generator) 
     mixed = np.empty_like(entries)
     mixed[places] = entries[np.lexsort((rng.random(len(entries)), lane))]
     return mixed
+
+
+def balanced_order(labels: np.ndarray, seed: int, excluded: Collection[int] = ()) -> np.ndarray:
+    """Return all labelled records in an order whose every beginning is class-balanced.
+
+    In each round every class that has records left gives one of them, chosen at random. The first m
+    records therefore hold each class equally often (plus or minus one), and a class with fewer
+    records gives all it has. They are also the first of any longer beginning.
+
+    Args:
+      labels: int [n] class ids, -1 = unknown.
+      seed: non-negative.
+      excluded: records to leave out; another of the same class takes the place of each.
+
+    Returns:
+      int64 [k] record numbers.
+    """
+    labels = np.asarray(labels)
+    known = labels >= 0
+    if not known.any():
+        return np.zeros(0, np.int64)
+    rng = _generator(seed, 0, 1)
+    # Drawn for every record and round, so that an excluded record changes no other draw.
+    keys = rng.random(len(labels))
+    counts = np.bincount(labels[known])
+    turns = rng.random((counts.max(), len(counts)))
+    usable = known.copy()
+    usable[list(excluded)] = False
+    records = np.flatnonzero(usable)
+    records = records[np.lexsort((keys[records], labels[records]))]
+    own = labels[records]
+    rounds = np.arange(len(own)) - np.searchsorted(own, own)
+    return records[np.lexsort((turns[rounds, own], rounds))]
 
 
 @functools.lru_cache(maxsize=8)

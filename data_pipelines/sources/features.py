@@ -20,6 +20,7 @@ records. Only the first two of a split are needed, and what is missing counts as
 | `about`                  | str []           | JSON, see the attributes of `FeatureFile`     |
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -27,7 +28,7 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -78,6 +79,8 @@ class FeatureFile:
       splits: split -> column -> array; columns as in the table above.
       attribute_names, attribute_values, group_names: as in `schema.Source`.
       hierarchy: name or path of the label tree of the data; "": none.
+      learns_votes: whether training learns `expression_probs`, unless `data.votes` says otherwise:
+        the votes of annotators, but not the true mixtures of synthetic faces.
       made_from: JSON-able facts about the network and the data.
     """
 
@@ -87,6 +90,7 @@ class FeatureFile:
     attribute_values: tuple[tuple[str, ...], ...] = ()
     group_names: tuple[str, ...] = ()
     hierarchy: str = ""
+    learns_votes: bool = True
     made_from: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -108,7 +112,10 @@ class FeatureFile:
         }
 
 
-_ABOUT = ("attribute_names", "attribute_values", "group_names", "hierarchy", "made_from")
+_ABOUT = (
+    *("attribute_names", "attribute_values", "group_names"),
+    *("hierarchy", "learns_votes", "made_from"),
+)
 
 
 def read(path: str | Path) -> FeatureFile:
@@ -241,7 +248,7 @@ class FeatureSource:
         self.class_names, self.num_classes = file.class_names, len(file.class_names)
         self.attribute_names, self.attribute_values = file.attribute_names, file.attribute_values
         self.group_names, self.hierarchy = file.group_names, file.hierarchy
-        self.n_features = file.n_features
+        self.n_features, self._learns_votes = file.n_features, file.learns_votes
         given, count = stored["expression"], len(stored["expression"])
         self.labels = symmetric_noise(given, self.num_classes, noise, seed)
         self.true_labels = stored.get("true_expression", given)
@@ -287,10 +294,25 @@ class FeatureSource:
             empty_labels() | record | {name: int(record[name]) for name in ("expression", "group")}
         )
 
+    def take(self, rows: np.ndarray) -> Self:
+        """Return the records `rows`, int64 [n], as a source."""
+        part = copy.copy(self)
+        part.__dict__.pop("_hashes", None)
+        part.columns = {name: column[rows] for name, column in self.columns.items()}
+        part.labels, part.true_labels = part.columns["expression"], self.true_labels[rows]
+        part.groups, part.tracks = self.groups[rows], self.tracks[rows]
+        part.persons = [self.persons[row] for row in rows.tolist()]
+        part._names = None if self._names is None else self._names[rows]
+        return part
+
     def describe(self, i: int) -> str:
         """Return file, split and row, and what the record was made of if that is known."""
         name = "" if self._names is None else f" ({self._names[i]})"
         return f"{self._path}: {self._split} {i}{name}"
+
+    def learns_votes(self, data: DataConfig) -> bool:
+        """Return whether training batches hold `expression_probs`."""
+        return data.votes == "learn" or (data.votes == "auto" and self._learns_votes)
 
     def record_columns(self) -> dict[str, np.ndarray | list[str]]:
         """Return names, persons and labels, and a hash of the features of each record."""

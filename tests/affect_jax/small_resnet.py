@@ -3,11 +3,12 @@ has statistics that belong to the global batch."""
 
 from ml_collections import ConfigDict
 
+from configs import base
 from tests.affect_jax import tiny
 
 
 def get_config() -> ConfigDict:
     config = tiny.one_block()
-    del config.model.depth
-    config.model.name, config.model.width = "resnet18", 4
+    plain = config.model
+    config.model = base.model("resnet18", width=4, regression=True, mean=plain.mean, std=plain.std)
     return config

@@ -399,15 +399,18 @@ def evaluated(monkeypatch, tmp_path):
     def create(*_, **__):
         raise Reached
 
-    loaded = types.SimpleNamespace(
-        class_names=CLASSES,
-        system=types.SimpleNamespace(
-            known={"expression"},
-            labels=types.SimpleNamespace(class_counts=()),
-            hierarchy=None,
-        ),
+    system = types.SimpleNamespace(
+        known={"expression"},
+        hierarchy=None,
+        labels=types.SimpleNamespace(class_counts=(), n_features=0),
     )
-    monkeypatch.setattr(load_run, "load_run", lambda *_, **__: loaded)
+
+    def load(*_, config):
+        return types.SimpleNamespace(
+            class_names=CLASSES, system=system, config=config, model=types.SimpleNamespace()
+        )
+
+    monkeypatch.setattr(load_run, "load_run", load)
     monkeypatch.setattr(evaluate_run.systems, "create", create)
 
     def run(**changes):

@@ -100,7 +100,7 @@ def landmark_faces(
         shown = {}
         for i, (axes, image) in enumerate(zip(grid, images, strict=True)):
             rows, pixels = image.shape[:2]
-            _show(axes, image)
+            show(axes, image)
             if true is not None and np.isfinite(true[i]).any():
                 shown["true"] = _lines(axes, true[i])
             if predicted is not None and np.isfinite(predicted[i]).any():
@@ -174,7 +174,7 @@ def corrections(
         ratios = [1.5] + [width] * columns
         grid = figure.subplots(len(faces), columns + 1, squeeze=False, width_ratios=ratios)
         for row, face in enumerate(faces):
-            _show(grid[row, 0], face.image)
+            show(grid[row, 0], face.image)
             for axes, (name, stages) in zip(grid[row, 1:], models.items(), strict=True):
                 _distributions(axes, {k: v[row] for k, v in stages.items()}, face.label)
                 if row == 0 and columns > 1:
@@ -246,10 +246,10 @@ def overlays(
         for number, face in enumerate(faces):
             row, column = divmod(number, across)
             own = grid[row, column * each : (column + 1) * each]
-            _show(own[0], face.image)
+            show(own[0], face.image)
             _title(own[0], f"example {face.index}")
             for axes, (name, (images, maps, captions)) in zip(own[1:], models.items(), strict=True):
-                _show(axes, images[number])
+                show(axes, images[number])
                 grown = spread_over(maps[number : number + 1], *images.shape[1:3])[0]
                 axes.imshow(grown, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.55 * grown)
                 text, right = captions[number]
@@ -264,7 +264,8 @@ def _title(
     axes.set_title(text, fontsize=style.SMALL, fontweight="normal", loc=side, pad=3, color=colour)
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def show(axes: Axes, image: np.ndarray) -> None:
+    """Draw a photo [H, W, 3] without axes."""
     # Nearest pixels make small photos look torn, and the file larger.
     axes.imshow(image, interpolation="bicubic" if len(image) < 256 else "antialiased")
     axes.set_axis_off()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), without its yellow, too pale for lines.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, AMBER, INK, GREY = "#56B4E9", "#E69F00", "#222222", "#8A8A8A"
-PALE = "#E3E3E3"
-CLASS_COLOURS = (BLUE, AMBER, GREEN, ORANGE, PINK, SKY, "#000000", "#8C6D31")
+PALE, BROWN = "#E3E3E3", "#8C6D31"
+CLASS_COLOURS = (BLUE, AMBER, GREEN, ORANGE, PINK, SKY, "#000000", BROWN)
 CLASS_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 SMALL = 7.5  # points, the smallest font: 10 pixels in the report
@@ -96,8 +96,8 @@ def new_figure(
     return Figure(figsize=(width, height), layout=None if layout == "none" else engine)
 
 
-def png(figure: Figure, dpi: int = 160) -> bytes:
-    """Render to PNG, below `dpi` only where the file would exceed `MAX_PNG_BYTES`."""
+def png(figure: Figure, dpi: int = 160, max_bytes: int = MAX_PNG_BYTES) -> bytes:
+    """Render to PNG, below `dpi` only where the file would exceed `max_bytes`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
@@ -107,9 +107,9 @@ def png(figure: Figure, dpi: int = 160) -> bytes:
         with styled():
             figure.savefig(buffer, format="png", dpi=resolution, pil_kwargs={"compress_level": 7})
         content = buffer.getvalue()
-        if len(content) <= MAX_PNG_BYTES:
+        if len(content) <= max_bytes:
             break
-        resolution *= 0.93 * math.sqrt(MAX_PNG_BYTES / len(content))
+        resolution *= 0.93 * math.sqrt(max_bytes / len(content))
     return content
 
 
@@ -127,8 +127,8 @@ def grid(axes: Axes, axis: Literal["both", "x", "y"] = "both") -> None:
     axes.grid(True, axis=axis)
 
 
-def percent_axis(axis: Axis) -> None:
+def percent_axis(axis: Axis, decimals: int = 0) -> None:
     """Label fractions in [0, 1] as percentages."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=decimals))

@@ -110,6 +110,9 @@ def test_two_models_share_a_folder_of_results(tmp_path, model, monkeypatch):
             }
             return Evaluation({"accuracy": 0.5}, predictions=outputs, images=9)
 
+        def in_contexts(self, *_):
+            return {}
+
     monkeypatch.setattr(evaluate_run, "Evaluator", Measured)
     made = config(write(tmp_path / "data"), model)
     evaluate.evaluate(made, tmp_path / "out")

@@ -19,7 +19,6 @@ from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop, setup
 from data_pipelines.sources import features
 from data_pipelines.sources.make import make_sources
-from data_pipelines.sources.synthetic import CLASS_NAMES
 from tests.affect_jax import small_resnet, tiny
 from tests.affect_jax.training.test_resume import free_port
 
@@ -28,9 +27,11 @@ SIZES = {"train": 40, "validation": 17, "test": 24}
 
 @pytest.fixture(scope="module")
 def config():
-    """A transformer of one block on a few faces, with wrong training labels and augmentation."""
+    """A transformer of one block on a few faces of mixed fine expressions, with wrong training
+    labels and augmentation."""
     sizes = {f"data__synthetic__num_{split}": n for split, n in SIZES.items()}
     noise = {"data__synthetic__symmetric_noise": 0.3, "data__augment_overrides__flip": 1.0}
+    noise |= {"data__synthetic__classes": "fg_emotions", "data__synthetic__ambiguity": 0.3}
     made = tiny.one_block(num_steps=2, eval_every=2, batch_size=8, **sizes, **noise)
     made.eval.flip = made.report.pictures = False
     made.report.faces = 0
@@ -85,9 +86,11 @@ def test_features_are_the_model_s_own_output(file, config, run):
                 np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
         for i in (0, SIZES[split] - 1):
             record = source[i]
-            for name in ("expression", "true_expression", "valence_arousal", "attributes", "group"):
+            for name in columns.keys() & record.keys():
                 np.testing.assert_array_equal(columns[name][i], record[name], err_msg=name)
             assert columns["name"][i] == source.describe(i)
+        names = {"expression_probs", "valence_arousal", "attributes", "group", "true_expression"}
+        assert columns.keys() == names | {"features", "expression", "track", "person", "name"}
         assert columns["person"].tolist() == source.persons
         np.testing.assert_array_equal(columns["track"], source.tracks)
     train = stored.splits["train"]
@@ -96,8 +99,10 @@ def test_features_are_the_model_s_own_output(file, config, run):
 
 def test_a_file_says_where_it_comes_from(file, config, run):
     stored = file[1]
-    assert stored.class_names == CLASS_NAMES and stored.n_features == 192
-    assert stored.attribute_names == make_sources(config.data)["train"].attribute_names
+    train = make_sources(config.data)["train"]
+    assert stored.class_names == train.class_names and stored.n_features == 192
+    assert stored.attribute_names == train.attribute_names
+    assert stored.hierarchy == "fg_emotions" and not stored.learns_votes
     about = stored.made_from
     assert about["model"] == str(run) and about["name"] == "vit_ti16" and about["checkpoint"] == 2
     assert about["output"] == "embedding" and about["data"] == {"source": "synthetic"}
@@ -156,10 +161,10 @@ class Outputs(nnx.Module):
         return {name: images.mean() + np.ones(shape) for name, shape in dict(self.shapes).items()}
 
 
-def test_features_come_before_the_embedding():
+def test_features_of_the_backbone_come_before_the_embedding():
     name = extract_features.output_name
-    assert name(Outputs(features=(1, 4), embedding=(1, 3)), 8) == "features"
-    assert name(Outputs(features=(1, 4, 4, 3), embedding=(1, 3)), 8) == "embedding"
+    assert name(Outputs(image_features=(1, 4), embedding=(1, 3)), 8) == "image_features"
+    assert name(Outputs(image_features=(1, 4, 4, 3), embedding=(1, 3)), 8) == "embedding"
     with pytest.raises(UserError, match="no features: it gives heatmaps, logits, and one of"):
         name(Outputs(logits=(1, 4), heatmaps=(1, 2, 2, 5)), 8)
 

@@ -43,7 +43,8 @@ def test_mistakes_end_before_anything_is_trained(described, message, fakes, tmp_
 @pytest.mark.parametrize(
     "column",
     ["test_flip/accuracy", "test_flip/nme", "test_flip/loss", "test_flip/recall_sad",
-     "test_video/nme", "test_mirror/valence_ccc", "test_mirror/temperature"],
+     "test_video/nme", "test_mirror/valence_ccc", "test_mirror/temperature",
+     "test_banks/accuracy", "test_bank64/acuracy", "test_bank/accuracy_sd"],
 )  # fmt: skip
 def test_columns_of_what_is_not_averaged_are_refused(column):
     with pytest.raises(ConfigError, match=f"there is no metric '{column}'"):
@@ -52,7 +53,8 @@ def test_columns_of_what_is_not_averaged_are_refused(column):
 
 def test_columns_of_what_is_averaged():
     columns = ("test_flip/valence_ccc", "test_mirror/accuracy", "test_video/accuracy")
-    columns += ("test_video/recall_sad", "test_temperature/temperature")
+    columns += ("test_video/recall_sad", "test_temperature/temperature", "test_self/accuracy")
+    columns += ("test_bank64/nll", "test_bank64/recall_sad", "test_batch/accuracy_sd")
     assert sweep_file.Sweep(rows={"a": {}}, columns=columns).columns == columns
 
 

@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from affect_jax.errors import UserError
 from affect_jax.metrics import clusters
@@ -28,6 +30,39 @@ def test_degenerate_classes():
             function(same, np.array([0, 0, 0, -1]))
         with pytest.raises(ValueError, match="more points than classes"):
             function(same, np.arange(4))
+
+
+def test_distances_within_and_between_coarse_classes_by_hand():
+    # Centres at 0, 2, 10 and 14; the coarse classes are {0, 1} and {2, 3}. The unlabelled point and
+    # the number of points of a class do not matter.
+    points = np.array([[-1.0], [1.0], [2.0], [10.0], [14.0], [14.0], [99.0]])
+    labels = np.array([0, 0, 1, 2, 3, 3, -1])
+    found = clusters.coarse_distances(points, labels, [0, 0, 1, 1])
+    assert found.within == pytest.approx((2 + 4) / 2)
+    assert found.between == pytest.approx((10 + 14 + 8 + 12) / 4)
+    assert found.ratio == pytest.approx(3 / 11)
+
+
+def test_coarse_classes_without_pairs_have_no_distance():
+    points, labels = np.arange(6.0)[:, None], np.array([0, 0, 1, 1, 4, 4])
+    single = clusters.coarse_distances(points, labels, [0, 1, 9, 9, 2])
+    assert np.isnan(single.within) and single.between > 0 and np.isnan(single.ratio)
+    one = clusters.coarse_distances(points, labels, [0] * 5)
+    assert np.isnan(one.between) and np.isnan(one.ratio) and one.within > 0
+    same = clusters.coarse_distances(np.zeros((6, 2)), labels, [0, 0, 9, 9, 2])
+    assert same.within == same.between == 0 and np.isnan(same.ratio)
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        clusters.coarse_distances(points, np.array([0, 0, 0, 0, -1, -1]), [0, 1])
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
+def test_the_ratio_of_distances_does_not_change_with_scale_and_place(seed, scale, shift):
+    rng = np.random.default_rng(seed)
+    labels, coarse = np.repeat(np.arange(6), 4), rng.permutation([0, 0, 0, 1, 1, 2])
+    points = rng.normal(size=(24, 3))
+    ratio = clusters.coarse_distances(points, labels, coarse).ratio
+    moved = clusters.coarse_distances(scale * points + shift, labels, coarse).ratio
+    assert moved == pytest.approx(ratio, rel=1e-6)
 
 
 def test_equal_to_scikit_learn():

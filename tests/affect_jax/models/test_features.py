@@ -13,7 +13,12 @@ FEATURES = np.random.default_rng(0).standard_normal((5, 32), np.float32)
 
 
 def test_the_head_of_a_network_on_its_embedding_gives_its_outputs():
-    settings = {"n_expression": 3, "regression": True, "reliability": {"anchors": 2, "heads": 1}}
+    settings = {
+        "n_expression": 3,
+        "regression": True,
+        "reliability": {"anchors": 2, "heads": 1},
+        "relations": {"hierarchy_bias": False, "heads": 2, "head_features": 4, "bank_size": 4},
+    }
     whole = models.create("vit_ti16", depth=1, image_size=32, **settings)
     head = models.create("features", n_features=192, seed=1, **settings)
     arrays = model_dir.arrays_of(whole)
@@ -27,8 +32,8 @@ def test_the_head_of_a_network_on_its_embedding_gives_its_outputs():
     images = np.random.default_rng(1).standard_normal((4, 32, 32, 3)).astype(np.float32)
     call = nnx.jit(lambda model, x: model(x))
     outputs = call(whole, jnp.asarray(images))
-    again = call(head, outputs["embedding"])
-    assert {"logits", "valence", "arousal", "embedding", "primary", "corrected"} <= again.keys()
+    again = call(head, outputs["image_features"])
+    assert {"logits", "valence", "embedding", "corrected", "relation_weights"} <= again.keys()
     for name, value in again.items():
         np.testing.assert_allclose(value, outputs[name], rtol=1e-5, atol=1e-6, err_msg=name)
 

@@ -7,18 +7,17 @@ import shutil
 import numpy as np
 import pytest
 
-from affect_jax import config as config_lib
-from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models import saliency
-from affect_jax.report import build, gallery, model_runner, page, pictures
+from affect_jax.report import build, fine_grained, gallery, model_runner, page, pictures
 from affect_jax.report import run as run_lib
 from affect_jax.report.__main__ import main
 from affect_jax.report.gallery import PICTURES
 from affect_jax.report.pictures import write_pictures
-from affect_jax.weights import model_dir
+from data_pipelines.hierarchies.tree import Hierarchy
 from data_pipelines.sources import make
 from tests.affect_jax import tiny
+from tests.affect_jax.report.saved_model import save
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +25,16 @@ def config():
     return tiny.config(data__synthetic__num_validation=24, data__synthetic__num_test=24)
 
 
-def save(folder, config, name="vit_ti16", **arguments):
-    classes = make.make_sources(config.data)["test"].class_names
-    arguments = {"n_expression": len(classes), **arguments}
-    if name == "vit_ti16":
-        arguments = {"depth": 1, "image_size": config.data.image_size, **arguments}
-    model = models.create(name, **arguments)
-    model_dir.save_model(
-        folder,
-        name,
-        arguments,
-        model,
-        preprocessing=model_dir.Preprocessing(config.data.image_size),
-        class_names=classes,
-        provenance={"workdir_config": config_lib.to_plain(config), "step": 7},
-    )
-    return folder
+@pytest.fixture(scope="module")
+def tree(config):
+    classes = tuple(make.make_sources(config.data)["test"].class_names)
+    return Hierarchy("thirds", classes, ("x", "y", "z"), tuple(i % 3 for i in range(len(classes))))
 
 
 @pytest.fixture(scope="module")
-def balanced(tmp_path_factory, config):
+def balanced(tmp_path_factory, config, tree):
     folder = tmp_path_factory.getbasetemp() / "balanced"
-    return save(folder, config, reliability={"anchors": 2})
+    return save(folder, config, hierarchy=tree, reliability={"anchors": 2})
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +46,7 @@ def plain(tmp_path_factory, config):
 def drawn(tmp_path_factory, balanced, plain):
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("pictures") / "new"
-    names = list(PICTURES)
+    names = [*PICTURES, *fine_grained.PICTURES]
     written = write_pictures(balanced, names, compare=plain, output=folder, faces=3, points=20)
     assert {p.name for p in written} == {p.name for p in folder.iterdir()}
     assert {p.stem for p in written} == {f"{name}_beside_plain" for name in names}
@@ -172,6 +159,26 @@ def test_maps_and_confusions(drawn, passed):
     assert np.shape(places) == (20, 2)
 
 
+def test_pictures_of_coarse_classes_agree(drawn, passed, tree):
+    errors = drawn["coarse_errors"]["numbers"]["models"]["balanced"]["errors"]
+    wrong = passed["logits"].argmax(axis=1) != passed["expression"]
+    assert np.sum(errors) == wrong.sum()
+    distances = drawn["coarse_embedding"]["numbers"]["models"]["plain"]["embedding"]
+    assert distances["ratio"] == pytest.approx(distances["within"] / distances["between"], rel=1e-5)
+    table = drawn["class_table"]["numbers"]
+    assert table["columns"] == ["balanced", "plain"] and table["published"] == 0
+    assert table["overall_accuracy"][0] == pytest.approx(1 - wrong.mean())
+    cases = drawn["cases"]["numbers"]
+    kinds = sum(cases[kind]["images"] for kind in ("first", "second", "neither"))
+    assert kinds + cases["both_right"] == 24
+
+
+def test_a_group_of_pictures_is_all_that_can_be_drawn():
+    names = pictures._expanded(["cases", "rald", "confusion"])
+    assert names[0] == "cases" and names[-1] == "confusion"
+    assert sorted(names[:-1]) == sorted(pictures.GROUPS["rald"])
+
+
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, tmp_path):
     output = tmp_path / "out"
     for names, changes, message in (
@@ -185,6 +192,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(plain, tmp_p
         (["confusion"], {}, "--faces has no effect on confusion"),
         (["confusion"], {"faces": None, "indices": [1]}, "--indices has no effect on confusion"),
         (["cam"], {"points": 9}, "--points has no effect on cam"),
+        (["cases", "coarse_errors"], {}, r"cases \(no second model, --compare\); coarse_errors"),
         (["cam"], {"checkpoint": "latest"}, "--checkpoint has no effect on a model directory"),
     ):
         with pytest.raises(UserError, match=message):

@@ -44,6 +44,16 @@ def test_table_in_markdown():
     ]
 
 
+def test_a_standard_deviation_stands_next_to_its_mean():
+    spread = {"accuracy": 0.5, "accuracy_sd": 0.0123, "nll_sd": 0.1, "nll": 1.0}
+    table = results_table({"bank": {"accuracy": 0.25, "nll": 2.0}, "batch": spread})
+    assert table.splitlines()[2:] == [
+        "Expression",
+        "  accuracy                  0.250   0.500 ± 0.012",
+        "  negative log-likelihood   2.000   1.000 ± 0.100",
+    ]
+
+
 def test_a_table_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no results"):
         results_table({})

@@ -92,7 +92,7 @@ def train(system, mapper, batch, steps, optimizer):
 def test_every_backbone_trains_with_one_line_of_config(backbone, tmp_path):
     system = make_system(tmp_path, backbone, residual=True)
     mapper = Mapper("pmap", jax.devices()[:1])
-    before, state, seen = train(system, mapper, make_batch(32), 6, optax.adam(3e-3))
+    before, state, seen = train(system, mapper, make_batch(32), 6, optax.adam(1e-3))
     assert seen[-1].keys() >= {"cross_entropy", "neighbour_loss", "neighbour_accuracy"}
     losses = [float(terms["loss"]) for terms in seen]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
@@ -191,7 +191,7 @@ def test_what_cannot_work_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"relations\.nnldl = True needs"):
         make_system(tmp_path, itrr=False)
     for name, value in (("lambda_kl", -1.0), ("neighbours", 0), ("reduction", "sum")):
-        config = rald_fg_emotions.get_config()
+        config = rald_l_rafdb.get_config()
         config.loss.relations[name] = value
         with pytest.raises(ConfigError, match=f"config.loss.relations.{name}"):
             systems.create(

@@ -88,6 +88,12 @@ def test_killed_and_stopped_runs_repeat_the_same_losses(uninterrupted, tmp_path)
     assert runtime.read_metrics(tmp_path)[-1]["final"] is True
 
 
+COMPARED = (
+    *("loss", "cross_entropy", "neighbour_loss", "ccc", "gradient_norm"),
+    *("valence_ccc", "nll"),
+)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -106,6 +112,11 @@ def test_two_processes_train_like_one(mapping, tmp_path):
         "optimizer__momentum": 0.0,
         "parallel__mapping": mapping,
         "eval__flip": False,
+        # Images attend to those of the other process, and both fill one bank.
+        "model__relations__enabled": True,
+        "model__relations__residual": True,
+        "model__relations__dropout": 0.0,
+        "model__relations__bank_size": 6,
     }
     config = small_resnet.get_config()
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
@@ -127,7 +138,15 @@ def test_two_processes_train_like_one(mapping, tmp_path):
     rows = [runtime.read_metrics(tmp_path / name) for name in ("one", "two")]
     assert [r["split"] for r in rows[0]] == [r["split"] for r in rows[1]]
     for one, two in zip(*rows, strict=True):
-        for name in ("loss", "cross_entropy", "ccc", "gradient_norm", "valence_ccc", "nll"):
+        for name in (
+            "loss",
+            "cross_entropy",
+            "neighbour_loss",
+            "ccc",
+            "gradient_norm",
+            "valence_ccc",
+            "nll",
+        ):
             if name in one:
                 np.testing.assert_allclose(two[name], one[name], rtol=1e-3, err_msg=name)
     predictions = (tmp_path / "two" / "report" / "predictions.csv").read_text()

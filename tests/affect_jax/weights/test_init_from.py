@@ -157,3 +157,109 @@ def test_counters_of_the_source_stay_where_they_are():
         merged, report = merge(own, source, counters={"steps"})
         assert merged["stats"]["steps"] == 0 and merged["stats"]["mean"][0] == 1
         assert report.missing == ["steps"]
+
+
+RELATED = {"bank_size": 3, "label_features": 5, "heads": 2, "head_features": 4}
+BANK = [f"stats:relations/bank_{name}" for name in ("features", "labels", "index")]
+VECTORS = "stats:relations/label_vectors"
+TREE = {
+    "name": "t",
+    "fine": ["anger", "happy"],
+    "coarse": ["bad", "good"],
+    "coarse_of": [0, 1],
+    "poles": [],
+    "pole_of": [],
+}
+
+
+def related(n_expression=2, seed=0, factor=1.0, **settings):
+    """A model with relations whose label vectors are the stand-in times `factor`."""
+    settings = RELATED | settings
+    model = models.create(
+        "resnet18", width=4, n_expression=n_expression, relations=settings, seed=seed
+    )
+    part = model.relations
+    part.label_vectors[...] = factor * part.label_vectors[...]
+    if factor != 1:  # a source has been trained
+        part.bank_features[...] = part.bank_features[...] + 7
+        part.bank_labels[...] = part.bank_labels[...] + 1
+        part.bank_index[...] = part.bank_index[...] + 9
+    return model
+
+
+@pytest.mark.parametrize(
+    ("classes", "source_classes", "given", "reason"),
+    [
+        (("angry", "happy"), ("anger", "joy"), {}, None),
+        (("angry", "happy"), ("happy", "anger"), {}, "made for happy, anger"),
+        (("angry", "happy"), ("fear", "sad"), {}, "made for fear, sad"),
+        (("angry", "happy"), (), {}, "classes that are not known"),
+        ((), ("anger", "happy"), {}, "made for anger, happy"),
+        (("anger", "happy"), ("anger", "happy"), {"label_features": 6}, None),
+    ],
+)
+def test_label_vectors_are_those_of_the_same_classes(classes, source_classes, given, reason):
+    source, model = related(seed=1, factor=3.0), related(**given)
+    fresh, theirs = arrays(model), arrays(source)
+    allow = ["relations"] if given else []
+    report = init_from(model, source, classes=classes, source_classes=source_classes, allow=allow)
+    loaded = arrays(model)
+    taken = reason is None and not given
+    np.testing.assert_array_equal(loaded[VECTORS], (theirs if taken else fresh)[VECTORS])
+    said = report.skipped.get("relations/label_vectors", "")
+    assert (said == "") if taken else (reason or "in the source") in said
+    # The bank holds images of another run.
+    for name in BANK:
+        np.testing.assert_array_equal(loaded[name], fresh[name])
+        assert (loaded[name] != theirs[name]).any()
+    if not given:
+        name = "relations/images/attention/query/kernel"
+        np.testing.assert_array_equal(loaded[name], theirs[name])
+
+
+def test_label_vectors_of_another_tree_stay_where_they_are():
+    names = ("anger", "happy")
+    for coarse_of, taken in (([0, 1], True), ([1, 0], False)):
+        tree = {**TREE, "name": "u", "coarse_of": coarse_of}
+        model, source = related(hierarchy=TREE), related(hierarchy=tree, factor=2.0)
+        fresh, theirs = arrays(model)[VECTORS], arrays(source)[VECTORS]
+        report = init_from(model, source, classes=names, source_classes=names)
+        np.testing.assert_array_equal(arrays(model)[VECTORS], theirs if taken else fresh)
+        assert ("relations/label_vectors" in report.skipped) is not taken
+        assert taken or report.skipped["relations/label_vectors"] == "made for another label tree"
+
+
+def test_a_bank_of_another_size_does_not_matter(tmp_path):
+    source = related(factor=2.0, bank_size=5)
+    model_dir.save_model(
+        tmp_path / "m",
+        "resnet18",
+        {"width": 4, "n_expression": 2, "relations": {**RELATED, "bank_size": 5}},
+        source,
+        preprocessing=model_dir.Preprocessing(image_size=16),
+        class_names=("anger", "happy"),
+    )
+    model = related()
+    init_from(model, tmp_path / "m", classes=("anger", "happy"))
+    np.testing.assert_array_equal(arrays(model)[BANK[1]], [-1, -1, -1])
+    np.testing.assert_array_equal(arrays(model)[VECTORS], arrays(source)[VECTORS])
+
+
+def test_a_converted_backbone_need_not_have_relations(tmp_path):
+    plain = models.create("resnet18", width=4, n_expression=2, seed=5)
+    options = {"preprocessing": model_dir.Preprocessing(image_size=16)}
+    arguments = {"width": 4, "n_expression": 2}
+    own = tmp_path / "own"
+    model_dir.save_model(own, "resnet18", arguments, plain, **options)
+    with pytest.raises(UserError, match=r"missing:\n.*relations/"):
+        init_from(related(), own)
+    released = tmp_path / "released"
+    provenance = {"source_sha256": "0"}
+    model_dir.save_model(released, "resnet18", arguments, plain, provenance=provenance, **options)
+    model = related()
+    fresh = arrays(model)
+    report = init_from(model, released)
+    assert "relations/images/attention/query/kernel" in report.missing
+    for path, value in arrays(model).items():
+        is_fresh = "relations/" in path or path.startswith("head/")
+        np.testing.assert_array_equal(value, (fresh if is_fresh else arrays(plain))[path])

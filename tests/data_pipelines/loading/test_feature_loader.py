@@ -59,6 +59,14 @@ def test_a_batch_holds_the_rows_of_its_index(source):
         assert batch.keys() == {*source.columns, "mask", "index"}
 
 
+@pytest.mark.parametrize(("votes", "learnt"), [("auto", True), ("ignore", False)])
+def test_votes_are_measured_in_any_case(votes, learnt, source):
+    (batch,) = take(pipe(source, votes=votes), 1)
+    assert ("expression_probs" in batch) == learnt
+    (batch,) = take(pipe(source, train=False, votes=votes), 1)
+    assert "expression_probs" in batch
+
+
 @pytest.mark.parametrize("sampling", ["shuffle", "refine", "inverse_frequency"])
 @pytest.mark.parametrize("shard", [(0, 1), (1, 2)])
 def test_the_order_is_the_order_of_images(sampling, shard, source):

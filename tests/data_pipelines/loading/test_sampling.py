@@ -201,3 +201,49 @@ def test_plan_of_millions_of_frames_is_quick_and_small():
     tracemalloc.stop()
     assert peak < 200e6
     np.testing.assert_array_equal(plan.class_counts(1, 8)[0], [500] * 8)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(-1, 4), min_size=1, max_size=60),
+    st.integers(0, 99),
+    st.data(),
+)
+def test_every_beginning_of_a_balanced_order_is_balanced(labels, seed, data):
+    labels = np.array(labels)
+    excluded = data.draw(st.sets(st.integers(0, len(labels) - 1), max_size=5))
+    order = sampling_lib.balanced_order(labels, seed, excluded)
+    usable = [i for i in np.flatnonzero(labels >= 0).tolist() if i not in excluded]
+    assert sorted(order.tolist()) == usable
+    total = np.bincount(labels[usable], minlength=5) if usable else np.zeros(5, int)
+    for length in range(1, len(order) + 1):
+        counts = np.bincount(labels[order[:length]], minlength=5)
+        # A class that could give more has at most one less than any other.
+        more = counts < total
+        assert not more.any() or counts.max() - counts[more].min() <= 1
+    again = sampling_lib.balanced_order(labels, seed, excluded)
+    np.testing.assert_array_equal(order, again)
+
+
+def test_a_balanced_order_is_drawn_by_its_seed():
+    orders = [sampling_lib.balanced_order(LABELS, seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(orders[0], orders[1])
+    assert (orders[0][:20] != orders[2][:20]).any()
+    first = LABELS[orders[0][: 4 * 20]].reshape(20, 4)
+    np.testing.assert_array_equal(np.sort(first, axis=1), [[0, 1, 2, 3]] * 20)
+    assert len({tuple(turn) for turn in first.tolist()}) > 10  # no class always comes first
+
+
+def test_a_record_that_is_left_out_changes_no_other_choice():
+    order = sampling_lib.balanced_order(LABELS, 3)
+    left_out = int(order[9])
+    changed = sampling_lib.balanced_order(LABELS, 3, [left_out])
+    np.testing.assert_array_equal(changed[:9], order[:9])
+    assert LABELS[changed[9]] == LABELS[left_out] and changed[9] != left_out
+    of_others = LABELS[order] != LABELS[left_out]
+    kept = LABELS[changed] != LABELS[left_out]
+    np.testing.assert_array_equal(order[of_others], changed[kept])
+
+
+def test_no_labelled_record_gives_an_empty_order():
+    assert sampling_lib.balanced_order(np.full(4, -1), 0).tolist() == []

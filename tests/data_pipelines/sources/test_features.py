@@ -69,11 +69,15 @@ def test_features_and_classes_are_enough(tmp_path):
 
 
 def test_what_a_file_says_of_itself_comes_back(tmp_path):
-    about = {"hierarchy": "fg_emotions", "made_from": {"model": "m", "checkpoint": 3}}
+    made_from = {"model": "m", "checkpoint": 3}
+    about = {"hierarchy": "fg_emotions", "made_from": made_from, "learns_votes": False}
     path = made_features.save(tmp_path / "f.npz", made_features.arrays(**about))
     file = features.read(path)
-    assert file.hierarchy == "fg_emotions" and file.made_from == about["made_from"]
-    assert sources_of(path)["test"].hierarchy == "fg_emotions"
+    assert file.hierarchy == "fg_emotions" and file.made_from == made_from
+    source = sources_of(path)["test"]
+    assert source.hierarchy == "fg_emotions"
+    learns = {v: source.learns_votes(DataConfig(votes=v)) for v in ("auto", "learn", "ignore")}
+    assert learns == {"auto": False, "learn": True, "ignore": False}
 
 
 def test_a_source_can_be_pickled(path):
