@@ -13,7 +13,7 @@ import flax
 import jax
 import numpy as np
 
-from affect_jax.exporting import architecture, test_results, training_data
+from affect_jax.exporting import architecture, run_results, training_data
 from affect_jax.exporting.markdown import bullets, code, plain
 from affect_jax.report.page import NOTICE
 from affect_jax.version import __version__
@@ -73,7 +73,7 @@ def of_run(loaded: LoadedModel, workdir: str | pathlib.Path, name: str) -> str:
     workdir, about = pathlib.Path(workdir), loaded.provenance
     config, step = about["workdir_config"], about["step"]
     origins = training_data.origins(config)
-    tested = test_results.read(workdir, step)
+    tested = run_results.read(workdir, step)
     limits = [*_LIMITS, _OTHER_DATA]
     if all(origin.synthetic for origin in origins):
         limits.append("It has seen drawn faces only, no photo. On photos its results mean nothing.")
@@ -88,7 +88,7 @@ def of_run(loaded: LoadedModel, workdir: str | pathlib.Path, name: str) -> str:
         name,
         architecture.section(loaded, system=config.get("system", "")),
         training_data.section(about, origins, training_data.splits(workdir)),
-        test_results.section(tested),
+        run_results.section(tested),
         limits,
         _stated(about, "contact"),
         licence,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from affect_jax import models
+from affect_jax.evaluation.contexts import BANK_LABELS
 from affect_jax.exporting import architecture
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.weights import model_dir
@@ -21,7 +22,7 @@ def loaded(name="resnet18", preprocessing=None, hierarchy=None, provenance=(), b
     model = models.create(name, **arguments)
     if bank:
         labels = np.array(bank, np.int32)
-        model_dir.assign(model, {"params": {}, "stats": {"relations/bank_labels": labels}})
+        model_dir.assign(model, {"params": {}, "stats": {BANK_LABELS: labels}})
     model.eval()
     known = (CLASSES, {"trained_for": ["expression"], **dict(provenance)}, hierarchy)
     return LoadedModel(model, name, arguments, preprocessing or Preprocessing(32), *known)

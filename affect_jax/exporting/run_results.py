@@ -18,6 +18,7 @@ from affect_jax.runtime.tables import Results, label, markdown_table, number
 log = logging.getLogger(__name__)
 
 _RECALL = "recall_"
+_NOT_SHOWN = (_RECALL, "loss")
 _WORST = 3
 
 
@@ -81,13 +82,12 @@ def section(tested: Tested | None) -> str:
     images = count_images(tested.final.get("images", 0), tested.final.get("images_total"))
     persons = f" of {tested.persons:,} persons" if tested.persons else ""
     shown = {
-        column: {k: v for k, v in figures.items() if k != "loss" and not k.startswith(_RECALL)}
+        column: {k: v for k, v in figures.items() if not k.startswith(_NOT_SHOWN)}
         for column, figures in tested.results.items()
     }
     parts = [
         f"## Results\n\nOn the test split: {images}{persons}, from the source of the training "
-        "images. The checkpoint was chosen on the validation split, and the test split was read "
-        "once, at the end.",
+        "images. The checkpoint was chosen on the validation split, not on these images.",
         results_table(shown, markdown=True),
         *_worst(tested.final),
         "### Subgroups",
