@@ -13,14 +13,12 @@ from affect_jax.errors import UserError
 from affect_jax.models.emofan import EmoFAN
 from affect_jax.models.fan import FAN
 from affect_jax.models.poster import Poster
-from affect_jax.models.relations import Relations
+from affect_jax.models.relations import LABEL_VECTORS, Relations
 from affect_jax.models.resnet import ResNet
 from affect_jax.models.vit import SIZES, ViT, resize_positions
 from affect_jax.weights.differences import is_under, listed
 from affect_jax.weights.model_dir import arrays_of
 from data_pipelines.schema import canonical_name
-
-LABEL_VECTORS = "relations/label_vectors"
 
 
 @dataclasses.dataclass
