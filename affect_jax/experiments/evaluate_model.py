@@ -43,7 +43,7 @@ class _GivenModel(System):
 
     def predictions(self, outputs: dict[str, jax.Array], image_size: int) -> dict[str, jax.Array]:
         kept = super().predictions(outputs, image_size)
-        if "landmarks" in self.has:
+        if "landmarks" in self.has and "heatmaps" in outputs:
             kept["landmarks"] = self.landmarks(outputs, image_size)
         return kept
 
@@ -145,10 +145,6 @@ def _with_model(
 ) -> ml_collections.ConfigDict:
     """Return a copy of the config with the model and the framing of the directory."""
     made = ml_collections.ConfigDict(config.to_dict())
-    # The context "batch" compares as many images as the model was trained on.
-    made.eval.batch_size = made.eval.batch_size or made.batch_size
-    trained = loaded.provenance.get("workdir_config", {})
-    made.batch_size = trained.get("batch_size", made.batch_size)
     expected = loaded.preprocessing
     # The evaluation divides by 255 before it subtracts the mean.
     factor = expected.scale / 255
@@ -168,6 +164,10 @@ def _with_model(
         }
     )
     made.loss.class_weights = "none"
+    made.eval.batch_size = made.eval.batch_size or made.batch_size
+    # In the context "batch" images are compared in batches of this size.
+    trained = loaded.provenance.get("workdir_config", {})
+    made.batch_size = trained.get("batch_size", made.batch_size)
     made.data.image_size = expected.image_size
     made.data.augment_overrides.update({"fit": expected.fit, "margin": expected.margin})
     if expected.crop_scale:

@@ -97,6 +97,16 @@ def test_a_run_from_before_a_model_had_an_argument_still_fits(tmp_path):
         config_lib.check_workdir(tmp_path, config)
 
 
+@pytest.mark.parametrize("sizes", [(0, 5), (-1,), ("a",), (1.5,), (True,)])
+def test_sizes_of_banks_are_whole_numbers(sizes):
+    config = base.get_config()
+    config.eval.bank_sizes = (32, 512)
+    config_lib.check(config)
+    config.eval.bank_sizes = sizes
+    with pytest.raises(config_lib.ConfigError, match=r"eval\.bank_sizes = .*as \(32,512\)"):
+        config_lib.check(config)
+
+
 def test_missing_file_names_the_nearest(tmp_path):
     (tmp_path / "quickstart.py").write_text("")
     with pytest.raises(config_lib.ConfigError, match=r"quickstart\.py"):

@@ -15,7 +15,8 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.evaluation import predictions
 from affect_jax.evaluation.evaluator import Evaluation
-from affect_jax.experiments import evaluate, evaluate_run
+from affect_jax.experiments import evaluate, evaluate_model, evaluate_run
+from affect_jax.systems.base import Labels
 from affect_jax.weights import model_dir
 from data_pipelines.schema import DataError
 from tests.affect_jax import tiny
@@ -225,3 +226,14 @@ def test_figures_of_heads_without_labels_in_training_are_left_out(tmp_path):
     result = evaluate.evaluate(made, tmp_path / "out")
     assert "accuracy" in result.metrics and "valence_ccc" not in result.metrics
     assert result.flip is None
+
+
+def test_landmarks_do_not_depend_on_what_images_are_compared_with():
+    """Other contexts are evaluated from features alone, where there are no heatmaps."""
+    labels = Labels(frozenset({"expression", "landmarks"}), NAMES)
+    system = evaluate_model._GivenModel(tiny.config(), labels)
+    logits = np.zeros((2, 3))
+    assert system.predictions({"logits": logits}, 32).keys() == {"logits"}
+    heatmaps = np.random.default_rng(0).random((2, 8, 8, 68), np.float32)
+    kept = system.predictions({"logits": logits, "heatmaps": heatmaps}, 32)
+    assert kept["landmarks"].shape == (2, 68, 2)

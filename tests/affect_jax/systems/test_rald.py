@@ -130,7 +130,9 @@ def test_eight_devices_equal_one(neighbours, mapping, monkeypatch, tmp_path):
     assert one[2][0]["neighbour_loss"] > 0
     for name, value in one[1]["params"].items():
         np.testing.assert_allclose(eight[1]["params"][name], value, atol=1e-11, err_msg=name)
-        assert np.abs(value - one[0][name]).max() > 1e-9, name
+        # A bias before a BatchNorm has no gradient.
+        trains = not (own and name == "embed/bias")
+        assert (np.abs(value - one[0][name]).max() > 1e-9) == trains, name
 
 
 def gathered_bytes(jaxpr):

@@ -235,12 +235,13 @@ def test_every_checkpoint_has_the_bank_of_its_own_weights(finished, train):
 def test_an_interrupted_run_has_the_bank_of_an_uninterrupted_one(
     finished, cache, monkeypatch, tmp_path
 ):
+    config = related.config(**{**RUN, "eval__bank_sizes": ()})
     with monkeypatch.context() as patch:
         patch.setattr(StopSignals, "requested", lambda self, step, every: step == 1)
         patch.setattr(StopSignals, "stopped", lambda self, step: loop.Stopped("stopped", 0))
         with pytest.raises(loop.Stopped):
-            loop.train_and_evaluate(related.config(**RUN), tmp_path, cache=cache)
-    loop.train_and_evaluate(related.config(**RUN), tmp_path, cache=cache)
+            loop.train_and_evaluate(config, tmp_path, cache=cache)
+    loop.train_and_evaluate(config, tmp_path, cache=cache)
     for step in ("3", "4"):
         (_, one), (_, other) = arrays(finished[0], step), arrays(tmp_path, step)
         assert one.keys() == other.keys() and any(name.endswith("bank_index") for name in one)
@@ -265,8 +266,9 @@ def test_a_smaller_bank_is_the_beginning_of_a_larger_one(finished, train):
 
 def test_eval_mode_repeats_the_rows_of_the_test(finished, cache, tmp_path):
     workdir, result = finished
-    changed = related.config(**{**RUN, "batch_size": 8, "eval__bank_sizes": (4, 24)})
-    found = evaluate.evaluate(changed, workdir)
+    # Images are compared in batches of the training's size, not of the evaluation's.
+    other = {"batch_size": 8, "eval__batch_size": 16}
+    found = evaluate.evaluate(related.config(**{**RUN, **other}), workdir)
     rows = runtime.read_metrics(workdir / runtime.EVALUATIONS_FILE)
     names = ["test", "test_self", "test_bank", "test_batch", "test_bank4", "test_bank24"]
     assert [r["split"] for r in rows] == names
@@ -274,7 +276,7 @@ def test_eval_mode_repeats_the_rows_of_the_test(finished, cache, tmp_path):
         assert figures == pytest.approx(result.splits[name], abs=1e-5), name
     model = tmp_path / "model"
     export.export(workdir, model)
-    config = related.config(eval__bank_sizes=(4,))
+    config = related.config(eval__bank_sizes=(4,), **other)
     config.init_from = str(model)
     of_model = evaluate.evaluate(config, tmp_path / "out").of_split("test")
     assert list(of_model) == names[:5]
