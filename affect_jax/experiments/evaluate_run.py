@@ -165,6 +165,8 @@ def _as_trained(
     with config.unlocked():
         for key in ("init_from", "landmark_stage", "loss", "optimizer", "num_steps", "batch_size"):
             config[key] = recorded[key]
+        if "hierarchy" in recorded.model and not config.model.get("hierarchy"):
+            config.model.hierarchy = recorded.model.hierarchy
         if "train_trunk" in recorded.model:
             config.model.train_trunk = recorded.model.train_trunk
     return config

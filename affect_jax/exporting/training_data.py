@@ -245,5 +245,5 @@ def _table(splits: Mapping[str, Split]) -> str:
     body = [["images", *(f"{split.images:,}" for split in splits.values())]]
     if any(split.persons for split in splits.values()):
         persons = (split.persons for split in splits.values())
-        body.append(["persons", *("-" if p is None else f"{len(p):,}" for p in persons)])
+        body.append(["named persons", *("-" if p is None else f"{len(p):,}" for p in persons)])
     return markdown_table(["", *splits], body)

@@ -225,11 +225,13 @@ def test_two_processes_extract_what_one_does(tmp_path):
                 np.testing.assert_array_equal(column, other)
 
 
-def test_a_model_that_compares_the_batch_gives_its_features(config, tmp_path):
+def test_a_model_with_a_tree_that_compares_the_batch_gives_its_features(config, tmp_path):
     asked = config.copy_and_resolve_references()
-    asked.system = "rald"
+    asked.system, asked.model.regression = "rald", False
     asked.model.relations = to_section({"context": "batch", "bank_size": 4})
-    asked.model.hierarchy = ""
+    asked.model.hierarchy = "fg_emotions"
     run = begun(asked, tmp_path / "run")
+    asked.model.hierarchy = ""  # the run knows its tree
     stored = extracted(asked, run, tmp_path / "f.npz")
+    assert stored.hierarchy == "fg_emotions"
     assert stored.splits["test"]["features"].shape == (SIZES["test"], 192)
