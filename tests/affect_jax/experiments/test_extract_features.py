@@ -227,7 +227,7 @@ def test_two_processes_extract_what_one_does(tmp_path):
 
 def test_a_model_that_compares_the_batch_gives_its_features(config, tmp_path):
     asked = config.copy_and_resolve_references()
-    asked.system = "rald"
+    asked.system, asked.model.regression = "rald", False
     asked.model.relations = to_section({"context": "batch", "bank_size": 4})
     asked.model.hierarchy = ""
     run = begun(asked, tmp_path / "run")
