@@ -2,7 +2,8 @@
 
 Trains: expressions, with relations between images, labels and both, and NNLDL; the recipe and the
 data of `resnet18_faces`, its baseline. Paper: Liu et al., 2024, Table 2. Time: as
-`resnet18_faces`. Score: see docs/results/rald.md.
+`resnet18_faces`. Score on 722 test photos,
+three seeds: accuracy 0.582, macro F1 0.511 (docs/results/rald.md).
 Command: python -m affect_jax.main --config configs/rald_faces.py --workdir runs/rald_faces \\
              --config.data.manifest=PATH.csv
 """
