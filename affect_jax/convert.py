@@ -4,11 +4,13 @@ python -m affect_jax.convert --architecture emonet --source emonet_8.pth --outpu
 """
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
 
 from affect_jax import runtime
 from affect_jax.errors import UserError
+from affect_jax.exporting import model_card
 from affect_jax.weights import model_dir
 from affect_jax.weights.released import convert
 from data_pipelines import disk
@@ -49,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 std=_numbers("std", options.std),
                 entry=options.entry,
                 strip_prefix=options.strip_prefix,
+                describe=lambda loaded: {
+                    model_card.CARD_FILE: model_card.of_converted(
+                        loaded, pathlib.Path(options.output).absolute().name
+                    )
+                },
             )
     except (UserError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

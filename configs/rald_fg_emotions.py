@@ -10,7 +10,7 @@ Commands: python -m data_pipelines.prepare --dataset fg_emotions --manual_dir FO
 
 Without `vectors` the label vectors are drawn from the tree. The paper leaves open: image size,
 normalisation, augmentation, momentum and weight decay. Its step decay multiplies the learning rate
-by 0.005; `rald_fg_emotions_modern` is the recipe with usual values.
+by 0.005, in `rald_fg_emotions_decay` by the usual 0.1.
 """
 
 from ml_collections import ConfigDict

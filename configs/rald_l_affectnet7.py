@@ -1,9 +1,9 @@
 """RALD-L on AffectNet's 7 classes: relations without a label tree.
 
 Trains: as `rald_l_rafdb`, on AffectNet without contempt, from its official training list;
-validation persons are cut from it. Paper: Liu et al., 2024, Table 2, prints 0.6524. The split that
-it prints for it (28,709 / 3,589 / 3,589) is that of FER-2013, so its protocol is unknown: do not
-compare with that figure. Time: it needs a GPU. Score: not trained here.
+validation persons are cut from it. Paper: Liu et al., 2024, Table 2, prints 0.6524. It
+prints the split of FER-2013 for it (28,709 / 3,589 / 3,589), so the protocol is unknown: do not
+compare with this figure. Time: it needs a GPU. Score: not trained here.
 Commands: python -m data_pipelines.prepare --dataset affectnet --manual_dir FOLDER --data_dir DATA
           python -m affect_jax.main --config configs/rald_l_affectnet7.py \\
               --workdir runs/rald_l_affectnet7 --config.data.data_dir=DATA \\

@@ -22,7 +22,7 @@ FLOORS = (
         "affect_jax.evaluation.baseline",
         "data_pipelines.prepare",
     ),
-    ("affect_jax.experiments",),
+    ("affect_jax.experiments", "affect_jax.exporting"),
     ("affect_jax.training", "affect_jax.report", "affect_jax.inference"),
     ("affect_jax.evaluation", "affect_jax.weights"),
     ("affect_jax.overrides",),

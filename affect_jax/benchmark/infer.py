@@ -20,7 +20,7 @@ from affect_jax.benchmark import suite, train
 from affect_jax.errors import UserError
 from affect_jax.evaluation import contexts
 from affect_jax.models.preprocessing import normalise
-from affect_jax.models.relations import Comparison
+from affect_jax.models.relations import BANK_LABELS, Comparison
 from affect_jax.models.relations_settings import CONTEXTS
 from affect_jax.models.state import take_apart
 
@@ -79,8 +79,8 @@ def forward(
     model = train.system_of(config).create_model(nnx.Rngs(config.seed), None)
     blueprint, params, stats = take_apart(model)
     if context == "bank":
-        size = stats[contexts.BANK_LABELS].shape
-        stats = {**stats, contexts.BANK_LABELS: jnp.zeros(size, jnp.int32)}
+        size = stats[BANK_LABELS].shape
+        stats = {**stats, BANK_LABELS: jnp.zeros(size, jnp.int32)}
     extra = {} if context is None else {"comparison": Comparison(context=context)}
     section = config.model
 

@@ -19,17 +19,13 @@ import jax
 import numpy as np
 
 from affect_jax.metrics.spread import Spread
-from affect_jax.models.relations import Bank, Comparison
+from affect_jax.models.relations import BANK_FEATURES, BANK_LABELS, Bank, Comparison
 from affect_jax.models.relations_settings import CONTEXTS, RelationsSettings, parse
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.tables import SD
 from affect_jax.systems.base import System
 
 SHUFFLES = 5
-# Arrays of the bank in the statistics of a model.
-BANK_FEATURES, BANK_LABELS, BANK_INDEX = (
-    f"relations/bank_{name}" for name in ("features", "labels", "index")
-)
 
 Figures = dict[str, float]
 Predictions = dict[str, np.ndarray]

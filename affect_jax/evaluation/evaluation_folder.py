@@ -46,7 +46,13 @@ def write(
         model: the model directory, unless a checkpoint of the run was evaluated.
     """
     names = [source.describe(int(i)) for i in outputs["index"]]
-    stored = predictions.gather(outputs, system.class_names, names, hierarchy=system.hierarchy)
+    stored = predictions.gather(
+        outputs,
+        system.class_names,
+        names,
+        hierarchy=system.hierarchy,
+        attributes=predictions.attributes_of(source),
+    )
     own = {"model": str(Path(model).resolve())} if model else {}
     record = {
         **own,

@@ -289,7 +289,11 @@ class Evaluator:
         metrics = self._all_metrics(self._system.has).update(predictions, labels)
         invalid = validity.InvalidPredictions()
         if is_main_process():
-            invalid.add(predictions, {**labels, "mask": np.ones(len(predictions["index"]), bool)})
+            # A label that the model does not predict has the name of the output.
+            given = {k for k in _LABELS if f"true_{k}" not in predictions}
+            outputs = {k: v for k, v in predictions.items() if k not in given}
+            rows = {"index": predictions["index"], "mask": np.ones(len(predictions["index"]), bool)}
+            invalid.add(outputs, rows)
         return with_loss(metrics.compute(), self._system.supervised) | invalid.count(describe)
 
     def _metrics(self, fields: Collection[str]) -> MetricSet:

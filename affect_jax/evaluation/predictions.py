@@ -6,9 +6,11 @@ int32 [n] (-1: no label), `logits` [n, N], `probabilities` float32 [n, N]; `expr
 float32 [n, N] (votes, or the mixture that is shown); of a tree over the classes `coarse_names` str
 [M], `coarse_of` int32 [N] and, of one with poles, `pole_names` str [P], `pole_of` int32 [M];
 `valence_arousal` and `valence_arousal_predicted` float32 [n, 2]; `nme` and `nme_box` float32 [n]
-(see `metrics.landmarks.landmark_errors`). Of the m examples with a stored face: `face_row` int64
-[m] (row in the other arrays), `face_image` uint8 [m, H, W, 3], `face_landmarks` and
-`face_landmarks_predicted` float32 [m, 68, 2]. A missing label is NaN.
+(see `metrics.landmarks.landmark_errors`); `attributes` int32 [n, A] (-1: not known), their names
+`attribute_names` str [A] and those of their values `attribute_values` str [A, V], filled with "".
+Of the m examples with a stored face: `face_row` int64 [m] (row in the other arrays), `face_image`
+uint8 [m, H, W, 3], `face_landmarks` and `face_landmarks_predicted` float32 [m, 68, 2]. A missing
+label is NaN.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ ARRAYS_FILE = "predictions.npz"
 TABLE_FILE = "predictions.csv"
 
 StoredPredictions = Mapping[str, np.ndarray]
+Attributes = Sequence[tuple[str, Sequence[str]]]
 
 
 def gather(
@@ -40,18 +43,20 @@ def gather(
     sources: Sequence[str],
     faces: Mapping[int, np.ndarray] | None = None,
     hierarchy: Hierarchy | None = None,
+    attributes: Attributes = (),
 ) -> dict[str, np.ndarray]:
     """Return the outputs of an evaluation in the form in which they are stored.
 
     Args:
         outputs: per-example arrays of n rows: `index`; labels `expression`, `expression_probs`,
-            `valence_arousal`, `true_landmarks` (-1 or NaN where missing); predictions `logits`
-            [n, N], `valence` [n], `arousal` [n], `landmarks` [n, 68, 2] in pixels of the network's
-            input. All except `index` may be absent.
+            `valence_arousal`, `true_landmarks`, `attributes` (-1 or NaN where missing); predictions
+            `logits` [n, N], `valence` [n], `arousal` [n], `landmarks` [n, 68, 2] in pixels of the
+            network's input. All except `index` may be absent.
         class_names: the N names.
         sources: per row, the file and row that it comes from.
         faces: index -> uint8 image [H, W, 3] as the network saw it, of some rows.
         hierarchy: tree over the classes, in the order of their ids; None: none.
+        attributes: name of each attribute, and the names of its values.
     """
     index = np.asarray(outputs["index"], np.int64)
     if len(index) != len(sources):
@@ -74,6 +79,8 @@ def gather(
         stored["valence_arousal_predicted"] = pair.astype(np.float32)
         labels = outputs.get("valence_arousal", np.full((len(index), 2), np.nan))
         stored["valence_arousal"] = np.asarray(labels, np.float32)
+    if attributes and "attributes" in outputs:
+        stored |= _attribute_arrays(outputs["attributes"], attributes)
     landmarks = outputs.get("landmarks") if "true_landmarks" in outputs else None
     if landmarks is not None:
         errors = landmark_errors(landmarks, outputs["true_landmarks"])
@@ -101,6 +108,23 @@ def _tree_arrays(hierarchy: Hierarchy) -> dict[str, np.ndarray]:
         arrays["pole_names"] = np.array(hierarchy.poles, str)
         arrays["pole_of"] = np.array(hierarchy.pole_of, np.int32)
     return arrays
+
+
+def _attribute_arrays(codes: np.ndarray, attributes: Attributes) -> dict[str, np.ndarray]:
+    longest = max(len(values) for _, values in attributes)
+    filled = [[*values, *[""] * (longest - len(values))] for _, values in attributes]
+    return {
+        "attributes": np.asarray(codes, np.int32),
+        "attribute_names": np.array([name for name, _ in attributes], str),
+        "attribute_values": np.array(filled, str),
+    }
+
+
+def attributes_of(source: Source) -> Attributes:
+    """Return the attributes of a source, as `gather` takes them."""
+    values = source.attribute_values
+    # A file of features need not name the values.
+    return [(n, values[i] if i < len(values) else ()) for i, n in enumerate(source.attribute_names)]
 
 
 def stored_hierarchy(stored: StoredPredictions) -> Hierarchy | None:
@@ -184,7 +208,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     faces = fetch_faces(batches, choose_faces(outputs, face_count)) if batches is not None else {}
     names = [source.describe(int(i)) for i in outputs["index"]]
-    save(folder, gather(outputs, source.class_names, names, faces, hierarchy))
+    attributes = attributes_of(source)
+    save(folder, gather(outputs, source.class_names, names, faces, hierarchy, attributes))
 
 
 def save(folder: Path, stored: StoredPredictions) -> None:

@@ -24,6 +24,7 @@ from affect_jax.metrics.base import Statistics
 from affect_jax.metrics.classification import ClassificationStatistics
 from affect_jax.metrics.hierarchy import HierarchyStatistics
 from affect_jax.metrics.landmarks import LandmarkStatistics
+from affect_jax.metrics.mixtures import MixtureStatistics
 from affect_jax.metrics.regression import RegressionStatistics
 from affect_jax.metrics.spread import Spread
 from affect_jax.report.figures import confusion as confusion_lib
@@ -173,17 +174,20 @@ def pool(parts: list[StoredPredictions], min_count: int = 1) -> tuple[Figures, n
     regression, landmarks = RegressionStatistics(), LandmarkStatistics()
     tree = predictions.stored_hierarchy(parts[0])
     coarse = [] if tree is None else [HierarchyStatistics(tree, min_count)]
+    mixtures = MixtureStatistics()
     stored = set.intersection(*map(set, parts))
     for part in parts:
         if "logits" in stored:
             classes.update(part["logits"], part["expression"])
             for tree_metrics in coarse:
                 tree_metrics.update({"logits": part["logits"]}, {"expression": part["expression"]})
+            if "expression_probs" in stored:
+                mixtures.update({"logits": part["logits"]}, dict(part))
         if "valence_arousal_predicted" in stored:
             regression.update(part["valence_arousal_predicted"], part["valence_arousal"])
         if stored.issuperset(landmarks.FIGURES):
             landmarks.add({name: part[name] for name in landmarks.FIGURES})
-    measured: list[Statistics] = [classes, *coarse, regression, landmarks]
+    measured: list[Statistics] = [classes, mixtures, *coarse, regression, landmarks]
     figures = {name: value for one in measured for name, value in one.compute().items()}
     return figures, classes.confusion if "logits" in stored else None
 

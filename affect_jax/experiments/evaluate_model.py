@@ -153,6 +153,15 @@ def _with_model(
         arguments["reliability"] = to_section(arguments["reliability"])
     if "relations" in arguments:
         arguments["relations"] = relations_settings.to_section(arguments["relations"])
+    own = (arguments.get("relations") or {}).get("context")
+    asked = config.model.get("relations", {}).get("context", own)
+    if own not in (None, asked):
+        log.warning(
+            "the model compares images by its own context %r, not by "
+            "config.model.relations.context = %r; see the rows of all contexts",
+            own,
+            asked,
+        )
     used = _used_hierarchy(loaded)
     made.model = ml_collections.ConfigDict(
         {

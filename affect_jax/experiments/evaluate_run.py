@@ -28,6 +28,12 @@ from data_pipelines.schema import Source
 from data_pipelines.sources.make import ALL
 
 # Fields that decide which persons a run was trained on.
+# Fields of config.model that may differ from the run's: what is computed stays the same, but for
+# rounding, or is asked for.
+_FREE_OF_MODEL = (
+    *("dtype", "attention", "remat", "decode", "hierarchy"),
+    *("relations.context", "relations.vectors", "relations.missing_words"),
+)
 _CUT = ("protocol", "folds", "test_fold", "split_seed", "validation_fraction")
 
 
@@ -75,6 +81,7 @@ def open_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, mapper: M
     """
     recorded = config_lib.read_workdir_config(workdir)
     config = _as_trained(config, recorded)
+    _check_same_model(config, recorded)
     loaded = load_run.load_run(workdir, config.eval.checkpoint, mapper, config=config)
     has_own_data = data_lib.place_of(config.data) == data_lib.place_of(recorded.data)
     sources = data_lib.make_sources(config) if has_own_data else {}
@@ -158,9 +165,26 @@ def _as_trained(
     with config.unlocked():
         for key in ("init_from", "landmark_stage", "loss", "optimizer", "num_steps", "batch_size"):
             config[key] = recorded[key]
+        if "hierarchy" in recorded.model and not config.model.get("hierarchy"):
+            config.model.hierarchy = recorded.model.hierarchy
         if "train_trunk" in recorded.model:
             config.model.train_trunk = recorded.model.train_trunk
     return config
+
+
+def _check_same_model(
+    config: ml_collections.ConfigDict, recorded: ml_collections.ConfigDict
+) -> None:
+    """Refuse a model that computes something else with the run's arrays."""
+    own, then = (
+        config_lib.flatten(config_lib.to_plain(given)["model"]) for given in (config, recorded)
+    )
+    for key, value in own.items():
+        if key in then and value != then[key] and key not in _FREE_OF_MODEL:
+            raise ConfigError(
+                f"config.model.{key} = {value!r}, but the run was trained with {then[key]!r}; "
+                f"repeat its value, --config.model.{key}={then[key]}"
+            )
 
 
 def _check_same_split(

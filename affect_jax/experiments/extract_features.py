@@ -47,6 +47,7 @@ class _FeatureSystem(System):
         config.loss.class_weights = "none"
         super().__init__(config, labels)
         self._output = output
+        self.relations = None  # features come before them, in any context
 
     def predictions(self, outputs: Arrays, image_size: int) -> Arrays:
         return {"features": outputs[self._output]}
@@ -97,7 +98,7 @@ def write_features(loaded: LoadedRun, mapper: Mapper, made_by: Mapping[str, Any]
         attribute_names=tuple(train.attribute_names),
         attribute_values=tuple(map(tuple, train.attribute_values)),
         group_names=tuple(train.group_names),
-        hierarchy=train.hierarchy,
+        hierarchy=config.model.get("hierarchy") or config.data.hierarchy or train.hierarchy,
         learns_votes=data_lib.learns_votes(config, train),
         made_from={
             **made_by,

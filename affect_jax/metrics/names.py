@@ -51,7 +51,7 @@ def known_names(fields: tuple[str, ...] | None = None) -> frozenset[str]:
     """
     if fields is None:
         has = ("expression", "valence_arousal", "landmarks")
-        tree = Hierarchy("", ("a", "b"), ("c",), (0, 0), ("d",), (0,))
+        tree = Hierarchy("example", ("a", "b"), ("c",), (0, 0), ("d",), (0,))
         extra: list[BatchStatistics] = [
             MixtureStatistics(),
             ReliabilityStatistics(2, 1),

@@ -9,6 +9,7 @@ They take the features of any backbone and give features of the same length to i
   LGIFO  (eq. 13 to 17)  images attend to labels: F~, S~ -> F^
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -28,8 +29,11 @@ from affect_jax.models.relations_blocks import (
 from affect_jax.models.relations_settings import CONTEXTS, parse
 from data_pipelines.hierarchies.tree import Hierarchy
 
-# Path of the label vectors among the statistics of a model with relations.
+# Paths of label vectors and bank among the statistics of a model with relations.
 LABEL_VECTORS = "relations/label_vectors"
+BANK_FEATURES = "relations/bank_features"
+BANK_LABELS = "relations/bank_labels"
+BANK_INDEX = "relations/bank_index"
 
 
 class Comparison(NamedTuple):
@@ -47,6 +51,19 @@ class Comparison(NamedTuple):
 
 
 BY_SETTINGS = Comparison()
+
+
+def leave_batch(model: nnx.Module) -> bool:
+    """Let a model compare images with its bank instead of their batch; return if it did not.
+
+    For uses in which a batch is a part of what belongs together, such as the images of one device.
+    """
+    changed = False
+    for _, part in nnx.iter_modules(model):
+        if isinstance(part, Relations) and part.settings.context == "batch":
+            part.settings = dataclasses.replace(part.settings, context="bank")
+            changed = True
+    return changed
 
 
 class Relations(nnx.Module):

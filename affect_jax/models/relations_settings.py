@@ -69,7 +69,8 @@ class RelationsSettings:
     missing_words: str = "error"
     context: str = "bank"
     bank_size: int = 128
-    hierarchy: Mapping[str, Any] | None = None
+    # A mapping has no hash, and models are compared by hash.
+    hierarchy: Mapping[str, Any] | None = dataclasses.field(default=None, hash=False)
 
     def __post_init__(self):
         for name in _SWITCHES:

@@ -20,7 +20,7 @@ from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation.predictions import fetch_faces
 from affect_jax.evaluation.validity import is_number
 from affect_jax.models.preprocessing import Preprocessing
-from affect_jax.models.relations import Relations
+from affect_jax.models.relations import Relations, leave_batch
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from data_pipelines.hierarchies.tree import Hierarchy
@@ -140,10 +140,8 @@ def open_model(path: str | pathlib.Path, checkpoint: str = "best") -> OpenModel:
         raise UserError(f"{path} is neither the folder of a run nor a model directory")
     if not names:
         raise UserError(f"the model in {path} has no expression classes, which pictures need")
-    for _, part in nnx.iter_modules(model):
-        if isinstance(part, Relations) and part.settings.context == "batch":
-            part.settings = dataclasses.replace(part.settings, context="bank")
-            log.info("%s: images are compared with the model's bank, not with their batch", path)
+    if leave_batch(model):
+        log.info("%s: images are compared with the model's bank, not with their batch", path)
     return OpenModel(path, model, preprocessing, tuple(names), config, step, hierarchy)
 
 

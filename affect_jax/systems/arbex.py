@@ -27,7 +27,7 @@ import ml_collections
 from affect_jax.config import ConfigError
 from affect_jax.systems.base import Labels, Phase
 from affect_jax.systems.classifier import ClassifierSystem
-from affect_jax.systems.objective import LossInputs, Terms, balancing_loss, expression_loss
+from affect_jax.systems.objective import LossInputs, Terms, supervised_objective
 
 
 class ArbexSystem(ClassifierSystem):
@@ -48,9 +48,4 @@ class ArbexSystem(ClassifierSystem):
         super().__init__(config, labels)
 
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
-        section = self.config.loss
-        total, terms = expression_loss(inputs, section, self.class_weights)
-        if self.balancing is not None:
-            added, more = balancing_loss(inputs, section.reliability)
-            total, terms = total + added, terms | more
-        return total, terms
+        return supervised_objective(inputs, self.config.loss, self.class_weights, affect=False)

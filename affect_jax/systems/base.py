@@ -104,9 +104,18 @@ class System:
         if self.hierarchy is not None and section["hierarchy"]:  # else it is for the metrics alone
             nodes = self.hierarchy.to_plain()
         try:
-            return relations_settings.from_section(section["relations"], nodes)
+            settings = relations_settings.from_section(section["relations"], nodes)
         except ValueError as error:
             raise ConfigError(f"config.model.{error}") from None
+        others, neighbours = self.config.batch_size - 1, self.config.loss.relations.neighbours
+        if settings is not None and settings["nnldl"] and others < neighbours:
+            log.warning(
+                "a prediction is drawn to %d neighbours (config.loss.relations.neighbours), but a "
+                "batch has %d other images; raise config.batch_size",
+                neighbours,
+                others,
+            )
+        return settings
 
     def _balancing(self) -> dict[str, Any] | None:
         section, num_steps = self.config.model.to_dict(), self.config.num_steps

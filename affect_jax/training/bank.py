@@ -20,7 +20,7 @@ from affect_jax import batches as data_lib
 from affect_jax.config import ConfigError
 from affect_jax.evaluation import contexts
 from affect_jax.evaluation.evaluator import Evaluator
-from affect_jax.models.relations import Bank
+from affect_jax.models.relations import BANK_FEATURES, BANK_INDEX, BANK_LABELS, Bank
 from affect_jax.runtime.parallel import Mapper, all_gather_hosts
 from data_pipelines.loading.sampling import balanced_order
 from data_pipelines.schema import Batch, Source
@@ -143,9 +143,9 @@ def refreshed(
     found = evaluator.features(state, images.batches)
     stats = state["stats"]
     bank = {
-        contexts.BANK_FEATURES: np.zeros(stats[contexts.BANK_FEATURES].shape, found.dtype),
-        contexts.BANK_LABELS: np.full(stats[contexts.BANK_LABELS].shape, -1, np.int32),
-        contexts.BANK_INDEX: np.full(stats[contexts.BANK_INDEX].shape, -1, np.int32),
+        BANK_FEATURES: np.zeros(stats[BANK_FEATURES].shape, found.dtype),
+        BANK_LABELS: np.full(stats[BANK_LABELS].shape, -1, np.int32),
+        BANK_INDEX: np.full(stats[BANK_INDEX].shape, -1, np.int32),
     }
     for array, values in zip(bank.values(), (found, images.labels, images.index), strict=True):
         array[: len(values)] = values

@@ -20,6 +20,9 @@ from affect_jax.weights.differences import is_under, listed
 from affect_jax.weights.model_dir import arrays_of
 from data_pipelines.schema import canonical_name
 
+# Settings of relations that change what the same arrays compute.
+_FUNCTION_OF_RELATIONS = ("heads", "scale", "normalise", "residual")
+
 
 @dataclasses.dataclass
 class InitReport:
@@ -180,6 +183,28 @@ def compare_widths(model: ViT, source: ViT, where: str) -> None:
             f"{where} is a {names[theirs]} ({theirs} features), the model a {names[ours]} "
             f"({ours}); set config.model.name to {names[theirs]!r} or use other weights"
         )
+
+
+def compare_relations(
+    model: nnx.Module, source: nnx.Module, where: str, allow: Sequence[str]
+) -> None:
+    """Raise UserError if the relations of two models compute something else.
+
+    That leaves no trace in the shapes. `allow` with "relations" accepts it.
+    """
+    found = [
+        [part.settings for _, part in nnx.iter_modules(one) if isinstance(part, Relations)]
+        for one in (model, source)
+    ]
+    for own, theirs in zip(*found, strict=False):
+        for name in _FUNCTION_OF_RELATIONS:
+            here, there = getattr(own, name), getattr(theirs, name)
+            if here != there and "relations" not in allow:
+                raise UserError(
+                    f"{where} was built with relations.{name} = {there}, the model with {here}; "
+                    f"set config.model.relations.{name} = {there}, or name relations in "
+                    "config.init_allow to use the weights nevertheless"
+                )
 
 
 def compare_trunks(

@@ -116,6 +116,7 @@ def init_from(
     else:
         if isinstance(model, ViT) and isinstance(start, ViT):
             adapt.compare_widths(model, start, where)
+        adapt.compare_relations(model, start, where, allow)
         adapt.match_classes(model, start, given["params"], classes, known, report)
         adapt.match_label_vectors(model, start, given["stats"], classes, known, report)
         if isinstance(model, ViT) and isinstance(start, ViT):

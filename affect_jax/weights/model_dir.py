@@ -4,6 +4,8 @@ DIR/model.json   format version, model name and constructor arguments, preproces
                  class names, tree over them, provenance, checksums of the files in params/
 DIR/params/      Orbax checkpoint of {"params": {path: array}, "stats": {path: array}},
                  with paths such as "fan/stem_conv/kernel"
+
+Further texts for people, such as a model card, may lie next to them. They are not read.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models import relations_settings
 from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.models.relations import BANK_LABELS
 from affect_jax.models.state import take_apart
 from affect_jax.runtime import forks, replace_folder
 from affect_jax.version import __version__
@@ -157,6 +160,7 @@ def save_model(
     class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     hierarchy: Hierarchy | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model directory atomically; an older one is replaced.
 
@@ -168,6 +172,7 @@ def save_model(
       class_names: position = class id.
       provenance: JSON-able facts about the weights.
       hierarchy: tree over the classes, in the order of their ids.
+      texts: file name -> content of further files for people.
 
     Raises:
       UserError: if `directory` holds something else, or class names or tree do not fit the model.
@@ -194,6 +199,8 @@ def save_model(
             arrays = jax.tree.map(np.asarray, arrays_of(model))
             checkpointer.save(partial / ARRAYS_FOLDER, arrays)
         record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
+        for file, text in (texts or {}).items():
+            (partial / file).write_text(text, encoding="utf-8")
         (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -247,6 +254,11 @@ def load_model(
     _check_hierarchy(hierarchy, class_names, described)
     assign(model, arrays)
     model.eval()
+    if context == "bank" and (arrays["stats"][BANK_LABELS] < 0).all():
+        raise UserError(
+            f'{directory}: context = "bank", but the model has no bank: it was not trained by a '
+            "run; leave it out, or use another"
+        )
     known = (preprocessing, tuple(class_names), record.get("provenance", {}), hierarchy)
     return LoadedModel(model, name, arguments, *known)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from affect_jax import models
 from affect_jax.errors import UserError
+from affect_jax.models.relations import leave_batch
 from affect_jax.models.state import Blueprint, take_apart
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
@@ -98,6 +99,8 @@ def load_teacher(
     log.info("%s teaches %s", where, ", ".join(sorted(teaches)))
     for field in sorted(learns & _TEACHABLE - teaches):
         log.warning("%s does not teach %s, which is learnt from labels alone", where, field)
+    if leave_batch(model):  # a device sees a part of the batch
+        log.info("%s compares images with its bank, not with their batch", where)
     blueprint, params, stats = take_apart(model)
     arrays = mapper.replicate({"params": params, "stats": stats})
     return Teacher(blueprint, arrays, tuple(seen.mean), tuple(seen.std), teaches)

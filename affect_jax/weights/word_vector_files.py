@@ -222,6 +222,9 @@ def _text_entries(
             facts.fail(f"{where} has {len(vector)} numbers")
         if vector is None and len(fields) == features:
             facts.fail(f"{where} has a field that is no number")
+        if not line.endswith(b"\n"):
+            # A number that was cut is still a number.
+            facts.fail(f"{where} has no end; if it is whole, add a line break")
         if vector is not None:  # else this is a longer word that begins with `token`
             yield token, vector, f"in line {number}"
     if facts.words is not None and words < facts.words:

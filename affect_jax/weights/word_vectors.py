@@ -1,6 +1,6 @@
 """Label vectors from word vectors: which words stand for a class, and what fills the gaps.
 
-The vector of a class is that of its name. A name of several words (`awe struck`) is one word of the
+The vector of a class comes from its name. A name of several words (`awe struck`) is one word of the
 file if it has that (`awe_struck`), else the mean of its words. A coarse class is the mean of its
 classes (RALD, section 4.2). RALD never trains these vectors (eq. 2).
 """

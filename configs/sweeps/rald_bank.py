@@ -29,8 +29,8 @@ def get_sweep(config: ConfigDict) -> dict[str, Any]:
     splits = ("test_self", *(f"test_bank{size}" for size in _SIZES), "test_batch")
     return {
         "title": "RALD: size of the bank, on features of a trained ResNet-18",
-        "notes": "accuracy is with the bank of 128 images that goes with the model. "
-        + rald_ablation.NOTE,
+        "notes": f"accuracy is with the bank of {config.model.relations.bank_size} images that "
+        f"goes with the model. {rald_ablation.NOTE}",
         "seeds": (0, 1, 2, 3, 4),
         "rows": {"all": {}, "g": rald_ablation.parts("g")},
         "columns": ("accuracy", *(f"{split}/accuracy" for split in splits)),

@@ -62,6 +62,7 @@ Manually_Annotated_Images/                               0_aro.npy 0_lnd.npy ...
         fields=("expression", "valence_arousal", "landmarks"),
         # The test set was not published; papers report on the validation set.
         roles={"train": "train", "test": "validation"},
+        labellers="twelve annotators at the University of Denver, one per image as a rule",
     )
     published: Mapping[str, Published] = {
         "2017": Published(

@@ -51,6 +51,7 @@ class Card:
       attributes: names of the subgroups and the names of their values.
       roles: which split serves as "train" and "test" in the usual protocol; empty: the splits of
         these names.
+      labellers: who gave the images their labels, as published; empty where that is not known.
       checked: what the layout was checked against.
     """
 
@@ -64,6 +65,7 @@ class Card:
     fields: tuple[str, ...] = ("expression",)
     attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     roles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labellers: str = ""
     checked: str = "the authors' description and public loaders; no copy was at hand"
 
 

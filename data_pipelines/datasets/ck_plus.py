@@ -75,6 +75,7 @@ Landmarks/S005/001/S005_001_00000001_landmarks.txt ...      (optional)
         apply="http://www.jeffcohn.net/Resources/ (agreement by e-mail)",
         group="person",
         fields=("expression", "landmarks"),
+        labellers="coders of facial actions (FACS), checked by emotion researchers",
     )
     published: Mapping[str, Published] = {c: _published(c) for c in _PEAK_FRAMES}
 

@@ -28,6 +28,8 @@ def describe(name: str) -> str:
     lines.append(f"  labels  {'; '.join([*([numbered] if numbered else []), *labels])}")
     if card.attributes:
         lines.append("  subgroups  " + ", ".join(a for a, _ in card.attributes))
+    if card.labellers:
+        lines.append(f"  labelled by  {card.labellers}")
     for split, meaning in card.splits.items():
         counts = {key: p.examples[split] for key, p in cls.published.items() if split in p.examples}
         sizes = ", ".join(f"{n:,}{f' ({k})' if k else ''}" for k, n in counts.items())

@@ -42,6 +42,7 @@ class Fer2013(FaceBuilder):
         expected="fer2013.csv        (or icml_face_data.csv)",
         apply="https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-"
         "recognition-challenge/data",
+        labellers="the words of an image search; people removed wrong images",
     )
     published: Mapping[str, Published] = {
         "": Published(

@@ -33,6 +33,7 @@ FERG_DB_256/
 """,
         apply="http://grail.cs.washington.edu/projects/deepexpr/ferg-2d-db.html (form)",
         group="character",
+        labellers="an animator who posed the characters, and crowd workers",
     )
     published: Mapping[str, Published] = {
         "": Published(examples={"full": 55767}, groups={"full": 6})

@@ -57,6 +57,7 @@ fer2013new.csv     (the votes, from github.com/microsoft/FERPlus)
 """,
         apply="https://github.com/microsoft/FERPlus (votes) and FER-2013 (images)",
         fields=("expression", "expression_probs"),
+        labellers="ten crowd workers per image",
     )
 
     def locate(self) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ class Jaffe(FaceBuilder):
         expected="jaffe/KA.AN1.39.tiff KA.AN2.40.tiff ... YM.SU3.60.tiff",
         apply="https://zenodo.org/records/3451524 (terms of use to be accepted)",
         group="person",
+        labellers="no annotator; the label is the expression that the person was asked to show",
     )
     published: Mapping[str, Published] = {
         "": Published(

@@ -51,6 +51,7 @@ basic/
             ("race", ("caucasian", "african-american", "asian")),
             ("age", ("0-3", "4-19", "20-39", "40-69", "70+")),
         ),
+        labellers="315 annotators, about 40 per image",
     )
     published: Mapping[str, Published] = {
         "": Published(

@@ -56,6 +56,8 @@ class Hierarchy:
     pole_of: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.name:
+            self._fail('the tree has no name; write name = "..." at the top, or leave name out')
         if not self.fine or not self.coarse:
             self._fail(f"the tree has no classes; {_EXAMPLE}")
         for level in ("fine", "coarse", "poles"):
@@ -171,8 +173,8 @@ class Hierarchy:
         if all(canonical_name(name) in coarse for name in absent):
             return "these are coarse classes of the tree, and its fine classes are needed"
         near = difflib.get_close_matches(absent[0].lower(), self.fine, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{hint}Add each to the list of its coarse class; the tree has {_listed(self.fine)}"
+        hint = f"did you mean {near[0]!r}? Or " if near else ""
+        return f"{hint}add each to the list of its coarse class; the tree has {_listed(self.fine)}"
 
 
 def load(path_or_name: str | pathlib.Path) -> Hierarchy:
@@ -186,8 +188,8 @@ def load(path_or_name: str | pathlib.Path) -> Hierarchy:
     else:
         path = pathlib.Path(path_or_name).expanduser()
     try:
-        with path.open("rb") as file:
-            plain = tomllib.load(file)
+        # Editors on Windows put a mark at the beginning.
+        plain = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(
             f"hierarchy {str(path_or_name)!r}: there is no such file; give the path of a TOML file "

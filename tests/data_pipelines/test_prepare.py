@@ -39,6 +39,7 @@ def test_list_names_every_data_set(capsys):
         card = datasets.builder_class(name).card
         block = next(b for b in text.split("\n\n") if b.startswith(f"{name}: "))
         assert card.apply in block
+        assert (f"  labelled by  {card.labellers}\n" in block) == bool(card.labellers)
         assert f"  layout  {card.checked}" in block
         assert ("NOT verified" in block) == (name in ("sewa", "fg_emotions"))
         for line in card.expected.strip().splitlines():

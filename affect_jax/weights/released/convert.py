@@ -8,7 +8,7 @@ only one side has is an error.
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def convert(
     std: Sequence[float] = (),
     entry: str = "",
     strip_prefix: str = "",
+    describe: Callable[[model_dir.LoadedModel], Mapping[str, str]] | None = None,
 ) -> model_dir.LoadedModel:
     """Write a model directory from a released checkpoint and return what it holds.
 
@@ -75,6 +76,7 @@ def convert(
       classes: names in the order of the last layer, or the name of a known label order.
       mean, std: of RGB in [0, 1], three numbers each.
       entry, strip_prefix: see `files.open_weights`.
+      describe: gives further texts for the directory, see `save_model`.
 
     Raises:
       UserError: for an unknown architecture, a source that cannot be read or does not fit it,
@@ -107,18 +109,20 @@ def convert(
         "preprocessing_certain": how.certain,
         "classes_from": classes_from,
     }
+    loaded = model_dir.LoadedModel(
+        built.model, released.model, built.arguments, preprocessing, class_names, provenance
+    )
     model_dir.save_model(
         output,
-        released.model,
-        built.arguments,
-        built.model,
+        loaded.name,
+        loaded.arguments,
+        loaded.model,
         preprocessing=preprocessing,
         class_names=class_names,
         provenance=provenance,
+        texts=None if describe is None else describe(loaded),
     )
-    return model_dir.LoadedModel(
-        built.model, released.model, built.arguments, preprocessing, class_names, provenance
-    )
+    return loaded
 
 
 class NotOfThisKind(UserError):

@@ -128,6 +128,21 @@ def test_an_empty_bank_has_no_row():
     assert found.metrics["nll"] == pytest.approx(found.contexts["self"]["nll"], abs=2e-6)
 
 
+def test_missing_labels_are_no_predictions():
+    """A label that the model does not predict is kept under the name of the output."""
+    system = related.make_system()
+    mapper, model = Mapper("pmap", jax.devices()[:1]), related.make_model(system)
+    blueprint, params, stats = take_apart(model)
+    state = mapper.replicate({"params": params, "stats": stats})
+    evaluator = Evaluator(system, mapper, blueprint)
+    missing = {"landmarks": np.full((8, 68, 2), np.nan, np.float32)}
+    batches = [batch | missing for batch in related.make_batches(IMAGES, LABELS, 8)]
+    predictions = evaluator.run(state, batches, keep_predictions=True).predictions
+    assert np.isnan(predictions["landmarks"]).all()
+    found = evaluator.in_contexts(state, predictions)
+    assert not any("invalid_predictions" in figures for figures in found.values())
+
+
 def test_predictions_that_are_not_numbers_are_counted_in_every_context():
     system = related.make_system()
     mapper, model = Mapper("pmap", jax.devices()[:1]), related.make_model(system)

@@ -115,3 +115,23 @@ def test_a_tree_of_two_levels_and_none():
     without = predictions.gather(outputs, tree.fine, ["a"])
     assert predictions.stored_hierarchy(without) is None
     assert predictions.coarse_columns(without) == {}
+
+
+def test_attributes_are_kept_with_their_names(tmp_path):
+    outputs = {"index": np.arange(2), "attributes": np.array([[0, 1], [-1, 0]])}
+    attributes = [("gender", ("woman", "man")), ("age", ("old",))]
+    predictions.save(tmp_path, predictions.gather(outputs, [], list("ab"), attributes=attributes))
+    stored = predictions.load(tmp_path)
+    np.testing.assert_array_equal(stored["attributes"], outputs["attributes"])
+    assert stored["attribute_names"].tolist() == ["gender", "age"]
+    assert stored["attribute_values"].tolist() == [["woman", "man"], ["old", ""]]
+    assert "attributes" not in predictions.gather({"index": np.arange(2)}, [], list("ab"))
+
+
+def test_the_values_of_an_attribute_need_no_names():
+    source = dataclasses.make_dataclass("Source", ["attribute_names", "attribute_values"])
+    found = predictions.attributes_of(source(("gender", "age"), (("m", "f"),)))
+    assert found == [("gender", ("m", "f")), ("age", ())]
+    outputs = {"index": np.arange(1), "attributes": np.array([[1]])}
+    stored = predictions.gather(outputs, [], ["a"], attributes=[("age", ())])
+    assert stored["attribute_values"].shape == (1, 0)

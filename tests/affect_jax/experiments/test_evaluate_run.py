@@ -148,3 +148,13 @@ def test_the_same_data_under_another_path_are_cut_as_they_were(trained):
             evaluate_run._check_same_split(now, then)
     now.data.manifest = "other/faces.csv"
     evaluate_run._check_same_split(now, then)
+
+
+def test_a_model_that_computes_something_else_is_refused(trained):
+    """The arrays fit, so that nothing else would tell."""
+    config, workdir = trained
+    other = config.copy_and_resolve_references()
+    other.data.classes = ",".join(HOME)
+    other.model.std = (0.2, 0.2, 0.2)
+    with pytest.raises(ConfigError, match=r"config\.model\.std = .*repeat its value"):
+        evaluate_run.evaluate_workdir(other, workdir)

@@ -15,6 +15,7 @@ from affect_jax.config import ConfigError
 from affect_jax.errors import UserError
 from affect_jax.experiments import evaluate, evaluate_run, extract_features
 from affect_jax.models.preprocessing import normalise
+from affect_jax.models.relations_settings import to_section
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.training import loop, setup
 from data_pipelines.sources import features
@@ -222,3 +223,15 @@ def test_two_processes_extract_what_one_does(tmp_path):
                 np.testing.assert_allclose(column, other, rtol=1e-4, atol=1e-5)
             else:
                 np.testing.assert_array_equal(column, other)
+
+
+def test_a_model_with_a_tree_that_compares_the_batch_gives_its_features(config, tmp_path):
+    asked = config.copy_and_resolve_references()
+    asked.system, asked.model.regression = "rald", False
+    asked.model.relations = to_section({"context": "batch", "bank_size": 4})
+    asked.model.hierarchy = "fg_emotions"
+    run = begun(asked, tmp_path / "run")
+    asked.model.hierarchy = ""  # the run knows its tree
+    stored = extracted(asked, run, tmp_path / "f.npz")
+    assert stored.hierarchy == "fg_emotions"
+    assert stored.splits["test"]["features"].shape == (SIZES["test"], 192)

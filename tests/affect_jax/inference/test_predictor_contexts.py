@@ -97,7 +97,10 @@ def test_contexts_differ_and_the_settings_choose_one(model, images, tmp_path):
         assert np.abs(outputs[one] - outputs[other]).max() > 1e-3
     alone = affect_jax.load(save(tmp_path / "self", {**RELATIONS, "context": "self"}))
     np.testing.assert_array_equal(alone.outputs(images)["logits"], outputs["self"])
-    empty = affect_jax.load(save(tmp_path / "empty", RELATIONS, filled=False))
+    folder = save(tmp_path / "empty", RELATIONS, filled=False)
+    with pytest.raises(UserError, match="has no bank"):
+        affect_jax.load(folder, context="bank")
+    empty = affect_jax.load(folder)
     np.testing.assert_allclose(empty.outputs(images)["logits"], outputs["self"], rtol=0, atol=1e-6)
 
 

@@ -338,7 +338,9 @@ def test_a_tree_of_other_classes_and_batch_reliability_are_refused():
         models.create("resnet18", relations={}, reliability={"scope": "batch"})
 
 
-@pytest.mark.parametrize("name", [n for n in models.names() if models.takes(n, "relations")])
+@pytest.mark.parametrize(
+    "name", [n for n in models.names() if models.takes(n, "relations") and n != "features"]
+)
 def test_every_backbone_takes_relations(name):
     side = 64 if name == "emofan" else 224 if name.startswith(("vit", "arbex", "poster")) else 32
     if name.startswith(("arbex_tiny", "poster_v2_tiny")):

@@ -12,7 +12,12 @@ from affect_jax.report import render
 from affect_jax.runtime import MetricWriter
 
 NAMES = ("neutral", "happy <b>", "sad", "surprise")
-SOURCE = SimpleNamespace(class_names=NAMES, describe=lambda i: f"faces.csv:{i + 2} (img/{i}.jpg)")
+SOURCE = SimpleNamespace(
+    class_names=NAMES,
+    describe=lambda i: f"faces.csv:{i + 2} (img/{i}.jpg)",
+    attribute_names=(),
+    attribute_values=(),
+)
 PICTURES = {
     "training_curves", "confusion_matrix", "calibration", "valence_arousal", "landmark_error",
     "faces",

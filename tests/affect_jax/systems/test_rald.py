@@ -22,6 +22,7 @@ TREE = '[coarse]\nbad = ["anger", "sad", "fear"]\ngood = ["happiness"]\n'
 FEATURES, IMAGES = 8, 16
 SMALL = {"heads": 2, "head_features": 4, "label_features": 6, "bank_size": 4, "dropout": 0.0}
 BACKBONES = {
+    "arbex_tiny": ("arbex", {}),
     "emofan": ("emofan", dict(width=16, depth=1, stacks=1, emotion_blocks=1)),
     "resnet18": ("rald", dict(width=4)),
     "vit_ti16": ("vit_se", dict(depth=1)),
@@ -109,7 +110,9 @@ def test_every_backbone_trains_with_one_line_of_config(backbone, tmp_path):
 def test_eight_devices_equal_one(neighbours, mapping, monkeypatch, tmp_path):
     """Loss and gradient in float64, with padding on the last device alone."""
     with jax.enable_x64(True):
-        system = make_system(tmp_path, residual=False)
+        # With 5 neighbours as in the project's own recipes, with 2 as printed.
+        own = neighbours == 5
+        system = make_system(tmp_path, residual=own, normalise=own)
         system.config.loss.relations.neighbours = neighbours
         monkeypatch.setattr(
             system,
@@ -127,7 +130,9 @@ def test_eight_devices_equal_one(neighbours, mapping, monkeypatch, tmp_path):
     assert one[2][0]["neighbour_loss"] > 0
     for name, value in one[1]["params"].items():
         np.testing.assert_allclose(eight[1]["params"][name], value, atol=1e-11, err_msg=name)
-        assert np.abs(value - one[0][name]).max() > 1e-9, name
+        # A bias before a BatchNorm has no gradient.
+        trains = not (own and name == "embed/bias")
+        assert (np.abs(value - one[0][name]).max() > 1e-9) == trains, name
 
 
 def gathered_bytes(jaxpr):

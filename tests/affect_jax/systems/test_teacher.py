@@ -203,3 +203,20 @@ def test_a_frozen_head_of_the_teacher_moves_nothing(small):
     images = jnp.zeros((2, 32, 32, 3))
     given = nnx.eval_shape(lambda x: teacher.lessons(blueprint.build(params, stats)(x)), images)
     assert given.keys() == {"logits"}
+
+
+def test_a_teacher_does_not_compare_the_images_of_one_device(tmp_path):
+    arguments = {"width": 4, "n_expression": 3, "relations": {"context": "batch", "bank_size": 2}}
+    model_dir.save_model(
+        tmp_path / "teacher",
+        "resnet18",
+        arguments,
+        models.create("resnet18", **arguments),
+        preprocessing=model_dir.Preprocessing(image_size=32),
+        class_names=CLASSES,
+    )
+    teacher = load(tmp_path / "teacher", {"expression"})
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
+    arrays = jax.device_get(teacher.arrays)
+    whole, part = (teacher.blueprint.build(**arrays)(x)["logits"][:2] for x in (images, images[:2]))
+    np.testing.assert_allclose(part, whole, atol=1e-5)

@@ -15,6 +15,7 @@ from affect_jax.config import ConfigError
 from affect_jax.evaluation import contexts
 from affect_jax.evaluation.evaluator import Evaluator
 from affect_jax.experiments import evaluate, train_run
+from affect_jax.models.relations import BANK_FEATURES, BANK_INDEX, BANK_LABELS
 from affect_jax.models.state import take_apart
 from affect_jax.report import model_runner
 from affect_jax.report.run import read_run
@@ -29,7 +30,7 @@ from tests.affect_jax import related, tiny
 from tests.affect_jax.training.test_resume import finish, free_port
 
 SIZE = related.SETTINGS["bank_size"]
-NAMES = (contexts.BANK_FEATURES, contexts.BANK_LABELS, contexts.BANK_INDEX)
+NAMES = (BANK_FEATURES, BANK_LABELS, BANK_INDEX)
 
 
 class Damaged:

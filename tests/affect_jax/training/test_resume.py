@@ -138,15 +138,7 @@ def test_two_processes_train_like_one(mapping, tmp_path):
     rows = [runtime.read_metrics(tmp_path / name) for name in ("one", "two")]
     assert [r["split"] for r in rows[0]] == [r["split"] for r in rows[1]]
     for one, two in zip(*rows, strict=True):
-        for name in (
-            "loss",
-            "cross_entropy",
-            "neighbour_loss",
-            "ccc",
-            "gradient_norm",
-            "valence_ccc",
-            "nll",
-        ):
+        for name in COMPARED:
             if name in one:
                 np.testing.assert_allclose(two[name], one[name], rtol=1e-3, err_msg=name)
     predictions = (tmp_path / "two" / "report" / "predictions.csv").read_text()

@@ -263,3 +263,12 @@ def test_a_converted_backbone_need_not_have_relations(tmp_path):
     for path, value in arrays(model).items():
         is_fresh = "relations/" in path or path.startswith("head/")
         np.testing.assert_array_equal(value, (fresh if is_fresh else arrays(plain))[path])
+
+
+@pytest.mark.parametrize(("name", "value"), [("residual", True), ("scale", 2.0)])
+def test_relations_that_compute_something_else_are_refused(name, value):
+    """The arrays fit, so that nothing else would tell."""
+    own, source = related(**{name: value}), related(seed=1)
+    with pytest.raises(UserError, match=rf"relations\.{name} = .*config\.model\.relations"):
+        init_from(own, source)
+    init_from(own, source, allow=["relations"])

@@ -44,7 +44,6 @@ FORMS = {
     "text with tabs": (WORD2VEC_TEXT, text(WORDS, b"4\t3\r\n", b"\r\n").replace(b" ", b"\t")),
     "glove": (GLOVE_TEXT, text(WORDS)),
     "glove with a mark": (GLOVE_TEXT, b"\xef\xbb\xbf" + text(WORDS)),
-    "glove without a last newline": (GLOVE_TEXT, text(WORDS).rstrip()),
 }
 
 
@@ -236,6 +235,8 @@ def test_damage_is_told_by_place(tmp_path, content, message):
         (text({"a": [1, 2], "w1": [0, 0]}), "'w1' (in line 2) is all zeros"),
         (binary({"a": [1, 2], "w1": [np.inf, 0]}), "'w1' (at byte 17) has values that are not"),
         (binary({"w1": [0.0, 0.0]}), "'w1' (at byte 7) is all zeros"),
+        # A number that was cut is still a number.
+        (text({"a": [1, 2], "w1": [0.5, 0.25]})[:-2], "line 2, 'w1', has no end"),
     ],
 )
 def test_damage_of_a_wanted_word(tmp_path, content, message):

@@ -80,6 +80,25 @@ def test_what_a_file_says_of_itself_comes_back(tmp_path):
     assert learns == {"auto": False, "learn": True, "ignore": False}
 
 
+def test_some_records_are_a_source(path):
+    whole = sources_of(path, features_noise=0.5)["train"]
+    whole.record_columns()  # hashes of all records are kept
+    rows = np.array([7, 2, 30])
+    part = whole.take(rows)
+    assert isinstance(part, Source) and len(part) == 3
+    for k, row in enumerate(rows.tolist()):
+        one, other = part[k], whole[row]
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+        assert part.persons[k] == whole.persons[row]
+        assert part.describe(k).endswith(f"(train/{row}.png)")
+    for name in ("labels", "true_labels", "groups", "tracks"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[rows])
+    columns, before = part.record_columns(), whole.record_columns()
+    np.testing.assert_array_equal(columns["features"], before["features"][rows])
+
+
 def test_a_source_can_be_pickled(path):
     source = sources_of(path, features_noise=0.5)["train"]
     again = pickle.loads(pickle.dumps(source))

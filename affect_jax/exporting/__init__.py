@@ -1,0 +1,1 @@
+"""What goes with a model when it leaves: the model card."""
