@@ -75,6 +75,7 @@ def test_the_evaluator_joins_batches_before_it_smooths(batch_size):
     )
     evaluator = object.__new__(evaluator_lib.Evaluator)
     evaluator._system, evaluator._flip, evaluator._min_count = system, False, 1
+    evaluator._by_batch = None
 
     class Here(Mapper):
         """Passes batches through, in an order that is not that of the source."""
