@@ -78,7 +78,7 @@ def test_it_tells_what_the_model_learnt_from(run, card):
     assert (
         "|  | train | validation | test |\n|---|---:|---:|---:|\n| images | 64 | 40 | 40 |" in card
     )
-    assert f"| persons | {' | '.join(map(str, persons))} |" in card
+    assert f"| named persons | {' | '.join(map(str, persons))} |" in card
     counts = np.bincount(sources["train"].labels, minlength=8)
     named = ", ".join(f"{n} {c}" for n, c in zip(sources["train"].class_names, counts, strict=True))
     assert f"Training images by class: {named}." in card
