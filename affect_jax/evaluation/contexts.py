@@ -11,16 +11,16 @@ misleading: neighbours are often of one video or one class. It is therefore cut 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from affect_jax.evaluation.context_rows import bank_row
 from affect_jax.metrics.spread import Spread
 from affect_jax.models.relations import BANK_FEATURES, BANK_LABELS, Bank, Comparison
-from affect_jax.models.relations_settings import CONTEXTS, RelationsSettings, parse
+from affect_jax.models.relations_settings import RelationsSettings, parse
 from affect_jax.models.state import Blueprint
 from affect_jax.runtime.tables import SD
 from affect_jax.systems.base import System
@@ -71,18 +71,6 @@ def mean_and_sd(several: Sequence[Figures]) -> Figures:
     spreads = {name: Spread.of(figures[name] for figures in several) for name in common}
     means = {name: spread.mean for name, spread in spreads.items()}
     return means | {f"{name}{SD}": spread.sd for name, spread in spreads.items()}
-
-
-def bank_row(size: int) -> str:
-    """Return the name of the context of a bank of another size."""
-    return f"bank{size}"
-
-
-def column(context: str) -> str | None:
-    """Return the heading of a context in a table; None: it is not a context."""
-    if found := re.fullmatch(r"bank(\d+)", context):
-        return f"bank of {found[1]}"
-    return f"context {context}" if context in CONTEXTS else None
 
 
 class FeatureClassifier:

@@ -8,7 +8,7 @@ import ml_collections
 
 from affect_jax import batches as data_lib
 from affect_jax import runtime
-from affect_jax.evaluation import contexts, evaluation_folder
+from affect_jax.evaluation import context_rows, evaluation_folder
 from affect_jax.evaluation.evaluator import Evaluation
 from affect_jax.runtime.parallel import is_main_process
 from affect_jax.systems.base import System
@@ -24,7 +24,7 @@ def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
         columns = {}
         for name, values in figures.items():
             end = name.partition("_")[2]
-            if heading := _COLUMNS.get(end) or contexts.column(end):
+            if heading := _COLUMNS.get(end) or context_rows.column(end):
                 columns[heading] = values
         print(f"\n{title}\n{runtime.results_table(columns)}\n", flush=True)
 

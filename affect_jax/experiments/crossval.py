@@ -16,7 +16,7 @@ from affect_jax import config as config_lib
 from affect_jax import data_record, runtime
 from affect_jax.config import ConfigError
 from affect_jax.errors import UserError, nearest
-from affect_jax.evaluation import contexts, predictions
+from affect_jax.evaluation import context_rows, predictions
 from affect_jax.evaluation.predictions import StoredPredictions
 from affect_jax.experiments import planned_runs, runs
 from affect_jax.experiments.planned_runs import DONE, Figures, PlannedRun
@@ -219,7 +219,9 @@ def write_report(
         heads = [f"fold {fold}" for fold in tested]
         heads += ["mean of the folds", "standard deviation", "pooled"]
         by_context = _over_folds_by_context(result.figures)
-        heads += [f"{contexts.column(split.removeprefix('test_'))}, mean" for split in by_context]
+        heads += [
+            f"{context_rows.column(split.removeprefix('test_'))}, mean" for split in by_context
+        ]
         body = [
             [name, *(tables.number(c, values.get(c, np.nan)) for c in columns)]
             for name, values in zip(
@@ -275,7 +277,7 @@ def _over_folds_by_context(figures: Mapping[int, Figures]) -> dict[str, Figures]
     found: dict[str, Figures] = {}
     for column in common:
         split, _, name = column.rpartition("/")
-        if split.startswith("test_") and contexts.column(split.removeprefix("test_")):
+        if split.startswith("test_") and context_rows.column(split.removeprefix("test_")):
             values = (figures[fold][column] for fold in figures)
             found.setdefault(split, {})[name] = Spread.of(values).mean
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from affect_jax.config import CONFIG_FILE
 from affect_jax.errors import UserError
-from affect_jax.evaluation import contexts, predictions
+from affect_jax.evaluation import context_rows, predictions
 from affect_jax.evaluation.provenance import ABOUT_FILE
 from affect_jax.runtime import METRICS_FILE, NOT_METRICS, REPORT_FOLDER, read_metrics
 from affect_jax.runtime.tables import SD, Results
@@ -73,7 +73,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
         raise UserError(f"{workdir}: {name} is missing; {again}")
     results = {"plain": _metrics(final)}
     for row in rows:
-        column = _COLUMNS.get(row["split"]) or contexts.column(row["split"].partition("_")[2])
+        column = _COLUMNS.get(row["split"]) or context_rows.column(row["split"].partition("_")[2])
         if column and row["split"].startswith("test") and row["step"] == final["step"]:
             shown = results["plain"].keys()
             measured = {k: v for k, v in _metrics(row).items() if k.removesuffix(SD) in shown}

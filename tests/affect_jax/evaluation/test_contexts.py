@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from affect_jax.evaluation import contexts
+from affect_jax.evaluation import context_rows, contexts
 from affect_jax.evaluation.evaluator import Evaluator
 from affect_jax.metrics.classification import log_softmax
 from affect_jax.models.relations import Comparison
@@ -177,6 +177,6 @@ def test_mean_and_standard_deviation():
 
 def test_columns_of_a_table():
     names = ("self", "bank", "batch", "bank32", "flip", "", "bank_x")
-    assert [contexts.column(name) for name in names] == [
+    assert [context_rows.column(name) for name in names] == [
         "context self", "context bank", "context batch", "bank of 32", None, None, None,
     ]  # fmt: skip
