@@ -111,7 +111,7 @@ def test_eval_mode_mistakes(finished, tmp_path):
         evaluate_run.evaluate_workdir(tiny.config(eval__split="validatoin"), workdir)
     with pytest.raises(UserError, match="no checkpoint '77'"):
         evaluate_run.evaluate_workdir(tiny.config(eval__checkpoint="77"), workdir)
-    with pytest.raises(CheckpointMismatch, match="another architecture"):
+    with pytest.raises(UserError, match=r"model\.width = 32, .*--config\.model\.width=16"):
         evaluate_run.evaluate_workdir(tiny.config(model__width=32), workdir)
     with pytest.raises(UserError, match="not the workdir of a run"):
         evaluate_run.evaluate_workdir(tiny.config(), tmp_path)
