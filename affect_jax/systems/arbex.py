@@ -21,16 +21,10 @@ ResNet. Configs: `arbex_rafdb` (the paper), `arbex_official_rafdb` (the authors'
 differs), `arbex_synthetic`.
 """
 
-import jax
-import ml_collections
-
-from affect_jax.config import ConfigError
-from affect_jax.systems.base import Labels, Phase
-from affect_jax.systems.classifier import ClassifierSystem
-from affect_jax.systems.objective import LossInputs, Terms, supervised_objective
+from affect_jax.systems.classifier import ExpressionSystem
 
 
-class ArbexSystem(ClassifierSystem):
+class ArbexSystem(ExpressionSystem):
     """ARBEx, or another model with reliability balancing, on expressions.
 
     With `model.reliability.enabled=False` it is the classifier that the paper compares with.
@@ -38,14 +32,3 @@ class ArbexSystem(ClassifierSystem):
     Raises:
       ConfigError: the config asks for valence and arousal, or not for expressions.
     """
-
-    def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
-        if config.model.get("regression") or not config.loss.categories:
-            raise ConfigError(
-                'config.system = "arbex" learns expressions alone; for valence and arousal use '
-                'config.system = "classifier"'
-            )
-        super().__init__(config, labels)
-
-    def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
-        return supervised_objective(inputs, self.config.loss, self.class_weights, affect=False)

@@ -40,3 +40,19 @@ class ClassifierSystem(System):
     def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
         affect = "valence_arousal" in self.has
         return supervised_objective(inputs, self.config.loss, self.class_weights, affect=affect)
+
+
+class ExpressionSystem(ClassifierSystem):
+    """A classifier of expressions alone.
+
+    Raises:
+      ConfigError: the config asks for valence and arousal, or not for expressions.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
+        if config.model.get("regression") or not config.loss.categories:
+            raise ConfigError(
+                f'config.system = "{config.system}" learns expressions alone; for valence and '
+                'arousal use config.system = "classifier"'
+            )
+        super().__init__(config, labels)

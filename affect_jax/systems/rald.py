@@ -21,16 +21,10 @@ paper), `rald_fg_emotions_modern`, `rald_l_rafdb`, `rald_l_affectnet7`, `rald_sy
 `rald_faces`.
 """
 
-import jax
-import ml_collections
-
-from affect_jax.config import ConfigError
-from affect_jax.systems.base import Labels, Phase
-from affect_jax.systems.classifier import ClassifierSystem
-from affect_jax.systems.objective import LossInputs, Terms, supervised_objective
+from affect_jax.systems.classifier import ExpressionSystem
 
 
-class RaldSystem(ClassifierSystem):
+class RaldSystem(ExpressionSystem):
     """RALD, or another model with relations, on expressions.
 
     With `model.relations.enabled=False` it is the classifier that the paper compares with.
@@ -38,14 +32,3 @@ class RaldSystem(ClassifierSystem):
     Raises:
       ConfigError: the config asks for valence and arousal, or not for expressions.
     """
-
-    def __init__(self, config: ml_collections.ConfigDict, labels: Labels):
-        if config.model.get("regression") or not config.loss.categories:
-            raise ConfigError(
-                'config.system = "rald" learns expressions alone; for valence and arousal use '
-                'config.system = "classifier"'
-            )
-        super().__init__(config, labels)
-
-    def loss(self, inputs: LossInputs, phase: Phase) -> tuple[jax.Array, Terms]:
-        return supervised_objective(inputs, self.config.loss, self.class_weights, affect=False)
