@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 # cuDNN refuses an odd number of tokens in training: its backward pass counts an empty bias as one.
@@ -24,6 +25,7 @@ def attend(
     largest: float | None = None,
     implementation: str = "auto",
     weights: list[jax.Array] | None = None,
+    length: int | None = None,
 ) -> jax.Array:
     """Return softmax(q k^T / sqrt(D) + bias) v of every head, [B, T, H, D].
 
@@ -37,10 +39,11 @@ def attend(
       largest: scores are clipped at this size, positive and negative.
       implementation: "auto" or "cudnn" (cuDNN's where it can), or "xla".
       weights: a list to which the attention after the softmax is appended, [B, H, T, S].
+      length: only the first `length` keys are attended to; default: all.
     """
     plain = bias is None and largest is None and weights is None
-    if plain and implementation != "xla" and serves_cudnn(q.dtype, q.shape[-1]):
-        return _fused(q, k, v)
+    if plain and _fuses(implementation, q.dtype, q.shape[-1]):
+        return _fused(q, k, v, length or k.shape[1])
     # Heads in front: on CPU a third faster than `dot_product_attention`.
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     wide = jnp.promote_types(jnp.float32, q.dtype)
@@ -50,10 +53,25 @@ def attend(
         scores = scores + bias.astype(wide)
     if largest is not None:
         scores = jnp.clip(scores, -largest, largest)
+    if length is not None and length < scores.shape[-1]:
+        scores = jnp.where(np.arange(scores.shape[-1]) < length, scores, -jnp.inf)
     shares = jax.nn.softmax(scores)
     if weights is not None:
         weights.append(shares)
     return (shares.astype(v.dtype) @ v).swapaxes(1, 2)
+
+
+def pad_sequence(x: jax.Array, features: int, implementation: str = "auto") -> jax.Array:
+    """Pad the tokens [B, T, D] of a transformer as its fused attention wants them.
+
+    Doing it once saves padding the queries, keys and values of every block; `attend` then needs
+    T as `length`. Without fused attention for heads of `features` numbers, `x` is unchanged.
+    """
+    return _padded(x) if _fuses(implementation, x.dtype, features) else x
+
+
+def _fuses(implementation: str, dtype: Any, features: int) -> bool:
+    return implementation != "xla" and serves_cudnn(dtype, features)
 
 
 def serves_cudnn(dtype: Any, features: int = _TOKEN_MULTIPLE) -> bool:
@@ -73,13 +91,13 @@ def _is_recent(gpu: jax.Device) -> bool:
     return number is not None and float(capability) >= _LEAST_CAPABILITY
 
 
-def _fused(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Attend by cuDNN, with tokens padded to a multiple of 8 that queries do not see."""
-    queries, keys = q.shape[1], k.shape[1]
+def _fused(q: jax.Array, k: jax.Array, v: jax.Array, length: int) -> jax.Array:
+    """Attend by cuDNN to the first `length` keys, with tokens padded to a multiple of 8."""
+    queries = q.shape[1]
     q, k, v = (_padded(x) for x in (q, k, v))
     lengths = None
-    if k.shape[1] != keys:
-        lengths = jnp.full(k.shape[0], keys, jnp.int32)
+    if k.shape[1] != length:
+        lengths = jnp.full(k.shape[0], length, jnp.int32)
     found = jax.nn.dot_product_attention(
         q, k, v, key_value_seq_lengths=lengths, implementation="cudnn"
     )
@@ -87,5 +105,5 @@ def _fused(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _padded(x: jax.Array) -> jax.Array:
-    """Pad the T tokens of [B, T, H, D] with zeros to a multiple of 8."""
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _TOKEN_MULTIPLE), (0, 0), (0, 0)))
+    """Pad the T tokens of [B, T, ...] with zeros to the multiple of 8 that cuDNN wants."""
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _TOKEN_MULTIPLE), *((0, 0),) * (x.ndim - 2)))

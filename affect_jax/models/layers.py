@@ -59,9 +59,10 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last; statistics as in PyTorch.
 
     Batches are normalised with their biased variance. The running variance keeps the unbiased one,
-    n / (n - 1) times larger, n being the values of a channel in the *global* batch. The variance is
-    computed in two passes around the mean. With `axis_name` both moments are taken over all
-    replicas. Statistics and arithmetic are at least float32, for any `dtype`.
+    n / (n - 1) times larger, n being the values of a channel in the *global* batch. Both moments
+    are taken in one pass, around a value of the batch, so that float32 does not cancel. With
+    `axis_name` they are those of all replicas, after one collective. Statistics and arithmetic are
+    at least float32, for any `dtype`.
 
     `use_running_average` is switched by `model.train()` and `model.eval()`; it starts False.
     `momentum` is the weight of the old value (PyTorch's 0.1 is 0.9 here), `scale` the initial value
@@ -96,25 +97,39 @@ class BatchNorm(nnx.Module):
         x = x.astype(compute_dtype)
         if self.use_running_average:
             mean, var = self.mean[...].astype(compute_dtype), self.var[...].astype(compute_dtype)
-            centred = x - mean
         else:
-            centred, mean, var, count = self._moments(x)
+            mean, var, count = self._moments(x)
             self._update(mean, var, count)
         scale = self.scale[...].astype(compute_dtype) * lax.rsqrt(var + self.eps)
-        return (centred * scale + self.bias[...].astype(compute_dtype)).astype(self.dtype)
+        return ((x - mean) * scale + self.bias[...].astype(compute_dtype)).astype(self.dtype)
 
-    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, int]:
-        axes = tuple(range(x.ndim - 1))
-        count = x.size // x.shape[-1]
-        if self.axis_name is not None:
-            count = count * lax.psum(1, self.axis_name)
-        mean = self._global_sum(jnp.sum(x, axes)) / count
-        centred = x - mean
-        var = self._global_sum(jnp.sum(centred * centred, axes)) / count
-        return centred, mean, var, count
+    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """Return mean, biased variance and the number of values of a channel."""
+        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        # Any value near the mean will do; the running mean is far from it in the first steps.
+        place = lax.stop_gradient(x[(0,) * len(axes)])
+        centred = x - place
+        shift = jnp.sum(centred, axes) / count
+        mean = place + shift
+        var = jnp.sum(centred * centred, axes) / count - shift * shift
+        replicas = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
+        if replicas > 1:
+            mean, var = self._of_all(mean, var)
+        return mean, jnp.maximum(var, 0), replicas * count
 
-    def _global_sum(self, x: jax.Array) -> jax.Array:
-        return x if self.axis_name is None else lax.psum(x, self.axis_name)
+    def _of_all(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the moments of all replicas from those of each, by one collective.
+
+        The variance is the mean of the replicas' variances plus the variance of their means. The
+        latter is taken around the running mean, which all know.
+        """
+        known = lax.stop_gradient(self.mean[...].astype(mean.dtype))
+        away = mean - known
+        away, var, squares = lax.pmean(jnp.stack([away, var, away * away]), self.axis_name)
+        between = squares - away * away
+        # Rounding of the difference, where the running mean is not near yet, is no variance.
+        reliable = between > 16 * jnp.finfo(mean.dtype).eps * squares
+        return known + away, var + jnp.where(reliable, between, 0)
 
     def _update(self, mean: jax.Array, var: jax.Array, count: int) -> None:
         # A single value per channel has no unbiased variance; keep the biased one.

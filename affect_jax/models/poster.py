@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from affect_jax.models.attention import attend
+from affect_jax.models.attention import attend, pad_sequence
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.ir50 import IR50
@@ -180,6 +180,7 @@ class MultiScaleTransformer(nnx.Module):
             waves = jnp.tile(wave_positions(math.isqrt(tokens), features), (1, len(dims), 1))
             waves = jnp.pad(waves, ((0, 0), (1, 0), (0, 0)))
             self.pos_embed[...] = self.pos_embed[...] + waves.astype(make.param_dtype)
+        self.heads = heads
         size = Size(features, depth, heads)
         self.blocks = nnx.List(
             Block(size, dropout=0.0, drop_path=0.0, attention="auto", make=make)
@@ -198,9 +199,11 @@ class MultiScaleTransformer(nnx.Module):
         tokens.insert(0, jnp.broadcast_to(token, (len(x), 1, token.shape[-1])))
         x = jnp.concatenate(tokens, axis=1)
         x = x + self.pos_embed[...].astype(x.dtype)
+        count = x.shape[1]
+        x = pad_sequence(x, x.shape[-1] // self.heads)
         for block in self.blocks:
-            x = block(x, None)
-        return self.gate(self.norm(x)[:, 0])
+            x = block(x, None, length=count)
+        return self.gate(self.norm(x[:, 0]))
 
 
 @register("poster_v2_tiny", head="head", preset=TINY)

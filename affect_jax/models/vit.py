@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from affect_jax.models.attention import IMPLEMENTATIONS, attend, serves_cudnn
+from affect_jax.models.attention import IMPLEMENTATIONS, attend, pad_sequence, serves_cudnn
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
 from affect_jax.models.layers import (
@@ -128,13 +128,20 @@ class Attention(nnx.Module):
         self.qkv = make.linear(width, 3 * width)
         self.out = make.linear(width, width)
 
-    def __call__(self, x: jax.Array, weights: list[jax.Array] | None) -> jax.Array:
-        """Attend within [B, T, D]; append the attention to `weights` if given."""
+    def __call__(
+        self, x: jax.Array, weights: list[jax.Array] | None = None, length: int | None = None
+    ) -> jax.Array:
+        """Attend within the first `length` of [B, T, D] (default: all).
+
+        The attention is appended to `weights` if given.
+        """
         batch, tokens, width = x.shape
         packed = self.qkv(x.reshape(-1, width))
         packed = packed.reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = (packed[:, :, i] for i in range(3))
-        mixed = attend(q, k, v, implementation=self.implementation, weights=weights)
+        mixed = attend(
+            q, k, v, implementation=self.implementation, weights=weights, length=length
+        )
         return self.out(mixed.reshape(-1, width)).reshape(x.shape)
 
 
@@ -161,9 +168,14 @@ class Block(nnx.Module):
         self.drop_path = nnx.Dropout(drop_path, broadcast_dims=(1, 2))
 
     def __call__(
-        self, x: jax.Array, rngs: nnx.Rngs | None, weights: list[jax.Array] | None = None
+        self,
+        x: jax.Array,
+        rngs: nnx.Rngs | None,
+        weights: list[jax.Array] | None = None,
+        length: int | None = None,
     ) -> jax.Array:
-        attended = self.dropout(self.attention(self.norm1(x), weights), rngs=rngs)
+        """Return [B, T, D]; tokens from `length` on are padding that no other one sees."""
+        attended = self.dropout(self.attention(self.norm1(x), weights, length), rngs=rngs)
         x = x + self.drop_path(attended, rngs=rngs)
         return x + self.drop_path(self.mlp(self.norm2(x), rngs), rngs=rngs)
 
@@ -232,6 +244,7 @@ class ViT(nnx.Module):
         blocks = depth or shape.depth
         self.n_expression = n_expression
         self.pool, self.remat = pool, remat
+        self.head_features, self.attention = shape.width // shape.heads, attention
         self.dtype, self.output_dtype = make.dtype, make.output_dtype
         self.prefix = 1 if pool == "token" else 0
         side = _grid(image_size, image_size)[0]
@@ -301,15 +314,19 @@ class ViT(nnx.Module):
         check_images(images)
         grid = _grid(*images.shape[1:3])
         x = self.dropout(self._embed(images, grid), rngs=rngs)
+        count = x.shape[1]
+        x = self._padded(x, weights)
         for number, block in enumerate(self.blocks):
             if number == len(self.blocks) - 1:
-                x = feature_map(x, grid=grid, prefix=self.prefix)
+                x = feature_map(x[:, :count], grid=grid, prefix=self.prefix)
+                x = self._padded(x, weights)
             if self.remat and weights is None:
-                x = _recomputed(block, x, rngs)
+                x = _recomputed(block, x, rngs, count)
             else:
-                x = block(x, rngs, weights)
+                x = block(x, rngs, weights, count)
             if tokens is not None:
-                tokens.append(x.astype(self.output_dtype))
+                tokens.append(x[:, :count].astype(self.output_dtype))
+        x = x[:, :count]
         x = self.norm(x[:, 0]) if self.pool == "token" else jnp.mean(self.norm(x), axis=1)
         if self.se is not None:
             x = self.se(x)
@@ -332,6 +349,10 @@ class ViT(nnx.Module):
         outputs |= split_outputs(self.head(features), self.n_expression, self.output_dtype)
         return self.reliability(outputs) if self.reliability else outputs
 
+    def _padded(self, x: jax.Array, weights: list[jax.Array] | None) -> jax.Array:
+        # Attention whose weights are asked for is not fused.
+        return x if weights is not None else pad_sequence(x, self.head_features, self.attention)
+
     def _embed(self, images: jax.Array, grid: tuple[int, int]) -> jax.Array:
         x = self.patches(images)
         batch, width = x.shape[0], x.shape[-1]
@@ -342,9 +363,12 @@ class ViT(nnx.Module):
         return x + resize_positions(self.pos_embed[...], grid, self.prefix).astype(x.dtype)
 
 
-@nnx.remat
-def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-    return block(x, rngs)
+def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None, length: int) -> jax.Array:
+    @nnx.remat
+    def run(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        return block(x, rngs, length=length)
+
+    return run(block, x, rngs)
 
 
 def _grid(height: int, width: int) -> tuple[int, int]:
