@@ -15,6 +15,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from affect_jax.models.fused import LayerNorm, Linear, gelu
+
 
 def normal(std: float | Callable[[tuple[int, ...]], float]) -> Callable:
     """Return an initializer N(0, std), `std` a number or a function of the shape.
@@ -112,10 +114,10 @@ class BatchNorm(nnx.Module):
         shift = jnp.sum(centred, axes) / count
         mean = place + shift
         var = jnp.sum(centred * centred, axes) / count - shift * shift
-        replicas = 1 if self.axis_name is None else lax.psum(1, self.axis_name)
-        if replicas > 1:
+        if self.axis_name is not None:
             mean, var = self._of_all(mean, var)
-        return mean, jnp.maximum(var, 0), replicas * count
+            count = count * lax.psum(1, self.axis_name)
+        return mean, jnp.maximum(var, 0), count
 
     def _of_all(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return the moments of all replicas from those of each, by one collective.
@@ -197,9 +199,9 @@ class Layers:
         *,
         bias: bool = True,
         init: Callable = lecun_normal,
-    ) -> nnx.Linear:
+    ) -> Linear:
         """Return a dense layer."""
-        return nnx.Linear(
+        return Linear(
             in_features,
             out_features,
             use_bias=bias,
@@ -219,15 +221,14 @@ class Layers:
             scale=scale,
         )
 
-    def layer_norm(self, features: int, eps: float) -> nnx.LayerNorm:
-        """Return a LayerNorm over the last axis, with a two-pass variance (>= float32).
+    def layer_norm(self, features: int, eps: float) -> LayerNorm:
+        """Return a LayerNorm over the last axis.
 
         `eps` is 1e-5 in PyTorch and 1e-6 in timm's transformers.
         """
-        return nnx.LayerNorm(
+        return LayerNorm(
             features,
             epsilon=eps,
-            use_fast_variance=False,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             rngs=self.rngs,
@@ -248,7 +249,7 @@ class MLP(nnx.Module):
         """Return [..., width]; in training `rngs` needs a stream `dropout`."""
         shape = x.shape
         # As one matrix of all tokens: its gradients need no copies.
-        x = nnx.gelu(self.fc1(x.reshape(-1, x.shape[-1])), approximate=False)
+        x = gelu(self.fc1(x.reshape(-1, x.shape[-1])))
         x = self.dropout(x, rngs=rngs)
         return self.dropout(self.fc2(x), rngs=rngs).reshape(shape)
 

@@ -139,9 +139,7 @@ class Attention(nnx.Module):
         packed = self.qkv(x.reshape(-1, width))
         packed = packed.reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = (packed[:, :, i] for i in range(3))
-        mixed = attend(
-            q, k, v, implementation=self.implementation, weights=weights, length=length
-        )
+        mixed = attend(q, k, v, implementation=self.implementation, weights=weights, length=length)
         return self.out(mixed.reshape(-1, width)).reshape(x.shape)
 
 
@@ -175,9 +173,17 @@ class Block(nnx.Module):
         length: int | None = None,
     ) -> jax.Array:
         """Return [B, T, D]; tokens from `length` on are padding that no other one sees."""
-        attended = self.dropout(self.attention(self.norm1(x), weights, length), rngs=rngs)
-        x = x + self.drop_path(attended, rngs=rngs)
-        return x + self.drop_path(self.mlp(self.norm2(x), rngs), rngs=rngs)
+        shape = x.shape
+        # As one matrix of all tokens, whose layout is that of the products. With three axes, XLA
+        # lays the tokens out in front, and transposes twice a layer.
+        x = x.reshape(-1, shape[-1])
+        attended = self.attention(self.norm1(x).reshape(shape), weights, length)
+        x = x + self._dropped(self.dropout(attended, rngs=rngs), rngs)
+        mixed = self.mlp(self.norm2(x), rngs).reshape(shape)
+        return (x + self._dropped(mixed, rngs)).reshape(shape)
+
+    def _dropped(self, branch: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        return self.drop_path(branch, rngs=rngs).reshape(-1, branch.shape[-1])
 
 
 @register("vit_ti16", head="head", size="ti")

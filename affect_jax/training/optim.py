@@ -4,7 +4,8 @@ Parameters are any pytree of arrays; a parameter is named by its path, such as
 `trunk/conv1/kernel`. The optimizer state is a plain optax pytree, so a checkpoint can hold it.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -36,6 +37,7 @@ def create_optimizer(
     steps_per_epoch: int,
     params: Any,
     layers: Mapping[str, int] | None = None,
+    decays: Mapping[str, bool] | None = None,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Return the optimizer and its learning-rate schedule.
 
@@ -51,6 +53,7 @@ def create_optimizer(
         params: the parameters it will be used with (their names and shapes).
         layers: layer of every parameter by name, see `models.layer_depth.layer_numbers`; needed if
             `layer_decay` is not 1.
+        decays: whether weight decay applies to each parameter; default: `has_weight_decay`.
 
     Raises:
         ConfigError: the optimizer or schedule is unknown, or a value is out of range.
@@ -77,7 +80,7 @@ def create_optimizer(
     else:
         chain = [optax.scale_by_adam(config.b1, config.b2, config.eps)]
     if config.weight_decay:
-        decay = optax.add_decayed_weights(config.weight_decay, mask=_decay_mask)
+        decay = optax.add_decayed_weights(config.weight_decay, mask=_decay_mask(decays))
         chain.insert(1 if config.name == "adamw" else 0, decay)
     if config.clip_norm:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
@@ -96,10 +99,12 @@ def create_optimizer(
     return optax.with_extra_args_support(optimizer), schedule
 
 
-def _decay_mask(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, p: has_weight_decay(path_name(path), p), params
-    )
+def _decay_mask(decays: Mapping[str, bool] | None) -> Callable[[Any], Any]:
+    def applies(path: tuple, parameter: jax.Array) -> bool:
+        name = path_name(path)
+        return has_weight_decay(name, parameter) if decays is None else decays[name]
+
+    return functools.partial(jax.tree_util.tree_map_with_path, applies)
 
 
 def _scale_by_layer(decay: float, layers: Mapping[str, int]) -> optax.GradientTransformation:

@@ -17,6 +17,7 @@ from affect_jax.runtime.parallel import AXIS
 from affect_jax.systems.base import Phase, System
 from affect_jax.systems.objective import LossInputs
 from affect_jax.training import mixing, optim
+from affect_jax.training.packing import Packing
 from affect_jax.training.schedules import Schedule, plateau_scale
 from affect_jax.weights.teacher import Teacher
 
@@ -27,13 +28,16 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     phase: Phase,
     teacher: Teacher | None = None,
+    packing: Packing | None = None,
 ) -> Callable[..., tuple[dict, dict]]:
     """Return the step: (state, batch, teacher arrays[, seed]) -> (state, terms).
 
     Loss and gradient belong to the global batch and are equal on all replicas. The seed (default:
     the config's) is an argument, so that runs that differ only in it share a compiled program.
+    With `packing`, the optimizer sees the packed parameters.
     """
     config = system.config
+    pack, unpack = (packing.pack, packing.unpack) if packing else (dict, dict)
     section = config.model
 
     def step(
@@ -63,13 +67,13 @@ def make_train_step(
 
         gradient_of = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (terms, stats)), gradients = gradient_of(trained)
-        gradients = jax.lax.pmean(gradients, AXIS)
+        packed, gradients = pack(trained), jax.lax.pmean(pack(gradients), AXIS)
         if config.optimizer.sam_rho:
             # The same examples and dropout again; loss and statistics stay from the first pass.
-            worse = optim.sharpest(trained, gradients, config.optimizer.sam_rho)
-            gradients = jax.lax.pmean(gradient_of(worse)[1], AXIS)
-        updates, opt = optimizer.update(gradients, state["opt"], trained, value=loss)
-        params = {**fixed, **optax.apply_updates(trained, updates)}
+            worse = optim.sharpest(packed, gradients, config.optimizer.sam_rho)
+            gradients = jax.lax.pmean(pack(gradient_of(unpack(worse))[1]), AXIS)
+        updates, opt = optimizer.update(gradients, state["opt"], packed, value=loss)
+        params = {**fixed, **optax.apply_updates(trained, unpack(updates))}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
         if "ema" in state:
             ema = optim.ema_update(
@@ -134,24 +138,27 @@ class Phases:
         if phase.learning_rate is not None:
             settings.learning_rate = phase.learning_rate
         end = min((p.start for p in self.all if p.start > phase.start), default=self._total)
+        params = trained(take_apart(model)[1])
+        packing = Packing.of(params, layer_numbers(model), by_layer=settings.layer_decay != 1)
         optimizer, schedule = optim.create_optimizer(
             settings,
             total_steps=max(end - phase.start, 1),
             steps_per_epoch=self._steps_per_epoch,
-            params=trained(take_apart(model)[1]),
-            layers=layer_numbers(model),
+            params=packing.pack(params),
+            layers=packing.layers,
+            decays=packing.decays,
         )
         self._system.set_train_mode(model, phase)
         blueprint = take_apart(model)[0]
         model.eval()
-        step = make_train_step(self._system, blueprint, optimizer, phase, self._teacher)
+        step = make_train_step(self._system, blueprint, optimizer, phase, self._teacher, packing)
         mapped = self._mapper.map(step, donate_state=True)
         teacher_arrays = self._teacher.arrays if self._teacher else {}
         seed = self._mapper.replicate(np.uint32(config.seed & 0xFFFFFFFF))
         return PhaseStep(
             phase,
             schedule,
-            init=lambda params: optimizer.init(trained(params)),
+            init=lambda params: optimizer.init(packing.pack(trained(params))),
             run=lambda state, batch: mapped(state, batch, teacher_arrays, seed),
         )
 

@@ -1,0 +1,147 @@
+"""Dense layers, LayerNorm and GELU whose gradients an accelerator computes in few passes.
+
+Derivatives are written by hand. Those that JAX derives keep several arrays of a layer's size for
+the backward pass, and give a kernel's gradient transposed, so that the optimizer reads it against
+its layout.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+
+class Linear(nnx.Linear):
+    """A dense layer whose parameters' gradients leave the product in their own dtype."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Return [..., out_features] of [..., in_features]."""
+        x = inputs.astype(self.dtype)
+        bias = jnp.zeros((), x.dtype) if self.bias is None else self.bias[...]
+        kernel, bias, x = _same_replicas(self.kernel[...], bias, x)
+        y = _affine(x.reshape(-1, x.shape[-1]), kernel, bias)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """LayerNorm over the last axis; statistics are at least float32, in one pass."""
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Normalise [..., features]; `mask` is not supported."""
+        del mask
+        scale, bias, x = _same_replicas(self.scale[...], self.bias[...], x)
+        return _layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
+
+
+def _same_replicas(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Mark all arrays as differing between the replicas on which one of them does.
+
+    Under `jax.shard_map`, the gradient of a replicated parameter is summed where it is marked.
+    """
+    axes = frozenset().union(*(_varying(x) for x in arrays))
+
+    def marked(x: jax.Array) -> jax.Array:
+        missing = tuple(sorted(axes - _varying(x)))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return tuple(marked(x) for x in arrays)
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    """Return the mapped axes along which an array differs."""
+    kind = jax.typeof(x)
+    if hasattr(kind, "manual_axis_type"):
+        return frozenset(kind.manual_axis_type.varying)
+    return frozenset(getattr(kind, "vma", ()))
+
+
+@jax.custom_vjp
+def _affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return x @ kernel + bias in the dtype of `x`; a scalar `bias` stands for none."""
+    y = x @ kernel.astype(x.dtype)
+    return y + bias.astype(x.dtype) if bias.ndim else y
+
+
+def _affine_forward(x, kernel, bias):
+    return _affine(x, kernel, bias), (x, kernel, bias)
+
+
+def _affine_backward(kept, g):
+    x, kernel, bias = kept
+    dx = lax.dot_general(g, kernel.astype(x.dtype), (((1,), (1,)), ((), ())))
+    rows = (((0,), (0,)), ((), ()))
+    dkernel = lax.dot_general(x, g, rows, preferred_element_type=kernel.dtype)
+    dbias = jnp.sum(g, 0, dtype=bias.dtype) if bias.ndim else jnp.zeros_like(bias)
+    return dx, dkernel, dbias
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """Return x times the normal distribution function of x, exactly (no tanh).
+
+    The derivative is kept for the backward pass instead of x: it is computed from the same
+    numbers, and costs as much memory.
+    """
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    return (wide * _normal_distribution(wide)).astype(x.dtype)
+
+
+def _normal_distribution(x: jax.Array) -> jax.Array:
+    return (lax.erf(x / math.sqrt(2)) + 1) / 2
+
+
+def _gelu_forward(x):
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    below = _normal_distribution(wide)
+    density = jnp.exp(-wide * wide / 2) / math.sqrt(2 * math.pi)
+    return (wide * below).astype(x.dtype), (below + wide * density).astype(x.dtype)
+
+
+def _gelu_backward(slope, g):
+    return (g * slope,)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    # Around the row's first value, so that float32 does not cancel.
+    centred = wide - wide[..., :1]
+    shift = jnp.mean(centred, -1, keepdims=True)
+    var = jnp.mean(centred * centred, -1, keepdims=True) - shift * shift
+    mean = wide[..., :1] + shift
+    inverse = lax.rsqrt(jnp.maximum(var, 0) + epsilon)
+    y = (wide - mean) * inverse * scale.astype(wide.dtype) + bias.astype(wide.dtype)
+    return y.astype(x.dtype), (x, scale, bias, mean, inverse)
+
+
+def _layer_norm_backward(epsilon, kept, g):
+    x, scale, bias, mean, inverse = kept
+    normed = (x.astype(mean.dtype) - mean) * inverse
+    g = g.astype(mean.dtype)
+    weighted = g * scale.astype(mean.dtype)
+    average = jnp.mean(weighted, -1, keepdims=True)
+    along = jnp.mean(weighted * normed, -1, keepdims=True)
+    dx = inverse * (weighted - average - normed * along)
+    rows = tuple(range(x.ndim - 1))
+    return (
+        dx.astype(x.dtype),
+        jnp.sum(g * normed, rows).astype(scale.dtype),
+        jnp.sum(g, rows).astype(bias.dtype),
+    )
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
