@@ -138,7 +138,8 @@ class BatchNorm(nnx.Module):
         unbiased = var * (count / max(count - 1, 1))
         for stat, new in ((self.mean, mean), (self.var, unbiased)):
             new = lax.stop_gradient(new).astype(stat[...].dtype)
-            stat[...] = self.momentum * stat[...] + (1 - self.momentum) * new
+            # Not `stat[...] =`, which takes a second each while a large network is traced.
+            stat.set_value(self.momentum * stat[...] + (1 - self.momentum) * new)
 
 
 @dataclasses.dataclass(frozen=True)
