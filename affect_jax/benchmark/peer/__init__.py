@@ -5,6 +5,7 @@ state dicts; vision transformers and ResNets are those of timm. PyTorch and timm
 imported when a peer is made.
 """
 
+import importlib
 from typing import Any
 
 from affect_jax.errors import UserError, nearest
@@ -23,37 +24,30 @@ OWN = ("emonet", "fan", "ir50", "mobilefacenet", "poster_v2")
 NAMES = (*OWN, *TIMM)
 
 
-def torch_module() -> Any:
-    """Return the module `torch`; UserError if it is not installed."""
+def _optional(name: str) -> Any:
     try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"--peer: {error}; pip install timm torch, or leave out --peer") from error
-    return torch
+        return importlib.import_module(name)
+    # A torchvision of another PyTorch makes timm raise a RuntimeError.
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"--peer needs {name}: {error}; pip install timm torch, or leave out --peer"
+        ) from error
 
 
 def version() -> str:
     """Return PyTorch's version; UserError if it is not installed."""
-    return torch_module().__version__
+    return _optional("torch").__version__
 
 
 def check(name: str) -> None:
-    """Raise UserError unless the peer can be made here."""
+    """Raise UserError unless the peer `name` can be made here."""
     if name not in NAMES:
         raise UserError(
             f"--peer: no PyTorch network is comparable with {name!r}; {nearest(name, NAMES)}"
         )
-    torch_module()
     if name in TIMM:
-        _timm()
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError(f"--peer: {error}; pip install timm torch, or leave out --peer") from error
-    return timm
+        _optional("timm")
+    _optional("torch")
 
 
 def create(name: str, *, classes: int = 7, **arguments: Any) -> Any:
@@ -73,7 +67,7 @@ def create(name: str, *, classes: int = 7, **arguments: Any) -> Any:
     """
     check(name)
     if name in TIMM:
-        return _timm().create_model(TIMM[name], num_classes=classes, **arguments)
+        return _optional("timm").create_model(TIMM[name], num_classes=classes, **arguments)
     from affect_jax.benchmark.peer import backbones, fan, poster
 
     if name == "emonet":

@@ -156,7 +156,6 @@ class EmoNet(FAN):
         for _ in range(blocks):
             layers += [ConvBlock(width, width), nn.MaxPool2d(2)]
         self.emo_net_2 = nn.Sequential(*layers)
-        self.avg_pool_2 = nn.AvgPool2d(64 // 2**blocks)
         self.emo_fc_2 = nn.Sequential(
             nn.Linear(width, width // 2),
             nn.BatchNorm1d(width // 2),
@@ -169,15 +168,15 @@ class EmoNet(FAN):
         return {"trunk": [m for name, m in self.named_children() if name not in self.HEAD]}
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return `heatmap`, `expression`, `valence`, `arousal` for images [B, 3, 256, 256]."""
+        """Return `heatmap`, `expression`, `valence`, `arousal` for images [B, 3, H, W]."""
         (stem, *features), heatmaps = self.trunk(x)
         collected = torch.cat(features, 1)
         if self.attention:
-            parts = (stem, collected * heatmaps[-1].sum(1, keepdim=True))
+            parts = [stem, collected * heatmaps[-1].sum(1, keepdim=True)]
         else:
-            parts = (stem, collected, heatmaps[-1])
+            parts = [stem, collected, heatmaps[-1]]
         y = self.emo_net_2(self.conv1x1_input_emo_2(torch.cat(parts, 1)))
-        y = self.emo_fc_2(self.avg_pool_2(y).flatten(1))
+        y = self.emo_fc_2(F.adaptive_avg_pool2d(y, 1).flatten(1))
         return {
             "heatmap": heatmaps[-1],
             "expression": y[:, :-2],
