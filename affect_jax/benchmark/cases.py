@@ -59,7 +59,7 @@ class Case:
       dtype: of the computation, on both sides; "": the config's.
       settings: dotted fields of the config -> values, after `EQUAL_WORK`.
       equal_work: apply `EQUAL_WORK`.
-      peer: one of `peer.NAMES`; "": none.
+      peer: one of `peer.CLASSIFIERS`; "": none.
       freeze: parts of the peer that do not train, see `peer.freeze`.
       peer_arguments: constructor arguments of the peer.
       peer_differs: how the peer's work differs from ours; "": not at all.
@@ -161,9 +161,9 @@ def parse(entries: Sequence[str | Mapping[str, Any]]) -> list[Case]:
             case = Case(**fields)
         else:
             raise UserError(f"a case needs `case`, or `name` and `system`; got {fields}")
-        if case.peer and case.peer not in peer.NAMES:
+        if case.peer and case.peer not in peer.CLASSIFIERS:
             raise UserError(
-                f"case {case.name}: no peer {case.peer!r}; {nearest(case.peer, peer.NAMES)}"
+                f"case {case.name}: no peer {case.peer!r}; {nearest(case.peer, peer.CLASSIFIERS)}"
             )
         if case.name in [other.name for other in found]:
             raise UserError(f"two cases are called {case.name!r}; give one of them another `name`")
@@ -285,7 +285,7 @@ def of_plan(options: argparse.Namespace) -> list[Case]:
     if options.peer and not any(case.peer for case in found):
         raise UserError(
             f"--peer: no PyTorch network is comparable with {', '.join(known)}; use a case of "
-            f"{', '.join(KNOWN)}, or a --model of {', '.join(peer.NAMES)}"
+            f"{', '.join(KNOWN)}, or a --model of {', '.join(peer.TIMM)}"
         )
     return found
 
@@ -303,4 +303,4 @@ def of_options(options: argparse.Namespace) -> Case:
     )
     model = options.model or config_lib.load_file(suite.CONFIGS / f"{case.system}.py").model.name
     name = PEER_OF.get(model, model)
-    return dataclasses.replace(case, peer=name if name in peer.NAMES else "")
+    return dataclasses.replace(case, peer=name if name in peer.CLASSIFIERS else "")

@@ -36,7 +36,7 @@ SUITE = "train"
 _HAS = frozenset({"expression", "valence_arousal", "landmarks"})
 # Forward, and twice as much for the gradients of inputs and weights.
 _PASSES = 3
-_MATMUL = "matrix products"
+_MATMUL = "matrix products, "
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +76,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     cases = cases_lib.of_plan(options)
     for name in {case.peer for case in cases if case.peer} if options.peer else ():
         peer.check(name)
-    matmul_case = Case(_MATMUL, "", dtype=cases[0].dtype, settings={"size": options.matmul_size})
+    dtypes = dict.fromkeys(str(cases_lib.config_of(case).model.dtype) for case in cases)
+    size = {"size": options.matmul_size}
+    matmuls = [Case(f"{_MATMUL}{dtype}", "", dtype=dtype, settings=size) for dtype in dtypes]
 
     def changed(results: drive.Results) -> None:
         if options.json:
@@ -93,7 +95,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         environment=options.environment,
         processes=bool(options.peer) or len(cases) > 1,
     )
-    results = drive.Drive([matmul_case, *cases], plan, changed).run()
+    results = drive.Drive([*matmuls, *cases], plan, changed).run()
     for name, found in results.profiles.items():
         print(f"--- {name}", *kernels.lines(found), sep="\n")
     if not results.figures:
@@ -104,7 +106,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def rows(cases: Sequence[Case], results: drive.Results) -> list[dict[str, Any]]:
     """Return the rows of what has been measured."""
     found = []
-    matmul = results.figures.get((_MATMUL, OURS), [])
     for case in cases:
         own = results.figures.get((case.name, OURS), [])
         built = results.built.get((case.name, OURS), {})
@@ -127,19 +128,24 @@ def rows(cases: Sequence[Case], results: drive.Results) -> list[dict[str, Any]]:
             found.append(suite.row(SUITE, about, "images_per_second", figures, "images/s"))
         if own and "gflops" in built:
             found.append(row("model_gflops_per_image", [built["gflops"]], "GFLOP"))
-        if own and matmul and "gflops" in built:
+        matmul = results.figures.get((f"{_MATMUL}{built.get('dtype')}", OURS))
+        if own and matmul:
             peak = statistics.median(matmul) * built["devices"]
             share = [x * built["gflops"] * 1e9 / peak for x in own]
             found.append(row("model_flops_utilisation", share, "of the matrix rate"))
         for side in (OURS, *cases_lib.PEER_MODES):
-            if seconds := results.built.get((case.name, side), {}).get("seconds"):
-                found.append(row(f"build_{side}", [seconds], "s"))
+            known = results.built.get((case.name, side), {})
+            for what, unit in (("seconds", "s"), ("init_seconds", "s"), ("memory_gb", "GB")):
+                if what in known:
+                    metric = f"{'build_seconds' if what == 'seconds' else what}, {side}"
+                    found.append(row(metric, [known[what]], unit, lower_is_better=True))
         if case.name in results.profiles:
             found += _profile_rows(label, results.profiles[case.name])
-    if matmul:
-        device = results.built[_MATMUL, OURS]
-        rate = [x / 1e12 for x in matmul]
-        found.append(suite.row(SUITE, device["label"], device["metric"], rate, "TFLOP/s"))
+    for (name, side), figures in results.figures.items():
+        if name.startswith(_MATMUL):
+            device = results.built[name, side]
+            rate = [x / 1e12 for x in figures]
+            found.append(suite.row(SUITE, device["label"], device["metric"], rate, "TFLOP/s"))
     return found
 
 
@@ -185,8 +191,8 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
 
         return peer_measure.training(case, side, steps), {}
     devices = jax.devices()
-    if case.name == _MATMUL:
-        dtype = jnp.dtype(case.dtype or "float32")
+    if case.name.startswith(_MATMUL):
+        dtype = jnp.dtype(case.dtype)
         size = case.settings["size"] or (1024 if devices[0].platform == "cpu" else 8192)
         kind = f"{devices[0].device_kind} x {len(devices)}"
         return matmul(dtype, size), {"label": kind, "metric": f"matmul_{dtype.name}"}
@@ -195,8 +201,9 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
         "label": cases_lib.label(case, config),
         "gflops": _PASSES * forward_flops(config) / 1e9,
         "devices": len(devices),
+        "dtype": str(config.model.dtype),
     }
-    return training(config, steps), known
+    return training(config, steps, known), known
 
 
 def forward_flops(config: ml_collections.ConfigDict) -> int:
@@ -219,16 +226,32 @@ def system_of(config: ml_collections.ConfigDict) -> systems.System:
     )
 
 
-def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
-    """Return a function that trains `steps` steps and gives images a second."""
+def training(
+    config: ml_collections.ConfigDict, steps: int, known: dict[str, Any] | None = None
+) -> Callable[[], float]:
+    """Return a function that trains `steps` steps and gives images a second.
+
+    Args:
+      config: of the run.
+      steps: per measurement.
+      known: receives `init_seconds`, the time until the first step begins to compile.
+    """
+    begin = time.perf_counter()
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100)
     begun = phases.begin(phases.all[-1])
     held = [mapper.replicate(phases.fresh_state(begun))]
     batch = mapper.place(random_batch(config))
+    if known is not None:
+        known["init_seconds"] = time.perf_counter() - begin
+    # On a GPU other programs ran before: its clock and caches need a few steps.
+    warm_up = 0 if jax.devices()[0].platform == "cpu" else 3
 
     def run() -> float:
+        for _ in range(warm_up):
+            held[0], terms = begun.run(held[0], batch)
+        jax.block_until_ready(held[0])
         start = time.perf_counter()
         for _ in range(steps):
             held[0], terms = begun.run(held[0], batch)

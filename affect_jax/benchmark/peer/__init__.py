@@ -22,6 +22,8 @@ TIMM = {
 }
 OWN = ("emonet", "fan", "ir50", "mobilefacenet", "poster_v2")
 NAMES = (*OWN, *TIMM)
+# Those that classify expressions, as a training step needs.
+CLASSIFIERS = ("emonet", "poster_v2", *TIMM)
 
 
 def _optional(name: str) -> Any:
