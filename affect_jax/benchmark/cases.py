@@ -18,7 +18,6 @@ import ml_collections
 from affect_jax import config as config_lib
 from affect_jax.benchmark import peer, suite
 from affect_jax.errors import UserError, nearest
-from affect_jax.runtime.parallel import check_batch_size
 from data_pipelines.hierarchies import tree
 
 # AdamW at a constant rate, and nothing that the peers do not do.
@@ -192,8 +191,10 @@ def read_plan(path: str | pathlib.Path, allowed: Sequence[str]) -> dict[str, Any
 def config_of(case: Case) -> ml_collections.ConfigDict:
     """Return the config of our side.
 
+    It asks for no device: the process that drives the others must not take one.
+
     Raises:
-      UserError: the config or a field does not exist, or its batch does not fit the devices.
+      UserError: the config or a field does not exist.
     """
     config = config_lib.load_file(suite.CONFIGS / f"{case.system}.py")
     config = config.copy_and_resolve_references()
@@ -208,7 +209,6 @@ def config_of(case: Case) -> ml_collections.ConfigDict:
         if key not in known:
             raise UserError(f"case {case.name}: no field {key!r}; {nearest(key, known)}")
         config.update_from_flattened_dict({key: tuple(value) if isinstance(value, list) else value})
-    check_batch_size(config.batch_size)
     return config
 
 

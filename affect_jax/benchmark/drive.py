@@ -26,11 +26,11 @@ from affect_jax.benchmark.worker import OURS, Worker
 _ROOT = pathlib.Path(__file__).parents[2]
 _COMPILED_AT_ONCE = 3
 _TAIL = 600  # characters of a dead process's log that are shown
-# Memory is taken as it is needed, and ours leaves room for the peer's.
+# Ours takes half of a GPU's memory at once, and leaves the rest to the peers.
 _ENVIRONMENT = {
-    True: {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.55"},
+    True: {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"},
     # The peer's process uses JAX for its config alone.
-    False: {"JAX_PLATFORMS": "cpu", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},
+    False: {"JAX_PLATFORMS": "cpu"},
 }
 
 

@@ -63,9 +63,10 @@ def summary(events: Iterable[Mapping[str, Any]], steps: int) -> dict[str, Any] |
 
     Returns:
       None if no device recorded kernels. Otherwise `step_ms` (from the first kernel's beginning to
-      the last one's end), `kernel_ms` (sum over kernels), `idle_share` (of `step_ms`, without any
-      kernel), `kernels` (their number), all per step; `kinds`: kind -> {`ms`, `kernels`} per step,
-      longest first; `top`: the 20 longest names with ms and number per step.
+      the last one's end), `kernel_ms` (sum over kernels), `busy_ms` (with any kernel),
+      `idle_share` (of `step_ms`, without any), `kernels` (their number), all per step; `kinds`:
+      kind -> {`ms`, `kernels`} per step, longest first; `top`: the 20 longest names with ms and
+      number per step.
     """
     events = list(events)
     streams = _streams(events)
@@ -90,6 +91,7 @@ def summary(events: Iterable[Mapping[str, Any]], steps: int) -> dict[str, Any] |
     return {
         "step_ms": length / 1000 / steps,
         "kernel_ms": sum(time_of.values()) / 1000 / steps,
+        "busy_ms": _union(spans) / 1000 / steps,
         "idle_share": 1 - _union(spans) / length if length else 0.0,
         "kernels": len(kernels) / steps,
         "kinds": dict(sorted(kinds.items(), key=lambda item: -item[1]["ms"])),

@@ -29,7 +29,7 @@ from affect_jax.benchmark import drive, flops, kernels, peer, suite
 from affect_jax.benchmark.cases import Case, classes_of
 from affect_jax.benchmark.drive import OURS
 from affect_jax.errors import UserError
-from affect_jax.runtime.parallel import AXIS, Mapper
+from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.training import step as step_lib
 
 SUITE = "train"
@@ -68,7 +68,9 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
     Raises:
       UserError: the config does not exist, or its batch does not fit the devices.
     """
-    return cases_lib.config_of(cases_lib.of_options(options))
+    config = cases_lib.config_of(cases_lib.of_options(options))
+    check_batch_size(config.batch_size)
+    return config
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -139,8 +141,9 @@ def rows(cases: Sequence[Case], results: drive.Results) -> list[dict[str, Any]]:
                 if what in known:
                     metric = f"{'build_seconds' if what == 'seconds' else what}, {side}"
                     found.append(row(metric, [known[what]], unit, lower_is_better=True))
-        if case.name in results.profiles:
-            found += _profile_rows(label, results.profiles[case.name])
+        if own and case.name in results.profiles:
+            step_ms = 1000 * built["batch_size"] / statistics.median(own)
+            found += _profile_rows(label, results.profiles[case.name], step_ms)
     for (name, side), figures in results.figures.items():
         if name.startswith(_MATMUL):
             device = results.built[name, side]
@@ -161,10 +164,13 @@ def _peers(case: Case, results: drive.Results) -> dict[str, list[float]]:
     return found
 
 
-def _profile_rows(label: str, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _profile_rows(label: str, found: Mapping[str, Any], step_ms: float) -> list[dict[str, Any]]:
     row = functools.partial(suite.row, SUITE, label)
+    # The profiler slows the host down: the first figure is that of undisturbed steps.
+    idle = max(1 - found["busy_ms"] / step_ms, 0.0)
     return [
-        row("idle_share", [found["idle_share"]], "of a step", lower_is_better=True),
+        row("idle_share", [idle], "of a step", lower_is_better=True),
+        row("idle_share_profiled", [found["idle_share"]], "of a step", lower_is_better=True),
         row("kernels_per_step", [found["kernels"]], "kernels"),
         row("kernel_time", [found["kernel_ms"]], "ms"),
         *(row(f"kernel_time: {k}", [about["ms"]], "ms") for k, about in found["kinds"].items()),
@@ -197,11 +203,13 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
         kind = f"{devices[0].device_kind} x {len(devices)}"
         return matmul(dtype, size), {"label": kind, "metric": f"matmul_{dtype.name}"}
     config = cases_lib.config_of(case)
+    check_batch_size(config.batch_size)
     known = {
         "label": cases_lib.label(case, config),
         "gflops": _PASSES * forward_flops(config) / 1e9,
         "devices": len(devices),
         "dtype": str(config.model.dtype),
+        "batch_size": config.batch_size,
     }
     return training(config, steps, known), known
 
@@ -245,21 +253,42 @@ def training(
     batch = mapper.place(random_batch(config))
     if known is not None:
         known["init_seconds"] = time.perf_counter() - begin
-    # On a GPU other programs ran before: its clock and caches need a few steps.
-    warm_up = 0 if jax.devices()[0].platform == "cpu" else 3
 
-    def run() -> float:
-        for _ in range(warm_up):
-            held[0], terms = begun.run(held[0], batch)
-        jax.block_until_ready(held[0])
-        start = time.perf_counter()
+    def step() -> jax.Array:
+        held[0], terms = begun.run(held[0], batch)
+        return terms["loss"]
+
+    return Timed(step, config.batch_size, steps)
+
+
+class Timed:
+    """A step that can be timed and profiled; it is compiled when this is made.
+
+    Args:
+      step: gives the result that says that it has ended.
+      images: of a step.
+      steps: per measurement.
+    """
+
+    def __init__(self, step: Callable[[], Any], images: int, steps: int):
+        self._step, self._images, self._steps = step, images, steps
+        # On a GPU other programs ran before: its clock and caches need a few steps.
+        self._warm_up = 0 if jax.devices()[0].platform == "cpu" else 3
+        self.take(2)
+
+    def take(self, steps: int) -> None:
+        """Take steps and wait until the device has done them."""
         for _ in range(steps):
-            held[0], terms = begun.run(held[0], batch)
-        jax.block_until_ready(terms)
-        return steps * config.batch_size / (time.perf_counter() - start)
+            last = self._step()
+        jax.block_until_ready(last)
 
-    run()  # compiles
-    return run
+    def __call__(self) -> float:
+        """Return images a second."""
+        if self._warm_up:
+            self.take(self._warm_up)
+        start = time.perf_counter()
+        self.take(self._steps)
+        return self._steps * self._images / (time.perf_counter() - start)
 
 
 def random_batch(config: ml_collections.ConfigDict, classes: int = 7) -> dict[str, np.ndarray]:

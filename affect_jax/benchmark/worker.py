@@ -58,7 +58,9 @@ class Worker:
         if request["do"] == "measure":
             value = run()
             return {"value": value, **getattr(run, "about", {})}
-        return {"profile": kernels.profile(run, request["steps"])}
+        steps = request["steps"]
+        run.take(steps)
+        return {"profile": kernels.profile(lambda: run.take(steps), steps)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ imported when a peer is made.
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 from affect_jax.errors import UserError, nearest
@@ -47,9 +48,10 @@ def check(name: str) -> None:
         raise UserError(
             f"--peer: no PyTorch network is comparable with {name!r}; {nearest(name, NAMES)}"
         )
-    if name in TIMM:
-        _optional("timm")
-    _optional("torch")
+    # Not imported: it takes seconds, and the caller may leave the work to another process.
+    for package in ("timm", "torch") if name in TIMM else ("torch",):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--peer needs {package}; pip install timm torch, or leave out --peer")
 
 
 def create(name: str, *, classes: int = 7, **arguments: Any) -> Any:
@@ -68,6 +70,7 @@ def create(name: str, *, classes: int = 7, **arguments: Any) -> Any:
       UserError: PyTorch or timm is not installed, or there is no such network.
     """
     check(name)
+    _optional("torch")
     if name in TIMM:
         return _optional("timm").create_model(TIMM[name], num_classes=classes, **arguments)
     from affect_jax.benchmark.peer import backbones, fan, poster

@@ -1,5 +1,6 @@
 """Time training steps and predictions of a peer in PyTorch."""
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from affect_jax.benchmark import peer
 from affect_jax.benchmark.cases import Case, classes_of, config_of
 
+_TRIES, _PAUSE = 10, 5.0  # seconds
 _WARM_UP = 3  # steps before a measurement: the allocator has given its memory back
 
 
@@ -25,9 +27,19 @@ class Measured:
     def __init__(self, step: Callable[[], Any], batch_size: int, steps: int):
         self._step, self._batch, self._steps = step, batch_size, steps
         self.about: dict[str, Any] = {}
-        for _ in range(2):  # compiles
-            step()
+        self._begin()
         self._release()
+
+    def _begin(self) -> None:
+        """Take two steps, which compiles; wait for memory that others use meanwhile."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(torch.OutOfMemoryError):
+                for _ in range(2):
+                    self._step()
+                return
+            self._release()
+            time.sleep(_PAUSE)
+        self._step()
 
     def _wait(self) -> None:
         if torch.cuda.is_available():

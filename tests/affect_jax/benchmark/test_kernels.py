@@ -45,6 +45,7 @@ def test_a_trace_of_two_steps():
     assert found["step_ms"] == pytest.approx(0.1)  # 1000 to 1200
     assert found["kernels"] == 2.5
     assert found["kernel_ms"] == pytest.approx(0.075)
+    assert found["busy_ms"] == pytest.approx(0.07)
     # 1000 to 1050, 1060 to 1070, 1100 to 1160, 1180 to 1200
     assert found["idle_share"] == pytest.approx(1 - 140 / 200)
     assert list(found["kinds"]) == ["convolution", "element-wise", "copy"]

@@ -84,7 +84,8 @@ def test_a_small_run(tmp_path, capsys):
 
 def results():
     ours, eager = ("emofan", "ours"), ("emofan", "eager")
-    built = {"label": "emofan: x", "gflops": 2.0, "devices": 2, "dtype": "bfloat16", "seconds": 9.0}
+    built = {"label": "emofan: x", "gflops": 2.0, "devices": 2, "dtype": "bfloat16", "seconds": 9.0,
+             "batch_size": 32}  # fmt: skip
     matmul = "matrix products, bfloat16", "ours"
     return drive.Results(
         figures={ours: [90.0, 110.0, 100.0], eager: [25.0, 50.0], matmul: [1e12]},
@@ -96,7 +97,7 @@ def results():
         about={"eager": {"version": "2.11"}},
         profiles={
             "emofan": {
-                "idle_share": 0.25, "kernels": 7, "kernel_ms": 3.0,
+                "idle_share": 0.4, "busy_ms": 240.0, "kernels": 7, "kernel_ms": 3.0,
                 "kinds": {"copy": {"ms": 1.0, "kernels": 2}},
             }
         },
@@ -115,7 +116,9 @@ def test_rows_of_both_sides():
     assert found["emofan: x", "model_flops_utilisation"]["value"] == pytest.approx(0.1)
     assert found["emofan: x", "build_seconds, ours"]["value"] == 9
     assert found["emofan: x", "memory_gb, eager"]["value"] == 4.5
-    assert found["emofan: x", "idle_share"]["value"] == 0.25
+    # A step takes 320 ms.
+    assert found["emofan: x", "idle_share"]["value"] == pytest.approx(0.25)
+    assert found["emofan: x", "idle_share_profiled"]["value"] == 0.4
     assert found["emofan: x", "kernel_time: copy"]["value"] == 1
     assert found["H200 x 2", "matmul_bfloat16"]["value"] == 1
     assert not any(name.startswith("arbex") for name, _ in found)
