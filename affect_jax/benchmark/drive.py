@@ -289,10 +289,11 @@ class Drive:
     def _request(self, child: Side, case: Case) -> Answer:
         return child.send(do="build", case=dataclasses.asdict(case), steps=self.options.steps)
 
-    def _record(self, case: Case, child: Side, answer: Answer) -> None:
+    def _record(self, case: Case, child: Side, answer: Answer, until: float | None = None) -> None:
         key = (case.name, child.side)
         try:
-            found = answer(max(self._left(self.options.build_deadline), 0))
+            until = self.options.build_deadline if until is None else until
+            found = answer(max(self._left(until), 0))
         except queue.Empty:
             self._pending[key] = child, answer
             return
@@ -325,7 +326,9 @@ class Drive:
             for case in self.cases:
                 for side in self._sides(case):
                     if (case.name, side) in pending:
-                        self._record(case, *pending[case.name, side])
+                        last = number + 1 == self.options.repeats and side == OURS
+                        until = self.options.deadline if last else self.options.build_deadline
+                        self._record(case, *pending[case.name, side], until)
             for key in list(self._turns()):
                 if self._left(self.options.deadline) <= 0:
                     self._say(f"the deadline is over in round {number + 1}")
