@@ -1,16 +1,20 @@
-"""`benchmark train`: training steps on the devices of this machine.
+"""`benchmark train`: training steps on the devices of this machine, ours and PyTorch's in turn.
 
-The step of a run (forward, backward, optimizer, moving average) is timed on a batch already on the
-devices. Model FLOPs utilisation is the rate of the network's work (three forward passes), divided
-by the rate that the same devices reach in large matrix products of the same type. With --peer,
-timm's network in PyTorch (torch.compile, bf16 autocast) takes turns with ours; that needs `timm`
-and `torch`.
+The step of a run (forward, backward, optimizer) is timed on a batch already on the devices. Model
+FLOPs utilisation is the rate of the network's work (three forward passes), divided by the rate that
+the same devices reach in large matrix products of the same type. With `--peer`, PyTorch networks do
+the same work in processes of their own: bf16 autocast, channels_last, fused AdamW.
+
+`--cases` measures systems at full size, `--cases all` all of them; without it, `--system` is the
+only case. `--plan FILE` is a JSON object with these options. On a machine that is lent for minutes,
+`--build_deadline` and `--deadline` limit the seconds, and `--json` is written after each figure.
 """
 
 import argparse
 import functools
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,18 +23,20 @@ import ml_collections
 import numpy as np
 from flax import nnx
 
-from affect_jax import config as config_lib
 from affect_jax import systems
-from affect_jax.benchmark import flops, peer, suite
+from affect_jax.benchmark import cases as cases_lib
+from affect_jax.benchmark import drive, flops, kernels, peer, suite
+from affect_jax.benchmark.cases import Case, classes_of
+from affect_jax.benchmark.drive import OURS
+from affect_jax.errors import UserError
 from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.training import step as step_lib
-from data_pipelines.hierarchies import tree
 
 SUITE = "train"
-_CLASSES = tuple(f"class {i}" for i in range(7))
 _HAS = frozenset({"expression", "valence_arousal", "landmarks"})
 # Forward, and twice as much for the gradients of inputs and weights.
 _PASSES = 3
+_MATMUL = "matrix products, "
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = suite.parser(SUITE, __doc__)
     add_options(parser, system="vit_se_fer2013", steps=20)
     parser.add_argument("--matmul_size", type=int, default=0, help="default: 8192 on a GPU or TPU")
-    parser.add_argument("--peer", action="store_true", help="measure timm in PyTorch as well")
-    options = parser.parse_args(arguments)
+    cases_lib.add_options(parser)
+    options = cases_lib.parse_options(parser, arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
 
@@ -62,56 +68,150 @@ def settings(options: argparse.Namespace) -> ml_collections.ConfigDict:
     Raises:
       UserError: the config does not exist, or its batch does not fit the devices.
     """
-    config = config_lib.load_file(suite.CONFIGS / f"{options.system}.py")
-    config.model.name = options.model or config.model.name
-    config.model.dtype = options.dtype or config.model.dtype
-    config.batch_size = options.batch_size or config.batch_size
-    config.data.image_size = options.image_size or config.data.image_size
-    config.num_steps = 1000
+    config = cases_lib.config_of(cases_lib.of_options(options))
     check_batch_size(config.batch_size)
     return config
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure images a second, ours and the peer's, utilisation and matrix rate."""
-    config = settings(options)
-    theirs = f"timm, torch {peer.version()}" if options.peer else None
-    dtype = jnp.dtype(config.model.dtype)
-    devices = jax.devices()
-    size = options.matmul_size or (1024 if devices[0].platform == "cpu" else 8192)
-    case = f"{config.model.name} {config.data.image_size} px, {dtype.name}, {config.batch_size}"
-    operations = _PASSES * forward_flops(config)
-    cases = {"ours": training(config, options.steps), "matmul": matmul(dtype, size)}
-    if theirs:
-        cases[theirs] = peer.training(
-            config.model.name,
-            image_size=config.data.image_size,
-            batch_size=config.batch_size,
-            classes=len(_CLASSES),
-            low_precision=dtype.itemsize == 2,
-            steps=options.steps,
-        )
-    figures = suite.in_turn(cases, options.repeats)
-    ours, peak = figures["ours"], figures["matmul"]
-    share = [x * operations / (p * len(devices)) for x, p in zip(ours, peak, strict=True)]
-    about = f"{devices[0].device_kind} x {len(devices)}"
-    found = [
-        suite.row(
-            SUITE,
-            case,
-            "images_per_second",
-            ours,
-            "images/s",
-            baseline=theirs,
-            baseline_figures=figures[theirs] if theirs else None,
-        ),
-        suite.row(SUITE, case, "model_flops_utilisation", share, "of the matrix rate"),
-        suite.row(SUITE, about, f"matmul_{dtype.name}", [p / 1e12 for p in peak], "TFLOP/s"),
-        suite.row(SUITE, case, "model_gflops_per_image", [operations / 1e9], "GFLOP"),
-    ]
-    if theirs:
-        found.append(suite.row(SUITE, theirs, "images_per_second", figures[theirs], "images/s"))
+    """Measure images a second, ours and the peers', utilisation and matrix rate."""
+    cases = cases_lib.of_plan(options)
+    for name in {case.peer for case in cases if case.peer} if options.peer else ():
+        peer.check(name)
+    dtypes = dict.fromkeys(str(cases_lib.config_of(case).model.dtype) for case in cases)
+    size = {"size": options.matmul_size}
+    matmuls = [Case(f"{_MATMUL}{dtype}", "", dtype=dtype, settings=size) for dtype in dtypes]
+
+    def changed(results: drive.Results) -> None:
+        if options.json:
+            suite.save(rows(cases, results), options.json)
+
+    plan = drive.Options(
+        SUITE,
+        modes=options.peer,
+        steps=options.steps,
+        repeats=options.repeats,
+        build_deadline=options.build_deadline,
+        deadline=options.deadline,
+        profile=[c.name for c in cases] if options.profile == ["all"] else options.profile,
+        environment=options.environment,
+        processes=bool(options.peer) or len(cases) > 1,
+    )
+    results = drive.Drive([*matmuls, *cases], plan, changed).run()
+    for name, found in results.profiles.items():
+        print(f"--- {name}", *kernels.lines(found), sep="\n")
+    if not results.figures:
+        raise UserError("nothing was measured: " + "; ".join(results.errors.values()))
+    return rows(cases, results)
+
+
+def rows(cases: Sequence[Case], results: drive.Results) -> list[dict[str, Any]]:
+    """Return the rows of what has been measured."""
+    found = []
+    for case in cases:
+        own = results.figures.get((case.name, OURS), [])
+        built = results.built.get((case.name, OURS), {})
+        label = built.get("label", case.name)
+        row = functools.partial(suite.row, SUITE, label)
+        peers = _peers(case, results)
+        for baseline, figures in peers.items() or [(None, None)]:
+            if own:
+                found.append(
+                    row(
+                        "images_per_second",
+                        own,
+                        "images/s",
+                        baseline=baseline,
+                        baseline_figures=figures,
+                    )
+                )
+        for name, figures in peers.items():
+            about = f"{case.name}: {name}"
+            found.append(suite.row(SUITE, about, "images_per_second", figures, "images/s"))
+        if own and "gflops" in built:
+            found.append(row("model_gflops_per_image", [built["gflops"]], "GFLOP"))
+        matmul = results.figures.get((f"{_MATMUL}{built.get('dtype')}", OURS))
+        if own and matmul:
+            peak = statistics.median(matmul) * built["devices"]
+            share = [x * built["gflops"] * 1e9 / peak for x in own]
+            found.append(row("model_flops_utilisation", share, "of the matrix rate"))
+        for side in (OURS, *cases_lib.PEER_MODES):
+            known = results.built.get((case.name, side), {})
+            for what, unit in (("seconds", "s"), ("init_seconds", "s"), ("memory_gb", "GB")):
+                if what in known:
+                    metric = f"{'build_seconds' if what == 'seconds' else what}, {side}"
+                    found.append(row(metric, [known[what]], unit, lower_is_better=True))
+        if own and case.name in results.profiles:
+            step_ms = 1000 * built["batch_size"] / statistics.median(own)
+            found += _profile_rows(label, results.profiles[case.name], step_ms)
+    for (name, side), figures in results.figures.items():
+        if name.startswith(_MATMUL):
+            device = results.built[name, side]
+            rate = [x / 1e12 for x in figures]
+            found.append(suite.row(SUITE, device["label"], device["metric"], rate, "TFLOP/s"))
     return found
+
+
+def _peers(case: Case, results: drive.Results) -> dict[str, list[float]]:
+    """Return what each peer is called, and its figures."""
+    found = {}
+    for mode in cases_lib.PEER_MODES:
+        if figures := results.figures.get((case.name, mode)):
+            version = results.about.get(mode, {}).get("version", "?")
+            source = "timm" if case.peer in peer.TIMM else case.peer
+            differs = f" ({case.peer_differs})" if case.peer_differs else ""
+            found[f"{source}, torch {version}, {mode}{differs}"] = figures
+    return found
+
+
+def _profile_rows(label: str, found: Mapping[str, Any], step_ms: float) -> list[dict[str, Any]]:
+    row = functools.partial(suite.row, SUITE, label)
+    # The profiler slows the host down: the first figure is that of undisturbed steps.
+    idle = max(1 - found["busy_ms"] / step_ms, 0.0)
+    return [
+        row("idle_share", [idle], "of a step", lower_is_better=True),
+        row("idle_share_profiled", [found["idle_share"]], "of a step", lower_is_better=True),
+        row("kernels_per_step", [found["kernels"]], "kernels"),
+        row("kernel_time", [found["kernel_ms"]], "ms"),
+        *(row(f"kernel_time: {k}", [about["ms"]], "ms") for k, about in found["kinds"].items()),
+        *(
+            row(f"kernels: {k}", [about["kernels"]], "a step")
+            for k, about in found["kinds"].items()
+        ),
+    ]
+
+
+def about(side: str) -> dict[str, Any]:
+    """Return device and version of a side: "ours", or a mode of the peer."""
+    if side == OURS:
+        return {"version": jax.__version__, "device": jax.devices()[0].device_kind}
+    from affect_jax.benchmark.peer import measure as peer_measure
+
+    return {"version": peer.version(), "device": peer_measure.device_name()}
+
+
+def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[str, Any]]:
+    """Return a measurement of training steps, and what is known of it."""
+    if side != OURS:
+        from affect_jax.benchmark.peer import measure as peer_measure
+
+        return peer_measure.training(case, side, steps), {}
+    devices = jax.devices()
+    if case.name.startswith(_MATMUL):
+        dtype = jnp.dtype(case.dtype)
+        size = case.settings["size"] or (1024 if devices[0].platform == "cpu" else 8192)
+        kind = f"{devices[0].device_kind} x {len(devices)}"
+        return matmul(dtype, size), {"label": kind, "metric": f"matmul_{dtype.name}"}
+    config = cases_lib.config_of(case)
+    check_batch_size(config.batch_size)
+    known = {
+        "label": cases_lib.label(case, config),
+        "gflops": _PASSES * forward_flops(config) / 1e9,
+        "devices": len(devices),
+        "dtype": str(config.model.dtype),
+        "batch_size": config.batch_size,
+    }
+    return training(config, steps, known), known
 
 
 def forward_flops(config: ml_collections.ConfigDict) -> int:
@@ -127,40 +227,71 @@ def forward_flops(config: ml_collections.ConfigDict) -> int:
 
 
 def system_of(config: ml_collections.ConfigDict) -> systems.System:
-    """Return the system of a config, for labels of every kind.
-
-    The classes are those of its label tree, or seven without names.
-    """
-    name = config.model.get("hierarchy")
-    classes = tree.load(name).fine if name else _CLASSES
+    """Return the system of a config, for labels of every kind."""
+    classes = classes_of(config)
     return systems.create(
         config, class_names=classes, has=_HAS, class_counts=tuple(1 for _ in classes)
     )
 
 
-def training(config: ml_collections.ConfigDict, steps: int) -> Callable[[], float]:
-    """Return a function that trains `steps` steps and gives images a second."""
+def training(
+    config: ml_collections.ConfigDict, steps: int, known: dict[str, Any] | None = None
+) -> Callable[[], float]:
+    """Return a function that trains `steps` steps and gives images a second.
+
+    Args:
+      config: of the run.
+      steps: per measurement.
+      known: receives `init_seconds`, the time until the first step begins to compile.
+    """
+    begin = time.perf_counter()
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
     model = system.create_model(nnx.Rngs(config.seed), AXIS)
     phases = step_lib.Phases(system, model, mapper, config.num_steps, 100)
     begun = phases.begin(phases.all[-1])
     held = [mapper.replicate(phases.fresh_state(begun))]
     batch = mapper.place(random_batch(config))
+    if known is not None:
+        known["init_seconds"] = time.perf_counter() - begin
 
-    def run() -> float:
-        start = time.perf_counter()
+    def step() -> jax.Array:
+        held[0], terms = begun.run(held[0], batch)
+        return terms["loss"]
+
+    return Timed(step, config.batch_size, steps)
+
+
+class Timed:
+    """A step that can be timed and profiled; it is compiled when this is made.
+
+    Args:
+      step: gives the result that says that it has ended.
+      images: of a step.
+      steps: per measurement.
+    """
+
+    def __init__(self, step: Callable[[], Any], images: int, steps: int):
+        self._step, self._images, self._steps = step, images, steps
+        # On a GPU other programs ran before: its clock and caches need a few steps.
+        self._warm_up = 0 if jax.devices()[0].platform == "cpu" else 3
+        self.take(2)
+
+    def take(self, steps: int) -> None:
+        """Take steps and wait until the device has done them."""
         for _ in range(steps):
-            held[0], terms = begun.run(held[0], batch)
-        jax.block_until_ready(terms)
-        return steps * config.batch_size / (time.perf_counter() - start)
+            last = self._step()
+        jax.block_until_ready(last)
 
-    run()  # compiles
-    return run
+    def __call__(self) -> float:
+        """Return images a second."""
+        if self._warm_up:
+            self.take(self._warm_up)
+        start = time.perf_counter()
+        self.take(self._steps)
+        return self._steps * self._images / (time.perf_counter() - start)
 
 
-def random_batch(
-    config: ml_collections.ConfigDict, classes: int = len(_CLASSES)
-) -> dict[str, np.ndarray]:
+def random_batch(config: ml_collections.ConfigDict, classes: int = 7) -> dict[str, np.ndarray]:
     """Return a batch of B images of noise, of side S, with random labels.
 
     `image` uint8 [B, S, S, 3], `expression` int32 [B], `valence_arousal` float32 [B, 2] in

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from affect_jax.benchmark import __main__ as command
-from affect_jax.benchmark import flops, peer, train
-from affect_jax.errors import UserError
+from affect_jax.benchmark import cases, drive, flops, train
 
 
 def test_products_and_convolutions_count_and_sums_do_not():
@@ -63,22 +62,66 @@ def train_options(arguments):
     return found["options"]
 
 
-def test_a_small_run(tmp_path, capsys, monkeypatch):
-    full = train.settings
+def small_plan(tmp_path):
+    case = {
+        "case": "vit_b16", "name": "small", "model": "vit_ti16", "peer": "vit_ti16",
+        "batch_size": 8, "image_size": 32, "dtype": "float32", "settings": {"model.depth": 1},
+    }  # fmt: skip
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"cases": [case], "steps": 1, "repeats": 2, "matmul_size": 64}))
+    return ["train", "--plan", str(path), "--json", str(tmp_path / "rows.json")]
 
-    def one_block(options):
-        config = full(options)
-        config.model.depth = 1
-        return config
 
-    monkeypatch.setattr(train, "settings", one_block)
-    arguments = ["train", "--system", "vit_se_synthetic", "--batch_size", "8", "--image_size", "32"]
-    small = ["--steps", "1", "--repeats", "2", "--matmul_size", "64"]
-    assert command.main([*arguments, *small, "--json", str(tmp_path / "rows.json")]) == 0
+def test_a_small_run(tmp_path, capsys):
+    assert command.main(small_plan(tmp_path)) == 0
     rows = {row["metric"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
-    assert rows.keys() >= {"images_per_second", "model_flops_utilisation", "matmul_float32"}
+    assert rows.keys() >= {
+        "images_per_second", "model_flops_utilisation", "matmul_float32", "init_seconds, ours"
+    }  # fmt: skip
     assert all(row["value"] > 0 for row in rows.values())
-    assert "vit_ti16 32 px, float32, 8" in capsys.readouterr().out
+    assert "small: vit_ti16 32 px, float32, 8" in capsys.readouterr().out
+
+
+def results():
+    ours, eager = ("emofan", "ours"), ("emofan", "eager")
+    built = {"label": "emofan: x", "gflops": 2.0, "devices": 2, "dtype": "bfloat16", "seconds": 9.0,
+             "batch_size": 32}  # fmt: skip
+    matmul = "matrix products, bfloat16", "ours"
+    return drive.Results(
+        figures={ours: [90.0, 110.0, 100.0], eager: [25.0, 50.0], matmul: [1e12]},
+        built={
+            ours: built,
+            eager: {"seconds": 3.0, "memory_gb": 4.5},
+            matmul: {"label": "H200 x 2", "metric": "matmul_bfloat16"},
+        },
+        about={"eager": {"version": "2.11"}},
+        profiles={
+            "emofan": {
+                "idle_share": 0.4, "busy_ms": 240.0, "kernels": 7, "kernel_ms": 3.0,
+                "kinds": {"copy": {"ms": 1.0, "kernels": 2}},
+            }
+        },
+    )  # fmt: skip
+
+
+def test_rows_of_both_sides():
+    case = cases.KNOWN["emofan"]
+    rows = train.rows([case, cases.KNOWN["arbex"]], results())
+    found = {(row["case"], row["metric"]): row for row in rows}
+    ours = found["emofan: x", "images_per_second"]
+    assert (ours["value"], ours["ratio"], ours["n"]) == (100, 100 / 37.5, 3)
+    assert ours["baseline"] == "emonet, torch 2.11, eager"
+    assert found["emofan: emonet, torch 2.11, eager", "images_per_second"]["value"] == 37.5
+    # 100 images of 2 GFLOP on two devices of 1 TFLOP/s
+    assert found["emofan: x", "model_flops_utilisation"]["value"] == pytest.approx(0.1)
+    assert found["emofan: x", "build_seconds, ours"]["value"] == 9
+    assert found["emofan: x", "memory_gb, eager"]["value"] == 4.5
+    # A step takes 320 ms.
+    assert found["emofan: x", "idle_share"]["value"] == pytest.approx(0.25)
+    assert found["emofan: x", "idle_share_profiled"]["value"] == 0.4
+    assert found["emofan: x", "kernel_time: copy"]["value"] == 1
+    assert found["H200 x 2", "matmul_bfloat16"]["value"] == 1
+    assert not any(name.startswith("arbex") for name, _ in found)
 
 
 def test_a_peer_that_is_not_installed(monkeypatch, capsys):
@@ -87,9 +130,12 @@ def test_a_peer_that_is_not_installed(monkeypatch, capsys):
     assert "pip install timm torch" in capsys.readouterr().err
 
 
-def test_unknown_names(monkeypatch, capsys):
-    assert command.main(["train", "--system", "vit_se_fer2014"]) == 2
-    assert "vit_se_fer2013" in capsys.readouterr().err
-    monkeypatch.setattr(peer, "_modules", lambda: (None, None))
-    with pytest.raises(UserError, match="no equivalent of emofan"):
-        peer.training("emofan", image_size=8, batch_size=1, classes=2, low_precision=False, steps=1)
+def test_unknown_names(capsys):
+    for arguments, message in (
+        (["--system", "vit_se_fer2014"], "vit_se_fer2013"),
+        (["--system", "fan_synthetic", "--peer"], "comparable with fan_synthetic"),
+        (["--cases", "emofan", "--peer", "eeger"], "eager, compile"),
+        (["--cases", "emofan", "--profile", "arbex"], "emofan"),
+    ):
+        assert command.main(["train", *arguments]) == 2
+        assert message in capsys.readouterr().err
