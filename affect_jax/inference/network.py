@@ -121,6 +121,16 @@ class Network:
             return self._columns[landmarks]
 
     def _find_columns(self, landmarks: bool | None) -> list[str]:
+        side = self.loaded.preprocessing.image_size
+        blank = {name: np.zeros(shape) for name, shape in self.score_shapes(landmarks).items()}
+        return list(self.row(blank, (side, side)))
+
+    def score_shapes(self, landmarks: bool | None) -> dict[str, tuple[int, ...]]:
+        """Return what `brief` gives, and the shape of each for one image.
+
+        Raises:
+          UserError: as for `columns`.
+        """
         if self.n_features:
             raise UserError(
                 f"the model {self.loaded.name} takes stored features and no images; use "
@@ -137,8 +147,7 @@ class Network:
                 f"the model {self.loaded.name} has no head for {wanted} that was trained; it gives "
                 f"{given}: use .outputs(batch) of uint8 images [B, {side}, {side}, 3]"
             )
-        blank = {name: np.zeros(shape.shape[1:]) for name, shape in shapes.items()}
-        return list(self.row(blank, (side, side)))
+        return {name: shape.shape[1:] for name, shape in shapes.items()}
 
     def row(self, outputs: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str, Any]:
         """Return the columns of one image of `shape` (height, width) from its outputs."""

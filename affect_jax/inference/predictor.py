@@ -150,6 +150,14 @@ class Predictor:
         """
         return self._opened().brief(crops, landmarks, len(crops))
 
+    def score_shapes(self, landmarks: bool | None = None) -> dict[str, tuple[int, ...]]:
+        """Return what `scores` gives, and the shape of each for one image.
+
+        Raises:
+          UserError: the model predicts nothing for a table, or no `landmarks`, if asked for.
+        """
+        return self._opened().score_shapes(landmarks)
+
     @property
     def relates_images(self) -> bool:
         """Whether the result for an image depends on the others of its batch."""
