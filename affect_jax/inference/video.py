@@ -51,7 +51,7 @@ def pyav() -> ModuleType:
         import av
     except ImportError as error:
         raise UserError('videos need PyAV: pip install -e ".[video]"') from error
-    av.logging.set_level(av.logging.PANIC)  # what is damaged is in the rows
+    # Its log stays off, as it is at first: FFmpeg's threads would wait there for each other.
     return av
 
 
