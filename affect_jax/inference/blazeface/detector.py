@@ -47,13 +47,13 @@ class _Tiling(NamedTuple):
     """A pass over tiles.
 
     Attributes:
-      count: tiles along the longer side.
+      across: tiles along the longer side.
       side: of a tile, over the longer side.
       below: faces smaller than this part of the longer side make it worth while.
       least: pixels of the longer side below which it is not.
     """
 
-    count: int
+    across: int
     side: float
     below: float
     least: int
@@ -209,7 +209,7 @@ def _tiles(width: int, height: int, tiling: _Tiling) -> Iterator[Square]:
     """Yield overlapping squares that cover an image."""
     longer = max(width, height)
     side = tiling.side * longer
-    step = (longer - side) / (tiling.count - 1)
+    step = (longer - side) / (tiling.across - 1)
     for top in _starts(height, side, step):
         for left in _starts(width, side, step):
             yield Square(left, top, side)
