@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from affect_jax import load, runtime
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs
+from affect_jax.inference.boxes import BoxFile
 from affect_jax.inference.prediction_run import BATCH_SIZE, Settings
 from affect_jax.inference.table_run import Command, Counts, TableRun
 from affect_jax.inference.writers import FORMATS
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--landmarks", action="store_true", help="add the landmarks, in pixels of the image")
     add("--fps", type=float, default=0.0, help="frames a second of a video to read; default: all")
     add("--max_faces", type=int, default=0, help="faces a frame, the best; default: all")
+    add("--boxes", type=pathlib.Path, help="table of boxes, instead of finding faces")
     add("--no_detect", action="store_true", help="an image is a crop of one face already")
     add("--no_smooth", action="store_true", help="do not average over the frames of a track")
     add("--flip", action="store_true", help="average with the mirror image")
@@ -80,16 +82,22 @@ def predict(options: argparse.Namespace) -> Counts:
         workers=options.workers,
     )
     predictor = load(options.model, batch_size=options.batch_size)
-    digest = hashlib.sha256((pathlib.Path(options.model) / MODEL_FILE).read_bytes()).hexdigest()
+    known = BoxFile(options.boxes).faces if options.boxes else None
+    identity = {"model": _digest(pathlib.Path(options.model) / MODEL_FILE)}
+    identity |= {"boxes": _digest(options.boxes)} if options.boxes else {}
     command = Command(
         inputs.find(options.inputs, own=[options.output]),
         options.output,
         options.format,
         options.shard,
         overwrite=options.overwrite,
-        identity=(("model", digest[:16]),),
+        identity=identity,
     )
-    return TableRun(predictor, command, settings).run()
+    return TableRun(predictor, command, settings, known=known).run()
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,8 @@ from data_pipelines.schema import DecodeError
 
 _POLL = 0.1  # seconds between looks at whether to stop
 
-KnownFaces = Callable[[str, int], Faces | None]
+# The faces of a photo (None), or of a frame of a video.
+KnownFaces = Callable[[str, int | None], Faces]
 
 
 class Crop(NamedTuple):
@@ -80,7 +81,7 @@ class FrameReader:
     Attributes:
       preprocessing: of the model.
       detector: finds faces, in several threads at once; None: an image is a crop already.
-      known: faces that need not be found, by file and frame number; None for a frame without.
+      known: gives all faces instead of a detector; None: there is no such function.
       max_faces: faces of a frame, those of the highest scores; 0: all.
       fps: frames a second of a video; 0: all.
       keep_images: whether frames hold their image.
@@ -194,8 +195,8 @@ class FrameReader:
         if item.boxes is not None:
             unknown = np.full(len(item.boxes), np.nan, np.float32)
             return detection.faces_of_boxes(np.array(item.boxes), unknown)
-        if self.known is not None and (known := self.known(item.path, number)) is not None:
-            return known
+        if self.known is not None:
+            return self.known(item.path, number if item.is_video else None)
         return None if self.detector is None else self.detector(image)
 
     def _whole(self, image: np.ndarray, is_video: bool) -> Crop:

@@ -88,11 +88,11 @@ def predictions(
       items: what to predict, see `inputs.find`.
       settings: how.
       detector: finds faces; default: the one that comes with the package.
-      known: faces that need not be found.
+      known: gives all faces instead of a detector, such as `boxes.BoxFile.faces`.
       keep_images: whether frames hold their image.
       position: from where to go on.
     """
-    if settings.detect:
+    if settings.detect and known is None:
         detector = detector or default_detector()
     loaded, workers = predictor.loaded, settings.workers or os.cpu_count() or 1
     reader = FrameReader(

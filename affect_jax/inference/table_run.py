@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TextIO
 
 from affect_jax.inference import prediction_run
@@ -76,7 +76,7 @@ class Command:
     shard: tuple[int, int] = (1, 1)
     overlay: pathlib.Path | None = None
     overwrite: bool = False
-    identity: tuple[tuple[str, str], ...] = ()
+    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def tables(self) -> Iterator[tuple[pathlib.Path | None, list[Item]]]:
         """Yield the tables to write and the items in each."""
@@ -150,7 +150,7 @@ class TableRun:
         settings = {name: getattr(self._settings, name) for name in Settings.fields()}
         return {
             "affect_jax": __version__,
-            **dict(self._command.identity),
+            **self._command.identity,
             **settings,
             "temperature": prediction_run.temperature_of(self._predictor, self._settings),
             "files": len(items),

@@ -161,6 +161,19 @@ def test_a_folder_may_hold_its_own_table(short, tmp_path):
     assert output.read_bytes() == before
 
 
+def test_boxes_of_a_file_take_the_place_of_a_detector(short, tmp_path):
+    video, photo = tmp_path / "in" / "b.mp4", tmp_path / "in" / "a.png"
+    lines = [f"{video},3,10,15,40,45", f"{photo},,40,15,70,45"]
+    (tmp_path / "boxes.csv").write_text("path,frame,left,top,right,bottom\n" + "\n".join(lines))
+    output = tmp_path / "t.csv"
+    assert run(*short, "--boxes", tmp_path / "boxes.csv", "--output", output) == 0
+    table = read(output)
+    assert len(table) == 14
+    seen = table[table["face"] == 0]
+    assert seen["left"].tolist() == [40, 10] and seen["frame"].tolist() == [0, 3]
+    assert (table[table["face"] < 0]["error"] == NO_FACE).all()
+
+
 def test_without_an_output_rows_are_printed(short, capsys):
     assert run(*short) == 0
     lines = capsys.readouterr().out.splitlines()
