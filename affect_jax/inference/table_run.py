@@ -1,0 +1,213 @@
+"""Write the tables of a command: resumed after a crash, complete or absent at the end."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self, TextIO
+
+from affect_jax.inference import prediction_run
+from affect_jax.inference.detection import Detector
+from affect_jax.inference.face_predictions import Predicted
+from affect_jax.inference.face_table import NO_FACE
+from affect_jax.inference.frames import KnownFaces
+from affect_jax.inference.inputs import Item, shard
+from affect_jax.inference.prediction_progress import PredictionProgress
+from affect_jax.inference.prediction_run import Settings
+from affect_jax.inference.predictor import Predictor
+from affect_jax.inference.writers import Printer, TableFile, format_of
+from affect_jax.version import __version__
+
+_SAVE_EVERY = 2.0  # seconds of work that a crash costs at most
+_NAMED = 5
+
+
+@dataclasses.dataclass
+class Counts:
+    """What a run has read and found.
+
+    Attributes:
+      files: photos and videos.
+      failed: those of them with a row that holds an error.
+      frames, faces, faceless: frames read, faces in them, frames without any.
+      failing: place of the last item with an error.
+    """
+
+    files: int = 0
+    failed: int = 0
+    frames: int = 0
+    faces: int = 0
+    faceless: int = 0
+    failing: int = -1
+
+    @classmethod
+    def of_position(cls, position: Any) -> Self:
+        """Return what an earlier process noted with its position."""
+        return cls(**position["counts"]) if position else cls()
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of another table."""
+        for name in ("files", "failed", "frames", "faces", "faceless"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a run of the command reads and writes.
+
+    Attributes:
+      items: all that the inputs name.
+      output: a file that ends in .csv, .parquet or .jsonl; or a folder, for a table a video and
+        one for all photos; None: standard output.
+      table_format: of the tables in a folder.
+      shard: (i, n): only the i-th of n parts, counted from 1.
+      overlay: folder for photos and videos with what was found; None: none are drawn.
+      overwrite: begin again instead of resuming.
+      identity: what else determines the rows: the digest of the model, of files with boxes.
+    """
+
+    items: Sequence[Item]
+    output: pathlib.Path | None = None
+    table_format: str = "csv"
+    shard: tuple[int, int] = (1, 1)
+    overlay: pathlib.Path | None = None
+    overwrite: bool = False
+    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def tables(self) -> Iterator[tuple[pathlib.Path | None, list[Item]]]:
+        """Yield the tables to write and the items in each."""
+        part = shard(self.items, *self.shard)
+        if self.output is None or format_of(self.output):
+            yield self.output, part
+            return
+        number, count = self.shard
+        photos = [item for item in part if not item.is_video]
+        suffix = f"-{number}-of-{count}" if count > 1 else ""
+        if photos:
+            yield self.output / f"photos{suffix}.{self.table_format}", photos
+        for item in part:
+            if item.is_video:
+                yield self.output / f"{item.name}.{self.table_format}", [item]
+
+
+class TableRun:
+    """Predicts the items of a command and writes its tables.
+
+    Args:
+      predictor: the model.
+      command: what to read and write.
+      settings: how to predict.
+      detector, known: see `prediction_run.predictions`.
+      stream: for progress and messages; default: stderr.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        command: Command,
+        settings: Settings,
+        *,
+        detector: Detector | None = None,
+        known: KnownFaces | None = None,
+        stream: TextIO | None = None,
+    ):
+        self._predictor, self._command, self._settings = predictor, command, settings
+        self._detector, self._known = detector, known
+        self._stream = sys.stderr if stream is None else stream
+        self._table = prediction_run.table_of(predictor, settings)
+
+    def run(self) -> Counts:
+        """Write all tables; return what was read and found, in earlier runs too."""
+        total = Counts()
+        for path, items in self._command.tables():
+            total.add(self._write(path, items))
+        return total
+
+    def _write(self, path: pathlib.Path | None, items: list[Item]) -> Counts:
+        target: TableFile | Printer
+        if path is None:
+            target = Printer(sys.stdout, self._table)
+        else:
+            overwrite = self._command.overwrite
+            target = TableFile(path, self._table, self._identity(items), overwrite=overwrite)
+        counts = Counts.of_position(target.position)
+        if target.finished:
+            print(f"{path} is complete", file=self._stream)
+            return counts
+        try:
+            self._fill(target, items, counts)
+        finally:
+            target.close()
+        return counts
+
+    def _identity(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Return what determines the rows of a table."""
+        described = [(item.path, item.boxes, item.fault) for item in items]
+        settings = {name: getattr(self._settings, name) for name in Settings.fields()}
+        return {
+            "affect_jax": __version__,
+            **self._command.identity,
+            **settings,
+            "temperature": prediction_run.temperature_of(self._predictor, self._settings),
+            "files": len(items),
+            "inputs": hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16],
+        }
+
+    def _fill(self, target: TableFile | Printer, items: Sequence[Item], counts: Counts) -> None:
+        position = target.position
+        predictions = prediction_run.predictions(
+            self._predictor,
+            items,
+            self._settings,
+            detector=self._detector,
+            known=self._known,
+            position=position,
+        )
+        progress = PredictionProgress(items, stream=self._stream)
+        progress.start_at(position["item"] if position else 0)
+        saved = time.monotonic()
+
+        def here() -> dict[str, Any]:
+            return predictions.position() | {"counts": dataclasses.asdict(counts)}
+
+        try:
+            with contextlib.closing(predictions.__iter__()) as results:
+                for predicted in results:
+                    target.write(predicted.rows)
+                    self._count(predicted, items, counts, progress)
+                    if time.monotonic() - saved >= _SAVE_EVERY:
+                        target.save(here())
+                        saved = time.monotonic()
+            target.finish(here())
+        except KeyboardInterrupt:
+            target.save(here())
+            raise
+        finally:
+            progress.close()
+
+    def _count(
+        self,
+        predicted: Predicted,
+        items: Sequence[Item],
+        counts: Counts,
+        progress: PredictionProgress,
+    ) -> None:
+        frame, rows = predicted.frame, predicted.rows
+        faces = sum(row["face"] >= 0 for row in rows)
+        is_frame = not frame.is_end and frame.number >= 0
+        counts.frames += is_frame
+        counts.faces += faces
+        counts.faceless += any(row["error"] == NO_FACE for row in rows)
+        errors = [row["error"] for row in rows if row["error"] not in ("", NO_FACE)]
+        if errors and counts.failing != frame.place:
+            counts.failing = frame.place
+            counts.failed += 1
+            if counts.failed <= _NAMED:
+                progress.log(f"{items[frame.place].path}: {errors[0]}")
+        if frame.is_end:
+            counts.files += 1
+        progress.update(frame.place, frame.part, int(is_frame), faces)

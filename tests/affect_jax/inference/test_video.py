@@ -1,0 +1,174 @@
+import builtins
+import struct
+
+import numpy as np
+import pytest
+
+from affect_jax.errors import UserError
+from affect_jax.inference.video import read_video
+from data_pipelines.schema import DecodeError
+from tests.affect_jax.inference import media
+
+TURNS = {  # display matrix a b, c d -> the corner in which the bright one of `corner` lands
+    "none": ((1, 0, 0, 1), (0, 0)),
+    "clockwise": ((0, 1, -1, 0), (0, 1)),
+    "half": ((-1, 0, 0, -1), (1, 1)),
+    "anticlockwise": ((0, -1, 1, 0), (1, 0)),
+    "mirrored": ((-1, 0, 0, 1), (0, 1)),
+}
+
+
+def numbered(count, height=48, width=64):
+    """Frames whose brightness says which they are; the top left corner is brighter."""
+    frames = []
+    for i in range(count):
+        frame = np.full((height, width, 3), 4 * (i % 40), np.uint8)
+        frame[: height // 4, : width // 4] = 255
+        frames.append(frame)
+    return frames
+
+
+def turned(path, a, b, c, d):
+    """Write a display matrix into the header of an MP4 file (ISO/IEC 14496-12, 8.3.2)."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 44
+    matrix = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30]
+    data[start : start + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return media.write_video(tmp_path_factory.mktemp("video") / "plain.mp4", numbered(30))
+
+
+def test_all_frames_come_in_order_with_their_times(plain):
+    frames = list(read_video(plain))
+    assert [f.number for f in frames] == list(range(30))
+    np.testing.assert_allclose([f.time for f in frames], np.arange(30) / 25)
+    np.testing.assert_allclose([f.image[40, 50].mean() for f in frames], 4 * np.arange(30), atol=3)
+    assert not any(f.error for f in frames)
+    parts = [f.part for f in frames]
+    assert parts == sorted(parts) and parts[0] >= 0 and parts[-1] <= 1
+
+
+def test_variable_frame_rate(tmp_path):
+    times = [0, 10, 50, 400, 410, 1000, 1010, 1200, 1201, 3000]
+    media.write_video(tmp_path / "v.mp4", numbered(10), times)
+    found = [f.time for f in read_video(tmp_path / "v.mp4")]
+    np.testing.assert_allclose(found, np.array(times) / 1000, atol=1e-4)
+    chosen = [f.number for f in read_video(tmp_path / "v.mp4", fps=2)]
+    assert chosen == [0, 5, 9]  # the first of every half second that has one
+
+
+def test_fps_of_a_constant_rate(plain):
+    assert [f.number for f in read_video(plain, fps=5)] == [0, 5, 10, 15, 20, 25]
+    assert [f.number for f in read_video(plain, fps=100)] == list(range(30))
+
+
+def test_start_skips_frames_but_not_the_choice_of_others(plain):
+    whole = list(read_video(plain, fps=5))
+    rest = list(read_video(plain, fps=5, start=11))
+    assert [f.number for f in rest] == [15, 20, 25]
+    np.testing.assert_array_equal(rest[0].image, whole[3].image)
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_rotation_flags(tmp_path, turn):
+    matrix, (row, column) = TURNS[turn]
+    path = media.write_video(tmp_path / "t.mp4", numbered(2))
+    turned(path, *matrix)
+    image = next(read_video(path)).image
+    assert image.shape == ((64, 48, 3) if "clockwise" in turn else (48, 64, 3))
+    corners = [[image[y, x].mean() for x in (4, -4)] for y in (4, -4)]
+    assert np.unravel_index(np.argmax(corners), (2, 2)) == (row, column)
+
+
+def test_wide_pixels_become_square(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "w.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = 2
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(1)[0], format="rgb24")))
+        container.mux(stream.encode())
+    assert next(read_video(tmp_path / "w.mp4")).image.shape == (48, 128, 3)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("c.mp4", "frames are in it"), ("c.mkv", "seconds")])
+def test_a_cut_video_is_read_as_far_as_it_goes(tmp_path, name, reason):
+    noise = np.random.default_rng(0).integers(0, 255, (100, 48, 64, 3), np.uint8)
+    path = media.write_video(tmp_path / name, list(noise), options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *frames, last = read_video(path)
+    assert 30 < len(frames) < 70
+    assert all(f.image is not None for f in frames[:-3])
+    assert last.image is None and "the file is cut" in last.error and reason in last.error
+
+
+def test_damage_in_the_middle_is_an_error_and_the_rest_is_read(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), np.uint8)
+    path = media.write_video(tmp_path / "d.mp4", list(noise), keyframes=5)
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"mdat") + len(data) // 2
+    data[middle : middle + 4000] = bytes(range(1, 251)) * 16
+    path.write_bytes(data)
+    frames = list(read_video(path))
+    broken = [f.number for f in frames if f.error]
+    assert broken and all("damaged" in frames[n].error for n in broken)
+    assert [f.number for f in frames] == list(range(len(frames)))
+    assert frames[0].image is not None and frames[-1].image is not None
+
+
+def test_a_file_that_is_no_video(tmp_path):
+    (tmp_path / "t.mp4").write_text("not a video at all\n" * 40)
+    with pytest.raises(DecodeError, match="not a video that can be read"):
+        list(read_video(tmp_path / "t.mp4"))
+    with pytest.raises(FileNotFoundError):
+        list(read_video(tmp_path / "none.mp4"))
+
+
+def test_sound_alone(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "s.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(DecodeError, match="no video stream"):
+        list(read_video(tmp_path / "s.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("z.avi", "no frame that can be decoded"), ("z.mp4", "no video stream")]
+)
+def test_a_video_of_zero_frames(tmp_path, name, reason):
+    import av
+
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(DecodeError, match=reason):
+        list(read_video(tmp_path / name))
+
+
+def test_frames_that_are_too_large_are_rows_with_an_error(plain):
+    frame = next(read_video(plain, max_pixels=1000))
+    assert frame.image is None and frame.error == "64x48 is more than 1000 pixels"
+
+
+def test_without_pyav_the_extra_is_named(plain, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "av":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(UserError, match=r'pip install -e "\.\[video\]"'):
+        list(read_video(plain))

@@ -1,0 +1,226 @@
+"""The command: photos and videos of all kinds, tables that resume, exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from affect_jax import predict
+from affect_jax.inference import table_run
+from affect_jax.inference.face_table import FIXED, NO_FACE
+from tests.affect_jax.inference import media
+from tests.affect_jax.inference.conftest import photo_folder, tiny, tiny_model
+from tests.affect_jax.inference.test_prediction_run import scene
+
+__all__ = ["photo_folder", "tiny", "tiny_model"]  # fixtures
+
+P = [f"p_{name}" for name in media.CLASSES]
+FAULTS = {
+    "cut.jpg": "truncated or damaged JPEG",
+    "empty.jpg": "zero bytes",
+    "notes.txt": "not an image in a known format",
+}
+
+
+def run(model, *arguments):
+    return predict.main(["--model", str(model), "--batch_size", "4", *map(str, arguments)])
+
+
+def read(path):
+    table = pd.read_csv(path)
+    return table.assign(error=table["error"].astype(object).fillna(""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def opened_once(tiny):
+    """The command with a model that is open already: compiling takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "load", lambda path, **options: tiny)
+        yield
+
+
+@pytest.fixture(scope="module")
+def photo_table(tiny_model, photo_folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "photos.csv"
+    assert run(tiny_model, photo_folder, "--output", output) == 3
+    return output
+
+
+def test_a_folder_of_all_kinds_of_photos_is_one_table(photo_table, photo_folder):
+    table = read(photo_table)
+    assert tuple(table.columns) == (*FIXED, *P)
+    names = [os.path.relpath(file, photo_folder) for file in table["file"]]
+    assert list(dict.fromkeys(names)) == sorted(media.photos())
+    rows = dict(zip(names, table.to_dict("records"), strict=True))
+    for name in media.photos():
+        if name in FAULTS:
+            assert FAULTS[name] in rows[name]["error"]
+            assert (rows[name]["frame"], rows[name]["face"]) == (-1, -1)
+        elif name == "no_face.png":
+            assert rows[name]["error"] == NO_FACE and rows[name]["frame"] == 0
+        else:
+            assert rows[name]["error"] == "" and rows[name]["expression"] in media.CLASSES
+            assert names.count(name) == (12 if name == "sub/twelve.png" else 1)
+    seen = table[table["face"] >= 0]
+    np.testing.assert_allclose(seen[P].sum(axis=1), 1, atol=1e-6)
+    assert rows["border.png"]["left"] < 0
+
+
+def test_a_turned_face_is_read_as_an_upright_one(photo_table):
+    table = read(photo_table).set_index("file")
+    table.index = [os.path.basename(file) for file in table.index]
+    upright = table.loc["plain.png", [*P, "valence", "arousal"]].to_numpy(float)
+    for name in ("turned_90.png", "turned_180.png", "upside_down_exif.jpg", "alpha.png"):
+        found = table.loc[name, [*P, "valence", "arousal"]].to_numpy(float)
+        np.testing.assert_allclose(found, upright, atol=0.15)
+
+
+def test_the_same_command_finds_its_table_complete(photo_table, photo_folder, tiny_model, capsys):
+    before = photo_table.read_bytes()
+    assert run(tiny_model, photo_folder, "--output", photo_table) == 3
+    assert "is complete" in capsys.readouterr().err
+    assert photo_table.read_bytes() == before
+
+
+def test_another_command_is_refused(photo_table, photo_folder, tiny_model, capsys):
+    assert run(tiny_model, photo_folder, "--flip", "--output", photo_table) == 2
+    assert "differs in flip (False, now True)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def short(tiny_model, tmp_path, monkeypatch):
+    """Options of a command on a video and two photos, and a save after every frame."""
+    monkeypatch.setattr(table_run, "_SAVE_EVERY", 0.0)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    frames = [scene((0, 10 + n), (1, 120 - n)) for n in range(12)]
+    media.write_video(folder / "b.mp4", frames)
+    for name, person in (("a.png", 2), ("c.png", 3)):
+        (folder / name).write_bytes(media.encoded(scene((person, 40)), "PNG"))
+    return [tiny_model, folder, "--workers", "1"]
+
+
+@pytest.fixture(autouse=True)
+def bright(request, monkeypatch):
+    if "short" in request.fixturenames:
+        name = "affect_jax.inference.prediction_run.default_detector"
+        monkeypatch.setattr(name, lambda: media.find_bright)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_crash_or_a_key_in_the_middle_changes_nothing(short, tmp_path, suffix, monkeypatch):
+    whole, broken = tmp_path / f"whole.{suffix}", tmp_path / f"broken.{suffix}"
+    assert run(*short, "--output", whole) == 0
+    real = table_run.TableRun._count
+    for error, status in ((KeyboardInterrupt, 130), (MemoryError, None)):
+        left = [7]
+
+        def stop(*arguments, left=left, error=error):
+            real(*arguments)
+            left[0] -= 1
+            if not left[0]:
+                raise error
+
+        monkeypatch.setattr(table_run.TableRun, "_count", stop)
+        if status:
+            assert run(*short, "--output", broken) == status
+        else:
+            with pytest.raises(error):
+                run(*short, "--output", broken)
+        assert not broken.exists()
+    monkeypatch.setattr(table_run.TableRun, "_count", real)
+    assert run(*short, "--output", broken) == 0
+    assert broken.read_bytes() == whole.read_bytes()
+    records = [json.loads(p.with_name(p.name + ".run.json").read_text()) for p in (whole, broken)]
+    assert records[0]["position"]["counts"] == records[1]["position"]["counts"]
+    assert records[0]["position"]["counts"]["frames"] == 14
+
+
+def test_shards_write_a_table_a_video_and_one_of_photos(short, tmp_path, capsys):
+    out = tmp_path / "out"
+    for index in (1, 2):
+        assert run(*short, "--output", out, "--shard", f"{index}/2") == 0
+    names = sorted(str(p.relative_to(out)) for p in out.rglob("*.csv"))
+    assert names == ["b.mp4.csv", "photos-1-of-2.csv"]
+    assert len(read(out / "b.mp4.csv")) == 24 and len(read(out / names[1])) == 2
+    assert run(*short, "--output", out, "--shard", "2/2") == 0
+    assert "b.mp4.csv is complete" in capsys.readouterr().err
+
+
+def test_a_folder_may_hold_its_own_table(short, tmp_path):
+    output = tmp_path / "in" / "table.csv"
+    assert run(*short, "--output", output) == 0
+    before = output.read_bytes()
+    assert run(*short, "--output", output) == 0
+    assert output.read_bytes() == before
+
+
+def test_boxes_of_a_file_take_the_place_of_a_detector(short, tmp_path):
+    video, photo = tmp_path / "in" / "b.mp4", tmp_path / "in" / "a.png"
+    lines = [f"{video},3,10,15,40,45", f"{photo},,40,15,70,45"]
+    (tmp_path / "boxes.csv").write_text("path,frame,left,top,right,bottom\n" + "\n".join(lines))
+    output = tmp_path / "t.csv"
+    assert run(*short, "--boxes", tmp_path / "boxes.csv", "--output", output) == 0
+    table = read(output)
+    assert len(table) == 14
+    seen = table[table["face"] == 0]
+    assert seen["left"].tolist() == [40, 10] and seen["frame"].tolist() == [0, 3]
+    assert (table[table["face"] < 0]["error"] == NO_FACE).all()
+
+
+def test_without_an_output_rows_are_printed(short, capsys):
+    assert run(*short) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("file,frame,time") and len(lines) == 27
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["*.none"], "holds no file"),
+        (["a.jpg", "--fps", "-3"], "fps = -3.0"),
+        (["a.jpg", "--temperature", "0"], "temperature = 0.0"),
+    ],
+)
+def test_wrong_commands(tiny_model, arguments, message, capsys):
+    assert run(tiny_model, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_shard_that_does_not_exist(tiny_model, capsys):
+    with pytest.raises(SystemExit) as error:
+        run(tiny_model, "a.jpg", "--shard", "3/2")
+    assert error.value.code == 2
+    assert "is not I/N with I from 1 to N" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_a_row_and_status_three(tiny_model, tmp_path, capsys):
+    assert run(tiny_model, tmp_path / "none.jpg") == 3
+    assert "No such file or directory" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_kill_and_resume(tiny_model, tmp_path):
+    frames = [scene((0, 10 + n % 40), (1, 120 - n % 40)) for n in range(600)]
+    media.write_video(tmp_path / "v.mp4", frames)
+    command = [sys.executable, "-m", "affect_jax.predict", "--model", tiny_model, "--no_detect"]
+    command += [tmp_path / "v.mp4", "--output"]
+    subprocess.run([*command, tmp_path / "whole.csv"], check=True, timeout=300)
+    for _ in range(3):
+        process = subprocess.Popen([*command, tmp_path / "killed.csv"])
+        partial, size = tmp_path / "killed.csv.partial", 0
+        while process.poll() is None:
+            if partial.exists() and partial.stat().st_size > size + 20_000:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                break
+            size = size or (partial.stat().st_size if partial.exists() else 0)
+            time.sleep(0.01)
+    subprocess.run([*command, tmp_path / "killed.csv"], check=True, timeout=300)
+    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
