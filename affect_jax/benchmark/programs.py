@@ -65,7 +65,7 @@ class Programs:
     """
 
     def __init__(self, config: ml_collections.ConfigDict, devices: AbsentDevices):
-        self._config, self._devices = config, devices
+        self.config, self._devices = config, devices
         self._system = system_of(config)
         self._model = nnx.eval_shape(self._create)
         self._begun = self._begin(self._model)[1]
@@ -78,7 +78,7 @@ class Programs:
     def evaluation(self, batch_size: int) -> Program:
         """Return the evaluation step of a test split, with its mirrored pass."""
         blueprint = take_apart(self._model)[0]
-        config = self._config
+        config = self.config
         step = make_eval_step(
             self._system, blueprint, config.data.image_size, flip=config.eval.flip
         )
@@ -90,7 +90,7 @@ class Programs:
         return self._system.create_model(nnx.Rngs(0), AXIS)
 
     def _begin(self, model: nnx.Module) -> tuple[Phases, PhaseStep]:
-        steps = self._config.num_steps
+        steps = self.config.num_steps
         phases = Phases(self._system, model, self._devices, steps, _STEPS_PER_EPOCH)
         return phases, phases.begin(phases.all[-1])
 
@@ -99,6 +99,6 @@ class Programs:
         return phases.fresh_state(begun)
 
     def _batch(self, batch_size: int) -> dict[str, Any]:
-        config = self._config.copy_and_resolve_references()
+        config = self.config.copy_and_resolve_references()
         config.batch_size = batch_size
         return self._devices.place(random_batch(config, self._system.num_classes))

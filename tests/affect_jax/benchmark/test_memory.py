@@ -6,7 +6,6 @@ import pytest
 
 from affect_jax.benchmark import memory, programs
 from affect_jax.benchmark.memory import GIB, Case
-from affect_jax.errors import UserError
 from tests.affect_jax import tiny
 
 
