@@ -197,6 +197,7 @@ def model(name: str, **changes: Any) -> ConfigDict:
     """
     section = ConfigDict({"name": name, **models.section(name), "hierarchy": ""})
     section.mean, section.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    section.remat = "none"
     if name == "emofan":
         section.train_trunk = True
     section.lock()

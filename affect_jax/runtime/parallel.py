@@ -26,32 +26,6 @@ _BUCKET_BYTES = 32 * 2**20
 HOST_FIELDS = ("index",)
 
 
-def initialize(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Join a multi-process job; do nothing if no argument is given.
-
-    Args:
-      coordinator: HOST:PORT of process 0.
-      num_processes: number of processes in the job.
-      process_id: rank of this process, 0-based.
-
-    Raises:
-      UserError: if only some of the three are given.
-    """
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if not any(given):
-        return
-    if not all(given):
-        raise UserError(
-            "--coordinator, --num_processes and --process_id belong together; give all three, "
-            "for example --coordinator 10.0.0.1:1234 --num_processes 2 --process_id 0"
-        )
-    # Needed before the CPU backend starts, harmless on other platforms.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-
-
 def is_main_process() -> bool:
     """Return True on the one process that writes files and prints."""
     return jax.process_index() == 0
