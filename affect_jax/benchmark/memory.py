@@ -77,6 +77,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def peak_bytes(lowered: jax.stages.Lowered) -> int:
     """Return the bytes that a program needs on each device while it runs."""
     analysis = lowered.compile().memory_analysis()
+    if analysis is None:
+        raise UserError("the compiler of this platform gives no analysis of memory")
     return int(
         analysis.argument_size_in_bytes
         + analysis.output_size_in_bytes

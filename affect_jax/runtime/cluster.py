@@ -4,12 +4,15 @@ Slurm, Open MPI, Cloud TPU and Kubernetes leave variables in the environment of 
 they start. `describe` reads them, and `join` passes what they say to `jax.distributed.initialize`.
 """
 
+import contextlib
 import dataclasses
 import glob
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -221,7 +224,8 @@ def join(
       process_id: rank of this process, 0-based.
       method: one of `METHODS`: the launcher, "auto" for any, "off" for none.
       start_timeout: seconds to wait until all processes have joined.
-      heartbeat_timeout: seconds after which JAX gives up a process that does not answer.
+      heartbeat_timeout: seconds after which a process that does not answer is lost, see
+        `runtime.watch`.
       environ: variables of this process.
 
     Raises:
@@ -252,21 +256,43 @@ def join(
     # Needed before the CPU backend starts, harmless on other platforms.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            local_device_ids=gpus,
-            cluster_detection_method="deactivate" if launch is None else None,
-            initialization_timeout=start_timeout,
-            heartbeat_timeout_seconds=heartbeat_timeout,
-            shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
-        )
+        with _limited(start_timeout, coordinator):
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                local_device_ids=gpus,
+                cluster_detection_method="deactivate" if launch is None else None,
+                initialization_timeout=start_timeout + _SHUTDOWN_TIMEOUT,
+                # The watch of `runtime.watch` comes first; JAX aborts without an explanation.
+                heartbeat_timeout_seconds=2 * heartbeat_timeout,
+                shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+            )
     except (RuntimeError, ValueError) as error:
         if launch is not None and launch.launcher == "Cloud TPU" and "defined" in str(error):
             log.info("this TPU machine belongs to no slice of several: it trains alone")
             return
-        raise UserError(_not_joined(str(error), coordinator, start_timeout)) from error
+        line = " ".join(str(error).split())[:300]
+        raise UserError(_not_joined(f"failed to come together ({line})", coordinator)) from error
+
+
+@contextlib.contextmanager
+def _limited(seconds: int, coordinator: str | None) -> Iterator[None]:
+    """End the process with a message after `seconds` in the block; JAX would abort it."""
+
+    def leave() -> None:
+        late = f"did not come together within {seconds} s (--start_timeout)"
+        log.error("%s", _not_joined(late, coordinator))
+        sys.stderr.flush()
+        os._exit(2)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check(
@@ -304,11 +330,10 @@ def _check(
         )
 
 
-def _not_joined(error: str, coordinator: str | None, timeout: int) -> str:
-    line = " ".join(error.split())[:300]
+def _not_joined(what: str, coordinator: str | None) -> str:
     return (
-        f"the job did not come together within {timeout} s (--start_timeout): {line}. Check that "
-        "all processes run, that they were given the same --coordinator and --num_processes and "
-        f"different --process_id, and that {coordinator or 'the machine of process 0'} can be "
-        "reached from all machines (firewall, proxy variables, a port in use)"
+        f"the processes of the job {what}. Check that all of them run, with the same --coordinator "
+        "and --num_processes and different --process_id, and that "
+        f"{coordinator or 'the machine of process 0'} can be reached from all machines (firewall, "
+        "proxy variables, a port in use)"
     )

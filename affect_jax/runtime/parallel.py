@@ -129,9 +129,9 @@ class Mapper:
         self.mapping = mapping
         self.devices = list(devices if devices is not None else jax.devices())
         self._local = [d for d in self.devices if d.process_index == jax.process_index()]
-        self.global_mesh = _mesh(self.devices)
+        self.global_mesh: Any = _mesh(self.devices)
         # pmap takes and gives arrays of this process alone.
-        self.mesh = _mesh(self._local) if mapping == "pmap" else self.global_mesh
+        self.mesh: Any = _mesh(self._local) if mapping == "pmap" else self.global_mesh
 
     def map(
         self, step: Callable, *, donate_state: bool = False, sharded_output: bool = False
