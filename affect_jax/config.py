@@ -35,6 +35,7 @@ _FREE = (
     "report.",
     "compilation_cache",
     "parallel.",
+    "model.remat",
     *defaults.FREE,
     "sweep.",
     "crossval.",

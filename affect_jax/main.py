@@ -13,7 +13,7 @@ from ml_collections import config_flags
 from affect_jax import config as config_lib
 from affect_jax import overrides, runtime
 from affect_jax.errors import UserError
-from affect_jax.runtime import parallel
+from affect_jax.runtime import cluster, parallel, watch, xla_flags
 from data_pipelines import disk
 from data_pipelines.schema import DataError
 
@@ -26,6 +26,17 @@ flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of a multi-process job.")
 flags.DEFINE_integer("num_processes", None, "Processes of the job.")
 flags.DEFINE_integer("process_id", None, "Rank of this process, from 0.")
+flags.DEFINE_enum(
+    "cluster", "auto", cluster.METHODS, "Launcher that describes the job; off: train alone."
+)
+flags.DEFINE_integer(
+    "start_timeout", cluster.START_TIMEOUT, "Seconds to wait for the other processes to start."
+)
+flags.DEFINE_integer(
+    "heartbeat_timeout",
+    cluster.HEARTBEAT_TIMEOUT,
+    "Seconds after which a process that does not answer is given up, and the job stops.",
+)
 
 log = logging.getLogger("affect_jax")
 
@@ -71,8 +82,22 @@ def _parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> int:
     """Run one mode; return the exit status."""
     runtime.setup_logging()
-    parallel.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    xla_flags.choose()
+    cluster.join(
+        FLAGS.coordinator,
+        FLAGS.num_processes,
+        FLAGS.process_id,
+        method=FLAGS.cluster,
+        start_timeout=FLAGS.start_timeout,
+        heartbeat_timeout=FLAGS.heartbeat_timeout,
+    )
     runtime.setup_logging(is_main=parallel.is_main_process())
+    with watch.over_processes(FLAGS.heartbeat_timeout):
+        return _act()
+
+
+def _act() -> int:
+    """Do what `--mode` says; return the exit status."""
     from affect_jax.experiments import crossval, evaluate, sweep, train_run
     from affect_jax.training.stopping import Stopped
 

@@ -42,7 +42,7 @@ _OF_IMAGES = (
 # Fields of config.eval that act where features are written.
 _OF_EXTRACTION = ("eval.features", "eval.batch_size", "eval.checkpoint")
 # Fields of config.model that do not belong to one architecture.
-_OF_ANY_MODEL = ("dtype", "mean", "std", "hierarchy")
+_OF_ANY_MODEL = ("dtype", "mean", "std", "hierarchy", "remat")
 
 
 def load(path: str | pathlib.Path, arguments: Sequence[str]) -> ml_collections.ConfigDict:

@@ -182,6 +182,9 @@ def model(name: str, **changes: Any) -> ConfigDict:
       hierarchy: tree over the classes, for the metrics and for models that use one: a name such
         as "fg_emotions" or the path of a TOML file, see docs/hierarchies.md; "": none
       mean, std: the model's input is (RGB - mean) / std, with RGB in [0, 1]
+      remat: what training keeps for the backward pass: "none" (everything), "products" (results of
+        convolutions and matrix products; the rest is computed again), "blocks" (ViT: the inputs of
+        its blocks); see docs/performance.md
       train_trunk: EmoFAN only; False freezes the landmark trunk and its statistics
       relations: relations between images and labels (RALD), off unless `enabled`; see
         `affect_jax.models.relations_settings`. Its loss is in `loss.relations`.
@@ -194,6 +197,7 @@ def model(name: str, **changes: Any) -> ConfigDict:
     """
     section = ConfigDict({"name": name, **models.section(name), "hierarchy": ""})
     section.mean, section.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    section.remat = "none"
     if name == "emofan":
         section.train_trunk = True
     section.lock()

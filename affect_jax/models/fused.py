@@ -22,8 +22,7 @@ class Linear(nnx.Linear):
         """Return [..., out_features] of [..., in_features]."""
         x = inputs.astype(self.dtype)
         bias = jnp.zeros((), x.dtype) if self.bias is None else self.bias[...]
-        kernel, bias, x = _same_replicas(self.kernel[...], bias, x)
-        y = _affine(x.reshape(-1, x.shape[-1]), kernel, bias)
+        y = _affine(x.reshape(-1, x.shape[-1]), self.kernel[...], bias)
         return y.reshape(*x.shape[:-1], -1)
 
 
@@ -33,30 +32,7 @@ class LayerNorm(nnx.LayerNorm):
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
         """Normalise [..., features]; `mask` is not supported."""
         del mask
-        scale, bias, x = _same_replicas(self.scale[...], self.bias[...], x)
-        return _layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
-
-
-def _same_replicas(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Mark all arrays as differing between the replicas on which one of them does.
-
-    Under `jax.shard_map`, the gradient of a replicated parameter is summed where it is marked.
-    """
-    axes = frozenset().union(*(_varying(x) for x in arrays))
-
-    def marked(x: jax.Array) -> jax.Array:
-        missing = tuple(sorted(axes - _varying(x)))
-        return lax.pcast(x, missing, to="varying") if missing else x
-
-    return tuple(marked(x) for x in arrays)
-
-
-def _varying(x: jax.Array) -> frozenset[str]:
-    """Return the mapped axes along which an array differs."""
-    kind = jax.typeof(x)
-    if hasattr(kind, "manual_axis_type"):
-        return frozenset(kind.manual_axis_type.varying)
-    return frozenset(getattr(kind, "vma", ()))
+        return _layer_norm(x, self.scale[...], self.bias[...], self.epsilon).astype(self.dtype)
 
 
 @jax.custom_vjp

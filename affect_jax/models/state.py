@@ -18,7 +18,7 @@ Flat = dict[str, jax.Array]
 
 def flatten(state: nnx.State) -> Flat:
     """Return path -> array of an `nnx.State`, sorted by path."""
-    flat = {"/".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+    flat = {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
     return dict(sorted(flat.items()))
 
 

@@ -25,6 +25,7 @@ from affect_jax.models.layers import (
     normal,
     split_outputs,
 )
+from affect_jax.models.recompute import POLICIES
 from affect_jax.models.registry import register
 from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
@@ -206,7 +207,8 @@ class ViT(nnx.Module):
       dropout: rate after the embedding, the attention and the layers of an MLP.
       drop_path: stochastic depth: rate of the last block, growing linearly from 0 at the first.
       attention: "auto" (cuDNN for 16-bit types on a GPU), "xla", "cudnn".
-      remat: recompute blocks in the backward pass: less memory, more time.
+      remat: what training keeps for the backward pass, see `models.recompute`; "blocks": only the
+        inputs of the blocks.
       relations: settings of `Relations` in front of the last layers; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
@@ -224,12 +226,16 @@ class ViT(nnx.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         attention: str = "auto",
-        remat: bool = False,
+        remat: str = "none",
         relations: Mapping[str, Any] | None = None,
         reliability: Mapping[str, Any] | None = None,
         make: Layers,
     ):
-        choices = {"pool": (pool, POOLS), "attention": (attention, IMPLEMENTATIONS)}
+        choices = {
+            "pool": (pool, POOLS),
+            "attention": (attention, IMPLEMENTATIONS),
+            "remat": (remat, POLICIES),
+        }
         for name, (value, known) in choices.items():
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
@@ -326,7 +332,7 @@ class ViT(nnx.Module):
             if number == len(self.blocks) - 1:
                 x = feature_map(x[:, :count], grid=grid, prefix=self.prefix)
                 x = self._padded(x, weights)
-            if self.remat and weights is None:
+            if self.remat == "blocks" and weights is None:
                 x = _recomputed(block, x, rngs, count)
             else:
                 x = block(x, rngs, weights, count)

@@ -7,7 +7,7 @@ logical copy, laid out on every device); batches are split over the devices.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -15,40 +15,15 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from affect_jax.errors import UserError
-from affect_jax.runtime import xla_flags
 
 AXIS = "data"
 MAPPINGS = ("pmap", "shard_map")
 
+# Of gradients that travel together. XLA's own limit on GPUs is 30 MiB.
+_BUCKET_BYTES = 32 * 2**20
+
 # Batch fields that stay on the host: a device would narrow int64 to int32.
 HOST_FIELDS = ("index",)
-
-
-def initialize(
-    coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
-) -> None:
-    """Join a multi-process job if an argument is given; choose XLA's flags in any case.
-
-    Args:
-      coordinator: HOST:PORT of process 0.
-      num_processes: number of processes in the job.
-      process_id: rank of this process, 0-based.
-
-    Raises:
-      UserError: if only some of the three are given.
-    """
-    xla_flags.choose()
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if not any(given):
-        return
-    if not all(given):
-        raise UserError(
-            "--coordinator, --num_processes and --process_id belong together; give all three, "
-            "for example --coordinator 10.0.0.1:1234 --num_processes 2 --process_id 0"
-        )
-    # Needed before the CPU backend starts, harmless on other platforms.
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def is_main_process() -> bool:
@@ -71,6 +46,72 @@ def _mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def mean_over_replicas(tree: Any) -> Any:
+    """Return the mean of `tree` over the replicas, with few collectives.
+
+    Called inside of a mapped step. Arrays of one dtype travel together, up to `_BUCKET_BYTES` at a
+    time: large enough to use the links fully, small enough to overlap with the backward pass.
+    """
+    if jax.lax.axis_size(AXIS) == 1:
+        return jax.lax.pmean(tree, AXIS)
+    leaves, structure = jax.tree.flatten(tree)
+    means: list[Any] = [None] * len(leaves)
+    for bucket in _buckets([(leaf.size * leaf.dtype.itemsize, leaf.dtype) for leaf in leaves]):
+        joined = jax.numpy.concatenate([leaves[i].reshape(-1) for i in bucket])
+        joined = jax.lax.pmean(joined, AXIS)
+        start = 0
+        for i in bucket:
+            end = start + leaves[i].size
+            means[i] = joined[start:end].reshape(leaves[i].shape)
+            start = end
+    return jax.tree.unflatten(structure, means)
+
+
+def _buckets(arrays: list[tuple[int, Any]]) -> list[list[int]]:
+    """Return positions of arrays, given as (bytes, dtype), that travel together."""
+    done: list[list[int]] = []
+    filling: dict[Any, tuple[int, list[int]]] = {}
+    for position, (size, dtype) in enumerate(arrays):
+        held, bucket = filling.get(dtype, (0, []))
+        if bucket and held + size > _BUCKET_BYTES:
+            done.append(bucket)
+            held, bucket = 0, []
+        filling[dtype] = (held + size, [*bucket, position])
+    return done + [bucket for _, bucket in filling.values()]
+
+
+class Program(NamedTuple):
+    """A mapped function and the arguments that make it one program."""
+
+    function: Any
+    arguments: tuple
+
+    def lower(self, **options: Any) -> jax.stages.Lowered:
+        """Return the program before compilation; arguments may be abstract."""
+        return self.function.lower(*self.arguments, **options)
+
+
+class Mapped:
+    """A function mapped over devices: call it, or look at its program.
+
+    Args:
+      mapped_for: number of arguments -> the compiled function.
+    """
+
+    def __init__(self, mapped_for: Callable[[int], Any]):
+        self._mapped_for = mapped_for
+        self._compiled: dict[int, Any] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        return self.program(*args).function(*args)
+
+    def program(self, *args: Any) -> Program:
+        """Return what a call with `args` runs; they may be `jax.ShapeDtypeStruct`."""
+        if len(args) not in self._compiled:
+            self._compiled[len(args)] = self._mapped_for(len(args))
+        return Program(self._compiled[len(args)], args)
+
+
 class Mapper:
     """Mapping of per-replica functions over devices, and placement of their inputs.
 
@@ -88,13 +129,13 @@ class Mapper:
         self.mapping = mapping
         self.devices = list(devices if devices is not None else jax.devices())
         self._local = [d for d in self.devices if d.process_index == jax.process_index()]
-        self.global_mesh = _mesh(self.devices)
+        self.global_mesh: Any = _mesh(self.devices)
         # pmap takes and gives arrays of this process alone.
-        self.mesh = _mesh(self._local) if mapping == "pmap" else self.global_mesh
+        self.mesh: Any = _mesh(self._local) if mapping == "pmap" else self.global_mesh
 
     def map(
         self, step: Callable, *, donate_state: bool = False, sharded_output: bool = False
-    ) -> Callable:
+    ) -> Mapped:
         """Map `step(state, batch, *replicated) -> (state or metrics ...)` over devices.
 
         Args:
@@ -121,17 +162,14 @@ class Mapper:
                 )
             specs = (P(), P(AXIS)) + (P(),) * (count - 2)
             output = P(AXIS) if sharded_output else P()
-            sharded = jax.shard_map(step, mesh=self.mesh, in_specs=specs, out_specs=output)
+            # As under pmap, the gradient of a psum is a psum: one rule for both mappings. With the
+            # check, every parameter would get a collective of its own in the backward pass.
+            sharded = jax.shard_map(
+                step, mesh=self.mesh, in_specs=specs, out_specs=output, check_vma=False
+            )
             return jax.jit(sharded, donate_argnums=donate)
 
-        compiled: dict[int, Callable] = {}
-
-        def call(*args: Any) -> Any:
-            if len(args) not in compiled:
-                compiled[len(args)] = mapped_for(len(args))
-            return compiled[len(args)](*args)
-
-        return call
+        return Mapped(mapped_for)
 
     def place(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Put this process's part of a batch onto its devices, without `HOST_FIELDS`."""
@@ -195,6 +233,40 @@ class Mapper:
             if len(queue) >= size:
                 yield queue.popleft()
         yield from queue
+
+
+class AbsentDevices(Mapper):
+    """Mapping over devices that need not be here: its programs can be lowered, not run.
+
+    Args:
+      devices: their number, for any platform; or descriptions of devices, as
+        `jax.experimental.topologies` gives them, to compile for.
+    """
+
+    def __init__(self, devices: int | list[jax.Device]):
+        self.mapping = "shard_map"
+        self.devices = [] if isinstance(devices, int) else devices
+        self._local = []
+        if isinstance(devices, int):
+            self.mesh = jax.sharding.AbstractMesh((devices,), (AXIS,), (AxisType.Auto,))
+        else:
+            self.mesh = _mesh(devices)
+        self.global_mesh = self.mesh
+
+    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a global batch as shapes, without `HOST_FIELDS`."""
+        fields = {k: v for k, v in batch.items() if k not in HOST_FIELDS}
+        return self._shapes(fields, P(AXIS))
+
+    def replicate(self, tree: Any) -> Any:
+        """Return `tree` as shapes of arrays that every device has."""
+        return self._shapes(tree, P())
+
+    def _shapes(self, tree: Any, split: P) -> Any:
+        sharding = NamedSharding(self.mesh, split)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree
+        )
 
 
 def all_gather_hosts(array: np.ndarray) -> np.ndarray:

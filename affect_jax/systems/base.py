@@ -19,6 +19,7 @@ from affect_jax.metrics.reliability import ReliabilityStatistics
 from affect_jax.models import relations_settings, reliability_settings, state
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
 from affect_jax.models.layers import BatchNorm
+from affect_jax.models.recompute import POLICIES
 from affect_jax.models.relations import Comparison
 from affect_jax.models.state import take_apart
 from affect_jax.systems import objective
@@ -186,6 +187,8 @@ class System:
             arguments["reliability"] = self.balancing
         if models.takes(name, "relations") or self.relations is not None:
             arguments["relations"] = self.relations
+        if not models.takes(name, "remat"):
+            arguments.pop("remat", None)  # the train step acts on it
         if models.takes(name, "n_expression"):
             arguments["n_expression"] = self.num_classes if "expression" in self.has else 0
         if models.takes(name, "n_features"):
@@ -201,6 +204,7 @@ class System:
           ConfigError: config.model does not describe a model.
         """
         self._check_input()
+        self._check_remat()
         arguments = self.model_arguments()
         self._log_departures(arguments)
         size = self.config.data.image_size
@@ -211,7 +215,11 @@ class System:
             model.eval()
             # Traced once without computing: an image size that cannot work is found here.
             shape = models.input_shape(model, size)
-            jax.eval_shape(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+            graphdef, arrays = nnx.split(model)
+            jax.eval_shape(
+                lambda images: nnx.merge(graphdef, arrays, copy=True)(images),
+                jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+            )
         except (TypeError, ValueError) as error:
             raise ConfigError(f"config.model (with data.image_size = {size}): {error}") from None
         self._check_freeze(model)
@@ -231,6 +239,13 @@ class System:
                 f"config.model.name = {name!r} takes images, and the data are vectors of "
                 f"{n_features} features; set --config.model.name=features, or another data.source"
             )
+
+    def _check_remat(self) -> None:
+        """Raise ConfigError for a policy that does not exist, or not for this model."""
+        name, policy = self.config.model.name, self.config.model.get("remat", "none")
+        known = [p for p in POLICIES if p != "blocks" or models.takes(name, "remat")]
+        if policy not in known:
+            raise ConfigError(f"config.model.remat = {policy!r}; {name} has {', '.join(known)}")
 
     def _log_departures(self, arguments: dict[str, Any]) -> None:
         """Log the fields in which the config differs from the preset of the model."""

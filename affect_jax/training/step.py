@@ -11,6 +11,7 @@ from flax import nnx
 
 from affect_jax.models.layer_depth import layer_numbers
 from affect_jax.models.preprocessing import normalise
+from affect_jax.models.recompute import keeping_products
 from affect_jax.models.state import Blueprint, current_stats, select, take_apart
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AXIS
@@ -65,13 +66,15 @@ def make_train_step(
             loss, terms = system.loss(inputs, phase)
             return loss, (terms, current_stats(model))
 
+        if section.get("remat") == "products":
+            loss_of = keeping_products(loss_of)
         gradient_of = jax.value_and_grad(loss_of, has_aux=True)
         (loss, (terms, stats)), gradients = gradient_of(trained)
-        packed, gradients = pack(trained), jax.lax.pmean(pack(gradients), AXIS)
+        packed, gradients = pack(trained), parallel.mean_over_replicas(pack(gradients))
         if config.optimizer.sam_rho:
             # The same examples and dropout again; loss and statistics stay from the first pass.
             worse = optim.sharpest(packed, gradients, config.optimizer.sam_rho)
-            gradients = jax.lax.pmean(pack(gradient_of(unpack(worse))[1]), AXIS)
+            gradients = parallel.mean_over_replicas(pack(gradient_of(unpack(worse))[1]))
         updates, opt = optimizer.update(gradients, state["opt"], packed, value=loss)
         params = {**fixed, **optax.apply_updates(trained, unpack(updates))}
         new = {"step": state["step"] + 1, "params": params, "stats": stats, "opt": opt}
@@ -99,12 +102,14 @@ class PhaseStep:
       schedule: learning rate of each step of the phase, counted from 0.
       init: parameters -> fresh optimizer state of those that the phase trains.
       run: (state, batch), on the devices -> (state, terms); the given state is consumed.
+      program: (state, batch), which may be shapes -> the program that `run` would run.
     """
 
     phase: Phase
     schedule: Schedule
     init: Callable[[dict], Any]
     run: Callable[[dict, dict], tuple[dict, dict]]
+    program: Callable[[dict, dict], parallel.Program]
 
 
 class Phases:
@@ -160,6 +165,7 @@ class Phases:
             schedule,
             init=lambda params: optimizer.init(packing.pack(trained(params))),
             run=lambda state, batch: mapped(state, batch, teacher_arrays, seed),
+            program=lambda state, batch: mapped.program(state, batch, teacher_arrays, seed),
         )
 
     def fresh_state(self, begun: PhaseStep) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_maps_are_enlarged_within_bounds():
     [
         ("resnet18", {"width": 4}, 64, (2, 2)),
         ("emofan", {"width": 16, "depth": 1, "stacks": 1, "emotion_blocks": 2}, 64, (8, 8)),
-        ("vit_ti16", {"depth": 2, "image_size": 64, "remat": True}, 64, (4, 4)),
+        ("vit_ti16", {"depth": 2, "image_size": 64, "remat": "blocks"}, 64, (4, 4)),
         ("poster_v2_tiny", {}, 64, None),
     ],
 )

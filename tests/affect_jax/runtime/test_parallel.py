@@ -96,11 +96,6 @@ def test_unknown_mapping_is_refused():
         parallel.Mapper("pjit")
 
 
-def test_half_given_coordinates_are_refused():
-    with pytest.raises(UserError, match="belong together"):
-        parallel.initialize("127.0.0.1:1", None, 0)
-
-
 def test_gather_keeps_float64():
     value = np.array([1 + 1e-15, np.pi])
     np.testing.assert_array_equal(parallel.all_gather_hosts(value), value[None])

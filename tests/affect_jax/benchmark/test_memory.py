@@ -1,0 +1,61 @@
+"""Memory of train steps: the line through two batches, and the compiler's figures."""
+
+import json
+
+import pytest
+
+from affect_jax.benchmark import memory, programs
+from affect_jax.benchmark.memory import GIB, Case
+from tests.affect_jax import tiny
+
+
+def test_largest_batch_lies_on_the_line_through_both():
+    # 1 GiB and 1/16 GiB an image: 0.9 * 16 - 1 = 13.4 GiB hold 214 images.
+    points = (16, 2 * GIB), (64, 5 * GIB)
+    assert memory.largest_batch(*points, 16) == 208
+    assert memory.largest_batch(*points, 1.0) == 0
+
+
+def test_rows_have_both_peaks_and_a_batch_for_every_device():
+    peaks = {Case("vit_se", "none", 16): 2 * GIB, Case("vit_se", "none", 64): 5 * GIB}
+    found = memory.rows(peaks, "some device")
+    assert [r["value"] for r in found[:2]] == [2.0, 5.0]
+    assert {r["metric"]: r["value"] for r in found[2:]} == {
+        "largest_batch_16_gib": 208,
+        "largest_batch_24_gib": 328,
+        "largest_batch_80_gib": 1136,
+        "largest_batch_140_gib": 2000,
+    }
+
+
+def test_the_compiler_counts_weights_and_activations(monkeypatch, tmp_path, capsys):
+    """Adam holds three copies of the weights; a larger batch needs more."""
+
+    def small(name, dtype, remat):
+        config = tiny.one_block()
+        config.model.dtype, config.model.remat = dtype, remat
+        return config
+
+    monkeypatch.setattr(programs, "full_size", small)
+    file = tmp_path / "rows.json"
+    options = ["--systems=vit_se", "--remat=none", "--batch_sizes=2,32", f"--json={file}"]
+    assert memory.main([*options, "--dtype=float32"]) == 0
+    first, second, *batches = json.loads(file.read_text())
+    weights = 3 * 4 * 600_000 / GIB
+    assert weights < first["value"] < second["value"] < 1
+    assert [r["value"] for r in batches] == sorted(r["value"] for r in batches)
+    assert "largest_batch_16_gib" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ("--batch_sizes=16", "two different numbers"),
+        ("--batch_sizes=a,b", "two whole numbers"),
+        ("--remat=all", "choose of none,products,blocks"),
+        ("--systems=vit", "no system 'vit'"),
+    ],
+)
+def test_wrong_options_are_explained(option, match, capsys):
+    assert memory.main([option]) == 2
+    assert match in capsys.readouterr().err
