@@ -10,7 +10,8 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from data_pipelines.images import presets
-from data_pipelines.images.framing import CROPS, Framing
+from data_pipelines.images.framing import CROPS, Frame, Framing
+from data_pipelines.schema import FOREHEAD
 
 SCALE = 255.0
 
@@ -50,6 +51,11 @@ class Preprocessing:
         there are any, else the box) or "whole"; images without them are taken whole.
       crop_scale: side of that square over the mean side of the box around the landmarks, or of the
         box; 0: the model expects another crop, or the crop is not known.
+      face_scale: for a model that was trained on whole images of one face each: side of what it saw
+        over the mean side of the face's box (see `inference.detection.Faces`), as measured on its
+        training images; 0: not measured, or not needed.
+      face_shift: the way from the centre of that box to the centre of what it saw, over the box's
+        mean side, (x, y).
     """
 
     image_size: int
@@ -60,6 +66,8 @@ class Preprocessing:
     crop_scale: float = 0.0
     margin: float = 0.0
     crop: str = "auto"
+    face_scale: float = 0.0
+    face_shift: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self):
         if self.fit not in presets.FITS:
@@ -68,12 +76,19 @@ class Preprocessing:
             raise UserError(f"preprocessing.crop is {self.crop!r}; use one of {CROPS}")
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        object.__setattr__(self, "face_shift", tuple(self.face_shift))
         numbers = (*self.mean, *self.std, self.scale, self.crop_scale, self.margin)
         finite = all(map(math.isfinite, numbers))
         if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise UserError(
                 "preprocessing needs 3 means and 3 positive deviations, all numbers finite, got "
                 f"{self.mean}, {self.std}, {self.scale}, {self.crop_scale}, {self.margin}"
+            )
+        faces = (self.face_scale, *self.face_shift)
+        if len(faces) != 3 or not all(map(math.isfinite, faces)) or self.face_scale < 0:
+            raise UserError(
+                "preprocessing needs a face_scale of 0 or more and a face_shift of 2 numbers, got "
+                f"{self.face_scale}, {self.face_shift}"
             )
         if self.image_size < 1 or not self.scale > 0 or min(self.crop_scale, self.margin) < 0:
             raise UserError(
@@ -101,6 +116,29 @@ class Preprocessing:
     def framing(self) -> Framing:
         """The way from a decoded image to pixels."""
         return Framing(self.image_size, self.fit, self.margin, self.crop, self.crop_scale)
+
+    @property
+    def crops_faces(self) -> bool:
+        """Whether it is known how a face is cut out of an image that shows more."""
+        return bool(self.face_scale or (self.crop != "whole" and self.crop_scale))
+
+    def face_frame(self, box: np.ndarray, height: int, width: int) -> Frame:
+        """Return the part of an image that training would have shown of a face.
+
+        Args:
+          box: float [4], the face's box, forehead included; see `inference.detection.Faces`.
+          height, width: of the image. The result is all of it unless `crops_faces`.
+        """
+        x0, y0, x1, y1 = map(float, box)
+        if self.face_scale:
+            size, (right, down) = (x1 - x0 + y1 - y0) / 2, self.face_shift
+            side = self.face_scale * size
+            return Frame((x0 + x1) / 2 + right * size, (y0 + y1) / 2 + down * size, side, side)
+        if self.crop in ("auto", "landmarks"):  # training framed the landmarks, up to the brows
+            y0 += FOREHEAD / (1 + FOREHEAD) * (y1 - y0)
+        crop = "whole" if self.crop == "whole" else "box"
+        framing = dataclasses.replace(self.framing, crop=crop)
+        return framing.frame(height, width, box=np.array([x0, y0, x1, y1]))
 
     def pixels(
         self,

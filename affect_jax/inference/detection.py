@@ -1,0 +1,128 @@
+"""Faces in an image: what a detector gives, and the crop that a model sees of each.
+
+A detector is any function with the signature of `Detector`. `default_detector` is the one that
+comes with the package; `boxes.BoxFile` reads boxes that other programs found.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from affect_jax.models.preprocessing import Preprocessing
+from data_pipelines.images.framing import halving
+
+# A face turned by more is turned upright before it is cropped. Training turns faces by up to 18
+# degrees, so up to here they look as in training.
+UPRIGHT = 25.0
+# Half the side of the square in which it is turned, over the longer side of its box: no crop of a
+# face shows more. Crops reach 0.9 times the box to each side at most.
+_REACH = 1.5
+
+
+class Faces(NamedTuple):
+    """The F faces of one image, the highest score first.
+
+    Attributes:
+      boxes: float32 [F, 4], left, top, right and bottom in pixels of the image, edges of the first
+        pixel at 0 and 1. A box spans the 68 landmarks of iBUG, from ear to ear and from the brows
+        to the chin, and above the brows a forehead of 0.2 times that height, as the boxes of
+        training do (`data_pipelines.schema.FOREHEAD`). It may reach outside the image.
+      scores: float32 [F] in [0, 1].
+      points: float32 [F, P, 2] pixels of the image. The built-in detector gives P = 6 points: the
+        person's right eye, left eye, nose tip, mouth centre, right ear and left ear. P may be 0.
+      rolls: float32 [F], degrees by which a face is turned clockwise in the image; 0 if unknown.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    points: np.ndarray
+    rolls: np.ndarray
+
+    def best(self, count: int) -> "Faces":
+        """Return the `count` faces of the highest scores."""
+        return Faces(*(values[:count] for values in self))
+
+
+class Detector(Protocol):
+    """Finds the faces of an image."""
+
+    def __call__(self, image: np.ndarray) -> Faces:
+        """Return the faces of a uint8 [H, W, 3] RGB image, the highest score first."""
+        ...
+
+
+def default_detector() -> Detector:
+    """Return the detector that comes with the package; see `blazeface.BlazeFace`."""
+    from affect_jax.inference.blazeface.detector import BlazeFace
+
+    return BlazeFace()
+
+
+def crop(
+    image: np.ndarray, faces: Faces, i: int, preprocessing: Preprocessing
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return what a model sees of a face: the crop that training makes of it.
+
+    Args:
+      image: uint8 [H, W, 3] RGB, in which the faces were found.
+      faces, i: the faces and the number of one.
+      preprocessing: of the model; see `Preprocessing.face_frame` for the rule.
+
+    Returns:
+      uint8 [S, S, 3], and a function that converts fractions [..., 2] of it, such as landmarks, to
+      pixels of the image (pixel centres at integers).
+
+    Raises:
+      DecodeError: the face lies outside the image.
+    """
+    box, roll = faces.boxes[i].astype(float), float(faces.rolls[i])
+    framing, (height, width) = preprocessing.framing, image.shape[:2]
+    frame = preprocessing.face_frame(box, height, width)
+    frame.check(height, width)
+    if abs(roll) <= UPRIGHT or not preprocessing.crops_faces:
+        return framing.pixels(image, frame), lambda parts: framing.to_image(parts, frame)
+    # A large face is shrunk first, so that turning it costs neither memory nor sharpness.
+    k = halving(frame, framing.size)
+    if k > 1:
+        image = cv2.resize(image, (-(-width // k), -(-height // k)), interpolation=cv2.INTER_AREA)
+    upright, box, matrix = _turned(image, box / k, roll)
+    frame = preprocessing.face_frame(box, *upright.shape[:2])
+    back = cv2.invertAffineTransform(matrix)
+
+    def to_image(parts: np.ndarray) -> np.ndarray:
+        places = framing.to_image(parts, frame) @ back[:, :2].T + back[:, 2]
+        return (places + 0.5) * k - 0.5
+
+    return framing.pixels(upright, frame), to_image
+
+
+def _turned(
+    image: np.ndarray, box: np.ndarray, roll: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a square around a face, turned upright; its box in it; and the way there.
+
+    The way is float64 [2, 3], from pixel centres of the image to those of the square.
+    """
+    quarter = 90.0 * round(roll / 90)
+    turn = quarter if abs(roll - quarter) <= UPRIGHT else roll
+    centre, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    if abs(math.sin(math.radians(turn))) > math.sqrt(0.5):
+        sides = sides[::-1]
+    half = math.ceil(_REACH * sides.max())
+    matrix = cv2.getRotationMatrix2D((0.0, 0.0), turn, 1.0)
+    matrix[:, 2] = half - 0.5 - matrix[:, :2] @ (centre - 0.5)
+    square = cv2.warpAffine(image, matrix, (2 * half, 2 * half))
+    return square, np.concatenate([half - sides / 2, half + sides / 2]), matrix
+
+
+def faces_of_boxes(boxes: np.ndarray, scores: np.ndarray | None = None) -> Faces:
+    """Return faces of which only boxes [F, 4] are known; missing scores are 1."""
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    n = len(boxes)
+    scores = np.ones(n, np.float32) if scores is None else np.asarray(scores, np.float32)
+    order = np.argsort(-scores, kind="stable")
+    points, rolls = np.zeros((n, 0, 2), np.float32), np.zeros(n, np.float32)
+    return Faces(boxes[order], scores[order], points, rolls)
