@@ -38,7 +38,7 @@ FORMATS: Mapping[str, Any] = {
 }
 BATCH_SIZES = (3, 1)  # that a format is checked with
 # Largest difference over the largest output, or over 1 if that is larger.
-_LIMITS = {"orbax": 0.0, "stablehlo": 1e-5, "onnx": 1e-4, "savedmodel": 1e-5}
+_LIMITS = {"orbax": 0.0, "stablehlo": 1e-5, "onnx": 1e-4, "savedmodel": 1e-4}
 _LIMIT_16_BITS = 0.05
 TITLE = "## Formats"
 

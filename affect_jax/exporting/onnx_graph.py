@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,23 @@ class Value:
 
 # A constant, which may also be smaller than the array that it stands for.
 Operand = Value | np.ndarray
+
+
+# From the graph, an equation and its operands to the operands that the equation defines.
+Rule = Callable[..., Operand | Sequence[Operand]]
+
+
+class Rules(dict[str, Rule]):
+    """Rules by the name of a primitive of JAX."""
+
+    def of(self, *names: str) -> Callable[[Rule], Rule]:
+        """Return a decorator that keeps a rule under these names."""
+
+        def keep(rule: Rule) -> Rule:
+            self.update(dict.fromkeys(names, rule))
+            return rule
+
+        return keep
 
 
 class Graph:
