@@ -103,17 +103,25 @@ def _pad(graph, equation, x, value):
     return graph.add("Pad", [x, bounds, graph.reshape(value, ())], _shape(equation.outvars[0]))
 
 
+@RULES.of("dim_as_value")
+def _dimension(graph, equation):
+    size = _counted(graph, equation.params["dim"])
+    return graph.cast(graph.reshape(size, ()), equation.outvars[0].aval.dtype)
+
+
 @RULES.of("iota")
 def _iota(graph, equation):
     axis, shape = equation.params["dimension"], _shape(equation.outvars[0])
-    last = graph.reshape(
-        graph.add("Mul", [graph.size, np.array([graph.times(shape[axis])])], [1]), ()
-    )
-    counted = graph.add(
-        "Range", [np.zeros((), np.int64), last, np.ones((), np.int64)], [shape[axis]]
-    )
-    counted = graph.reshape(counted, [n if i == axis else 1 for i, n in enumerate(shape)])
-    return graph.cast(counted, equation.params["dtype"])
+    zero, one = np.array(0, np.int64), np.array(1, np.int64)
+    last = graph.reshape(_counted(graph, shape[axis]), ())
+    numbers = graph.add("Range", [zero, last, one], [shape[axis]])
+    numbers = graph.reshape(numbers, [n if i == axis else 1 for i, n in enumerate(shape)])
+    return graph.cast(numbers, equation.params["dtype"])
+
+
+def _counted(graph: Graph, dimension: Any) -> Operand:
+    """Return a multiple of the batch, int64 [1]."""
+    return graph.add("Mul", [graph.size, np.array([graph.times(dimension)])], [1])
 
 
 def _reduction(operator: str, graph: Graph, equation: Any, x: Operand) -> Operand:

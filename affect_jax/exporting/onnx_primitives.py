@@ -22,7 +22,7 @@ _NUMPY: dict[str, Callable[..., np.ndarray]] = {
 # Rules that take constants too.
 _FIXED_TOO = (
     *("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"),
-    *("copy", "copy_p", "stop_gradient"),
+    *("copy", "copy_p", "stop_gradient", "dim_as_value"),
 )
 
 
