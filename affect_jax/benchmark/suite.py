@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from affect_jax.errors import UserError
+from affect_jax.runtime import xla_flags
 from data_pipelines import disk
 
 REPEATS = 7
@@ -97,6 +98,7 @@ def rates(
 
 def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | None) -> int:
     """Measure, print the table, write the rows if asked; return the exit status."""
+    xla_flags.choose()
     try:
         with disk.explained(json_path or ""):
             results = measure()

@@ -20,10 +20,11 @@ from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.metrics.classification import softmax
 from affect_jax.metrics.hierarchy import group_sums
+from affect_jax.models.inference_form import fold
 from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.models.relations import Comparison, Relations
 from affect_jax.models.reliability_attention import BatchAttention
-from affect_jax.runtime import forks
+from affect_jax.runtime import forks, xla_flags
 from affect_jax.weights.model_dir import OUTPUTS_OF_LABEL, LoadedModel, load_model
 from data_pipelines.images.decode import MAX_PIXELS
 from data_pipelines.schema import DecodeError
@@ -64,6 +65,7 @@ def load(
     Raises:
       UserError: if it is missing or damaged, or `context` does not exist or has no effect.
     """
+    xla_flags.choose()
     loaded = load_model(pathlib.Path(path), context=context, **overrides)
     return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
 
@@ -253,7 +255,7 @@ class _Network:
         modules = [module for _, module in nnx.iter_modules(loaded.model)]
         self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
         self.compares_batch = any(_compares_batch(module) for module in modules)
-        graphdef, self._state = nnx.split(loaded.model)
+        graphdef, self._state = nnx.split(fold(loaded.model))
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
         self._lock = threading.Lock()

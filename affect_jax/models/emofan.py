@@ -31,6 +31,8 @@ from affect_jax.models.reliability import Reliability
 class EmotionBranch(nnx.Module):
     """From the trunk's features to an embedding, and on to n_expression + 2 numbers."""
 
+    norms_after = (("hidden", "norm"),)
+
     def __init__(
         self, in_features: int, width: int, blocks: int, n_outputs: int, se: bool, make: Layers
     ):

@@ -74,6 +74,8 @@ class HourGlass(nnx.Module):
 class Stack(nnx.Module):
     """An hourglass with its heatmaps, and the bridge to the next stack if any."""
 
+    norms_after = (("conv", "norm"),)
+
     def __init__(
         self, depth: int, features: int, landmarks: int, pool: str, last: bool, make: Layers
     ):
@@ -115,6 +117,8 @@ class FAN(nnx.Module):
         useless with the other.
       decode: how callers decode the heatmaps, see `landmarks.decode_heatmaps`.
     """
+
+    norms_after = (("stem_conv", "stem_norm"),)
 
     def __init__(
         self,

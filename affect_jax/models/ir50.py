@@ -22,6 +22,8 @@ class Unit(nnx.Module):
     the number of features changes. Nothing follows the sum.
     """
 
+    norms_after = (("conv2", "norm2"), ("shortcut_conv", "shortcut_norm"))
+
     def __init__(self, in_features: int, features: int, stride: int, make: Layers):
         self.stride = stride
         self.norm1 = make.norm(in_features)
@@ -49,6 +51,8 @@ class IR50(nnx.Module):
     Stage i has `stage_sizes[i]` units of `width * 2**i` features. Images are first brought to
     `input_size` pixels, without interpolation.
     """
+
+    norms_after = (("stem_conv", "stem_norm"),)
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class BasicBlock(nnx.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     expansion = 1
+    norms_after = (("conv1", "norm1"), ("conv2", "norm2"), ("shortcut_conv", "shortcut_norm"))
 
     def __init__(self, in_features: int, features: int, stride: int, make: Layers):
         self.conv1 = make.conv(in_features, features, 3, stride, init=he_normal_fan_out)
@@ -48,6 +49,7 @@ class Bottleneck(nnx.Module):
     """1x1, 3x3 and 1x1 convolutions, four times as many features out, and a shortcut."""
 
     expansion = 4
+    norms_after = (*BasicBlock.norms_after, ("conv3", "norm3"))
 
     def __init__(self, in_features: int, features: int, stride: int, make: Layers):
         out_features = features * self.expansion
@@ -92,6 +94,8 @@ class ResNet(nnx.Module):
       relations: settings of `Relations` in front of the last layers; None: none.
       reliability: settings of a `Reliability` behind the logits; None: no balancing.
     """
+
+    norms_after = (("stem_conv", "stem_norm"),)
 
     def __init__(
         self,

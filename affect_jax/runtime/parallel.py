@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from affect_jax.errors import UserError
+from affect_jax.runtime import xla_flags
 
 AXIS = "data"
 MAPPINGS = ("pmap", "shard_map")
@@ -26,7 +27,7 @@ HOST_FIELDS = ("index",)
 def initialize(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Join a multi-process job; do nothing if no argument is given.
+    """Join a multi-process job if an argument is given; choose XLA's flags in any case.
 
     Args:
       coordinator: HOST:PORT of process 0.
@@ -36,6 +37,7 @@ def initialize(
     Raises:
       UserError: if only some of the three are given.
     """
+    xla_flags.choose()
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if not any(given):
         return

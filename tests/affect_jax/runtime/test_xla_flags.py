@@ -1,0 +1,45 @@
+"""XLA's flags are added before JAX starts, and never to what the user chose."""
+
+import subprocess
+import sys
+
+import jaxlib
+import pytest
+
+from affect_jax.runtime import xla_flags
+
+ADDED = "--xla_cpu_experimental_ynn_fusion_type=-reduce,-individual_convolution"
+OTHER = "--xla_backend_optimization_level=0"
+PROGRAM = f"""
+import os
+os.environ["XLA_FLAGS"] = "{OTHER}"
+from affect_jax.runtime import xla_flags
+import jax
+xla_flags.choose()
+print(os.environ["XLA_FLAGS"])
+print(jax.numpy.ones(3).sum())
+os.environ["XLA_FLAGS"] = "{OTHER}"
+xla_flags.choose()
+print(os.environ["XLA_FLAGS"])
+"""
+
+
+@pytest.mark.skipif(
+    not jaxlib.version.__version__.startswith("0.10."), reason="flags of this release of XLA"
+)
+def test_flags_are_added_before_jax_starts_and_not_after():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    # XLA ends the process at a flag that it does not know.
+    assert done.stdout.splitlines() == [f"{OTHER} {ADDED}", "3.0", OTHER], done.stderr
+
+
+def test_flags_of_the_user_and_of_other_releases_are_left_alone(monkeypatch):
+    monkeypatch.setattr(xla_flags.xla_bridge, "backends_are_initialized", lambda: False)
+    chosen = "--xla_cpu_experimental_ynn_fusion_type="
+    monkeypatch.setenv("XLA_FLAGS", chosen)
+    xla_flags.choose()
+    assert xla_flags.os.environ["XLA_FLAGS"] == chosen
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(xla_flags.jaxlib.version, "__version__", "0.99.0")
+    xla_flags.choose()
+    assert xla_flags.os.environ["XLA_FLAGS"] == ""
