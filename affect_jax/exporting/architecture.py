@@ -75,8 +75,10 @@ def _crop(seen: Preprocessing, is_converted: bool) -> str:
     if seen.crop_scale and seen.crop != "whole":
         square = f"a square around {_AROUND[seen.crop]} of the face, {seen.crop_scale:g} times"
         crop = f"{square} as large; of an image without: {crop}"
-    elif is_converted:
+    elif is_converted and seen.crop != "whole" and not seen.face_scale:
         crop = f"the one of training is not known; {crop}, is taken"
+    if seen.face_scale:
+        crop += f"; of a detected face: a square {seen.face_scale:.3g} times as large as its box"
     if seen.margin:
         crop += f"; of this, the middle 1/{1 + seen.margin:g} of each side"
     return crop

@@ -30,9 +30,11 @@ class LayerNorm(nnx.LayerNorm):
     """LayerNorm over the last axis; statistics are at least float32, in one pass."""
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Normalise [..., features]; `mask` is not supported."""
-        del mask
-        return _layer_norm(x, self.scale[...], self.bias[...], self.epsilon).astype(self.dtype)
+        """Normalise [..., features]."""
+        scale, bias = self.scale, self.bias
+        if scale is None or bias is None or mask is not None:
+            return super().__call__(x, mask=mask)
+        return _layer_norm(x, scale[...], bias[...], self.epsilon).astype(self.dtype)
 
 
 @jax.custom_vjp

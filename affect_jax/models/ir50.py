@@ -7,6 +7,7 @@ stage and its identity embedding, which no expression network reads, are left ou
 
 import jax
 from flax import nnx
+from jax import lax
 
 from affect_jax.models.layers import Layers, PReLU, check_images, resize_nearest
 from affect_jax.models.registry import register
@@ -39,7 +40,8 @@ class Unit(nnx.Module):
         y = self.norm2(self.conv2(self.act(self.conv1(self.norm1(x)))))
         if self.has_projection:
             return y + self.shortcut_norm(self.shortcut_conv(x))
-        return y + x[:, :: self.stride, :: self.stride]
+        # An index with steps would become a gather where the batch is symbolic.
+        return y + lax.slice(x, (0,) * 4, x.shape, (1, self.stride, self.stride, 1))
 
 
 @register("ir50")

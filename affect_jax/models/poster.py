@@ -194,9 +194,9 @@ class MultiScaleTransformer(nnx.Module):
         for x, convs in zip(maps, self.embed, strict=True):
             for conv in convs:
                 x = conv(x)
-            tokens.append(x.reshape(len(x), -1, x.shape[-1]))
+            tokens.append(x.reshape(x.shape[0], -1, x.shape[-1]))
         token = self.cls_token[...].astype(x.dtype)
-        tokens.insert(0, jnp.broadcast_to(token, (len(x), 1, token.shape[-1])))
+        tokens.insert(0, jnp.broadcast_to(token, (x.shape[0], 1, token.shape[-1])))
         x = jnp.concatenate(tokens, axis=1)
         x = x + self.pos_embed[...].astype(x.dtype)
         count = x.shape[1]

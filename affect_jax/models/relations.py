@@ -167,7 +167,7 @@ class Relations(nnx.Module):
             if context not in CONTEXTS:
                 raise ValueError(f"context = {context!r}; {nearest(str(context), CONTEXTS)}")
             if context == "batch":
-                mask = jnp.ones(len(x), bool) if mask is None else mask
+                mask = jnp.ones(x.shape[0], bool) if mask is None else mask
                 x, weights = self.images.of_batch(x, mask, not self.deterministic, rngs)
             else:
                 others: Bank | None = None

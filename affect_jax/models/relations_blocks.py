@@ -105,10 +105,10 @@ class Attention(nnx.Module):
 
     def joined(self, mixed: jax.Array) -> jax.Array:
         """Return concat(heads) W_MSA, [Q, out] (eq. 6, 11, 16)."""
-        return self.out(mixed.reshape(len(mixed), -1))
+        return self.out(mixed.reshape(mixed.shape[0], -1))
 
     def _split(self, x: jax.Array) -> jax.Array:
-        return x.reshape(len(x), self.heads, -1)
+        return x.reshape(x.shape[0], self.heads, -1)
 
 
 class ImageRelations(nnx.Module):
@@ -146,12 +146,12 @@ class ImageRelations(nnx.Module):
           gather: compare with the images of all replicas of the axis, M = replicas * B.
         """
         x = jnp.where(mask[:, None], x, 0)
-        every, valid, own = x, mask, jnp.arange(len(x))
+        every, valid, own = x, mask, jnp.arange(x.shape[0])
         if gather and self.axis_name is not None:
             every = lax.all_gather(x, self.axis_name, tiled=True)
             valid = lax.all_gather(mask, self.axis_name, tiled=True)
-            own = own + lax.axis_index(self.axis_name) * len(x)
-        same = own[:, None] == jnp.arange(len(every))
+            own = own + lax.axis_index(self.axis_name) * x.shape[0]
+        same = own[:, None] == jnp.arange(every.shape[0])
         # An image that is masked sees itself, so that no row is without a weight.
         visible = (mask[:, None] & valid) | same
         attention = self.attention
@@ -171,9 +171,9 @@ class ImageRelations(nnx.Module):
         attention = self.attention
         assert attention.value is not None
         queries, own_values = attention.query(x), attention.value(x)
-        split = (len(x), attention.heads, -1)
+        split = (x.shape[0], attention.heads, -1)
         if bank is None:
-            weights = jnp.ones((len(x), 1), jnp.promote_types(jnp.float32, x.dtype))
+            weights = jnp.ones((x.shape[0], 1), jnp.promote_types(jnp.float32, x.dtype))
             return self._refined(x, own_values.reshape(split), rngs), weights
         others = jnp.where(bank.valid[:, None], bank.features.astype(x.dtype), 0)
         scores = attention.scores(queries, attention.key(others), self.scale)

@@ -84,7 +84,7 @@ class BatchAttention(nnx.Module):
         k, v = self._of_all_replicas(k), self._of_all_replicas(v)
         mixed = self.out(_attend(q[None], k[None], v[None], self.heads)[0])
         log_probs = jax.nn.log_softmax(clip_logits(mixed))
-        return jax.nn.logsumexp(log_probs.reshape(len(embedding), self.n_outputs, -1), axis=-1)
+        return jax.nn.logsumexp(log_probs.reshape(embedding.shape[0], self.n_outputs, -1), axis=-1)
 
     def _of_all_replicas(self, x: jax.Array) -> jax.Array:
         if self.axis_name is None or self.deterministic:

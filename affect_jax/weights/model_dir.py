@@ -12,7 +12,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -161,6 +161,7 @@ def save_model(
     provenance: Mapping[str, Any] | None = None,
     hierarchy: Hierarchy | None = None,
     texts: Mapping[str, str] | None = None,
+    further: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
     """Write a model directory atomically; an older one is replaced.
 
@@ -173,6 +174,7 @@ def save_model(
       provenance: JSON-able facts about the weights.
       hierarchy: tree over the classes, in the order of their ids.
       texts: file name -> content of further files for people.
+      further: writes more files into the folder before it takes its place.
 
     Raises:
       UserError: if `directory` holds something else, or class names or tree do not fit the model.
@@ -202,6 +204,8 @@ def save_model(
         for file, text in (texts or {}).items():
             (partial / file).write_text(text, encoding="utf-8")
         (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        if further is not None:
+            further(partial)
 
 
 def _jsonable(value: Any) -> Any:

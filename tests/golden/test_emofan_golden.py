@@ -148,3 +148,21 @@ def test_a_converted_file_gives_the_outputs_of_emonet(tmp_path):
         golden.assert_recorded("emonet8", official, outputs[ours], "float32")
     assert predictor.loaded.class_names[6:] == ("anger", "contempt")
     assert "emonet" in convert.architectures()
+
+
+def test_the_crop_of_converted_weights_is_that_of_emonet():
+    """Theirs maps coordinates, with no word on where a pixel has its centre. Of a box, ours maps
+    pixel edges: half a pixel of each side lies between. Of landmarks, which are pixel centres, half
+    a pixel of the output does."""
+    recorded = golden.arrays("crops")
+    framing = convert.release("emonet").preprocessing.framing
+    for box, matrix in zip(recorded["boxes"], recorded["matrix"], strict=True):
+        ours = framing.matrix(framing.frame(300, 320, box=box))
+        np.testing.assert_allclose(ours[:, :2], matrix[:, :2], rtol=1e-12)
+        half = (np.diag(matrix) - 1) / 2
+        np.testing.assert_allclose(ours[:, 2], matrix[:, 2] + half, atol=1e-9)
+    pairs = zip(recorded["landmarks"], recorded["landmark_box_matrix"], strict=True)
+    for landmarks, matrix in pairs:
+        ours = framing.matrix(framing.frame(300, 320, landmarks))
+        np.testing.assert_allclose(ours[:, :2], matrix[:, :2], rtol=1e-12)
+        np.testing.assert_allclose(ours[:, 2], matrix[:, 2] - 0.5, atol=1e-9)

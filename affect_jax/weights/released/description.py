@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 PREPROCESSOR_FILE = "preprocessor_config.json"
 CONFIG_FILE = "config.json"
 _HUB_CLASSES = f"{CONFIG_FILE} next to the weights"
+# timm's way of resizing before the middle is cut out -> ours.
+_CROP_MODES = {"center": "cover", "squash": "stretch"}
 # Written by Hugging Face where the classes were not named.
 _PLACEHOLDER = re.compile(r"LABEL_\d+")
 
@@ -35,25 +37,32 @@ class HubDescription(NamedTuple):
       scale: divisor of uint8 values.
       class_names: position = class id.
       model_type: in Hugging Face's `config.json`.
+      fit, margin: see `Preprocessing`; fit is "" where the files do not tell.
     """
 
     normalisation: Normalisation | None = None
     scale: float = 255.0
     class_names: tuple[str, ...] = ()
     model_type: str = ""
+    fit: str = ""
+    margin: float = 0.0
 
 
 def read_hub_files(source: pathlib.Path) -> HubDescription:
     """Read the JSON files of Hugging Face or timm in the folder of a weights file."""
     config = _json(source.with_name(CONFIG_FILE))
-    normalisation, scale = _hugging_face(_json(source.with_name(PREPROCESSOR_FILE)))
+    preprocessor = _json(source.with_name(PREPROCESSOR_FILE))
+    normalisation, scale = _hugging_face(preprocessor)
+    fit, margin = _resized(preprocessor)
     pretrained = config.get("pretrained_cfg")  # timm's
+    if not fit and isinstance(pretrained, Mapping):
+        fit, margin = _cropped(pretrained)
     if normalisation is None and isinstance(pretrained, Mapping):
         mean, std = _three(pretrained.get("mean")), _three(pretrained.get("std"))
         if mean and std:
             normalisation = Normalisation(mean, std, f"pretrained_cfg in {CONFIG_FILE} next to it")
     model_type = str(config.get("model_type") or "")
-    return HubDescription(normalisation, scale, _named_classes(config), model_type)
+    return HubDescription(normalisation, scale, _named_classes(config), model_type, fit, margin)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -87,6 +96,32 @@ def _hugging_face(content: Mapping[str, Any]) -> tuple[Normalisation | None, flo
     if content.get("do_rescale") is False:
         scale = 1.0
     return Normalisation(mean, std, f"{PREPROCESSOR_FILE} next to it"), scale
+
+
+def _resized(content: Mapping[str, Any]) -> tuple[str, float]:
+    """Return fit and margin of a `preprocessor_config.json`; "" if it does not tell."""
+    size, cut = content.get("size"), content.get("crop_size")
+    if isinstance(size, int):  # of early files, both sides or the shorter one
+        size = {"shortest_edge" if content.get("do_center_crop") else "height": size}
+    if isinstance(cut, int):
+        cut = {"height": cut}
+    if content.get("do_resize") is False or not isinstance(size, Mapping):
+        return "", 0.0
+    fit = "cover" if "shortest_edge" in size else "stretch"
+    whole = size.get("shortest_edge") or size.get("height")
+    if not content.get("do_center_crop") or not isinstance(cut, Mapping):
+        return fit, 0.0
+    middle = cut.get("height")
+    sane = all(isinstance(n, int) and n > 0 for n in (whole, middle)) and whole >= middle
+    return (fit, whole / middle - 1) if sane else ("", 0.0)
+
+
+def _cropped(pretrained: Mapping[str, Any]) -> tuple[str, float]:
+    """Return fit and margin of timm's `pretrained_cfg`; "" if it does not tell."""
+    part, mode = pretrained.get("crop_pct"), pretrained.get("crop_mode", "center")
+    if not isinstance(part, int | float) or not 0 < part <= 1 or mode not in _CROP_MODES:
+        return "", 0.0
+    return _CROP_MODES[mode], 1 / part - 1
 
 
 def _named_classes(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -152,6 +187,8 @@ def preprocessing_of(
     scale = hub.scale if found is hub.normalisation else own.scale
     size = arguments.get("image_size", own.image_size)
     made = dataclasses.replace(own, image_size=size, mean=found.mean, std=found.std, scale=scale)
+    if hub.fit:
+        made = dataclasses.replace(made, fit=hub.fit, margin=hub.margin)
     return made, found
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.weights.released.spec import Arguments, Release, State, affectnet_classes
+from data_pipelines.images import presets
+from data_pipelines.landmarker import WINDOW_BOX, WINDOW_LIFT, WINDOW_SIDE
 
 _BLOCK = {
     "bn1": "norm1",
@@ -95,7 +97,7 @@ RELEASES = (
         model="emofan",
         infer=_infer_emonet,
         modules=emonet_modules,
-        preprocessing=Preprocessing(image_size=256),
+        preprocessing=Preprocessing(image_size=256, crop_scale=presets.PRESETS["emofan"].box_scale),
         licence="EmoNet weights: CC BY-NC-ND 4.0",
         class_names=affectnet_classes,
     ),
@@ -104,7 +106,12 @@ RELEASES = (
         model="fan",
         infer=lambda state: {**_infer_fan(state), "pool": "avg"},
         modules=fan_modules,
-        preprocessing=Preprocessing(image_size=256),
+        # Its window around a detected face; landmarks do not come before it.
+        preprocessing=Preprocessing(
+            image_size=256,
+            face_scale=2 * WINDOW_SIDE / WINDOW_BOX,
+            face_shift=(0.0, -WINDOW_LIFT),
+        ),
         licence="face-alignment: BSD-3-Clause",
     ),
 )

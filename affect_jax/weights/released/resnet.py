@@ -38,7 +38,15 @@ RELEASES = (
         model="resnet18",
         infer=_infer,
         modules=_modules,
-        preprocessing=Preprocessing(image_size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        # The shorter side at 256 pixels, the middle 224 of both.
+        preprocessing=Preprocessing(
+            image_size=224,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            crop="whole",
+            fit="cover",
+            margin=256 / 224 - 1,
+        ),
         licence="torchvision: BSD-3-Clause",
         on_hubs=True,
     ),

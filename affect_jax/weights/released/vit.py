@@ -231,7 +231,7 @@ RELEASES = tuple(
         entries=lambda arguments: {"cls_token": "cls_token", "pos_embed": "pos_embed"},
         prepare=timm_names,
         unused=_HUGGING_FACE_UNUSED,
-        preprocessing=Preprocessing(image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3),
+        preprocessing=Preprocessing(image_size=224, mean=(0.5,) * 3, std=(0.5,) * 3, crop="whole"),
         licence="the original and timm's ViT weights: Apache-2.0",
         on_hubs=True,
         normalisation=normalisation_of,

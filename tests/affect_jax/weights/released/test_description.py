@@ -50,6 +50,54 @@ def test_by_what_a_file_tells(tmp_path, clues, mean, certain):
     assert made.std == {HALF: HALF, IMAGENET_MEAN: IMAGENET_STD, (0, 0, 0): (1, 1, 1)}[mean]
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "fit", "margin"),
+    [
+        ("config.json", {"pretrained_cfg": {"crop_pct": 0.875}}, "cover", 32 / 224),
+        ("config.json", {"pretrained_cfg": {"crop_pct": 0.9}}, "cover", 1 / 9),
+        ("config.json", {"pretrained_cfg": {"crop_pct": 1.0, "crop_mode": "squash"}}, "stretch", 0),
+        ("config.json", {"pretrained_cfg": {"crop_pct": 1.0, "crop_mode": "border"}}, "stretch", 0),
+        ("config.json", {"pretrained_cfg": {"crop_pct": 0}}, "stretch", 0),
+        ("preprocessor_config.json", {"size": {"height": 224, "width": 224}}, "stretch", 0),
+        ("preprocessor_config.json", {"size": 224}, "stretch", 0),
+        (
+            "preprocessor_config.json",
+            {"size": 256, "crop_size": 224, "do_center_crop": True},
+            "cover",
+            32 / 224,
+        ),
+        (
+            "preprocessor_config.json",
+            {
+                "size": {"shortest_edge": 256},
+                "crop_size": {"height": 224, "width": 224},
+                "do_center_crop": True,
+            },
+            "cover",
+            32 / 224,
+        ),
+    ],
+)
+def test_how_images_are_cut_is_read_from_the_files(tmp_path, file, content, fit, margin):
+    write(tmp_path / file, content)
+    made, _ = decide(tmp_path)
+    assert made.crop == "whole" and made.crop_scale == 0
+    assert (made.fit, made.margin) == (fit, pytest.approx(margin))
+
+
+def test_each_release_has_its_crop():
+    seen = {name: convert_lib.release(name).preprocessing for name in convert_lib.architectures()}
+    assert seen["emonet"].crop_scale == 20 / 11 and seen["emonet"].crops_faces
+    assert seen["fan"].face_scale == pytest.approx(400 / 195)
+    assert seen["fan"].face_shift == (0, -0.12)
+    for name in ("poster_v2", "arbex", "ir50", "mobilefacenet"):
+        assert (seen[name].crop, seen[name].fit, seen[name].margin) == ("whole", "stretch", 0)
+    assert (seen["resnet18"].fit, seen["resnet18"].margin) == ("cover", pytest.approx(1 / 7))
+    wide = np.arange(300, dtype=np.uint8)[None, :, None] * np.ones((200, 1, 3), np.uint8)
+    frame = seen["resnet18"].framing.frame(*wide.shape[:2])
+    assert (frame.width, frame.height) == (200, 200)
+
+
 def test_descriptions_next_to_the_file(tmp_path):
     write(tmp_path / "config.json", {"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}})
     made, how = decide(tmp_path, file="dino.pth")
