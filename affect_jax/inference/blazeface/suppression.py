@@ -38,20 +38,24 @@ def merged(found: Candidates) -> Candidates:
     )
 
 
-def distinct(passes: list[Candidates]) -> Candidates:
-    """Return the faces of several passes over one image, each from the pass that scores it best.
+def covered(face: Candidates, known: Candidates) -> bool:
+    """Return whether a candidate [1] is one of the known faces, or a part of one, or around one.
 
-    A box inside another is dropped too: at the border of a tile a part of a face may look like one.
+    At the border of a tile a part of a face may look like a face.
     """
+    common, area, areas = _areas(face.boxes[0], known.boxes)
+    inside = common > INSIDE * np.minimum(area, areas)
+    return bool((inside | (overlaps(face.boxes[0], known.boxes) > OVERLAP)).any())
+
+
+def distinct(passes: list[Candidates]) -> Candidates:
+    """Return the faces of several passes, the best score first, each from its best pass."""
     joined = Candidates(*(np.concatenate(values) for values in zip(*passes, strict=True)))
     kept: list[int] = []
-    for i in np.argsort(-joined.scores, kind="stable"):
-        others = joined.boxes[kept]
-        common, area, areas = _areas(joined.boxes[i], others)
-        same = overlaps(joined.boxes[i], others) > OVERLAP
-        inside = common > INSIDE * np.minimum(area, areas)
-        if not (same | inside).any():
-            kept.append(int(i))
+    for i in np.argsort(-joined.scores, kind="stable").tolist():
+        face = Candidates(*(values[i : i + 1] for values in joined))
+        if not covered(face, Candidates(*(values[kept] for values in joined))):
+            kept.append(i)
     return Candidates(*(values[kept] for values in joined))
 
 

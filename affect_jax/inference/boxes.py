@@ -1,0 +1,126 @@
+"""Boxes of faces that another program found, from a file.
+
+The file is a CSV, TSV or JSONL table with a column `path` and four numbers a row: `left`, `top`,
+`right`, `bottom`, or `x0`, `y0`, `x1`, `y1`, or a column `box` that holds them. They are pixels of
+the upright image. A path may have several rows, one a face. Columns `score` (0 to 1) and, for
+videos, `frame` (from 0) may follow. A manifest of training is such a file.
+"""
+
+import os
+import pathlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from affect_jax.errors import UserError
+from affect_jax.inference.detection import Faces, faces_of_boxes
+from data_pipelines.schema import DataError, shorten
+from data_pipelines.sources import manifest_file
+
+_NAMES = (("left", "top", "right", "bottom"), ("x0", "y0", "x1", "y1"))
+_FORMS = "left,top,right,bottom or x0,y0,x1,y1 or box"
+
+
+class BoxFile:
+    """The boxes of a file, by image.
+
+    Attributes:
+      path: of the file.
+      count: boxes in it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        """Read and check a file.
+
+        Raises:
+          UserError: it is missing or not a table, or a row has no numbers or a box without area.
+        """
+        self.path = pathlib.Path(path).expanduser()
+        self._found: dict[tuple[str, int | None], list[tuple[np.ndarray, float]]]
+        self._found = defaultdict(list)
+        try:
+            for number, row in manifest_file.read_rows(self.path):
+                if not isinstance(row, dict):
+                    raise DataError(f"{self.path}:{number}: {row}")
+                self._add(f"{self.path}:{number}", row)
+        except DataError as error:
+            raise UserError(str(error).replace("data.manifest", "boxes")) from error
+        self.count = sum(map(len, self._found.values()))
+
+    def faces(self, image: str | os.PathLike[str], frame: int | None = None) -> Faces:
+        """Return the faces of an image; none if the file does not name it.
+
+        Args:
+          image: path of the image or video. Relative paths in the file refer to its folder, or else
+            to the current one.
+          frame: number of the frame of a video, from 0.
+        """
+        found = self._found.get((_key(pathlib.Path(image)), frame), [])
+        boxes = np.array([box for box, _ in found], np.float32)
+        return faces_of_boxes(boxes, np.array([score for _, score in found], np.float32))
+
+    def __contains__(self, image: str | os.PathLike[str]) -> bool:
+        key = _key(pathlib.Path(image))
+        return any(path == key for path, _ in self._found)
+
+    def _add(self, where: str, row: dict[str, Any]) -> None:
+        name = str(row.get("path") or "").strip()
+        if not name:
+            raise UserError(f"{where}: the path is empty")
+        if (box := _box(where, row)) is None:
+            return
+        score = 1.0
+        if not _is_empty(row.get("score")):
+            score = _number(where, "score", row["score"])
+            if not 0 <= score <= 1:
+                raise UserError(f"{where}: score = {score:g}; it must lie between 0 and 1")
+        frame = None
+        if not _is_empty(row.get("frame")):
+            frame = int(_number(where, "frame", row["frame"]))
+        place = self.path.parent / pathlib.Path(name).expanduser()
+        if not place.exists() and pathlib.Path(name).exists():
+            place = pathlib.Path(name)
+        self._found[_key(place), frame].append((box, score))
+
+
+def _key(path: pathlib.Path) -> str:
+    return os.path.realpath(path.expanduser())
+
+
+def _box(where: str, row: dict[str, Any]) -> np.ndarray | None:
+    """Return the box of a row, float32 [4]; None if it has none: an image without a face."""
+    cells: list[Any] | None = None
+    for names in _NAMES:
+        if cells is None and all(name in row for name in names):
+            cells = [row[name] for name in names]
+    if cells is None and not _is_empty(row.get("box")):
+        box = row["box"]
+        cells = box if isinstance(box, list) else str(box).strip("[]() ").replace(",", " ").split()
+    if cells is None and "box" not in row:
+        raise UserError(f"{where}: no columns {_FORMS}; its columns are {', '.join(row)}")
+    if cells is None or all(map(_is_empty, cells)):
+        return None
+    if len(cells) != 4:
+        raise UserError(f"{where}: a box has 4 numbers, got {shorten(cells)}")
+    left, top, right, bottom = (_number(where, "box", cell) for cell in cells)
+    if right <= left or bottom <= top:
+        raise UserError(
+            f"{where}: the box {left:g}, {top:g}, {right:g}, {bottom:g} has no area; it is left, "
+            "top, right, bottom, not width and height"
+        )
+    return np.array([left, top, right, bottom], np.float32)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or not str(value).strip()
+
+
+def _number(where: str, name: str, cell: Any) -> float:
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not np.isfinite(number):
+        raise UserError(f"{where}: {name} is {shorten(cell)!r}, not a number")
+    return number

@@ -1,0 +1,81 @@
+import json
+
+import numpy as np
+import pytest
+
+from affect_jax.errors import UserError
+from affect_jax.inference.boxes import BoxFile
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,left,top,right,bottom\na.jpg,1,2,11,22\na.jpg,30,2,41,22.5\n",
+        "path;x0;y0;x1;y1\na.jpg;1;2;11;22\na.jpg;30;2;41;22.5\n",
+        'path,box\na.jpg,1 2 11 22\na.jpg,"[30, 2, 41, 22.5]"\n',
+    ],
+)
+def test_forms(tmp_path, text):
+    (tmp_path / "boxes.csv").write_text(text)
+    file = BoxFile(tmp_path / "boxes.csv")
+    faces = file.faces(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(faces.boxes, [[1, 2, 11, 22], [30, 2, 41, 22.5]])
+    np.testing.assert_array_equal(faces.scores, [1, 1])
+    assert faces.points.shape == (2, 0, 2)
+    np.testing.assert_array_equal(faces.rolls, [0, 0])
+    assert file.count == 2
+    assert len(file.faces(tmp_path / "b.jpg").scores) == 0
+    assert tmp_path / "a.jpg" in file
+    assert tmp_path / "b.jpg" not in file
+
+
+def test_scores_order_the_faces_and_frames_are_kept_apart(tmp_path):
+    rows = [
+        {"path": "v.mp4", "box": [0, 0, 5, 5], "frame": 0, "score": 0.2},
+        {"path": "v.mp4", "box": [1, 0, 5, 5], "frame": 0, "score": 0.9},
+        {"path": "v.mp4", "box": [2, 0, 5, 5], "frame": 7},
+        {"path": "v.mp4", "box": None, "frame": 8},
+    ]
+    (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = BoxFile(tmp_path / "boxes.jsonl")
+    first = file.faces(tmp_path / "v.mp4", 0)
+    np.testing.assert_allclose(first.scores, [0.9, 0.2])
+    assert first.boxes[:, 0].tolist() == [1, 0]
+    assert file.faces(tmp_path / "v.mp4", 7).boxes[:, 0].tolist() == [2]
+    assert len(file.faces(tmp_path / "v.mp4", 8).scores) == 0
+    assert file.count == 3
+
+
+def test_paths_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    (tmp_path / "lists" / "boxes.csv").write_text("path,x0,y0,x1,y1\nphotos/a.jpg,1,2,11,22\n")
+    monkeypatch.chdir(tmp_path)
+    file = BoxFile("lists/boxes.csv")
+    assert len(file.faces(tmp_path / "photos" / "a.jpg").scores) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,x0,y0,x1\na.jpg,1,2,3\n", "2: no columns left,top,right,bottom or x0"),
+        ("path,x0,y0,x1,y1\na.jpg,1,2,three,4\n", "2: box is 'three', not a number"),
+        ("path,x0,y0,x1,y1\na.jpg,1,2,nan,4\n", "2: box is 'nan', not a number"),
+        ("path,x0,y0,x1,y1\na.jpg,10,10,5,5\n", "2: the box 10, 10, 5, 5 has no area"),
+        ("path,x0,y0,x1,y1,score\na.jpg,1,2,3,4,7\n", "2: score = 7; it must lie between 0 and 1"),
+        ("path,x0,y0,x1,y1\n,1,2,3,4\n", "2: the path is empty"),
+        ("path,box\na.jpg,1 2 3\n", "2: a box has 4 numbers"),
+        ("file,x0,y0,x1,y1\na.jpg,1,2,3,4\n", "has no column `path`"),
+        ("path,x0,y0,x1,y1\na.jpg,1\n", "2: 2 cells where the header has 5"),
+    ],
+)
+def test_faults_name_the_line(tmp_path, text, message):
+    (tmp_path / "boxes.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        BoxFile(tmp_path / "boxes.csv")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        BoxFile(tmp_path / "none.csv")
