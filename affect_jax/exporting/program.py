@@ -12,6 +12,7 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.errors import UserError, nearest
 from affect_jax.inference.predictor import Predictor
+from affect_jax.models.inference_form import fold
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
 from affect_jax.models.relations import Relations
 from affect_jax.models.reliability_attention import BatchAttention
@@ -162,11 +163,11 @@ def available(loaded: LoadedModel) -> list[str]:
 
 
 def _portable(loaded: LoadedModel, dtype: Any) -> nnx.Module:
-    """Return the model for a computation that does not depend on the devices at hand."""
+    """Return the model in inference form, for a computation that asks for no device."""
     model = models.create(loaded.name, **loaded.arguments | ({"dtype": dtype} if dtype else {}))
     assign(model, arrays_of(loaded.model))
     model.eval()
     for _, part in nnx.iter_modules(model):
         if isinstance(part, Attention):
             part.implementation = "xla"  # "auto" would ask which accelerator is here
-    return model
+    return fold(model)

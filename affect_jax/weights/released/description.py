@@ -112,8 +112,9 @@ def _resized(content: Mapping[str, Any]) -> tuple[str, float]:
     if not content.get("do_center_crop") or not isinstance(cut, Mapping):
         return fit, 0.0
     middle = cut.get("height")
-    sane = all(isinstance(n, int) and n > 0 for n in (whole, middle)) and whole >= middle
-    return (fit, whole / middle - 1) if sane else ("", 0.0)
+    if not isinstance(whole, int) or not isinstance(middle, int) or not whole >= middle > 0:
+        return "", 0.0
+    return fit, whole / middle - 1
 
 
 def _cropped(pretrained: Mapping[str, Any]) -> tuple[str, float]:

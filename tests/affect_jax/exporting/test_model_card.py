@@ -192,7 +192,7 @@ def test_a_converted_model_tells_its_source_and_what_is_not_known(tmp_path):
     assert "--architecture resnet18 --source w.npz --output m`\n" in card
     assert "* Not known here: data, number of images and persons, who labelled them\n" in card
     assert "* Not known here: names of the classes\n" in card
-    assert "* Crop: the one of training is not known; the whole image" in card
+    assert "* Crop: the whole image, cut to the largest square in the middle; of this, the" in card
     assert "## Results\n\nNone. Measure the model" in card
     assert f"* Weights: {provenance['licence']}\n" in card
     assert str(tmp_path) not in card
