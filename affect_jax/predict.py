@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="model directory")
     add("--output", type=pathlib.Path, help="table, or a folder for one table a video")
     add("--format", choices=FORMATS, default="csv", help="of the tables in a folder")
+    add("--overlay", type=pathlib.Path, help="folder for photos and videos with what was found")
     add("--overwrite", action="store_true", help="begin again instead of resuming")
     add("--landmarks", action="store_true", help="add the landmarks, in pixels of the image")
     add("--fps", type=float, default=0.0, help="frames a second of a video to read; default: all")
@@ -86,10 +87,11 @@ def predict(options: argparse.Namespace) -> Counts:
     identity = {"model": _digest(pathlib.Path(options.model) / MODEL_FILE)}
     identity |= {"boxes": _digest(options.boxes)} if options.boxes else {}
     command = Command(
-        inputs.find(options.inputs, own=[options.output]),
+        inputs.find(options.inputs, own=[options.output, options.overlay]),
         options.output,
         options.format,
         options.shard,
+        options.overlay,
         overwrite=options.overwrite,
         identity=identity,
     )

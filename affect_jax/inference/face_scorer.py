@@ -23,7 +23,7 @@ class FaceScorer:
       batch_size: crops in a batch.
       flip: average with the mirror image: probabilities, valence and arousal, as evaluation does.
       temperature: divisor of the logits.
-      landmarks: whether to give landmarks.
+      landmarks: whether to give landmarks; None: only if the model has nothing else.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class FaceScorer:
         *,
         flip: bool = False,
         temperature: float = 1.0,
-        landmarks: bool = False,
+        landmarks: bool | None = None,
     ):
         self.batch_size = 1 if predictor.relates_images else batch_size
         self._predictor, self._flip = predictor, flip

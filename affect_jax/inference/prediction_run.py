@@ -89,7 +89,8 @@ def predictions(
       settings: how.
       detector: finds faces; default: the one that comes with the package.
       known: gives all faces instead of a detector, such as `boxes.BoxFile.faces`.
-      keep_images: whether frames hold their image.
+      keep_images: for overlays: frames hold their image, and rows their landmarks, where the model
+        was trained for them.
       position: from where to go on.
     """
     if settings.detect and known is None:
@@ -104,14 +105,15 @@ def predictions(
         keep_images=keep_images,
         max_pixels=predictor.max_pixels,
         workers=workers,
-        ahead=4 * workers,
+        ahead=(1 if keep_images else 4) * workers,
     )
+    with_points = keep_images and "landmarks" in loaded.trained_for()
     scorer = FaceScorer(
         predictor,
         settings.batch_size,
         flip=settings.flip,
         temperature=temperature_of(predictor, settings),
-        landmarks=settings.landmarks,
+        landmarks=settings.landmarks or with_points or None,
     )
     return FacePredictions(
         items,
