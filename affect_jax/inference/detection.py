@@ -1,7 +1,7 @@
 """Faces in an image: what a detector gives, and the crop that a model sees of each.
 
-A detector is any function with the signature of `Detector`. `default_detector` is the one that
-comes with the package; `boxes.BoxFile` reads boxes that other programs found.
+A detector is any function with the signature of `Detector`. `blazeface.detector.BlazeFace` is the
+one that comes with the package; `boxes.BoxFile` reads boxes that other programs found.
 """
 
 import math
@@ -52,13 +52,6 @@ class Detector(Protocol):
     def __call__(self, image: np.ndarray) -> Faces:
         """Return the faces of a uint8 [H, W, 3] RGB image, the highest score first."""
         ...
-
-
-def default_detector() -> Detector:
-    """Return the detector that comes with the package; see `blazeface.BlazeFace`."""
-    from affect_jax.inference.blazeface.detector import BlazeFace
-
-    return BlazeFace()
 
 
 def crop(

@@ -10,7 +10,8 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs as inputs_lib
-from affect_jax.inference.detection import Detector, default_detector
+from affect_jax.inference.blazeface.detector import BlazeFace
+from affect_jax.inference.detection import Detector
 from affect_jax.inference.face_predictions import FacePredictions
 from affect_jax.inference.face_scorer import FaceScorer
 from affect_jax.inference.face_table import FaceTable
@@ -37,7 +38,7 @@ class Settings:
       fps: frames a second of a video that are read; 0: all.
       smooth: average the scores of a face in a video over its last five frames.
       flip: average with the mirror image.
-      temperature: divisor of the logits; None: the one that is kept with the model, or 1.
+      temperature: divisor of the logits; None: the one that is kept with the model.
       clip_va: keep valence and arousal within [-1, 1].
       landmarks: whether to give the landmarks.
       batch_size: crops in a batch of the network; all batches have this size.
@@ -94,7 +95,7 @@ def predictions(
       position: from where to go on.
     """
     if settings.detect and known is None:
-        detector = detector or default_detector()
+        detector = detector or BlazeFace()
     loaded, workers = predictor.loaded, settings.workers or os.cpu_count() or 1
     reader = FrameReader(
         loaded.preprocessing,
@@ -112,7 +113,7 @@ def predictions(
         predictor,
         settings.batch_size,
         flip=settings.flip,
-        temperature=temperature_of(predictor, settings),
+        temperature=settings.temperature,
         landmarks=settings.landmarks or with_points or None,
     )
     return FacePredictions(
@@ -123,13 +124,6 @@ def predictions(
         smooth=settings.smooth,
         position=position,
     )
-
-
-def temperature_of(predictor: Predictor, settings: Settings) -> float:
-    """Return the divisor of the logits: that of the settings, else of the model, else 1."""
-    if settings.temperature is not None:
-        return settings.temperature
-    return float(predictor.loaded.provenance.get("temperature", 1.0))
 
 
 def table_of(predictor: Predictor, settings: Settings) -> FaceTable:

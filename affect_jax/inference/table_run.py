@@ -156,10 +156,9 @@ class TableRun:
         files = OverlayFiles(folder, missing)
         progress = PredictionProgress(missing, stream=self._stream)
         with contextlib.closing(files), contextlib.closing(progress):
-            with contextlib.closing(iter(self._predictions(missing))) as results:
-                for predicted in results:
-                    files.add(predicted)
-                    _show(progress, predicted)
+            for predicted in self._predictions(missing):
+                files.add(predicted)
+                _show(progress, predicted)
 
     def _identity(self, items: Sequence[Item]) -> dict[str, Any]:
         """Return what determines the rows of a table."""
@@ -169,7 +168,6 @@ class TableRun:
             "affect_jax": __version__,
             **self._command.identity,
             **settings,
-            "temperature": prediction_run.temperature_of(self._predictor, self._settings),
             "files": len(items),
             "inputs": hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16],
         }

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import affect_jax
 from affect_jax import predict
-from affect_jax.inference import table_run
+from affect_jax.errors import UserError
+from affect_jax.inference import predictor, table_run
 from affect_jax.inference.face_table import FIXED, NO_FACE
 from affect_jax.inference.video import read_video
 from tests.affect_jax.inference import media
@@ -111,7 +113,7 @@ def short(tiny_model, tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def bright(request, monkeypatch):
     if "short" in request.fixturenames:
-        name = "affect_jax.inference.prediction_run.default_detector"
+        name = "affect_jax.inference.prediction_run.BlazeFace"
         monkeypatch.setattr(name, lambda: media.find_bright)
 
 
@@ -236,6 +238,19 @@ def test_without_an_output_rows_are_printed(short, capsys):
     assert run(*short) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("file,frame,time") and len(lines) == 27
+
+
+def test_without_a_model_the_one_in_the_box_is_used(tiny_model, tmp_path, monkeypatch, capsys):
+    photo = tmp_path / "a.png"
+    photo.write_bytes(media.encoded(scene((0, 40)), "PNG"))
+    monkeypatch.setattr(predictor, "BOX_MODEL", tmp_path / "none")
+    assert predict.main([str(photo)]) == 2
+    assert "no model was named, and this installation has none" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no model was named"):
+        affect_jax.load()
+    monkeypatch.setattr(predictor, "BOX_MODEL", tiny_model)
+    assert affect_jax.load().loaded.class_names == media.CLASSES
+    assert predict.main([str(photo), "--no_detect", "--batch_size", "4"]) == 0
 
 
 @pytest.mark.parametrize(
