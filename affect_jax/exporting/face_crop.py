@@ -9,8 +9,8 @@ import ml_collections
 import numpy as np
 
 from affect_jax import batches
-from affect_jax.inference.blazeface.detector import BlazeFace
-from affect_jax.inference.detection import Detector
+from affect_jax.inference.detection import default_detector
+from affect_jax.inference.faces import Detector
 from affect_jax.models.preprocessing import Preprocessing
 from data_pipelines.images.decode import decode
 from data_pipelines.schema import DataError, DecodeError, Source
@@ -72,7 +72,7 @@ def measured(
             continue  # training has reported it
         if _is_cropped(preprocessing, image.shape[:2], record):
             return preprocessing
-        detector = detector or BlazeFace()
+        detector = detector or default_detector()
         looked += 1
         faces = detector(image)
         if len(faces.boxes):

@@ -10,11 +10,11 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs as inputs_lib
-from affect_jax.inference.blazeface.detector import BlazeFace
-from affect_jax.inference.detection import Detector
+from affect_jax.inference.detection import default_detector
 from affect_jax.inference.face_predictions import FacePredictions
 from affect_jax.inference.face_scorer import FaceScorer
 from affect_jax.inference.face_table import FaceTable
+from affect_jax.inference.faces import Detector
 from affect_jax.inference.frames import FrameReader, KnownFaces
 from affect_jax.inference.image_inputs import ImageInput, each, is_path
 from affect_jax.inference.inputs import Item
@@ -95,7 +95,7 @@ def predictions(
       position: from where to go on.
     """
     if settings.detect and known is None:
-        detector = detector or BlazeFace()
+        detector = detector or default_detector()
     loaded, workers = predictor.loaded, settings.workers or os.cpu_count() or 1
     reader = FrameReader(
         loaded.preprocessing,

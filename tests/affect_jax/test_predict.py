@@ -113,7 +113,7 @@ def short(tiny_model, tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def bright(request, monkeypatch):
     if "short" in request.fixturenames:
-        name = "affect_jax.inference.prediction_run.BlazeFace"
+        name = "affect_jax.inference.prediction_run.default_detector"
         monkeypatch.setattr(name, lambda: media.find_bright)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from affect_jax.exporting.face_crop import measured, with_face_crop
-from affect_jax.inference.detection import crop, faces_of_boxes
+from affect_jax.inference.detection import crop
+from affect_jax.inference.faces import faces_of_boxes
 from affect_jax.models.preprocessing import Preprocessing
 from data_pipelines.schema import DecodeError
 from tests.affect_jax import tiny

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from affect_jax.inference import detection
-from affect_jax.inference.blazeface.detector import BlazeFace
-from affect_jax.inference.detection import Faces, crop, faces_of_boxes
+from affect_jax.inference.detection import crop, default_detector
+from affect_jax.inference.faces import Faces, faces_of_boxes
 from affect_jax.models.preprocessing import Preprocessing
 from data_pipelines.schema import DecodeError
 from tests.affect_jax.inference.made_faces import drawn, iou, placed
@@ -38,7 +38,7 @@ def side_by_side(frame):
     ids=["landmarks", "auto", "box"],
 )
 def test_a_detected_crop_is_the_crop_of_training(faces, preprocessing):
-    detector, overlaps, differences = BlazeFace(), [], []
+    detector, overlaps, differences = default_detector(), [], []
     for record in faces:
         found = detector(record["image"])
         trained = preprocessing.framing.frame(256, 256, record["landmarks"], record["box"])
