@@ -10,10 +10,11 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs as inputs_lib
-from affect_jax.inference.detection import Detector, default_detector
+from affect_jax.inference.detection import default_detector
 from affect_jax.inference.face_predictions import FacePredictions
 from affect_jax.inference.face_scorer import FaceScorer
 from affect_jax.inference.face_table import FaceTable
+from affect_jax.inference.faces import Detector
 from affect_jax.inference.frames import FrameReader, KnownFaces
 from affect_jax.inference.image_inputs import ImageInput, each, is_path
 from affect_jax.inference.inputs import Item

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TextIO
 
 from affect_jax.inference import prediction_run
-from affect_jax.inference.detection import Detector
 from affect_jax.inference.face_predictions import Predicted
 from affect_jax.inference.face_table import NO_FACE
+from affect_jax.inference.faces import Detector
 from affect_jax.inference.frames import KnownFaces
 from affect_jax.inference.inputs import Item, shard
 from affect_jax.inference.prediction_progress import PredictionProgress

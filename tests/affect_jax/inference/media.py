@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from affect_jax import models
-from affect_jax.inference.detection import Faces, faces_of_boxes
+from affect_jax.inference.faces import Faces, faces_of_boxes
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.weights.model_dir import save_model
 from data_pipelines.sources.synthetic import SyntheticFaces
