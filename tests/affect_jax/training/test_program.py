@@ -34,6 +34,7 @@ def test_the_train_step(name):
     norms = sum(path.endswith("/var") for path in state["stats"])
     sent = collectives(text)
     kinds = collections.Counter(c.kind for c in sent)
+    print(name, norms, passes, kinds, sorted(c.bytes for c in sent))
     assert kinds["all-reduce"] <= passes * (2 * norms + 1) + _OF_THE_LOSS, kinds
     weights = sum(4 * np.prod(p.shape) for p in state["params"].values())
     reduced = sum(c.bytes for c in sent if c.kind == "all-reduce")
