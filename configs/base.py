@@ -165,7 +165,8 @@ def get_config() -> ConfigDict:
             pictures=True,  # False: draw them later, by `python -m affect_jax.report`
         )
     )
-    config.compilation_cache = ""  # folder of compiled programs; "": workdir/.jax_cache; "off"
+    # Folder of compiled programs; "": ~/.cache/affect_jax/programs, shared by all runs; "off": none.
+    config.compilation_cache = ""
 
     return config
 

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -79,11 +80,26 @@ def check_splits(sources: dict[str, Source]) -> None:
 
 
 def set_compilation_cache(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Keep compiled programs where the config says, unless JAX has a place."""
-    folder = config.compilation_cache or str((workdir / ".jax_cache").absolute())
+    """Keep compiled programs where the config says, unless JAX has a place.
+
+    By default all runs of a user share them; without a home folder that can be written to, each
+    workdir has its own.
+    """
     place = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # set by JAX's import
-    if folder != "off" and not place:
-        jax.config.update("jax_compilation_cache_dir", folder)
+    if config.compilation_cache != "off" and not place:
+        folder = config.compilation_cache or _programs_of_user() or workdir / ".jax_cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).absolute()))
+
+
+def _programs_of_user() -> pathlib.Path | None:
+    """Return the user's folder of compiled programs, None if it cannot be written to."""
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(root) / "affect_jax" / "programs"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def open_checkpointer(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Checkpointer:

@@ -128,3 +128,19 @@ def test_initial_values_are_the_same_inside_and_outside_of_jit():
     np.testing.assert_allclose(np.std(eager), np.sqrt(2 / 72), rtol=0.05)
     other = layers.he_normal(jax.random.key(4), shape, jnp.float32)
     assert abs(np.corrcoef(np.ravel(eager), np.ravel(other))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("replicas", [1, 8])
+def test_the_moments_of_replicas_survive_a_mean_far_from_the_running_one(replicas):
+    x = random((64, 4)) + 1e6
+    parts = jnp.asarray(x.reshape(replicas, -1, 4))
+
+    def step(norm, part):
+        return norm(part), norm.var[...]
+
+    _, variances = jax.vmap(
+        lambda part: step(BatchNorm(4, axis_name="data", momentum=0.0), part), axis_name="data"
+    )(parts)
+    # Without the replicas' different means where float32 cannot tell them: 1 / 8 of n at most.
+    wanted = x.astype(np.float64).var(0, ddof=1)
+    np.testing.assert_allclose(variances[0], wanted, rtol=0.3 if replicas > 1 else 0.05)
