@@ -58,9 +58,7 @@ def test_open_mpi():
     assert describe(newer) == Launch("Open MPI", 4, 3, 1, 2, knows_coordinator=False)
 
 
-@pytest.mark.parametrize(
-    ("node", "here"), [("0", 4), ("1", 4), ("2", 3), ("3", None), ("x", None)]
-)
+@pytest.mark.parametrize(("node", "here"), [("0", 4), ("1", 4), ("2", 3), ("3", None), ("x", None)])
 def test_slurm(node, here):
     """Tasks of each node are written as "4(x2),3"."""
     assert describe({**SLURM, "SLURM_NODEID": node}) == Launch("Slurm", 11, 9, 1, here)
