@@ -63,7 +63,8 @@ def mean_over_replicas(tree: Any) -> Any:
     for positions in together.values():
         vector = jax.numpy.concatenate([leaves[i].reshape(-1) for i in positions])
         parts = np.cumsum([leaves[i].size for i in positions])[:-1].tolist()
-        for i, part in zip(positions, jax.numpy.split(jax.lax.pmean(vector, AXIS), parts)):
+        split = jax.numpy.split(jax.lax.pmean(vector, AXIS), parts)
+        for i, part in zip(positions, split, strict=True):
             means[i] = part.reshape(leaves[i].shape)
     return jax.tree.unflatten(structure, means)
 

@@ -155,7 +155,7 @@ def test_visible_gpus(listed, count):
         (("h:70000", 2, 0), {}, "--coordinator 'h:70000'"),
         ((":1", 2, 0), {}, "--coordinator ':1'"),
         (("h:1", 0, 0), {}, "--num_processes 0; it must be at least 1"),
-        (("h:1", 2, 2), {}, "--process_id 2; .*between 0 and 1"),
+        (("h:1", 2, 2), {}, r"--process_id 2; .*between 0 and 1"),
         (("h:1", 2, -1), {}, "--process_id -1"),
         ((None, None, None), {**OPENMPI, "OMPI_MCA_orte_hnp_uri": None}, "add --coordinator"),
     ],
@@ -207,7 +207,7 @@ def test_a_tpu_machine_without_a_slice_trains_alone(tpu, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         cluster.join(environ={})
     assert "trains alone" in caplog.text
-    with pytest.raises(UserError, match="failed to come together .*should be defined"):
+    with pytest.raises(UserError, match=r"failed to come together .*should be defined"):
         cluster.join("h:1", 2, 0, environ={})
 
 
