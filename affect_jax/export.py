@@ -27,6 +27,7 @@ from affect_jax.exporting import temperature as temperature_lib
 from affect_jax.exporting.face_crop import with_face_crop
 from affect_jax.exporting.program import Program
 from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.runtime import xla_flags
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.model_dir import LoadedModel
@@ -196,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{key}", default="", help=f"{text}, for the model card")
     options = parser.parse_args(arguments)
     runtime.setup_logging()
+    xla_flags.choose()
     stated = {key: getattr(options, key) for key in model_card.STATED}
     try:
         with disk.explained(options.output):
