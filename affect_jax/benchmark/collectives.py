@@ -8,6 +8,7 @@ _INSTRUCTION = re.compile(
     r"= (?P<shapes>[^=]*?) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
 )
+_COMMENT = re.compile(r"/\*.*?\*/")  # numbers every fifth result
 _SHAPE = re.compile(r"\b(?P<type>pred|bf16|[suf]\d+)\[(?P<sizes>[\d,]*)\]")
 _HOST = re.compile(r'custom_call_target="[^"]*callback[^"]*"|\b(outfeed|infeed|send|recv)\(')
 
@@ -25,7 +26,7 @@ def collectives(text: str) -> list[Collective]:
     One in a loop counts once.
     """
     found = []
-    for match in _INSTRUCTION.finditer(text):
+    for match in _INSTRUCTION.finditer(_COMMENT.sub("", text)):
         size = sum(_bytes(*shape) for shape in _SHAPE.findall(match["shapes"]))
         found.append(Collective(match["kind"], size))
     return found

@@ -67,7 +67,7 @@ class Programs:
     def __init__(self, config: ml_collections.ConfigDict, devices: AbsentDevices):
         self.config, self._devices = config, devices
         self._system = system_of(config)
-        self._model = nnx.eval_shape(self._create)
+        self._model = self._abstract()
         self._begun = self._begin(self._model)[1]
         self._state = devices.replicate(jax.eval_shape(self._fresh_state))
 
@@ -85,6 +85,24 @@ class Programs:
         state = {name: self._state[name] for name in ("params", "stats")}
         mapped = self._devices.map(step, sharded_output=True)
         return mapped.program(state, self._batch(batch_size))
+
+    def _abstract(self) -> nnx.Module:
+        """Return the model without arrays.
+
+        Its attributes are in the order of construction, which numbers the layers.
+        """
+        orders: dict[tuple, list[str]] = {}
+
+        def create() -> nnx.Module:
+            model = self._create()
+            orders.update((path, list(vars(part))) for path, part in nnx.iter_modules(model))
+            return model
+
+        model = nnx.eval_shape(create)
+        for path, part in nnx.iter_modules(model):
+            for name in orders[path]:
+                vars(part)[name] = vars(part).pop(name)
+        return model
 
     def _create(self) -> nnx.Module:
         return self._system.create_model(nnx.Rngs(0), AXIS)

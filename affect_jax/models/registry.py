@@ -79,8 +79,7 @@ def default(name: str, argument: str) -> Any:
 def section(name: str) -> dict[str, Any]:
     """Return what a config can set of the model `name`, with the defaults.
 
-    Arguments that depend on the data or the devices are left out. `dtype` is given by name, `remat`
-    for every model (a train step needs no argument of the model for it), and
+    Arguments that depend on the data or the devices are left out. `dtype` is given by name, and
     `relations` and `reliability` as sections with `enabled` and every setting.
 
     Raises:
@@ -88,7 +87,6 @@ def section(name: str) -> dict[str, Any]:
     """
     fields = {n: v for n, v in entry(name).defaults().items() if n not in _SET_BY_RUNS}
     fields["dtype"] = "float32"
-    fields.setdefault("remat", "none")
     if "reliability" in fields:
         fields["reliability"] = reliability_settings.to_section(fields["reliability"])
     if "relations" in fields:

@@ -19,8 +19,8 @@ from affect_jax.errors import UserError
 AXIS = "data"
 MAPPINGS = ("pmap", "shard_map")
 
-# Of gradients that travel together. XLA's own limit on GPUs is 30 MiB.
-_BUCKET_BYTES = 32 * 2**20
+# Smaller arrays travel together. One of this size uses a link fully, and to join it costs a copy.
+_ALONE_BYTES = 4 * 2**20
 
 # Batch fields that stay on the host: a device would narrow int64 to int32.
 HOST_FIELDS = ("index",)
@@ -49,35 +49,24 @@ def _mesh(devices: list[jax.Device]) -> jax.sharding.Mesh:
 def mean_over_replicas(tree: Any) -> Any:
     """Return the mean of `tree` over the replicas, with few collectives.
 
-    Called inside of a mapped step. Arrays of one dtype travel together, up to `_BUCKET_BYTES` at a
-    time: large enough to use the links fully, small enough to overlap with the backward pass.
+    Called inside of a mapped step. Arrays below `_ALONE_BYTES` of one dtype travel together. XLA
+    joins larger ones where that pays, without a copy. One replica copies nothing.
     """
-    if jax.lax.axis_size(AXIS) == 1:
-        return jax.lax.pmean(tree, AXIS)
     leaves, structure = jax.tree.flatten(tree)
-    means: list[Any] = [None] * len(leaves)
-    for bucket in _buckets([(leaf.size * leaf.dtype.itemsize, leaf.dtype) for leaf in leaves]):
-        joined = jax.numpy.concatenate([leaves[i].reshape(-1) for i in bucket])
-        joined = jax.lax.pmean(joined, AXIS)
-        start = 0
-        for i in bucket:
-            end = start + leaves[i].size
-            means[i] = joined[start:end].reshape(leaves[i].shape)
-            start = end
+    together: dict[Any, list[int]] = {}
+    if jax.lax.axis_size(AXIS) > 1:
+        for i, leaf in enumerate(leaves):
+            if leaf.size * leaf.dtype.itemsize < _ALONE_BYTES:
+                together.setdefault(leaf.dtype, []).append(i)
+    joined = {i for positions in together.values() for i in positions}
+    means = [None if i in joined else jax.lax.pmean(x, AXIS) for i, x in enumerate(leaves)]
+    for positions in together.values():
+        vector = jax.numpy.concatenate([leaves[i].reshape(-1) for i in positions])
+        parts = np.cumsum([leaves[i].size for i in positions])[:-1].tolist()
+        split = jax.numpy.split(jax.lax.pmean(vector, AXIS), parts)
+        for i, part in zip(positions, split, strict=True):
+            means[i] = part.reshape(leaves[i].shape)
     return jax.tree.unflatten(structure, means)
-
-
-def _buckets(arrays: list[tuple[int, Any]]) -> list[list[int]]:
-    """Return positions of arrays, given as (bytes, dtype), that travel together."""
-    done: list[list[int]] = []
-    filling: dict[Any, tuple[int, list[int]]] = {}
-    for position, (size, dtype) in enumerate(arrays):
-        held, bucket = filling.get(dtype, (0, []))
-        if bucket and held + size > _BUCKET_BYTES:
-            done.append(bucket)
-            held, bucket = 0, []
-        filling[dtype] = (held + size, [*bucket, position])
-    return done + [bucket for _, bucket in filling.values()]
 
 
 class Program(NamedTuple):

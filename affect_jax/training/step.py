@@ -149,7 +149,7 @@ class Phases:
             settings,
             total_steps=max(end - phase.start, 1),
             steps_per_epoch=self._steps_per_epoch,
-            params=packing.pack(params),
+            params=jax.eval_shape(packing.pack, params),
             layers=packing.layers,
             decays=packing.decays,
         )

@@ -60,12 +60,11 @@ def one_block(**changes: object) -> ml_collections.ConfigDict:
 
 
 def start(
-    workdir: pathlib.Path, *flags: str, file: str = "", **changes: object
+    workdir: pathlib.Path, *flags: str, file: str = "", devices: int = 1, **changes: object
 ) -> subprocess.Popen:
-    """A run of `config`, or of a file, as a process of its own on one device."""
+    """A run of `config`, or of a file, as a process of its own on some devices."""
     values = {**({} if file else OVERRIDES), **_dotted(changes)}
-    xla = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    environment = {**os.environ, "XLA_FLAGS": xla}
+    environment = {**os.environ, "XLA_FLAGS": xla_flags(devices)}
     return subprocess.Popen(
         [sys.executable, "-m", "affect_jax.main", "--config", file or "configs/quickstart.py"]
         + ["--workdir", str(workdir), *flags]
@@ -76,6 +75,11 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def xla_flags(devices: int) -> str:
+    """What makes a process of its own see virtual devices, and compile quickly."""
+    return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
 
 
 def _dotted(changes: dict[str, object]) -> dict[str, object]:

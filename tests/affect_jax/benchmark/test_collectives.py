@@ -8,6 +8,7 @@ TEXT = """
   %start = f32[16]{0:T(128)} all-reduce-start(%c), channel_id=2
   %done = f32[16]{0:T(128)} all-reduce-done(%start)
   %gather = u8[16,32,32,3]{3,2,1,0} all-gather(%images), dimensions={0}
+  %many = (f32[9]{0}, f32[], f32[], f32[], f32[], /*index=5*/f32[]) all-reduce(%a, %b, %c)
   %sum = f32[] add(%p, %q), metadata={op_name="all-reduce(x)"}
 """
 
@@ -18,6 +19,7 @@ def test_kinds_and_bytes():
         Collective("all-reduce", 14),
         Collective("all-reduce", 64),
         Collective("all-gather", 16 * 32 * 32 * 3),
+        Collective("all-reduce", 4 * 14),
     ]
 
 

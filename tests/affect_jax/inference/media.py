@@ -19,7 +19,7 @@ CLASSES = ("calm", "glad", "cross")
 SIDE = 128
 
 
-def save_tiny_model(folder: pathlib.Path, **provenance: object) -> pathlib.Path:
+def save_tiny_model(folder: pathlib.Path) -> pathlib.Path:
     arguments = {"width": 16, "depth": 1, "stacks": 1, "emotion_blocks": 1, "n_expression": 3}
     save_model(
         folder,
@@ -28,7 +28,7 @@ def save_tiny_model(folder: pathlib.Path, **provenance: object) -> pathlib.Path:
         models.create("emofan", **arguments),
         preprocessing=Preprocessing(image_size=16, crop="landmarks", crop_scale=1.2),
         class_names=CLASSES,
-        provenance={"trained_for": ["expression", "valence_arousal", "landmarks"], **provenance},
+        provenance={"trained_for": ["expression", "valence_arousal", "landmarks"]},
     )
     return folder
 

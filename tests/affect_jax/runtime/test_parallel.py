@@ -96,6 +96,35 @@ def test_unknown_mapping_is_refused():
         parallel.Mapper("pjit")
 
 
+def averaged(tree, devices):
+    """The function that averages `tree` + replica number over devices, and its jaxpr."""
+    mapper = parallel.Mapper("shard_map", jax.devices()[:devices])
+
+    def step(tree, batch):
+        return parallel.mean_over_replicas(jax.tree.map(lambda x: x + batch["x"][0], tree))
+
+    mapped, batch = mapper.map(step), mapper.place({"x": np.arange(devices, dtype=np.float32)})
+    tree = mapper.replicate(tree)
+    return jax.device_get(mapped(tree, batch)), str(mapped.program(tree, batch).lower().as_text())
+
+
+def test_small_arrays_are_averaged_together_and_large_ones_as_they_are(monkeypatch):
+    monkeypatch.setattr(parallel, "_ALONE_BYTES", 4 * 100)
+    tree = {name: np.full(shape, 5, np.float32) for name, shape in (("a", (3, 2)), ("b", ()))}
+    tree |= {"large": np.zeros(100, np.float32), "c": np.ones(7, np.float32)}
+    means, text = averaged(tree, 4)
+    for name, value in tree.items():
+        np.testing.assert_array_equal(means[name], value + 1.5)
+    assert text.count("stablehlo.all_reduce") == 2
+    assert text.count("stablehlo.concatenate") == 1
+
+
+def test_one_replica_copies_nothing_to_be_averaged():
+    means, text = averaged({"a": np.ones(3, np.float32), "b": np.zeros(2, np.float32)}, 1)
+    assert means["a"].tolist() == [1, 1, 1]
+    assert "concatenate" not in text
+
+
 def test_gather_keeps_float64():
     value = np.array([1 + 1e-15, np.pi])
     np.testing.assert_array_equal(parallel.all_gather_hosts(value), value[None])
