@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | os.PathLike, **options: Any) -> "Predictor":
-    """Open a model directory for prediction; see `inference.predictor.load`."""
+def load(path: str | os.PathLike | None = None, **options: Any) -> "Predictor":
+    """Open a model directory for prediction; see `inference.predictor.load`.
+
+    Without a path it is the model that comes with the package.
+    """
     # Imported here so that `import affect_jax` does not pull in JAX, Flax and Orbax.
     from affect_jax.inference import predictor
 

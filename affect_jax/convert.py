@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.exporting import model_card
+from affect_jax.runtime import xla_flags
 from affect_jax.weights import model_dir
 from affect_jax.weights.released import convert
 from data_pipelines import disk
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--{name}", default="", help=text)
     options = parser.parse_args(arguments)
     runtime.setup_logging()
+    xla_flags.choose()
     try:
         with disk.explained(options.output):
             loaded = convert.convert(

@@ -5,10 +5,15 @@ python -m affect_jax.export --model DIR --output MODEL    (of a model directory,
 
 --formats orbax,stablehlo,onnx,savedmodel adds files that run without this package, see
 docs/export.md. The directory holds a model card, `MODEL_CARD.md`.
+
+--temperature auto keeps the divisor of the logits that fits the run's validation split with the
+model. If the run was trained on whole images, it is measured where faces lie in up to 64 of them,
+so that predict cuts faces out of larger pictures as training showed them.
 """
 
 import argparse
 import dataclasses
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +23,11 @@ from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.exporting import formats as formats_lib
 from affect_jax.exporting import model_card
+from affect_jax.exporting import temperature as temperature_lib
+from affect_jax.exporting.face_crop import with_face_crop
 from affect_jax.exporting.program import Program
 from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.runtime import xla_flags
 from affect_jax.runtime.parallel import Mapper
 from affect_jax.weights import load_run, model_dir
 from affect_jax.weights.model_dir import LoadedModel
@@ -36,11 +44,14 @@ class Chosen:
       formats: keys of `exporting.formats.FORMATS`.
       outputs: names to keep in the formats that hold a program; empty: all.
       landmarks: whether those give landmarks in place of heatmaps.
+      temperature: of the model; "auto": fitted on the validation predictions of its run; None: the
+        one that it has, 1 for a run.
     """
 
     formats: tuple[str, ...] = ("orbax",)
     outputs: tuple[str, ...] = ()
     landmarks: bool = False
+    temperature: float | str | None = None
 
 
 def export(
@@ -65,8 +76,12 @@ def export(
     """
     model_dir.check_writable(output)
     run = load_run.load_run(workdir, checkpoint, Mapper())
+    plain = config_lib.to_plain(run.config)
+    temperature: float | str = 1.0 if chosen.temperature is None else chosen.temperature
+    if isinstance(temperature, str):
+        temperature = temperature_lib.fitted(pathlib.Path(workdir), run.step, plain)
     provenance = {
-        "workdir_config": config_lib.to_plain(run.config),
+        "workdir_config": plain,
         "step": run.step,
         "trained_for": sorted(run.system.known),
         **({} if run.labels is None else {"label_vectors": run.labels}),
@@ -76,10 +91,11 @@ def export(
         run.model,
         run.config.model.name,
         run.system.model_arguments(),
-        Preprocessing.of_config(run.config),
+        with_face_crop(Preprocessing.of_config(run.config), run.config),
         run.class_names,
         provenance,
         run.system.hierarchy,
+        temperature,
     )
     name = pathlib.Path(output).absolute().name
     _write(loaded, output, chosen, lambda: model_card.of_run(loaded, workdir, name), {})
@@ -103,6 +119,13 @@ def export_model(
     """
     model_dir.check_writable(output)
     loaded = model_dir.load_model(source)
+    if isinstance(chosen.temperature, str):
+        raise UserError(
+            f"--temperature {chosen.temperature} belongs to --workdir; give a number for a model "
+            "directory"
+        )
+    if chosen.temperature is not None:
+        loaded = dataclasses.replace(loaded, temperature=chosen.temperature)
     texts = formats_lib.texts_of(pathlib.Path(source))
     card = texts.pop(model_card.CARD_FILE, None)
     name = pathlib.Path(output).absolute().name
@@ -142,6 +165,7 @@ def _write(
         preprocessing=loaded.preprocessing,
         class_names=loaded.class_names,
         hierarchy=loaded.hierarchy,
+        temperature=loaded.temperature,
         provenance=loaded.provenance,
         further=further,
     )
@@ -163,10 +187,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--landmarks", action="store_true", help="give landmarks in place of heatmaps"
     )
+    parser.add_argument(
+        "--temperature",
+        type=_temperature,
+        help=f"divisor of the logits, kept with the model: a number, or {temperature_lib.AUTO} to "
+        "fit it on the validation split (default: 1, or the model's own)",
+    )
     for key, text in model_card.STATED.items():
         parser.add_argument(f"--{key}", default="", help=f"{text}, for the model card")
     options = parser.parse_args(arguments)
     runtime.setup_logging()
+    xla_flags.choose()
     stated = {key: getattr(options, key) for key in model_card.STATED}
     try:
         with disk.explained(options.output):
@@ -197,7 +228,21 @@ def _chosen(options: argparse.Namespace) -> Chosen:
             "--outputs and --landmarks change what a program gives, and orbax holds none; add "
             "--formats=stablehlo, onnx or savedmodel"
         )
-    return Chosen(formats, outputs, options.landmarks)
+    return Chosen(formats, outputs, options.landmarks, options.temperature)
+
+
+def _temperature(text: str) -> float | str:
+    if text == temperature_lib.AUTO:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a positive number nor {temperature_lib.AUTO}"
+        )
+    return number
 
 
 def _check_no_run(options: argparse.Namespace, stated: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from affect_jax.errors import UserError
 from affect_jax.inference import inputs
 from affect_jax.inference.boxes import BoxFile
 from affect_jax.inference.prediction_run import BATCH_SIZE, Settings
+from affect_jax.inference.predictor import place_of
 from affect_jax.inference.table_run import Command, Counts, TableRun
 from affect_jax.inference.writers import FORMATS
 from affect_jax.weights.model_dir import MODEL_FILE
@@ -36,9 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image, video, folder, pattern or manifest")
-    add("--model", required=True, help="model directory")
+    add("--model", help="model directory; default: the model that comes with the package")
     add("--output", type=pathlib.Path, help="table, or a folder for one table a video")
     add("--format", choices=FORMATS, default="csv", help="of the tables in a folder")
+    add("--overlay", type=pathlib.Path, help="folder for photos and videos with what was found")
     add("--overwrite", action="store_true", help="begin again instead of resuming")
     add("--landmarks", action="store_true", help="add the landmarks, in pixels of the image")
     add("--fps", type=float, default=0.0, help="frames a second of a video to read; default: all")
@@ -81,15 +83,17 @@ def predict(options: argparse.Namespace) -> Counts:
         batch_size=options.batch_size,
         workers=options.workers,
     )
-    predictor = load(options.model, batch_size=options.batch_size)
+    model = place_of(options.model)
+    predictor = load(model, batch_size=options.batch_size)
     known = BoxFile(options.boxes).faces if options.boxes else None
-    identity = {"model": _digest(pathlib.Path(options.model) / MODEL_FILE)}
+    identity = {"model": _digest(model / MODEL_FILE)}
     identity |= {"boxes": _digest(options.boxes)} if options.boxes else {}
     command = Command(
-        inputs.find(options.inputs, own=[options.output]),
+        inputs.find(options.inputs, own=[options.output, options.overlay]),
         options.output,
         options.format,
         options.shard,
+        options.overlay,
         overwrite=options.overwrite,
         identity=identity,
     )

@@ -1,6 +1,6 @@
 """68 landmarks found by a model, for `prepare --landmarks`.
 
-This is the only module of this package that imports `affect_jax`, and only to load a model.
+This module imports `affect_jax` only to load a model.
 """
 
 import functools

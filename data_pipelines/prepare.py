@@ -3,6 +3,7 @@
     python -m data_pipelines.prepare --dataset list
     python -m data_pipelines.prepare --dataset raf_db --manual_dir ~/RAF-DB --data_dir ~/prepared
     python -m data_pipelines.prepare --dataset ck_plus/seven_peak --manual_dir ... --data_dir ...
+    python -m data_pipelines.prepare --dataset manifest --manual_dir my.csv --data_dir ... --detect
 
 A data set in `--data_dir` is complete or absent: it is written to a temporary folder that is
 renamed at the end. Repeat a run that was stopped or killed: it removes what the last one left and
@@ -25,6 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines import datasets, disk, locks
+from data_pipelines.face_finder import FaceFinder, load_face_finder
 from data_pipelines.landmarker import Landmarker, load_landmarker
 from data_pipelines.schema import DataError
 from data_pipelines.sources.prepared import META_FILE
@@ -43,6 +45,7 @@ def prepare(
     data_dir: str | Path,
     *,
     landmarks: Landmarker | None = None,
+    finder: FaceFinder | None = None,
     workers: int = 4,
     check: str = "full",
     progress: Callable[[str, int, int], None] | None = None,
@@ -53,6 +56,7 @@ def prepare(
       dataset: `name` or `name/config`.
       manual_dir: the user's files; for `manifest` also the file itself.
       landmarks: finds landmarks that replace those of the data set.
+      finder: finds the faces of images without a box; those without a face are rejected.
       workers: threads that read and check images.
       check: "full" decodes every image; "header" only those that must be converted.
       progress: called as `progress(split, done, total)`.
@@ -62,6 +66,7 @@ def prepare(
     """
     builder = make_builder(dataset, manual_dir, data_dir)
     builder.workers, builder.check, builder.landmarker = workers, check, landmarks
+    builder.finder = finder
     builder.progress = progress
     run(builder)
     return Path(builder.data_dir)
@@ -151,6 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             builder.workers, builder.check, builder.progress = args.workers, args.check, bar
             if args.landmarks:
                 builder.landmarker = load_landmarker(args.landmarks)
+            if args.detect:
+                builder.finder = load_face_finder()
             existed = not run(builder)
     except (DataError, OSError) as e:  # such as a full disk, or a folder that may not be written
         print(f"error: {e}", file=sys.stderr)
@@ -164,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "warning: --landmarks had no effect: the data set keeps its first landmarks",
             file=sys.stderr,
         )
+    if existed and args.detect:
+        print("warning: --detect had no effect: the data set keeps its boxes", file=sys.stderr)
     return 0
 
 
@@ -174,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manual_dir", help="your files")
     parser.add_argument("--data_dir", help="where the prepared data set goes")
     parser.add_argument("--landmarks", help="model folder: recompute the 68 landmarks with it")
+    parser.add_argument(
+        "--detect", action="store_true", help="find the face of images without a box"
+    )
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     parser.add_argument(
         "--check", choices=("full", "header"), default="full", help="full: decode every image"

@@ -38,7 +38,7 @@ FLOORS = (
     ("affect_jax.errors", "affect_jax.version"),
     ("data_pipelines.augment", "data_pipelines.splits", "data_pipelines.rendering.sheet"),
     ("data_pipelines.datasets",),
-    ("data_pipelines.landmarker",),
+    ("data_pipelines.face_finder", "data_pipelines.landmarker"),
     ("data_pipelines.loading",),
     ("data_pipelines.sources",),
     ("data_pipelines.protocols", "data_pipelines.rendering"),
@@ -58,9 +58,10 @@ COMMANDS = (
     "data_pipelines.augment",
     "data_pipelines.rendering.sheet",
 )
-# Inside functions: `affect_jax.load`, and the landmarks that a model finds for `prepare`.
+# Inside functions: `affect_jax.load`, and what a model or the detector finds for `prepare`.
 UPWARD = {
     ("affect_jax", "affect_jax.inference.predictor"),
+    ("data_pipelines.face_finder", "affect_jax.inference.detection"),
     ("data_pipelines.landmarker", "affect_jax"),
     ("data_pipelines.landmarker", "affect_jax.models.landmarks"),
 }

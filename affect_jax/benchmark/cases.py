@@ -9,6 +9,7 @@ sharpness-aware steps) is off.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,6 +63,12 @@ class Case:
       freeze: parts of the peer that do not train, see `peer.freeze`.
       peer_arguments: constructor arguments of the peer.
       peer_differs: how the peer's work differs from ours; "": not at all.
+      context: what RALD's images are compared with; "": the config's.
+      engine: of our side, see `infer.ENGINES`.
+      directory: of the model that predicts; "": random weights.
+      decode: a prediction begins with JPEGs.
+      clock: "wall", or "cpu": seconds of all threads of the process, which what else the machine
+        does hardly changes.
     """
 
     name: str
@@ -76,6 +83,11 @@ class Case:
     freeze: Sequence[str] = ()
     peer_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     peer_differs: str = ""
+    context: str = ""
+    engine: str = "jax"
+    decode: bool = False
+    clock: str = "wall"
+    directory: str = ""
 
 
 _CLASSIFIER = {"loss.regression": "none", "model.regression": False}
@@ -130,14 +142,32 @@ FULL_SIZE = (
     ),
 )
 KNOWN = {case.name: case for case in FULL_SIZE}
+# Of `benchmark infer`, which chooses batch and dtype.
+INFERENCE = {
+    case.name: case
+    for case in (
+        *(KNOWN[name] for name in ("emofan", "vit_b16")),
+        Case(
+            "resnet18",
+            "resnet18_faces",
+            image_size=224,
+            settings=_CLASSIFIER,
+            peer="resnet18",
+        ),
+        *(KNOWN[name] for name in ("resnet50", "poster_v2", "rald")),
+    )
+}
 
 
-def parse(entries: Sequence[str | Mapping[str, Any]]) -> list[Case]:
+def parse(
+    entries: Sequence[str | Mapping[str, Any]], known_cases: Mapping[str, Case] = KNOWN
+) -> list[Case]:
     """Return the cases that a plan or `--cases` names.
 
     Args:
-      entries: names of `KNOWN`; or mappings with fields of `Case`, which change the known case that
-        `case` names, or make a new one.
+      entries: names of known cases; or mappings with fields of `Case`, which change the known case
+        that `case` names, or make a new one.
+      known_cases: by their names.
 
     Raises:
       UserError: an unknown case, field or peer, or the same name twice.
@@ -146,14 +176,14 @@ def parse(entries: Sequence[str | Mapping[str, Any]]) -> list[Case]:
     for entry in entries:
         fields: dict[str, Any] = {"case": entry} if isinstance(entry, str) else dict(entry)
         known = fields.pop("case", None)
-        if known is not None and known not in KNOWN:
-            raise UserError(f"no case {known!r}; {nearest(known, KNOWN)}")
+        if known is not None and known not in known_cases:
+            raise UserError(f"no case {known!r}; {nearest(known, known_cases)}")
         allowed = [field.name for field in dataclasses.fields(Case)]
         for field in fields:
             if field not in allowed:
                 raise UserError(f"a case has no field {field!r}; {nearest(field, allowed)}")
         if known is not None:
-            old = KNOWN[known]
+            old = known_cases[known]
             fields["settings"] = {**old.settings, **fields.get("settings", {})}
             case = dataclasses.replace(old, **fields)
         elif "name" in fields and "system" in fields:
@@ -224,13 +254,13 @@ def label(case: Case, config: ml_collections.ConfigDict) -> str:
     return f"{case.name}: {about}, {config.batch_size}"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, known: Mapping[str, Case] = KNOWN) -> None:
     """Add the options of a plan."""
-    parser.add_argument("--cases", type=_names, default=[], help=f"all, or of: {', '.join(KNOWN)}")
+    parser.add_argument("--cases", type=names, default=[], help=f"all, or of: {', '.join(known)}")
     parser.add_argument("--plan", help="JSON file with these options")
     parser.add_argument(
         "--peer",
-        type=_names,
+        type=names,
         default=[],
         nargs="?",
         const=["compile"],
@@ -238,18 +268,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--profile",
-        type=_names,
+        type=names,
         default=[],
         nargs="?",
         const=["all"],
         help="cases whose kernels are profiled; default: all",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="cores of the CPU; default: all")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: seconds of processor time, for a machine that does other work as well",
     )
     for name in ("build_deadline", "deadline"):
         parser.add_argument(f"--{name}", type=float, default=1e9, help="seconds")
     parser.set_defaults(environment={})
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Return the parts of a list such as a,b."""
     return [name for name in text.split(",") if name]
 
 
@@ -267,14 +305,18 @@ def parse_options(
     return parser.parse_args(arguments)
 
 
-def of_plan(options: argparse.Namespace) -> list[Case]:
+def of_plan(options: argparse.Namespace, known_cases: Mapping[str, Case] = KNOWN) -> list[Case]:
     """Return the cases of the options; without any, the one of `--system`.
+
+    This process, and those that it starts, use the cores that `--threads` leaves.
 
     Raises:
       UserError: an unknown case, mode of the peer, or case to profile.
     """
-    names = options.cases
-    found = parse(list(KNOWN) if names == ["all"] else names) or [of_options(options)]
+    limit_cores(options.threads)
+    given = list(known_cases) if options.cases == ["all"] else options.cases
+    found = parse(given, known_cases) or [of_options(options)]
+    found = [dataclasses.replace(case, clock=options.clock) for case in found]
     for mode in options.peer:
         if mode not in PEER_MODES:
             raise UserError(f"--peer {mode}: use {', '.join(PEER_MODES)}")
@@ -285,9 +327,25 @@ def of_plan(options: argparse.Namespace) -> list[Case]:
     if options.peer and not any(case.peer for case in found):
         raise UserError(
             f"--peer: no PyTorch network is comparable with {', '.join(known)}; use a case of "
-            f"{', '.join(KNOWN)}, or a --model of {', '.join(peer.TIMM)}"
+            f"{', '.join(known_cases)}, or a --model of {', '.join(peer.TIMM)}"
         )
     return found
+
+
+def limit_cores(count: int) -> None:
+    """Let this process and its children use `count` cores alone; 0: all.
+
+    Raises:
+      UserError: there are fewer cores, or the system cannot choose them.
+    """
+    if not count:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError(f"--threads {count}: this system cannot choose cores; leave it out")
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= count <= len(cores):
+        raise UserError(f"--threads {count}: give 1 to {len(cores)}, the cores of this process")
+    os.sched_setaffinity(0, cores[-count:])
 
 
 def of_options(options: argparse.Namespace) -> Case:

@@ -14,7 +14,7 @@ import argparse
 import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,9 +25,10 @@ from flax import nnx
 
 from affect_jax import systems
 from affect_jax.benchmark import cases as cases_lib
-from affect_jax.benchmark import drive, flops, kernels, peer, suite
+from affect_jax.benchmark import drive, drive_rows, flops, kernels, peer, suite
 from affect_jax.benchmark.cases import Case, classes_of
 from affect_jax.benchmark.drive import OURS
+from affect_jax.benchmark.timing import CLOCKS
 from affect_jax.errors import UserError
 from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.training import step as step_lib
@@ -113,7 +114,7 @@ def rows(cases: Sequence[Case], results: drive.Results) -> list[dict[str, Any]]:
         built = results.built.get((case.name, OURS), {})
         label = built.get("label", case.name)
         row = functools.partial(suite.row, SUITE, label)
-        peers = _peers(case, results)
+        peers = drive_rows.peers(case, results)
         for baseline, figures in peers.items() or [(None, None)]:
             if own:
                 found.append(
@@ -143,42 +144,13 @@ def rows(cases: Sequence[Case], results: drive.Results) -> list[dict[str, Any]]:
                     found.append(row(metric, [known[what]], unit, lower_is_better=True))
         if own and case.name in results.profiles:
             step_ms = 1000 * built["batch_size"] / statistics.median(own)
-            found += _profile_rows(label, results.profiles[case.name], step_ms)
+            found += drive_rows.profile(SUITE, label, results.profiles[case.name], step_ms)
     for (name, side), figures in results.figures.items():
         if name.startswith(_MATMUL):
             device = results.built[name, side]
             rate = [x / 1e12 for x in figures]
             found.append(suite.row(SUITE, device["label"], device["metric"], rate, "TFLOP/s"))
     return found
-
-
-def _peers(case: Case, results: drive.Results) -> dict[str, list[float]]:
-    """Return what each peer is called, and its figures."""
-    found = {}
-    for mode in cases_lib.PEER_MODES:
-        if figures := results.figures.get((case.name, mode)):
-            version = results.about.get(mode, {}).get("version", "?")
-            source = "timm" if case.peer in peer.TIMM else case.peer
-            differs = f" ({case.peer_differs})" if case.peer_differs else ""
-            found[f"{source}, torch {version}, {mode}{differs}"] = figures
-    return found
-
-
-def _profile_rows(label: str, found: Mapping[str, Any], step_ms: float) -> list[dict[str, Any]]:
-    row = functools.partial(suite.row, SUITE, label)
-    # The profiler slows the host down: the first figure is that of undisturbed steps.
-    idle = max(1 - found["busy_ms"] / step_ms, 0.0)
-    return [
-        row("idle_share", [idle], "of a step", lower_is_better=True),
-        row("idle_share_profiled", [found["idle_share"]], "of a step", lower_is_better=True),
-        row("kernels_per_step", [found["kernels"]], "kernels"),
-        row("kernel_time", [found["kernel_ms"]], "ms"),
-        *(row(f"kernel_time: {k}", [about["ms"]], "ms") for k, about in found["kinds"].items()),
-        *(
-            row(f"kernels: {k}", [about["kernels"]], "a step")
-            for k, about in found["kinds"].items()
-        ),
-    ]
 
 
 def about(side: str) -> dict[str, Any]:
@@ -211,7 +183,7 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
         "dtype": str(config.model.dtype),
         "batch_size": config.batch_size,
     }
-    return training(config, steps, known), known
+    return training(config, steps, known, case.clock), known
 
 
 def forward_flops(config: ml_collections.ConfigDict) -> int:
@@ -235,7 +207,10 @@ def system_of(config: ml_collections.ConfigDict) -> systems.System:
 
 
 def training(
-    config: ml_collections.ConfigDict, steps: int, known: dict[str, Any] | None = None
+    config: ml_collections.ConfigDict,
+    steps: int,
+    known: dict[str, Any] | None = None,
+    clock: str = "wall",
 ) -> Callable[[], float]:
     """Return a function that trains `steps` steps and gives images a second.
 
@@ -243,6 +218,7 @@ def training(
       config: of the run.
       steps: per measurement.
       known: receives `init_seconds`, the time until the first step begins to compile.
+      clock: see `Case`.
     """
     begin = time.perf_counter()
     system, mapper = system_of(config), Mapper(config.parallel.mapping)
@@ -258,7 +234,7 @@ def training(
         held[0], terms = begun.run(held[0], batch)
         return terms["loss"]
 
-    return Timed(step, config.batch_size, steps)
+    return Timed(step, config.batch_size, steps, clock)
 
 
 class Timed:
@@ -268,9 +244,11 @@ class Timed:
       step: gives the result that says that it has ended.
       images: of a step.
       steps: per measurement.
+      clock: see `Case`.
     """
 
-    def __init__(self, step: Callable[[], Any], images: int, steps: int):
+    def __init__(self, step: Callable[[], Any], images: int, steps: int, clock: str = "wall"):
+        self._clock = CLOCKS[clock]
         self._step, self._images, self._steps = step, images, steps
         # On a GPU other programs ran before: its clock and caches need a few steps.
         self._warm_up = 0 if jax.devices()[0].platform == "cpu" else 3
@@ -286,9 +264,9 @@ class Timed:
         """Return images a second."""
         if self._warm_up:
             self.take(self._warm_up)
-        start = time.perf_counter()
+        start = self._clock()
         self.take(self._steps)
-        return self._steps * self._images / (time.perf_counter() - start)
+        return self._steps * self._images / (self._clock() - start)
 
 
 def random_batch(config: ml_collections.ConfigDict, classes: int = 7) -> dict[str, np.ndarray]:

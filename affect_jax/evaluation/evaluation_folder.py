@@ -19,6 +19,7 @@ from affect_jax.systems.base import System
 from data_pipelines.schema import Source
 
 _FOLDER = f"{REPORT_FOLDER}/evaluations"
+RECORD = "evaluation.json"
 
 
 def write(
@@ -67,8 +68,13 @@ def write(
     with replace_folder(folder) as partial:
         predictions.save(partial, stored)
         content = json.dumps(record, indent=1) + "\n"
-        write_atomically(partial / "evaluation.json", content.encode())
+        write_atomically(partial / RECORD, content.encode())
     return folder
+
+
+def all_of(workdir: str | os.PathLike) -> list[Path]:
+    """Return the folders of all evaluations of a run."""
+    return sorted(path.parent for path in (Path(workdir) / _FOLDER).glob(f"*/{RECORD}"))
 
 
 def _name(config: ml_collections.ConfigDict, step: int, own: Mapping[str, str]) -> str:

@@ -50,6 +50,11 @@ def section(loaded: LoadedModel, system: str = "") -> str:
     if loaded.class_names:
         named = ", ".join(f"{i} {plain(name)}" for i, name in enumerate(loaded.class_names))
         lines.append(f"Classes, in the order of their ids: {named}")
+    if loaded.temperature != 1:
+        lines.append(
+            f"Temperature: probabilities are those of the logits / {loaded.temperature:.4g}. "
+            "Exported programs give the logits as they are"
+        )
     if loaded.hierarchy is not None:
         lines += _tree(loaded.hierarchy)
     if labels := loaded.provenance.get("label_vectors"):

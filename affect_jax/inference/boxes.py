@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from affect_jax.errors import UserError
-from affect_jax.inference.detection import Faces, faces_of_boxes
+from affect_jax.inference.faces import Faces, faces_of_boxes
 from data_pipelines.schema import DataError, shorten
 from data_pipelines.sources import manifest_file
 

@@ -21,6 +21,7 @@ from affect_jax.inference.inputs import Item
 from affect_jax.inference.tracks import Smoother, Tracker
 
 _BATCHES = 2  # that wait for the network or are in it
+_IMAGE_BYTES = 2**28  # of kept images that may wait for scores
 _SMOOTHED = ("logits", "valence", "arousal")
 
 
@@ -78,6 +79,7 @@ class FacePredictions:
         self._tracker = Tracker(reader.fps, self._start.get("tracks"))
         self._smoother = Smoother(self._start.get("smoothed"))
         self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._image_bytes = 0  # of the frames that wait
         self._batch: list[tuple[_Waiting, int]] = []
         self._running: collections.deque[
             tuple[list[tuple[_Waiting, int]], concurrent.futures.Future[list[Scores]]]
@@ -98,8 +100,7 @@ class FacePredictions:
         try:
             for frame in frames:
                 self._add(frame)
-                # Frames without faces must not pile up behind one whose batch is not full.
-                if len(self._waiting) > 4 * max(self._scorer.batch_size, self._reader.ahead):
+                if self._is_full():
                     self._submit()
                     self._collect(0)
                 self._collect(_BATCHES)
@@ -109,11 +110,19 @@ class FacePredictions:
             yield from self._ready()
         finally:
             frames.close()
+            self._scorer.close()
+
+    def _is_full(self) -> bool:
+        """Return whether so much waits that a batch must run although it is not full."""
+        # Frames without faces pile up behind one with a face.
+        most = 4 * max(self._scorer.batch_size, self._reader.ahead)
+        return len(self._waiting) > most or self._image_bytes > _IMAGE_BYTES
 
     def _add(self, frame: Frame) -> None:
         faces = [i for i, crop in enumerate(frame.crops) if crop.pixels is not None]
         waiting = _Waiting(frame, [None] * len(frame.crops), len(faces))
         self._waiting.append(waiting)
+        self._image_bytes += _image_bytes(frame)
         for i in faces:
             self._batch.append((waiting, i))
             if len(self._batch) == self._scorer.batch_size:
@@ -136,6 +145,7 @@ class FacePredictions:
     def _ready(self) -> Iterator[Predicted]:
         while self._waiting and not self._waiting[0].missing:
             waiting = self._waiting.popleft()
+            self._image_bytes -= _image_bytes(waiting.frame)
             predicted = self._predicted(waiting)
             self._step(waiting.frame)
             yield predicted
@@ -197,3 +207,7 @@ class FacePredictions:
         means = self._smoother.update(track, joined)
         parts = np.split(means, np.cumsum([np.size(scores[name]) for name in names])[:-1])
         return {n: part.reshape(np.shape(scores[n])) for n, part in zip(names, parts, strict=True)}
+
+
+def _image_bytes(frame: Frame) -> int:
+    return 0 if frame.image is None else frame.image.nbytes

@@ -22,8 +22,8 @@ class FaceScorer:
       predictor: the model.
       batch_size: crops in a batch.
       flip: average with the mirror image: probabilities, valence and arousal, as evaluation does.
-      temperature: divisor of the logits.
-      landmarks: whether to give landmarks.
+      temperature: divisor of the logits; None: the one that is kept with the model.
+      landmarks: whether to give landmarks; None: only if the model has nothing else.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class FaceScorer:
         batch_size: int,
         *,
         flip: bool = False,
-        temperature: float = 1.0,
-        landmarks: bool = False,
+        temperature: float | None = None,
+        landmarks: bool | None = None,
     ):
         self.batch_size = 1 if predictor.relates_images else batch_size
         self._predictor, self._flip = predictor, flip
@@ -55,18 +55,17 @@ class FaceScorer:
     def _run(self, crops: Sequence[np.ndarray]) -> list[Scores]:
         batch = np.zeros((self.batch_size, *crops[0].shape), np.uint8)
         batch[: len(crops)] = crops
-        outputs = self._scaled(batch)
+        outputs = self._scores(batch)
         if self._flip:
-            mirrored = self._scaled(np.ascontiguousarray(batch[:, :, ::-1]))
+            mirrored = self._scores(np.ascontiguousarray(batch[:, :, ::-1]))
             outputs |= _averaged(outputs, mirrored)
         return [{name: v[i] for name, v in outputs.items()} for i in range(len(crops))]
 
-    def _scaled(self, batch: np.ndarray) -> Scores:
-        found = self._predictor.scores(batch, landmarks=self._landmarks)
-        outputs = {name: np.asarray(values, np.float64) for name, values in found.items()}
-        if "logits" in outputs:
-            outputs["logits"] = outputs["logits"] / self._temperature
-        return outputs
+    def _scores(self, batch: np.ndarray) -> Scores:
+        found = self._predictor.scores(
+            batch, landmarks=self._landmarks, temperature=self._temperature
+        )
+        return {name: np.asarray(values, np.float64) for name, values in found.items()}
 
 
 def _averaged(outputs: Scores, mirrored: Scores) -> Scores:

@@ -17,7 +17,7 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference import detection, image_inputs, tracks
-from affect_jax.inference.detection import Detector, Faces
+from affect_jax.inference.faces import Detector, Faces, faces_of_boxes
 from affect_jax.inference.inputs import Item
 from affect_jax.inference.video import VideoFrame, read_video
 from affect_jax.models.preprocessing import Preprocessing
@@ -194,7 +194,7 @@ class FrameReader:
         """Return the faces of an image; None: the image is a crop."""
         if item.boxes is not None:
             unknown = np.full(len(item.boxes), np.nan, np.float32)
-            return detection.faces_of_boxes(np.array(item.boxes), unknown)
+            return faces_of_boxes(np.array(item.boxes), unknown)
         if self.known is not None:
             return self.known(item.path, number if item.is_video else None)
         return None if self.detector is None else self.detector(image)

@@ -72,6 +72,10 @@ def find(
     found: dict[str, Item] = {}
     names: set[str] = set()
     written = [os.path.abspath(path) for path in own if path is not None]
+    for text in map(os.fsdecode, inputs):
+        for place in written:
+            if os.path.abspath(text).startswith(place + os.sep):
+                raise UserError(f"{place} is written to, and holds the input {text}; name another")
     for one in _all(map(os.fsdecode, inputs)):
         path = os.path.abspath(one.path)
         if path in found or any(_belongs(path, place) for place in written):
@@ -80,7 +84,8 @@ def find(
         names.add(name)
         found[path] = dataclasses.replace(one, name=name)
     if not found:
-        raise UserError("the inputs hold no file; name images, videos or folders")
+        places = f" other than in {', '.join(written)}, where results go" if written else ""
+        raise UserError(f"the inputs hold no file{places}; name images, videos or folders")
     return list(found.values())
 
 

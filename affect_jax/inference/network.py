@@ -92,14 +92,28 @@ class Network:
         key = ("forward", batch.shape, batch.dtype)
         return self._run(key, lambda: self._forward(self._state, batch))
 
-    def brief(self, batch: np.ndarray, landmarks: bool | None, count: int) -> dict[str, Any]:
+    def brief(
+        self,
+        batch: np.ndarray,
+        landmarks: bool | None,
+        count: int,
+        temperature: float | None = None,
+    ) -> dict[str, Any]:
         """Return what a table shows; `landmarks` [B, K, 2] are fractions of the input.
 
-        The first `count` images are real, the others padding.
+        Args:
+          batch: uint8 [B, S, S, 3].
+          landmarks: whether to give them; None: only if there is nothing else.
+          count: of the real images; the others, after them, are padding.
+          temperature: divisor of the logits; None: the one that is kept with the model.
         """
         key = ("brief", batch.shape, landmarks)
         mask = np.arange(len(batch)) < count if self.compares_batch else None
-        return self._run(key, lambda: self._brief(self._state, batch, landmarks, mask))
+        outputs = self._run(key, lambda: self._brief(self._state, batch, landmarks, mask))
+        divisor = self.loaded.temperature if temperature is None else temperature
+        if "logits" in outputs and divisor != 1:
+            outputs["logits"] = np.asarray(outputs["logits"], np.float64) / divisor
+        return outputs
 
     def _run(self, key: tuple, function: Callable[[], Any]) -> Any:
         """Run a compiled function; of threads that need it first, one compiles it."""

@@ -10,10 +10,11 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs as inputs_lib
-from affect_jax.inference.detection import Detector, default_detector
+from affect_jax.inference.detection import default_detector
 from affect_jax.inference.face_predictions import FacePredictions
 from affect_jax.inference.face_scorer import FaceScorer
 from affect_jax.inference.face_table import FaceTable
+from affect_jax.inference.faces import Detector
 from affect_jax.inference.frames import FrameReader, KnownFaces
 from affect_jax.inference.image_inputs import ImageInput, each, is_path
 from affect_jax.inference.inputs import Item
@@ -37,7 +38,7 @@ class Settings:
       fps: frames a second of a video that are read; 0: all.
       smooth: average the scores of a face in a video over its last five frames.
       flip: average with the mirror image.
-      temperature: divisor of the logits; None: the one that is kept with the model, or 1.
+      temperature: divisor of the logits; None: the one that is kept with the model.
       clip_va: keep valence and arousal within [-1, 1].
       landmarks: whether to give the landmarks.
       batch_size: crops in a batch of the network; all batches have this size.
@@ -89,7 +90,8 @@ def predictions(
       settings: how.
       detector: finds faces; default: the one that comes with the package.
       known: gives all faces instead of a detector, such as `boxes.BoxFile.faces`.
-      keep_images: whether frames hold their image.
+      keep_images: for overlays: frames hold their image, and rows their landmarks, where the model
+        was trained for them.
       position: from where to go on.
     """
     if settings.detect and known is None:
@@ -104,14 +106,15 @@ def predictions(
         keep_images=keep_images,
         max_pixels=predictor.max_pixels,
         workers=workers,
-        ahead=4 * workers,
+        ahead=(1 if keep_images else 4) * workers,
     )
+    with_points = keep_images and "landmarks" in loaded.trained_for()
     scorer = FaceScorer(
         predictor,
         settings.batch_size,
         flip=settings.flip,
-        temperature=temperature_of(predictor, settings),
-        landmarks=settings.landmarks,
+        temperature=settings.temperature,
+        landmarks=settings.landmarks or with_points or None,
     )
     return FacePredictions(
         items,
@@ -121,13 +124,6 @@ def predictions(
         smooth=settings.smooth,
         position=position,
     )
-
-
-def temperature_of(predictor: Predictor, settings: Settings) -> float:
-    """Return the divisor of the logits: that of the settings, else of the model, else 1."""
-    if settings.temperature is not None:
-        return settings.temperature
-    return float(predictor.loaded.provenance.get("temperature", 1.0))
 
 
 def table_of(predictor: Predictor, settings: Settings) -> FaceTable:

@@ -16,7 +16,7 @@ from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.inference.network import Network
 from affect_jax.runtime import forks, xla_flags
-from affect_jax.weights.model_dir import LoadedModel, load_model
+from affect_jax.weights.model_dir import LoadedModel, is_model_dir, load_model
 from data_pipelines.images.decode import MAX_PIXELS
 from data_pipelines.schema import DecodeError
 
@@ -31,8 +31,12 @@ _TEXTS = ("expression", "coarse")  # columns that hold no number
 _Pending = tuple[dict[str, Any], np.ndarray, tuple[int, int]]
 
 
+# The model that comes with the package, an ordinary model directory.
+BOX_MODEL = pathlib.Path(__file__).parent / "box_model"
+
+
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     batch_size: int = 32,
     max_pixels: int = MAX_PIXELS,
@@ -42,7 +46,8 @@ def load(
     """Open a model directory for prediction.
 
     Args:
-      path: written by `affect_jax.export`, `affect_jax.convert` or `model_dir.save_model`.
+      path: written by `affect_jax.export`, `affect_jax.convert` or `model_dir.save_model`; None:
+        the model that comes with the package.
       batch_size: maximum number of images that `predict` runs at once.
       max_pixels: larger files (width x height) are not decoded.
       context: for a model that relates images (RALD): what an image is compared with. "bank": the
@@ -54,8 +59,25 @@ def load(
       UserError: if it is missing or damaged, or `context` does not exist or has no effect.
     """
     xla_flags.choose()
-    loaded = load_model(pathlib.Path(path), context=context, **overrides)
+    loaded = load_model(place_of(path), context=context, **overrides)
     return Predictor(loaded, batch_size=batch_size, max_pixels=max_pixels)
+
+
+def place_of(path: str | os.PathLike[str] | None) -> pathlib.Path:
+    """Return the folder of a model: `path`, or where the package keeps its own.
+
+    Raises:
+      UserError: the package was installed without a model.
+    """
+    if path is not None:
+        return pathlib.Path(path)
+    if not is_model_dir(BOX_MODEL):
+        raise UserError(
+            f"no model was named, and this installation has none of its own in {BOX_MODEL}; name a "
+            "model directory, as `python -m affect_jax.export` or convert writes it, or install "
+            "affect_jax again"
+        )
+    return BOX_MODEL
 
 
 class Predictor:
@@ -143,13 +165,24 @@ class Predictor:
         outputs = network.forward(batch)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in outputs.items()}
 
-    def scores(self, crops: np.ndarray, *, landmarks: bool | None = None) -> dict[str, np.ndarray]:
+    def scores(
+        self,
+        crops: np.ndarray,
+        *,
+        landmarks: bool | None = None,
+        temperature: float | None = None,
+    ) -> dict[str, np.ndarray]:
         """Return what a table shows of ready crops uint8 [B, S, S, 3], as NumPy arrays.
 
         They are `logits`, `primary`, `corrected` [B, N], `valence`, `arousal` [B] and `landmarks`
         [B, K, 2], as fractions of the crop's sides: those that the model was trained for.
+
+        Args:
+          crops: see above.
+          landmarks: whether to give them; None: only if the model has nothing else.
+          temperature: divisor of the logits; None: the one that is kept with the model.
         """
-        return self._opened().brief(crops, landmarks, len(crops))
+        return self._opened().brief(crops, landmarks, len(crops), temperature)
 
     def score_shapes(self, landmarks: bool | None = None) -> dict[str, tuple[int, ...]]:
         """Return what `scores` gives, and the shape of each for one image.

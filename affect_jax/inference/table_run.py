@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self, TextIO
 
 from affect_jax.inference import prediction_run
-from affect_jax.inference.detection import Detector
-from affect_jax.inference.face_predictions import Predicted
+from affect_jax.inference.face_predictions import FacePredictions, Predicted
 from affect_jax.inference.face_table import NO_FACE
+from affect_jax.inference.faces import Detector
 from affect_jax.inference.frames import KnownFaces
 from affect_jax.inference.inputs import Item, shard
+from affect_jax.inference.overlay_files import OverlayFiles
 from affect_jax.inference.prediction_progress import PredictionProgress
 from affect_jax.inference.prediction_run import Settings
 from affect_jax.inference.predictor import Predictor
@@ -135,14 +136,29 @@ class TableRun:
             overwrite = self._command.overwrite
             target = TableFile(path, self._table, self._identity(items), overwrite=overwrite)
         counts = Counts.of_position(target.position)
-        if target.finished:
-            print(f"{path} is complete", file=self._stream)
-            return counts
         try:
-            self._fill(target, items, counts)
+            if self._command.overlay is not None and target.position:
+                self._draw_missing(self._command.overlay, items[: target.position["item"]])
+            if target.finished:
+                print(f"{path} is complete", file=self._stream)
+            else:
+                self._fill(target, items, counts)
         finally:
             target.close()
         return counts
+
+    def _draw_missing(self, folder: pathlib.Path, done: Sequence[Item]) -> None:
+        """Draw what stands in the table already and has no overlay."""
+        known = OverlayFiles(folder, done)
+        missing = [item for item in done if not known.path(item).exists()]
+        if not missing:
+            return
+        files = OverlayFiles(folder, missing)
+        progress = PredictionProgress(missing, stream=self._stream)
+        with contextlib.closing(files), contextlib.closing(progress):
+            for predicted in self._predictions(missing):
+                files.add(predicted)
+                _show(progress, predicted)
 
     def _identity(self, items: Sequence[Item]) -> dict[str, Any]:
         """Return what determines the rows of a table."""
@@ -152,42 +168,57 @@ class TableRun:
             "affect_jax": __version__,
             **self._command.identity,
             **settings,
-            "temperature": prediction_run.temperature_of(self._predictor, self._settings),
             "files": len(items),
             "inputs": hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16],
         }
 
-    def _fill(self, target: TableFile | Printer, items: Sequence[Item], counts: Counts) -> None:
-        position = target.position
-        predictions = prediction_run.predictions(
+    def _predictions(
+        self, items: Sequence[Item], position: dict[str, Any] | None = None
+    ) -> FacePredictions:
+        return prediction_run.predictions(
             self._predictor,
             items,
             self._settings,
             detector=self._detector,
             known=self._known,
+            keep_images=self._command.overlay is not None,
             position=position,
         )
+
+    def _fill(self, target: TableFile | Printer, items: Sequence[Item], counts: Counts) -> None:
+        overlay = None
+        begin = position = target.position
+        if self._command.overlay is not None:
+            overlay = OverlayFiles(self._command.overlay, items)
+            # The overlay of a video is drawn from its first frame, or not at all.
+            begin = position and {"item": position["item"], "frame": 0}
+        predictions = self._predictions(items, begin)
         progress = PredictionProgress(items, stream=self._stream)
         progress.start_at(position["item"] if position else 0)
-        saved = time.monotonic()
+        saved, is_new = time.monotonic(), not position
 
         def here() -> dict[str, Any]:
             return predictions.position() | {"counts": dataclasses.asdict(counts)}
 
         try:
-            with contextlib.closing(predictions.__iter__()) as results:
+            with contextlib.closing(iter(predictions)) as results:
                 for predicted in results:
+                    if overlay is not None:
+                        overlay.add(predicted)
+                    _show(progress, predicted)
+                    is_new = is_new or not _is_before(predicted, position)
+                    if not is_new:
+                        continue
                     target.write(predicted.rows)
                     self._count(predicted, items, counts, progress)
                     if time.monotonic() - saved >= _SAVE_EVERY:
                         target.save(here())
                         saved = time.monotonic()
             target.finish(here())
-        except KeyboardInterrupt:
-            target.save(here())
-            raise
         finally:
             progress.close()
+            if overlay is not None:
+                overlay.close()
 
     def _count(
         self,
@@ -210,4 +241,16 @@ class TableRun:
                 progress.log(f"{items[frame.place].path}: {errors[0]}")
         if frame.is_end:
             counts.files += 1
-        progress.update(frame.place, frame.part, int(is_frame), faces)
+
+
+def _is_before(predicted: Predicted, position: Mapping[str, Any]) -> bool:
+    """Return whether the rows of a frame stand in the table, by the position noted with it."""
+    frame = predicted.frame
+    return frame.place == position["item"] and 0 <= frame.number < position["frame"]
+
+
+def _show(progress: PredictionProgress, predicted: Predicted) -> None:
+    frame = predicted.frame
+    is_frame = not frame.is_end and frame.number >= 0
+    faces = sum(row["face"] >= 0 for row in predicted.rows)
+    progress.update(frame.place, frame.part, int(is_frame), faces)

@@ -52,7 +52,7 @@ class Preprocessing:
       crop_scale: side of that square over the mean side of the box around the landmarks, or of the
         box; 0: the model expects another crop, or the crop is not known.
       face_scale: for a model that was trained on whole images of one face each: side of what it saw
-        over the mean side of the face's box (see `inference.detection.Faces`), as measured on its
+        over the mean side of the face's box (see `inference.faces.Faces`), as measured on its
         training images; 0: not measured, or not needed.
       face_shift: the way from the centre of that box to the centre of what it saw, over the box's
         mean side, (x, y).
@@ -126,7 +126,7 @@ class Preprocessing:
         """Return the part of an image that training would have shown of a face.
 
         Args:
-          box: float [4], the face's box, forehead included; see `inference.detection.Faces`.
+          box: float [4], the face's box, forehead included; see `inference.faces.Faces`.
           height, width: of the image. The result is all of it unless `crops_faces`.
         """
         x0, y0, x1, y1 = map(float, box)

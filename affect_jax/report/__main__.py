@@ -14,6 +14,7 @@ from typing import Any
 from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.report.build import write_html
+from affect_jax.runtime import xla_flags
 from data_pipelines import disk
 
 # Options of --pictures.
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     runtime.setup_logging()
+    xla_flags.choose()
     given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
     try:
         with disk.explained(options.output or options.workdir):

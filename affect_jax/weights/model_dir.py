@@ -1,7 +1,8 @@
 """The model directory, in which a trained or converted model is kept and shared.
 
 DIR/model.json   format version, model name and constructor arguments, preprocessing,
-                 class names, tree over them, provenance, checksums of the files in params/
+                 class names, tree over them, temperature, provenance, checksums of the
+                 files in params/
 DIR/params/      Orbax checkpoint of {"params": {path: array}, "stats": {path: array}},
                  with paths such as "fan/stem_conv/kernel"
 
@@ -11,6 +12,7 @@ Further texts for people, such as a model card, may lie next to them. They are n
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -61,6 +63,7 @@ class LoadedModel:
       class_names: position = class id; empty without classes or if unknown.
       provenance: where the weights come from, as recorded when they were saved.
       hierarchy: tree over the classes, in the order of their ids; None: none.
+      temperature: divisor of the logits before they become probabilities.
     """
 
     model: nnx.Module
@@ -70,12 +73,13 @@ class LoadedModel:
     class_names: tuple[str, ...]
     provenance: dict[str, Any]
     hierarchy: Hierarchy | None = None
+    temperature: float = 1.0
 
     def __reduce__(self):
         # Modules hold functions that cannot be pickled, so the model is rebuilt from its arrays.
         arrays = jax.tree.map(np.asarray, arrays_of(self.model))
         known = (self.preprocessing, self.class_names, self.provenance, self.hierarchy)
-        return _rebuild, (self.name, self.arguments, arrays, *known)
+        return _rebuild, (self.name, self.arguments, arrays, *known, self.temperature)
 
     @property
     def is_converted(self) -> bool:
@@ -160,6 +164,7 @@ def save_model(
     class_names: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     hierarchy: Hierarchy | None = None,
+    temperature: float = 1.0,
     texts: Mapping[str, str] | None = None,
     further: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
@@ -173,11 +178,13 @@ def save_model(
       class_names: position = class id.
       provenance: JSON-able facts about the weights.
       hierarchy: tree over the classes, in the order of their ids.
+      temperature: divisor of the logits before they become probabilities.
       texts: file name -> content of further files for people.
       further: writes more files into the folder before it takes its place.
 
     Raises:
-      UserError: if `directory` holds something else, or class names or tree do not fit the model.
+      UserError: if `directory` holds something else, class names or tree do not fit the model, or
+        the temperature is not positive.
     """
     directory = pathlib.Path(directory).absolute()
     check_writable(directory)
@@ -186,6 +193,7 @@ def save_model(
     arguments = {k: _jsonable(v) for k, v in arguments.items() if k != "axis_name"}
     _check_class_names(class_names, name, arguments, f"the model for {directory}")
     _check_hierarchy(hierarchy, class_names, f"the model for {directory}")
+    _check_temperature(temperature, f"the model for {directory}")
     record = {
         "format": FORMAT,
         "affect_jax": __version__,
@@ -194,6 +202,7 @@ def save_model(
         "preprocessing": dataclasses.asdict(preprocessing),
         "class_names": list(class_names),
         "hierarchy": None if hierarchy is None else hierarchy.to_plain(),
+        "temperature": float(temperature),
         "provenance": dict(provenance or {}),
     }
     with replace_folder(directory) as partial:
@@ -256,6 +265,8 @@ def load_model(
     except DataError as error:
         raise UserError(f"{described}: {error}") from error
     _check_hierarchy(hierarchy, class_names, described)
+    temperature = record.get("temperature", 1.0)
+    _check_temperature(temperature, described)
     assign(model, arrays)
     model.eval()
     if context == "bank" and (arrays["stats"][BANK_LABELS] < 0).all():
@@ -264,7 +275,7 @@ def load_model(
             "run; leave it out, or use another"
         )
     known = (preprocessing, tuple(class_names), record.get("provenance", {}), hierarchy)
-    return LoadedModel(model, name, arguments, *known)
+    return LoadedModel(model, name, arguments, *known, float(temperature))
 
 
 def recorded_hierarchy(record: Mapping[str, Any]) -> Hierarchy | None:
@@ -353,6 +364,12 @@ def _check_class_names(
             f"{where}: {len(class_names)} class_names ({', '.join(class_names)}), but the model "
             f"has {classes} classes; name each, in the order of their ids, or give an empty list"
         )
+
+
+def _check_temperature(temperature: Any, where: str) -> None:
+    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+    if not (number and 0 < temperature < math.inf):
+        raise UserError(f"{where}: temperature is {temperature!r}; it must be a positive number")
 
 
 def _check_hierarchy(hierarchy: Hierarchy | None, class_names: Sequence[str], where: str) -> None:

@@ -34,6 +34,7 @@ from data_pipelines.datasets.writing import (
     storable,
     write_shards,
 )
+from data_pipelines.face_finder import FaceFinder
 from data_pipelines.landmarker import Landmarker, face_box
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS
 from data_pipelines.sources.prepared import META_FILE, REJECTED_FILE
@@ -56,6 +57,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
       check: "full" decodes every image, "header" trusts the file (faster on slow disks).
       progress: called as `progress(split, done, total)`, if set; total is -1 where unknown.
       landmarker: if set, recomputes the landmarks.
+      finder: if set, gives boxes to records without one; images without a face are rejected.
       release: which release was found, once located.
       places: folders of images, once located; images in them that no record names are counted.
       left: what belongs to no split.
@@ -75,6 +77,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         self.check = "full"
         self.progress: Callable[[str, int, int], None] | None = None
         self.landmarker: Landmarker | None = None
+        self.finder: FaceFinder | None = None
         self.release = ""
         self.places: list[Path] = []
         self.left = Leftovers()
@@ -239,7 +242,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             raise Reject(record.reject)
         data = read(record.image)
         pixels = None
-        if self.check == "full" or self.landmarker or not is_stored(data):
+        if self.check == "full" or self.landmarker or self.finder or not is_stored(data):
             data, pixels = storable(data)
 
         def filled(value: Any, *shape: int) -> np.ndarray:
@@ -261,6 +264,8 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             example["attributes"] = np.array(record.attributes or missing, np.int32)
         if self.has_probs():
             example["expression_probs"] = filled(record.probs, len(self.class_names()))
+        if self.finder is not None and pixels is not None:
+            _add_box(example, pixels, self.finder)
         if self.landmarker is not None:
             example[_PIXELS] = pixels
         return example
@@ -311,6 +316,25 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         """
         there = set(book.persons)
         return sorted(p for p in book.rejected_persons if self._persons.ids.get(p) not in there)
+
+
+def _add_box(example: Example, pixels: np.ndarray, finder: FaceFinder) -> None:
+    """Give an example without a box the one around its landmarks, or one that is found.
+
+    Raises:
+      Reject: no face is found.
+    """
+    if np.isfinite(example["box"]).all():
+        return
+    if np.isfinite(example["landmarks"]).all():
+        # Landmarks lie between pixel centres, boxes between edges.
+        example["box"] = face_box(example["landmarks"], example["box"], pixels.shape) + 0.5
+        return
+    rgb = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
+    box = finder(rgb)
+    if box is None:
+        raise Reject("the detector finds no face")
+    example["box"] = np.asarray(box, np.float32)
 
 
 def _with_landmarks(

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
+import affect_jax
 from affect_jax import predict
-from affect_jax.inference import table_run
+from affect_jax.errors import UserError
+from affect_jax.inference import predictor, table_run
 from affect_jax.inference.face_table import FIXED, NO_FACE
+from affect_jax.inference.video import read_video
 from tests.affect_jax.inference import media
 from tests.affect_jax.inference.conftest import photo_folder, tiny, tiny_model
 from tests.affect_jax.inference.test_prediction_run import scene
@@ -161,6 +165,62 @@ def test_a_folder_may_hold_its_own_table(short, tmp_path):
     assert output.read_bytes() == before
 
 
+def overlays(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*"))
+
+
+def test_overlays_of_photos_and_videos(short, tmp_path):
+    folder, output = tmp_path / "in" / "drawn", tmp_path / "t.csv"
+    drawn = [*short, "--output", output, "--overlay", folder]
+    assert run(*drawn) == 0
+    assert overlays(folder) == ["a.png", "b.mp4", "c.png"]
+    photo = cv2.imread(str(folder / "a.png"))[..., ::-1]
+    assert photo.shape == (180, 600, 3)  # three times as large
+    x, y = (3 * read(output)[name][0] for name in ("left", "top"))
+    assert tuple(photo[int(y) + 40, int(x)]) == (86, 180, 233)
+    frames = list(read_video(folder / "b.mp4"))
+    assert [frame.time for frame in frames] == pytest.approx([0.04 * n for n in range(12)])
+    assert frames[0].image.shape == (180, 600, 3)
+    # The same command draws what is missing, and reads no overlay as an input.
+    (folder / "b.mp4").unlink()
+    (folder / "c.png").unlink()
+    before = output.read_bytes()
+    assert run(*drawn) == 0
+    assert overlays(folder) == ["a.png", "b.mp4", "c.png"]
+    assert output.read_bytes() == before and len(list(read_video(folder / "b.mp4"))) == 12
+
+
+def test_a_resumed_run_draws_an_unfinished_video_from_its_beginning(short, tmp_path, monkeypatch):
+    real, left = table_run.TableRun._count, [7]
+    folder, output = tmp_path / "drawn", tmp_path / "t.csv"
+
+    def stop(*arguments):
+        real(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(table_run.TableRun, "_count", stop)
+    drawn = [*short, "--output", output, "--overlay", folder]
+    assert run(*drawn) == 130
+    assert overlays(folder) == ["a.png"]
+    assert run(*drawn) == 0
+    assert overlays(folder) == ["a.png", "b.mp4", "c.png"]
+    assert [frame.number for frame in read_video(folder / "b.mp4")] == list(range(12))
+    assert run(*short, "--output", tmp_path / "whole.csv") == 0
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_an_overlay_is_no_file_and_holds_no_input(short, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(*short, "--overlay", tmp_path / "file") == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+    assert run(short[0], tmp_path / "in" / "a.png", "--overlay", tmp_path / "in") == 2
+    assert "is written to, and holds the input" in capsys.readouterr().err
+    assert run(*short, "--overlay", tmp_path / "in") == 2
+    assert "hold no file other than in" in capsys.readouterr().err
+
+
 def test_boxes_of_a_file_take_the_place_of_a_detector(short, tmp_path):
     video, photo = tmp_path / "in" / "b.mp4", tmp_path / "in" / "a.png"
     lines = [f"{video},3,10,15,40,45", f"{photo},,40,15,70,45"]
@@ -178,6 +238,19 @@ def test_without_an_output_rows_are_printed(short, capsys):
     assert run(*short) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("file,frame,time") and len(lines) == 27
+
+
+def test_without_a_model_the_one_in_the_box_is_used(tiny_model, tmp_path, monkeypatch, capsys):
+    photo = tmp_path / "a.png"
+    photo.write_bytes(media.encoded(scene((0, 40)), "PNG"))
+    monkeypatch.setattr(predictor, "BOX_MODEL", tmp_path / "none")
+    assert predict.main([str(photo)]) == 2
+    assert "no model was named, and this installation has none" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no model was named"):
+        affect_jax.load()
+    monkeypatch.setattr(predictor, "BOX_MODEL", tiny_model)
+    assert affect_jax.load().loaded.class_names == media.CLASSES
+    assert predict.main([str(photo), "--no_detect", "--batch_size", "4"]) == 0
 
 
 @pytest.mark.parametrize(

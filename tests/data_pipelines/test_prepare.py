@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipelines import datasets, prepare
 from data_pipelines.datasets import description
 from data_pipelines.datasets.card import Published
+from data_pipelines.face_finder import main_face
 from data_pipelines.schema import DataError
 from data_pipelines.sources.prepared import find_prepared
+from tests.affect_jax.inference.made_faces import drawn, iou
 from tests.data_pipelines.datasets import official_trees as trees
 from tests.data_pipelines.datasets.prepared_sets import load_source
 
@@ -260,6 +263,56 @@ def test_landmarks_of_a_data_set_are_replaced(tmp_path):
     # From the landmarks, with room for the forehead; without them, the box of the list.
     np.testing.assert_allclose(seen[0], [5, 8 - 0.2 * 36, 40, 44], atol=0.01)
     assert seen[8] == [4, 6, 44, 47]
+
+
+def test_boxes_are_found_where_there_are_none(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    colours = {"a": (200,) * 3, "b": 180, "c": (10,) * 3, "d": (90,) * 3}  # b is grey
+    for name, colour in colours.items():
+        mode = "L" if name == "b" else "RGB"
+        Image.new(mode, (40, 30), colour).save(folder / f"{name}.png")
+    marks = [[10 + k % 8, 5 + k // 8] for k in range(68)]
+    lines = [
+        {"path": "a.png", "expression": "x"},
+        {"path": "b.png", "expression": "y", "box": [1, 2, 11, 22]},
+        {"path": "c.png", "expression": "x"},
+        {"path": "d.png", "expression": "y", "landmarks": marks},
+    ]
+    (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def find(image):
+        assert image.shape == (30, 40, 3) and image[0, 0, 0] in (200, 10)
+        return np.array([3.0, 4, 13, 24]) if image[0, 0, 0] == 200 else None
+
+    prepare.prepare("manifest", folder / "m.jsonl", tmp_path / "out", finder=find)
+    source = load_source("manifest/m", tmp_path / "out", "full")
+    boxes = [source[i]["box"].tolist() for i in range(len(source))]
+    assert boxes[:2] == [[3, 4, 13, 24], [1, 2, 11, 22]]
+    # From the first to the last landmark, 8 pixels high, and the forehead above them.
+    np.testing.assert_allclose(boxes[2], [10.5, 5.5 - 0.2 * 8, 17.5, 13.5], atol=1e-5)
+    rejected = next((tmp_path / "out").rglob("rejected.csv")).read_text()
+    assert "c.png,the detector finds no face" in rejected
+
+
+def test_the_detector_of_prediction_finds_the_boxes(tmp_path, capsys):
+    face = drawn(1)[0]
+    large = np.full((300, 500, 3), 110, np.uint8)
+    large[20:276, 200:456] = face["image"]
+    (tmp_path / "in").mkdir()
+    Image.fromarray(large).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "m.csv").write_text("path,expression\na.png,x\n")
+    arguments = [*options("manifest", tmp_path / "in" / "m.csv", tmp_path / "out"), "--detect"]
+    assert command(*arguments) == 0
+    box = load_source("manifest/m", tmp_path / "out", "full")[0]["box"]
+    assert iou(box, face["box"] + np.array([200, 20, 200, 20])) > 0.7
+    assert command(*arguments) == 0
+    assert "--detect had no effect: the data set keeps its boxes" in capsys.readouterr().err
+
+
+def test_the_main_face_is_large_and_certain():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 40, 50], [0, 0, 44, 50]], np.float32)
+    assert main_face(boxes, np.array([0.99, 0.9, 0.7])) == 1
 
 
 def test_meta_is_json_with_everything_a_reader_needs(tmp_path):

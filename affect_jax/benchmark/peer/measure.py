@@ -1,16 +1,19 @@
-"""Time training steps and predictions of a peer in PyTorch."""
+"""Training steps and predictions of a peer in PyTorch."""
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from affect_jax.benchmark import peer
 from affect_jax.benchmark.cases import Case, classes_of, config_of
+from affect_jax.benchmark.timing import CLOCKS, Engine
 
 _TRIES, _PAUSE = 10, 5.0  # seconds
 _WARM_UP = 3  # steps before a measurement: the allocator has given its memory back
@@ -24,8 +27,9 @@ def device_name() -> str:
 class Measured:
     """A step that can be timed; its memory is given back after each measurement."""
 
-    def __init__(self, step: Callable[[], Any], batch_size: int, steps: int):
+    def __init__(self, step: Callable[[], Any], batch_size: int, steps: int, clock: str = "wall"):
         self._step, self._batch, self._steps = step, batch_size, steps
+        self._clock = CLOCKS[clock]
         self.about: dict[str, Any] = {}
         self._begin()
         self._release()
@@ -59,21 +63,23 @@ class Measured:
             for _ in range(_WARM_UP):
                 self._step()
         self._wait()
-        start = time.perf_counter()
+        start = self._clock()
         for _ in range(self._steps):
             self._step()
         self._wait()
-        rate = self._steps * self._batch / (time.perf_counter() - start)
+        rate = self._steps * self._batch / (self._clock() - start)
         if cuda:
             self.about["memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
             self._release()
         return rate
 
 
-def _settings(case: Case) -> tuple[Any, Any, str, bool, Any]:
-    """Return config, network on its device, device, low precision and random images."""
+def _settings(case: Case) -> tuple[Any, Any, str]:
+    """Return config, network on its device, and device."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    if hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     config = config_of(case)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,11 +87,7 @@ def _settings(case: Case) -> tuple[Any, Any, str, bool, Any]:
     if case.peer.startswith("vit"):
         arguments.setdefault("img_size", config.data.image_size)
     model = peer.create(case.peer, classes=len(classes_of(config)), **arguments)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    side = config.data.image_size
-    images = torch.randint(0, 256, (config.batch_size, 3, side, side), dtype=torch.uint8)
-    images = images.to(device).to(memory_format=torch.channels_last)
-    return config, model, device, config.model.dtype == "bfloat16", images
+    return config, model.to(device).to(memory_format=torch.channels_last), device
 
 
 def _compiled(model: Any, mode: str) -> Any:
@@ -110,7 +112,10 @@ def training(case: Case, mode: str, steps: int) -> Measured:
     Raises:
       UserError: the peer cannot be made.
     """
-    config, model, device, low, images = _settings(case)
+    config, model, device = _settings(case)
+    low, side = config.model.dtype == "bfloat16", config.data.image_size
+    images = torch.randint(0, 256, (config.batch_size, 3, side, side), dtype=torch.uint8)
+    images = images.to(device).to(memory_format=torch.channels_last)
     model.train()
     peer.freeze(model, tuple(case.freeze))
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -129,21 +134,33 @@ def training(case: Case, mode: str, steps: int) -> Measured:
         loss.backward()
         optimizer.step()
 
-    return Measured(step, count, steps)
+    return Measured(step, count, steps, case.clock)
 
 
-def inference(case: Case, mode: str, steps: int) -> Measured:
-    """Return a measurement of predictions; arguments as in `training`."""
-    config, model, device, low, images = _settings(case)
-    model.eval()
+def engine(case: Case, mode: str) -> Engine:
+    """Return the peer for predictions; its weights have the dtype of the case.
+
+    Args:
+      case, mode: as for `training`.
+    """
+    config, model, device = _settings(case)
+    dtype = torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
+    model.eval().to(dtype)
     network, normalise = _compiled(model, mode), _normaliser(config, device)
 
-    @torch.inference_mode()
-    def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=low):
-            network(normalise(images))
+    def place(images: np.ndarray) -> Any:
+        # Pixels side by side are what PyTorch calls channels_last.
+        return torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
 
-    return Measured(step, len(images), steps)
+    @torch.inference_mode()
+    def predict(images: Any) -> Any:
+        return network(normalise(images).to(dtype))
+
+    def wait(_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return Engine(place, predict, wait)
 
 
 def objective(outputs: Any, labels: torch.Tensor, affect: torch.Tensor) -> torch.Tensor:

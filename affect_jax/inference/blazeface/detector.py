@@ -17,7 +17,7 @@ from affect_jax.inference.blazeface.network import (
     Square,
     Variant,
 )
-from affect_jax.inference.detection import Faces
+from affect_jax.inference.faces import Faces
 from data_pipelines.schema import FOREHEAD
 
 # With a border around the picture the short-range network finds faces that fill it: 114 of 114
@@ -64,7 +64,7 @@ _TILINGS = (_Tiling(2, 0.6, 0.2, 200), _Tiling(3, 0.4, 0.12, 400))
 
 
 class BlazeFace:
-    """The face detector that comes with the package; a `detection.Detector`.
+    """The face detector that comes with the package; a `faces.Detector`.
 
     It looks in turn for faces that fill the picture (short range), for smaller ones (full range,
     unless a portrait was found), and in overlapping tiles if the smallest face found is small or

@@ -85,6 +85,13 @@ def test_input_suite_runs_on_a_folder(photos, tmp_path, capsys, monkeypatch):
     assert "arbex_heavy" in capsys.readouterr().out
 
 
+def test_the_rate_of_a_core_and_of_sixteen():
+    each, sixteen = input_suite.per_core([2000.0, 1800.0, 2400.0], 2)
+    assert (each["metric"], each["value"]) == ("images_per_second_per_core", 1000)
+    assert (sixteen["metric"], sixteen["value"]) == ("calculated_for_16_cores", 16_000)
+    assert (sixteen["min"], sixteen["max"]) == (14_400, 19_200)
+
+
 def test_loading_pictures(photos, tmp_path):
     data = input_suite.load(str(photos), 8)
     assert len(data) == 8 and len(set(data)) == 3

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from affect_jax import models
-from affect_jax.inference.detection import Faces, faces_of_boxes
+from affect_jax.inference.faces import Faces, faces_of_boxes
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.weights.model_dir import save_model
 from data_pipelines.sources.synthetic import SyntheticFaces
@@ -19,7 +19,7 @@ CLASSES = ("calm", "glad", "cross")
 SIDE = 128
 
 
-def save_tiny_model(folder: pathlib.Path, **provenance: object) -> pathlib.Path:
+def save_tiny_model(folder: pathlib.Path) -> pathlib.Path:
     arguments = {"width": 16, "depth": 1, "stacks": 1, "emotion_blocks": 1, "n_expression": 3}
     save_model(
         folder,
@@ -28,7 +28,7 @@ def save_tiny_model(folder: pathlib.Path, **provenance: object) -> pathlib.Path:
         models.create("emofan", **arguments),
         preprocessing=Preprocessing(image_size=16, crop="landmarks", crop_scale=1.2),
         class_names=CLASSES,
-        provenance={"trained_for": ["expression", "valence_arousal", "landmarks"], **provenance},
+        provenance={"trained_for": ["expression", "valence_arousal", "landmarks"]},
     )
     return folder
 

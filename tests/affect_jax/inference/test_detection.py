@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from affect_jax.inference import detection
-from affect_jax.inference.detection import Faces, crop, default_detector, faces_of_boxes
+from affect_jax.inference.detection import crop, default_detector
+from affect_jax.inference.faces import Faces, faces_of_boxes
 from affect_jax.models.preprocessing import Preprocessing
 from data_pipelines.schema import DecodeError
 from tests.affect_jax.inference.made_faces import drawn, iou, placed

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -101,12 +102,17 @@ def test_flip_and_temperature(tiny):
     assert both["valence"].abs().max() <= 1 and both["arousal"].abs().max() <= 1
 
 
-def test_the_temperature_is_kept_with_the_model(tmp_path):
-    import affect_jax
-
-    model = affect_jax.load(media.save_tiny_model(tmp_path / "m", temperature=3.0))
-    own, given = table(model, [scene((0, 10))]), table(model, [scene((0, 10))], temperature=3.0)
+def test_the_temperature_is_kept_with_the_model(tiny, monkeypatch):
+    images = [media.faces()[n] for n in range(4)]
+    plain, given = tiny.predict(images)[P], table(tiny, images, detect=False, temperature=3.0)
+    warm = dataclasses.replace(tiny.loaded, temperature=3.0)
+    monkeypatch.setattr(tiny._opened(), "loaded", warm)
+    own = table(tiny, images, detect=False)
     np.testing.assert_array_equal(own[P], given[P])
+    np.testing.assert_allclose(own[P], tiny.predict(images)[P], atol=1e-6)
+    np.testing.assert_allclose(own[P], softmax(np.log(plain.to_numpy()) / 3), atol=1e-5)
+    unscaled = table(tiny, images, detect=False, temperature=1.0)
+    np.testing.assert_allclose(unscaled[P], plain, atol=1e-6)
 
 
 def test_frames_of_a_video(tiny, clip):

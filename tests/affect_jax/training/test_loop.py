@@ -174,6 +174,7 @@ def test_exported_model_gives_the_same_outputs(finished, tmp_path):
     predictor = affect_jax.load(tmp_path / "model")
     seen = predictor.loaded.preprocessing
     assert (seen.fit, seen.margin, seen.crop_scale) == ("cover", 0.28, 0.0)
+    assert 1 < seen.face_scale < 3  # of whole images, measured by the detector
     with pytest.raises(DataError, match="trained on whole images"):
         landmarker.load_landmarker(str(tmp_path / "model"))
     source = data_lib.make_sources(tiny.config())["test"]

@@ -84,6 +84,20 @@ def test_a_saved_model_comes_back_whole(saved, model):
     assert loaded.model.stem_norm.use_running_average
 
 
+def test_the_temperature_is_kept(copy):
+    assert model_dir.load_model(copy).temperature == 1.0
+    edit(copy, temperature=1.5)
+    loaded = model_dir.load_model(copy)
+    assert loaded.temperature == 1.5 and pickle.loads(pickle.dumps(loaded)).temperature == 1.5
+    known = dict(preprocessing=PREPROCESSING, temperature=loaded.temperature)
+    model_dir.save_model(copy, loaded.name, loaded.arguments, loaded.model, **known)
+    assert model_dir.load_model(copy).temperature == 1.5
+    for wrong in (0, -1.0, "1", True, float("nan")):
+        edit(copy, temperature=wrong)
+        with pytest.raises(UserError, match="it must be a positive number"):
+            model_dir.load_model(copy)
+
+
 def test_a_later_preset_of_the_name_changes_no_saved_model(model, tmp_path, monkeypatch):
     small = dataclasses.replace(models.entry("resnet18"), preset=ARGUMENTS)
     monkeypatch.setitem(registry._REGISTRY, "small", small)
