@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-SUITES = ("cost", "infer", "input", "memory", "smoke", "synthetic", "train")
+SUITES = ("cost", "infer", "input", "memory", "smoke", "synthetic", "tools", "train")
 
 
 def main(arguments: list[str] | None = None) -> int:
