@@ -165,7 +165,7 @@ def get_config() -> ConfigDict:
             pictures=True,  # False: draw them later, by `python -m affect_jax.report`
         )
     )
-    # Folder of compiled programs; "": ~/.cache/affect_jax/programs, shared by all runs; "off": none.
+    # Folder of compiled programs; "": ~/.cache/affect_jax/programs, for all runs; "off": none.
     config.compilation_cache = ""
 
     return config

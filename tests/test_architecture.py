@@ -36,7 +36,12 @@ FLOORS = (
     ("affect_jax.runtime",),
     ("affect_jax",),
     ("affect_jax.errors", "affect_jax.version"),
-    ("data_pipelines.augment", "data_pipelines.splits", "data_pipelines.rendering.sheet"),
+    (
+        "data_pipelines.augment",
+        "data_pipelines.splits",
+        "data_pipelines.rendering.sheet",
+        "data_pipelines.box_faces",
+    ),
     ("data_pipelines.datasets",),
     ("data_pipelines.face_finder", "data_pipelines.landmarker"),
     ("data_pipelines.loading",),
@@ -56,6 +61,7 @@ COMMANDS = (
     "data_pipelines.prepare",
     "data_pipelines.splits",
     "data_pipelines.augment",
+    "data_pipelines.box_faces",
     "data_pipelines.rendering.sheet",
 )
 # Inside functions: `affect_jax.load`, and what a model or the detector finds for `prepare`.

@@ -3,7 +3,17 @@
 import importlib
 import sys
 
-SUITES = ("cost", "infer", "input", "memory", "smoke", "synthetic", "tools", "train")
+SUITES = (
+    "cost",
+    "infer",
+    "input",
+    "memory",
+    "scaling",
+    "smoke",
+    "synthetic",
+    "tools",
+    "train",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

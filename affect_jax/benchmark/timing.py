@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-_SECONDS = 1.0  # of a measurement, about
+_SECONDS = 0.5  # of a measurement, about
 
 
 class Engine(NamedTuple):

@@ -36,7 +36,7 @@ from affect_jax.training import step as step_lib
 SUITE = "train"
 _HAS = frozenset({"expression", "valence_arousal", "landmarks"})
 # Forward, and twice as much for the gradients of inputs and weights.
-_PASSES = 3
+PASSES = 3
 _MATMUL = "matrix products, "
 
 
@@ -178,7 +178,7 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
     check_batch_size(config.batch_size)
     known = {
         "label": cases_lib.label(case, config),
-        "gflops": _PASSES * forward_flops(config) / 1e9,
+        "gflops": PASSES * forward_flops(config) / 1e9,
         "devices": len(devices),
         "dtype": str(config.model.dtype),
         "batch_size": config.batch_size,

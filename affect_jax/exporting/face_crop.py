@@ -40,8 +40,8 @@ def with_face_crop(
         return measured(preprocessing, source)
     except (DataError, OSError, ValueError) as error:
         log.info(
-            "the place of the faces in the training images is not measured, so predict takes "
-            "images whole: %s",
+            "the place of the faces in the training images is not measured%s: %s",
+            "" if preprocessing.crops_faces else ", so predict takes images whole",
             error,
         )
         return preprocessing

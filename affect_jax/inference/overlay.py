@@ -1,5 +1,6 @@
 """Pictures of predictions: the box, landmarks, expression and circumplex of each face."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ _LEAST_SIDE = 480
 _PER_UNIT = 480.0  # pixels of the shorter side per pixel of line width
 _FONT, _TEXT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 _DARK, _WHITE = (24, 24, 24), (255, 255, 255)
+_LIGHT = 300  # sum of a colour from which dark text is read better on it
 _DARKNESS = 0.6  # of the disc of a circumplex
 # Of tracks, or of the faces of a photo, in turn; RGB (Okabe and Ito, told apart by colour-blind).
 _COLOURS = (
@@ -35,6 +37,14 @@ class _Canvas(NamedTuple):
     image: np.ndarray
     factor: int
     line: int
+
+
+class _Circle(NamedTuple):
+    """The circle of a circumplex, in pixels of the picture."""
+
+    x: int
+    y: int
+    radius: int
 
 
 def enlargement(height: int, width: int) -> int:
@@ -60,8 +70,9 @@ def draw(image: np.ndarray, rows: Sequence[Row], points: Sequence[np.ndarray | N
     faces = [(row, own) for row, own in zip(rows, points, strict=True) if row["face"] >= 0]
     for row, own in faces:
         _draw_face(canvas, row, own)
+    circles: list[_Circle] = []
     for row, _ in faces:
-        _draw_values(canvas, row)
+        _draw_values(canvas, row, circles)
     return canvas.image
 
 
@@ -91,14 +102,15 @@ def _draw_face(canvas: _Canvas, row: Row, points: np.ndarray | None) -> None:
             cv2.circle(canvas.image, place, canvas.line, _WHITE, cv2.FILLED, cv2.LINE_AA)
 
 
-def _draw_values(canvas: _Canvas, row: Row) -> None:
+def _draw_values(canvas: _Canvas, row: Row, circles: list[_Circle]) -> None:
     left, top, right, bottom = _box(canvas, row)
     _draw_label(canvas, _label(row), left, top, bottom, _colour(row))
     if np.isfinite(row["valence"]) and np.isfinite(row["arousal"]):
         side = (right - left + bottom - top) / 2
         least, most = (units * canvas.line for units in _CIRCUMPLEX_UNITS)
         radius = int(np.clip(_CIRCUMPLEX * side / 2, least, most))
-        _draw_circumplex(canvas, row, _centre(canvas, (left, right, bottom), radius), radius)
+        circles.append(_place(canvas, (left, top, right, bottom), radius, circles))
+        _draw_circumplex(canvas, row, circles[-1])
 
 
 def _label(row: Row) -> str:
@@ -124,32 +136,45 @@ def _draw_label(
     if y < 0:
         y = bottom if bottom + tall <= height else max(top, 0)
     cv2.rectangle(canvas.image, (x, y), (x + wide + 2 * pad, y + tall), colour, cv2.FILLED)
-    place = (x + pad, y + pad + high)
-    cv2.putText(canvas.image, text, place, _FONT, scale, _DARK, canvas.line, cv2.LINE_AA)
+    place, ink = (x + pad, y + pad + high), _DARK if sum(colour) > _LIGHT else _WHITE
+    cv2.putText(canvas.image, text, place, _FONT, scale, ink, canvas.line, cv2.LINE_AA)
 
 
-def _centre(canvas: _Canvas, edges: tuple[int, int, int], radius: int) -> tuple[int, int]:
-    """Return where a circumplex goes: right of the face, else left of it, else in its corner."""
+def _place(
+    canvas: _Canvas, box: tuple[int, int, int, int], radius: int, others: Sequence[_Circle]
+) -> _Circle:
+    """Return where a circumplex goes: the first place next to a face that is free.
+
+    Right or left of it, at its bottom or its top; or else in its corner.
+    """
     height, width = canvas.image.shape[:2]
-    left, right, bottom = edges
+    left, top, right, bottom = box
     gap = radius + 3 * canvas.line
-    x = right + gap
-    if x + gap > width:
-        x = left - gap if left - 2 * gap >= 0 else min(right, width) - gap
-    return x, int(np.clip(bottom - gap, min(gap, height // 2), max(height - gap, height // 2)))
+    low, high = min(gap, height // 2), max(height - gap, height // 2)
+    next_to = [(x, y) for x in (right + gap, left - gap) for y in (bottom - gap, top + gap)]
+    inside = (max(min(right, width) - gap, gap), bottom - gap)
+    fitting = [(x, y) for x, y in next_to if gap <= x <= width - gap] + [inside]
+    places = [_Circle(x, min(max(y, low), high), radius) for x, y in fitting]
+    free = [place for place in places if not any(_touch(place, other) for other in others)]
+    return (free or places)[0]
 
 
-def _draw_circumplex(canvas: _Canvas, row: Row, centre: tuple[int, int], radius: int) -> None:
+def _touch(one: _Circle, other: _Circle) -> bool:
+    return math.hypot(one.x - other.x, one.y - other.y) < one.radius + other.radius
+
+
+def _draw_circumplex(canvas: _Canvas, row: Row, circle: _Circle) -> None:
     """Draw valence to the right and arousal upwards, in the square from -1 to 1."""
     image, line = canvas.image, canvas.line
-    (x, y), room = centre, radius + line
+    x, y, radius = circle
+    room = radius + line
     # Mixed in the part around the disc: a copy of the whole picture would cost more.
     top, left = max(y - room, 0), max(x - room, 0)
     part = image[top : y + room + 1, left : x + room + 1]
     disc = part.copy()
     cv2.circle(disc, (x - left, y - top), radius, _DARK, cv2.FILLED, cv2.LINE_AA)
     part[:] = cv2.addWeighted(disc, _DARKNESS, part, 1 - _DARKNESS, 0)
-    cv2.circle(image, centre, radius, _WHITE, line, cv2.LINE_AA)
+    cv2.circle(image, (x, y), radius, _WHITE, line, cv2.LINE_AA)
     cv2.line(image, (x - radius, y), (x + radius, y), _WHITE, line)
     cv2.line(image, (x, y - radius), (x, y + radius), _WHITE, line)
     valence, arousal = (np.clip(float(row[name]), -1, 1) for name in ("valence", "arousal"))

@@ -68,6 +68,19 @@ def test_no_circumplex_without_valence_and_no_label_without_expression():
     assert changed.max(axis=0).tolist() == [351, 301]
 
 
+def test_circumplexes_of_neighbours_do_not_overlap():
+    alone = draw(grey(), [row((60, 100, 260, 300))], [None])
+    boxes = [(60, 100, 260, 300), (350, 100, 550, 300)]
+    both = draw(grey(), [row(box, face=i) for i, box in enumerate(boxes)], [None, None])
+    # Right of the first, between the two, at the bottom; of the second at its right.
+    np.testing.assert_array_equal(both[220:310, 262:348], alone[220:310, 262:348])
+    assert (both[220:310, 552:640] != 110).any()
+    # Where the second reaches the border, its own goes between the two as well, at the top.
+    boxes[1] = (350, 100, 630, 300)
+    both = draw(grey(), [row(box, face=i) for i, box in enumerate(boxes)], [None, None])
+    assert (both[110:150, 270:340] != 110).any()
+
+
 @pytest.mark.parametrize(
     "box",
     [(-1e9, -1e9, 1e9, 1e9), (-300, -300, -200, -200), (630, 470, 700, 700), (0, 0, 640, 480)],

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.evaluation.smoothing import smooth
 from affect_jax.inference.face_table import BOX, NO_FACE
 from affect_jax.inference.inputs import Item, find
 from affect_jax.inference.prediction_run import Settings, predict_faces, predictions
+from affect_jax.inference.predictor import Predictor
 from affect_jax.metrics.calibration import average
 from affect_jax.metrics.classification import softmax
+from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.weights.model_dir import LoadedModel
 from tests.affect_jax.inference import media
 
 P = [f"p_{name}" for name in media.CLASSES]
@@ -182,6 +186,18 @@ def test_known_boxes_need_no_detector(tiny):
     ]  # fmt: skip
     assert [row["left"] for row in rows] == [10, 500, 90]
     assert all(math.isnan(row["detection_score"]) for row in rows)
+
+
+def test_a_model_of_landmarks_alone_gives_them():
+    arguments = {"width": 16, "depth": 1, "stacks": 1, "landmarks": 3}
+    model = models.create("fan", **arguments)
+    model.eval()
+    fan = Predictor(LoadedModel(model, "fan", arguments, Preprocessing(16), (), {}))
+    found = table(fan, [media.faces()[0]], detect=False)
+    points = [f"{axis}{k}" for k in range(3) for axis in "xy"]
+    expected = fan.predict(media.faces()[0])
+    np.testing.assert_allclose(found[points], expected[points], atol=1e-4)
+    assert found["expression"].tolist() == [""]
 
 
 def test_max_faces_keeps_the_best(tiny):

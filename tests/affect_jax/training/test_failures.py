@@ -32,7 +32,7 @@ def start(workdir, processes: int, devices: int) -> list:
     return [
         tiny.start(
             workdir,
-            *([*flags, f"--process_id={rank}", "--heartbeat_timeout=6"] if processes > 1 else []),
+            *([*flags, f"--process_id={rank}", "--heartbeat_timeout=15"] if processes > 1 else []),
             file=FILE,
             devices=devices,
             **CHANGES,
@@ -65,11 +65,11 @@ def test_a_killed_process_ends_the_job_which_then_resumes(uninterrupted, tmp_pat
         moment = time.monotonic()
         output, _ = job[1 - killed].communicate(timeout=120)
         job[killed].communicate()
-        assert time.monotonic() - moment < 60
+        assert time.monotonic() - moment < 90
         assert job[1 - killed].returncode not in (0, None), output
-        print(output[-3000:])
+
         if killed == 1:
-            assert "process 1 has not answered for 6 s. This process stops too" in output
+            assert "process 1 has not answered for 15 s. This process stops too" in output
             assert "resumes from the last checkpoint" in output
     for process in (job := start(tmp_path, 2, 2)):
         output = finish(process)

@@ -1,0 +1,105 @@
+"""Weak scaling on paper: what a train step sends, and how long that takes on fast links.
+
+A step sends the gradients once, and small vectors for each BatchNorm, forward and backward. The
+sizes are read from the lowered program. An all-reduce of B bytes over n devices takes
+`latency + 2 (n - 1) / n B / bandwidth`. Nothing is assumed to overlap with computation, which is
+true of BatchNorm and pessimistic for gradients. Computation takes three forward passes at an
+assumed fraction of the peak rate.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+from jax import export
+
+from affect_jax.benchmark import programs, suite
+from affect_jax.benchmark.train import PASSES, forward_flops
+from affect_jax.runtime.parallel import AbsentDevices
+
+_ALL_REDUCE = re.compile(r'"stablehlo\.all_reduce".*?\}\) : \((?P<types>[^)]*)\) ->', re.DOTALL)
+_TENSOR = re.compile(r"tensor<(?P<shape>(?:\d+x)*)(?P<type>[a-z]+)(?P<bits>\d+)>")
+# Vectors of BatchNorm and sums of the loss are smaller, joined gradients are larger.
+_SMALL = 64 * 2**10
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Devices and the links between them.
+
+    Attributes:
+      name: for people.
+      devices: their number.
+      peak: bf16 FLOP/s of a device.
+      bandwidth: bytes/s at which a device sends in an all-reduce over all devices.
+      latency: seconds of the smallest all-reduce.
+    """
+
+    name: str
+    devices: int
+    peak: float
+    bandwidth: float
+    latency: float
+
+
+# H100 SXM: NVIDIA gives 989 TFLOP/s and 900 GB/s of NVLink, both directions together. TPU v5e:
+# Google gives 197 TFLOP/s and 1600 Gbit/s a chip, 45 GB/s for each of four links in one direction;
+# rings along both axes of the torus use all of them. Latencies are assumptions: one kernel and its
+# synchronisation for NVLink, 32 hops of 1 us in a torus of 16 x 16.
+MACHINES = (
+    Machine("8 x H100 (NVLink)", 8, 989e12, 450e9, 20e-6),
+    Machine("TPU v5e-256", 256, 197e12, 180e9, 32e-6),
+)
+
+
+def sent(text: str) -> list[int]:
+    """Return the bytes of each all-reduce of a lowered program, given as StableHLO."""
+    return [
+        sum(_bytes(tensor) for tensor in _TENSOR.finditer(match["types"]))
+        for match in _ALL_REDUCE.finditer(text)
+    ]
+
+
+def _bytes(tensor: re.Match) -> int:
+    count = int(tensor["bits"]) // 8 or 1
+    for side in tensor["shape"].split("x")[:-1]:
+        count *= int(side)
+    return count
+
+
+def seconds(sizes: list[int], machine: Machine) -> float:
+    """Return the time of all-reduces of these bytes, one after the other."""
+    share = 2 * (machine.devices - 1) / machine.devices
+    return len(sizes) * machine.latency + share * sum(sizes) / machine.bandwidth
+
+
+def rows(system: str, batch_size: int, utilisation: float) -> list[dict[str, Any]]:
+    """Return the expected efficiency of a system at full size on each of `MACHINES`.
+
+    Args:
+      system: of `programs.SYSTEMS`.
+      batch_size: images of a device.
+      utilisation: fraction of the peak rate that computation reaches on one device.
+    """
+    config = programs.full_size(system)
+    count = 8  # the sizes do not depend on it
+    program = programs.Programs(config, AbsentDevices(count)).train(count * batch_size)
+    exported = export.export(program.function, platforms=("tpu",))(*program.arguments)
+    sizes = sent(exported.mlir_module())
+    small = [size for size in sizes if size < _SMALL]
+    case = f"{system}, batch {batch_size} a device"
+    found = [
+        suite.row("scaling", case, "gradient_bytes", [sum(sizes) - sum(small)], "B"),
+        suite.row("scaling", case, "batchnorm_bytes", [sum(small)], "B"),
+        suite.row("scaling", case, "all_reduces", [len(sizes)], "a step"),
+    ]
+    work = PASSES * forward_flops(config) * batch_size
+    for machine in MACHINES:
+        compute, waiting = work / (machine.peak * utilisation), seconds(sizes, machine)
+        place = f"{case}, {machine.name}"
+        found += [
+            suite.row("scaling", place, "compute_ms", [1e3 * compute], "ms"),
+            suite.row("scaling", place, "communication_ms", [1e3 * waiting], "ms"),
+            suite.row("scaling", place, "efficiency", [compute / (compute + waiting)], "of 1"),
+        ]
+    return found
