@@ -29,7 +29,7 @@ from affect_jax.exporting.program import Program
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.runtime import xla_flags
 from affect_jax.runtime.parallel import Mapper
-from affect_jax.weights import load_run, model_dir
+from affect_jax.weights import average, load_run, model_dir
 from affect_jax.weights.model_dir import LoadedModel
 from data_pipelines import disk
 
@@ -46,12 +46,15 @@ class Chosen:
       landmarks: whether those give landmarks in place of heatmaps.
       temperature: of the model; "auto": fitted on the validation predictions of its run; None: the
         one that it has, 1 for a run.
+      average_with: a model directory; the weights become the mean of the run's and its own; "":
+        none.
     """
 
     formats: tuple[str, ...] = ("orbax",)
     outputs: tuple[str, ...] = ()
     landmarks: bool = False
     temperature: float | str | None = None
+    average_with: str = ""
 
 
 def export(
@@ -80,10 +83,13 @@ def export(
     temperature: float | str = 1.0 if chosen.temperature is None else chosen.temperature
     if isinstance(temperature, str):
         temperature = temperature_lib.fitted(pathlib.Path(workdir), run.step, plain)
+    if chosen.average_with:
+        average.average_with(run.model, chosen.average_with)
     provenance = {
         "workdir_config": plain,
         "step": run.step,
         "trained_for": sorted(run.system.known),
+        **({"averaged_with": chosen.average_with} if chosen.average_with else {}),
         **({} if run.labels is None else {"label_vectors": run.labels}),
         **{key: stated[key] for key in model_card.STATED if stated and stated.get(key)},
     }
@@ -193,6 +199,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"divisor of the logits, kept with the model: a number, or {temperature_lib.AUTO} to "
         "fit it on the validation split (default: 1, or the model's own)",
     )
+    parser.add_argument(
+        "--average_with",
+        default="",
+        metavar="MODEL",
+        help="write the mean of the run's weights and those of this model directory, from which "
+        "the run was trained on; auto still fits the temperature of the run's own",
+    )
     for key, text in model_card.STATED.items():
         parser.add_argument(f"--{key}", default="", help=f"{text}, for the model card")
     options = parser.parse_args(arguments)
@@ -228,7 +241,8 @@ def _chosen(options: argparse.Namespace) -> Chosen:
             "--outputs and --landmarks change what a program gives, and orbax holds none; add "
             "--formats=stablehlo, onnx or savedmodel"
         )
-    return Chosen(formats, outputs, options.landmarks, options.temperature)
+    temperature, average_with = options.temperature, options.average_with
+    return Chosen(formats, outputs, options.landmarks, temperature, average_with)
 
 
 def _temperature(text: str) -> float | str:
@@ -247,6 +261,7 @@ def _temperature(text: str) -> float | str:
 
 def _check_no_run(options: argparse.Namespace, stated: Mapping[str, str]) -> None:
     given = [f"--{key}" for key in stated if stated[key]]
+    given += ["--average_with"] if options.average_with else []
     if given or options.checkpoint:
         named = ", ".join([*given, *(["--checkpoint"] if options.checkpoint else [])])
         raise UserError(

@@ -1,11 +1,12 @@
 """The model in the box: EmoFAN on photos and drawn faces, cropped as the detector finds them.
 
-Trains: first the landmark trunk on drawn faces, then expressions on the photos of a manifest whose
-boxes the detector found, and valence, arousal and landmarks on the drawn faces in the same
-manifest. Validation persons choose the checkpoint, and test persons are not read. Paper: Toisoul
-et al., 2021. Time: BOX_TIME. Score: BOX_SCORE; docs/results/box.md says how the manifest was made.
-Command: python -m affect_jax.main --config configs/box.py --workdir runs/box \
-             --config.data.manifest=PATH.csv
+Trains: first the landmark trunk on drawn faces, then expressions on the photos of a manifest, and
+valence, arousal and landmarks on its drawn faces (`data_pipelines.box_faces` makes it). A second
+run goes on from the first with heavier rare classes, and the mean of both is exported:
+docs/results/box.md has the commands. Paper: Toisoul et al., 2021. Time: 25 and 17 minutes on 2 CPU
+cores. Score on 722 test photos: accuracy 0.747, balanced accuracy 0.671, ECE 0.050.
+Command: python -m affect_jax.main --config configs/box.py --workdir runs/box1 \
+             --config.data.manifest=box/box.csv
 """
 
 from ml_collections import ConfigDict
