@@ -17,12 +17,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from hypothesis import settings  # noqa: E402  (after the environment is set)
 
-from affect_jax.runtime import xla_flags  # noqa: E402
-
-# Commands choose XLA's flags only if JAX has not started: the kernels that a test runs with must
-# not depend on the tests before it.
-xla_flags.choose()
-
 # The first example of a property may compile; a busy machine is no failure.
 settings.register_profile("affect_jax", deadline=None, derandomize=True)
 settings.load_profile("affect_jax")
