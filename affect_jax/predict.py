@@ -10,6 +10,7 @@ where some inputs could not be read, 130 after Ctrl-C.
 
 import argparse
 import hashlib
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -18,12 +19,14 @@ from affect_jax import load, runtime
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs
 from affect_jax.inference.boxes import BoxFile
+from affect_jax.inference.frames import KnownFaces
 from affect_jax.inference.prediction_run import BATCH_SIZE, Settings
 from affect_jax.inference.predictor import place_of
 from affect_jax.inference.table_run import Command, Counts, TableRun
-from affect_jax.inference.writers import FORMATS
+from affect_jax.inference.writers import FORMATS, format_of
 from affect_jax.weights.model_dir import MODEL_FILE
 from data_pipelines import disk
+from data_pipelines.images.decode import MAX_PIXELS
 
 FAILED = 3
 INTERRUPTED = 130
@@ -38,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image, video, folder, pattern or manifest")
     add("--model", help="model directory; default: the model that comes with the package")
-    add("--output", type=pathlib.Path, help="table, or a folder for one table a video")
+    add("--output", help="table, or a folder/ for one table a video")
     add("--format", choices=FORMATS, default="csv", help="of the tables in a folder")
     add("--overlay", type=pathlib.Path, help="folder for photos and videos with what was found")
     add("--overwrite", action="store_true", help="begin again instead of resuming")
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, help="divisor of the logits; default: the model's own")
     add("--clip_va", action="store_true", help="keep valence and arousal within [-1, 1]")
     add("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only part I of N")
+    add("--max_pixels", type=int, default=MAX_PIXELS, help="larger images are not decoded")
     add("--batch_size", type=int, default=BATCH_SIZE, help="faces that the network sees at once")
     add("--workers", type=int, default=0, help="threads that find faces; default: one a core")
     return parser
@@ -84,13 +88,16 @@ def predict(options: argparse.Namespace) -> Counts:
         workers=options.workers,
     )
     model = place_of(options.model)
-    predictor = load(model, batch_size=options.batch_size)
-    known = BoxFile(options.boxes).faces if options.boxes else None
-    identity = {"model": _digest(model / MODEL_FILE)}
+    output = _output(options)
+    predictor = load(model, batch_size=options.batch_size, max_pixels=options.max_pixels)
+    items = inputs.find(options.inputs, own=[output, options.overlay])
+    known = _known(options.boxes, items) if options.boxes else None
+    identity: dict[str, str | int] = {"model": _digest(model / MODEL_FILE)}
+    identity["max_pixels"] = options.max_pixels
     identity |= {"boxes": _digest(options.boxes)} if options.boxes else {}
     command = Command(
-        inputs.find(options.inputs, own=[options.output, options.overlay]),
-        options.output,
+        items,
+        output,
         options.format,
         options.shard,
         options.overlay,
@@ -98,6 +105,34 @@ def predict(options: argparse.Namespace) -> Counts:
         identity=identity,
     )
     return TableRun(predictor, command, settings, known=known).run()
+
+
+def _output(options: argparse.Namespace) -> pathlib.Path | None:
+    """Return where tables go; refuse a name that is no table, and files that are read."""
+    if not options.output:
+        return None
+    path = pathlib.Path(options.output)
+    is_folder = path.is_dir() or options.output.endswith(("/", os.sep))
+    if path.suffix and not format_of(path) and not is_folder:
+        raise UserError(
+            f"--output {path}: a table ends in {', '.join(f'.{name}' for name in FORMATS)}; for a "
+            f"folder, write {path}/"
+        )
+    for one in [*options.inputs, *filter(None, [options.boxes])]:
+        if not is_folder and os.path.realpath(one) == os.path.realpath(path):
+            raise UserError(f"--output {path} is read by this command too; name another")
+    return path
+
+
+def _known(path: pathlib.Path, items: Sequence[inputs.Item]) -> KnownFaces:
+    """Return the faces of a file with boxes; say which of its paths are no inputs."""
+    boxes = BoxFile(path)
+    if unused := boxes.unused(item.path for item in items):
+        print(
+            f"affect_jax: boxes {path}: {len(unused)} paths are no inputs, such as {unused[0]!r}",
+            file=sys.stderr,
+        )
+    return boxes.faces
 
 
 def _digest(path: pathlib.Path) -> str:
@@ -112,9 +147,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with disk.explained(options.output or "the output"):
             counts = predict(options)
     except KeyboardInterrupt:
-        resume = "; the same command goes on from here" if options.output else ""
+        resume = ""
+        if options.output:
+            resume = "; the same command goes on from here"
+            resume += ", without --overwrite" if options.overwrite else ""
         print(f"affect_jax: stopped{resume}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of standard output has enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         print(f"affect_jax: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ videos, `frame` (from 0) may follow. A manifest of training is such a file.
 import os
 import pathlib
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class BoxFile:
         self.path = pathlib.Path(path).expanduser()
         self._found: dict[tuple[str, int | None], list[tuple[np.ndarray, float]]]
         self._found = defaultdict(list)
+        self._named: dict[str, str] = {}  # real path -> as in the file
         try:
             for number, row in manifest_file.read_rows(self.path):
                 if not isinstance(row, dict):
@@ -64,10 +66,30 @@ class BoxFile:
         key = _key(pathlib.Path(image))
         return any(path == key for path, _ in self._found)
 
+    def unused(self, images: Iterable[str | os.PathLike[str]]) -> list[str]:
+        """Return the paths in the file, as they stand there, that are none of `images`.
+
+        Raises:
+          UserError: none is.
+        """
+        keys = {_key(pathlib.Path(image)) for image in images}
+        unused = [name for key, name in self._named.items() if key not in keys]
+        if len(unused) == len(self._named):
+            example = f", such as {unused[0]!r}" if unused else ""
+            raise UserError(
+                f"boxes {self.path}: no path in it{example}, is an input; paths refer to the "
+                "folder of that file, or else to the current one"
+            )
+        return unused
+
     def _add(self, where: str, row: dict[str, Any]) -> None:
         name = str(row.get("path") or "").strip()
         if not name:
             raise UserError(f"{where}: the path is empty")
+        place = self.path.parent / pathlib.Path(name).expanduser()
+        if not place.exists() and pathlib.Path(name).exists():
+            place = pathlib.Path(name)
+        self._named.setdefault(_key(place), name)
         if (box := _box(where, row)) is None:
             return
         score = 1.0
@@ -77,10 +99,10 @@ class BoxFile:
                 raise UserError(f"{where}: score = {score:g}; it must lie between 0 and 1")
         frame = None
         if not _is_empty(row.get("frame")):
-            frame = int(_number(where, "frame", row["frame"]))
-        place = self.path.parent / pathlib.Path(name).expanduser()
-        if not place.exists() and pathlib.Path(name).exists():
-            place = pathlib.Path(name)
+            number = _number(where, "frame", row["frame"])
+            if number < 0 or number != int(number):
+                raise UserError(f"{where}: frame = {number:g}; it must be 0, 1, 2 ...")
+            frame = int(number)
         self._found[_key(place), frame].append((box, score))
 
 

@@ -159,7 +159,7 @@ class FacePredictions:
 
     def _predicted(self, waiting: _Waiting) -> Predicted:
         frame = waiting.frame
-        file = os.fsencode(self._items[frame.place].path).decode("utf-8", "backslashreplace")
+        file = _shown(self._items[frame.place].path)
         bare = frame._replace(crops=())
         if frame.is_end:
             return Predicted(bare, [], [])
@@ -207,6 +207,14 @@ class FacePredictions:
         means = self._smoother.update(track, joined)
         parts = np.split(means, np.cumsum([np.size(scores[name]) for name in names])[:-1])
         return {n: part.reshape(np.shape(scores[n])) for n, part in zip(names, parts, strict=True)}
+
+
+def _shown(path: str) -> str:
+    """Return a path as UTF-8 can hold it."""
+    try:
+        return os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file can have this name
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _image_bytes(frame: Frame) -> int:

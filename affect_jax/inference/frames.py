@@ -1,11 +1,12 @@
 """Frames of photos and videos with the crops of their faces, read ahead by worker threads.
 
 One thread reads: it opens photos and decodes videos in order. The others find and crop the faces of
-a photo or frame each. Results come in the order of the inputs. The number of frames in memory is
-bounded, so that long videos need no more of it than short ones.
+a photo or frame each. Results come in the order of the inputs. The number of frames in memory and
+their bytes are bounded, so that long videos need no more of it than short ones.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -25,6 +26,9 @@ from data_pipelines.images.decode import MAX_PIXELS
 from data_pipelines.schema import DecodeError
 
 _POLL = 0.1  # seconds between looks at whether to stop
+_BYTES = 2**29  # of decoded frames that may wait
+# Errors that concern one photo or frame; a ValueError: a path that no file can have.
+_FAULTS = (OSError, DecodeError, ValueError, MemoryError, cv2.error)
 
 # The faces of a photo (None), or of a frame of a video.
 KnownFaces = Callable[[str, int | None], Faces]
@@ -87,7 +91,7 @@ class FrameReader:
       keep_images: whether frames hold their image.
       max_pixels: larger images are not decoded.
       workers: threads that find faces.
-      ahead: frames that may wait.
+      ahead: frames that may wait, if they are not large.
     """
 
     preprocessing: Preprocessing
@@ -112,6 +116,7 @@ class FrameReader:
         """
         waiting: queue.Queue[Any] = queue.Queue(self.ahead)
         stop = threading.Event()
+        budget = _Budget(stop)
         pool = concurrent.futures.ThreadPoolExecutor(self.workers, "faces")
 
         def put(entry: Any) -> None:
@@ -125,14 +130,16 @@ class FrameReader:
         def feed() -> None:
             try:
                 for at in range(place, len(items)):
-                    for task in self._tasks(items[at], at, number if at == place else 0):
-                        put(pool.submit(task))
+                    for task, size in self._tasks(items[at], at, number if at == place else 0):
+                        budget.take(size)
+                        put((pool.submit(task), size))
                     put(Frame(at, -1, np.nan, part=1.0, is_end=True))
                 put(None)
             except _StoppedError:
                 pass
             except BaseException as error:  # for the thread that reads the results
-                put(error)
+                with contextlib.suppress(_StoppedError):
+                    put(error)
 
         thread = threading.Thread(target=feed, name="reader", daemon=True)
         thread.start()
@@ -140,25 +147,35 @@ class FrameReader:
             while (entry := waiting.get()) is not None:
                 if isinstance(entry, BaseException):
                     raise entry
-                yield entry if isinstance(entry, Frame) else entry.result()
+                if isinstance(entry, Frame):
+                    yield entry
+                    continue
+                future, size = entry
+                yield future.result()
+                budget.give_back(size)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
             thread.join()
 
-    def _tasks(self, item: Item, place: int, number: int) -> Iterator[Callable[[], Frame]]:
+    def _tasks(
+        self, item: Item, place: int, number: int
+    ) -> Iterator[tuple[Callable[[], Frame], int]]:
+        """Yield what is to do for each frame, and the bytes that are decoded already."""
         if item.fault or not item.is_video:
-            yield lambda: self._photo(item, place)
+            yield lambda: self._photo(item, place), 0
             return
         try:
             for frame in read_video(
                 item.path, fps=self.fps, start=number, max_pixels=self.max_pixels
             ):
-                yield lambda frame=frame: self._frame(item, place, frame)  # type: ignore[misc]
-        except (DecodeError, OSError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            failed = Frame(place, -1, np.nan, error=reason)
-            yield lambda: failed
+                size = 0 if frame.image is None else frame.image.nbytes
+                yield lambda frame=frame: self._frame(item, place, frame), size  # type: ignore[misc]
+        except UserError:
+            raise
+        except _FAULTS as error:
+            failed = Frame(place, -1, np.nan, error=_reason(error))
+            yield lambda: failed, 0
 
     def _photo(self, item: Item, place: int) -> Frame:
         frame = Frame(place, 0, np.nan, part=1.0)
@@ -169,16 +186,21 @@ class FrameReader:
         try:
             image = image_inputs.read(given, self.max_pixels)
             return self._with_crops(item, frame, image)
-        except OSError as error:
-            return failed._replace(error=error.strerror or str(error))
         except UserError:
             raise
-        except (DecodeError, ValueError) as error:  # a ValueError: a path that no file can have
-            return failed._replace(error=str(error))
+        except _FAULTS as error:
+            return failed._replace(error=_reason(error))
 
     def _frame(self, item: Item, place: int, source: VideoFrame) -> Frame:
         frame = Frame(place, source.number, source.time, error=source.error, part=source.part)
-        return frame if source.image is None else self._with_crops(item, frame, source.image)
+        if source.image is None:
+            return frame
+        try:
+            return self._with_crops(item, frame, source.image)
+        except UserError:
+            raise
+        except _FAULTS as error:
+            return frame._replace(error=_reason(error))
 
     def _with_crops(self, item: Item, frame: Frame, image: np.ndarray) -> Frame:
         rgb = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
@@ -215,6 +237,38 @@ class FrameReader:
             return Crop(box, score, None, None, tracks.NO_LOOK, str(error))
         look = tracks.look(pixels) if is_video else tracks.NO_LOOK
         return Crop(box, score, pixels, to_image, look)
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of an error, for the table."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+class _Budget:
+    """Bounds the bytes of the video frames that wait; one frame may always.
+
+    Args:
+      stop: set when the results are not wanted any more.
+    """
+
+    def __init__(self, stop: threading.Event):
+        self._stop, self._used = stop, 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Wait until `size` bytes are free."""
+        with self._changed:
+            while self._used and self._used + size > _BYTES:
+                if self._stop.is_set():
+                    raise _StoppedError
+                self._changed.wait(_POLL)
+            self._used += size
+
+    def give_back(self, size: int) -> None:
+        """Free `size` bytes."""
+        with self._changed:
+            self._used -= size
+            self._changed.notify()
 
 
 class _StoppedError(Exception):

@@ -7,6 +7,7 @@ they may be one bad file among many.
 
 import os
 import pathlib
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeGuard
 
@@ -15,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from affect_jax.errors import UserError
+from data_pipelines.images import image_files
 from data_pipelines.images.decode import decode, decode_pillow
+from data_pipelines.schema import DecodeError
 
 ImageInput = (
     str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | jax.Array
@@ -29,6 +32,7 @@ _KNOWN = (
     "[H, W, 1] grey, [H, W, 4] RGBA"
 )
 _CHANNELS = (1, 3, 4)
+_LARGE = 2**26  # bytes; of larger files the head is looked at first
 
 
 def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
@@ -114,6 +118,19 @@ def _hint(array: np.ndarray | jax.Array) -> str:
     return "; many grey images are [B, H, W, 1]" if array.ndim == 3 else ""
 
 
+def _content(path: pathlib.Path) -> bytes:
+    """Return the bytes of an image file."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise DecodeError("not a regular file: a pipe, socket or device")
+    with open(path, "rb") as file:
+        if status.st_size > _LARGE:
+            if not image_files.image_format(file.read(image_files.HEAD_BYTES)):
+                raise DecodeError(f"not an image in a known format ({status.st_size} bytes)")
+            file.seek(0)
+        return file.read()
+
+
 def read(item: ImageInput, max_pixels: int) -> np.ndarray:
     """Decode an input that passed `check`; refuse larger files and images.
 
@@ -125,7 +142,7 @@ def read(item: ImageInput, max_pixels: int) -> np.ndarray:
       OSError: the file cannot be read.
     """
     if isinstance(item, _PATHS):
-        item = pathlib.Path(os.fsdecode(item)).read_bytes()
+        item = _content(pathlib.Path(os.fsdecode(item)))
     if isinstance(item, _BYTES):
         return decode(bytes(item), max_pixels=max_pixels, grey=True)
     if isinstance(item, Image.Image):

@@ -1,7 +1,7 @@
 """What to predict: files, folders, patterns, videos and manifests, as one list of items.
 
 The order is stable: inputs as given, the files of a folder by name. A file that occurs twice is
-read once, where it occurs first.
+read once, where it occurs first, with all boxes that manifests give it.
 """
 
 import dataclasses
@@ -25,6 +25,8 @@ _VIDEOS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .m2ts .3
 VIDEO_SUFFIXES = frozenset(_VIDEOS.split())
 MANIFEST_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
 _BOX_COLUMNS = (("x0", "y0", "x1", "y1"), ("left", "top", "right", "bottom"))
+# Endings of overlays.
+_MP4, _PICTURES = frozenset([".mp4"]), frozenset([".jpg", ".jpeg", ".png"])
 _PATTERN_SIGNS = frozenset("*?[")
 _SYSTEM_FILES = frozenset(["thumbs.db", "desktop.ini"])
 # The first bytes of Matroska, Flash video, Ogg, MPEG programs and MPEG video.
@@ -53,6 +55,13 @@ class Item:
     content: ImageInput | None = None
     fault: str = ""
 
+    @property
+    def overlay(self) -> str:
+        """Relative path of its overlay: a JPEG or PNG file, or MP4."""
+        kept, ending = (_MP4, ".mp4") if self.is_video else (_PICTURES, ".png")
+        suffix = os.path.splitext(self.name)[1].lower()
+        return self.name if suffix in kept else self.name + ending
+
 
 def find(
     inputs: Sequence[str | os.PathLike], own: Sequence[str | os.PathLike | None] = ()
@@ -71,6 +80,7 @@ def find(
     """
     found: dict[str, Item] = {}
     names: set[str] = set()
+    pictures: set[str] = set()
     written = [os.path.abspath(path) for path in own if path is not None]
     for text in map(os.fsdecode, inputs):
         for place in written:
@@ -78,11 +88,14 @@ def find(
                 raise UserError(f"{place} is written to, and holds the input {text}; name another")
     for one in _all(map(os.fsdecode, inputs)):
         path = os.path.abspath(one.path)
-        if path in found or any(_belongs(path, place) for place in written):
+        if any(_belongs(path, place) for place in written):
             continue
-        name = _distinct(one.name, names)
-        names.add(name)
-        found[path] = dataclasses.replace(one, name=name)
+        if path in found:
+            found[path] = _merged(found[path], one)
+            continue
+        found[path] = named = _distinct(one, names, pictures)
+        names.add(named.name)
+        pictures.add(named.overlay)
     if not found:
         places = f" other than in {', '.join(written)}, where results go" if written else ""
         raise UserError(f"the inputs hold no file{places}; name images, videos or folders")
@@ -95,14 +108,20 @@ def _belongs(path: str, place: str) -> bool:
     return path.startswith(place + os.sep) or any(path == place + ending for ending in endings)
 
 
-def _distinct(name: str, others: Container[str]) -> str:
-    """Return `name`, or with a number in it where another file has it."""
-    stem, suffix = os.path.splitext(name)
+def _merged(first: Item, second: Item) -> Item:
+    """Return an item with the boxes of both, which are one file."""
+    boxes = dict.fromkeys([*(first.boxes or ()), *(second.boxes or ())])
+    return dataclasses.replace(first, boxes=tuple(boxes) or None)
+
+
+def _distinct(one: Item, names: Container[str], overlays: Container[str]) -> Item:
+    """Return an item, or with a number in its name where another has that name or overlay."""
+    stem, suffix = os.path.splitext(one.name)
     number = 1
-    while name in others:
+    while one.name in names or one.overlay in overlays:
         number += 1
-        name = f"{stem}-{number}{suffix}"
-    return name
+        one = dataclasses.replace(one, name=f"{stem}-{number}{suffix}")
+    return one
 
 
 def shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
@@ -173,6 +192,8 @@ def _is_video(path: str) -> bool:
         return False
     if os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES:
         return True
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        return False
     try:
         with open(path, "rb") as file:
             head = file.read(16)
@@ -183,7 +204,7 @@ def _is_video(path: str) -> bool:
 
 
 def _manifest(path: pathlib.Path) -> Iterator[Item]:
-    faces: dict[str, list[Box]] = {}
+    faces: dict[str, tuple[str, list[Box]]] = {}  # absolute path -> path as given, boxes
     faults: list[Item] = []
     try:
         for number, row in read_rows(path):
@@ -193,17 +214,18 @@ def _manifest(path: pathlib.Path) -> Iterator[Item]:
                     raise row
                 if not (named and isinstance(named, str)):
                     raise BadRow("the path is empty")
+                _check(named)
                 box = _box(row)
             except BadRow as error:
                 where = f"{path}:{number}"
                 faults.append(Item(where, f"{path.name}-{number}", fault=str(error)))
                 continue
-            own = faces.setdefault(named, [])
+            _, own = faces.setdefault(os.path.abspath(path.parent / named), (named, []))
             if box is not None:
                 own.append(box)
     except (DataError, OSError) as error:
         raise UserError(f"manifest {path}: {error}") from error
-    for named, boxes in faces.items():
+    for named, boxes in faces.values():
         file = named if os.path.isabs(named) else str(path.parent / named)
         name = _own_name(named) if os.path.isabs(named) else _below(named)
         yield item(file, name, tuple(boxes) or None)
@@ -212,7 +234,18 @@ def _manifest(path: pathlib.Path) -> Iterator[Item]:
 
 def _below(path: str) -> str:
     """Return a relative path without the parts that lead upwards."""
-    return os.path.join(*(part for part in pathlib.PurePath(path).parts if part != "..")) or path
+    parts = [part for part in pathlib.PurePath(path).parts if part != ".."]
+    return os.path.join("", *parts) or "input"
+
+
+def _check(path: str) -> None:
+    """Raise BadRow unless a file can have such a name."""
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise BadRow(f"no file can be named {path!a}")
 
 
 def _box(row: dict[str, Any]) -> Box | None:

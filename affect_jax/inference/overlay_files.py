@@ -47,12 +47,7 @@ class OverlayFiles:
 
     def path(self, item: Item) -> pathlib.Path:
         """Return the file of an item's overlay."""
-        suffix = pathlib.PurePath(item.name).suffix.lower()
-        if item.is_video:
-            kept, ending = suffix == ".mp4", ".mp4"
-        else:
-            kept, ending = suffix == ".png" or suffix in _JPEG, ".png"
-        return self._folder / (item.name if kept else item.name + ending)
+        return self._folder / item.overlay
 
     def add(self, predicted: Predicted) -> None:
         """Draw a frame; give the overlay of a video its name at its end.

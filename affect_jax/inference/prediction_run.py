@@ -42,7 +42,7 @@ class Settings:
       clip_va: keep valence and arousal within [-1, 1].
       landmarks: whether to give the landmarks.
       batch_size: crops in a batch of the network; all batches have this size.
-      workers: threads that find faces; 0: as many as there are cores.
+      workers: threads that find faces; 0: as many as there are cores for this process.
     """
 
     detect: bool = True
@@ -96,7 +96,7 @@ def predictions(
     """
     if settings.detect and known is None:
         detector = detector or default_detector()
-    loaded, workers = predictor.loaded, settings.workers or os.cpu_count() or 1
+    loaded, workers = predictor.loaded, settings.workers or _cores()
     reader = FrameReader(
         loaded.preprocessing,
         detector if settings.detect else None,
@@ -124,6 +124,13 @@ def predictions(
         smooth=settings.smooth,
         position=position,
     )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def table_of(predictor: Predictor, settings: Settings) -> FaceTable:

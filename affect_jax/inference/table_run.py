@@ -68,7 +68,7 @@ class Command:
       shard: (i, n): only the i-th of n parts, counted from 1.
       overlay: folder for photos and videos with what was found; None: none are drawn.
       overwrite: begin again instead of resuming.
-      identity: what else determines the rows: the digest of the model, of files with boxes.
+      identity: what else determines the rows: the digest of the model, of files with boxes ...
     """
 
     items: Sequence[Item]
@@ -77,7 +77,7 @@ class Command:
     shard: tuple[int, int] = (1, 1)
     overlay: pathlib.Path | None = None
     overwrite: bool = False
-    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    identity: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
 
     def tables(self) -> Iterator[tuple[pathlib.Path | None, list[Item]]]:
         """Yield the tables to write and the items in each."""
@@ -198,7 +198,10 @@ class TableRun:
         saved, is_new = time.monotonic(), not position
 
         def here() -> dict[str, Any]:
-            return predictions.position() | {"counts": dataclasses.asdict(counts)}
+            position = predictions.position()
+            # Where a file ends, and before what says so, the position is at the next one.
+            counts.files = position["item"]
+            return position | {"counts": dataclasses.asdict(counts)}
 
         try:
             with contextlib.closing(iter(predictions)) as results:
@@ -239,8 +242,6 @@ class TableRun:
             counts.failed += 1
             if counts.failed <= _NAMED:
                 progress.log(f"{items[frame.place].path}: {errors[0]}")
-        if frame.is_end:
-            counts.files += 1
 
 
 def _is_before(predicted: Predicted, position: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ partial file is renamed, or converted to Parquet, and the record stays and says 
 made.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -70,13 +71,44 @@ class TableFile:
         self.finished = False
         self._file: IO[bytes] | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        size = 0 if overwrite else self._size_of_earlier()
-        if not self.finished:
-            self._open(size)
-            self.save(self.position)
+        file = self._locked()
+        try:
+            present = os.fstat(file.fileno()).st_size
+            size = 0 if overwrite else self._size_of_earlier(present)
+            if not self.finished:
+                self._begin(file, size)
+        finally:
+            if self._file is None:
+                if not present:
+                    self._partial.unlink()
+                file.close()
 
-    def _size_of_earlier(self) -> int:
-        """Return how many bytes of the partial file to keep; note what the record says."""
+    def _locked(self) -> IO[bytes]:
+        """Return the partial file, opened and locked."""
+        while True:
+            file = open(self._partial, "ab")  # noqa: SIM115 (closed by `close`)
+            if not locks.take(file):
+                file.close()
+                raise UserError(f"{self.path} is being written by another process")
+            # Another process may have finished the table in between: then this is the table.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(self._partial), os.fstat(file.fileno())):
+                    return file
+            file.close()
+
+    def _begin(self, file: IO[bytes], size: int) -> None:
+        """Cut the partial file to `size` bytes, and go on from there."""
+        if not size:  # a crash after cutting finds a record of nothing
+            self._note(0)
+        file.truncate(size)
+        file.seek(0, os.SEEK_END)
+        self._file = file
+        if self._format == "csv" and not size:
+            file.write(_csv_line(self._table.columns))
+        self.save(self.position)
+
+    def _size_of_earlier(self, present: int) -> int:
+        """Return how many of the `present` bytes to keep; note what the record says."""
         if not self._record.exists():
             if self.path.exists():
                 raise UserError(
@@ -92,8 +124,12 @@ class TableFile:
             )
         self.position = record["position"]
         # A crash between renaming the table and noting so.
-        renamed = self.path.exists() and not self._partial.exists()
+        renamed = self.path.exists() and record["bytes"] > 0 and not present
         self.finished = renamed or (record["finished"] and self.path.exists())
+        if not self.finished and present < record["bytes"]:
+            raise UserError(
+                f"{self._partial} is shorter than {self._record.name} says; give --overwrite"
+            )
         return record["bytes"]
 
     def _read_record(self) -> dict[str, Any]:
@@ -104,20 +140,6 @@ class TableFile:
             raise UserError(
                 f"{self._record} cannot be read ({error!r}); remove it, or give --overwrite"
             ) from error
-
-    def _open(self, size: int) -> None:
-        self._file = open(self._partial, "ab")  # noqa: SIM115 (closed by `close`)
-        if not locks.take(self._file):
-            self._file.close()
-            raise UserError(f"{self.path} is being written by another process")
-        if os.fstat(self._file.fileno()).st_size < size:
-            self._file.close()
-            raise UserError(
-                f"{self._partial} is shorter than {self._record.name} says; give --overwrite"
-            )
-        self._file.truncate(size)
-        if self._format == "csv" and not size:
-            self._file.write(_csv_line(self._table.columns))
 
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows, each with all columns of the table."""
@@ -138,7 +160,7 @@ class TableFile:
             self._file.flush()
             os.fsync(self._file.fileno())
         self.position = position
-        self._note(self._file.tell())
+        self._note(os.fstat(self._file.fileno()).st_size)
 
     def _note(self, size: int) -> None:
         record = {
@@ -153,7 +175,7 @@ class TableFile:
         """Save, and give the complete table its name."""
         self.save(position)
         assert self._file is not None
-        size = self._file.tell()
+        size = os.fstat(self._file.fileno()).st_size
         with disk.explained(self.path):
             if self._format == "parquet":
                 temporary = self.path.with_name(f".{self.path.name}.tmp")

@@ -19,7 +19,7 @@ _OTHERS = """
 .cr2 .cr3 .nef .arw .dng .raf .orf .rw2 .lnk .url .part .crdownload .tmp
 """
 _OTHER_SUFFIXES = frozenset(_OTHERS.split())
-_HEAD_BYTES = 64
+HEAD_BYTES = 64  # of a file, for `image_format`
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -31,9 +31,11 @@ def is_image(path: str, name: str) -> bool:
         return True
     if suffix in _OTHER_SUFFIXES:
         return False
+    if not os.path.isfile(path):  # opening a pipe would wait for its other end
+        return False
     try:
         with open(path, "rb", buffering=0) as file:
-            return bool(image_format(file.read(_HEAD_BYTES)))
+            return bool(image_format(file.read(HEAD_BYTES)))
     except OSError:
         return False
 

@@ -15,7 +15,7 @@ import pytest
 import affect_jax
 from affect_jax import predict
 from affect_jax.errors import UserError
-from affect_jax.inference import predictor, table_run
+from affect_jax.inference import predictor, table_run, writers
 from affect_jax.inference.face_table import FIXED, NO_FACE
 from affect_jax.inference.video import read_video
 from tests.affect_jax.inference import media
@@ -144,6 +144,61 @@ def test_a_crash_or_a_key_in_the_middle_changes_nothing(short, tmp_path, suffix,
     records = [json.loads(p.with_name(p.name + ".run.json").read_text()) for p in (whole, broken)]
     assert records[0]["position"]["counts"] == records[1]["position"]["counts"]
     assert records[0]["position"]["counts"]["frames"] == 14
+
+
+def test_a_save_between_a_photo_and_its_end_counts_it_once(short, tmp_path, monkeypatch):
+    output, real, left = tmp_path / "t.csv", writers.TableFile.save, [3]
+
+    def stop(self, position):
+        real(self, position)  # first: nothing yet; second: the photo; third: its end
+        left[0] -= 1
+        if left[0] == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(writers.TableFile, "save", stop)
+    assert run(*short, "--output", output) == 130
+    monkeypatch.setattr(writers.TableFile, "save", real)
+    assert run(*short, "--output", output) == 0
+    record = json.loads((tmp_path / "t.csv.run.json").read_text())
+    assert record["position"]["counts"]["files"] == 3
+
+
+def test_a_stopped_run_with_overwrite_is_resumed_without(tiny_model, monkeypatch, capsys):
+    def stop(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "predict", stop)
+    assert run(tiny_model, "a.jpg", "--output", "t.csv", "--overwrite") == 130
+    assert "the same command goes on from here, without --overwrite" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    code = (
+        "import sys; from affect_jax import predict\ndef fail(_): print('x'); raise BrokenPipeError"
+    )
+    code += "\npredict.predict = fail; sys.exit(predict.main(['a.jpg']))"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.jpg", "--output", "out.xlsx"], "a table ends in .csv, .parquet, .jsonl; for a folder"),
+        (["m.csv", "--output", "./m.csv", "--overwrite"], "m.csv is read by this command too"),
+        (["a.jpg", "--boxes", "b.csv", "--output", "b.csv"], "b.csv is read by this command too"),
+    ],
+)
+def test_outputs_that_are_refused(tiny_model, tmp_path, monkeypatch, arguments, message, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.csv", "b.csv"):
+        (tmp_path / name).write_text("path\na.jpg\n")
+    assert run(tiny_model, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.csv", "m.csv"]
 
 
 def test_shards_write_a_table_a_video_and_one_of_photos(short, tmp_path, capsys):

@@ -46,6 +46,23 @@ def test_scores_order_the_faces_and_frames_are_kept_apart(tmp_path):
     assert file.count == 3
 
 
+def test_paths_that_are_no_inputs(tmp_path):
+    text = "path,box\na.jpg,1 2 11 22\nb.jpg,\nc.jpg,1 2 11 22\nc.jpg,2 2 11 22\n"
+    (tmp_path / "boxes.csv").write_text(text)
+    file = BoxFile(tmp_path / "boxes.csv")
+    assert file.unused([tmp_path / "a.jpg"]) == ["b.jpg", "c.jpg"]
+    assert file.unused([tmp_path / "b.jpg", tmp_path / "d.jpg"]) == ["a.jpg", "c.jpg"]
+    with pytest.raises(UserError, match=r"no path in it, such as 'a\.jpg', is an input"):
+        file.unused([tmp_path / "d.jpg"])
+
+
+@pytest.mark.parametrize("frame", ["-1", "1.5"])
+def test_a_frame_that_no_video_has(tmp_path, frame):
+    (tmp_path / "boxes.csv").write_text(f"path,box,frame\nv.mp4,1 2 11 22,{frame}\n")
+    with pytest.raises(UserError, match=f"2: frame = {frame}; it must be 0, 1, 2"):
+        BoxFile(tmp_path / "boxes.csv")
+
+
 def test_paths_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     (tmp_path / "lists").mkdir()

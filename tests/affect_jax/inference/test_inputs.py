@@ -106,6 +106,53 @@ def test_bad_rows_of_a_manifest_are_items_with_a_fault(tmp_path):
     assert "is not four numbers" in found[2].fault
 
 
+def test_spellings_of_one_file_are_one_item_with_all_boxes(tmp_path):
+    touch(tmp_path, "in/a.jpg")
+    rows = [("in/a.jpg", [1, 2, 3, 4]), ("./in/../in/a.jpg", [5, 6, 7, 8])]
+    text = "".join(json.dumps({"path": path, "box": box}) + "\n" for path, box in rows)
+    (tmp_path / "m.jsonl").write_text(text)
+    (tmp_path / "n.csv").write_text("path,box\nin/a.jpg,5 6 7 8\nin/a.jpg,9 9 10 10\n")
+    (one,) = inputs.find([tmp_path / "m.jsonl"])
+    assert one.boxes == ((1, 2, 3, 4), (5, 6, 7, 8)) and one.name == "in/a.jpg"
+    (one,) = inputs.find([tmp_path / "in", tmp_path / "m.jsonl", tmp_path / "n.csv"])
+    assert one.boxes == ((1, 2, 3, 4), (5, 6, 7, 8), (9, 9, 10, 10)) and one.name == "a.jpg"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\0b.mp4", "\ud800.jpg"])
+def test_a_row_with_a_path_that_no_file_can_have(tmp_path, path):
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": path}) + "\n")
+    (one,) = inputs.find([tmp_path / "m.jsonl"])
+    assert one.fault.startswith("no file can be named 'a\\x00b" if "a" in path[0] else "no file")
+    assert one.path == f"{tmp_path}/m.jsonl:1" and not one.is_video
+    assert not inputs.item(path.removesuffix(".mp4")).is_video
+
+
+def test_a_row_that_names_only_a_folder_above(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"path": ".."}\n{"path": "."}\n')
+    assert names(inputs.find([tmp_path / "m.jsonl"])) == ["input", "input-2"]
+
+
+def test_a_pipe_is_not_opened_while_inputs_are_listed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert [item.is_video for item in inputs.find([tmp_path])] == [False]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["clip.avi", "clip.avi.mp4"], {"clip.avi.mp4", "clip.avi-2.mp4"}),
+        (["a.webp", "a.webp.png"], {"a.webp.png", "a.webp-2.png"}),
+        (["a.jpg", "a.jpg.png"], {"a.jpg", "a.jpg.png"}),
+    ],
+)
+def test_no_two_overlays_have_one_name(tmp_path, files, expected, order):
+    touch(tmp_path, *files)
+    found = {item.overlay for item in inputs.find([tmp_path / f for f in files][::order])}
+    other = {"clip-2.avi.mp4", "a-2.webp.png"} | {f for f in files if f.count(".") == 2}
+    assert len(found) == 2 and (found == expected or (order == -1 and found <= other))
+
+
 def test_a_table_without_paths_is_no_manifest(tmp_path):
     (tmp_path / "m.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="no column `path`"):

@@ -8,6 +8,7 @@ import pytest
 from affect_jax.errors import UserError
 from affect_jax.inference.face_table import FIXED, NO_FACE, FaceTable
 from affect_jax.inference.writers import Printer, TableFile, format_of, short_line
+from data_pipelines import locks
 
 TABLE = FaceTable(("calm", "glad"))
 COMMAND = {"model": "abc", "fps": 0.0}
@@ -58,6 +59,62 @@ def test_a_crash_loses_nothing_and_the_table_is_the_same(tmp_path, suffix):
     assert resumed.read_bytes() == whole.read_bytes()
     left = sorted(p.name for p in tmp_path.glob("resumed*"))
     assert left == [f"resumed.{suffix}", f"resumed.{suffix}.run.json"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_crash_before_the_first_save_of_a_resumed_run(tmp_path, suffix):
+    path, whole = tmp_path / f"t.{suffix}", tmp_path / f"whole.{suffix}"
+    write(whole, [rows(5)])
+    file = TableFile(path, TABLE, COMMAND)
+    file.write(rows(3))
+    file.save({"rows": 3})
+    file.write(rows(2, 3))
+    file._file.flush()
+    file.close()
+    TableFile(path, TABLE, COMMAND).close()
+    file = TableFile(path, TABLE, COMMAND)
+    assert file.position == {"rows": 3}
+    file.write(rows(2, 3))
+    file.finish(None)
+    assert path.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_process_that_waited_for_the_lock_leaves_the_finished_table(
+    tmp_path, suffix, monkeypatch
+):
+    path = tmp_path / f"t.{suffix}"
+    first = TableFile(path, TABLE, COMMAND)
+    first.write(rows(3))
+    real, finished = locks.take, []
+
+    def late(file):
+        """The other process finishes between the opening and the lock."""
+        if not finished:
+            first.finish({"rows": 3})
+            finished.append(path.read_bytes())
+        return real(file)
+
+    monkeypatch.setattr(locks, "take", late)
+    second = TableFile(path, TABLE, COMMAND)
+    assert second.finished and [path.read_bytes()] == finished
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.run.json"]
+
+
+def test_a_crash_while_an_unfinished_table_is_begun_again(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    write(path, [rows(2)])
+    file = TableFile(path, TABLE, COMMAND | {"fps": 5.0}, overwrite=True)
+    file.write(rows(3))
+    file.save({"rows": 3})
+    file.close()
+    monkeypatch.setattr(TableFile, "save", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        TableFile(path, TABLE, COMMAND, overwrite=True)
+    monkeypatch.undo()
+    again = TableFile(path, TABLE, COMMAND)
+    assert again.position is None and not again.finished
+    again.close()
 
 
 def test_all_formats_hold_the_same_numbers(tmp_path):
