@@ -1,14 +1,17 @@
 """The crop of a detected face, for a model that was trained on whole images of one face each."""
 
+import collections
 import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import ml_collections
 import numpy as np
 
 from affect_jax import batches
+from affect_jax.errors import UserError
 from affect_jax.inference.detection import default_detector
 from affect_jax.inference.faces import Detector
 from affect_jax.models.preprocessing import Preprocessing
@@ -27,19 +30,25 @@ def with_face_crop(
     """Return the preprocessing with the place of faces in the training images of a run.
 
     It is measured only if training framed whole images. The preprocessing is returned as it is,
-    with a line in the log, if the images are not at hand or too few show a face.
+    with a line in the log, if the images are not at hand or too few show a face. The crop "auto"
+    becomes what the images are cropped to.
 
     Args:
       preprocessing: of the run's evaluation.
       config: of the run.
+
+    Raises:
+      UserError: the detector cannot run.
     """
     try:
         source = batches.make_sources(config)["train"]
         if batches.n_features(source):
             return preprocessing
         return measured(preprocessing, source)
+    except UserError:
+        raise
     except (DataError, OSError, ValueError) as error:
-        log.info(
+        log.warning(
             "the place of the faces in the training images is not measured%s: %s",
             "" if preprocessing.crops_faces else ", so predict takes images whole",
             error,
@@ -52,8 +61,9 @@ def measured(
 ) -> Preprocessing:
     """Return the preprocessing with `face_scale` and `face_shift` of images of `source`.
 
-    They are medians over the best face of up to 64 images, spread evenly. Without enough faces, or
-    if the images are cropped to landmarks or boxes of their own, the preprocessing stays as it is.
+    They are medians over the best face of up to 64 images, spread evenly. Without enough faces the
+    preprocessing stays as it is. If the images are cropped to landmarks or boxes of their own, so
+    does it, but for the crop "auto": that becomes "landmarks" or "box", the one of most images.
 
     Args:
       preprocessing: of the model.
@@ -62,7 +72,7 @@ def measured(
     """
     places = np.unique(np.linspace(0, len(source) - 1, min(_IMAGES, len(source))).astype(int))
     found: list[tuple[float, float, float]] = []
-    looked = 0
+    looked, crops = 0, collections.Counter[str]()
     for i in places.tolist():
         try:
             record = source[i]
@@ -70,13 +80,17 @@ def measured(
             image = decode(image) if isinstance(image, bytes) else image
         except (OSError, DataError, DecodeError):
             continue  # training has reported it
-        if _is_cropped(preprocessing, image.shape[:2], record):
-            return preprocessing
+        if crop := _crop(preprocessing, image.shape[:2], record):
+            crops[crop] += 1
+        if crops:
+            continue
         detector = detector or default_detector()
         looked += 1
-        faces = detector(image)
+        faces = detector(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
         if len(faces.boxes):
             found.append(_place(preprocessing, image.shape[:2], faces.boxes[0].astype(float)))
+    if crops:
+        return dataclasses.replace(preprocessing, crop=crops.most_common(1)[0][0])
     if len(found) < _LEAST:
         log.info(
             "%d of %d training images show a face, too few to measure where; predict takes images "
@@ -95,13 +109,14 @@ def measured(
     return dataclasses.replace(preprocessing, face_scale=scale, face_shift=(right, down))
 
 
-def _is_cropped(
-    preprocessing: Preprocessing, shape: tuple[int, int], record: Mapping[str, Any]
-) -> bool:
-    """Return whether training cuts an image out by its landmarks or box."""
+def _crop(preprocessing: Preprocessing, shape: tuple[int, int], record: Mapping[str, Any]) -> str:
+    """Return what training cuts an image out by, "landmarks" or "box"; "" if it shows all of it."""
     framing, (height, width) = preprocessing.framing, shape
-    own = framing.frame(height, width, record.get("landmarks"), record.get("box"))
-    return own != framing.frame(height, width)
+    landmarks, box = record.get("landmarks"), record.get("box")
+    own = framing.frame(height, width, landmarks, box)
+    if own == framing.frame(height, width):
+        return ""
+    return "box" if own == framing.frame(height, width, None, box) else "landmarks"
 
 
 def _place(

@@ -14,9 +14,9 @@ from data_pipelines.images.framing import halving
 # A face turned by more is turned upright before it is cropped. Training turns faces by up to 18
 # degrees, so up to here they look as in training.
 UPRIGHT = 25.0
-# Half the side of the square in which it is turned, over the longer side of its box: no crop of a
-# face shows more. Crops reach 0.9 times the box to each side at most.
+# Half the side of the square in which it is turned, over the longer side of its box, at least.
 _REACH = 1.5
+_FILTER = 2  # pixels round a crop that resizing it reads
 
 
 def default_detector() -> Detector:
@@ -51,7 +51,7 @@ def crop(
     k = halving(frame, framing.size)
     if k > 1:
         image = cv2.resize(image, (-(-width // k), -(-height // k)), interpolation=cv2.INTER_AREA)
-    upright, box, matrix = _turned(image, box / k, roll)
+    upright, box, matrix = _turned(image, box / k, roll, preprocessing)
     frame = preprocessing.face_frame(box, *upright.shape[:2])
     back = cv2.invertAffineTransform(matrix)
 
@@ -63,10 +63,11 @@ def crop(
 
 
 def _turned(
-    image: np.ndarray, box: np.ndarray, roll: float
+    image: np.ndarray, box: np.ndarray, roll: float, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a square around a face, turned upright; its box in it; and the way there.
 
+    The square holds all that a model sees of the face.
     The way is float64 [2, 3], from pixel centres of the image to those of the square.
     """
     quarter = 90.0 * round(roll / 90)
@@ -74,7 +75,9 @@ def _turned(
     centre, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     if abs(math.sin(math.radians(turn))) > math.sqrt(0.5):
         sides = sides[::-1]
-    half = math.ceil(_REACH * sides.max())
+    seen = preprocessing.face_frame(np.concatenate([-sides, sides]) / 2, 1, 1)
+    across, down = abs(seen.x) + seen.width / 2, abs(seen.y) + seen.height / 2
+    half = math.ceil(max(_REACH * sides.max(), max(across, down) + _FILTER))
     matrix = cv2.getRotationMatrix2D((0.0, 0.0), turn, 1.0)
     matrix[:, 2] = half - 0.5 - matrix[:, :2] @ (centre - 0.5)
     square = cv2.warpAffine(image, matrix, (2 * half, 2 * half))

@@ -103,7 +103,7 @@ class _VideoFile:
         self._size = (shape[1], shape[0])
         self._last, self._av = -1, av
         self._time = math.nan
-        self._container = av.open(os.fspath(self._partial), "w", format="mp4")
+        self._container = av.open(os.path.abspath(self._partial), "w", format="mp4")
         codec, options = _codec(av)
         self._stream = self._container.add_stream(codec, options=options)
         # Colours are kept for pairs of pixels.

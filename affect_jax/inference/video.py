@@ -65,7 +65,7 @@ def read_video(
 ) -> Iterator[VideoFrame]:
     """Yield the frames of a video; read a damaged one as far as it goes.
 
-    Where the file ends before the number of frames in its header, a frame with an error comes last.
+    Where the file ends well before the duration in its header, a frame with an error comes last.
 
     Args:
       path: of the file.
@@ -84,23 +84,29 @@ def read_video(
     with open(path, "rb"):  # an error of the file system, with its own words
         pass
     try:
-        container = av.open(path, metadata_errors="replace")
+        # An absolute path is a file, with or without colons; playlists may name files only.
+        container = av.open(
+            os.path.abspath(path),
+            options={"protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
     except (av.error.FFmpegError, ValueError) as error:
         raise DecodeError(f"not a video that can be read ({_reason(error)})") from error
     with container:
-        if not container.streams.video:
+        cover = av.stream.Disposition.attached_pic
+        stream = next((s for s in container.streams.video if not s.disposition & cover), None)
+        if stream is None:
             raise DecodeError("the file has no video stream")
-        stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
         chosen = _Ticks(fps)
         any_frame = False
         for decoded in _decoded(av, container, stream):
             any_frame = any_frame or not isinstance(decoded.frame, str)
-            if decoded.number < 0 or not (chosen.takes(decoded.time) or _is_fault(decoded)):
-                continue
-            if decoded.number >= start:
-                yield _converted(decoded, stream, max_pixels)
+            # A damaged frame leaves its tick to the next one.
+            taken = _is_fault(decoded) or chosen.takes(decoded.time)
+            if taken and decoded.number >= start:
+                yield _converted(av, decoded, stream, max_pixels)
         if not any_frame:
             raise DecodeError("the video has no frame that can be decoded")
 
@@ -172,13 +178,13 @@ def _decoded(av: ModuleType, container: Any, stream: Any) -> Iterator[_Decoded]:
 
 def _cut(av: ModuleType, container: Any, stream: Any, packets: int, end: float) -> str:
     """Return how much of a video is missing at its end, by its header; "" if it is whole."""
-    if packets < stream.frames:
-        return f"the file is cut: {packets} of {stream.frames} frames are in it"
     seconds = (container.duration or 0) / av.time_base
     last = (container.start_time or 0) / av.time_base + seconds
-    if last - end > max(_LEAST_CUT, _LEAST_CUT_PART * seconds):
-        return f"the file is cut: it ends at {end:.2f} of {last:.2f} seconds"
-    return ""
+    if last - end <= max(_LEAST_CUT, _LEAST_CUT_PART * seconds):
+        return ""  # with fewer frames than the header counts if an edit list leaves some out
+    if packets < stream.frames:
+        return f"the file is cut: {packets} of {stream.frames} frames are in it"
+    return f"the file is cut: it ends at {end:.2f} of {last:.2f} seconds"
 
 
 def _after(time: float, gap: float) -> float:
@@ -189,21 +195,25 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _converted(decoded: _Decoded, stream: Any, max_pixels: int) -> VideoFrame:
+def _converted(av: ModuleType, decoded: _Decoded, stream: Any, max_pixels: int) -> VideoFrame:
     number, time, frame, part = decoded
     if isinstance(frame, str):
         return VideoFrame(number, time, None, frame, part)
     if frame.is_corrupt:
         return VideoFrame(number, time, None, "the frame is damaged", part)
-    if frame.width * frame.height > max_pixels:
-        size = f"{frame.width}x{frame.height}"
-        return VideoFrame(number, time, None, f"{size} is more than {max_pixels} pixels", part)
-    image = frame.to_ndarray(format="rgb24")
-    ratio = float(stream.sample_aspect_ratio or 1)
-    if ratio not in (0.0, 1.0):
-        width = max(round(image.shape[1] * ratio), 1)
-        image = cv2.resize(image, (width, image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return VideoFrame(number, time, _upright(image, frame), "", part)
+    ratio = float(stream.sample_aspect_ratio or 1) or 1.0
+    width, height = max(round(frame.width * ratio), 1), frame.height
+    if (most := max(width, frame.width)) * height > max_pixels:
+        reason = f"{most}x{height} is more than {max_pixels} pixels"
+        return VideoFrame(number, time, None, reason, part)
+    try:
+        image = frame.to_ndarray(format="rgb24")
+        if width != frame.width:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return VideoFrame(number, time, _upright(image, frame), "", part)
+    except (av.error.FFmpegError, cv2.error, MemoryError, ValueError) as error:
+        reason = f"the frame cannot be converted ({_reason(error)})"
+        return VideoFrame(number, time, None, reason, part)
 
 
 def _upright(image: np.ndarray, frame: Any) -> np.ndarray:

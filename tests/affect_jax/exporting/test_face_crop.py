@@ -1,9 +1,12 @@
+import dataclasses
 import logging
 
 import cv2
 import numpy as np
 import pytest
 
+from affect_jax.errors import UserError
+from affect_jax.exporting import face_crop
 from affect_jax.exporting.face_crop import measured, with_face_crop
 from affect_jax.inference.detection import crop
 from affect_jax.inference.faces import faces_of_boxes
@@ -59,12 +62,54 @@ def test_images_that_training_crops_are_not_looked_at():
             return {**Photos()[1], "box": np.array([40.0, 20, 70, 60])}
 
     by_box = Preprocessing(16, fit="cover", crop="box", crop_scale=1.2)
-    assert measured(by_box, Boxed(), never) is by_box
+    assert measured(by_box, Boxed(), never) == by_box
     assert measured(by_box, Photos(), find).face_scale > 0
+
+
+@pytest.mark.parametrize("known", ["box", "landmarks"])
+def test_auto_becomes_the_crop_that_training_made(known):
+    inner = np.random.default_rng(0).uniform([40, 27], [70, 60], (68, 2))
+    inner[:2] = [[40, 20 + 40 / 6], [70, 60]]  # below the forehead, a sixth of the box
+    labels = {"box": np.array([40.0, 20, 70, 60])} | (
+        {"landmarks": inner - 0.5} if known == "landmarks" else {}
+    )
+
+    class Labelled(Photos):
+        def __getitem__(self, i):
+            return {**Photos()[1 + i % 3], **labels}
+
+    auto = Preprocessing(16, fit="cover", crop="auto", crop_scale=1.2)
+    seen = measured(auto, Labelled(), find)
+    assert seen == dataclasses.replace(auto, crop=known)
+    trained = auto.framing.frame(80, 100, labels.get("landmarks"), labels["box"])
+    used = seen.face_frame(labels["box"], 80, 100)
+    np.testing.assert_allclose(used, trained, atol=1e-6)
+
+
+def test_grey_images_are_measured_too():
+    class Grey(Photos):
+        def __getitem__(self, i):
+            return {"image": np.zeros((80, 100), np.uint8), "box": np.full(4, np.nan)}
+
+    def find_in_colour(image):
+        assert image.shape == (80, 100, 3)
+        return find(image)
+
+    assert measured(WHOLE, Grey(), find_in_colour).face_scale == pytest.approx(80 / 35, abs=1e-4)
+
+
+def test_a_detector_that_cannot_run_is_an_error(monkeypatch):
+    def broken():
+        raise UserError("the detector is damaged")
+
+    monkeypatch.setattr(face_crop, "default_detector", broken)
+    with pytest.raises(UserError, match="the detector is damaged"):
+        with_face_crop(WHOLE, tiny.config(data__crop="whole"))
 
 
 def test_missing_images_are_said_in_the_log(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     config = tiny.config(data__source="manifest", data__manifest=str(tmp_path / "none.csv"))
     assert with_face_crop(WHOLE, config) is WHOLE
+    assert caplog.records[-1].levelno == logging.WARNING
     assert "is not measured" in caplog.text and "none.csv" in caplog.text

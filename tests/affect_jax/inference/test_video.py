@@ -1,10 +1,12 @@
 import builtins
 import struct
 
+import cv2
 import numpy as np
 import pytest
 
 from affect_jax.errors import UserError
+from affect_jax.inference import video
 from affect_jax.inference.video import read_video
 from data_pipelines.schema import DecodeError
 from tests.affect_jax.inference import media
@@ -94,6 +96,8 @@ def test_wide_pixels_become_square(tmp_path):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(1)[0], format="rgb24")))
         container.mux(stream.encode())
     assert next(read_video(tmp_path / "w.mp4")).image.shape == (48, 128, 3)
+    wide = next(read_video(tmp_path / "w.mp4", max_pixels=48 * 127))
+    assert wide.image is None and wide.error == "128x48 is more than 6096 pixels"
 
 
 @pytest.mark.parametrize(("name", "reason"), [("c.mp4", "frames are in it"), ("c.mkv", "seconds")])
@@ -105,6 +109,66 @@ def test_a_cut_video_is_read_as_far_as_it_goes(tmp_path, name, reason):
     assert 30 < len(frames) < 70
     assert all(f.image is not None for f in frames[:-3])
     assert last.image is None and "the file is cut" in last.error and reason in last.error
+
+
+def test_frames_that_an_edit_list_leaves_out_are_not_missing(tmp_path):
+    path = media.write_video(tmp_path / "e.mp4", numbered(100), keyframes=5)
+    data = bytearray(path.read_bytes())
+
+    def number(box, offset):
+        start = data.index(box) + offset
+        return start, int.from_bytes(data[start : start + 4], "big")
+
+    # Of four seconds the last one is kept (ISO/IEC 14496-12, 8.2.2, 8.3.2, 8.6.6).
+    for box, offset in ((b"mvhd", 20), (b"tkhd", 24), (b"elst", 12)):
+        start, ticks = number(box, offset)
+        assert ticks == 4000
+        data[start : start + 4] = struct.pack(">I", 1000)
+    _, scale = number(b"mdhd", 16)
+    start, begin = number(b"elst", 16)
+    data[start : start + 4] = struct.pack(">I", begin + 3 * scale)
+    path.write_bytes(data)
+    frames = list(read_video(path))
+    assert not any(f.error for f in frames)
+    shown = [f for f in frames if f.time >= 0]
+    assert len(shown) == 25 and len(frames) < 100
+    np.testing.assert_allclose(shown[0].image[40, 50], 4 * (75 % 40), atol=3)
+
+
+def test_a_name_with_colons_is_a_file(plain, tmp_path, monkeypatch):
+    (tmp_path / "2024-05-01T12:30:00.mp4").write_bytes(plain.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert len(list(read_video("2024-05-01T12:30:00.mp4"))) == 30
+
+
+@pytest.mark.parametrize("kind", [MemoryError, ValueError, cv2.error])
+def test_a_frame_that_cannot_be_converted_is_an_error(plain, monkeypatch, kind):
+    upright = video._upright
+
+    def fail(image, frame):
+        if abs(int(image[40, 50, 0]) - 4 * 7) < 2:
+            raise kind("no room")
+        return upright(image, frame)
+
+    monkeypatch.setattr(video, "_upright", fail)
+    frames = list(read_video(plain))
+    assert [f.number for f in frames if f.error] == [7] and len(frames) == 30
+    assert frames[7].error == "the frame cannot be converted (no room)"
+
+
+def test_a_corrupt_frame_leaves_its_tick_to_the_next(plain, monkeypatch):
+    decoded = video._decoded
+
+    class Corrupt:
+        is_corrupt = True
+
+    def damaged(*args):
+        for one in decoded(*args):
+            yield one._replace(frame=Corrupt()) if one.number == 10 else one
+
+    monkeypatch.setattr(video, "_decoded", damaged)
+    found = [(f.number, bool(f.error)) for f in read_video(plain, fps=2.5)]
+    assert found == [(0, False), (10, True), (11, False), (20, False)]
 
 
 def test_damage_in_the_middle_is_an_error_and_the_rest_is_read(tmp_path):
@@ -140,6 +204,26 @@ def test_sound_alone(tmp_path):
         container.mux(stream.encode())
     with pytest.raises(DecodeError, match="no video stream"):
         list(read_video(tmp_path / "s.mp4"))
+
+
+def test_cover_art_is_no_video(tmp_path):
+    import av
+
+    with av.open(str(tmp_path / "s.m4a"), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=44100)
+        picture = container.add_stream("mjpeg")
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuvj420p"
+        picture.disposition = av.stream.Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 44100
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+        container.mux(picture.encode(av.VideoFrame.from_ndarray(numbered(1)[0], format="rgb24")))
+        container.mux(picture.encode())
+    with av.open(str(tmp_path / "s.m4a")) as container:
+        assert container.streams.video
+    with pytest.raises(DecodeError, match="no video stream"):
+        list(read_video(tmp_path / "s.m4a"))
 
 
 @pytest.mark.parametrize(
