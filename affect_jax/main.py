@@ -30,12 +30,16 @@ flags.DEFINE_enum(
     "cluster", "auto", cluster.METHODS, "Launcher that describes the job; off: train alone."
 )
 flags.DEFINE_integer(
-    "start_timeout", cluster.START_TIMEOUT, "Seconds to wait for the other processes to start."
+    "start_timeout",
+    cluster.START_TIMEOUT,
+    "Seconds to wait for the other processes to start.",
+    lower_bound=1,
 )
 flags.DEFINE_integer(
     "heartbeat_timeout",
     cluster.HEARTBEAT_TIMEOUT,
     "Seconds after which a process that does not answer is given up, and the job stops.",
+    lower_bound=10,
 )
 
 log = logging.getLogger("affect_jax")

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 METHODS = ("auto", "off", "slurm", "openmpi", "tpu", "kubernetes")
 START_TIMEOUT = 300
 HEARTBEAT_TIMEOUT = 60
-_SHUTDOWN_TIMEOUT = 60
+_SHUTDOWN_TIMEOUT = 600  # process 0 alone draws the report, and the others wait for it
 _SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPENMPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
 _FLAGS = "--coordinator HOST:PORT --num_processes N --process_id I"
@@ -88,7 +88,7 @@ def _openmpi(environ: Mapping[str, str]) -> Launch | None:
 
 
 def _slurm(environ: Mapping[str, str]) -> Launch | None:
-    # A batch script itself, without srun, is one process whatever the number of tasks.
+    # A batch script itself, without srun, is one process for any number of tasks.
     if "SLURM_STEP_NODELIST" not in environ or "SLURM_PROCID" not in environ:
         return None
     count, rank, local = _numbers("Slurm", environ, _SLURM)
@@ -197,6 +197,15 @@ def local_gpus(launch: Launch, visible: int, *, bound: bool = False) -> list[int
     return list(range(rank * share, (rank + 1) * share))
 
 
+def _on_this_machine(environ: Mapping[str, str], method: str) -> Launch:
+    """Return the rank on this machine of a process that flags describe, as far as it is known."""
+    for name, find in {"openmpi": _openmpi, "slurm": _slurm}.items():
+        with contextlib.suppress(UserError):
+            if method in ("auto", name) and (found := find(environ)) is not None:
+                return Launch("flags", local_id=found.local_id, local_count=found.local_count)
+    return Launch("flags")
+
+
 def _visible_gpus(environ: Mapping[str, str]) -> int:
     listed = environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
@@ -233,6 +242,7 @@ def join(
     """
     given = (coordinator, num_processes, process_id)
     launch = None if None not in given else describe(environ, method)
+    here = launch or _on_this_machine(environ, method)
     if given == (None, None, None) and (launch is None or launch.num_processes == 1):
         return
     if launch is not None:
@@ -242,7 +252,7 @@ def join(
             process_id = launch.process_id
     _check(coordinator, num_processes, process_id, launch)
     gpus = local_gpus(
-        launch or Launch("flags"),
+        here,
         _visible_gpus(environ),
         bound="SLURM_GPUS_PER_TASK" in environ,
     )
@@ -268,6 +278,12 @@ def join(
                 heartbeat_timeout_seconds=2 * heartbeat_timeout,
                 shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
             )
+    except OSError as error:
+        # On TPU machines JAX asks a server of Google's for the other machines.
+        raise UserError(
+            f"the machines of the job cannot be found ({error}); give {_FLAGS}, or train on this "
+            "machine alone with --cluster off"
+        ) from error
     except (RuntimeError, ValueError) as error:
         if launch is not None and launch.launcher == "Cloud TPU" and "defined" in str(error):
             log.info("this TPU machine belongs to no slice of several: it trains alone")

@@ -88,16 +88,10 @@ def over_processes(timeout: float) -> Iterator[None]:
     watcher.start()
     try:
         yield
-    except BaseException as error:
-        status = _ENDED if _is_agreed(error) else _FAILED
-        watcher.end(status)
+    except BaseException:
+        watcher.end(_FAILED)
         raise
     watcher.end(_ENDED)
-
-
-def _is_agreed(error: BaseException) -> bool:
-    """Return whether all processes end in this way, as after a signal."""
-    return type(error).__name__ == "Stopped"
 
 
 def _store() -> Store | None:
@@ -109,23 +103,36 @@ def _store() -> Store | None:
 
 
 class _Watcher(threading.Thread):
-    def __init__(self, store: Store, timeout: float, leave: Callable[[str], None] | None = None):
+    def __init__(self, store: Store, timeout: float, leave: Callable[[], None] | None = None):
         super().__init__(name="affect_jax-watch", daemon=True)
         self._store, self._done = store, threading.Event()
         self._rank, self._leave = jax.process_index(), leave or _leave
         self._judge = Judge(jax.process_count(), timeout)
 
     def run(self) -> None:
-        beat = 0
+        beat, failed = 0, False
         while not self._done.wait(_PERIOD):
             beat += 1
-            # Without the store JAX itself ends the process.
-            with contextlib.suppress(Exception):
+            try:
                 self._say(str(beat))
-                if verdict := self._verdict():
-                    if not self._done.wait(_GRACE):
-                        self._leave(verdict)
-                    return
+                verdict = self._verdict()
+            except Exception as error:
+                # Without the store JAX itself ends the process.
+                if not failed:
+                    log.warning("the processes of the job cannot be watched: %s", error)
+                failed = True
+                continue
+            if verdict:
+                # Said at once: JAX ends this process when the store is lost with process 0.
+                log.error(
+                    "%s. This process stops too. Start all processes again with the same command; "
+                    "the run resumes from the last checkpoint",
+                    verdict,
+                )
+                wait = _GRACE if self._rank else _GRACE + 2 * _PERIOD  # the others read it too
+                if not self._done.wait(wait):
+                    self._leave()
+                return
 
     def end(self, status: str) -> None:
         """Stop watching and tell the others how this process ended."""
@@ -152,13 +159,8 @@ class _Watcher(threading.Thread):
         return verdict
 
 
-def _leave(verdict: str) -> None:
+def _leave() -> None:
     """End this process at once: its main thread may wait for a lost one for ever."""
-    log.error(
-        "%s. This process stops too. Start all processes again with the same command; the run "
-        "resumes from the last checkpoint",
-        verdict,
-    )
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_STATUS)

@@ -108,7 +108,7 @@ class EmoFANSystem(System):
     def trainable(self, path: str, phase: Phase) -> bool:
         in_trunk = path.startswith("fan/")
         if phase.name == "landmarks":
-            return in_trunk
+            return in_trunk and super().trainable(path, phase)
         return super().trainable(path, phase) and not (in_trunk and self._freezes_trunk(phase))
 
     def set_train_mode(self, model: nnx.Module, phase: Phase) -> None:

@@ -112,7 +112,7 @@ def _train(
                 log.info("step %d: %s", step, phase.name)
                 begun = run.phases.begin(phase)
                 # A step consumes its state: the new part must share no buffer with the rest.
-                state["opt"] = run.mapper.replicate(begun.init(state["params"]))
+                state["opt"] = run.mapper.replicate(begun.init(jax.device_get(state["params"])))
             with throughput.waiting():
                 _, batch = next(batches)
             state, terms = begun.run(state, batch)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from affect_jax.config import ConfigError
 from affect_jax.models.layer_depth import layer_numbers
 from affect_jax.models.preprocessing import normalise
 from affect_jax.models.recompute import keeping_products
@@ -113,7 +114,11 @@ class PhaseStep:
 
 
 class Phases:
-    """The phases of a run; `begin` makes the train step of one."""
+    """The phases of a run; `begin` makes the train step of one.
+
+    Raises:
+      ConfigError: `optimizer.freeze` leaves nothing to train in a phase.
+    """
 
     def __init__(
         self,
@@ -127,6 +132,14 @@ class Phases:
         self._system, self._model, self._mapper = system, model, mapper
         self._total, self._steps_per_epoch, self._teacher = total_steps, steps_per_epoch, teacher
         self.all = system.phases(total_steps)
+        paths = take_apart(model)[1]
+        for phase in self.all:
+            if not any(system.trainable(path, phase) for path in paths):
+                raise ConfigError(
+                    f"config.optimizer.freeze = {tuple(system.config.optimizer.freeze)} leaves "
+                    f"nothing to train in the phase {phase.name!r}; freeze less, or leave out the "
+                    "phase"
+                )
 
     def at(self, step: int) -> Phase:
         """Return the phase in which `step` is trained."""
@@ -140,17 +153,21 @@ class Phases:
             return select(params, lambda path: self._system.trainable(path, phase))[0]
 
         settings = config.optimizer.copy_and_resolve_references()
+        # Frozen parameters are not given to the optimizer, which sees names of groups.
+        settings.freeze = ()
         if phase.learning_rate is not None:
             settings.learning_rate = phase.learning_rate
         end = min((p.start for p in self.all if p.start > phase.start), default=self._total)
         params = trained(take_apart(model)[1])
-        packing = Packing.of(params, layer_numbers(model), by_layer=settings.layer_decay != 1)
+        layers = layer_numbers(model)
+        packing = Packing.of(params, layers, by_layer=settings.layer_decay != 1)
         optimizer, schedule = optim.create_optimizer(
             settings,
             total_steps=max(end - phase.start, 1),
             steps_per_epoch=self._steps_per_epoch,
             params=jax.eval_shape(packing.pack, params),
-            layers=packing.layers,
+            # All layers: the top may be frozen.
+            layers={**layers, **packing.layers},
             decays=packing.decays,
         )
         self._system.set_train_mode(model, phase)
@@ -160,10 +177,12 @@ class Phases:
         mapped = self._mapper.map(step, donate_state=True)
         teacher_arrays = self._teacher.arrays if self._teacher else {}
         seed = self._mapper.replicate(np.uint32(config.seed & 0xFFFFFFFF))
+        # One program; else there would be one for each shape.
+        fresh = jax.jit(lambda params: optimizer.init(packing.pack(params)))
         return PhaseStep(
             phase,
             schedule,
-            init=lambda params: optimizer.init(packing.pack(trained(params))),
+            init=lambda params: fresh(trained(params)),
             run=lambda state, batch: mapped(state, batch, teacher_arrays, seed),
             program=lambda state, batch: mapped.program(state, batch, teacher_arrays, seed),
         )

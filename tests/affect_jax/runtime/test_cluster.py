@@ -190,6 +190,30 @@ def test_all_flags_need_no_launcher(joined):
     ((arguments, options),) = joined
     assert arguments == ("h:1", 2, 1)
     assert options["cluster_detection_method"] == "deactivate"
+    assert options["local_device_ids"] is None
+    # The report is drawn on process 0 while the others wait.
+    assert options["shutdown_timeout_seconds"] == 600
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus"), [(OPENMPI, [2, 3]), ({**SLURM, "SLURM_NODEID": "0"}, [1])]
+)
+def test_processes_with_all_flags_still_share_the_gpus_of_a_machine(joined, environ, gpus):
+    cluster.join("h:1", 11, 9, environ={**environ, "CUDA_VISIBLE_DEVICES": "0,1,2,3"})
+    ((arguments, options),) = joined
+    assert arguments == ("h:1", 11, 9)
+    assert options["cluster_detection_method"] == "deactivate"
+    assert options["local_device_ids"] == gpus
+
+
+def test_a_tpu_machine_without_a_metadata_server(tpu, monkeypatch):
+    def initialize(*_, **__):
+        raise OSError("metadata.google.internal: name not known")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    with pytest.raises(UserError, match="name not known.* alone with --cluster off"):
+        cluster.join(environ={})
 
 
 def test_a_launcher_of_one_process_needs_no_job(joined):
@@ -211,6 +235,7 @@ def test_a_tpu_machine_without_a_slice_trains_alone(tpu, monkeypatch, caplog):
         cluster.join("h:1", 2, 0, environ={})
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_come_end_the_start():
     """Process 0 waits for a second one that is never started."""
     with socket.socket() as probe:

@@ -59,19 +59,22 @@ def test_groups_separate_what_the_optimizer_treats_differently(by_layer):
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
-def test_packed_updates_equal_those_of_each_parameter(name, layer_decay):
+@pytest.mark.parametrize("trained", [SHAPES, ["a/kernel", "a/bias", "b/0/kernel"]])
+def test_packed_updates_equal_those_of_each_parameter(name, layer_decay, trained):
+    """Also where the top layer is frozen: the others keep their learning rates."""
     settings = base.get_config().optimizer
     settings.update(
         name=name, layer_decay=layer_decay, weight_decay=0.1, clip_norm=0.5, schedule="constant"
     )
-    params = arrays()
+    params = {path: arrays()[path] for path in trained}
     made = Packing.of(params, LAYERS, by_layer=layer_decay != 1)
     alone, _ = optim.create_optimizer(settings, 10, 1, params, LAYERS)
-    joined, _ = optim.create_optimizer(settings, 10, 1, made.pack(params), made.layers, made.decays)
+    layers = {**LAYERS, **made.layers}
+    joined, _ = optim.create_optimizer(settings, 10, 1, made.pack(params), layers, made.decays)
     one, two = alone.init(params), joined.init(made.pack(params))
     ours = params
     for step in range(3):
-        gradients = arrays(step + 1)
+        gradients = {path: arrays(step + 1)[path] for path in trained}
         updates, one = alone.update(gradients, one, params)
         params = optax.apply_updates(params, updates)
         updates, two = joined.update(made.pack(gradients), two, made.pack(ours))

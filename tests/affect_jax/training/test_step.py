@@ -7,13 +7,16 @@ import pytest
 from flax import nnx
 
 from affect_jax import systems
+from affect_jax.config import ConfigError
+from affect_jax.models.layer_depth import layer_numbers
 from affect_jax.models.layers import Layers, global_average
 from affect_jax.models.reliability import Reliability
 from affect_jax.models.state import take_apart
 from affect_jax.runtime.parallel import AXIS, MAPPINGS, Mapper
 from affect_jax.systems.classifier import ClassifierSystem
 from affect_jax.systems.emofan import EmoFANSystem
-from affect_jax.training.step import make_train_step
+from affect_jax.training import optim
+from affect_jax.training.step import Phases, make_train_step
 from tests.affect_jax import tiny
 
 EXAMPLES = 128
@@ -228,3 +231,53 @@ def test_steps_of_a_phase_compile_once(batch):
             counts.append(len(traces))
     assert counts[0] == counts[2]
     assert int(jax.device_get(state["step"])) == 3
+
+
+def test_frozen_paths_are_not_compared_with_names_of_packed_groups(batch):
+    base = make_system(loss__regression="none", optimizer__freeze=("(?!head/)",))
+    system = PooledSystem(base.config, base.labels)
+    with jax.enable_x64(True):
+        mapper, model = Mapper("pmap", jax.devices()[:2]), system.create_model(None, AXIS)
+        before = jax.device_get(take_apart(model)[1])
+        phases = Phases(system, model, mapper, 10, 10)
+        begun = phases.begin(phases.all[0])
+        state = mapper.replicate(phases.fresh_state(begun))
+        for _ in range(2):  # the first is warm-up, with a learning rate of 0
+            state, _ = begun.run(state, mapper.place({k: v[:64] for k, v in batch.items()}))
+        after = jax.device_get(state["params"])
+    changed = {path for path, value in after.items() if not np.array_equal(value, before[path])}
+    assert changed == {"head/kernel", "head/bias"}
+
+
+def test_frozen_parts_of_a_trunk_stay_frozen_while_landmarks_are_learned(monkeypatch):
+    """Learning rates of the layers still count from the top of the whole model."""
+    create, tops = optim.create_optimizer, []
+
+    def spy(*args, layers, **kwargs):
+        tops.append(max(layers.values()))
+        return create(*args, layers=layers, **kwargs)
+
+    monkeypatch.setattr(optim, "create_optimizer", spy)
+
+    def begin(freeze):
+        config = tiny.config(optimizer__freeze=freeze)
+        system = systems.create(
+            config,
+            class_names=("a", "b"),
+            has=frozenset({"expression", "landmarks"}),
+            class_counts=(3, 1),
+        )
+        model = system.create_model(nnx.Rngs(0), AXIS)
+        phases = Phases(system, model, Mapper("pmap", jax.devices()[:1]), 8, 8)
+        begun, params = phases.begin(phases.all[0]), take_apart(model)[1]
+        assert tops[-1] == max(layer_numbers(model).values())
+        return begun, params
+
+    begun, params = begin(("fan/stem",))
+    assert begun.phase.name == "landmarks"
+    moments = jax.tree.leaves(jax.eval_shape(begun.init, params))
+    trained = [p for p in params if p.startswith("fan/") and not p.startswith("fan/stem")]
+    held = sum(x.size for x in moments if x.ndim)
+    assert held == 2 * sum(params[p].size for p in trained)
+    with pytest.raises(ConfigError, match=r"optimizer.freeze = \('fan',\) .* phase 'landmarks'"):
+        begin(("fan",))
