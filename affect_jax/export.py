@@ -126,15 +126,15 @@ def export_model(
         )
     if chosen.temperature is not None:
         loaded = dataclasses.replace(loaded, temperature=chosen.temperature)
-    source = pathlib.Path(source)
+    place = pathlib.Path(source)
     name = pathlib.Path(output).absolute().name
 
     def own_card() -> str:
-        if (card := source / model_card.CARD_FILE).is_file():
+        if (card := place / model_card.CARD_FILE).is_file():
             return card.read_text(encoding="utf-8")
         return model_card.of_converted(loaded, name) if loaded.is_converted else ""
 
-    _write(loaded, output, chosen, own_card, source)
+    _write(loaded, output, chosen, own_card, place)
 
 
 def _write(
