@@ -104,7 +104,7 @@ def export(
         temperature,
     )
     name = pathlib.Path(output).absolute().name
-    _write(loaded, output, chosen, lambda: model_card.of_run(loaded, workdir, name), {})
+    _write(loaded, output, chosen, lambda: model_card.of_run(loaded, workdir, name))
     return run.step
 
 
@@ -116,7 +116,7 @@ def export_model(
     """Write a model directory again with other formats, atomically.
 
     Args:
-      source: a model directory. Its card and other texts are kept.
+      source: a model directory. Its card, and other files and folders next to it, are kept.
       output: the new one, which may be the same.
       chosen: the formats.
 
@@ -132,16 +132,15 @@ def export_model(
         )
     if chosen.temperature is not None:
         loaded = dataclasses.replace(loaded, temperature=chosen.temperature)
-    texts = formats_lib.texts_of(pathlib.Path(source))
-    card = texts.pop(model_card.CARD_FILE, None)
+    place = pathlib.Path(source)
     name = pathlib.Path(output).absolute().name
 
     def own_card() -> str:
-        if card is not None:
-            return card.decode().partition(f"\n\n{formats_lib.TITLE}\n")[0].rstrip() + "\n"
+        if (card := place / model_card.CARD_FILE).is_file():
+            return card.read_text(encoding="utf-8")
         return model_card.of_converted(loaded, name) if loaded.is_converted else ""
 
-    _write(loaded, output, chosen, own_card, texts)
+    _write(loaded, output, chosen, own_card, place)
 
 
 def _write(
@@ -149,18 +148,18 @@ def _write(
     output: str | pathlib.Path,
     chosen: Chosen,
     card: Callable[[], str],
-    texts: Mapping[str, bytes],
+    source: pathlib.Path | None = None,
 ) -> None:
     # Before anything is written: an unknown output is the caller's mistake.
     loaded.model.eval()
     program = Program.of(loaded, chosen.outputs, landmarks=chosen.landmarks)
 
     def further(folder: pathlib.Path) -> None:
+        if source is not None:
+            formats_lib.copy_others(source, folder, pathlib.Path(output))
         written = formats_lib.write(program, folder, chosen.formats)
-        for file, content in texts.items():
-            (folder / file).write_bytes(content)
         if text := card():
-            text = f"{text}\n{formats_lib.section(written)}\n"
+            text = formats_lib.with_section(text, written)
             (folder / model_card.CARD_FILE).write_text(text, encoding="utf-8")
 
     model_dir.save_model(

@@ -10,7 +10,9 @@ landmarks instead of an expression, because a class of drawings would be learnt 
 import argparse
 import csv
 import json
+import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,6 +30,7 @@ from data_pipelines.sources.synthetic import SyntheticFaces
 DRAWN = {"train": 600, "validation": 60, "test": 100}
 MANIFEST = "box.csv"
 _COLUMNS = ("path", "expression", "valence", "arousal", "person", "split")
+_NEEDED = ("path", "expression", "person")  # of the photos
 _BOX = ("x0", "y0", "x1", "y1")
 _FACE = 104  # mean side of a face's box in the files, pixels: a little more than training sees
 _ROOM = 0.95  # half the side of the square that is kept, over the mean side of the box
@@ -39,13 +42,24 @@ Row = dict[str, Any]
 
 
 def write(manifest: pathlib.Path, output: pathlib.Path, find: FaceFinder) -> tuple[int, int]:
-    """Write the images and the manifest; return the number of photos and of drawings.
+    """Write the images and the manifest atomically; return the number of photos and of drawings.
 
     Raises:
-      DataError: the photos cannot be read, or `output` exists.
+      DataError: the photos cannot be read, a column is missing, or `output` exists.
     """
     if output.exists():
         raise DataError(f"{output} exists; remove it, or name another folder")
+    output = output.absolute()
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        counts = _write(manifest, partial, find)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return counts
+
+
+def _write(manifest: pathlib.Path, output: pathlib.Path, find: FaceFinder) -> tuple[int, int]:
     (output / "photos").mkdir(parents=True)
     (output / "drawn").mkdir()
     photos = list(_photos(manifest, output, find))
@@ -66,7 +80,10 @@ def _photos(manifest: pathlib.Path, output: pathlib.Path, find: FaceFinder) -> I
         for person in source.persons
     }
     with open(manifest, newline="") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if absent := [name for name in _NEEDED if name not in (reader.fieldnames or ())]:
+        raise DataError(f"{manifest} lacks the column {', '.join(absent)}; see --help")
     for number, row in enumerate(rows):
         split = splits.get(row["person"], "test")
         if split == "test":

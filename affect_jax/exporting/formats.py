@@ -11,6 +11,8 @@ import importlib.metadata
 import json
 import logging
 import pathlib
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -262,8 +264,33 @@ def summary(directory: pathlib.Path) -> list[str]:
     ]
 
 
-def texts_of(directory: pathlib.Path) -> dict[str, bytes]:
-    """Return the files that people have put next to a model, and its card; name -> content."""
+def with_section(card: str, written: Sequence[Written]) -> str:
+    """Return a model card with its section of formats replaced, or added at its end."""
+    kept, own, rest = card.partition(f"\n{TITLE}\n")
+    parts = [kept.rstrip(), section(written)]
+    if own and (following := re.search(r"^#{1,2} ", rest, re.MULTILINE)):
+        parts.append(rest[following.start() :].rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def copy_others(source: pathlib.Path, folder: pathlib.Path, output: pathlib.Path) -> None:
+    """Copy what people have put next to a model, and its card, into a new model directory.
+
+    Args:
+      source: the model directory.
+      folder: the new one, as yet under another name.
+      output: the new one; it may lie in `source`, and is not copied into itself.
+
+    Raises:
+      OSError: a file cannot be read or written.
+    """
     own = {MODEL_FILE, FORMATS_FILE, *(one.FILE for one in FORMATS.values())}
-    files = (path for path in sorted(directory.iterdir()) if path.is_file())
-    return {path.name: path.read_bytes() for path in files if path.name not in own}
+    output = output.resolve()
+    new = {folder.resolve(), output, *output.parents}
+    for path in sorted(source.iterdir()):
+        if path.name in own or path.resolve() in new:
+            continue
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+        else:
+            shutil.copy2(path, folder / path.name)

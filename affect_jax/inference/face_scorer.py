@@ -21,7 +21,7 @@ class FaceScorer:
     Args:
       predictor: the model.
       batch_size: crops in a batch.
-      flip: average with the mirror image: probabilities, valence and arousal, as evaluation does.
+      flip: average with the mirror image: probabilities, valence and arousal.
       temperature: divisor of the logits; None: the one that is kept with the model.
       landmarks: whether to give landmarks; None: only if the model has nothing else.
     """
@@ -77,7 +77,7 @@ def _averaged(outputs: Scores, mirrored: Scores) -> Scores:
     }
     for name in ("valence", "arousal"):
         if name in outputs:
-            means[name] = np.clip((outputs[name] + mirrored[name]) / 2, -1.0, 1.0)
+            means[name] = (outputs[name] + mirrored[name]) / 2
     if "logits" in outputs:
         means["logits"] = average(outputs["logits"], mirrored["logits"])
     return means

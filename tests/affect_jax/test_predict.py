@@ -340,15 +340,17 @@ def test_kill_and_resume(tiny_model, tmp_path):
     command = [sys.executable, "-m", "affect_jax.predict", "--model", tiny_model, "--no_detect"]
     command += [tmp_path / "v.mp4", "--output"]
     subprocess.run([*command, tmp_path / "whole.csv"], check=True, timeout=300)
+    kills = 0
     for _ in range(3):
         process = subprocess.Popen([*command, tmp_path / "killed.csv"])
         partial, size = tmp_path / "killed.csv.partial", 0
         while process.poll() is None:
             if partial.exists() and partial.stat().st_size > size + 20_000:
                 process.send_signal(signal.SIGKILL)
-                process.wait()
+                kills += process.wait() == -signal.SIGKILL
                 break
             size = size or (partial.stat().st_size if partial.exists() else 0)
             time.sleep(0.01)
+    assert kills >= 2
     subprocess.run([*command, tmp_path / "killed.csv"], check=True, timeout=300)
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()

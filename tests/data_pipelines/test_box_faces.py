@@ -59,6 +59,25 @@ def test_boxes_follow_the_faces_and_test_persons_are_left_out(photos, tmp_path, 
     assert sum(map(len, box.values())) == len(rows)
 
 
+def test_a_run_that_is_stopped_leaves_nothing(photos, tmp_path):
+    def stopped(image):
+        raise KeyboardInterrupt
+
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        box_faces.write(photos, tmp_path / "box", stopped)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_photos_without_persons_are_an_error(photos, tmp_path):
+    nameless = tmp_path / "nameless.csv"
+    header, *rest = photos.read_text().splitlines()
+    nameless.write_text("\n".join([header.replace("person", "subject"), *rest]) + "\n")
+    with pytest.raises(DataError, match=r"nameless.csv lacks the column person"):
+        box_faces.write(nameless, tmp_path / "box", find)
+    assert not (tmp_path / "box").exists()
+
+
 def test_a_folder_that_exists_is_not_written_to(photos, tmp_path):
     with pytest.raises(DataError, match="exists; remove it"):
         box_faces.write(photos, tmp_path, find)

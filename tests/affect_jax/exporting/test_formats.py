@@ -89,7 +89,15 @@ def test_card_and_texts_are_kept_and_the_card_names_the_formats(exported, tmp_pa
 
 def test_a_model_can_take_its_own_place(source, tmp_path):
     folder = tiny_models.save(model_dir.load_model(source), tmp_path / "mine")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").write_text("of mine")
+    card = folder / model_card.CARD_FILE
+    card.write_text("# Mine\n\n## Formats\n\nold\n\n## Use\n\nwith care\n")
     assert export.main(["--model", str(folder), "--output", str(folder), "--formats=onnx"]) == 0
+    assert (folder / "notes" / "a.txt").read_text() == "of mine"
+    text = card.read_text()
+    assert text.startswith("# Mine\n\n## Formats\n\n| format |") and "old" not in text
+    assert text.endswith("\n\n## Use\n\nwith care\n")
     assert (folder / onnx.FILE).is_file() and affect_jax.load(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

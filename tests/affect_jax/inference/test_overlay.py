@@ -1,8 +1,12 @@
+import pathlib
+
 import numpy as np
 import pytest
 
+from affect_jax.inference import overlay_files
 from affect_jax.inference.face_table import NO_FACE, FaceTable
 from affect_jax.inference.overlay import draw, enlargement
+from affect_jax.inference.video import read_video
 
 TABLE = FaceTable(("calm", "glad"))
 LIGHT_BLUE, ORANGE = (86, 180, 233), (230, 159, 0)
@@ -90,3 +94,12 @@ def test_faces_that_leave_the_picture(box, size):
     faces = [row(box), row(box, face=1, expression="très long " * 20, valence=9.0)]
     factor = enlargement(*size)
     assert draw(grey(*size), faces, [None, None]).shape == (factor * size[0], factor * size[1], 3)
+
+
+def test_a_video_whose_relative_name_has_colons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = overlay_files._VideoFile(pathlib.Path("12:30:00.mp4"), (48, 64, 3))
+    file.add(np.full((48, 64, 3), 90, np.uint8), 0.0)
+    file.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["12:30:00.mp4"]
+    assert len(list(read_video("12:30:00.mp4"))) == 1

@@ -9,6 +9,7 @@ from PIL import Image
 from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.evaluation.smoothing import smooth
+from affect_jax.inference.face_scorer import _averaged
 from affect_jax.inference.face_table import BOX, NO_FACE
 from affect_jax.inference.inputs import Item, find
 from affect_jax.inference.prediction_run import Settings, predict_faces, predictions
@@ -103,7 +104,13 @@ def test_flip_and_temperature(tiny):
     both = table(tiny, images, flip=True, temperature=2.5)
     expected = softmax(average(plain / 2.5, mirrored / 2.5))
     np.testing.assert_allclose(both[P], expected, atol=1e-4)
-    assert both["valence"].abs().max() <= 1 and both["arousal"].abs().max() <= 1
+
+
+def test_flip_leaves_the_bounds_to_clip_va():
+    names = ("valence", "arousal")
+    one, other = (dict.fromkeys(names, np.array(values)) for values in ([1.5, 0.2], [1.1, -0.4]))
+    for name in names:
+        np.testing.assert_allclose(_averaged(one, other)[name], [1.3, -0.1])
 
 
 def test_the_temperature_is_kept_with_the_model(tiny, monkeypatch):
