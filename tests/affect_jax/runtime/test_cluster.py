@@ -212,7 +212,7 @@ def test_a_tpu_machine_without_a_metadata_server(tpu, monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
-    with pytest.raises(UserError, match="name not known.* alone with --cluster off"):
+    with pytest.raises(UserError, match=r"name not known.* alone with --cluster off"):
         cluster.join(environ={})
 
 
