@@ -15,7 +15,7 @@ def test_largest_batch_lies_on_the_line_through_both():
     points = (16, 2 * GIB), (64, 5 * GIB)
     assert memory.largest_batch(*points, 16) == 208
     assert memory.largest_batch(*points, 1.0) == 0
-    with pytest.raises(UserError, match="batches of 16 and 64 .* do not grow"):
+    with pytest.raises(UserError, match=r"batches of 16 and 64 .* do not grow"):
         memory.largest_batch((16, GIB), (64, GIB), 16)
 
 
