@@ -34,6 +34,7 @@ def choose() -> None:
 
 def _on_cpu() -> bool:
     """Return whether JAX will compute on the CPU for sure."""
-    if jax.config.jax_platforms:
-        return jax.config.jax_platforms.split(",")[0] == "cpu"
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]  # set by JAX's import
+    if platforms:
+        return platforms.split(",")[0] == "cpu"
     return not any(importlib.util.find_spec(name) for name in _PLUGINS)
