@@ -323,7 +323,7 @@ class Drive:
     def _until(self, side: str) -> float:
         """Return how long a build that has begun is waited for.
 
-        Compiling beside the measurements made figures vary fourfold, so that half of the time that
+        Compiling during the measurements made figures vary fourfold, so that half of the time that
         is left for them goes into waiting for ours, which cannot be stopped.
         """
         builds, all_ = self.options.build_deadline, self.options.deadline

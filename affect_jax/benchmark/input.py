@@ -33,7 +33,7 @@ SUITE = "input"
 IMAGE_SIZE = 224
 BATCH = 64
 PRESET = "arbex_heavy"
-_HOST_CORES = 16  # beside a GPU
+_HOST_CORES = 16  # of a machine with one GPU
 _PLAN_FRAMES, _PLAN_GROUPS = 2_600_000, 600
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from affect_jax import models
 from affect_jax.benchmark import programs, suite
 from affect_jax.errors import UserError
 from affect_jax.models.recompute import POLICIES
@@ -63,7 +64,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         waiting = {}
         for system in options.systems.split(","):
-            for remat in _policies(options.remat, system):
+            model = programs.full_size(system, dtype=options.dtype, remat="none").model.name
+            for remat in _policies(options.remat, model):
                 config = programs.full_size(system, dtype=options.dtype, remat=remat)
                 steps = programs.Programs(config, devices)
                 # Lowered one after the other, compiled at the same time.
@@ -93,8 +95,16 @@ def largest_batch(small: tuple[int, int], large: tuple[int, int], gibibytes: flo
     Args:
       small, large: (batch size, peak bytes) of two programs.
       gibibytes: memory of the device.
+
+    Raises:
+      UserError: the larger batch does not need more memory.
     """
     (batch, peak), (other_batch, other_peak) = small, large
+    if other_peak <= peak:
+        raise UserError(
+            f"batches of {batch} and {other_batch} have peaks of {peak} and {other_peak} bytes, "
+            "which do not grow; give --batch_sizes that lie further apart"
+        )
     each = (other_peak - peak) / (other_batch - batch)
     fixed = peak - each * batch
     count = int((_USABLE * gibibytes * GIB - fixed) / each)
@@ -127,9 +137,9 @@ def _sizes(text: str) -> list[int]:
     return sizes
 
 
-def _policies(text: str, system: str) -> list[str]:
-    """Return the policies of `--remat` that a system has."""
+def _policies(text: str, model: str) -> list[str]:
+    """Return the policies of `--remat` that a model has."""
     for policy in text.split(","):
         if policy not in POLICIES:
             raise UserError(f"--remat {text!r}; choose of {','.join(POLICIES)}")
-    return [p for p in text.split(",") if p != "blocks" or system == "vit_se"]
+    return [p for p in text.split(",") if p != "blocks" or models.takes(model, "remat")]

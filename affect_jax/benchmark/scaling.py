@@ -87,7 +87,7 @@ def _rates(count: int, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "affect_jax.benchmark", SUITE]
     command += [f"--{name}={value}" for name, value in given.items() if value and name != "paper"]
     flags = re.sub(rf"{_COUNT}=\d+", "", os.environ.get("XLA_FLAGS", ""))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count))))
     environment = os.environ | {
         "XLA_FLAGS": f"{flags} {_COUNT}={count}".strip(),
         "CUDA_VISIBLE_DEVICES": ",".join(visible.split(",")[:count]),

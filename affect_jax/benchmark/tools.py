@@ -164,7 +164,7 @@ def fer(paths: Sequence[str], python: str) -> dict[str, Answers]:
         source, target = pathlib.Path(folder, "photos.json"), pathlib.Path(folder, "found.json")
         absolute = [str(pathlib.Path(path).absolute()) for path in paths]
         source.write_text(json.dumps({"photos": absolute}))
-        # -P: the modules beside the script must not hide others of their names.
+        # -P: the modules in the folder of the script must not hide others of their names.
         command = [python, "-P", fer_worker.__file__, str(source), str(target)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")

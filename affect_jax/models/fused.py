@@ -2,7 +2,7 @@
 
 Derivatives are written by hand. Those that JAX derives keep several arrays of a layer's size for
 the backward pass, and give a kernel's gradient transposed, so that the optimizer reads it against
-its layout.
+its layout. Forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) is not supported.
 """
 
 import functools
@@ -22,8 +22,8 @@ class Linear(nnx.Linear):
         """Return [..., out_features] of [..., in_features]."""
         x = inputs.astype(self.dtype)
         bias = jnp.zeros((), x.dtype) if self.bias is None else self.bias[...]
-        y = _affine(x.reshape(-1, x.shape[-1]), self.kernel[...], bias)
-        return y.reshape(*x.shape[:-1], -1)
+        y = _affine(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), self.kernel[...], bias)
+        return y.reshape(*x.shape[:-1], self.out_features)
 
 
 class LayerNorm(nnx.LayerNorm):

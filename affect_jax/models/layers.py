@@ -124,12 +124,16 @@ class BatchNorm(nnx.Module):
 
         The variance is the mean of the replicas' variances plus the variance of their means. The
         latter is taken around the running mean, which all know.
+
+        In float32, the variance between replicas is left out if their means lie more than about 700
+        of its standard deviations from the running mean: in the first steps with inputs of a huge
+        mean and a tiny batch per device.
         """
         known = lax.stop_gradient(self.mean[...].astype(mean.dtype))
         away = mean - known
         away, var, squares = lax.pmean(jnp.stack([away, var, away * away]), self.axis_name)
         between = squares - away * away
-        # Rounding of the difference, where the running mean is not near yet, is no variance.
+        # Where the running mean is not near yet, the difference may be rounding alone.
         reliable = between > 16 * jnp.finfo(mean.dtype).eps * squares
         return known + away, var + jnp.where(reliable, between, 0)
 

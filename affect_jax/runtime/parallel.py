@@ -1,4 +1,4 @@
-"""Devices and processes: the only module that knows how many of them there are.
+"""Devices and processes: steps mapped over them, batches and states laid out on them.
 
 A train or evaluation step is written for one replica, with collectives over the axis named
 `AXIS`, and mapped here by `jax.pmap` or `jax.shard_map`. State is passed unreplicated (one

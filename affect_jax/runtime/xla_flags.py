@@ -1,7 +1,9 @@
 """Flags of XLA's CPU compiler under which the networks here are fastest."""
 
+import importlib.util
 import os
 
+import jax
 import jaxlib
 from jax._src import xla_bridge
 
@@ -12,15 +14,28 @@ _NAME = "--xla_cpu_experimental_ynn_fusion_type"
 _VALUE = "-reduce,-individual_convolution"
 # A flag that XLA does not know ends the process, so other releases are left alone.
 _RELEASES = ("0.10.",)
+_CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+_ROCM = ("jax_rocm60_plugin", "jax_rocm7_plugin")
+_PLUGINS = (*_CUDA, *_ROCM, "libtpu")
 
 
 def choose() -> None:
-    """Add the flags to XLA_FLAGS, which has an effect on CPU alone.
+    """Add the flags to XLA_FLAGS where JAX will compute on the CPU.
 
     XLA reads them when it starts: call this before the first array is made. It does nothing once
-    JAX has started, where XLA_FLAGS has the flag already, and for other releases of jaxlib.
+    JAX has started, where XLA_FLAGS has the flag already, for other releases of jaxlib, and where
+    JAX can use a GPU or TPU (a plugin is installed, and JAX_PLATFORMS does not say "cpu").
     """
     given = os.environ.get("XLA_FLAGS", "")
     known = jaxlib.version.__version__.startswith(_RELEASES)
-    if known and _NAME not in given and not xla_bridge.backends_are_initialized():
+    started = xla_bridge.backends_are_initialized()
+    if known and _NAME not in given and not started and _on_cpu():
         os.environ["XLA_FLAGS"] = f"{given} {_NAME}={_VALUE}".strip()
+
+
+def _on_cpu() -> bool:
+    """Return whether JAX will compute on the CPU for sure."""
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]  # set by JAX's import
+    if platforms:
+        return platforms.split(",")[0] == "cpu"
+    return not any(importlib.util.find_spec(name) for name in _PLUGINS)

@@ -204,6 +204,7 @@ def test_epochs_count_where_they_are_given():
     ("flags", "status", "message"),
     [
         (["--workdir=x", "--config.eval.split=test"], 1, "--config.eval.split has no effect"),
+        (["--workdir=x", "--heartbeat_timeout=5"], 1, "5 is not integer >= 10"),
         (["--mode=eval"], 1, "--config and --workdir are needed"),
         # A model directory is evaluated without a run.
         (["--mode=eval", "--config.init_from=models/none"], 2, "is not a model directory"),

@@ -6,6 +6,7 @@ import pytest
 
 from affect_jax.benchmark import memory, programs
 from affect_jax.benchmark.memory import GIB, Case
+from affect_jax.errors import UserError
 from tests.affect_jax import tiny
 
 
@@ -14,6 +15,13 @@ def test_largest_batch_lies_on_the_line_through_both():
     points = (16, 2 * GIB), (64, 5 * GIB)
     assert memory.largest_batch(*points, 16) == 208
     assert memory.largest_batch(*points, 1.0) == 0
+    with pytest.raises(UserError, match=r"batches of 16 and 64 .* do not grow"):
+        memory.largest_batch((16, GIB), (64, GIB), 16)
+
+
+def test_only_models_with_blocks_that_can_be_computed_again_have_that_policy():
+    assert memory._policies("none,blocks", "vit_b16") == ["none", "blocks"]
+    assert memory._policies("none,blocks", "resnet50") == ["none"]
 
 
 def test_rows_have_both_peaks_and_a_batch_for_every_device():

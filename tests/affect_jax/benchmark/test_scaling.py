@@ -42,6 +42,7 @@ def test_wrong_options_are_explained(capsys):
 
 
 def test_rows_compare_with_the_fewest_devices(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     seen = []
 
     def run(command, env, **_):
@@ -59,6 +60,9 @@ def test_rows_compare_with_the_fewest_devices(monkeypatch, tmp_path):
     command, environment = seen[1]
     assert "--worker=4" in command and "--batch_size=8" in command
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the GPUs are hidden
+    assert scaling.main(["--devices=2"]) == 0
+    assert seen[-1][1]["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_a_failed_process_ends_the_suite(monkeypatch, capsys):

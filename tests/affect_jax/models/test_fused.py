@@ -66,3 +66,8 @@ def test_gradients_of_parameters_stay_in_float32_when_the_network_computes_in_bf
     np.testing.assert_array_equal(gradients["bias"].get_value(), np.full(8, 512.0))
     rounded = x.astype(jnp.bfloat16).astype(np.float32).sum(0)
     np.testing.assert_allclose(gradients["kernel"].get_value()[:, 0], rounded, rtol=1e-5)
+
+
+def test_an_empty_batch_gives_an_empty_result():
+    layer = fused.Linear(8, 4, rngs=nnx.Rngs(0))
+    assert layer(jnp.zeros((0, 5, 8))).shape == (0, 5, 4)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import jaxlib
 import pytest
 
@@ -12,6 +13,7 @@ ADDED = "--xla_cpu_experimental_ynn_fusion_type=-reduce,-individual_convolution"
 OTHER = "--xla_backend_optimization_level=0"
 PROGRAM = f"""
 import os
+os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "{OTHER}"
 from affect_jax.runtime import xla_flags
 import jax
@@ -43,3 +45,28 @@ def test_flags_of_the_user_and_of_other_releases_are_left_alone(monkeypatch):
     monkeypatch.setattr(xla_flags.jaxlib.version, "__version__", "0.99.0")
     xla_flags.choose()
     assert xla_flags.os.environ["XLA_FLAGS"] == ""
+
+
+@pytest.mark.parametrize(
+    ("platforms", "installed", "added"),
+    [
+        (None, (), True),
+        (None, ("jax_cuda12_plugin",), False),
+        (None, ("jax_rocm60_plugin",), False),
+        (None, ("libtpu",), False),
+        ("cpu", ("jax_cuda13_plugin",), True),
+        ("cuda,cpu", (), False),
+    ],
+)
+def test_flags_are_for_the_cpu_alone(monkeypatch, platforms, installed, added):
+    monkeypatch.setattr(xla_flags.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(xla_flags.jaxlib.version, "__version__", "0.10.2")
+    monkeypatch.setattr(xla_flags.importlib.util, "find_spec", lambda n: n in installed or None)
+    monkeypatch.setenv("XLA_FLAGS", OTHER)
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", platforms)
+    try:
+        xla_flags.choose()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert xla_flags.os.environ["XLA_FLAGS"] == (f"{OTHER} {ADDED}" if added else OTHER)

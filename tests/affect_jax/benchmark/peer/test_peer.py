@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from affect_jax.benchmark import peer
-from affect_jax.benchmark.cases import Case
+from affect_jax.benchmark.cases import Case, classes_of, config_of
 from affect_jax.errors import UserError
 from affect_jax.losses import supervised
 
@@ -74,4 +74,9 @@ def test_a_training_step_and_a_prediction():
         peer_arguments=TINY, freeze=("trunk",),
     )  # fmt: skip
     assert measure.training(case, "eager", 1)() > 0
-    assert measure.inference(case, "eager", 1)() > 0
+    engine = measure.engine(case, "eager")
+    outputs = engine.predict(engine.place(np.zeros((8, 32, 32, 3), np.uint8)))
+    engine.wait(outputs)
+    classes = len(classes_of(config_of(case)))
+    assert outputs["expression"].shape == (8, classes)
+    assert outputs["valence"].shape == outputs["arousal"].shape == (8,)
