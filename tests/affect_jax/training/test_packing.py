@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affect_jax.training import optim, packing
@@ -28,6 +28,7 @@ def arrays(seed=0, shapes=SHAPES):
     return {k: jnp.asarray(rng.standard_normal(shape), jnp.float32) for k, shape in shapes.items()}
 
 
+@settings(max_examples=25)
 @given(
     st.dictionaries(
         st.text("ab/", min_size=1, max_size=5), st.lists(st.integers(0, 3), max_size=3), min_size=1
