@@ -141,7 +141,9 @@ class Child:
             waiting.put(self._dead())
 
     def _dead(self) -> dict[str, Any]:
-        tail = self.log.read_text(errors="replace").strip()[-_TAIL:]
+        tail = ""
+        with contextlib.suppress(FileNotFoundError):  # all is over, and the folder is gone
+            tail = self.log.read_text(errors="replace").strip()[-_TAIL:]
         return {"error": f"the process ended with status {self._process.returncode}: {tail}"}
 
     def send(self, **request: Any) -> Answer:
