@@ -33,7 +33,7 @@ from affect_jax.benchmark import drive, drive_rows, infer_onnx, kernels, peer, s
 from affect_jax.benchmark import input as input_suite
 from affect_jax.benchmark.cases import Case
 from affect_jax.benchmark.drive import OURS
-from affect_jax.benchmark.timing import Engine, Paced, cores
+from affect_jax.benchmark.timing import Engine, Paced
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation import contexts
 from affect_jax.models.inference_form import fold
@@ -43,6 +43,7 @@ from affect_jax.models.relations_settings import CONTEXTS
 from affect_jax.models.state import take_apart
 from affect_jax.weights.model_dir import MODEL_FILE, LoadedModel, load_model
 from data_pipelines.images.decode import decode
+from data_pipelines.loading.options import usable_cores
 
 SUITE = "infer"
 ENGINES = ("jax", "onnx", "int8")
@@ -326,7 +327,7 @@ def step_of(case: Case, config: ml_collections.ConfigDict, engine: Engine) -> Ca
     cv2.setNumThreads(1)
     framing = Preprocessing.of_config(config).framing
     jpegs = itertools.cycle(input_suite.load(None, _JPEGS))
-    pool = concurrent.futures.ThreadPoolExecutor(min(cores(), 16))
+    pool = concurrent.futures.ThreadPoolExecutor(min(usable_cores(), 16))
 
     def frame(jpeg: bytes) -> np.ndarray:
         return framing.pixels(decode(jpeg))

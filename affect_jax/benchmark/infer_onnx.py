@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from affect_jax.benchmark.timing import Engine, cores
+from affect_jax.benchmark.timing import Engine
 from affect_jax.errors import UserError
 from affect_jax.exporting import onnx
 from affect_jax.exporting.program import Program
 from affect_jax.metrics.classification import softmax
 from affect_jax.weights.model_dir import LoadedModel
+from data_pipelines.loading.options import usable_cores
 
 _CALIBRATION, _COMPARED = 16, 16  # images
 
@@ -64,7 +65,7 @@ def _session(path: pathlib.Path) -> Any:
     except ImportError as error:
         raise UserError('onnxruntime is needed: pip install -e ".[onnx]"') from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = usable_cores()
     providers = ["CPUExecutionProvider"]
     return onnxruntime.InferenceSession(str(path), options, providers=providers)
 

@@ -1,6 +1,5 @@
 """Timing of predictions: what each side of `benchmark infer` provides, and how it is timed."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -60,10 +59,3 @@ class Paced:
         start = self._clock()
         self.take(self._steps)
         return self._steps * self._images / (self._clock() - start)
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from affect_jax.evaluation.smoothing import SMOOTHED
 from affect_jax.evaluation.validity import is_number
 from affect_jax.inference.face_scorer import FaceScorer, Scores
 from affect_jax.inference.face_table import BOX, NO_FACE, FaceTable, Row
@@ -22,7 +23,6 @@ from affect_jax.inference.tracks import Smoother, Tracker
 
 _BATCHES = 2  # that wait for the network or are in it
 _IMAGE_BYTES = 2**28  # of kept images that may wait for scores
-_SMOOTHED = ("logits", "valence", "arousal")
 
 
 class Predicted(NamedTuple):
@@ -202,7 +202,7 @@ class FacePredictions:
         return values
 
     def _smoothed(self, scores: Scores, track: int) -> Scores:
-        names = [name for name in _SMOOTHED if name in scores]
+        names = [name for name in SMOOTHED if name in scores]
         joined = np.concatenate([np.atleast_1d(scores[name]) for name in names])
         means = self._smoother.update(track, joined)
         parts = np.split(means, np.cumsum([np.size(scores[name]) for name in names])[:-1])

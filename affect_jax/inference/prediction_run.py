@@ -19,6 +19,7 @@ from affect_jax.inference.frames import FrameReader, KnownFaces
 from affect_jax.inference.image_inputs import ImageInput, each, is_path
 from affect_jax.inference.inputs import Item
 from affect_jax.inference.predictor import Predictor
+from data_pipelines.loading.options import usable_cores
 
 if TYPE_CHECKING:
     import pandas
@@ -96,7 +97,7 @@ def predictions(
     """
     if settings.detect and known is None:
         detector = detector or default_detector()
-    loaded, workers = predictor.loaded, settings.workers or _cores()
+    loaded, workers = predictor.loaded, settings.workers or usable_cores()
     reader = FrameReader(
         loaded.preprocessing,
         detector if settings.detect else None,
@@ -124,13 +125,6 @@ def predictions(
         smooth=settings.smooth,
         position=position,
     )
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def table_of(predictor: Predictor, settings: Settings) -> FaceTable:

@@ -49,8 +49,7 @@ class Options:
     @property
     def threads(self) -> int:
         """Threads (in each worker)."""
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        each = min((count or 1) // max(self.data.num_workers, 1), _MAX_THREADS)
+        each = min(usable_cores() // max(self.data.num_workers, 1), _MAX_THREADS)
         return self.data.num_threads or max(each, 1)
 
     @property
@@ -66,3 +65,10 @@ class Options:
         """
         chosen = presets.resolve(self.data.augment, self.data.augment_overrides)
         return chosen if train else chosen.framing_only()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
