@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 import logging
+import os
 import pathlib
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -161,6 +162,47 @@ def check_own(
     found = fingerprint.first_difference(then, now)
     if found is not None and not found.only_order:
         _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
+
+
+def warn_of_trained(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict, source: Source
+) -> None:
+    """Warn where other data hold images that a run was trained on, or its checkpoint chosen by.
+
+    Images are the same if they are the same file, by any path.
+
+    Args:
+      workdir: of the run.
+      config: names the data that it is evaluated on.
+      source: made of it.
+    """
+    then, own = read(workdir), config_lib.read_workdir_config(workdir).data
+    if then is None or data_lib.place_of(config.data) == data_lib.place_of(own):
+        return
+    files = _files(config.data, source.record_columns().get("path", ()))
+    for split in ("train", "validation"):
+        column = then.splits[split].columns.get("path")
+        names = () if column is None else fingerprint.decode(np.asarray(column))
+        shared = files & _files(own, names)
+        if shared:
+            log.warning(
+                "%d of these %d images, such as %s, are in the %s split of the run in %s: its "
+                "results on them do not show how it reads new ones",
+                len(shared),
+                len(source),
+                min(shared),
+                split,
+                workdir,
+            )
+
+
+def _files(data: ml_collections.ConfigDict, names: Iterable[str]) -> frozenset[str]:
+    """Return the real paths of images, as they are named in the data; none if not in files."""
+    if data.source not in ("manifest", "folder"):
+        return frozenset()
+    place = pathlib.Path(data_lib.place_of(data)[data.source])
+    root = place.parent if data.source == "manifest" else place
+    return frozenset(os.path.realpath(root / name) for name in names if name)
 
 
 def _check_processes(now: Fingerprint) -> None:

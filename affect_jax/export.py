@@ -82,6 +82,18 @@ def export(
     plain = config_lib.to_plain(run.config)
     temperature: float | str = 1.0 if chosen.temperature is None else chosen.temperature
     if isinstance(temperature, str):
+        if temperature != temperature_lib.AUTO:
+            raise UserError(
+                f"--temperature {temperature}: the evaluation of a model belongs to --model; give "
+                f"{temperature_lib.AUTO} or a number for a run"
+            )
+        if chosen.average_with:
+            raise UserError(
+                f"--temperature {temperature} would fit the run's own weights, not the mean with "
+                f"{chosen.average_with}; export the mean without it, evaluate that on validation "
+                "images, and export it again with --model and --temperature FOLDER of the "
+                "evaluation"
+            )
         temperature = temperature_lib.fitted(pathlib.Path(workdir), run.step, plain)
     if chosen.average_with:
         average.average_with(run.model, chosen.average_with)
@@ -125,14 +137,16 @@ def export_model(
     """
     model_dir.check_writable(output)
     loaded = model_dir.load_model(source)
-    if isinstance(chosen.temperature, str):
+    place, temperature = pathlib.Path(source), chosen.temperature
+    if temperature == temperature_lib.AUTO:
         raise UserError(
-            f"--temperature {chosen.temperature} belongs to --workdir; give a number for a model "
-            "directory"
+            f"--temperature {temperature} belongs to --workdir; give a number for a model "
+            "directory, or the folder of its evaluation on validation images"
         )
-    if chosen.temperature is not None:
-        loaded = dataclasses.replace(loaded, temperature=chosen.temperature)
-    place = pathlib.Path(source)
+    if isinstance(temperature, str):
+        temperature = temperature_lib.of_evaluation(pathlib.Path(temperature), place)
+    if temperature is not None:
+        loaded = dataclasses.replace(loaded, temperature=temperature)
     name = pathlib.Path(output).absolute().name
 
     def own_card() -> str:
@@ -195,15 +209,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--temperature",
         type=_temperature,
-        help=f"divisor of the logits, kept with the model: a number, or {temperature_lib.AUTO} to "
-        "fit it on the validation split (default: 1, or the model's own)",
+        help=f"divisor of the logits, kept with the model: a number; {temperature_lib.AUTO} to fit "
+        "it on the validation split of a run; or, for a model directory, the folder of its "
+        "evaluation to fit it on (default: 1, or the model's own)",
     )
     parser.add_argument(
         "--average_with",
         default="",
         metavar="MODEL",
         help="write the mean of the run's weights and those of this model directory, from which "
-        "the run was trained on; auto still fits the temperature of the run's own",
+        "the run was trained on",
     )
     for key, text in model_card.STATED.items():
         parser.add_argument(f"--{key}", default="", help=f"{text}, for the model card")
@@ -245,7 +260,7 @@ def _chosen(options: argparse.Namespace) -> Chosen:
 
 
 def _temperature(text: str) -> float | str:
-    if text == temperature_lib.AUTO:
+    if text == temperature_lib.AUTO or pathlib.Path(text).is_dir():
         return text
     try:
         number = float(text)
@@ -253,7 +268,7 @@ def _temperature(text: str) -> float | str:
         number = math.nan
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a positive number nor {temperature_lib.AUTO}"
+            f"{text!r} is neither a positive number nor {temperature_lib.AUTO} nor a folder"
         )
     return number
 

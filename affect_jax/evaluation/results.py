@@ -26,7 +26,20 @@ def show(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
             end = name.partition("_")[2]
             if heading := _COLUMNS.get(end) or context_rows.column(end):
                 columns[heading] = values
-        print(f"\n{title}\n{runtime.results_table(columns)}\n", flush=True)
+        note = "".join(dict.fromkeys(map(_left_out, columns.values())))
+        print(f"\n{title}\n{runtime.results_table(columns)}\n{note}", flush=True)
+
+
+def _left_out(figures: Mapping[str, float]) -> str:
+    """Return a line that says why macro scores are over some of the classes alone; or ""."""
+    there = sum(name.startswith("recall_") for name in figures)
+    counted = int(figures.get("classes_counted", there))
+    if counted == there:
+        return ""
+    return (
+        f"Macro scores are over {counted} of the {there} classes with images; the others have "
+        "fewer than config.eval.min_count.\n"
+    )
 
 
 def record(

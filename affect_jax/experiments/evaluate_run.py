@@ -52,6 +52,7 @@ def evaluate_workdir(config: ml_collections.ConfigDict, workdir: str | pathlib.P
     loaded = open_run(config, workdir, mapper)
     config = loaded.config
     source = data_lib.evaluation_source(config)
+    data_record.warn_of_trained(workdir, config, source)
     check_input(source, loaded.model)
     if loaded.class_names:
         check_classes(source, loaded.class_names)

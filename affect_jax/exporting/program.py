@@ -91,11 +91,7 @@ class Program:
         """Whether the result for an image depends on the others of its batch."""
         return any(
             isinstance(part, BatchAttention)
-            or (
-                isinstance(part, Relations)
-                and part.settings.itrr
-                and part.settings.context == "batch"
-            )
+            or (isinstance(part, Relations) and part.compares_batch)
             for _, part in nnx.iter_modules(self.loaded.model)
         )
 

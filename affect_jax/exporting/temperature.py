@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 _SPLIT = "validation"
+_UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 def fitted(workdir: pathlib.Path, step: int, config: Mapping[str, Any]) -> float:
@@ -41,14 +42,9 @@ def fitted(workdir: pathlib.Path, step: int, config: Mapping[str, Any]) -> float
             own = "model" not in record and record["checkpoint"] == step
             if not own or record["split"] != _SPLIT or not _same(record["data"], config["data"]):
                 continue
-            with np.load(folder / predictions.ARRAYS_FILE) as stored:
-                found = fit_temperature(stored["logits"], stored["expression"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            return _fit(folder)
+        except _UNREADABLE as error:
             log.warning("%s gives no temperature: %s", folder, error)
-            continue
-        if found.at_bound:
-            log.warning("the temperature %g lies at the end of its range", found.value)
-        return found.value
     rows = runtime.read_metrics(workdir) if (workdir / runtime.METRICS_FILE).exists() else []
     tested = {row["step"] for row in rows if row.get("final") and row.get("checkpoint") == step}
     for row in reversed(rows):
@@ -59,6 +55,47 @@ def fitted(workdir: pathlib.Path, step: int, config: Mapping[str, Any]) -> float
         "split; make them with `python -m affect_jax.main --mode=eval --config.eval.split="
         f"{_SPLIT} --workdir {workdir}`, or give a number"
     )
+
+
+def of_evaluation(folder: pathlib.Path, model: pathlib.Path) -> float:
+    """Return the temperature that fits an evaluation of a model directory best.
+
+    Args:
+      folder: that `--mode=eval --config.init_from=MODEL` has written.
+      model: the model directory.
+
+    Raises:
+      UserError: the folder holds no evaluation, or one of another model or on the test split.
+    """
+    try:
+        record = json.loads((folder / evaluation_folder.RECORD).read_text())
+        if record.get("model") != str(model.resolve()):
+            of = record.get("model", f"step {record['checkpoint']} of a run")
+            raise UserError(f"{_option(folder)}: it is an evaluation of {of}, not of {model}")
+        if record["split"] == "test":
+            raise UserError(
+                f"{_option(folder)}: it is an evaluation on the test split, whose results would "
+                "then be too good; evaluate the model on validation images"
+            )
+        return _fit(folder)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{_option(folder)}: it holds no evaluation with expressions ({error}); give the "
+            "folder that `python -m affect_jax.main --mode=eval --config.init_from="
+            f"{model} --config.eval.split={_SPLIT}` names"
+        ) from error
+
+
+def _option(folder: pathlib.Path) -> str:
+    return f"--temperature {folder}"
+
+
+def _fit(folder: pathlib.Path) -> float:
+    with np.load(folder / predictions.ARRAYS_FILE) as stored:
+        found = fit_temperature(stored["logits"], stored["expression"])
+    if found.at_bound:
+        log.warning("the temperature %g lies at the end of its range", found.value)
+    return found.value
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

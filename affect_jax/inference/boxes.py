@@ -16,10 +16,11 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference.faces import Faces, faces_of_boxes
+from affect_jax.inference.inputs import BOX_COLUMNS
 from data_pipelines.schema import DataError, shorten
 from data_pipelines.sources import manifest_file
+from data_pipelines.sources.manifest_rows import BadRow, read_box
 
-_NAMES = (("left", "top", "right", "bottom"), ("x0", "y0", "x1", "y1"))
 _FORMS = "left,top,right,bottom or x0,y0,x1,y1 or box"
 
 
@@ -112,26 +113,12 @@ def _key(path: pathlib.Path) -> str:
 
 def _box(where: str, row: dict[str, Any]) -> np.ndarray | None:
     """Return the box of a row, float32 [4]; None if it has none: an image without a face."""
-    cells: list[Any] | None = None
-    for names in _NAMES:
-        if cells is None and all(name in row for name in names):
-            cells = [row[name] for name in names]
-    if cells is None and not _is_empty(row.get("box")):
-        box = row["box"]
-        cells = box if isinstance(box, list) else str(box).strip("[]() ").replace(",", " ").split()
-    if cells is None and "box" not in row:
+    if "box" not in row and not any(set(names) <= set(row) for names in BOX_COLUMNS):
         raise UserError(f"{where}: no columns {_FORMS}; its columns are {', '.join(row)}")
-    if cells is None or all(map(_is_empty, cells)):
-        return None
-    if len(cells) != 4:
-        raise UserError(f"{where}: a box has 4 numbers, got {shorten(cells)}")
-    left, top, right, bottom = (_number(where, "box", cell) for cell in cells)
-    if right <= left or bottom <= top:
-        raise UserError(
-            f"{where}: the box {left:g}, {top:g}, {right:g}, {bottom:g} has no area; it is left, "
-            "top, right, bottom, not width and height"
-        )
-    return np.array([left, top, right, bottom], np.float32)
+    try:
+        return read_box(row, BOX_COLUMNS)
+    except BadRow as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _is_empty(value: Any) -> bool:

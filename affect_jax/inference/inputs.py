@@ -9,9 +9,6 @@ import glob
 import os
 import pathlib
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Any
-
-import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference import writers
@@ -19,12 +16,13 @@ from affect_jax.inference.image_inputs import ImageInput
 from data_pipelines.images import image_files
 from data_pipelines.schema import DataError
 from data_pipelines.sources.manifest_file import read_rows
-from data_pipelines.sources.manifest_rows import BadRow
+from data_pipelines.sources.manifest_rows import BadRow, read_box
 
 _VIDEOS = ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv .mxf"
 VIDEO_SUFFIXES = frozenset(_VIDEOS.split())
 MANIFEST_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
-_BOX_COLUMNS = (("x0", "y0", "x1", "y1"), ("left", "top", "right", "bottom"))
+# The columns of a box in a table, where it has no column `box`.
+BOX_COLUMNS = (("x0", "y0", "x1", "y1"), ("left", "top", "right", "bottom"))
 # Endings of overlays.
 _MP4, _PICTURES = frozenset([".mp4"]), frozenset([".jpg", ".jpeg", ".png"])
 _PATTERN_SIGNS = frozenset("*?[")
@@ -215,14 +213,14 @@ def _manifest(path: pathlib.Path) -> Iterator[Item]:
                 if not (named and isinstance(named, str)):
                     raise BadRow("the path is empty")
                 _check(named)
-                box = _box(row)
+                box = read_box(row, BOX_COLUMNS)
             except BadRow as error:
                 where = f"{path}:{number}"
                 faults.append(Item(where, f"{path.name}-{number}", fault=str(error)))
                 continue
             _, own = faces.setdefault(os.path.abspath(path.parent / named), (named, []))
             if box is not None:
-                own.append(box)
+                own.append(tuple(box.tolist()))
     except (DataError, OSError) as error:
         raise UserError(f"manifest {path}: {error}") from error
     for named, boxes in faces.values():
@@ -246,24 +244,3 @@ def _check(path: str) -> None:
         possible = False
     if not possible:
         raise BadRow(f"no file can be named {path!a}")
-
-
-def _box(row: dict[str, Any]) -> Box | None:
-    value = row.get("box")
-    text = "" if value is None else str(value).strip()
-    for columns in _BOX_COLUMNS:
-        cells = [row.get(name) for name in columns]
-        if not text and any(cell not in (None, "") for cell in cells):
-            text = " ".join(str(cell) for cell in cells)
-    if not text or text.lower() == "nan":
-        return None
-    try:
-        numbers = [float(part) for part in text.strip("[]()").replace(",", " ").split()]
-    except ValueError:
-        raise BadRow(f"box {text!r} is not four numbers") from None
-    if len(numbers) != 4 or not np.isfinite(numbers).all():
-        raise BadRow(f"box {text!r} is not four numbers")
-    left, top, right, bottom = numbers
-    if not (left < right and top < bottom):
-        raise BadRow(f"box {text!r} has no area; the order is left, top, right, bottom")
-    return left, top, right, bottom

@@ -47,7 +47,9 @@ class Network:
         self.n_features = models.n_features(loaded.model)
         modules = [module for _, module in nnx.iter_modules(loaded.model)]
         self.mixes_examples = any(isinstance(module, BatchAttention) for module in modules)
-        self.compares_batch = any(_compares_batch(module) for module in modules)
+        self.compares_batch = any(
+            isinstance(module, Relations) and module.compares_batch for module in modules
+        )
         graphdef, self._state = nnx.split(fold(loaded.model))
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}
@@ -194,11 +196,3 @@ class Network:
         place = hierarchy.coarse_of[best]
         summed = float(group_sums(hierarchy, probabilities)[place])
         return {"coarse": hierarchy.coarse[place], "coarse_probability": summed}
-
-
-def _compares_batch(module: nnx.Module) -> bool:
-    return (
-        isinstance(module, Relations)
-        and module.settings.itrr
-        and module.settings.context == "batch"
-    )

@@ -131,6 +131,11 @@ class Relations(nnx.Module):
         """The bank that the model keeps."""
         return Bank(self.bank_features[...], self.bank_labels[...] >= 0)
 
+    @property
+    def compares_batch(self) -> bool:
+        """Whether the result for an image depends on the others of its batch."""
+        return self.settings.itrr and self.settings.context == "batch"
+
     def label_features(self, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Return what images attend to: S~ [C, L] with HLRR, else S."""
         vectors = self.label_vectors[...].astype(self.dtype)

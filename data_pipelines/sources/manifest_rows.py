@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +111,7 @@ def parse_row(
         valence=_affect(row, "valence"),
         arousal=_affect(row, "arousal"),
         landmarks=_landmarks(row),
-        box=_box(row),
+        box=read_box(row),
         person=_first(names, WHO_COLUMNS),
         group=_first(names, _GROUP_COLUMNS),
         video=video,
@@ -261,10 +262,22 @@ def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
     return points
 
 
-def _box(row: dict[str, Any]) -> np.ndarray | None:
+def read_box(
+    row: dict[str, Any], forms: Sequence[Sequence[str]] = (_BOX_COLUMNS,)
+) -> np.ndarray | None:
+    """Return the box of a row, float32 [4] in pixels: left, top, right, bottom; None if empty.
+
+    Args:
+      row: column -> cell.
+      forms: columns that hold the four numbers where the column `box` is empty or missing.
+
+    Raises:
+      BadRow: it is not four numbers, or no box in pixels.
+    """
     value = row.get("box")
-    if _is_empty(value) and not all(_is_empty(row.get(c)) for c in _BOX_COLUMNS):
-        value = [row.get(c) for c in _BOX_COLUMNS]
+    for columns in forms:
+        if _is_empty(value) and not all(_is_empty(row.get(c)) for c in columns):
+            value = [row.get(c) for c in columns]
     box = _numbers(value, 4, "box")
     if box is not None and (reason := landmarks_lib.box_fault(box)):
         raise BadRow(reason)

@@ -441,6 +441,25 @@ def test_evaluation_tells_changed_data_from_other_data(evaluated, tmp_path, capl
     run(data__accept_changed=True)
     assert "accept_changed" in caplog.text
     run(manifest=write(tmp_path / "others", rows_of(folder)[:40]))  # other data are others
+    assert "do not show how it reads new ones" not in caplog.text
+
+
+def test_evaluation_on_images_of_the_training_is_said(evaluated, tmp_path, caplog):
+    folder, run = evaluated
+    (tmp_path / "link").symlink_to(folder)
+    rows = [{**row, "path": f"../link/{row['path']}"} for row in rows_of(folder)]
+    for row in rows:
+        row["split"] = "test"
+    run(manifest=write(tmp_path / "again", rows[:10]))
+    # Of five persons with two images each, three are in training and one in validation.
+    assert "6 of these 10 images" in caplog.text and "train split of the run" in caplog.text
+    assert "2 of these 10 images" in caplog.text and "validation split of the run" in caplog.text
+    caplog.clear()
+    unseen = [
+        row for row, then in zip(rows, rows_of(folder), strict=True) if then["split"] == "test"
+    ]
+    run(manifest=write(tmp_path / "new", unseen))
+    assert "these" not in caplog.text
 
 
 def test_processes_that_see_other_data_end_together(monkeypatch, tmp_path):

@@ -101,9 +101,9 @@ def test_bad_rows_of_a_manifest_are_items_with_a_fault(tmp_path):
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = inputs.find([tmp_path / "m.jsonl"])
     assert [item.path for item in found] == [f"{tmp_path}/m.jsonl:{n}" for n in (1, 2, 3)]
-    assert "has no area; the order is left, top, right, bottom" in found[0].fault
+    assert "has no area; it is x0, y0, x1, y1, not width and height" in found[0].fault
     assert found[1].fault == "the path is empty"
-    assert "is not four numbers" in found[2].fault
+    assert "holds 2 numbers instead of 4" in found[2].fault
 
 
 def test_spellings_of_one_file_are_one_item_with_all_boxes(tmp_path):
