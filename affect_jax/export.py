@@ -46,15 +46,14 @@ class Chosen:
       landmarks: whether those give landmarks in place of heatmaps.
       temperature: of the model; "auto": fitted on the validation predictions of its run; None: the
         one that it has, 1 for a run.
-      average_with: a model directory; the weights become the mean of the run's and its own; "":
-        none.
+      average_with: model directories; the weights become the mean of the run's and theirs.
     """
 
     formats: tuple[str, ...] = ("orbax",)
     outputs: tuple[str, ...] = ()
     landmarks: bool = False
     temperature: float | str | None = None
-    average_with: str = ""
+    average_with: tuple[str, ...] = ()
 
 
 def export(
@@ -90,9 +89,9 @@ def export(
         if chosen.average_with:
             raise UserError(
                 f"--temperature {temperature} would fit the run's own weights, not the mean with "
-                f"{chosen.average_with}; export the mean without it, evaluate that on validation "
-                "images, and export it again with --model and --temperature FOLDER of the "
-                "evaluation"
+                f"{', '.join(chosen.average_with)}; export the mean without it, evaluate that on "
+                "validation images, and export it again with --model and --temperature FOLDER of "
+                "the evaluation"
             )
         temperature = temperature_lib.fitted(pathlib.Path(workdir), run.step, plain)
     if chosen.average_with:
@@ -101,7 +100,7 @@ def export(
         "workdir_config": plain,
         "step": run.step,
         "trained_for": sorted(run.system.known),
-        **({"averaged_with": chosen.average_with} if chosen.average_with else {}),
+        **({"averaged_with": list(chosen.average_with)} if chosen.average_with else {}),
         **({} if run.labels is None else {"label_vectors": run.labels}),
         **{key: stated[key] for key in model_card.STATED if stated and stated.get(key)},
     }
@@ -216,9 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--average_with",
         default="",
-        metavar="MODEL",
-        help="write the mean of the run's weights and those of this model directory, from which "
-        "the run was trained on",
+        metavar="MODELS",
+        help="write the mean of the run's weights and those of these model directories (a,b), "
+        "which were trained on from the same weights",
     )
     for key, text in model_card.STATED.items():
         parser.add_argument(f"--{key}", default="", help=f"{text}, for the model card")
@@ -248,15 +247,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> Chosen:
-    outputs = tuple(name.strip() for name in options.outputs.split(",") if name.strip())
+    outputs, averaged = _names(options.outputs), _names(options.average_with)
     formats = formats_lib.parse(options.formats)
     if (outputs or options.landmarks) and formats == ("orbax",):
         raise UserError(
             "--outputs and --landmarks change what a program gives, and orbax holds none; add "
             "--formats=stablehlo, onnx or savedmodel"
         )
-    temperature, average_with = options.temperature, options.average_with
-    return Chosen(formats, outputs, options.landmarks, temperature, average_with)
+    return Chosen(formats, outputs, options.landmarks, options.temperature, averaged)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _temperature(text: str) -> float | str:

@@ -36,7 +36,7 @@ from affect_jax.benchmark.drive import OURS
 from affect_jax.benchmark.timing import Engine, Paced
 from affect_jax.errors import UserError, nearest
 from affect_jax.evaluation import contexts
-from affect_jax.models.inference_form import fold
+from affect_jax.models.inference_form import by_slices, depends_on_batch, fold
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.models.relations import BANK_LABELS, Comparison
 from affect_jax.models.relations_settings import CONTEXTS
@@ -299,6 +299,7 @@ def _fresh(config: ml_collections.ConfigDict) -> LoadedModel:
 
 def program(loaded: LoadedModel, context: str) -> Engine:
     """Return the predictions of a model in inference form, see `Case` for `context`."""
+    together = context == "batch" or depends_on_batch(loaded.model)
     blueprint, params, stats = take_apart(fold(loaded.model))
     if context == "bank":
         size = stats[BANK_LABELS].shape
@@ -307,9 +308,12 @@ def program(loaded: LoadedModel, context: str) -> Engine:
 
     @jax.jit
     def predict(params: dict, stats: dict, images: jax.Array) -> dict[str, jax.Array]:
-        inputs = loaded.preprocessing.normalise(images)
-        found = blueprint.build(params, stats)(inputs, **extra)
-        return {name: found[name] for name in _OUTPUTS if name in found}
+        def run(images: jax.Array) -> dict[str, jax.Array]:
+            inputs = loaded.preprocessing.normalise(images)
+            found = blueprint.build(params, stats)(inputs, **extra)
+            return {name: found[name] for name in _OUTPUTS if name in found}
+
+        return run(images) if together else by_slices(run, images)
 
     return Engine(
         jax.device_put,

@@ -80,7 +80,9 @@ def of_run(loaded: LoadedModel, workdir: str | pathlib.Path, name: str) -> str:
     licence = [f"Weights: {_stated(about, 'licence')}"]
     if training_data.weight_paths(config.get("init_from", "")):
         licence.append("The run began with other weights, whose licence may restrict these.")
-    made = [f"Checkpoint: step {step:,}", f"Seed: {config.get('seed')}"]
+    averaged = about.get("averaged_with", ())
+    mean = f", the mean of its weights and those of {', '.join(map(code, averaged))}"
+    made = [f"Checkpoint: step {step:,}{mean if averaged else ''}", f"Seed: {config.get('seed')}"]
     if tested is not None and tested.command:
         made.append(f"Training: {code(tested.command)}")
     made += ["All settings: `provenance.workdir_config` in `model.json`", *_versions()]
@@ -88,7 +90,7 @@ def of_run(loaded: LoadedModel, workdir: str | pathlib.Path, name: str) -> str:
         name,
         architecture.section(loaded, system=config.get("system", "")),
         training_data.section(about, origins, training_data.splits(workdir)),
-        run_results.section(tested),
+        run_results.section(tested, bool(averaged)),
         limits,
         _stated(about, "contact"),
         licence,

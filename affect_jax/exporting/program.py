@@ -12,10 +12,8 @@ from flax import nnx
 from affect_jax import models
 from affect_jax.errors import UserError, nearest
 from affect_jax.inference.predictor import Predictor
-from affect_jax.models.inference_form import fold
+from affect_jax.models.inference_form import depends_on_batch, fold
 from affect_jax.models.landmarks import decode_heatmaps, grid_to_pixels
-from affect_jax.models.relations import Relations
-from affect_jax.models.reliability_attention import BatchAttention
 from affect_jax.models.state import take_apart
 from affect_jax.models.vit import Attention
 from affect_jax.weights.model_dir import Arrays, LoadedModel, arrays_of, assign
@@ -89,11 +87,7 @@ class Program:
     @property
     def mixes_examples(self) -> bool:
         """Whether the result for an image depends on the others of its batch."""
-        return any(
-            isinstance(part, BatchAttention)
-            or (isinstance(part, Relations) and part.compares_batch)
-            for _, part in nnx.iter_modules(self.loaded.model)
-        )
+        return depends_on_batch(self.loaded.model)
 
     def spec(self, batch: Any) -> jax.ShapeDtypeStruct:
         """Return shape and dtype of an input of `batch` examples, a number or a symbol."""

@@ -70,8 +70,15 @@ def read(workdir: pathlib.Path, step: int) -> Tested | None:
     )
 
 
-def section(tested: Tested | None) -> str:
-    """Return the section of a model card, as Markdown."""
+def section(tested: Tested | None, averaged: bool = False) -> str:
+    """Return the section of a model card, as Markdown.
+
+    Args:
+      tested: the test of the run; None if there is none.
+      averaged: whether the weights of the card are the mean of the run's and others.
+    """
+    if averaged:
+        return "## Results\n\nNone of these weights: the run tested its own, not their mean."
     if tested is None:
         return "## Results\n\nNone: the run has no finished test."
     if not tested.is_this_model:

