@@ -58,6 +58,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(exclude=["tests", "tests.*"]),
     package_data={
+        "affect_jax.benchmark": ["plans/*.json"],
         "affect_jax.inference": ["box_model/**/*"],
         "affect_jax.inference.blazeface": ["*.tflite", "LICENSE", "ORIGIN.md"],
         "affect_jax.report.published": ["*.toml"],

@@ -1,12 +1,15 @@
 """Cases of the benchmarks: what they name, and that both sides do equal work."""
 
 import json
+import pathlib
 
 import pytest
 
 from affect_jax.benchmark import cases, peer, train
 from affect_jax.benchmark.cases import Case
 from affect_jax.errors import UserError
+
+PLANS = pathlib.Path(cases.__file__).parent / "plans"
 
 
 @pytest.mark.parametrize("name", cases.KNOWN)
@@ -41,6 +44,18 @@ def test_entries_of_a_plan():
     assert cases.config_of(small).model.depth == 1
     assert own.peer == "" and cases.config_of(own).model.dtype == "float32"
     assert cases.label(small, cases.config_of(small)) == "small: vit_b16 224 px, bfloat16, 8"
+
+
+@pytest.mark.parametrize("path", sorted(PLANS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_plans_of_the_package_can_be_run(path, monkeypatch):
+    given = []
+    monkeypatch.setattr(train, "measure", lambda options: given.append(options) or [])
+    train.main(["--plan", str(path)])
+    (options,) = given
+    found = cases.of_plan(options)
+    assert found and options.deadline > options.build_deadline
+    for case in found:
+        assert cases.config_of(case).batch_size == case.batch_size
 
 
 @pytest.mark.parametrize(
