@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 METHODS = ("auto", "off", "slurm", "openmpi", "tpu", "kubernetes")
 START_TIMEOUT = 300
 HEARTBEAT_TIMEOUT = 60
-_SHUTDOWN_TIMEOUT = 600  # process 0 alone draws the report, and the others wait for it
+# Process 0 alone tests and draws the report, and the others wait for it; `watch` finds lost ones.
+_SHUTDOWN_TIMEOUT = 24 * 3600
 _SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPENMPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
 _FLAGS = "--coordinator HOST:PORT --num_processes N --process_id I"
