@@ -6,6 +6,7 @@ from flax import nnx
 
 from affect_jax.models import layers
 from affect_jax.models.layers import BatchNorm, Layers
+from affect_jax.runtime.parallel import AXIS, MAPPINGS, Mapper
 
 
 def make(**kwargs):
@@ -144,3 +145,39 @@ def test_the_moments_of_replicas_survive_a_mean_far_from_the_running_one(replica
     # Without the replicas' different means where float32 cannot tell them: 1 / 8 of n at most.
     wanted = x.astype(np.float64).var(0, ddof=1)
     np.testing.assert_allclose(variances[0], wanted, rtol=0.3 if replicas > 1 else 0.05)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_gradient_of_batch_norm_is_that_of_the_formula(mapping, devices):
+    """By autodiff of the plain formula over the global batch, in float64."""
+    rng = np.random.default_rng(0)
+    batch = {k: rng.normal(3, 2, (6, 4, 4, 5)) for k in ("x", "weight")}
+    params = {"scale": rng.normal(1, 0.3, 5), "bias": rng.normal(0, 1, 5)}
+
+    def plain(x, params):
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        y = (x - mean) / jnp.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+        return (y**2 * batch["weight"]).sum()
+
+    def of_replica(params, batch):
+        def loss(x, params):
+            norm = BatchNorm(5, dtype=jnp.float64, param_dtype=jnp.float64, axis_name=AXIS)
+            norm.scale.set_value(params["scale"])
+            norm.bias.set_value(params["bias"])
+            return (norm(x) ** 2 * batch["weight"]).sum()
+
+        by_x, by_params = jax.grad(loss, (0, 1))(batch["x"], params)
+        sums = jax.lax.psum(by_params, AXIS)
+        return {"x": by_x, **{k: v[None] for k, v in sums.items()}}
+
+    with jax.enable_x64(True):
+        expected, of_params = jax.grad(plain, (0, 1))(batch["x"], params)
+        mapper = Mapper(mapping, jax.devices()[:devices])
+        step = mapper.map(of_replica, sharded_output=True)
+        found = mapper.local_rows(step(mapper.replicate(params), mapper.place(batch)))
+    assert found["x"].dtype == np.float64
+    np.testing.assert_allclose(found["x"], expected, atol=1e-12 * np.abs(expected).max())
+    for name, value in of_params.items():
+        for row in found[name]:
+            np.testing.assert_allclose(row, value, rtol=1e-12, err_msg=name)
