@@ -207,29 +207,22 @@ def test_counters_are_not_averaged_with_the_weights(batch):
     assert not np.allclose(*means, rtol=1e-3)
 
 
-def test_steps_of_a_phase_compile_once(batch):
-    traces = []
-
-    class Counting(PooledSystem):
-        def loss(self, *args, **kwargs):
-            traces.append(1)
-            return super().loss(*args, **kwargs)
-
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_steps_of_a_phase_compile_once(mapping, batch, caplog):
     base = make_system(loss__regression="none")
-    system = Counting(base.config, base.labels)
-    mapper, counts = Mapper("pmap", jax.devices()[:2]), []
-    with jax.enable_x64(True):
-        phase = system.phases(10)[0]
-        blueprint, params, stats = take_apart(system.create_model(None, AXIS))
-        optimizer = optax.adam(1e-3)
-        step = mapper.map(make_train_step(system, blueprint, optimizer, phase), donate_state=True)
-        state = mapper.replicate(
-            {"step": np.int32(0), "params": params, "stats": stats, "opt": optimizer.init(params)}
-        )
-        for _ in range(3):
-            state, _ = step(state, mapper.place({k: v[:16] for k, v in batch.items()}), {})
-            counts.append(len(traces))
-    assert counts[0] == counts[2]
+    system = PooledSystem(base.config, base.labels)
+    with jax.enable_x64(True), jax.log_compiles():
+        mapper, model = Mapper(mapping, jax.devices()[:2]), system.create_model(None, AXIS)
+        phases = Phases(system, model, mapper, 10, 10)
+        begun = phases.begin(phases.all[0])
+        state = mapper.replicate(phases.fresh_state(begun))
+        counts = []
+        for i in range(3):
+            placed = mapper.place({k: v[i : i + 16] for k, v in batch.items()})
+            caplog.clear()
+            state, _ = begun.run(state, placed)
+            counts.append(caplog.text.count("Finished XLA compilation of"))
+    assert counts == [1, 0, 0]
     assert int(jax.device_get(state["step"])) == 3
 
 
