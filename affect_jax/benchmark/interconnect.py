@@ -1,10 +1,12 @@
 """Weak scaling on paper: what a train step sends, and how long that takes on fast links.
 
-A step sends the gradients once, and small vectors for each BatchNorm, forward and backward. The
+A step sends the gradients once, and small vectors for each BatchNorm, forward and backward. MixUp
+and CutMix gather the images of the global batch, and relations between images their features. The
 sizes are read from the lowered program. An all-reduce of B bytes over n devices takes
-`latency + 2 (n - 1) / n B / bandwidth`. Nothing is assumed to overlap with computation, which is
-true of BatchNorm and pessimistic for gradients. Computation takes three forward passes at an
-assumed fraction of the peak rate.
+`latency + 2 (n - 1) / n B / bandwidth`, an all-gather of B bytes of each device, or the
+reduce-scatter of its gradient, `latency + (n - 1) B / bandwidth`. Nothing is assumed to overlap
+with computation, which is true of BatchNorm and pessimistic for gradients. Computation takes the
+operations of `train.step_flops` at an assumed fraction of the peak rate.
 """
 
 import dataclasses
@@ -14,11 +16,17 @@ from typing import Any
 from jax import export
 
 from affect_jax.benchmark import programs, suite
-from affect_jax.benchmark.train import PASSES, forward_flops
+from affect_jax.benchmark.collectives import Collective
+from affect_jax.benchmark.train import step_flops
 from affect_jax.runtime.parallel import AbsentDevices
 
-_ALL_REDUCE = re.compile(r'"stablehlo\.all_reduce".*?\}\) : \((?P<types>[^)]*)\) ->', re.DOTALL)
+_COLLECTIVE = re.compile(
+    r'"stablehlo\.(?P<kind>all_reduce|all_gather|reduce_scatter)".*?'
+    r": \((?P<given>[^)]*)\) -> (?P<results>[^\n]*)",
+    re.DOTALL,
+)
 _TENSOR = re.compile(r"tensor<(?P<shape>(?:\d+x)*)(?P<type>[a-z]+)(?P<bits>\d+)>")
+_ALL_REDUCE = "all-reduce"
 # Vectors of BatchNorm and sums of the loss are smaller, joined gradients are larger.
 _SMALL = 64 * 2**10
 
@@ -52,12 +60,22 @@ MACHINES = (
 )
 
 
-def sent(text: str) -> list[int]:
-    """Return the bytes of each all-reduce of a lowered program, given as StableHLO."""
+def sent(text: str) -> list[Collective]:
+    """Return the collectives of a lowered program, given as StableHLO.
+
+    Their bytes are those that one device has of its own: what it gathers from the others and what
+    it scatters to them grow with their number.
+    """
     return [
-        sum(_bytes(tensor) for tensor in _TENSOR.finditer(match["types"]))
-        for match in _ALL_REDUCE.finditer(text)
+        Collective(
+            match["kind"].replace("_", "-"), min(map(_size, match.group("given", "results")))
+        )
+        for match in _COLLECTIVE.finditer(text)
     ]
+
+
+def _size(types: str) -> int:
+    return sum(_bytes(tensor) for tensor in _TENSOR.finditer(types))
 
 
 def _bytes(tensor: re.Match) -> int:
@@ -67,10 +85,14 @@ def _bytes(tensor: re.Match) -> int:
     return count
 
 
-def seconds(sizes: list[int], machine: Machine) -> float:
-    """Return the time of all-reduces of these bytes, one after the other."""
-    share = 2 * (machine.devices - 1) / machine.devices
-    return len(sizes) * machine.latency + share * sum(sizes) / machine.bandwidth
+def seconds(collectives: list[Collective], machine: Machine) -> float:
+    """Return the time of collectives, one after the other."""
+    others = machine.devices - 1
+    times = [
+        size * (2 * others / machine.devices if kind == _ALL_REDUCE else others)
+        for kind, size in collectives
+    ]
+    return len(collectives) * machine.latency + sum(times) / machine.bandwidth
 
 
 def rows(system: str, batch_size: int, utilisation: float) -> list[dict[str, Any]]:
@@ -82,20 +104,24 @@ def rows(system: str, batch_size: int, utilisation: float) -> list[dict[str, Any
       utilisation: fraction of the peak rate that computation reaches on one device.
     """
     config = programs.full_size(system)
-    count = 8  # the sizes do not depend on it
+    count = 8  # what each device has of its own does not depend on it
     program = programs.Programs(config, AbsentDevices(count)).train(count * batch_size)
     exported = export.export(program.function, platforms=("tpu",))(*program.arguments)
-    sizes = sent(exported.mlir_module())
+    collectives = sent(exported.mlir_module())
+    sizes = [size for kind, size in collectives if kind == _ALL_REDUCE]
     small = [size for size in sizes if size < _SMALL]
+    moved = [size for kind, size in collectives if kind != _ALL_REDUCE]
     case = f"{system}, batch {batch_size} a device"
     found = [
         suite.row("scaling", case, "gradient_bytes", [sum(sizes) - sum(small)], "B"),
         suite.row("scaling", case, "batchnorm_bytes", [sum(small)], "B"),
         suite.row("scaling", case, "all_reduces", [len(sizes)], "a step"),
+        suite.row("scaling", case, "gathered_bytes", [sum(moved)], "B of each device"),
+        suite.row("scaling", case, "gathers", [len(moved)], "a step"),
     ]
-    work = PASSES * forward_flops(config) * batch_size
+    work = step_flops(config) * batch_size
     for machine in MACHINES:
-        compute, waiting = work / (machine.peak * utilisation), seconds(sizes, machine)
+        compute, waiting = work / (machine.peak * utilisation), seconds(collectives, machine)
         place = f"{case}, {machine.name}"
         found += [
             suite.row("scaling", place, "compute_ms", [1e3 * compute], "ms"),

@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 
 from affect_jax.benchmark import interconnect, scaling
+from affect_jax.benchmark.collectives import Collective
 from affect_jax.benchmark.interconnect import Machine
 from affect_jax.runtime import parallel
 from affect_jax.runtime.parallel import AbsentDevices
+
+
+def lowered(step):
+    devices = AbsentDevices(4)
+    state = devices.replicate({"a": np.zeros((5, 2), np.float32), "b": np.zeros(3, np.float32)})
+    batch = devices.place({"x": np.zeros(8, np.float32)})
+    program = devices.map(step).program(state, batch)
+    exported = jax.export.export(program.function, platforms=("tpu",))(*program.arguments)
+    return exported.mlir_module()
 
 
 def test_all_reduces_of_a_lowered_program_are_found():
@@ -18,18 +28,34 @@ def test_all_reduces_of_a_lowered_program_are_found():
         total = jax.lax.psum(batch["x"].sum(), parallel.AXIS)
         return parallel.mean_over_replicas({"a": state["a"] * total, "b": state["b"]})
 
-    devices = AbsentDevices(4)
-    state = devices.replicate({"a": np.zeros((5, 2), np.float32), "b": np.zeros(3, np.float32)})
-    batch = devices.place({"x": np.zeros(8, np.float32)})
-    program = devices.map(step).program(state, batch)
-    text = jax.export.export(program.function, platforms=("tpu",))(*program.arguments).mlir_module()
-    assert interconnect.sent(text) == [4, 4 * 13]
+    assert interconnect.sent(lowered(step)) == [("all-reduce", 4), ("all-reduce", 4 * 13)]
 
 
-def test_time_of_all_reduces():
+def test_what_is_gathered_counts_as_what_each_device_has_of_it():
+    def step(state, batch):
+        def loss(x):
+            return (jax.lax.all_gather(x, parallel.AXIS, tiled=True) ** 2).sum()
+
+        pixels = jax.lax.all_gather(batch["x"].astype(np.uint8), parallel.AXIS)
+        return (
+            state["b"].sum()
+            + pixels.sum()
+            + jax.lax.pmean(jax.grad(loss)(batch["x"]).sum(), parallel.AXIS)
+        )
+
+    found = interconnect.sent(lowered(step))
+    assert sorted(found) == [
+        ("all-gather", 2), ("all-gather", 8), ("all-reduce", 4), ("reduce-scatter", 8)
+    ]  # fmt: skip
+
+
+def test_time_of_collectives():
     machine = Machine("four", devices=4, peak=1.0, bandwidth=1e9, latency=1e-5)
     # Three quarters of the bytes are sent twice.
-    assert interconnect.seconds([2_000_000, 0], machine) == pytest.approx(2e-5 + 3e-3)
+    reduced = [Collective("all-reduce", 2_000_000), Collective("all-reduce", 0)]
+    assert interconnect.seconds(reduced, machine) == pytest.approx(2e-5 + 3e-3)
+    gathered = [Collective("all-gather", 1_000_000)]
+    assert interconnect.seconds(gathered, machine) == pytest.approx(1e-5 + 3e-3)
 
 
 def test_wrong_options_are_explained(capsys):
