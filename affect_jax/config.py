@@ -23,7 +23,8 @@ DATA_FILE = "data.json"  # see `data_record`
 
 # What may differ between a workdir's config and the one it is resumed with. None of it changes
 # which examples are seen or what a step computes, with two exceptions: a longer run continues with
-# the learning rates of the longer schedule, and `model.remat` changes the rounding.
+# the learning rates of the longer schedule and moves the borders of phases to come, and
+# `model.remat` changes the rounding.
 _FREE = (
     "num_steps",
     "num_epochs",

@@ -1,8 +1,8 @@
 """Floating-point operations of a function's matrix products and convolutions."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,14 +17,79 @@ def count(function: Callable, *arguments: Any) -> int:
     Args:
       function: traced with `arguments`, arrays or `jax.ShapeDtypeStruct`.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, ()).all
 
 
-def _of_jaxpr(jaxpr: Any) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def count_dependent(function: Callable, first: Any, *arguments: Any) -> "Operations":
+    """Count operations of a call, and those of them that depend on its first argument.
+
+    Where parts of a calculation cannot be told apart (loops without a fixed length, branches), all
+    of it depends on what some of it depends on.
+
+    Args:
+      function: as `first` and `arguments`, see `count`.
+      first: arrays or `jax.ShapeDtypeStruct`.
+    """
+    leaves = len(jax.tree.leaves(first))
+    return _of_jaxpr(jax.make_jaxpr(function)(first, *arguments).jaxpr, [True] * leaves)
 
 
-def _of_equation(equation: Any) -> int:
+class Operations(NamedTuple):
+    """Operations of a calculation.
+
+    Attributes:
+      all: their number.
+      dependent: those that depend on some of its arguments.
+      results: whether each result does.
+    """
+
+    all: int
+    dependent: int
+    results: list[bool]
+
+
+def _of_jaxpr(jaxpr: Any, depends: Sequence[bool]) -> Operations:
+    """Count; `depends` says so of the first arguments, and the others are constant."""
+    known = dict(zip(jaxpr.invars, depends, strict=False))
+
+    def dependent(variables: Sequence[Any]) -> list[bool]:
+        return [not hasattr(v, "val") and known.get(v, False) for v in variables]
+
+    total = [0, 0]
+    for equation in jaxpr.eqns:
+        found = _of_equation(equation, dependent(equation.invars))
+        total = [total[0] + found.all, total[1] + found.dependent]
+        known.update(zip(equation.outvars, found.results, strict=True))
+    return Operations(*total, dependent(jaxpr.outvars))
+
+
+def _of_equation(equation: Any, depends: list[bool]) -> Operations:
+    own, some, count = _own(equation), any(depends), len(equation.outvars)
+    if own:
+        return Operations(own, own * some, [some] * count)
+    inner = list(_inner(equation.params))
+    if equation.primitive.name == "scan":
+        return _of_scan(equation.params, inner[0], depends)
+    if len(inner) == 1 and len(inner[0].invars) == len(depends):
+        return _of_jaxpr(inner[0], depends)
+    parts = [_of_jaxpr(part, [some] * len(part.invars)) for part in inner]
+    return Operations(sum(p.all for p in parts), sum(p.dependent for p in parts), [some] * count)
+
+
+def _of_scan(parameters: dict[str, Any], body: Any, depends: list[bool]) -> Operations:
+    carried, before = parameters["num_carry"], parameters["num_consts"]
+    while True:
+        once = _of_jaxpr(body, depends)
+        carry = depends[before : before + carried]
+        after = [a or b for a, b in zip(carry, once.results, strict=False)]
+        if after == carry:
+            times = parameters["length"]
+            return Operations(times * once.all, times * once.dependent, once.results)
+        depends = [*depends[:before], *after, *depends[before + carried :]]
+
+
+def _own(equation: Any) -> int:
+    """Return the operations of one matrix product or convolution; 0 for all else."""
     name, inputs = equation.primitive.name, [v.aval for v in equation.invars]
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
@@ -34,8 +99,7 @@ def _of_equation(equation: Any) -> int:
         kernel = inputs[1].shape
         features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // features
-    times = equation.params.get("length", 1) if name == "scan" else 1
-    return times * sum(map(_of_jaxpr, _inner(equation.params)))
+    return 0
 
 
 def _inner(parameters: dict[str, Any]) -> Iterator[Any]:

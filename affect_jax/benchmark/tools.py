@@ -11,6 +11,7 @@ over the photos with a face, NLL only over the classes that the tool knows.
 import argparse
 import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from affect_jax.inference.detection import default_detector
 from affect_jax.inference.prediction_run import BATCH_SIZE, predict_faces
 from affect_jax.metrics import calibration
 from affect_jax.metrics.classification import ClassificationStatistics
+from affect_jax.runtime import xla_flags
 from data_pipelines.protocols.persons import SPLIT_NAMES
 from data_pipelines.schema import DataError, canonical_name
 from data_pipelines.sources.table import read_manifest
@@ -167,7 +169,13 @@ def fer(paths: Sequence[str], python: str) -> dict[str, Answers]:
         # -P: the modules in the folder of the script must not hide others of their names.
         command = [python, "-P", fer_worker.__file__, str(source), str(target)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+            done = subprocess.run(
+                command,
+                env=xla_flags.without(os.environ),
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
         except OSError as error:
             raise UserError(f"{python} does not run ({error.strerror}); {help_}") from error
         if done.returncode or not target.exists():

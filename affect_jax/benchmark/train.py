@@ -1,8 +1,9 @@
 """`benchmark train`: training steps on the devices of this machine, ours and PyTorch's in turn.
 
 The step of a run (forward, backward, optimizer) is timed on a batch already on the devices. Model
-FLOPs utilisation is the rate of the network's work (three forward passes), divided by the rate that
-the same devices reach in large matrix products of the same type. With `--peer`, PyTorch networks do
+FLOPs utilisation is the rate of the network's work (three forward passes, one of what comes before
+all that trains), divided by the rate that the same devices reach in large matrix products of the
+same type. With `--peer`, PyTorch networks do
 the same work in processes of their own: bf16 autocast, channels_last, fused AdamW.
 
 `--cases` measures systems at full size, `--cases all` all of them; without it, `--system` is the
@@ -30,6 +31,7 @@ from affect_jax.benchmark.cases import Case, classes_of
 from affect_jax.benchmark.drive import OURS
 from affect_jax.benchmark.timing import CLOCKS
 from affect_jax.errors import UserError
+from affect_jax.models.state import select, take_apart
 from affect_jax.runtime.parallel import AXIS, Mapper, check_batch_size
 from affect_jax.training import step as step_lib
 
@@ -81,7 +83,10 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         peer.check(name)
     dtypes = dict.fromkeys(str(cases_lib.config_of(case).model.dtype) for case in cases)
     size = {"size": options.matmul_size}
-    matmuls = [Case(f"{_MATMUL}{dtype}", "", dtype=dtype, settings=size) for dtype in dtypes]
+    matmuls = [
+        Case(f"{_MATMUL}{dtype}", "", dtype=dtype, settings=size, clock=options.clock)
+        for dtype in dtypes
+    ]
 
     def changed(results: drive.Results) -> None:
         if options.json:
@@ -173,12 +178,12 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
         dtype = jnp.dtype(case.dtype)
         size = case.settings["size"] or (1024 if devices[0].platform == "cpu" else 8192)
         kind = f"{devices[0].device_kind} x {len(devices)}"
-        return matmul(dtype, size), {"label": kind, "metric": f"matmul_{dtype.name}"}
+        return matmul(dtype, size, case.clock), {"label": kind, "metric": f"matmul_{dtype.name}"}
     config = cases_lib.config_of(case)
     check_batch_size(config.batch_size)
     known = {
         "label": cases_lib.label(case, config),
-        "gflops": PASSES * forward_flops(config) / 1e9,
+        "gflops": step_flops(config) / 1e9,
         "devices": len(devices),
         "dtype": str(config.model.dtype),
         "batch_size": config.batch_size,
@@ -188,14 +193,34 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
 
 def forward_flops(config: ml_collections.ConfigDict) -> int:
     """Return the operations of a forward pass for one image."""
+    return _operations(config).all
+
+
+def step_flops(config: ml_collections.ConfigDict) -> int:
+    """Return the operations of a training step, in its last phase, for one image.
+
+    These are `PASSES` forward passes of all that depends on parameters that train, and one of what
+    comes before it.
+    """
+    found = _operations(config)
+    return found.all + (PASSES - 1) * found.dependent
+
+
+def _operations(config: ml_collections.ConfigDict) -> flops.Operations:
     counted = config.copy_and_resolve_references()
     counted.model.dtype = "float32"  # the inside of fused attention cannot be counted
     system = system_of(counted)
+    phase = system.phases(counted.num_steps)[-1]
     model = nnx.eval_shape(lambda: system.create_model(nnx.Rngs(0), None))
-    graphdef, state = nnx.split(model)
+    blueprint, params, stats = take_apart(model)
+    trained, fixed = select(params, lambda path: system.trainable(path, phase))
     side = counted.data.image_size
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    return flops.count(lambda s, x: nnx.merge(graphdef, s)(x), state, image)
+
+    def forward(trained: dict, fixed: dict, stats: dict, image: jax.Array) -> Any:
+        return blueprint.build({**fixed, **trained}, stats)(image)
+
+    return flops.count_dependent(forward, trained, fixed, stats, image)
 
 
 def system_of(config: ml_collections.ConfigDict) -> systems.System:
@@ -286,19 +311,22 @@ def random_batch(config: ml_collections.ConfigDict, classes: int = 7) -> dict[st
     }
 
 
-def matmul(dtype: Any, size: int) -> Callable[[], float]:
-    """Return a function that gives one device's FLOP/s in square products."""
+def matmul(dtype: Any, size: int, clock: str = "wall") -> Callable[[], float]:
+    """Return a function that gives one device's FLOP/s in square products; `clock`: see `Case`."""
     a = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)), dtype)
     product = jax.jit(jnp.matmul)
-    jax.block_until_ready(product(a, a))
-    repeats = max(1, round(2e9 / size**3)) if a.devices().pop().platform == "cpu" else 20
+    on_cpu = a.devices().pop().platform == "cpu"
+    # A tenth of a second on two cores or more: in less, other work of the machine decides.
+    repeats = max(1, round(2e10 / size**3)) if on_cpu else 20
 
     def run() -> float:
-        start = time.perf_counter()
+        # Threads that sleep, and a device that has cooled down, need a first one.
+        jax.block_until_ready(product(a, a))
+        start = CLOCKS[clock]()
         for _ in range(repeats):
             last = product(a, a)
         jax.block_until_ready(last)
-        return repeats * 2 * size**3 / (time.perf_counter() - start)
+        return repeats * 2 * size**3 / (CLOCKS[clock]() - start)
 
     run()
     return run

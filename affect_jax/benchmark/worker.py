@@ -7,10 +7,11 @@ of the peer. Requests are `{"id", "do", ...}`:
   measure  name -> value: the figure of one run
   profile  name -> the summary of `kernels`, or null
   about    -> device and versions
-  stop     begin no further build
+  stop     begin no further build; those not begun are answered with an error
 """
 
 import concurrent.futures
+import functools
 import importlib
 import json
 import os
@@ -78,6 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
             out.write(line + "\n")
             out.flush()
 
+    def refuse_if_cancelled(identity: int, build: concurrent.futures.Future) -> None:
+        if build.cancelled():
+            send(identity, lambda: {"error": "not begun before the deadline"})
+
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for line in sys.stdin:
             request = json.loads(line)
@@ -88,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
             if request["do"] == "stop":
                 pool.shutdown(wait=False, cancel_futures=True)
             elif request["do"] == "build" and side == OURS:
-                pool.submit(send, request["id"], answer)
+                build = pool.submit(send, request["id"], answer)
+                build.add_done_callback(functools.partial(refuse_if_cancelled, request["id"]))
             else:
                 send(request["id"], answer)
     return 0

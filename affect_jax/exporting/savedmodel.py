@@ -1,7 +1,7 @@
 """The format "savedmodel": for TensorFlow and TF Serving, with weights and normalisation inside.
 
 It lies in a folder of its version, as TF Serving expects. TensorFlow is needed to write it, and
-imported here only.
+imported here only. It has an XLA of its own, which must not see the flags of JAX's.
 """
 
 import pathlib
@@ -13,6 +13,7 @@ import numpy as np
 from affect_jax.errors import UserError
 from affect_jax.exporting.program import BATCH, Outputs, Program
 from affect_jax.exporting.stablehlo import PLATFORMS
+from affect_jax.runtime import xla_flags
 
 FILE = "savedmodel"
 PACKAGES = ("orbax-export", "tensorflow", "tensorflow-cpu")
@@ -21,6 +22,7 @@ SIGNATURE = "serving_default"
 _NEEDED = 'TensorFlow and orbax-export are needed: pip install -e ".[savedmodel]"'
 
 
+@xla_flags.hidden()
 def write(program: Program, path: pathlib.Path) -> None:
     """Write the program to a folder.
 
@@ -47,6 +49,7 @@ def write(program: Program, path: pathlib.Path) -> None:
     export.ExportManager(module, [serving]).save(str(path / VERSION))
 
 
+@xla_flags.hidden()
 def read(path: pathlib.Path) -> Callable[[np.ndarray], Outputs]:
     """Return the function in a folder, as users of the format run it.
 
@@ -61,6 +64,7 @@ def read(path: pathlib.Path) -> Callable[[np.ndarray], Outputs]:
     signature = model.signatures[SIGNATURE]
     ((name, _),) = signature.structured_input_signature[1].items()
 
+    @xla_flags.hidden()
     def call(batch: np.ndarray) -> Outputs:
         return {
             key: value.numpy() for key, value in signature(**{name: tf.constant(batch)}).items()

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 METHODS = ("auto", "off", "slurm", "openmpi", "tpu", "kubernetes")
 START_TIMEOUT = 300
 HEARTBEAT_TIMEOUT = 60
-_SHUTDOWN_TIMEOUT = 600  # process 0 alone draws the report, and the others wait for it
+# Process 0 alone tests and draws the report, and the others wait for it; `watch` finds lost ones.
+_SHUTDOWN_TIMEOUT = 24 * 3600
 _SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 _OPENMPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
 _FLAGS = "--coordinator HOST:PORT --num_processes N --process_id I"
@@ -186,12 +187,14 @@ def local_gpus(launch: Launch, visible: int, *, bound: bool = False) -> list[int
     count, rank = launch.local_count, launch.local_id
     if not visible or count is None or rank is None:
         return None
-    if count == 1 or bound or visible < count:
+    # Fewer than processes can only be GPUs of its own, if it is one.
+    if count == 1 or bound or visible == 1:
         return list(range(visible))
     if visible % count:
         raise UserError(
             f"{count} processes of this machine cannot share {visible} GPUs evenly; start one "
-            "process a machine, one a GPU, or a number that divides the GPUs"
+            "process a machine, one a GPU, or a number that divides the GPUs. Where each process "
+            f"sees GPUs of its own, use --gpus-per-task (Slurm), or {_FLAGS} --cluster off"
         )
     share = visible // count
     return list(range(rank * share, (rank + 1) * share))

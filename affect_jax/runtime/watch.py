@@ -137,6 +137,9 @@ class _Watcher(threading.Thread):
     def end(self, status: str) -> None:
         """Stop watching and tell the others how this process ended."""
         self._done.set()
+        # A beat that has begun must not land after the status, or this process seems to be lost.
+        if self.is_alive():
+            self.join(_GRACE)
         with contextlib.suppress(Exception):
             self._say(status)
             if status == _FAILED and self._rank == 0:

@@ -1,7 +1,14 @@
-"""Flags of XLA's CPU compiler under which the networks here are fastest."""
+"""Flags of XLA's CPU compiler under which the networks here are fastest.
 
+They stay in the environment, because JAX reads it for every key of its cache of compiled programs.
+Another release of XLA ends the process at a flag that it does not know: `without` and `hidden` keep
+them from programs and libraries that bring one, such as TensorFlow.
+"""
+
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator, Mapping
 
 import jax
 import jaxlib
@@ -12,6 +19,7 @@ _NAME = "--xla_cpu_experimental_ynn_fusion_type"
 # older kernels, most of all where a mean follows: ResNet-18 is 2.5 times faster without them.
 # Convolutions in float64, which only tests use, are 17 times slower without them.
 _VALUE = "-reduce,-individual_convolution"
+_FLAG = f"{_NAME}={_VALUE}"
 # A flag that XLA does not know ends the process, so other releases are left alone.
 _RELEASES = ("0.10.",)
 _CUDA = ("jax_cuda12_plugin", "jax_cuda13_plugin")
@@ -30,7 +38,28 @@ def choose() -> None:
     known = jaxlib.version.__version__.startswith(_RELEASES)
     started = xla_bridge.backends_are_initialized()
     if known and _NAME not in given and not started and _on_cpu():
-        os.environ["XLA_FLAGS"] = f"{given} {_NAME}={_VALUE}".strip()
+        os.environ["XLA_FLAGS"] = f"{given} {_FLAG}".strip()
+
+
+def without(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what `choose` adds, for a process with another XLA."""
+    kept = [flag for flag in environ.get("XLA_FLAGS", "").split() if flag != _FLAG]
+    rest = {name: value for name, value in environ.items() if name != "XLA_FLAGS"}
+    return rest | ({"XLA_FLAGS": " ".join(kept)} if kept else {})
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Hide what `choose` adds while another XLA works in this process."""
+    given = os.environ.get("XLA_FLAGS")
+    if given is None:
+        yield
+        return
+    os.environ["XLA_FLAGS"] = without(os.environ).get("XLA_FLAGS", "")
+    try:
+        yield
+    finally:
+        os.environ["XLA_FLAGS"] = given
 
 
 def _on_cpu() -> bool:

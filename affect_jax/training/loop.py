@@ -210,4 +210,5 @@ def _record(run: RunParts) -> dict[str, Any]:
         "class_counts": list(run.system.labels.class_counts),
         "labels": run.labels,
         "n_features": run.system.labels.n_features,
+        "phases": {phase.name: phase.start for phase in run.phases.all},
     }

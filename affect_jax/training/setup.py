@@ -138,8 +138,11 @@ def put_together(
     with data_lib.train_batches(config, sources["train"], start, cache) as batches:
         steps_per_epoch = max(round(batches.steps_per_epoch), 1)
     total = _count_steps(config, steps_per_epoch)
+    phases = Phases(system, model, mapper, total, steps_per_epoch, teacher)
     if start:
-        labels = checkpointer.record(start).get("labels")
+        record = checkpointer.record(start)
+        labels = record.get("labels")
+        phases.resume(record.get("phases", {}), start)
     else:
         labels = initial_weights.initialise(model, config, system, mapper)
     # Every class counts here (`eval.min_count`): few validation persons show the rare ones.
@@ -167,7 +170,7 @@ def put_together(
         start=start,
         total=total,
         steps_per_epoch=steps_per_epoch,
-        phases=Phases(system, model, mapper, total, steps_per_epoch, teacher),
+        phases=phases,
         evaluator=evaluator,
         labels=labels,
         cache=cache,

@@ -1,7 +1,7 @@
 """The train step of each phase: pure, per replica, compiled when the phase begins."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,25 @@ class PhaseStep:
     program: Callable[[dict, dict], parallel.Program]
 
 
+def resumed(planned: Sequence[Phase], recorded: Mapping[str, int], done: int) -> list[Phase]:
+    """Return the phases of a run that is resumed, perhaps with another length.
+
+    The phase of the last step and those before it keep their starts, so that the optimizer state
+    fits. Later ones start as planned, but not before the steps that are done.
+
+    Args:
+      planned: the phases of a new run of this length.
+      recorded: name -> start, of the run until now; a name may be absent.
+      done: steps done.
+    """
+
+    def start(phase: Phase) -> int:
+        before = recorded.get(phase.name, phase.start)
+        return before if before < done else max(phase.start, done)
+
+    return [dataclasses.replace(phase, start=start(phase)) for phase in planned]
+
+
 class Phases:
     """The phases of a run; `begin` makes the train step of one.
 
@@ -140,6 +159,10 @@ class Phases:
                     f"nothing to train in the phase {phase.name!r}; freeze less, or leave out the "
                     "phase"
                 )
+
+    def resume(self, recorded: Mapping[str, int], done: int) -> None:
+        """Keep the borders of a run that has begun, see `resumed`."""
+        self.all = resumed(self.all, recorded, done)
 
     def at(self, step: int) -> Phase:
         """Return the phase in which `step` is trained."""

@@ -11,6 +11,7 @@ from affect_jax.benchmark import __main__ as command
 from affect_jax.benchmark import fer_worker, tools
 from affect_jax.benchmark.tools import Answers, Photos
 from affect_jax.errors import UserError
+from affect_jax.runtime import xla_flags
 from tests.affect_jax.inference import media
 
 # 10 neutral, 10 happy, 2 of contempt.
@@ -164,6 +165,16 @@ def test_errors_of_fer_name_the_extra(tmp_path, monkeypatch, script, message):
         tools.fer(["a.png"], tools.sys.executable)
     with pytest.raises(UserError, match=r"does not run .*\[peers\]"):
         tools.fer(["a.png"], str(tmp_path / "python"))
+
+
+def test_fer_gets_no_flags_of_our_xla(tmp_path, monkeypatch):
+    """Its TensorFlow would end at a flag that it does not know."""
+    worker = tmp_path / "worker.py"
+    worker.write_text('import os; raise SystemExit("flags " + os.environ.get("XLA_FLAGS", "none"))')
+    monkeypatch.setattr(fer_worker, "__file__", str(worker))
+    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {xla_flags._FLAG}")
+    with pytest.raises(UserError, match=r": flags --a=1;"):
+        tools.fer(["a.png"], tools.sys.executable)
 
 
 @pytest.mark.slow

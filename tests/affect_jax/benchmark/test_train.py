@@ -9,6 +9,7 @@ import pytest
 
 from affect_jax.benchmark import __main__ as command
 from affect_jax.benchmark import cases, drive, flops, train
+from tests.affect_jax import small_systems
 
 
 def test_products_and_convolutions_count_and_sums_do_not():
@@ -33,6 +34,33 @@ def test_work_inside_of_transformations_counts():
         return jax.lax.scan(lambda c, _: (inner(c), None), a, length=5)[0]
 
     assert flops.count(repeated, a) == 5 * 2 * 4**3
+
+
+def test_work_before_all_that_trains_is_told_apart():
+    """Frozen x @ a @ a, then the scan with a trained kernel, then a head with a frozen one."""
+    a = jnp.ones((4, 4))
+
+    def network(trained, frozen, x):
+        x = jax.jit(jnp.matmul)(x, frozen)
+        x = jax.lax.scan(lambda c, _: (c @ frozen, None), x, length=2)[0]
+        x = jax.lax.scan(lambda c, _: (c @ (c + trained), None), x, length=5)[0]
+        return jax.checkpoint(jnp.matmul)(x, frozen)
+
+    found = flops.count_dependent(network, a, a, a)
+    assert found == (9 * 2 * 4**3, 6 * 2 * 4**3, [True])
+
+
+def test_a_frozen_trunk_is_counted_once():
+    config, trunk = small_systems.config("emofan"), small_systems.config("fan")
+    every = train.step_flops(config)
+    assert every == train.PASSES * train.forward_flops(config)
+    config.model.train_trunk = False
+    assert train.step_flops(config) == every - 2 * train.forward_flops(trunk)
+
+
+def test_matrix_products_go_by_the_clock(monkeypatch):
+    monkeypatch.setitem(train.CLOCKS, "cpu", iter(range(100)).__next__)  # a second a look
+    assert train.matmul(jnp.float32, 1000, "cpu")() == 20 * 2 * 1000**3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from affect_jax import export
 from affect_jax.errors import UserError
 from affect_jax.exporting import formats, model_card, onnx, orbax, savedmodel, stablehlo
 from affect_jax.exporting.program import Program
+from affect_jax.runtime import xla_flags
 from affect_jax.weights import model_dir
 from tests.affect_jax import tiny_models
 
@@ -185,9 +189,31 @@ def test_arrays_that_are_not_the_models_are_found(tmp_path):
 
 
 def test_without_tensorflow_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UserError, match=r'pip install -e "\.\[savedmodel\]"'):
         savedmodel.write(Program.of(tiny_models.loaded("features")), tmp_path / "savedmodel")
+
+
+def test_tensorflow_does_not_see_the_flags_of_our_xla(monkeypatch, tmp_path):
+    seen = []
+
+    def signature(x):
+        seen.append(os.environ["XLA_FLAGS"])
+        return {}
+
+    def load(path):
+        seen.append(os.environ["XLA_FLAGS"])
+        signature.structured_input_signature = ((), {"x": None})
+        return types.SimpleNamespace(signatures={savedmodel.SIGNATURE: signature})
+
+    tensorflow = types.SimpleNamespace(
+        saved_model=types.SimpleNamespace(load=load), constant=lambda x: x
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
+    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {xla_flags._FLAG}")
+    assert savedmodel.read(tmp_path)(np.zeros(1)) == {}
+    assert seen == ["--a=1", "--a=1"]
+    assert os.environ["XLA_FLAGS"] == f"--a=1 {xla_flags._FLAG}"
 
 
 @pytest.mark.slow

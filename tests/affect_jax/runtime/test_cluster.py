@@ -126,6 +126,7 @@ def test_a_tpu_worker_outside_of_its_slice(tpu):
         (Launch("Open MPI", 4, 3, 1, 2), 8, False, [4, 5, 6, 7]),
         (Launch("Slurm", 16, 9, 1, 8), 1, False, [0]),  # each sees its own alone
         (Launch("Slurm", 8, 3, 1, 4), 4, True, [0, 1, 2, 3]),
+        (Launch("Slurm", 8, 3, 1, 4), 2, True, [0, 1]),
         (Launch("Slurm", 8, 3, 1, 4), 0, False, None),
     ],
 )
@@ -133,9 +134,11 @@ def test_processes_of_a_machine_share_its_gpus(launch, visible, bound, gpus):
     assert local_gpus(launch, visible, bound=bound) == gpus
 
 
-def test_gpus_that_cannot_be_shared():
-    with pytest.raises(UserError, match="3 processes of this machine cannot share 8 GPUs"):
-        local_gpus(Launch("Slurm", 3, 0, 0, 3), 8)
+@pytest.mark.parametrize(("count", "visible"), [(3, 8), (8, 4)])
+def test_gpus_that_cannot_be_shared(count, visible):
+    message = f"{count} processes of this machine cannot share {visible} GPUs evenly"
+    with pytest.raises(UserError, match=message):
+        local_gpus(Launch("Slurm", count, 0, 0, count), visible)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,30 @@ def test_a_store_that_cannot_be_reached_is_told_once(watched, caplog):
     assert left.wait(5)  # the watch went on
 
 
+class SlowStore(FakeStore):
+    """A store into which beats are written slowly."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = threading.Event()
+
+    def key_value_set(self, key, value, allow_overwrite=False):
+        if value.isdigit():
+            self.begun.set()
+            time.sleep(0.2)
+        super().key_value_set(key, value, allow_overwrite)
+
+
+def test_a_beat_that_has_begun_does_not_overwrite_how_the_process_ended(watched, monkeypatch):
+    monkeypatch.setattr(watch, "_GRACE", 5.0)
+    store = SlowStore()
+    watcher, _ = watched(1, store)
+    assert store.begun.wait(5)
+    watcher.end("ended")
+    watcher.join(5)
+    assert store["affect_jax/processes/1"] == "ended"
+
+
 _WAITING = """
 import sys, time
 from affect_jax import runtime

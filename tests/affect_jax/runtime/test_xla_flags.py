@@ -47,6 +47,22 @@ def test_flags_of_the_user_and_of_other_releases_are_left_alone(monkeypatch):
     assert xla_flags.os.environ["XLA_FLAGS"] == ""
 
 
+def test_another_xla_does_not_see_the_flags(monkeypatch):
+    both = {"XLA_FLAGS": f"{OTHER} {ADDED}", "HOME": "/"}
+    assert xla_flags.without(both) == {"XLA_FLAGS": OTHER, "HOME": "/"}
+    assert xla_flags.without({"XLA_FLAGS": ADDED}) == xla_flags.without({}) == {}
+    chosen = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}
+    assert xla_flags.without(chosen) == chosen
+    monkeypatch.setenv("XLA_FLAGS", ADDED)
+    with xla_flags.hidden():
+        assert xla_flags.os.environ["XLA_FLAGS"] == ""
+    assert xla_flags.os.environ["XLA_FLAGS"] == ADDED
+    monkeypatch.delenv("XLA_FLAGS")
+    with xla_flags.hidden():
+        pass
+    assert "XLA_FLAGS" not in xla_flags.os.environ
+
+
 @pytest.mark.parametrize(
     ("platforms", "installed", "added"),
     [
