@@ -127,7 +127,7 @@ def _output(options: argparse.Namespace) -> pathlib.Path | None:
 def _known(path: pathlib.Path, items: Sequence[inputs.Item]) -> KnownFaces:
     """Return the faces of a file with boxes; say which of its paths are no inputs."""
     boxes = BoxFile(path)
-    if unused := boxes.unused(item.path for item in items):
+    if unused := boxes.unused(items):
         print(
             f"affect_jax: boxes {path}: {len(unused)} paths are no inputs, such as {unused[0]!r}",
             file=sys.stderr,
