@@ -20,7 +20,7 @@ from affect_jax.inference.overlay_files import OverlayFiles
 from affect_jax.inference.prediction_progress import PredictionProgress
 from affect_jax.inference.prediction_run import Settings
 from affect_jax.inference.predictor import Predictor
-from affect_jax.inference.writers import Printer, TableFile, format_of
+from affect_jax.inference.writers import Printer, TableFile
 from affect_jax.version import __version__
 
 _SAVE_EVERY = 2.0  # seconds of work that a crash costs at most
@@ -62,8 +62,8 @@ class Command:
 
     Attributes:
       items: all that the inputs name.
-      output: a file that ends in .csv, .parquet or .jsonl; or a folder, for a table a video and
-        one for all photos; None: standard output.
+      output: a file that ends in .csv, .parquet or .jsonl, or a folder; None: standard output.
+      in_folder: `output` is a folder, for a table a video and one for all photos.
       table_format: of the tables in a folder.
       shard: (i, n): only the i-th of n parts, counted from 1.
       overlay: folder for photos and videos with what was found; None: none are drawn.
@@ -73,6 +73,7 @@ class Command:
 
     items: Sequence[Item]
     output: pathlib.Path | None = None
+    in_folder: bool = False
     table_format: str = "csv"
     shard: tuple[int, int] = (1, 1)
     overlay: pathlib.Path | None = None
@@ -82,7 +83,7 @@ class Command:
     def tables(self) -> Iterator[tuple[pathlib.Path | None, list[Item]]]:
         """Yield the tables to write and the items in each."""
         part = shard(self.items, *self.shard)
-        if self.output is None or format_of(self.output):
+        if self.output is None or not self.in_folder:
             yield self.output, part
             return
         number, count = self.shard

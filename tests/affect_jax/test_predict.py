@@ -212,6 +212,14 @@ def test_shards_write_a_table_a_video_and_one_of_photos(short, tmp_path, capsys)
     assert "b.mp4.csv is complete" in capsys.readouterr().err
 
 
+def test_a_folder_may_have_the_name_of_a_table(short, tmp_path):
+    (tmp_path / "there.csv").mkdir()
+    photo = tmp_path / "in" / "a.png"
+    for output in (f"{tmp_path}/there.csv", f"{tmp_path}/new.csv/"):
+        assert run(short[0], photo, "--output", output) == 0
+        assert len(read(os.path.join(output, "photos.csv"))) == 1
+
+
 def test_a_folder_may_hold_its_own_table(short, tmp_path):
     output = tmp_path / "in" / "table.csv"
     assert run(*short, "--output", output) == 0
