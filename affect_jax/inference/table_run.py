@@ -36,6 +36,8 @@ class Counts:
       failed: those of them with a row that holds an error.
       frames, faces, faceless: frames read, faces in them, frames without any.
       failing: place of the last item with an error.
+      shown: place of the last item of which a picture could be decoded.
+      blank: places of the items of which none could: they have no overlay.
     """
 
     files: int = 0
@@ -44,6 +46,8 @@ class Counts:
     faces: int = 0
     faceless: int = 0
     failing: int = -1
+    shown: int = -1
+    blank: list[int] = dataclasses.field(default_factory=list)
 
     @classmethod
     def of_position(cls, position: Any) -> Self:
@@ -139,7 +143,9 @@ class TableRun:
         counts = Counts.of_position(target.position)
         try:
             if self._command.overlay is not None and target.position:
-                self._draw_missing(self._command.overlay, items[: target.position["item"]])
+                blank, done = set(counts.blank), enumerate(items[: target.position["item"]])
+                drawable = [item for place, item in done if place not in blank]
+                self._draw_missing(self._command.overlay, drawable)
             if target.finished:
                 print(f"{path} is complete", file=self._stream)
             else:
@@ -237,6 +243,10 @@ class TableRun:
         counts.frames += is_frame
         counts.faces += faces
         counts.faceless += any(row["error"] == NO_FACE for row in rows)
+        if any(row["face"] >= 0 or row["error"] == NO_FACE for row in rows):
+            counts.shown = frame.place
+        elif frame.number < 0 and frame.place not in (counts.shown, *counts.blank[-1:]):
+            counts.blank.append(frame.place)  # nothing came before the end, or what says why
         errors = [row["error"] for row in rows if row["error"] not in ("", NO_FACE)]
         if errors and counts.failing != frame.place:
             counts.failing = frame.place

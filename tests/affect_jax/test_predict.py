@@ -284,6 +284,32 @@ def test_an_overlay_is_no_file_and_holds_no_input(short, tmp_path, capsys):
     assert "hold no file other than in" in capsys.readouterr().err
 
 
+def test_what_has_no_frame_is_a_row_and_is_not_read_again(short, tmp_path, monkeypatch, capsys):
+    folder, output = tmp_path / "in", tmp_path / "t.csv"
+    (folder / "b.mp4").unlink()
+    media.write_sound(folder / "sound.mp4")
+    media.write_no_frames(folder / "zero.avi")
+    (folder / "d.txt").write_text("not a photo\n")
+    command = [*short, "--output", output, "--overlay", tmp_path / "drawn"]
+    assert run(*command) == 3
+    table = read(output)
+    names = ["a.png", "c.png", "d.txt", "sound.mp4", "zero.avi"]
+    assert [os.path.basename(file) for file in table["file"]] == names
+    assert table["frame"].tolist() == [0, 0, -1, -1, -1]
+    assert table["error"].tolist()[3:] == [
+        "the file has no video stream",
+        "the video has no frame that can be decoded",
+    ]
+    assert overlays(tmp_path / "drawn") == ["a.png", "c.png"]
+
+    def never(*arguments):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(table_run.TableRun, "_predictions", never)
+    assert run(*command) == 3
+    assert "5 files, 2 frames, 2 faces, 0 frames without a face, 3 files" in capsys.readouterr().err
+
+
 def test_boxes_of_a_file_take_the_place_of_a_detector(short, tmp_path):
     video, photo = tmp_path / "in" / "b.mp4", tmp_path / "in" / "a.png"
     lines = [f"{video},3,10,15,40,45", f"{photo},,40,15,70,45"]
