@@ -15,6 +15,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__":
+    # The imports below take seconds. Ctrl-C in them ends the process by its signal, which shells
+    # report as status 130, without a traceback.
+    sys.excepthook = lambda kind, *rest: (
+        None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
+    )
+
 from affect_jax import load, runtime
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs

@@ -172,6 +172,19 @@ def test_a_stopped_run_with_overwrite_is_resumed_without(tiny_model, monkeypatch
     assert "the same command goes on from here, without --overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "shown"), [("KeyboardInterrupt", -2, ""), ("ImportError", 1, "ImportError")]
+)
+def test_a_key_during_the_imports_is_quiet(error, status, shown):
+    code = "import runpy, sys\nclass Stop:\n  def find_spec(self, name, *_):\n"
+    code += f"    if name == 'affect_jax.inference': raise {error}\n"
+    code += "sys.meta_path.insert(0, Stop())\n"
+    code += "runpy.run_module('affect_jax.predict', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.split("\n")[-2:-1] == [shown] * bool(shown)
+
+
 def test_a_reader_that_has_enough_is_no_error():
     code = (
         "import sys; from affect_jax import predict\ndef fail(_): print('x'); raise BrokenPipeError"
