@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas
 
 BATCH_SIZE = 32
-# Fields of `Settings` in which a command may differ from the one that it resumes.
+# Fields of `Settings` in which a command may differ from the one that it resumes. Another batch
+# size is another program, which changes scores by the last digits of float32.
 _SPEED = ("batch_size", "workers")
 
 
@@ -69,7 +70,7 @@ class Settings:
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
-        """Names of the fields that determine the rows, to the last digits."""
+        """Names of the fields that determine the rows, up to the last digits of scores."""
         return tuple(f.name for f in dataclasses.fields(cls) if f.name not in _SPEED)
 
 

@@ -195,7 +195,7 @@ def test_known_boxes_need_no_detector(tiny):
     assert all(math.isnan(row["detection_score"]) for row in rows)
 
 
-def test_a_model_of_landmarks_alone_gives_them():
+def test_a_model_of_landmarks_alone_gives_them(tmp_path):
     arguments = {"width": 16, "depth": 1, "stacks": 1, "landmarks": 3}
     model = models.create("fan", **arguments)
     model.eval()
@@ -205,6 +205,10 @@ def test_a_model_of_landmarks_alone_gives_them():
     expected = fan.predict(media.faces()[0])
     np.testing.assert_allclose(found[points], expected[points], atol=1e-4)
     assert found["expression"].tolist() == [""]
+    video = media.write_video(tmp_path / "v.mp4", [scene((0, 10))] * 2)
+    found = table(fan, [video], smooth=True)
+    assert found["track"].tolist() == [0, 0] and (found["error"] == "").all()
+    assert np.isfinite(found[points]).all(axis=None)
 
 
 def test_max_faces_keeps_the_best(tiny):
