@@ -183,9 +183,9 @@ def _with_model(
         made.data.crop_scale = expected.crop_scale
     # Others' networks without a crop of their own are evaluated on images that are crops.
     if expected.crop_scale or not loaded.is_converted:
-        # "auto" also suits images that lack what most of the training images had.
-        was_auto = trained.get("data", {}).get("crop") == "auto" and expected.crop != "whole"
-        made.data.crop = "auto" if was_auto else expected.crop
+        # As predict frames a given box. "auto" also suits images that have landmarks alone.
+        was_auto = trained.get("data", {}).get("crop") == "auto" and expected.crop == "box"
+        made.data.crop = "auto" if was_auto else expected.face_crop
     log.info(
         "images as the model expects them: %d x %d, fit %s, margin %g, mean %s, std %s; cropped by "
         "data.crop = %s",

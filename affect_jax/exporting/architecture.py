@@ -25,8 +25,7 @@ _FITS = {
     "contain": "on a black square",
 }
 _AROUND = {
-    "auto": "the landmarks or, without them, the box",
-    "landmarks": "the landmarks",
+    "face": "the landmarks or, without them, the box without its forehead",
     "box": "the box",
 }
 
@@ -78,7 +77,7 @@ def _input(loaded: LoadedModel) -> list[str]:
 def _crop(seen: Preprocessing, is_converted: bool) -> str:
     crop = f"the whole image, {_FITS[seen.fit]}"
     if seen.crop_scale and seen.crop != "whole":
-        square = f"a square around {_AROUND[seen.crop]} of the face, {seen.crop_scale:g} times"
+        square = f"a square around {_AROUND[seen.face_crop]} of the face, {seen.crop_scale:g} times"
         crop = f"{square} as large; of an image without: {crop}"
     elif is_converted and seen.crop != "whole" and not seen.face_scale:
         crop = f"the one of training is not known; {crop}, is taken"

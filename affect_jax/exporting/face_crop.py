@@ -89,6 +89,8 @@ def measured(
         faces = detector(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
         if len(faces.boxes):
             found.append(_place(preprocessing, image.shape[:2], faces.boxes[0].astype(float)))
+    if crops and preprocessing.crop != "auto":
+        return preprocessing
     if crops:
         return dataclasses.replace(preprocessing, crop=crops.most_common(1)[0][0])
     if len(found) < _LEAST:
