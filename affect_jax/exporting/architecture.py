@@ -8,7 +8,7 @@ from flax import nnx
 
 from affect_jax import models
 from affect_jax.exporting.markdown import bullets, code, plain
-from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.models.preprocessing import ASSUMED_FACE_SCALE, Preprocessing
 from affect_jax.models.relations import Relations
 from affect_jax.models.state import take_apart
 from affect_jax.weights.model_dir import LoadedModel
@@ -85,6 +85,11 @@ def _crop(seen: Preprocessing, is_converted: bool) -> str:
         crop += f"; of a detected face: a square {seen.face_scale:.3g} times as large as its box"
     if seen.margin:
         crop += f"; of this, the middle 1/{1 + seen.margin:g} of each side"
+    if not seen.crops_faces:
+        crop += (
+            f"; of a detected face: a square {ASSUMED_FACE_SCALE:g} times as large as its box, "
+            "which is a guess"
+        )
     return crop
 
 

@@ -51,7 +51,11 @@ def test_parameters_are_counted(plain):
 @pytest.mark.parametrize(
     ("preprocessing", "crop"),
     [
-        ({"fit": "cover"}, "the whole image, cut to the largest square in the middle"),
+        (
+            {"fit": "cover"},
+            "the whole image, cut to the largest square in the middle; of a detected face: a "
+            "square 1.3 times as large as its box, which is a guess\n",
+        ),
         (
             {"crop_scale": 1.25, "margin": 0.1},
             "a square around the landmarks or, without them, the box without its forehead of the "
