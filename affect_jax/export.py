@@ -143,7 +143,7 @@ def export_model(
             "directory, or the folder of its evaluation on validation images"
         )
     if isinstance(temperature, str):
-        temperature = temperature_lib.of_evaluation(pathlib.Path(temperature), place)
+        temperature = temperature_lib.of_evaluation(pathlib.Path(temperature), loaded, place)
     if temperature is not None:
         loaded = dataclasses.replace(loaded, temperature=temperature)
     name = pathlib.Path(output).absolute().name

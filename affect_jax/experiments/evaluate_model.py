@@ -80,7 +80,8 @@ def evaluate_model(
         hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
     given = _placed(config, loaded, has, hierarchy, mapper)
-    return measure(given, source, workdir, mapper, f"model {path}", model=path)
+    what, digest = f"model {path}", loaded.digest()
+    return measure(given, source, workdir, mapper, what, model=path, digest=digest)
 
 
 def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Mapper) -> LoadedRun:
