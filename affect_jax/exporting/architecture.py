@@ -14,6 +14,9 @@ from affect_jax.models.state import take_apart
 from affect_jax.weights.model_dir import LoadedModel
 from data_pipelines.hierarchies.tree import Hierarchy
 
+TITLE = "## Model"
+TEMPERATURE = "Temperature: "
+_BEFORE = ("* Output: ", "* Classes, ")  # lines that stand before the temperature
 _OUTPUTS = {
     "expression": "probabilities of {} classes",
     "valence_arousal": "valence and arousal, each in [-1, 1]",
@@ -50,16 +53,31 @@ def section(loaded: LoadedModel, system: str = "") -> str:
         named = ", ".join(f"{i} {plain(name)}" for i, name in enumerate(loaded.class_names))
         lines.append(f"Classes, in the order of their ids: {named}")
     if loaded.temperature != 1:
-        lines.append(
-            f"Temperature: probabilities are those of the logits / {loaded.temperature:.4g}. "
-            "Exported programs give the logits as they are"
-        )
+        lines.append(f"{TEMPERATURE}{_temperature(loaded)}")
     if loaded.hierarchy is not None:
         lines += _tree(loaded.hierarchy)
     if labels := loaded.provenance.get("label_vectors"):
         lines.append(f"Label vectors: {_label_vectors(labels)}")
     lines += _compared(loaded)
-    return f"## Model\n\n{bullets(lines)}"
+    return f"{TITLE}\n\n{bullets(lines)}"
+
+
+def with_temperature(model_section: str, loaded: LoadedModel) -> str:
+    """Return the section of a card, maybe edited by people, with the line of a temperature."""
+    kept = [line for line in model_section.split("\n") if not line.startswith(f"* {TEMPERATURE}")]
+    if loaded.temperature != 1:
+        last = max((i for i, line in enumerate(kept) if line.strip()), default=-1)
+        before = [i for i, line in enumerate(kept) if line.startswith(_BEFORE)]
+        place = (before[-1] if before else last) + 1
+        kept.insert(place, f"* {TEMPERATURE}{_temperature(loaded)}")
+    return "\n".join(kept)
+
+
+def _temperature(loaded: LoadedModel) -> str:
+    return (
+        f"probabilities are those of the logits / {loaded.temperature:.4g}. Exported programs give "
+        "the logits as they are"
+    )
 
 
 def _input(loaded: LoadedModel) -> list[str]:
