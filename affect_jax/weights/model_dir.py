@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 MODEL_FILE = "model.json"
 ARRAYS_FOLDER = "params"
+_COMMITTED = "commit_success.txt"  # of Orbax
 # Label field -> outputs of a model that predict it.
 OUTPUTS_OF_LABEL = {
     "expression": ("logits",),
@@ -226,6 +227,9 @@ def save_model(
         with ocp.StandardCheckpointer() as checkpointer:
             arrays = jax.tree.map(np.asarray, arrays_of(model))
             checkpointer.save(partial / ARRAYS_FOLDER, arrays)
+        if (mark := partial / ARRAYS_FOLDER / _COMMITTED).exists():
+            # It names this unfinished folder, and so a place on the machine that wrote it.
+            mark.write_text(f"Checkpoint commit was successful to {ARRAYS_FOLDER}")
         record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
         for file, text in (texts or {}).items():
             (partial / file).write_text(text, encoding="utf-8")

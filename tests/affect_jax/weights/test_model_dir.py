@@ -84,6 +84,13 @@ def test_a_saved_model_comes_back_whole(saved, model):
     assert loaded.model.stem_norm.use_running_average
 
 
+def test_no_file_names_a_place_on_the_machine_that_wrote_it(saved):
+    place = str(saved.parent).encode()
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert not [path for path in files if place in path.read_bytes()]
+
+
 def test_the_temperature_is_kept(copy):
     assert model_dir.load_model(copy).temperature == 1.0
     edit(copy, temperature=1.5)
