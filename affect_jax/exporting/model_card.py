@@ -91,7 +91,7 @@ def of_run(loaded: LoadedModel, workdir: str | pathlib.Path, name: str) -> str:
         name,
         architecture.section(loaded, system=config.get("system", "")),
         training_data.section(about, origins, training_data.splits(workdir)),
-        run_results.section(tested, bool(averaged)),
+        run_results.section(tested, bool(averaged), loaded.temperature),
         limits,
         _stated(about, "contact"),
         licence,

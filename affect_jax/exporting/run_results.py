@@ -21,6 +21,10 @@ log = logging.getLogger(__name__)
 TITLE = "## Results"
 _CALIBRATION = re.compile(r"\b(ECE|NLL|calibration error|negative log-likelihood)\b", re.IGNORECASE)
 _CHANGED = "Since then the temperature"
+_NOT_OF_THESE = (
+    "calibration error (ECE) and negative log-likelihood above are not of the probabilities that "
+    "the model gives."
+)
 _RECALL = "recall_"
 _NOT_SHOWN = (_RECALL, "loss")
 _WORST = 3
@@ -74,12 +78,13 @@ def read(workdir: pathlib.Path, step: int) -> Tested | None:
     )
 
 
-def section(tested: Tested | None, averaged: bool = False) -> str:
+def section(tested: Tested | None, averaged: bool = False, temperature: float = 1.0) -> str:
     """Return the section of a model card, as Markdown.
 
     Args:
       tested: the test of the run; None if there is none.
       averaged: whether the weights of the card are the mean of the run's and others.
+      temperature: of the model; the test has measured the logits as they are.
     """
     if averaged:
         return f"{TITLE}\n\nNone of these weights: the run tested its own, not their mean."
@@ -104,6 +109,8 @@ def section(tested: Tested | None, averaged: bool = False) -> str:
         "### Subgroups",
         _subgroups(tested.groups),
     ]
+    if temperature != 1:
+        parts.append(f"The test was without the temperature of {temperature:.4g}: {_NOT_OF_THESE}")
     return "\n\n".join(parts)
 
 
@@ -117,10 +124,7 @@ def with_new_temperature(results: str, old: float, new: float) -> str:
         note = f"{_CHANGED} was changed, now to {new:.4g}"
     else:
         note = f"{_CHANGED} was changed from {old:.4g} to {new:.4g}"
-    kept.append(
-        f"{note}: calibration error (ECE) and negative log-likelihood above are not of these "
-        "probabilities."
-    )
+    kept.append(f"{note}: {_NOT_OF_THESE}")
     return "\n\n".join(kept) + "\n\n"
 
 

@@ -98,10 +98,9 @@ class LoadedModel:
         }
         found = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
         for part, arrays in arrays_of(self.model).items():
-            for path in sorted(arrays):
-                array = np.asarray(arrays[path])
+            for path, array in sorted(arrays.items()):
                 found.update(f"{part} {path} {array.dtype} {array.shape}".encode())
-                found.update(array.tobytes())
+                found.update(np.asarray(array).tobytes())
         return found.hexdigest()
 
     def trained_for(self) -> frozenset[str]:
