@@ -99,8 +99,9 @@ def predictions(
     if settings.detect and known is None:
         detector = detector or default_detector()
     loaded, workers = predictor.loaded, settings.workers or usable_cores()
+    has_faces = settings.detect or known is not None or any(item.boxes for item in items)
     reader = FrameReader(
-        loaded.preprocessing,
+        predictor.face_preprocessing if has_faces else loaded.preprocessing,
         detector if settings.detect else None,
         known,
         max_faces=settings.max_faces,
