@@ -143,7 +143,7 @@ def test_overrides_replace_constructor_arguments(saved):
         ({"preprocessing": {"image_size": 9, "std": [0, 1, 1]}}, "3 positive deviations"),
         ({"preprocessing": {"image_size": 9, "mean": [float("nan"), 1, 1]}}, "numbers finite"),
         ({"preprocessing": {"image_size": 9, "fit": "crop"}}, "fit is 'crop'; use one of"),
-        ({"preprocessing": {"image_size": 9, "crop": "face"}}, "crop is 'face'; use one of"),
+        ({"preprocessing": {"image_size": 9, "crop": "nose"}}, "crop is 'nose'; use one of"),
         ({"preprocessing": []}, "damaged.*preprocessing is not a dict"),
         ({"arguments": [3]}, "damaged.*arguments is not a dict"),
         ({"checksums": "abc"}, "damaged.*checksums is not a dict"),
