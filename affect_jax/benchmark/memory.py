@@ -11,6 +11,7 @@ import argparse
 import concurrent.futures
 import functools
 import itertools
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -75,10 +76,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 steps = programs.Programs(config, devices)
                 # Lowered one after the other, compiled at the same time.
                 for size in sizes:
-                    lowered = steps.train(size).lower()
-                    waiting[Case(system, remat, size)] = pool.submit(peak_bytes, lowered)
+                    case = Case(system, remat, size)
+                    waiting[case] = pool.submit(_peak, case, steps.train(size).lower())
         peaks = {case: future.result() for case, future in waiting.items()}
     return rows(peaks, f"{jax.devices()[0].device_kind}, {options.dtype}")
+
+
+def _peak(case: Case, lowered: jax.stages.Lowered) -> int:
+    peak = peak_bytes(lowered)
+    print(f"{case}, batch {case.batch_size}: {peak / GIB:.2f} GiB", file=sys.stderr, flush=True)
+    return peak
 
 
 def peak_bytes(lowered: jax.stages.Lowered) -> int:
