@@ -127,7 +127,8 @@ def export_model(
     """Write a model directory again with other formats, atomically.
 
     Args:
-      source: a model directory. Its card, and other files and folders next to it, are kept.
+      source: a model directory. Its card, and other files and folders next to it, are kept; the
+        card's title and what it says of the temperature are brought up to date.
       output: the new one, which may be the same.
       chosen: the formats.
 
@@ -135,7 +136,7 @@ def export_model(
       UserError: as `export`.
     """
     model_dir.check_writable(output)
-    loaded = model_dir.load_model(source)
+    loaded = old = model_dir.load_model(source)
     place, temperature = pathlib.Path(source), chosen.temperature
     if temperature == temperature_lib.AUTO:
         raise UserError(
@@ -143,14 +144,15 @@ def export_model(
             "directory, or the folder of its evaluation on validation images"
         )
     if isinstance(temperature, str):
-        temperature = temperature_lib.of_evaluation(pathlib.Path(temperature), place)
+        temperature = temperature_lib.of_evaluation(pathlib.Path(temperature), loaded, place)
     if temperature is not None:
         loaded = dataclasses.replace(loaded, temperature=temperature)
     name = pathlib.Path(output).absolute().name
 
     def own_card() -> str:
         if (card := place / model_card.CARD_FILE).is_file():
-            return card.read_text(encoding="utf-8")
+            names = (place.absolute().name, name)
+            return model_card.updated(card.read_text(encoding="utf-8"), old, loaded, names)
         return model_card.of_converted(loaded, name) if loaded.is_converted else ""
 
     _write(loaded, output, chosen, own_card, place)

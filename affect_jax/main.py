@@ -86,7 +86,7 @@ def _parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> int:
     """Run one mode; return the exit status."""
     runtime.setup_logging()
-    xla_flags.choose()
+    xla_flags.choose(training=FLAGS.mode != "eval")
     cluster.join(
         FLAGS.coordinator,
         FLAGS.num_processes,

@@ -15,6 +15,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__":
+    # The imports below take seconds. Ctrl-C in them ends the process by its signal, which shells
+    # report as status 130, without a traceback.
+    sys.excepthook = lambda kind, *rest: (
+        None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
+    )
+
 from affect_jax import load, runtime
 from affect_jax.errors import UserError
 from affect_jax.inference import inputs
@@ -88,7 +95,7 @@ def predict(options: argparse.Namespace) -> Counts:
         workers=options.workers,
     )
     model = place_of(options.model)
-    output = _output(options)
+    output, in_folder = _output(options)
     predictor = load(model, batch_size=options.batch_size, max_pixels=options.max_pixels)
     items = inputs.find(options.inputs, own=[output, options.overlay])
     known = _known(options.boxes, items) if options.boxes else None
@@ -98,22 +105,27 @@ def predict(options: argparse.Namespace) -> Counts:
     command = Command(
         items,
         output,
-        options.format,
-        options.shard,
-        options.overlay,
+        in_folder=in_folder,
+        table_format=options.format,
+        shard=options.shard,
+        overlay=options.overlay,
         overwrite=options.overwrite,
         identity=identity,
     )
     return TableRun(predictor, command, settings, known=known).run()
 
 
-def _output(options: argparse.Namespace) -> pathlib.Path | None:
-    """Return where tables go; refuse a name that is no table, and files that are read."""
+def _output(options: argparse.Namespace) -> tuple[pathlib.Path | None, bool]:
+    """Return where tables go, and whether it is a folder.
+
+    Raises:
+      UserError: the name is no table, or a file that is read.
+    """
     if not options.output:
-        return None
+        return None, False
     path = pathlib.Path(options.output)
-    is_folder = path.is_dir() or options.output.endswith(("/", os.sep))
-    if path.suffix and not format_of(path) and not is_folder:
+    is_folder = path.is_dir() or options.output.endswith(("/", os.sep)) or not path.suffix
+    if not is_folder and not format_of(path):
         raise UserError(
             f"--output {path}: a table ends in {', '.join(f'.{name}' for name in FORMATS)}; for a "
             f"folder, write {path}/"
@@ -121,13 +133,13 @@ def _output(options: argparse.Namespace) -> pathlib.Path | None:
     for one in [*options.inputs, *filter(None, [options.boxes])]:
         if not is_folder and os.path.realpath(one) == os.path.realpath(path):
             raise UserError(f"--output {path} is read by this command too; name another")
-    return path
+    return path, is_folder
 
 
 def _known(path: pathlib.Path, items: Sequence[inputs.Item]) -> KnownFaces:
     """Return the faces of a file with boxes; say which of its paths are no inputs."""
     boxes = BoxFile(path)
-    if unused := boxes.unused(item.path for item in items):
+    if unused := boxes.unused(items):
         print(
             f"affect_jax: boxes {path}: {len(unused)} paths are no inputs, such as {unused[0]!r}",
             file=sys.stderr,

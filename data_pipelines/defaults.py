@@ -212,7 +212,9 @@ class DataConfig:
 
     # Crop and augmentation.
     image_size: int = _field(256, 1)  # side of the network's input, pixels
-    crop: str = _field("auto")  # auto (landmark box, else box, else whole), landmarks, box, whole
+    # auto (landmark box, else box, else whole), face (of a box without its forehead), landmarks,
+    # box, whole
+    crop: str = _field("auto")
     crop_scale: float = _field(0.0, 0)  # side of the crop over the box; 0: the preset's own
     augment: str = _field("emofan")  # emofan, arbex_heavy, poster, vit, none
     # Values that replace the preset's; see data_pipelines.images.presets.Params.

@@ -42,7 +42,7 @@ def load_landmarker(model: str) -> Landmarker:
     loaded = predictor.loaded
     preprocessing, provenance = loaded.preprocessing, loaded.provenance
     decode = loaded.arguments.get("decode", "quarter")
-    follows_landmarks = preprocessing.crop in ("auto", "landmarks")
+    follows_landmarks = preprocessing.face_crop == "face"
     crop_scale = preprocessing.crop_scale if follows_landmarks else 0.0
     if not crop_scale and "workdir_config" in provenance:
         raise DataError(

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_options(parser, system="arbex_rafdb", batch_size=32, steps=1)
     parser.add_argument("--only_alone", action="store_true", help="do not time whole steps")
     options = parser.parse_args(arguments)
-    return suite.run(functools.partial(measure, options), options.json)
+    return suite.run(functools.partial(measure, options), options.json, training=True)
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:

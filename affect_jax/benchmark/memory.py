@@ -11,6 +11,7 @@ import argparse
 import concurrent.futures
 import functools
 import itertools
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,11 @@ from affect_jax.runtime.parallel import AbsentDevices
 SUITE = "memory"
 GIB = 2**30
 DEVICE_SIZES = (16, 24, 80, 140)  # GiB: TPU v5e, RTX 4090, H100, H200
+# On a CPU most of the compiling is code generation, on which the memory does not depend.
+_UNOPTIMISED: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": True,
+}
 _USABLE = 0.9  # the rest: the runtime, libraries, batches ahead, gaps between arrays
 
 
@@ -70,15 +76,22 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 steps = programs.Programs(config, devices)
                 # Lowered one after the other, compiled at the same time.
                 for size in sizes:
-                    lowered = steps.train(size).lower()
-                    waiting[Case(system, remat, size)] = pool.submit(peak_bytes, lowered)
+                    case = Case(system, remat, size)
+                    waiting[case] = pool.submit(_peak, case, steps.train(size).lower())
         peaks = {case: future.result() for case, future in waiting.items()}
     return rows(peaks, f"{jax.devices()[0].device_kind}, {options.dtype}")
 
 
+def _peak(case: Case, lowered: jax.stages.Lowered) -> int:
+    peak = peak_bytes(lowered)
+    print(f"{case}, batch {case.batch_size}: {peak / GIB:.2f} GiB", file=sys.stderr, flush=True)
+    return peak
+
+
 def peak_bytes(lowered: jax.stages.Lowered) -> int:
     """Return the bytes that a program needs on each device while it runs."""
-    analysis = lowered.compile().memory_analysis()
+    on_cpu = jax.devices()[0].platform == "cpu"
+    analysis = lowered.compile(_UNOPTIMISED if on_cpu else None).memory_analysis()
     if analysis is None:
         raise UserError("the compiler of this platform gives no analysis of memory")
     return int(

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(_worker(options)))
         return 0
     measured = functools.partial(paper if options.paper else measure, options)
-    return suite.run(measured, options.json)
+    return suite.run(measured, options.json, training=True)
 
 
 def paper(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ def _worker(options: argparse.Namespace) -> dict[str, Any]:
 
     from affect_jax.runtime import xla_flags
 
-    xla_flags.choose()
+    xla_flags.choose(training=True)
     if jax.device_count() != options.worker:
         raise UserError(
             f"--devices {options.worker}: this machine has {jax.device_count()} of kind "

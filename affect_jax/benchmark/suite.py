@@ -96,9 +96,20 @@ def rates(
     ]
 
 
-def run(measure: Callable[[], Sequence[Mapping[str, Any]]], json_path: str | None) -> int:
-    """Measure, print the table, write the rows if asked; return the exit status."""
-    xla_flags.choose()
+def run(
+    measure: Callable[[], Sequence[Mapping[str, Any]]],
+    json_path: str | None,
+    *,
+    training: bool = False,
+) -> int:
+    """Measure, print the table, write the rows if asked; return the exit status.
+
+    Args:
+      measure: gives the rows.
+      json_path: file for the rows; empty: none.
+      training: training steps are measured; the processes that `measure` starts inherit its flags.
+    """
+    xla_flags.choose(training=training)
     try:
         with disk.explained(json_path or ""):
             results = measure()

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--matmul_size", type=int, default=0, help="default: 8192 on a GPU or TPU")
     cases_lib.add_options(parser)
     options = cases_lib.parse_options(parser, arguments)
-    return suite.run(functools.partial(measure, options), options.json)
+    return suite.run(functools.partial(measure, options), options.json, training=True)
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: str | int) -> None:

@@ -31,6 +31,7 @@ def write(
     system: System,
     *,
     model: str | os.PathLike = "",
+    digest: str = "",
 ) -> Path:
     """Store the predictions of an evaluation and return their folder.
 
@@ -45,6 +46,7 @@ def write(
         source: of the examples.
         system: of the model; gives the classes and the tree over them.
         model: the model directory, unless a checkpoint of the run was evaluated.
+        digest: of the model in that directory, see `LoadedModel.digest`.
     """
     names = [source.describe(int(i)) for i in outputs["index"]]
     stored = predictions.gather(
@@ -57,6 +59,7 @@ def write(
     own = {"model": str(Path(model).resolve())} if model else {}
     record = {
         **own,
+        **({"model_sha256": digest} if digest else {}),
         **place_of(config.data),
         "split": config.eval.split,
         "checkpoint": step,

@@ -52,6 +52,7 @@ def record(
     what: str,
     *,
     model: str | os.PathLike = "",
+    digest: str = "",
 ) -> pathlib.Path | None:
     """Show an evaluation; add it to `eval.jsonl` and `report/evaluations`.
 
@@ -66,6 +67,7 @@ def record(
       step: of its checkpoint.
       what: name of the model in the title.
       model: the model directory, if it was not one of the run's own checkpoints.
+      digest: of the model in that directory.
     """
     if not is_main_process():
         return None
@@ -73,7 +75,7 @@ def record(
     title = f"{split} split of {' '.join(place.values())}, {what}"
     show(result.of_split(split), f"{title}: {runtime.count_images(result.images, len(source))}")
     folder = evaluation_folder.write(
-        workdir, config, step, result.predictions, source, system, model=model
+        workdir, config, step, result.predictions, source, system, model=model, digest=digest
     )
     about = {**place, "report": str(folder.relative_to(workdir))}
     about |= {"model": str(model)} if model else {}

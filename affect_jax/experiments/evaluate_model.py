@@ -80,7 +80,8 @@ def evaluate_model(
         hierarchy = label_tree.resolve(config, loaded.class_names, source.hierarchy)
     mapper = Mapper(config.parallel.mapping)
     given = _placed(config, loaded, has, hierarchy, mapper)
-    return measure(given, source, workdir, mapper, f"model {path}", model=path)
+    what, digest = f"model {path}", loaded.digest()
+    return measure(given, source, workdir, mapper, what, model=path, digest=digest)
 
 
 def open_model(config: ml_collections.ConfigDict, path: pathlib.Path, mapper: Mapper) -> LoadedRun:
@@ -183,9 +184,9 @@ def _with_model(
         made.data.crop_scale = expected.crop_scale
     # Others' networks without a crop of their own are evaluated on images that are crops.
     if expected.crop_scale or not loaded.is_converted:
-        # "auto" also suits images that lack what most of the training images had.
-        was_auto = trained.get("data", {}).get("crop") == "auto" and expected.crop != "whole"
-        made.data.crop = "auto" if was_auto else expected.crop
+        # As predict frames a given box. "auto" also suits images that have landmarks alone.
+        was_auto = trained.get("data", {}).get("crop") == "auto" and expected.crop == "box"
+        made.data.crop = "auto" if was_auto else expected.face_crop
     log.info(
         "images as the model expects them: %d x %d, fit %s, margin %g, mean %s, std %s; cropped by "
         "data.crop = %s",

@@ -113,6 +113,7 @@ def measure(
     what: str,
     *,
     model: str | os.PathLike = "",
+    digest: str = "",
     trained: ml_collections.ConfigDict | None = None,
 ) -> Evaluation:
     """Run a model over a split and record the results.
@@ -127,6 +128,7 @@ def measure(
       mapper: of the model's arrays.
       what: names the model in the title.
       model: its directory, unless it is a run's checkpoint.
+      digest: of the model in that directory.
       trained: config of the run, for `config.eval.bank_sizes`; None: its data are not known.
     """
     config = loaded.config
@@ -148,7 +150,17 @@ def measure(
         None if trained is None else lambda: data_lib.make_sources(trained)["train"],
     )
     result.contexts = evaluator.in_contexts(loaded.state, result.predictions, banks)
-    folder = record(config, workdir, result, source, loaded.system, loaded.step, what, model=model)
+    folder = record(
+        config,
+        workdir,
+        result,
+        source,
+        loaded.system,
+        loaded.step,
+        what,
+        model=model,
+        digest=digest,
+    )
     report.draw_evaluation(folder, config.eval.min_count)
     return result
 

@@ -8,12 +8,15 @@ from flax import nnx
 
 from affect_jax import models
 from affect_jax.exporting.markdown import bullets, code, plain
-from affect_jax.models.preprocessing import Preprocessing
+from affect_jax.models.preprocessing import ASSUMED_FACE_SCALE, Preprocessing
 from affect_jax.models.relations import Relations
 from affect_jax.models.state import take_apart
 from affect_jax.weights.model_dir import LoadedModel
 from data_pipelines.hierarchies.tree import Hierarchy
 
+TITLE = "## Model"
+TEMPERATURE = "Temperature: "
+_BEFORE = ("* Output: ", "* Classes, ")  # lines that stand before the temperature
 _OUTPUTS = {
     "expression": "probabilities of {} classes",
     "valence_arousal": "valence and arousal, each in [-1, 1]",
@@ -25,8 +28,7 @@ _FITS = {
     "contain": "on a black square",
 }
 _AROUND = {
-    "auto": "the landmarks or, without them, the box",
-    "landmarks": "the landmarks",
+    "face": "the landmarks or, without them, the box without its forehead",
     "box": "the box",
 }
 
@@ -51,16 +53,31 @@ def section(loaded: LoadedModel, system: str = "") -> str:
         named = ", ".join(f"{i} {plain(name)}" for i, name in enumerate(loaded.class_names))
         lines.append(f"Classes, in the order of their ids: {named}")
     if loaded.temperature != 1:
-        lines.append(
-            f"Temperature: probabilities are those of the logits / {loaded.temperature:.4g}. "
-            "Exported programs give the logits as they are"
-        )
+        lines.append(f"{TEMPERATURE}{_temperature(loaded)}")
     if loaded.hierarchy is not None:
         lines += _tree(loaded.hierarchy)
     if labels := loaded.provenance.get("label_vectors"):
         lines.append(f"Label vectors: {_label_vectors(labels)}")
     lines += _compared(loaded)
-    return f"## Model\n\n{bullets(lines)}"
+    return f"{TITLE}\n\n{bullets(lines)}"
+
+
+def with_temperature(model_section: str, loaded: LoadedModel) -> str:
+    """Return the section of a card, maybe edited by people, with the line of a temperature."""
+    kept = [line for line in model_section.split("\n") if not line.startswith(f"* {TEMPERATURE}")]
+    if loaded.temperature != 1:
+        last = max((i for i, line in enumerate(kept) if line.strip()), default=-1)
+        before = [i for i, line in enumerate(kept) if line.startswith(_BEFORE)]
+        place = (before[-1] if before else last) + 1
+        kept.insert(place, f"* {TEMPERATURE}{_temperature(loaded)}")
+    return "\n".join(kept)
+
+
+def _temperature(loaded: LoadedModel) -> str:
+    return (
+        f"probabilities are those of the logits / {loaded.temperature:.4g}. Exported programs give "
+        "the logits as they are"
+    )
 
 
 def _input(loaded: LoadedModel) -> list[str]:
@@ -78,7 +95,7 @@ def _input(loaded: LoadedModel) -> list[str]:
 def _crop(seen: Preprocessing, is_converted: bool) -> str:
     crop = f"the whole image, {_FITS[seen.fit]}"
     if seen.crop_scale and seen.crop != "whole":
-        square = f"a square around {_AROUND[seen.crop]} of the face, {seen.crop_scale:g} times"
+        square = f"a square around {_AROUND[seen.face_crop]} of the face, {seen.crop_scale:g} times"
         crop = f"{square} as large; of an image without: {crop}"
     elif is_converted and seen.crop != "whole" and not seen.face_scale:
         crop = f"the one of training is not known; {crop}, is taken"
@@ -86,6 +103,11 @@ def _crop(seen: Preprocessing, is_converted: bool) -> str:
         crop += f"; of a detected face: a square {seen.face_scale:.3g} times as large as its box"
     if seen.margin:
         crop += f"; of this, the middle 1/{1 + seen.margin:g} of each side"
+    if not seen.crops_faces:
+        crop += (
+            f"; of a detected face: a square {ASSUMED_FACE_SCALE:g} times as large as its box, "
+            "which is a guess"
+        )
     return crop
 
 

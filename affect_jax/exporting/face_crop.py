@@ -50,7 +50,7 @@ def with_face_crop(
     except (DataError, OSError, ValueError) as error:
         log.warning(
             "the place of the faces in the training images is not measured%s: %s",
-            "" if preprocessing.crops_faces else ", so predict takes images whole",
+            "" if preprocessing.crops_faces else ", so predict has to guess their crop",
             error,
         )
         return preprocessing
@@ -89,12 +89,14 @@ def measured(
         faces = detector(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB))
         if len(faces.boxes):
             found.append(_place(preprocessing, image.shape[:2], faces.boxes[0].astype(float)))
+    if crops and preprocessing.crop != "auto":
+        return preprocessing
     if crops:
         return dataclasses.replace(preprocessing, crop=crops.most_common(1)[0][0])
     if len(found) < _LEAST:
         log.info(
-            "%d of %d training images show a face, too few to measure where; predict takes images "
-            "whole",
+            "%d of %d training images show a face, too few to measure where; predict has to guess "
+            "their crop",
             len(found),
             looked,
         )

@@ -5,6 +5,7 @@ It is Markdown for people. The facts for programs are in `model.json`.
 
 import pathlib
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,7 +91,7 @@ def of_run(loaded: LoadedModel, workdir: str | pathlib.Path, name: str) -> str:
         name,
         architecture.section(loaded, system=config.get("system", "")),
         training_data.section(about, origins, training_data.splits(workdir)),
-        run_results.section(tested, bool(averaged)),
+        run_results.section(tested, bool(averaged), loaded.temperature),
         limits,
         _stated(about, "contact"),
         licence,
@@ -135,6 +136,31 @@ def of_converted(loaded: LoadedModel, name: str) -> str:
         [f"Weights: {plain(about['licence'] or _FILL_IN)}"],
         made,
     )
+
+
+def updated(card: str, old: LoadedModel, new: LoadedModel, names: tuple[str, str]) -> str:
+    """Return the card of a model that is written again, with its name and temperature.
+
+    All else stays as people may have edited it.
+
+    Args:
+      card: Markdown.
+      old, new: the model before and now; they differ in the temperature alone.
+      names: before and now.
+    """
+    title = "# Model card: "
+    first, newline, rest = card.partition("\n")
+    if first == f"{title}{plain(names[0])}":
+        card = f"{title}{plain(names[1])}{newline}{rest}"
+    if new.temperature == old.temperature:
+        return card
+    parts = re.split(r"(?m)^(?=## )", card)
+    for i, part in enumerate(parts):
+        if part.startswith(f"{architecture.TITLE}\n"):
+            parts[i] = architecture.with_temperature(part, new)
+        elif part.startswith(f"{run_results.TITLE}\n"):
+            parts[i] = run_results.with_new_temperature(part, old.temperature, new.temperature)
+    return "".join(parts)
 
 
 def _document(

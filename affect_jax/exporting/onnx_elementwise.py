@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from affect_jax.exporting.onnx_graph import Graph, Operand, Rules
+from affect_jax.exporting.onnx_graph import Graph, Operand, Rules, Value
 
 RULES = Rules()
 
@@ -37,7 +37,20 @@ def joint(*operands: Operand) -> tuple[Any, ...]:
 
 
 def each(graph: Graph, operator: str, *operands: Operand, dtype: Any = None) -> Operand:
-    return graph.add(operator, operands, joint(*operands), dtype)
+    shape = joint(*operands)
+    if any(isinstance(x, Value) and len(x.shape) == len(shape) for x in operands):
+        operands = tuple(_short(x) if isinstance(x, np.ndarray) else x for x in operands)
+    return graph.add(operator, operands, shape, dtype)
+
+
+def _short(x: np.ndarray) -> np.ndarray:
+    """Return a constant without its first axes of size 1: a bias must be a vector to be quantised.
+
+    ONNX Runtime makes Gemm of a product and a sum, and scales axis 0 of its bias in 8 bits.
+    """
+    while x.ndim and x.shape[0] == 1:
+        x = x[0]
+    return x
 
 
 def _elementwise(operator: str, graph: Graph, equation: Any, *operands: Operand) -> Operand:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,13 @@ from affect_jax.runtime.tables import Results, label, markdown_table, number
 
 log = logging.getLogger(__name__)
 
+TITLE = "## Results"
+_CALIBRATION = re.compile(r"\b(ECE|NLL|calibration error|negative log-likelihood)\b", re.IGNORECASE)
+_CHANGED = "Since then the temperature"
+_NOT_OF_THESE = (
+    "calibration error (ECE) and negative log-likelihood above are not of the probabilities that "
+    "the model gives."
+)
 _RECALL = "recall_"
 _NOT_SHOWN = (_RECALL, "loss")
 _WORST = 3
@@ -70,20 +78,21 @@ def read(workdir: pathlib.Path, step: int) -> Tested | None:
     )
 
 
-def section(tested: Tested | None, averaged: bool = False) -> str:
+def section(tested: Tested | None, averaged: bool = False, temperature: float = 1.0) -> str:
     """Return the section of a model card, as Markdown.
 
     Args:
       tested: the test of the run; None if there is none.
       averaged: whether the weights of the card are the mean of the run's and others.
+      temperature: of the model; the test has measured the logits as they are.
     """
     if averaged:
-        return "## Results\n\nNone of these weights: the run tested its own, not their mean."
+        return f"{TITLE}\n\nNone of these weights: the run tested its own, not their mean."
     if tested is None:
-        return "## Results\n\nNone: the run has no finished test."
+        return f"{TITLE}\n\nNone: the run has no finished test."
     if not tested.is_this_model:
         return (
-            f"## Results\n\nNone of this checkpoint: the run tested its checkpoint of step "
+            f"{TITLE}\n\nNone of this checkpoint: the run tested its checkpoint of step "
             f"{tested.step:,}."
         )
     images = count_images(tested.final.get("images", 0), tested.final.get("images_total"))
@@ -93,14 +102,30 @@ def section(tested: Tested | None, averaged: bool = False) -> str:
         for column, figures in tested.results.items()
     }
     parts = [
-        f"## Results\n\nOn the test split: {images}{persons}, from the source of the training "
+        f"{TITLE}\n\nOn the test split: {images}{persons}, from the source of the training "
         "images. The checkpoint was chosen on the validation split, not on these images.",
         results_table(shown, markdown=True),
         *_worst(tested.final),
         "### Subgroups",
         _subgroups(tested.groups),
     ]
+    if temperature != 1:
+        parts.append(f"The test was without the temperature of {temperature:.4g}: {_NOT_OF_THESE}")
     return "\n\n".join(parts)
+
+
+def with_new_temperature(results: str, old: float, new: float) -> str:
+    """Return the section of a card with a note that calibration was measured before."""
+    paragraphs = results.rstrip().split("\n\n")
+    kept = [text for text in paragraphs if not text.startswith(_CHANGED)]
+    if not any(map(_CALIBRATION.search, kept)):
+        return results
+    if kept != paragraphs:  # they were measured before an earlier change
+        note = f"{_CHANGED} was changed, now to {new:.4g}"
+    else:
+        note = f"{_CHANGED} was changed from {old:.4g} to {new:.4g}"
+    kept.append(f"{note}: {_NOT_OF_THESE}")
+    return "\n\n".join(kept) + "\n\n"
 
 
 def _worst(final: Mapping[str, Any]) -> list[str]:

@@ -7,13 +7,16 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import ml_collections
 import numpy as np
 
+from affect_jax import batches, runtime
 from affect_jax import config as config_lib
-from affect_jax import runtime
 from affect_jax.errors import UserError
 from affect_jax.evaluation import evaluation_folder, predictions
 from affect_jax.metrics.calibration import fit_temperature
+from affect_jax.weights.model_dir import LoadedModel
+from data_pipelines.sources.make import ALL
 
 log = logging.getLogger(__name__)
 
@@ -57,26 +60,21 @@ def fitted(workdir: pathlib.Path, step: int, config: Mapping[str, Any]) -> float
     )
 
 
-def of_evaluation(folder: pathlib.Path, model: pathlib.Path) -> float:
+def of_evaluation(folder: pathlib.Path, loaded: LoadedModel, model: pathlib.Path) -> float:
     """Return the temperature that fits an evaluation of a model directory best.
 
     Args:
       folder: that `--mode=eval --config.init_from=MODEL` has written.
-      model: the model directory.
+      loaded: the model.
+      model: its directory.
 
     Raises:
-      UserError: the folder holds no evaluation, or one of another model or on the test split.
+      UserError: the folder holds no evaluation, or one of another model, or on images that the
+        model may have been trained or is tested on.
     """
     try:
         record = json.loads((folder / evaluation_folder.RECORD).read_text())
-        if record.get("model") != str(model.resolve()):
-            of = record.get("model", f"step {record['checkpoint']} of a run")
-            raise UserError(f"{_option(folder)}: it is an evaluation of {of}, not of {model}")
-        if record["split"] == "test":
-            raise UserError(
-                f"{_option(folder)}: it is an evaluation on the test split, whose results would "
-                "then be too good; evaluate the model on validation images"
-            )
+        _check(record, folder, loaded, model)
         return _fit(folder)
     except _UNREADABLE as error:
         raise UserError(
@@ -84,6 +82,38 @@ def of_evaluation(folder: pathlib.Path, model: pathlib.Path) -> float:
             "folder that `python -m affect_jax.main --mode=eval --config.init_from="
             f"{model} --config.eval.split={_SPLIT}` names"
         ) from error
+
+
+def _check(
+    record: Mapping[str, Any], folder: pathlib.Path, loaded: LoadedModel, model: pathlib.Path
+) -> None:
+    """Raise UserError unless a temperature may be fitted on an evaluation of a model."""
+    if record.get("model_sha256") != loaded.digest():
+        of = record.get("model", f"step {record['checkpoint']} of a run")
+        if of == str(model.resolve()):
+            of = f"other weights or settings than {model} has now"
+        raise UserError(
+            f"{_option(folder)}: it is an evaluation of {of}, not of {model}; evaluate {model} "
+            f"with --mode=eval --config.init_from={model} --config.eval.split={_SPLIT}"
+        )
+    split = record["split"]
+    if split == _SPLIT or (split == ALL and not _is_of_training(record, loaded)):
+        return
+    why = "the model was or may have been trained on these images"
+    if split == "test":
+        why = "results on the test split would then be too good"
+    raise UserError(
+        f"{_option(folder)}: it is an evaluation on the split {split}, and {why}; evaluate the "
+        f"model on validation images, or with --config.eval.split={ALL} on other data"
+    )
+
+
+def _is_of_training(record: Mapping[str, Any], loaded: LoadedModel) -> bool:
+    """Return whether an evaluation used the data that the run of a model was made of."""
+    if (config := loaded.provenance.get("workdir_config")) is None:
+        return False
+    place = batches.place_of(ml_collections.ConfigDict(config["data"]))
+    return all(record.get(key) == value for key, value in place.items())
 
 
 def _option(folder: pathlib.Path) -> str:

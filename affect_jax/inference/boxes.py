@@ -2,10 +2,12 @@
 
 The file is a CSV, TSV or JSONL table with a column `path` and four numbers a row: `left`, `top`,
 `right`, `bottom`, or `x0`, `y0`, `x1`, `y1`, or a column `box` that holds them. They are pixels of
-the upright image. A path may have several rows, one a face. Columns `score` (0 to 1) and, for
-videos, `frame` (from 0) may follow. A manifest of training is such a file.
+the upright image. A path may have several rows, one a face. A column `score` (0 to 1) may follow;
+for videos, `frame` (from 0) must. A photo has one frame, with any number: a manifest of training,
+in which `frame` numbers the photos of a video, is such a file.
 """
 
+import itertools
 import os
 import pathlib
 from collections import defaultdict
@@ -16,7 +18,7 @@ import numpy as np
 
 from affect_jax.errors import UserError
 from affect_jax.inference.faces import Faces, faces_of_boxes
-from affect_jax.inference.inputs import BOX_COLUMNS
+from affect_jax.inference.inputs import BOX_COLUMNS, Item
 from data_pipelines.schema import DataError, shorten
 from data_pipelines.sources import manifest_file
 from data_pipelines.sources.manifest_rows import BadRow, read_box
@@ -39,8 +41,9 @@ class BoxFile:
           UserError: it is missing or not a table, or a row has no numbers or a box without area.
         """
         self.path = pathlib.Path(path).expanduser()
-        self._found: dict[tuple[str, int | None], list[tuple[np.ndarray, float]]]
-        self._found = defaultdict(list)
+        # real path -> frame -> box and score of each face
+        self._found: dict[str, dict[int | None, list[tuple[np.ndarray, float]]]]
+        self._found = defaultdict(lambda: defaultdict(list))
         self._named: dict[str, str] = {}  # real path -> as in the file
         try:
             for number, row in manifest_file.read_rows(self.path):
@@ -49,7 +52,7 @@ class BoxFile:
                 self._add(f"{self.path}:{number}", row)
         except DataError as error:
             raise UserError(str(error).replace("data.manifest", "boxes")) from error
-        self.count = sum(map(len, self._found.values()))
+        self.count = sum(len(faces) for frames in self._found.values() for faces in frames.values())
 
     def faces(self, image: str | os.PathLike[str], frame: int | None = None) -> Faces:
         """Return the faces of an image; none if the file does not name it.
@@ -57,23 +60,33 @@ class BoxFile:
         Args:
           image: path of the image or video. Relative paths in the file refer to its folder, or else
             to the current one.
-          frame: number of the frame of a video, from 0.
+          frame: number of the frame of a video, from 0; None: a photo.
         """
-        found = self._found.get((_key(pathlib.Path(image)), frame), [])
+        frames = self._found.get(_key(pathlib.Path(image)), {})
+        if frame is None:
+            found = list(itertools.chain.from_iterable(frames.values()))
+        else:
+            found = frames.get(frame, [])
         boxes = np.array([box for box, _ in found], np.float32)
         return faces_of_boxes(boxes, np.array([score for _, score in found], np.float32))
 
     def __contains__(self, image: str | os.PathLike[str]) -> bool:
-        key = _key(pathlib.Path(image))
-        return any(path == key for path, _ in self._found)
+        return _key(pathlib.Path(image)) in self._found
 
-    def unused(self, images: Iterable[str | os.PathLike[str]]) -> list[str]:
-        """Return the paths in the file, as they stand there, that are none of `images`.
+    def unused(self, items: Iterable[Item]) -> list[str]:
+        """Return the paths in the file, as they stand there, that are no inputs.
 
         Raises:
-          UserError: none is.
+          UserError: none is an input, or a box of a video has no frame.
         """
-        keys = {_key(pathlib.Path(image)) for image in images}
+        keys = set()
+        for item in items:
+            keys.add(key := _key(pathlib.Path(item.path)))
+            if item.is_video and None in self._found.get(key, {}):
+                raise UserError(
+                    f"boxes {self.path}: {self._named[key]!r} is a video, and a box of it has no "
+                    "frame; give the number of its frame, from 0, in the column `frame`"
+                )
         unused = [name for key, name in self._named.items() if key not in keys]
         if len(unused) == len(self._named):
             example = f", such as {unused[0]!r}" if unused else ""
@@ -104,7 +117,7 @@ class BoxFile:
             if number < 0 or number != int(number):
                 raise UserError(f"{where}: frame = {number:g}; it must be 0, 1, 2 ...")
             frame = int(number)
-        self._found[_key(place), frame].append((box, score))
+        self._found[_key(place)][frame].append((box, score))
 
 
 def _key(path: pathlib.Path) -> str:

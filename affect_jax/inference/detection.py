@@ -9,6 +9,7 @@ import numpy as np
 from affect_jax.inference.blazeface.detector import BlazeFace
 from affect_jax.inference.faces import Detector, Faces
 from affect_jax.models.preprocessing import Preprocessing
+from data_pipelines.images.decode import shrink_by
 from data_pipelines.images.framing import halving
 
 # A face turned by more is turned upright before it is cropped. Training turns faces by up to 18
@@ -49,9 +50,7 @@ def crop(
         return framing.pixels(image, frame), lambda parts: framing.to_image(parts, frame)
     # A large face is shrunk first, so that turning it costs neither memory nor sharpness.
     k = halving(frame, framing.size)
-    if k > 1:
-        image = cv2.resize(image, (-(-width // k), -(-height // k)), interpolation=cv2.INTER_AREA)
-    upright, box, matrix = _turned(image, box / k, roll, preprocessing)
+    upright, box, matrix = _turned(shrink_by(image, k), box / k, roll, preprocessing)
     frame = preprocessing.face_frame(box, *upright.shape[:2])
     back = cv2.invertAffineTransform(matrix)
 

@@ -203,6 +203,8 @@ class FacePredictions:
 
     def _smoothed(self, scores: Scores, track: int) -> Scores:
         names = [name for name in SMOOTHED if name in scores]
+        if not names:  # a model of landmarks alone
+            return {}
         joined = np.concatenate([np.atleast_1d(scores[name]) for name in names])
         means = self._smoother.update(track, joined)
         parts = np.split(means, np.cumsum([np.size(scores[name]) for name in names])[:-1])

@@ -42,7 +42,7 @@ class Crop(NamedTuple):
       score: of the detector; NaN where none was asked.
       pixels: uint8 [S, S, 3]; None where there is an error.
       to_image: maps fractions [..., 2] of the crop to pixels of the image.
-      look: see `tracks.look`; empty for photos.
+      look: of the box, see `tracks.look`; empty for photos.
       error: why there is no crop: the box lies outside the image.
     """
 
@@ -226,16 +226,16 @@ class FrameReader:
         frame = framing.frame(height, width)
         pixels = framing.pixels(image, frame)
         box = np.array([0, 0, width, height], np.float32)
-        look = tracks.look(pixels) if is_video else tracks.NO_LOOK
+        look = tracks.look(image, box) if is_video else tracks.NO_LOOK
         return Crop(box, np.nan, pixels, lambda parts: framing.to_image(parts, frame), look)
 
     def _crop(self, image: np.ndarray, faces: Faces, i: int, is_video: bool) -> Crop:
         box, score = faces.boxes[i], float(faces.scores[i])
+        look = tracks.look(image, box) if is_video else tracks.NO_LOOK
         try:
             pixels, to_image = detection.crop(image, faces, i, self.preprocessing)
         except DecodeError as error:
-            return Crop(box, score, None, None, tracks.NO_LOOK, str(error))
-        look = tracks.look(pixels) if is_video else tracks.NO_LOOK
+            return Crop(box, score, None, None, look, str(error))
         return Crop(box, score, pixels, to_image, look)
 
 

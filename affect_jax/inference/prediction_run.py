@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas
 
 BATCH_SIZE = 32
-# Fields of `Settings` in which a command may differ from the one that it resumes.
+# Fields of `Settings` in which a command may differ from the one that it resumes. Another batch
+# size is another program, which changes scores by the last digits of float32.
 _SPEED = ("batch_size", "workers")
 
 
@@ -69,7 +70,7 @@ class Settings:
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
-        """Names of the fields that determine the rows, to the last digits."""
+        """Names of the fields that determine the rows, up to the last digits of scores."""
         return tuple(f.name for f in dataclasses.fields(cls) if f.name not in _SPEED)
 
 
@@ -98,8 +99,9 @@ def predictions(
     if settings.detect and known is None:
         detector = detector or default_detector()
     loaded, workers = predictor.loaded, settings.workers or usable_cores()
+    has_faces = settings.detect or known is not None or any(item.boxes for item in items)
     reader = FrameReader(
-        loaded.preprocessing,
+        predictor.face_preprocessing if has_faces else loaded.preprocessing,
         detector if settings.detect else None,
         known,
         max_faces=settings.max_faces,

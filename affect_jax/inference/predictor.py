@@ -1,5 +1,7 @@
 """Using a model: `affect_jax.load(DIR)` gives a `Predictor`."""
 
+import functools
+import logging
 import os
 import pathlib
 import pickle
@@ -15,6 +17,7 @@ from affect_jax.evaluation.validity import is_number
 from affect_jax.inference import image_inputs
 from affect_jax.inference.image_inputs import ImageInput
 from affect_jax.inference.network import Network
+from affect_jax.models.preprocessing import ASSUMED_FACE_SCALE, Preprocessing
 from affect_jax.runtime import forks, xla_flags
 from affect_jax.weights.model_dir import LoadedModel, is_model_dir, load_model
 from data_pipelines.images.decode import MAX_PIXELS
@@ -22,6 +25,8 @@ from data_pipelines.schema import DecodeError
 
 if TYPE_CHECKING:
     import pandas
+
+log = logging.getLogger(__name__)
 
 # Batches are padded to one of these sizes, so that few programs are compiled.
 _BATCH_SIZES = (1, 4, 16)
@@ -191,6 +196,19 @@ class Predictor:
           UserError: the model predicts nothing for a table, or no `landmarks`, if asked for.
         """
         return self._opened().score_shapes(landmarks)
+
+    @functools.cached_property
+    def face_preprocessing(self) -> Preprocessing:
+        """The preprocessing for faces in larger images; warns once if their crop is assumed."""
+        own = self.loaded.preprocessing
+        if not own.crops_faces:
+            log.warning(
+                "the model does not say how large faces were in its training images: of each face "
+                "it sees a square %g times as large as the box, which is a guess; show ready crops "
+                "whole with --no_detect (detect=False)",
+                ASSUMED_FACE_SCALE,
+            )
+        return own.for_faces()
 
     @property
     def relates_images(self) -> bool:

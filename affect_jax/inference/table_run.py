@@ -20,7 +20,7 @@ from affect_jax.inference.overlay_files import OverlayFiles
 from affect_jax.inference.prediction_progress import PredictionProgress
 from affect_jax.inference.prediction_run import Settings
 from affect_jax.inference.predictor import Predictor
-from affect_jax.inference.writers import Printer, TableFile, format_of
+from affect_jax.inference.writers import Printer, TableFile
 from affect_jax.version import __version__
 
 _SAVE_EVERY = 2.0  # seconds of work that a crash costs at most
@@ -36,6 +36,8 @@ class Counts:
       failed: those of them with a row that holds an error.
       frames, faces, faceless: frames read, faces in them, frames without any.
       failing: place of the last item with an error.
+      shown: place of the last item of which a picture could be decoded.
+      blank: places of the items of which none could: they have no overlay.
     """
 
     files: int = 0
@@ -44,6 +46,8 @@ class Counts:
     faces: int = 0
     faceless: int = 0
     failing: int = -1
+    shown: int = -1
+    blank: list[int] = dataclasses.field(default_factory=list)
 
     @classmethod
     def of_position(cls, position: Any) -> Self:
@@ -62,8 +66,8 @@ class Command:
 
     Attributes:
       items: all that the inputs name.
-      output: a file that ends in .csv, .parquet or .jsonl; or a folder, for a table a video and
-        one for all photos; None: standard output.
+      output: a file that ends in .csv, .parquet or .jsonl, or a folder; None: standard output.
+      in_folder: `output` is a folder, for a table a video and one for all photos.
       table_format: of the tables in a folder.
       shard: (i, n): only the i-th of n parts, counted from 1.
       overlay: folder for photos and videos with what was found; None: none are drawn.
@@ -73,6 +77,7 @@ class Command:
 
     items: Sequence[Item]
     output: pathlib.Path | None = None
+    in_folder: bool = False
     table_format: str = "csv"
     shard: tuple[int, int] = (1, 1)
     overlay: pathlib.Path | None = None
@@ -82,7 +87,7 @@ class Command:
     def tables(self) -> Iterator[tuple[pathlib.Path | None, list[Item]]]:
         """Yield the tables to write and the items in each."""
         part = shard(self.items, *self.shard)
-        if self.output is None or format_of(self.output):
+        if self.output is None or not self.in_folder:
             yield self.output, part
             return
         number, count = self.shard
@@ -138,7 +143,9 @@ class TableRun:
         counts = Counts.of_position(target.position)
         try:
             if self._command.overlay is not None and target.position:
-                self._draw_missing(self._command.overlay, items[: target.position["item"]])
+                blank, done = set(counts.blank), enumerate(items[: target.position["item"]])
+                drawable = [item for place, item in done if place not in blank]
+                self._draw_missing(self._command.overlay, drawable)
             if target.finished:
                 print(f"{path} is complete", file=self._stream)
             else:
@@ -236,6 +243,10 @@ class TableRun:
         counts.frames += is_frame
         counts.faces += faces
         counts.faceless += any(row["error"] == NO_FACE for row in rows)
+        if any(row["face"] >= 0 or row["error"] == NO_FACE for row in rows):
+            counts.shown = frame.place
+        elif frame.number < 0 and frame.place not in (counts.shown, *counts.blank[-1:]):
+            counts.blank.append(frame.place)  # nothing came before the end, or what says why
         errors = [row["error"] for row in rows if row["error"] not in ("", NO_FACE)]
         if errors and counts.failing != frame.place:
             counts.failing = frame.place

@@ -1,24 +1,27 @@
 """Tracks: the faces of one person in the frames of a video, and means over their last frames.
 
-Faces of following frames are joined by how much their boxes overlap and how alike their crops
-look. The network is not asked, so that tracks depend neither on the model nor on its batches.
+Faces of following frames are joined by how much their boxes overlap and how alike the pixels in
+them look. The network is not asked, and its crop is not used, so that tracks depend neither on the
+model nor on its batches.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from affect_jax.evaluation.smoothing import WEIGHTS, smooth
+from data_pipelines.images.framing import Frame, Framing
 
 # Pairs of faces that may be joined: the boxes overlap and the looks do not contradict, or the face
 # has moved, by at most this many widths, and looks the same. Looks of photos of two persons reach
-# 0.7 in 11 % of pairs (0.3: 67 %), those of a photo and itself, turned by up to 8 degrees, in 97 %.
+# 0.7 in 5 % of pairs (0.85: 0.3 %), those of a photo and itself, turned by up to 8 degrees
+# and its box moved by 2 %, in 100 % (0.85: 98 %), measured on 252 photos.
 _OVERLAP, _NOT_UNLIKE = 0.2, 0.7
 _SAME_LOOK, _REACH = 0.85, 1.5
-_LOOK_SIDE = 8  # of the thumbnail that stands for a crop, pixels
+_LOOK_SIDE = 8  # of the thumbnail that stands for a face, pixels
+_SAMPLES = 64  # pixels along a side of a box that are read, at least
 _NEWEST = 0.3  # weight of the newest look in a track's own
 _GAP = 1.0  # seconds without the face after which a track ends
 _FRAME_RATE = 25.0  # where a frame has no time
@@ -27,13 +30,22 @@ Look = np.ndarray
 NO_LOOK = np.zeros(3 * _LOOK_SIDE**2, np.float32)
 
 
-def look(crop: np.ndarray) -> Look:
-    """Return a description of a crop uint8 [S, S, 3]: float32 [192] of length 1 and mean 0.
+def look(image: np.ndarray, box: np.ndarray) -> Look:
+    """Return a description of what a box shows: float32 [192] of length 1 and mean 0.
 
     It is a thumbnail without its mean brightness and contrast. The product of two is their
     correlation.
+
+    Args:
+      image: uint8 [H, W, 3].
+      box: float [4], left, top, right, bottom in pixels. Outside the image, it shows black.
     """
-    small = cv2.resize(crop, (_LOOK_SIDE, _LOOK_SIDE), interpolation=cv2.INTER_AREA)
+    left, top, right, bottom = np.asarray(box, float).tolist()
+    frame = Frame((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+    if not (frame.width > 0 and frame.height > 0 and frame.touches(*image.shape[:2])):
+        return NO_LOOK
+    k = max(int(min(frame.width, frame.height) / _SAMPLES), 1)
+    small = Framing(_LOOK_SIDE).pixels(image[::k, ::k], frame.shrunk(k))
     values = small.astype(np.float32).ravel()
     return _unit(values - values.mean())
 

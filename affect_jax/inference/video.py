@@ -71,7 +71,7 @@ def read_video(
       path: of the file.
       fps: frames a second of time to keep: of each 1 / fps seconds the first frame; 0: all.
       start: number of the first frame to yield; those before it are decoded, but not converted.
-      threads: of the decoder; 0: as many as there are cores.
+      threads: of the decoder, which share the slices of a frame; 0: as many as there are cores.
       max_pixels: larger frames are not converted.
 
     Raises:
@@ -97,7 +97,9 @@ def read_video(
         stream = next((s for s in container.streams.video if not s.disposition & cover), None)
         if stream is None:
             raise DecodeError("the file has no video stream")
-        stream.thread_type = "AUTO"
+        # Threads share the slices of a frame, not frames: an error would come with the packet of a
+        # later frame, and at the end of the file PyAV would drop the frames that wait behind it.
+        stream.thread_type = "SLICE"
         stream.codec_context.thread_count = threads
         chosen = _Ticks(fps)
         any_frame = False
@@ -145,35 +147,45 @@ def _decoded(av: ModuleType, container: Any, stream: Any) -> Iterator[_Decoded]:
     number, packets, part, end = 0, 0, 0.0, 0.0
     time, gap = math.nan, 1 / float(stream.average_rate or 25)
     size = max(container.size or 0, 1)
+    for packet, damage in _packets(av, container):
+        at = math.nan
+        if packet is not None:
+            if packet.pts is not None:
+                at = float(packet.pts * packet.time_base)
+                end = max(end, at + float((packet.duration or 0) * packet.time_base))
+            if packet.stream is not stream:  # sound is read for the time of its end only
+                continue
+            packets += packet.size > 0
+            part = max(part, min((packet.pos or 0) / size, 1.0))
+        try:
+            frames = stream.codec_context.decode(packet)  # without a packet: what it still holds
+        except (av.error.FFmpegError, ValueError) as error:
+            yield _Decoded(number, at, f"the frame is damaged ({_reason(error)})", part)
+            number, frames = number + 1, []
+        for frame in frames:
+            base = frame.time_base or stream.time_base
+            time = _after(time, gap) if frame.pts is None else float(frame.pts * base)
+            yield _Decoded(number, time, frame, part)
+            number += 1
+        if damage:
+            yield _Decoded(number, math.nan, damage, part)
+            return
+    if reason := _cut(av, container, stream, packets, end):
+        yield _Decoded(number, math.nan, reason, 1.0)
+
+
+def _packets(av: ModuleType, container: Any) -> Iterator[tuple[Any, str]]:
+    """Yield packets; last, where the rest of the file cannot be read, None and the reason."""
     demuxed = container.demux()
     while True:
         try:
             packet = next(demuxed, None)
         except (av.error.FFmpegError, ValueError) as error:
-            yield _Decoded(number, math.nan, f"the file is damaged here ({_reason(error)})", part)
+            yield None, f"the file is damaged here ({_reason(error)})"
             return
         if packet is None:
-            break
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream is not stream:  # sound is read for the time of its end only
-            continue
-        packets += packet.size > 0
-        part = max(part, min((packet.pos or 0) / size, 1.0))
-        try:
-            frames = packet.decode()
-        except (av.error.FFmpegError, ValueError) as error:
-            at = math.nan if packet.pts is None else float(packet.pts * packet.time_base)
-            yield _Decoded(number, at, f"the frame is damaged ({_reason(error)})", part)
-            number += 1
-            continue
-        for frame in frames:
-            known = frame.pts is not None and frame.time_base
-            time = float(frame.pts * frame.time_base) if known else _after(time, gap)
-            yield _Decoded(number, time, frame, part)
-            number += 1
-    if reason := _cut(av, container, stream, packets, end):
-        yield _Decoded(number, math.nan, reason, 1.0)
+            return
+        yield packet, ""
 
 
 def _cut(av: ModuleType, container: Any, stream: Any, packets: int, end: float) -> str:

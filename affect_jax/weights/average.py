@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from affect_jax.errors import UserError
+from affect_jax.models.relations import BANK_LABELS
 from affect_jax.weights.differences import Differences, shapes_of
 from affect_jax.weights.model_dir import arrays_of, assign, read_arrays
 
@@ -20,9 +21,16 @@ def average_with(model: nnx.Module, directories: Sequence[str | pathlib.Path]) -
     (Wortsman et al., "Model soups", ICML 2022). Integer arrays stay as they are.
 
     Raises:
-      UserError: a directory is no model of the same architecture.
+      UserError: a directory is no model of the same architecture, or the model has a bank: it
+        holds features of the run's network, and those of the mean are not known.
     """
-    own, others = arrays_of(model), [read_arrays(directory) for directory in directories]
+    own = arrays_of(model)
+    if BANK_LABELS in own["stats"] and (own["stats"][BANK_LABELS] >= 0).any():
+        raise UserError(
+            "the model compares images with a bank of training images, which holds features of "
+            "its own weights, not of their mean; export it without --average_with"
+        )
+    others = [read_arrays(directory) for directory in directories]
     for directory, other in zip(directories, others, strict=True):
         if differences := Differences.between(shapes_of(other), shapes_of(own)):
             raise UserError(f"{directory} is not a model of the same architecture:\n{differences}")

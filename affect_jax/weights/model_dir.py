@@ -10,6 +10,7 @@ Further texts for people, such as a model card, may lie next to them. They are n
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 MODEL_FILE = "model.json"
 ARRAYS_FOLDER = "params"
+_COMMITTED = "commit_success.txt"  # of Orbax
 # Label field -> outputs of a model that predict it.
 OUTPUTS_OF_LABEL = {
     "expression": ("logits",),
@@ -85,6 +87,21 @@ class LoadedModel:
     def is_converted(self) -> bool:
         """Whether `convert` wrote the directory and the model has not been trained since."""
         return "source_sha256" in self.provenance
+
+    def digest(self) -> str:
+        """Return a SHA-256 of all that decides the logits: not of the temperature or provenance."""
+        known = {
+            "name": self.name,
+            "arguments": _jsonable(self.arguments),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "class_names": list(self.class_names),
+        }
+        found = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+        for part, arrays in arrays_of(self.model).items():
+            for path, array in sorted(arrays.items()):
+                found.update(f"{part} {path} {array.dtype} {array.shape}".encode())
+                found.update(np.asarray(array).tobytes())
+        return found.hexdigest()
 
     def trained_for(self) -> frozenset[str]:
         """Return the label fields that the model was trained for, as far as is known.
@@ -209,6 +226,9 @@ def save_model(
         with ocp.StandardCheckpointer() as checkpointer:
             arrays = jax.tree.map(np.asarray, arrays_of(model))
             checkpointer.save(partial / ARRAYS_FOLDER, arrays)
+        if (mark := partial / ARRAYS_FOLDER / _COMMITTED).exists():
+            # It names this unfinished folder, and so a place on the machine that wrote it.
+            mark.write_text(f"Checkpoint commit was successful to {ARRAYS_FOLDER}")
         record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
         for file, text in (texts or {}).items():
             (partial / file).write_text(text, encoding="utf-8")

@@ -16,9 +16,9 @@ import numpy as np
 
 from data_pipelines.images.presets import Params
 from data_pipelines.images.resampling import resample
-from data_pipelines.schema import DataError, DecodeError
+from data_pipelines.schema import FOREHEAD, DataError, DecodeError
 
-CROPS = ("auto", "landmarks", "box", "whole")
+CROPS = ("auto", "landmarks", "face", "box", "whole")
 _KEPT_RESOLUTION = 1.3
 
 
@@ -55,8 +55,9 @@ class Framing:
     Attributes:
       size: side of the output.
       fit, margin: see `Params`.
-      crop: `auto` takes the landmarks, else the box, else the whole image; `landmarks` or `box`
-        take only these, else the whole image; `whole` takes the whole image.
+      crop: `auto` takes the landmarks, else the box, else the whole image; `face` does so too, but
+        of a box without its forehead, which is where landmarks end; `landmarks` or `box` take only
+        these, else the whole image; `whole` takes the whole image.
       crop_scale: side of the square crop over the mean side of the box or of the landmarks; 0
         takes the image whole.
 
@@ -98,11 +99,16 @@ class Framing:
           box: float [4] or None; NaN = unknown.
         """
         crop, edges = self.crop if self.crop_scale else "whole", None
-        if crop in ("auto", "landmarks") and landmarks is not None and np.isfinite(landmarks).any():
+        if (
+            crop in ("auto", "face", "landmarks")
+            and landmarks is not None
+            and np.isfinite(landmarks).any()
+        ):
             low, high = np.nanmin(landmarks, 0) + 0.5, np.nanmax(landmarks, 0) + 0.5
             edges = (*low.tolist(), *high.tolist())
-        elif crop in ("auto", "box") and box is not None and np.isfinite(box).all():
-            edges = tuple(box.tolist())
+        elif crop in ("auto", "face", "box") and box is not None and np.isfinite(box).all():
+            x0, y0, x1, y1 = box.tolist()
+            edges = (x0, y0 + (crop == "face") * FOREHEAD / (1 + FOREHEAD) * (y1 - y0), x1, y1)
         if edges is not None:
             x0, y0, x1, y1 = edges
             side = (x1 - x0 + y1 - y0) / 2 * self.crop_scale

@@ -172,6 +172,19 @@ def test_a_stopped_run_with_overwrite_is_resumed_without(tiny_model, monkeypatch
     assert "the same command goes on from here, without --overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "shown"), [("KeyboardInterrupt", -2, ""), ("ImportError", 1, "ImportError")]
+)
+def test_a_key_during_the_imports_is_quiet(error, status, shown):
+    code = "import runpy, sys\nclass Stop:\n  def find_spec(self, name, *_):\n"
+    code += f"    if name == 'affect_jax.inference': raise {error}\n"
+    code += "sys.meta_path.insert(0, Stop())\n"
+    code += "runpy.run_module('affect_jax.predict', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.split("\n")[-2:-1] == [shown] * bool(shown)
+
+
 def test_a_reader_that_has_enough_is_no_error():
     code = (
         "import sys; from affect_jax import predict\ndef fail(_): print('x'); raise BrokenPipeError"
@@ -210,6 +223,14 @@ def test_shards_write_a_table_a_video_and_one_of_photos(short, tmp_path, capsys)
     assert len(read(out / "b.mp4.csv")) == 24 and len(read(out / names[1])) == 2
     assert run(*short, "--output", out, "--shard", "2/2") == 0
     assert "b.mp4.csv is complete" in capsys.readouterr().err
+
+
+def test_a_folder_may_have_the_name_of_a_table(short, tmp_path):
+    (tmp_path / "there.csv").mkdir()
+    photo = tmp_path / "in" / "a.png"
+    for output in (f"{tmp_path}/there.csv", f"{tmp_path}/new.csv/"):
+        assert run(short[0], photo, "--output", output) == 0
+        assert len(read(os.path.join(output, "photos.csv"))) == 1
 
 
 def test_a_folder_may_hold_its_own_table(short, tmp_path):
@@ -274,6 +295,32 @@ def test_an_overlay_is_no_file_and_holds_no_input(short, tmp_path, capsys):
     assert "is written to, and holds the input" in capsys.readouterr().err
     assert run(*short, "--overlay", tmp_path / "in") == 2
     assert "hold no file other than in" in capsys.readouterr().err
+
+
+def test_what_has_no_frame_is_a_row_and_is_not_read_again(short, tmp_path, monkeypatch, capsys):
+    folder, output = tmp_path / "in", tmp_path / "t.csv"
+    (folder / "b.mp4").unlink()
+    media.write_sound(folder / "sound.mp4")
+    media.write_no_frames(folder / "zero.avi")
+    (folder / "d.txt").write_text("not a photo\n")
+    command = [*short, "--output", output, "--overlay", tmp_path / "drawn"]
+    assert run(*command) == 3
+    table = read(output)
+    names = ["a.png", "c.png", "d.txt", "sound.mp4", "zero.avi"]
+    assert [os.path.basename(file) for file in table["file"]] == names
+    assert table["frame"].tolist() == [0, 0, -1, -1, -1]
+    assert table["error"].tolist()[3:] == [
+        "the file has no video stream",
+        "the video has no frame that can be decoded",
+    ]
+    assert overlays(tmp_path / "drawn") == ["a.png", "c.png"]
+
+    def never(*arguments):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(table_run.TableRun, "_predictions", never)
+    assert run(*command) == 3
+    assert "5 files, 2 frames, 2 faces, 0 frames without a face, 3 files" in capsys.readouterr().err
 
 
 def test_boxes_of_a_file_take_the_place_of_a_detector(short, tmp_path):

@@ -2,15 +2,20 @@
 size, from the predictor, the evaluation, and each format of the exported model."""
 
 import csv
+import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import affect_jax
+from affect_jax import predict
 from affect_jax.experiments import evaluate
 from affect_jax.exporting import onnx, stablehlo
 from affect_jax.exporting.program import Program
+from affect_jax.inference.detection import crop
+from affect_jax.inference.faces import faces_of_boxes
 from affect_jax.metrics.classification import softmax
 from tests.affect_jax import tiny, tiny_models
 
@@ -108,19 +113,67 @@ def test_each_format(answers, tmp_path):
 )
 def test_evaluation(answers, tmp_path):
     _, model, _, files, _, outputs = answers
+    rows = [{"path": str(file)} for file in files]
+    logits = evaluated(model, manifest(tmp_path / "faces.csv", rows), tmp_path / "out")
+    same({"logits": logits}, {"logits": outputs["logits"]})
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        system if system == "vit_se" else pytest.param(system, marks=pytest.mark.slow)
+        for system in QUICK
+    ],
+)
+@pytest.mark.parametrize("rule", ["auto", pytest.param("box", marks=pytest.mark.slow)])
+def test_given_boxes_with_a_crop_and_a_temperature(system, rule, tmp_path):
+    made = tiny_models.make(*tiny_models.SYSTEMS[system], crop=rule, crop_scale=20 / 11)
+    loaded = dataclasses.replace(made, temperature=1.5)
+    model = tiny_models.save(loaded, tmp_path / "model")
+    random, rows, crops = np.random.default_rng(3), [], []
+    for i in range(2 * COUNT):
+        image = random.integers(0, 256, (150, 170, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        box = np.array([40 + i, 20, 110, 104 + 2 * i])  # forehead included
+        crops.append(crop(image, faces_of_boxes(box), 0, loaded.preprocessing)[0])
+        places = dict(zip(("x0", "y0", "x1", "y1"), box.tolist(), strict=True))
+        rows.append({"path": f"{i}.png", **places})
+    path = manifest(tmp_path / "faces.csv", rows)
+    names = [f"p_{name}" for name in tiny_models.NAMES]
+    logits = evaluated(model, path, tmp_path / "out")
+    wanted = {"p": softmax(logits / 1.5)}
+    predictor = affect_jax.load(model, batch_size=2 * COUNT)
+    same({"p": predictor.predict(crops)[names].to_numpy()}, wanted)
+    tables = {}
+    for size in (1, 4, 8):
+        output = tmp_path / f"{size}.csv"
+        options = ["--model", str(model), "--output", str(output), "--batch_size", str(size)]
+        assert predict.main([path, *options]) == 0
+        table = pd.read_csv(output, dtype={name: np.float32 for name in names})
+        assert table["error"].isna().all() and len(table) == len(rows)
+        tables[size] = table[names].to_numpy()
+        same({"p": tables[size]}, wanted)
+    # On a CPU both run four images at a time.
+    np.testing.assert_array_equal(tables[4], tables[8])
+
+
+def manifest(path, rows):
+    """Write a manifest of labelled test images; return its path."""
     rows = [
-        {"path": str(file), "expression": tiny_models.NAMES[i % 3], "split": "test"}
-        for i, file in enumerate(files)
+        {**row, "expression": tiny_models.NAMES[i % 3], "split": "test"}
+        for i, row in enumerate(rows)
     ]
-    with open(tmp_path / "faces.csv", "w", newline="") as file:
+    with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    config = tiny.config(
-        data__source="manifest", data__manifest=str(tmp_path / "faces.csv"), batch_size=8
-    )
+    return str(path)
+
+
+def evaluated(model, path, workdir):
+    """Return the logits of `--mode=eval` for the images of a manifest, in its order."""
+    config = tiny.config(data__source="manifest", data__manifest=path, batch_size=8)
     config.init_from, config.eval.flip = str(model), False
     config.data.classes = ",".join(tiny_models.NAMES)
-    result = evaluate.evaluate(config, tmp_path / "out")
-    order = np.argsort(result.predictions["index"])
-    same({"logits": result.predictions["logits"][order]}, {"logits": outputs["logits"]})
+    result = evaluate.evaluate(config, workdir)
+    return result.predictions["logits"][np.argsort(result.predictions["index"])]

@@ -73,6 +73,7 @@ def save(model: LoadedModel, folder: pathlib.Path) -> pathlib.Path:
         preprocessing=model.preprocessing,
         class_names=model.class_names,
         provenance=model.provenance,
+        temperature=model.temperature,
     )
     return folder
 

@@ -127,7 +127,6 @@ def test_engines_predict_the_same(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:invalid value")  # layers that begin as zero have no scale
 def test_eight_bits_state_their_loss(directory):
     pytest.importorskip("onnxruntime")
     fields = {"dtype": "float32", "batch_size": 1, "engine": "int8"}

@@ -89,6 +89,7 @@ def test_a_test_split_alone_is_evaluated_as_predict_sees_it(tmp_path, model, cap
     assert tuple(stored["class_names"]) == NAMES
     record = json.loads((tmp_path / "out" / rows[0]["report"] / "evaluation.json").read_text())
     assert (record["images"], record["images_total"]) == (8, 9)
+    assert record["model_sha256"] == model_dir.load_model(model).digest()
     files = [str(tmp_path / "data" / f"{i}.png") for i in stored["index"]]
     table = affect_jax.load(model).predict(files)
     np.testing.assert_allclose(stored["probabilities"], table[[f"p_{n}" for n in NAMES]], atol=2e-3)

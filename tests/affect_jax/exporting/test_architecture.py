@@ -51,12 +51,16 @@ def test_parameters_are_counted(plain):
 @pytest.mark.parametrize(
     ("preprocessing", "crop"),
     [
-        ({"fit": "cover"}, "the whole image, cut to the largest square in the middle"),
+        (
+            {"fit": "cover"},
+            "the whole image, cut to the largest square in the middle; of a detected face: a "
+            "square 1.3 times as large as its box, which is a guess\n",
+        ),
         (
             {"crop_scale": 1.25, "margin": 0.1},
-            "a square around the landmarks or, without them, the box of the face, 1.25 times as "
-            "large; of an image without: the whole image, stretched to a square; of this, the "
-            "middle 1/1.1 of each side",
+            "a square around the landmarks or, without them, the box without its forehead of the "
+            "face, 1.25 times as large; of an image without: the whole image, stretched to a "
+            "square; of this, the middle 1/1.1 of each side",
         ),
         ({"crop_scale": 1.25, "crop": "whole", "fit": "contain"}, "the whole image, on a black"),
     ],

@@ -86,6 +86,15 @@ def test_auto_becomes_the_crop_that_training_made(known):
     np.testing.assert_allclose(used, trained, atol=1e-6)
 
 
+def test_boxes_without_their_forehead_stay_so():
+    class Boxed(Photos):
+        def __getitem__(self, i):
+            return {**Photos()[1 + i % 3], "box": np.array([40.0, 20, 70, 60])}
+
+    face = Preprocessing(16, fit="cover", crop="face", crop_scale=1.2)
+    assert measured(face, Boxed(), find) is face
+
+
 def test_grey_images_are_measured_too():
     class Grey(Photos):
         def __getitem__(self, i):

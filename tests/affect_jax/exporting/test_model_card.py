@@ -1,5 +1,6 @@
 """The cards of a tiny run on synthetic faces and of a converted file."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -12,11 +13,12 @@ import pytest
 import affect_jax
 from affect_jax import batches, convert, export, runtime
 from affect_jax.evaluation import predictions
+from affect_jax.exporting import model_card
 from affect_jax.exporting.model_card import CARD_FILE
 from affect_jax.report.page import NOTICE
 from affect_jax.training import loop
 from affect_jax.version import __version__
-from tests.affect_jax import tiny
+from tests.affect_jax import tiny, tiny_models
 from tests.affect_jax.weights.released.test_convert import official_state
 
 SECTIONS = [
@@ -205,3 +207,37 @@ def test_a_converted_model_tells_its_source_and_what_is_not_known(tmp_path):
     assert "## Results\n\nNone. Measure the model" in card
     assert f"* Weights: {provenance['licence']}\n" in card
     assert str(tmp_path) not in card
+
+
+def test_a_new_temperature_is_told_and_what_was_measured_before_it(tmp_path):
+    mine = tiny_models.save(tiny_models.make(*tiny_models.SYSTEMS["features"]), tmp_path / "mine")
+    line = "* Temperature: probabilities are those of the logits / {}. Exported programs give"
+    before = (
+        "# Model card: mine\n\n## Model\n\n* Output: words of mine\n* Pool: max\n\n"
+        "## Results\n\nOf mine: ECE 0.050.\n\n### Subgroups\n\nNone.\n\n## Use\n\nECE, with care.\n"
+    )
+    (mine / CARD_FILE).write_text(before)
+
+    def export_again(source, name, *options):
+        output = tmp_path / name
+        assert export.main(["--model", str(source), "--output", str(output), *options]) == 0
+        return output, (output / CARD_FILE).read_text().partition("\n\n## Formats")[0] + "\n"
+
+    assert export_again(mine, "same")[1] == before.replace("card: mine", "card: same")
+    warm, card = export_again(mine, "warm", "--temperature=1.5")
+    assert card.startswith("# Model card: warm\n\n## Model\n\n* Output: words of mine\n* Temp")
+    assert card.count(line.format("1.5")) == 1 and "as they are\n* Pool: max\n\n## Res" in card
+    note = "None.\n\nSince then the temperature was changed from 1 to 1.5: calibration error (ECE)"
+    assert note in card and card.endswith("probabilities.\n\n## Use\n\nECE, with care.\n")
+    _, card = export_again(warm, "cold", "--temperature=0.8")
+    assert card.count("* Temperature: ") == 1 and line.format("0.8") in card
+    assert card.count("Since then") == 1 and "was changed, now to 0.8: calibration" in card
+    _, card = export_again(warm, "plain", "--temperature=1")
+    assert "* Temperature" not in card and "was changed, now to 1: " in card
+
+
+def test_results_without_calibration_have_no_note_of_it(tmp_path):
+    model = tiny_models.make(*tiny_models.SYSTEMS["features"])
+    warm = dataclasses.replace(model, temperature=1.5)
+    card = "# Mine\n\n## Results\n\nNone: not specified.\n"
+    assert model_card.updated(card, model, warm, ("a", "b")) == card

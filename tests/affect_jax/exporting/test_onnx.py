@@ -74,6 +74,7 @@ FUNCTIONS = {
     "count of the batch": lambda x: x * (1 + jnp.arange(x.shape[0]))[:, None, None, None],
     "flat": lambda x: x.reshape(-1, 4) @ WIDE[0, :, :],
     "stack and split": lambda x: jnp.stack(jnp.split(x, 2, axis=3), axis=1),
+    "only constants": lambda x: jnp.zeros((x.shape[0], 1, 1, 4)) + WIDE[:1, None, :, 0],
     "joined": lambda x: jnp.concatenate([x, jnp.zeros((x.shape[0], 5, 1, 4))], axis=2),
     "convolution": lambda x: lax.conv_general_dilated(x, KERNEL, (2, 1), ((1, 0), (2, 1)), **CONV),
     "dilated": lambda x: lax.conv_general_dilated(
@@ -101,6 +102,19 @@ def test_a_function_gives_what_jax_gives(name):
         for got, value in zip(found, wanted, strict=True):
             assert got.dtype == value.dtype and got.shape == value.shape
             np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 4), (3, 2, 4)])
+def test_the_bias_of_a_layer_is_a_vector(shape):
+    """ONNX Runtime quantises no other bias of Gemm."""
+    kernel, bias = WIDE[0], np.arange(7, dtype=np.float32)
+    (size,) = export.symbolic_shape("batch")
+    spec = jax.ShapeDtypeStruct((size, *shape), np.float32)
+    graph = Graph(size, "x", spec.shape, spec.dtype)
+    emit(graph, jax.make_jaxpr(lambda x: x @ kernel + bias)(spec), [graph.input])
+    (node,) = (n for n in graph.nodes if n.op_type == "Add")
+    (given,) = (i for i in graph.initializers if i.name in node.input)
+    np.testing.assert_array_equal(package.numpy_helper.to_array(given), bias)
 
 
 @pytest.mark.parametrize("decode", DECODERS)

@@ -41,6 +41,9 @@ def test_predictions_of_another_test_give_no_subgroups(tmp_path):
     text = run_results.section(run_results.read(tmp_path, 4))
     assert "accuracy ↑ | 0.875" in text
     assert text.endswith("Not measured: the stored predictions are of another test.")
+    told = run_results.section(run_results.read(tmp_path, 4), temperature=1.5)
+    note = "The test was without the temperature of 1.5: calibration error (ECE) and negative"
+    assert told.startswith(text) and told[len(text) :].startswith(f"\n\n{note}")
 
 
 def test_another_checkpoint_has_no_results(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import types
 
@@ -5,10 +6,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from affect_jax import export
+from affect_jax import batches, export
 from affect_jax.errors import UserError
 from affect_jax.exporting.temperature import fitted, of_evaluation
 from affect_jax.metrics.calibration import fit_temperature
+from affect_jax.models.preprocessing import Preprocessing
+from tests.affect_jax import tiny_models
 
 CONFIG = {"data": {"source": "folder", "folder": "a", "image_size": 32}}
 
@@ -61,26 +64,59 @@ def test_predictions_of_something_else_do_not_count(tmp_path, other):
     assert fitted(tmp_path, 7, CONFIG) == 1.75
 
 
-def test_an_evaluation_of_the_model_directory_itself(tmp_path):
-    model = tmp_path / "mean"
-    expected = stored(tmp_path, model=str(model))
-    folder = tmp_path / "report/evaluations/validation-7-1"
-    assert of_evaluation(folder, tmp_path / "other/../mean") == expected
+@pytest.fixture
+def model():
+    return tiny_models.make(*tiny_models.SYSTEMS["features"])
+
+
+def test_an_evaluation_of_the_model_directory_itself(tmp_path, model):
+    place = tmp_path / "mean"
+    expected = stored(tmp_path, model=str(place), model_sha256=model.digest())
+    folder = tmp_path / "report/evaluations/validation-7-2"
+    assert of_evaluation(folder, model, tmp_path / "other/../mean") == expected
+    warm = dataclasses.replace(model, temperature=2.0, provenance={"step": 1})
+    assert of_evaluation(folder, warm, place) == expected
+    for change in ({"class_names": ("a", "b", "c")}, {"preprocessing": Preprocessing(48)}):
+        with pytest.raises(UserError, match=r"is an evaluation of other weights or settings than"):
+            of_evaluation(folder, dataclasses.replace(model, **change), place)
     with pytest.raises(UserError, match=r"is an evaluation of .*/mean, not of .*/another"):
-        of_evaluation(folder, tmp_path / "another")
+        of_evaluation(folder, dataclasses.replace(model, name="b"), tmp_path / "another")
+    model.model.head.bias.set_value(model.model.head.bias[...] + 1)  # trained on, saved there
+    with pytest.raises(UserError, match=r"other weights or settings than .*/mean has now"):
+        of_evaluation(folder, model, place)
 
 
-def test_evaluations_that_a_temperature_may_not_be_fitted_on(tmp_path):
-    model = tmp_path / "mean"
-    stored(tmp_path, split="test", model=str(model))
+@pytest.mark.parametrize(
+    ("split", "folder", "why"),
+    [
+        ("test", "b", "split test, and results on the test split would then be too good"),
+        ("train", "b", "split train, and the model was or may have been trained on these"),
+        ("all", "a", "split all, and the model was or may have been trained on these"),
+        ("all", "b", ""),
+        ("validation", "a", ""),
+    ],
+)
+def test_images_that_a_temperature_may_be_fitted_on(tmp_path, model, split, folder, why):
+    data = ml_collections.ConfigDict({**CONFIG["data"], "folder": str(tmp_path / folder)})
+    trained = {"data": {**CONFIG["data"], "folder": str(tmp_path / "a")}}
+    model = dataclasses.replace(model, provenance={"workdir_config": trained})
+    place = batches.place_of(data)
+    expected = stored(tmp_path, split=split, model_sha256=model.digest(), **place)
+    (found,) = (tmp_path / "report/evaluations").iterdir()
+    if why:
+        with pytest.raises(UserError, match=why):
+            of_evaluation(found, model, tmp_path)
+    else:
+        assert of_evaluation(found, model, tmp_path) == expected
+
+
+def test_other_folders_give_no_temperature(tmp_path, model):
     stored(tmp_path)
     folders = tmp_path / "report/evaluations"
-    with pytest.raises(UserError, match="is an evaluation on the test split"):
-        of_evaluation(folders / "test-7-1", model)
     with pytest.raises(UserError, match="is an evaluation of step 7 of a run, not of"):
-        of_evaluation(folders / "validation-7-0", model)
+        of_evaluation(folders / "validation-7-0", model, tmp_path)
     with pytest.raises(UserError, match=r"holds no evaluation .*--config\.init_from="):
-        of_evaluation(folders, model)
+        of_evaluation(folders, model, tmp_path)
 
 
 def test_a_temperature_belongs_to_the_weights_that_are_written(tmp_path, capsys, monkeypatch):

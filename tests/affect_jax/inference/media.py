@@ -120,6 +120,30 @@ def write_video(
     return path
 
 
+def write_sound(path: pathlib.Path) -> pathlib.Path:
+    """Write a video file with sound alone."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_no_frames(path: pathlib.Path) -> pathlib.Path:
+    """Write the header of a video, and nothing else."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.start_encoding()
+    return path
+
+
 def find_bright(image: np.ndarray) -> Faces:
     """A detector for tests: the parts of an image that are not black, from left to right."""
     mask = (image.max(axis=-1) > 40).astype(np.uint8)

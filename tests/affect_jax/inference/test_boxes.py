@@ -5,6 +5,7 @@ import pytest
 
 from affect_jax.errors import UserError
 from affect_jax.inference.boxes import BoxFile
+from affect_jax.inference.inputs import item
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,29 @@ def test_paths_that_are_no_inputs(tmp_path):
     text = "path,box\na.jpg,1 2 11 22\nb.jpg,\nc.jpg,1 2 11 22\nc.jpg,2 2 11 22\n"
     (tmp_path / "boxes.csv").write_text(text)
     file = BoxFile(tmp_path / "boxes.csv")
-    assert file.unused([tmp_path / "a.jpg"]) == ["b.jpg", "c.jpg"]
-    assert file.unused([tmp_path / "b.jpg", tmp_path / "d.jpg"]) == ["a.jpg", "c.jpg"]
+    a, b, d = (item(str(tmp_path / name)) for name in ("a.jpg", "b.jpg", "d.jpg"))
+    assert file.unused([a]) == ["b.jpg", "c.jpg"]
+    assert file.unused([b, d]) == ["a.jpg", "c.jpg"]
     with pytest.raises(UserError, match=r"no path in it, such as 'a\.jpg', is an input"):
-        file.unused([tmp_path / "d.jpg"])
+        file.unused([d])
+
+
+def test_a_photo_has_its_faces_with_any_number_of_its_frame(tmp_path):
+    text = "path,frame,box\na.jpg,0,1 2 11 22\na.jpg,,2 2 11 22\nclip/7.jpg,7,3 2 11 22\n"
+    (tmp_path / "boxes.csv").write_text(text)
+    file = BoxFile(tmp_path / "boxes.csv")
+    assert file.faces(tmp_path / "a.jpg").boxes[:, 0].tolist() == [1, 2]
+    assert file.faces(tmp_path / "clip" / "7.jpg").boxes[:, 0].tolist() == [3]
+    assert file.count == 3
+
+
+def test_a_box_of_a_video_needs_a_frame(tmp_path):
+    text = "path,frame,box\nv.mp4,0,1 2 11 22\nv.mp4,,2 2 11 22\nw.mp4,,\n"
+    (tmp_path / "boxes.csv").write_text(text)
+    file = BoxFile(tmp_path / "boxes.csv")
+    assert file.unused([item(str(tmp_path / "w.mp4"))]) == ["v.mp4"]  # a video without faces
+    with pytest.raises(UserError, match=r"'v\.mp4' is a video, and a box of it has no frame"):
+        file.unused([item(str(tmp_path / "v.mp4"))])
 
 
 @pytest.mark.parametrize("frame", ["-1", "1.5"])

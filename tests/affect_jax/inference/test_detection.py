@@ -159,6 +159,22 @@ def test_a_large_turned_face_gives_the_same_crop(faces):
     np.testing.assert_allclose(to_large(part), (to_image(part) + 0.5) * 6 - 0.5, atol=3)
 
 
+@pytest.mark.parametrize("roll", [90.0, 180.0])
+def test_a_large_turned_face_is_seen_where_it_is_in_an_image_of_any_size(roll):
+    known = faces_of_boxes(np.array([[800, 800, 1100, 1100]]))
+    known = known._replace(rolls=np.array([roll], np.float32))
+    model = Preprocessing(32, crop="box", crop_scale=1.2)
+    image = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8), (0, 0), 12
+    )
+    image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
+    expected, to_image = crop(image, known, 0, model)
+    cut, to_cut = crop(np.ascontiguousarray(image[:-7, :-7]), known, 0, model)
+    np.testing.assert_allclose(cut.astype(float), expected, atol=2)
+    parts = np.array([[0.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_array_equal(to_cut(parts), to_image(parts))
+
+
 def test_a_face_outside_the_image(faces):
     known = faces_of_boxes(np.array([[900, 900, 950, 950]]))
     with pytest.raises(DecodeError, match="outside the image"):

@@ -89,6 +89,23 @@ def test_bytes_of_waiting_frames_are_bounded(monkeypatch):
     assert seen == 12
 
 
+@pytest.mark.parametrize("detector", [None, media.find_bright])
+def test_looks_do_not_depend_on_the_model(monkeypatch, detector):
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[10:50, 30:70] = np.maximum(media.faces(12, 48)[0][4:44, 4:44], 50)
+    monkeypatch.setattr(frames, "read_video", lambda path, **_: [VideoFrame(0, 0.0, image)])
+    looks = []
+    for model in (
+        Preprocessing(16, crop_scale=1.2),
+        Preprocessing(48, fit="stretch", crop="whole"),
+    ):
+        reader = FrameReader(model, detector)
+        (crop,) = next(reader.read([Item("v", "v", is_video=True)])).crops
+        looks.append(crop.look)
+    assert np.linalg.norm(looks[0]) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(*looks)
+
+
 def test_closing_while_the_reader_fails_is_quiet(monkeypatch):
     begun, closing = threading.Event(), threading.Event()
 

@@ -195,7 +195,7 @@ def test_known_boxes_need_no_detector(tiny):
     assert all(math.isnan(row["detection_score"]) for row in rows)
 
 
-def test_a_model_of_landmarks_alone_gives_them():
+def test_a_model_of_landmarks_alone_gives_them(tmp_path):
     arguments = {"width": 16, "depth": 1, "stacks": 1, "landmarks": 3}
     model = models.create("fan", **arguments)
     model.eval()
@@ -205,6 +205,10 @@ def test_a_model_of_landmarks_alone_gives_them():
     expected = fan.predict(media.faces()[0])
     np.testing.assert_allclose(found[points], expected[points], atol=1e-4)
     assert found["expression"].tolist() == [""]
+    video = media.write_video(tmp_path / "v.mp4", [scene((0, 10))] * 2)
+    found = table(fan, [video], smooth=True)
+    assert found["track"].tolist() == [0, 0] and (found["error"] == "").all()
+    assert np.isfinite(found[points]).all(axis=None)
 
 
 def test_max_faces_keeps_the_best(tiny):
@@ -231,3 +235,28 @@ def test_a_detector_that_fails_ends_the_run(tiny):
 
     with pytest.raises(RuntimeError, match="my detector"):
         predict_faces(tiny, [scene()], detector=broken, **FAST)
+
+
+def test_without_a_crop_rule_each_face_has_its_own_answer(tiny, caplog):
+    whole = Preprocessing(16, crop="whole", margin=0.1)
+    model = Predictor(dataclasses.replace(tiny.loaded, preprocessing=whole), batch_size=2)
+    photo = scene((0, 20), (1, 120))
+    for _ in range(2):
+        found = table(model, [photo], batch_size=2)
+    assert found["left"].tolist() == [20, 120]
+    assert (found[P].iloc[0] != found[P].iloc[1]).all()
+    crops = []
+    for left in (20, 120):  # 39 pixels, 1.3 times the box of 30
+        image = np.zeros((60, 200, 3), np.uint8)
+        image[:, left - 5 : left + 35] = photo[:, left - 5 : left + 35]
+        around = Preprocessing(16, crop="box", crop_scale=1.3)
+        crops.append(around.pixels(image, box=np.float32([left, 15, left + 30, 45])))
+    logits = model.scores(np.stack(crops))["logits"]
+    np.testing.assert_allclose(found[P], softmax(logits), atol=1e-5)
+    assert caplog.text.count("1.3 times as large as the box, which is a guess") == 1
+    caplog.clear()
+    alone = table(model, [photo], detect=False, batch_size=2)
+    assert len(alone) == 1 and not caplog.records
+    np.testing.assert_allclose(
+        alone[P], softmax(model.scores(whole.pixels(photo)[None])["logits"]), atol=1e-5
+    )

@@ -1,5 +1,6 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,9 +16,13 @@ def box(x, y=0.0, side=40.0):
     return (x, y, x + side, y + side)
 
 
+def look(face):
+    return tracks.look(face, np.array([0, 0, *face.shape[1::-1]]))
+
+
 @pytest.fixture(scope="module")
 def looks():
-    return [tracks.look(face) for face in media.faces()[:4]]
+    return [look(face) for face in media.faces()[:4]]
 
 
 def follow(frames, looks, **options):
@@ -41,8 +46,19 @@ def test_overlaps():
 def test_a_look_does_not_change_with_the_light(looks):
     face = media.faces()[0]
     darker = (face * 0.6 + 10).astype(np.uint8)
-    assert tracks.look(darker) @ looks[0] > 0.98
+    assert look(darker) @ looks[0] > 0.98
     assert abs(looks[0].mean()) < 1e-6 and np.linalg.norm(looks[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_look_is_of_the_box_alone_at_any_size(looks):
+    face = media.faces()[0]
+    picture = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    picture[90:602, 70:582] = cv2.resize(face, (512, 512), interpolation=cv2.INTER_CUBIC)
+    assert tracks.look(picture, np.array([70, 90, 582, 602])) @ looks[0] > 0.99
+    np.testing.assert_array_equal(tracks.look(face, np.array([130, 0, 170, 40])), tracks.NO_LOOK)
+    np.testing.assert_array_equal(tracks.look(face, np.array([9, 9, 9, 20])), tracks.NO_LOOK)
+    reaching_out = tracks.look(face, np.array([-20, -20, 108, 108]))
+    assert np.linalg.norm(reaching_out) == pytest.approx(1, abs=1e-5)
 
 
 def test_two_people_keep_their_tracks_in_any_order(looks):
@@ -87,7 +103,7 @@ def test_frames_without_faces_or_times(looks):
 @settings(max_examples=30)
 @given(st.integers(1, 14), st.randoms(use_true_random=False))
 def test_tracks_go_on_from_their_state(stop, random):
-    looks = [tracks.look(face) for face in media.faces()[:4]]
+    looks = [look(face) for face in media.faces()[:4]]
     frames = [
         (n, {p: box(random.uniform(0, 90) + 60 * p) for p in range(4) if random.random() < 0.8})
         for n in range(15)

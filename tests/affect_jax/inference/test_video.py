@@ -185,6 +185,51 @@ def test_damage_in_the_middle_is_an_error_and_the_rest_is_read(tmp_path):
     assert frames[0].image is not None and frames[-1].image is not None
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_damage_is_the_same_for_any_number_of_threads(tmp_path, codec):
+    import av
+
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), np.uint8)
+    path = media.write_video(tmp_path / "d.mp4", list(noise), codec=codec, keyframes=5)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size, float(p.pts * p.time_base)) for p in container.demux() if p.size]
+    whole = path.read_bytes()
+    for places in ((20,), (37,), (39,), (10, 38, 39)):
+        data = bytearray(whole)
+        for position, size, _ in (packets[place] for place in places):
+            data[position : position + size] = bytes(size)
+        path.write_bytes(data)
+        one, many = (
+            [(f.number, f.time, f.error) for f in read_video(path, threads=threads)]
+            for threads in (1, 8)
+        )
+        assert one == many
+        assert [number for number, *_ in one] == list(range(40))
+        assert [time for _, time, error in one if error] == [packets[n][2] for n in places]
+
+
+def test_a_file_that_cannot_be_read_further_gives_the_frames_it_has_given(plain):
+    import av
+
+    class Damaged:
+        duration = start_time = size = None
+
+        def __init__(self, container):
+            self._container = container
+
+        def demux(self):
+            for number, packet in enumerate(self._container.demux()):
+                if number == 20:
+                    raise av.error.InvalidDataError(1, "lost")
+                yield packet
+
+    with av.open(str(plain)) as container:
+        *found, last = video._decoded(av, Damaged(container), container.streams.video[0])
+    assert [one.number for one in found] == list(range(20))
+    np.testing.assert_allclose([one.time for one in found], np.arange(20) / 25)
+    assert (last.number, last.frame) == (20, "the file is damaged here (lost)")
+
+
 def test_a_file_that_is_no_video(tmp_path):
     (tmp_path / "t.mp4").write_text("not a video at all\n" * 40)
     with pytest.raises(DecodeError, match="not a video that can be read"):
@@ -194,16 +239,8 @@ def test_a_file_that_is_no_video(tmp_path):
 
 
 def test_sound_alone(tmp_path):
-    import av
-
-    with av.open(str(tmp_path / "s.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        frame.sample_rate = 44100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
     with pytest.raises(DecodeError, match="no video stream"):
-        list(read_video(tmp_path / "s.mp4"))
+        list(read_video(media.write_sound(tmp_path / "s.mp4")))
 
 
 def test_cover_art_is_no_video(tmp_path):
@@ -230,14 +267,8 @@ def test_cover_art_is_no_video(tmp_path):
     ("name", "reason"), [("z.avi", "no frame that can be decoded"), ("z.mp4", "no video stream")]
 )
 def test_a_video_of_zero_frames(tmp_path, name, reason):
-    import av
-
-    with av.open(str(tmp_path / name), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        container.start_encoding()
     with pytest.raises(DecodeError, match=reason):
-        list(read_video(tmp_path / name))
+        list(read_video(media.write_no_frames(tmp_path / name)))
 
 
 def test_frames_that_are_too_large_are_rows_with_an_error(plain):

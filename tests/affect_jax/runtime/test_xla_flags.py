@@ -10,6 +10,7 @@ import pytest
 from affect_jax.runtime import xla_flags
 
 ADDED = "--xla_cpu_experimental_ynn_fusion_type=-reduce,-individual_convolution"
+IN_TRAINING = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 OTHER = "--xla_backend_optimization_level=0"
 PROGRAM = f"""
 import os
@@ -17,7 +18,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "{OTHER}"
 from affect_jax.runtime import xla_flags
 import jax
-xla_flags.choose()
+xla_flags.choose(training=TRAINING)
 print(os.environ["XLA_FLAGS"])
 print(jax.numpy.ones(3).sum())
 os.environ["XLA_FLAGS"] = "{OTHER}"
@@ -29,10 +30,12 @@ print(os.environ["XLA_FLAGS"])
 @pytest.mark.skipif(
     not jaxlib.version.__version__.startswith("0.10."), reason="flags of this release of XLA"
 )
-def test_flags_are_added_before_jax_starts_and_not_after():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+@pytest.mark.parametrize(("training", "added"), [(False, ADDED), (True, IN_TRAINING)])
+def test_flags_are_added_before_jax_starts_and_not_after(training, added):
+    program = PROGRAM.replace("TRAINING", str(training))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     # XLA ends the process at a flag that it does not know.
-    assert done.stdout.splitlines() == [f"{OTHER} {ADDED}", "3.0", OTHER], done.stderr
+    assert done.stdout.splitlines() == [f"{OTHER} {added}", "3.0", OTHER], done.stderr
 
 
 def test_flags_of_the_user_and_of_other_releases_are_left_alone(monkeypatch):
@@ -50,6 +53,7 @@ def test_flags_of_the_user_and_of_other_releases_are_left_alone(monkeypatch):
 def test_another_xla_does_not_see_the_flags(monkeypatch):
     both = {"XLA_FLAGS": f"{OTHER} {ADDED}", "HOME": "/"}
     assert xla_flags.without(both) == {"XLA_FLAGS": OTHER, "HOME": "/"}
+    assert xla_flags.without({"XLA_FLAGS": IN_TRAINING}) == xla_flags.without({})
     assert xla_flags.without({"XLA_FLAGS": ADDED}) == xla_flags.without({}) == {}
     chosen = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}
     assert xla_flags.without(chosen) == chosen

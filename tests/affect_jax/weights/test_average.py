@@ -11,6 +11,7 @@ from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.models.preprocessing import Preprocessing
 from affect_jax.weights import average, model_dir
+from tests.affect_jax import tiny_models
 
 
 def make(seed, width=16):
@@ -47,3 +48,13 @@ def test_another_architecture_is_refused(tmp_path):
     save(make(0), tmp_path / "m")
     with pytest.raises(UserError, match="not a model of the same architecture"):
         average.average_with(make(0, width=32), [tmp_path / "m"])
+
+
+def test_a_bank_of_features_is_not_averaged(tmp_path):
+    made = tiny_models.make(*tiny_models.SYSTEMS["rald"])
+    folder = tiny_models.save(made, tmp_path / "m")
+    before = {k: np.array(v) for k, v in model_dir.arrays_of(made.model)["stats"].items()}
+    with pytest.raises(UserError, match=r"a bank of training images, .* without --average_with"):
+        average.average_with(made.model, [folder])
+    after = model_dir.arrays_of(made.model)["stats"]
+    jax.tree.map(np.testing.assert_array_equal, after, before)

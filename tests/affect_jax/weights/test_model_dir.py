@@ -84,6 +84,13 @@ def test_a_saved_model_comes_back_whole(saved, model):
     assert loaded.model.stem_norm.use_running_average
 
 
+def test_no_file_names_a_place_on_the_machine_that_wrote_it(saved):
+    place = str(saved.parent).encode()
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert not [path for path in files if place in path.read_bytes()]
+
+
 def test_the_temperature_is_kept(copy):
     assert model_dir.load_model(copy).temperature == 1.0
     edit(copy, temperature=1.5)
@@ -136,7 +143,7 @@ def test_overrides_replace_constructor_arguments(saved):
         ({"preprocessing": {"image_size": 9, "std": [0, 1, 1]}}, "3 positive deviations"),
         ({"preprocessing": {"image_size": 9, "mean": [float("nan"), 1, 1]}}, "numbers finite"),
         ({"preprocessing": {"image_size": 9, "fit": "crop"}}, "fit is 'crop'; use one of"),
-        ({"preprocessing": {"image_size": 9, "crop": "face"}}, "crop is 'face'; use one of"),
+        ({"preprocessing": {"image_size": 9, "crop": "nose"}}, "crop is 'nose'; use one of"),
         ({"preprocessing": []}, "damaged.*preprocessing is not a dict"),
         ({"arguments": [3]}, "damaged.*arguments is not a dict"),
         ({"checksums": "abc"}, "damaged.*checksums is not a dict"),

@@ -105,7 +105,7 @@ def evaluated(config, source, cache=None):
 @pytest.mark.parametrize(
     ("fit", "crop", "margin"),
     [*itertools.product(FITS, ("whole", "auto"), (0.0, 0.28)), ("cover", "landmarks", 0.0),
-     ("contain", "box", 0.0), ("stretch", "box", 32 / 224)],
+     ("cover", "face", 0.0), ("contain", "box", 0.0), ("stretch", "box", 32 / 224)],
 )  # fmt: skip
 def test_all_ways_give_the_same_bytes(fit, crop, margin):
     plain, faces = config(fit, crop, margin), source()
@@ -248,8 +248,24 @@ def test_frames_that_miss_the_picture():
     Frame(20, 25, 40, 40).check(50, 40)
 
 
+def test_a_box_without_its_forehead_spans_what_landmarks_span():
+    box = np.float32([100, 80, 200, 200])  # 20 of its 120 rows are forehead
+    points = np.float32([[99.5, 99.5], [199.5, 199.5]])
+    seen = Framing(SIZE, crop="face", crop_scale=1.5)
+    assert seen.frame(400, 400, None, box) == pytest.approx((150, 150, 150, 150))
+    assert seen.frame(400, 400, points, box) == pytest.approx((150, 150, 150, 150))
+    assert Framing(SIZE, crop_scale=1.5).frame(400, 400, None, box) == (150, 140, 165, 165)
+    assert seen.frame(400, 400) == (200, 200, 400, 400)
+
+
 def test_the_readers_of_a_config_know_its_crop():
-    for crop, scale in (("auto", 20 / 11), ("landmarks", 20 / 11), ("box", 20 / 11), ("whole", 0)):
+    for crop, scale in (
+        ("auto", 20 / 11),
+        ("face", 20 / 11),
+        ("landmarks", 20 / 11),
+        ("box", 20 / 11),
+        ("whole", 0),
+    ):
         seen = Preprocessing.of_config(config("cover", crop))
         assert (seen.crop, seen.crop_scale) == (crop, scale)
     assert Preprocessing.of_config(config("cover", "box", crop_scale=1.3)).crop_scale == 1.3

@@ -442,7 +442,7 @@ def test_class_counts_tell_repetition(caplog):
         ({"shard_index": 2, "shard_count": 2}, "outside 0..1"),
         ({"shard_count": 3}, "not divisible by 3 processes"),
         ({"augment": "light"}, "known: none"),
-        ({"crop": "face"}, "known: auto"),
+        ({"crop": "nose"}, "known: auto"),
         ({"sampling": "sorted"}, "known: shuffle"),
     ],
 )
