@@ -55,12 +55,12 @@ def _of_jaxpr(jaxpr: Any, depends: Sequence[bool]) -> Operations:
     def dependent(variables: Sequence[Any]) -> list[bool]:
         return [not hasattr(v, "val") and known.get(v, False) for v in variables]
 
-    total = [0, 0]
+    total, of_them = 0, 0
     for equation in jaxpr.eqns:
         found = _of_equation(equation, dependent(equation.invars))
-        total = [total[0] + found.all, total[1] + found.dependent]
+        total, of_them = total + found.all, of_them + found.dependent
         known.update(zip(equation.outvars, found.results, strict=True))
-    return Operations(*total, dependent(jaxpr.outvars))
+    return Operations(total, of_them, dependent(jaxpr.outvars))
 
 
 def _of_equation(equation: Any, depends: list[bool]) -> Operations:
