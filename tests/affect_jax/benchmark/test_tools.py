@@ -172,7 +172,7 @@ def test_fer_gets_no_flags_of_our_xla(tmp_path, monkeypatch):
     worker = tmp_path / "worker.py"
     worker.write_text('import os; raise SystemExit("flags " + os.environ.get("XLA_FLAGS", "none"))')
     monkeypatch.setattr(fer_worker, "__file__", str(worker))
-    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {xla_flags._FLAG}")
+    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {xla_flags._PREDICTION}")
     with pytest.raises(UserError, match=r": flags --a=1;"):
         tools.fer(["a.png"], tools.sys.executable)
 

@@ -210,10 +210,10 @@ def test_tensorflow_does_not_see_the_flags_of_our_xla(monkeypatch, tmp_path):
         saved_model=types.SimpleNamespace(load=load), constant=lambda x: x
     )
     monkeypatch.setitem(sys.modules, "tensorflow", tensorflow)
-    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {xla_flags._FLAG}")
+    monkeypatch.setenv("XLA_FLAGS", f"--a=1 {xla_flags._PREDICTION}")
     assert savedmodel.read(tmp_path)(np.zeros(1)) == {}
     assert seen == ["--a=1", "--a=1"]
-    assert os.environ["XLA_FLAGS"] == f"--a=1 {xla_flags._FLAG}"
+    assert os.environ["XLA_FLAGS"] == f"--a=1 {xla_flags._PREDICTION}"
 
 
 @pytest.mark.slow
