@@ -228,7 +228,7 @@ def test_a_new_temperature_is_told_and_what_was_measured_before_it(tmp_path):
     assert card.startswith("# Model card: warm\n\n## Model\n\n* Output: words of mine\n* Temp")
     assert card.count(line.format("1.5")) == 1 and "as they are\n* Pool: max\n\n## Res" in card
     note = "None.\n\nSince then the temperature was changed from 1 to 1.5: calibration error (ECE)"
-    assert note in card and card.endswith("probabilities.\n\n## Use\n\nECE, with care.\n")
+    assert note in card and card.endswith("the model gives.\n\n## Use\n\nECE, with care.\n")
     _, card = export_again(warm, "cold", "--temperature=0.8")
     assert card.count("* Temperature: ") == 1 and line.format("0.8") in card
     assert card.count("Since then") == 1 and "was changed, now to 0.8: calibration" in card

@@ -195,7 +195,7 @@ def test_all_flags_need_no_launcher(joined):
     assert options["cluster_detection_method"] == "deactivate"
     assert options["local_device_ids"] is None
     # The report is drawn on process 0 while the others wait.
-    assert options["shutdown_timeout_seconds"] == 600
+    assert options["shutdown_timeout_seconds"] == 86_400
 
 
 @pytest.mark.parametrize(
