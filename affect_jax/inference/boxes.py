@@ -106,7 +106,7 @@ class BoxFile:
         self._named.setdefault(_key(place), name)
         if (box := _box(where, row)) is None:
             return
-        score = 1.0
+        score = np.nan  # not known
         if not _is_empty(row.get("score")):
             score = _number(where, "score", row["score"])
             if not 0 <= score <= 1:

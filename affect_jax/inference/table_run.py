@@ -253,6 +253,8 @@ class TableRun:
             counts.failed += 1
             if counts.failed <= _NAMED:
                 progress.log(f"{items[frame.place].path}: {errors[0]}")
+            elif counts.failed == _NAMED + 1:
+                progress.log("more files have errors; the column error of the table says which")
 
 
 def _is_before(predicted: Predicted, position: Mapping[str, Any]) -> bool:
