@@ -90,7 +90,8 @@ def test_a_run_goes_on_with_other_devices_and_processes(uninterrupted, tmp_path)
         for process in job:
             output, _ = process.communicate(timeout=240)
             assert process.returncode == 128 + signal.SIGTERM, output
-            assert "run the same command to resume" in output
+            if process is job[0]:  # the others log warnings alone
+                assert "run the same command to resume" in output
         stopped_at = last_step(tmp_path)
         assert (tmp_path / "checkpoints" / str(stopped_at)).is_dir()
     (process,) = start(tmp_path, 1, 1)
