@@ -49,5 +49,6 @@ def test_memory_does_not_grow_with_the_frames(tiny, tmp_path, monkeypatch, frame
     assert counts.frames == frames and counts.faces == frames + -(-frames // 3)
     seen, resident = np.array(sizes[len(sizes) // 5 :]).T  # the first fifth warms up
     growth = np.polyfit(seen, resident, 1)[0]
-    # A frame that is kept would cost 9,216 bytes, a crop of the network 768.
-    assert growth < 150, f"{growth:.0f} bytes a frame: {(resident / 1e6).round(1).tolist()}"
+    # A frame that is kept would cost 9,216 bytes, a crop of the network 768. FFmpeg keeps an MP4's
+    # index of frames until the file ends: 130 bytes a frame by itself, in steps that double.
+    assert growth < (600 if draws else 150), f"{growth:.0f} bytes a frame: {(resident / 1e6).round(1).tolist()}"
