@@ -51,4 +51,6 @@ def test_memory_does_not_grow_with_the_frames(tiny, tmp_path, monkeypatch, frame
     growth = np.polyfit(seen, resident, 1)[0]
     # A frame that is kept would cost 9,216 bytes, a crop of the network 768. FFmpeg keeps an MP4's
     # index of frames until the file ends: 130 bytes a frame by itself, in steps that double.
-    assert growth < (600 if draws else 150), f"{growth:.0f} bytes a frame: {(resident / 1e6).round(1).tolist()}"
+    assert growth < (600 if draws else 150), (
+        f"{growth:.0f} bytes a frame: {(resident / 1e6).round(1).tolist()}"
+    )
