@@ -191,22 +191,18 @@ def build(case: Case, side: str, steps: int) -> tuple[Callable[[], float], dict[
     return training(config, steps, known, case.clock), known
 
 
-def forward_flops(config: ml_collections.ConfigDict) -> int:
-    """Return the operations of a forward pass for one image."""
-    return _operations(config).all
-
-
 def step_flops(config: ml_collections.ConfigDict) -> int:
     """Return the operations of a training step, in its last phase, for one image.
 
     These are `PASSES` forward passes of all that depends on parameters that train, and one of what
     comes before it.
     """
-    found = _operations(config)
+    found = operations(config)
     return found.all + (PASSES - 1) * found.dependent
 
 
-def _operations(config: ml_collections.ConfigDict) -> flops.Operations:
+def operations(config: ml_collections.ConfigDict) -> flops.Operations:
+    """Return the operations of a forward pass for one image, see `step_flops`."""
     counted = config.copy_and_resolve_references()
     counted.model.dtype = "float32"  # the inside of fused attention cannot be counted
     system = system_of(counted)

@@ -14,7 +14,7 @@ from affect_jax import models
 from affect_jax.errors import UserError
 from affect_jax.metrics.classification import softmax
 from affect_jax.metrics.hierarchy import group_sums
-from affect_jax.models.inference_form import by_slices, depends_on_batch, fold
+from affect_jax.models.inference_form import by_slices, fold
 from affect_jax.models.landmarks import decode_heatmaps
 from affect_jax.models.relations import Comparison, Relations
 from affect_jax.models.reliability_attention import BatchAttention
@@ -50,7 +50,7 @@ class Network:
         self.compares_batch = any(
             isinstance(module, Relations) and module.compares_batch for module in modules
         )
-        together = depends_on_batch(loaded.model)
+        together = self.mixes_examples or self.compares_batch
         graphdef, self._state = nnx.split(fold(loaded.model))
         dtype = jnp.promote_types(jnp.float32, loaded.arguments.get("dtype", "float32"))
         self.float_dtypes = {np.dtype(np.float32), np.dtype(dtype)}

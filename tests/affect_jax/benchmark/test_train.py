@@ -53,9 +53,9 @@ def test_work_before_all_that_trains_is_told_apart():
 def test_a_frozen_trunk_is_counted_once():
     config, trunk = small_systems.config("emofan"), small_systems.config("fan")
     every = train.step_flops(config)
-    assert every == train.PASSES * train.forward_flops(config)
+    assert every == train.PASSES * train.operations(config).all
     config.model.train_trunk = False
-    assert train.step_flops(config) == every - 2 * train.forward_flops(trunk)
+    assert train.step_flops(config) == every - 2 * train.operations(trunk).all
 
 
 def test_matrix_products_go_by_the_clock(monkeypatch):
@@ -74,7 +74,7 @@ def test_matrix_products_go_by_the_clock(monkeypatch):
 def test_the_networks_cost_what_is_published(system, model, gflops):
     arguments = ["--system", system, "--model", model, "--image_size", "224"]
     options = train_options(arguments)
-    assert train.forward_flops(train.settings(options)) / 1e9 == pytest.approx(gflops, rel=0.03)
+    assert train.operations(train.settings(options)).all / 1e9 == pytest.approx(gflops, rel=0.03)
 
 
 def train_options(arguments):
