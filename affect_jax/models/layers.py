@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from affect_jax.models.fused import LayerNorm, Linear, gelu
+from affect_jax.models.fused import Conv, LayerNorm, Linear, gelu, prelu
 
 
 def normal(std: float | Callable[[tuple[int, ...]], float]) -> Callable:
@@ -181,10 +181,10 @@ class Layers:
         *,
         bias: bool = False,
         init: Callable = he_normal,
-    ) -> nnx.Conv:
+    ) -> Conv:
         """Return a kernel x kernel convolution padded by kernel // 2 on every side."""
         pad = kernel // 2
-        return nnx.Conv(
+        return Conv(
             in_features,
             out_features,
             (kernel, kernel),
@@ -266,7 +266,7 @@ class PReLU(nnx.Module):
         self.slope = nnx.Param(jnp.full(features, 0.25, param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x >= 0, x, x * self.slope[...].astype(x.dtype))
+        return prelu(x, self.slope[...])
 
 
 def max_pool(x: jax.Array, window: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:

@@ -17,6 +17,7 @@ from flax import nnx
 from affect_jax.models.attention import IMPLEMENTATIONS, attend, pad_sequence, serves_cudnn
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
+from affect_jax.models.fused import add
 from affect_jax.models.layers import (
     MLP,
     Layers,
@@ -115,7 +116,7 @@ class Patches(nnx.Module):
         x = images.astype(self.dtype).reshape(batch, rows, PATCH, columns, PATCH, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
         kernel = self.kernel[...].astype(self.dtype)
-        return x @ kernel.reshape(-1, kernel.shape[-1]) + self.bias[...].astype(self.dtype)
+        return add(x @ kernel.reshape(-1, kernel.shape[-1]), self.bias[...])
 
 
 class Attention(nnx.Module):
@@ -370,9 +371,9 @@ class ViT(nnx.Module):
         batch, width = x.shape[0], x.shape[-1]
         x = x.reshape(batch, -1, width)
         if self.prefix:
-            token = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (batch, 1, width))
+            token = add(jnp.zeros((batch, 1, width), x.dtype), self.cls_token[...])
             x = jnp.concatenate([token, x], axis=1)
-        return x + resize_positions(self.pos_embed[...], grid, self.prefix).astype(x.dtype)
+        return add(x, resize_positions(self.pos_embed[...], grid, self.prefix))
 
 
 def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None, length: int) -> jax.Array:
