@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from affect_jax.models.fused import sum_to
+from affect_jax.runtime.platforms import platform
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 # cuDNN refuses an odd number of tokens in training: its backward pass counts an empty bias as one.
@@ -126,12 +127,14 @@ def serves_cudnn(dtype: Any, features: int = _TOKEN_MULTIPLE) -> bool:
     It has for 16-bit types and multiples of 8 up to 128, on NVIDIA GPUs since Ampere.
     """
     fits = jnp.finfo(dtype).bits == 16 and features % 8 == 0 and features <= _LARGEST_HEAD
-    return fits and jax.default_backend() == "gpu" and _is_recent(jax.devices()[0])
+    here = platform()
+    return fits and here.name == "gpu" and _is_recent(here.capability)
 
 
-def _is_recent(gpu: jax.Device) -> bool:
+def _is_recent(capability: str | None) -> bool:
     """Return whether a GPU has the compute capability; if it does not tell, True."""
-    capability = str(getattr(gpu, "compute_capability", _LEAST_CAPABILITY))
+    if capability is None:
+        return True
     # An AMD GPU names its architecture instead, as "gfx90a".
     number = re.fullmatch(r"\d+\.\d+", capability)
     return number is not None and float(capability) >= _LEAST_CAPABILITY

@@ -30,6 +30,7 @@ from affect_jax.models.recompute import POLICIES
 from affect_jax.models.registry import register
 from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
+from affect_jax.runtime.platforms import platform
 
 PATCH = 16
 # The published networks'; PyTorch's own default is ten times larger.
@@ -242,7 +243,7 @@ class ViT(nnx.Module):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if attention == "cudnn" and not serves_cudnn(make.dtype):
             raise ValueError(
-                f"attention='cudnn' needs a GPU and a 16-bit dtype, got {jax.default_backend()} "
+                f"attention='cudnn' needs a GPU and a 16-bit dtype, got {platform().name} "
                 f"and {make.dtype.name}; use 'auto' or 'xla'"
             )
         if n_expression < 0 or depth < 0:
