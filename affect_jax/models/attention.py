@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from affect_jax.models.fused import sum_to
 from affect_jax.runtime.platforms import platform
@@ -82,13 +83,13 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) ->
 
     Of the arrays [B, H, T, S] the backward pass keeps only the shares, in the dtype of `v`. The
     derivative that JAX finds keeps float32 exponentials and multiplies float32 scores: in bfloat16
-    twice the memory traffic.
+    more than twice the memory traffic.
     """
     return _attend_forward(q, k, v, bias)[0]
 
 
 def _attend_forward(q, k, v, bias):
-    shares = jax.nn.softmax(_scores(q, k, bias)).astype(v.dtype)
+    shares = _rounded(jax.nn.softmax(_scores(q, k, bias)), v.dtype)
     y = shares @ v
     return y, (q, k, v, bias, shares, y)
 
@@ -99,10 +100,20 @@ def _attend_backward(kept, g):
     dshares = (g @ v.swapaxes(-1, -2)).astype(wide)
     # Equal to the sum of shares * dshares over the keys, from smaller arrays.
     along = jnp.sum(g.astype(wide) * y.astype(wide), -1, keepdims=True)
-    dscores = shares.astype(wide) * (dshares - along)
+    dscores = _rounded(shares.astype(wide) * (dshares - along), q.dtype)
     dbias = None if bias is None else sum_to(dscores, bias)
-    dscores = (dscores / math.sqrt(q.shape[-1])).astype(q.dtype)
-    return dscores @ k, dscores.swapaxes(-1, -2) @ q, shares.swapaxes(-1, -2) @ g, dbias
+    scale = 1 / math.sqrt(q.shape[-1])
+    dq = dscores @ k * scale
+    dk = dscores.swapaxes(-1, -2) @ q * scale
+    return dq, dk, shares.swapaxes(-1, -2) @ g, dbias
+
+
+def _rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """Return `x` in another dtype, as an array of its own if that is a narrower one.
+
+    XLA would otherwise compute it a second time where it is widened again.
+    """
+    return x if x.dtype == dtype else lax.optimization_barrier(x.astype(dtype))
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
