@@ -27,7 +27,7 @@ from affect_jax.runtime.platforms import compiling_for, platform
 SUITE = "memory"
 GIB = 2**30
 DEVICE_SIZES = (16, 24, 80, 140)  # GiB: TPU v5e, RTX 4090, H100, H200
-# On a CPU most of the compiling is code generation, on which the memory does not depend.
+# Most of the compiling is code generation, on which the memory does not depend.
 _UNOPTIMISED: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
@@ -70,6 +70,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """
     sizes = _sizes(options.batch_sizes)
     target = targets.find(options.target) if options.target else _this_device()
+    compiler = target.options | ({} if target.platform.name == "tpu" else _UNOPTIMISED)
     devices = AbsentDevices(target.devices)
     with (
         compiling_for(target.platform),
@@ -85,15 +86,14 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 for size in sizes:
                     case = Case(system, remat, size)
                     lowered = steps.train(size).lower()
-                    waiting[case] = pool.submit(_peak, case, lowered, target.options)
+                    waiting[case] = pool.submit(_peak, case, lowered, compiler)
         peaks = {case: future.result() for case, future in waiting.items()}
     return rows(peaks, f"{target.about}, {options.dtype}")
 
 
 def _this_device() -> targets.Target:
     device = jax.devices()[0]
-    options = _UNOPTIMISED if device.platform == "cpu" else {}
-    return targets.Target([device], platform(), options, device.device_kind)
+    return targets.Target([device], platform(), {}, device.device_kind)
 
 
 def _peak(case: Case, lowered: jax.stages.Lowered, options: dict[str, str | bool]) -> int:

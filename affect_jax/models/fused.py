@@ -33,11 +33,14 @@ class Conv(nnx.Conv):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Return [B, h, w, out_features]."""
+        # Pairs of numbers, as `Layers.conv` gives them; Flax takes other forms as well.
+        strides: Any = self.strides
+        padding: Any = self.padding
         y = lax.conv_general_dilated(
             inputs.astype(self.dtype),
             self.kernel[...].astype(self.dtype),
-            self.strides,
-            self.padding,
+            strides,
+            padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y if self.bias is None else add(y, self.bias[...])

@@ -133,12 +133,12 @@ def _normalise_batch(
     batch_var = jnp.maximum(batch_var, 0)
     # A single value per channel has no unbiased variance; keep the biased one.
     unbiased = batch_var * (count / max(count - 1, 1))
-    after = (
+    y = _normalise(x, batch_mean, batch_var, scale, bias, eps)
+    mean, var = (
         momentum * old + (1 - momentum) * lax.stop_gradient(new).astype(old.dtype)
         for old, new in ((mean, batch_mean), (var, unbiased))
     )
-    y = _normalise(x, batch_mean, batch_var, scale, bias, eps)
-    return y.astype(dtype), *after
+    return y.astype(dtype), mean, var
 
 
 def _normalise(
