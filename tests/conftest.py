@@ -3,10 +3,11 @@
 import os
 import tempfile
 
+from tests import xla
+
 # Before JAX starts: the default suite needs no accelerator and several devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the time goes into compiling, and unoptimised code compiles in two thirds of the time.
-for _FLAG in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"):
+for _FLAG in xla.flags(devices=8):
     if _FLAG.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
 os.environ.setdefault(
