@@ -1,6 +1,8 @@
 """Shared set-up: eight virtual CPU devices, a compilation cache, small fixtures."""
 
+import gc
 import os
+import pathlib
 import tempfile
 
 from tests import xla
@@ -16,7 +18,9 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from hypothesis import settings  # noqa: E402  (after the environment is set)
+import jax  # noqa: E402  (after the environment is set)
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 # The first example of a property may compile; a busy machine is no failure.
 settings.register_profile("affect_jax", deadline=None, derandomize=True)
@@ -26,6 +30,19 @@ settings.load_profile("affect_jax")
 # (xdist would begin with the files of most tests: hence --no-loadscope-reorder.)
 _LONG = ("test_resume.py", "test_train.py", "test_fan.py", "test_emofan_golden.py")
 
+# Bytes in memory from which a worker drops the programs that it compiled: they are most of it.
+_LARGE = 2 * 2**30
+
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in _LONG)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_programs():
+    """After a file, drop what has been compiled in a worker that has grown large."""
+    yield
+    pages = pathlib.Path("/proc/self/statm")  # of Linux
+    if not pages.exists() or int(pages.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > _LARGE:
+        jax.clear_caches()
+        gc.collect()
