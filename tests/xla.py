@@ -11,7 +11,7 @@ _FLAGS = (
     "--xla_backend_optimization_level=0",
     # The older emitters compile a gradient of ResNet-18 in a third of the time.
     "--xla_cpu_use_fusion_emitters=false",
-    # One module: the split ones are compiled on cores that other tests need, and 30 % dearer.
+    # Split into modules, a program takes other tests' cores and a third more time.
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 
