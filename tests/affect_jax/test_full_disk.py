@@ -191,7 +191,7 @@ def test_the_command_ends_with_one_line_and_a_status(finished, tmp_path):
     done = subprocess.run(
         [*command, str(tmp_path / "run"), "--config", str(tmp_path / "config.py")],
         cwd=tiny.ROOT,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        env={**os.environ, "XLA_FLAGS": tiny.xla_flags(1)},
         capture_output=True,
         text=True,
     )

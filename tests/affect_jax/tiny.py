@@ -8,6 +8,7 @@ import sys
 import ml_collections
 
 from affect_jax import config as config_lib
+from tests import xla
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -79,7 +80,7 @@ def start(
 
 def xla_flags(devices: int) -> str:
     """What makes a process of its own see virtual devices, and compile quickly."""
-    return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return " ".join(xla.flags(devices))
 
 
 def _dotted(changes: dict[str, object]) -> dict[str, object]:

@@ -55,7 +55,7 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=tiny.ROOT,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        env={**os.environ, "XLA_FLAGS": tiny.xla_flags(1)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -245,7 +245,8 @@ def loss_and_gradients(part, x, labels, mask=None, neighbours=5):
         )
         return loss - jnp.mean(jax.nn.log_softmax(logits)[:, 0]), loss
 
-    (_, loss), gradients = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)(params, x)
+    found = jax.jit(jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True))(params, x)
+    (_, loss), gradients = found
     return loss, gradients
 
 

@@ -121,26 +121,30 @@ def test_every_backbone_trains_with_one_line_of_config(backbone):
         )
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS)
-@pytest.mark.parametrize(
-    ("reliability", "variant"),
-    [
+@pytest.fixture(
+    scope="module",
+    params=[
         ({"anchors": 2}, "bounded"),
         ({"anchors": 2, "scope": "batch", "correction": "trust", "ramp_steps": 2}, "official"),
     ],
+    ids=["bounded", "official"],
 )
-def test_eight_devices_equal_one(reliability, variant, mapping, monkeypatch):
-    """Two steps in float64, so that the ramp of "trust" is above 0 in the second."""
+def by_one(request):
+    """Two steps in float64 on one device: (system, result)."""
+    reliability, variant = request.param
     with jax.enable_x64(True):
         system = make_system("resnet18", reliability, variant=variant)
-        monkeypatch.setattr(
-            system, "create_model", lambda rngs, axis_name: Pixels(reliability, axis_name, rngs)
-        )
-        batch = make_batch(4, 16)
-        one, eight = (
-            train(system, Mapper(mapping, jax.devices()[:n]), batch, 2, optax.sgd(1e-2))
-            for n in (1, 8)
-        )
+        system.create_model = lambda rngs, axis_name: Pixels(reliability, axis_name, rngs)
+        mapper = Mapper("pmap", jax.devices()[:1])
+        return system, train(system, mapper, make_batch(4, 16), 2, optax.sgd(1e-2))
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_eight_devices_equal_one(mapping, by_one):
+    """Two steps in float64, so that the ramp of "trust" is above 0 in the second."""
+    system, one = by_one
+    with jax.enable_x64(True):
+        eight = train(system, Mapper(mapping), make_batch(4, 16), 2, optax.sgd(1e-2))
     for name, value in one[2][-1].items():
         np.testing.assert_allclose(eight[2][-1][name], value, rtol=1e-9, atol=1e-12, err_msg=name)
     for part in ("params", "stats"):

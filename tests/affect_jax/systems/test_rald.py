@@ -22,7 +22,7 @@ TREE = '[coarse]\nbad = ["anger", "sad", "fear"]\ngood = ["happiness"]\n'
 FEATURES, IMAGES = 8, 16
 SMALL = {"heads": 2, "head_features": 4, "label_features": 6, "bank_size": 4, "dropout": 0.0}
 BACKBONES = {
-    "arbex_tiny": ("arbex", {}),
+    "arbex_tiny": ("arbex", dict(backbone={"vit_depth": 1})),
     "emofan": ("emofan", dict(width=16, depth=1, stacks=1, emotion_blocks=1)),
     "resnet18": ("rald", dict(width=4)),
     "vit_ti16": ("vit_se", dict(depth=1)),
@@ -105,25 +105,31 @@ def test_every_backbone_trains_with_one_line_of_config(backbone, tmp_path):
             assert (array == (0 if name.endswith("features") else -1)).all()
 
 
-@pytest.mark.parametrize("mapping", MAPPINGS)
-@pytest.mark.parametrize("neighbours", [2, 5])
-def test_eight_devices_equal_one(neighbours, mapping, monkeypatch, tmp_path):
-    """Loss and gradient in float64, with padding on the last device alone."""
+def on_pixels(system, dtype):
+    """The system, with the backbone that compiles at once."""
+    system.create_model = lambda rngs, axis_name: Pixels(system.relations, dtype, axis_name, rngs)
+    return system
+
+
+@pytest.fixture(scope="module", params=[2, 5])
+def by_one(request, tmp_path_factory):
+    """Two steps in float64 on one device: (system, whether its settings are our own, result)."""
     with jax.enable_x64(True):
         # With 5 neighbours as in the project's own recipes, with 2 as printed.
-        own = neighbours == 5
-        system = make_system(tmp_path, residual=own, normalise=own)
-        system.config.loss.relations.neighbours = neighbours
-        monkeypatch.setattr(
-            system,
-            "create_model",
-            lambda rngs, axis_name: Pixels(system.relations, "float64", axis_name, rngs),
-        )
-        batch = make_batch(4)
-        one, eight = (
-            train(system, mapper, batch, 2, optax.sgd(0.5))
-            for mapper in (Mapper("pmap", jax.devices()[:1]), Mapper(mapping))
-        )
+        own = request.param == 5
+        system = make_system(tmp_path_factory.mktemp("tree"), residual=own, normalise=own)
+        system.config.loss.relations.neighbours = request.param
+        on_pixels(system, "float64")
+        one = train(system, Mapper("pmap", jax.devices()[:1]), make_batch(4), 2, optax.sgd(0.5))
+        return system, own, one
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_eight_devices_equal_one(mapping, by_one):
+    """Loss and gradient in float64, with padding on the last device alone."""
+    system, own, one = by_one
+    with jax.enable_x64(True):
+        eight = train(system, Mapper(mapping), make_batch(4), 2, optax.sgd(0.5))
     for here, there in zip(one[2], eight[2], strict=True):
         for name, value in here.items():
             np.testing.assert_allclose(there[name], value, rtol=1e-9, err_msg=name)
@@ -165,9 +171,9 @@ def test_features_and_predictions_are_gathered_once(monkeypatch, tmp_path):
 
 
 def test_without_nnldl_there_is_no_term_of_it(tmp_path):
-    system = make_system(tmp_path, nnldl=False)
+    system = on_pixels(make_system(tmp_path, nnldl=False), "float32")
     mapper = Mapper("pmap", jax.devices()[:1])
-    _, _, seen = train(system, mapper, make_batch(32), 1, optax.sgd(0.1))
+    _, _, seen = train(system, mapper, make_batch(4), 1, optax.sgd(0.1))
     assert "neighbour_loss" not in seen[0]
     assert seen[0]["loss"] == seen[0]["cross_entropy"]
 

@@ -47,7 +47,8 @@ def recipe(keep: np.ndarray) -> mixing.Recipe:
 
 
 def combine(batch: dict, keep: np.ndarray = KEEP_MIXUP) -> dict[str, np.ndarray]:
-    return jax.device_get(mixing.combine(batch, recipe(keep), N))
+    combined = jax.jit(mixing.combine, static_argnums=2)(batch, recipe(keep), N)
+    return jax.device_get(combined)
 
 
 @pytest.mark.parametrize("keep", [KEEP_MIXUP, KEEP_CUTMIX])
@@ -191,7 +192,8 @@ def test_cutmix_lambda_is_the_area_that_is_left():
 @pytest.mark.parametrize("lam", [0.0, 0.4375, 0.75, 1.0])
 def test_boxes_that_fit_have_the_area_1_minus_lambda(lam):
     keys = jax.random.split(jax.random.key(3), 200)
-    boxes = jax.vmap(lambda key: mixing.cutmix_box(key, jnp.float32(lam), 16, 32))(keys)
+    one = jax.vmap(lambda key, lam: mixing.cutmix_box(key, lam, 16, 32), (0, None))
+    boxes = jax.jit(one)(keys, jnp.float32(lam))
     areas = np.asarray(boxes).mean(axis=(1, 2))
     assert areas.max() <= 1 - lam
     if lam == 0.0:  # as large as the picture: a quarter is left where the middle is a corner
@@ -254,7 +256,7 @@ def test_eight_devices_mix_the_global_batch_as_one_does(mapping, kind, each):
     settings, key = section(**{kind: 1.0}), jax.random.key(11)
     step = mapper.map(lambda key, b: mixing.mix(b, key, settings, N, AXIS), sharded_output=True)
     rows = mapper.local_rows(step(key, mapper.place(host)))
-    whole = jax.device_get(mixing.mix(batch, key, settings, N))
+    whole = jax.device_get(jax.jit(lambda b, key: mixing.mix(b, key, settings, N))(batch, key))
     assert rows.keys() == whole.keys()
     for name in whole:
         np.testing.assert_allclose(rows[name], whole[name], rtol=1e-6, atol=1e-5, err_msg=name)

@@ -42,7 +42,8 @@ def test_unpacking_undoes_packing(shapes, largest):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_LARGEST", largest)
         made = Packing.of(tree, dict.fromkeys(tree, 0), by_layer=False)
-    back = made.unpack(made.pack(tree))
+    # In one program, XLA would end the process where an array is empty.
+    back = jax.jit(made.unpack)(jax.jit(made.pack)(tree))
     assert back.keys() == tree.keys()
     for path, value in tree.items():
         np.testing.assert_array_equal(back[path], value)
@@ -74,10 +75,15 @@ def test_packed_updates_equal_those_of_each_parameter(name, layer_decay, trained
     joined, _ = optim.create_optimizer(settings, 10, 1, made.pack(params), layers, made.decays)
     one, two = alone.init(params), joined.init(made.pack(params))
     ours = params
-    for step in range(3):
-        gradients = {path: arrays(step + 1)[path] for path in trained}
+
+    @jax.jit
+    def update(gradients, params, one, ours, two):
         updates, one = alone.update(gradients, one, params)
         params = optax.apply_updates(params, updates)
         updates, two = joined.update(made.pack(gradients), two, made.pack(ours))
-        ours = optax.apply_updates(ours, made.unpack(updates))
+        return params, one, optax.apply_updates(ours, made.unpack(updates)), two
+
+    for step in range(3):
+        gradients = {path: arrays(step + 1)[path] for path in trained}
+        params, one, ours, two = update(gradients, params, one, ours, two)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, ours)

@@ -53,14 +53,41 @@ def test_a_warmup_longer_than_the_run_is_cut_off():
     assert [float(schedule(s)) for s in range(5)] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
 
 
-def test_plateau_decays_when_pytorch_does():
+# Falls, stays, falls once more by too little to count, and stays again.
+PLATEAU = np.concatenate(
+    [
+        np.linspace(2, 1, 30),
+        np.random.default_rng(0).uniform(1, 1.2, 40),
+        np.full(60, 0.99995),
+    ]
+).astype(np.float32)
+
+
+def plateau_rates(losses, patience=12):
+    """The rule of torch.optim.lr_scheduler.ReduceLROnPlateau with its default threshold."""
+    rate, best, bad, found = 0.8, np.inf, 0, []
+    for loss in losses.astype(float):
+        better = loss < best * (1 - 1e-4)
+        best, bad = (loss, 0) if better else (best, bad + 1)
+        if bad > patience:
+            rate, bad = rate / 2, 0
+        found.append(rate)
+    return found
+
+
+@pytest.mark.slow  # torch.optim imports a compiler, which takes seconds
+def test_the_rule_of_a_plateau_is_that_of_pytorch():
     torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    # Falls, stays, falls once more by too little to count, and stays again.
-    losses = np.concatenate([np.linspace(2, 1, 30), rng.uniform(1, 1.2, 40), np.full(60, 0.99995)])
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    theirs = torch.optim.SGD([parameter], lr=0.8)
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.8)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=12)
+    rates = []
+    for loss in PLATEAU.astype(float):
+        plateau.step(loss)
+        rates.append(theirs.param_groups[0]["lr"])
+    assert rates == plateau_rates(PLATEAU)
+
+
+def test_plateau_decays_when_pytorch_does():
     optimizer, schedule = create(
         {"w": jnp.zeros(1)},
         learning_rate=0.8,
@@ -71,13 +98,17 @@ def test_plateau_decays_when_pytorch_does():
         momentum=0.0,
     )
     state = optimizer.init({"w": jnp.zeros(1)})
-    for step, loss in enumerate(losses):
-        updates, state = optimizer.update({"w": jnp.ones(1)}, state, value=jnp.float32(loss))
-        plateau.step(float(np.float32(loss)))
-        rate = float(schedule(step)) * float(schedules.plateau_scale(state))
-        assert rate == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-6), step
-        assert float(updates["w"][0]) == pytest.approx(-rate, rel=1e-6)
-    assert rate == pytest.approx(0.8 / 2**7)
+
+    @jax.jit
+    def update(state, step, loss):
+        updates, state = optimizer.update({"w": jnp.ones(1)}, state, value=loss)
+        return updates, state, schedule(step) * schedules.plateau_scale(state)
+
+    for step, (loss, expected) in enumerate(zip(PLATEAU, plateau_rates(PLATEAU), strict=True)):
+        updates, state, rate = update(state, step, loss)
+        assert rate == pytest.approx(expected, rel=1e-6), step
+        assert float(updates["w"][0]) == pytest.approx(-expected, rel=1e-6)
+    assert expected == pytest.approx(0.8 / 2**7)
 
 
 def test_other_schedules_have_no_plateau():
