@@ -143,10 +143,15 @@ def ema_update(average: Any, params: Any, decay: float, step: Any) -> Any:
         step: updates done, including this one: 1 at the first call.
     """
     step = jnp.asarray(step, jnp.float32)
-    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
 
     def update(a: jax.Array, p: jax.Array) -> jax.Array:
         averaged = jnp.issubdtype(jnp.result_type(a), jnp.inexact)
-        return (a + (1 - keep) * (p - a)).astype(a.dtype) if averaged else p
+        return _towards(a, p, share) if averaged else p
 
     return jax.tree.map(update, average, params)
+
+
+@jax.jit  # arrays of one shape are traced once
+def _towards(a: jax.Array, p: jax.Array, share: jax.Array) -> jax.Array:
+    return (a + share * (p - a)).astype(a.dtype)
