@@ -50,7 +50,8 @@ class Compared:
       workdir: of the run.
       now: the current data.
       is_new: the run has no record, or has not begun.
-      is_accepted: the data have changed since the run began, and the user has accepted this.
+      is_accepted: the data have changed since the run began, and the user has accepted this; or
+        they are only in another order.
     """
 
     workdir: pathlib.Path
@@ -100,6 +101,14 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     found = fingerprint.first_difference(then, now)
     if found is None:
         return _SAME
+    if found.only_order:
+        log.warning(
+            "the data of %s are the same as when it began, but %s; training goes on with the new "
+            "order",
+            workdir,
+            found.text,
+        )
+        return _ACCEPTED
     _refuse_unless_accepted(workdir, found, then, now, accept)
     return _ACCEPTED
 
@@ -162,6 +171,15 @@ def check_own(
     found = fingerprint.first_difference(then, now)
     if found is not None and not found.only_order:
         _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
+
+
+def is_reordered(workdir: pathlib.Path, split: str, source: Source) -> bool:
+    """Return whether the records of a split have other positions than when its run began."""
+    then, columns = read(workdir), source.record_columns()
+    recorded = {} if then is None else then.splits[split].columns
+    if "path" not in recorded or "path" not in columns:
+        return False
+    return not np.array_equal(recorded["path"], fingerprint.encode(list(columns["path"])))
 
 
 def warn_of_trained(

@@ -92,7 +92,8 @@ class Difference:
 
     Attributes:
       text: one line.
-      only_order: the records are the same, in another order.
+      only_order: the records and their labels are the same, in another order. The frames of each
+        video are in the same order.
     """
 
     text: str
@@ -274,9 +275,17 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
     if not old.columns:
         return Difference(f"{split} split: {size}, and they are not the same")
     key = _key(old)
+    order = None
     if key and key in new.columns:
-        if _names(old, key) != _names(new, key):
+        was, names = _names(old, key), _names(new, key)
+        if Counter(was) != Counter(names):
             return _membership_difference(split, then, now, key)
+        if was != names:
+            order = Difference(_order_text(split, was, names), only_order=True)
+            places = _places(was, names)
+            new = _reordered(new, places)
+            if frame := _moved_frame(old, places):
+                return Difference(f"{split} split: {was[frame]!r}: its video has another order now")
     elif old.count != new.count:
         return Difference(f"{split} split: {size}")
     for name, title in _COLUMNS.items():
@@ -289,7 +298,48 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
                 both = isinstance(a[i], _Given) and isinstance(b[i], _Given)
                 what = "has changed" if both else f"there {a[i]}, now {b[i]}"
                 return Difference(f"{split} split: {_name(new, i)}: {title}: {what}{also}")
-    return Difference(f"{split} split: its records are not the same")
+    return order or Difference(f"{split} split: its records are not the same")
+
+
+def _order_text(split: str, then: Sequence[str], now: Sequence[str]) -> str:
+    at = next(i for i, (a, b) in enumerate(zip(then, now, strict=True)) if a != b)
+    return (
+        f"{split} split: the same records in another order: place {at} has {now[at]!r}, where "
+        f"{then[at]!r} was"
+    )
+
+
+def _places(then: Sequence[str], now: Sequence[str]) -> np.ndarray:
+    """Return where each record of `then` is in `now`, int64 [n]; the same names in any order.
+
+    Records of one name, as several faces of an image, keep their order.
+    """
+    left: dict[str, list[int]] = {}
+    for place in range(len(now) - 1, -1, -1):
+        left.setdefault(now[place], []).append(place)
+    return np.array([left[name].pop() for name in then], np.int64)
+
+
+def _reordered(records: Records, places: np.ndarray) -> Records:
+    columns: dict[str, np.ndarray] = {}
+    for name, column in records.columns.items():
+        if name in _STRINGS:
+            strings = decode(column)
+            columns[name] = encode([strings[place] for place in places])
+        else:
+            moved = column[places]
+            columns[name] = renumber(moved) if name in ("group", "track") else moved
+    return dataclasses.replace(records, columns=columns)
+
+
+def _moved_frame(records: Records, places: np.ndarray) -> int:
+    """Return the first record that is now before the one it followed in its video; 0: none."""
+    last: dict[int, int] = {}
+    for i, track in enumerate(records.columns["track"].tolist()):
+        if track >= 0 and places[i] < last.get(track, -1):
+            return i
+        last[track] = int(places[i])
+    return 0
 
 
 def _key(records: Records) -> str | None:
@@ -318,12 +368,6 @@ def _membership_difference(split: str, then: Fingerprint, now: Fingerprint, key:
     differing = (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
     at = next(differing, min(len(old), len(new)))
     lost, added = Counter(old) - Counter(new), Counter(new) - Counter(old)
-    if not lost and not added:
-        return Difference(
-            f"{split} split: the same records in another order: place {at} has {new[at]!r}, where "
-            f"{old[at]!r} was",
-            only_order=True,
-        )
     if at < len(old) and old[at] in lost:
         gone, name = True, old[at]
     elif at < len(new) and new[at] in added:

@@ -122,14 +122,14 @@ def build_table(
     columns: set[str] = set()
     folders: dict[str, str] = {}
     for number, row in rows:
-        path = "" if isinstance(row, BadRow) else str(row.get("path") or "").strip()
+        path = "" if isinstance(row, BadRow) else str(row.get("path") or "")
         try:
             if isinstance(row, BadRow):
                 raise row
             columns.update(row)
             good.append(parse_row(number, path, row, root, folders))
         except BadRow as e:
-            bad.append(LeftOut(number, path, str(e)))
+            bad.append(LeftOut(number, path.strip(), str(e)))
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)

@@ -86,7 +86,7 @@ def parse_row(
 
     Args:
       number: its line.
-      path: of the image, as written; relative to `root`.
+      path: of the image, as written; relative to `root`. Outer spaces count if a file is named so.
       row: column -> value.
       root: folder that relative paths refer to.
       folders: folder -> its path without links; filled here, for the next rows.
@@ -94,7 +94,7 @@ def parse_row(
     Raises:
       BadRow: it cannot be used, with the reason.
     """
-    if not path:
+    if not path.strip():
         raise BadRow("the path is empty")
     text = _name(row.get("split"))
     split = split_names.split_of_cell(text) if text else MISSING_ID
@@ -157,10 +157,10 @@ def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, 
 
 
 def _spellings(path: str) -> list[str]:
-    """Return a path, and how other systems (Windows, macOS) may spell it."""
-    spellings = [path, path.replace("\\", "/")]
+    """Return a path, and how other systems (Windows, macOS) and people may spell it."""
+    spellings = [path, path.strip(), path.strip().replace("\\", "/")]
     if not path.isascii():
-        forms = [unicodedata.normalize(form, spellings[1]) for form in ("NFC", "NFD")]
+        forms = [unicodedata.normalize(form, spellings[-1]) for form in ("NFC", "NFD")]
         spellings += forms
     return list(dict.fromkeys(spellings))
 
@@ -206,9 +206,11 @@ def expression_token(value: Any) -> str | None:
     Raises:
       BadRow: a number that cannot be a class id.
     """
-    text = _text(value)
+    text = unicodedata.normalize("NFC", _text(value))
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
+    if text[:1] in ("[", "{"):
+        raise BadRow(f"expression {text!r} is a list; give one class name or number")
     if _ID.fullmatch(text):
         text = str(int(text.partition(".")[0]))
     elif _NUMBER.fullmatch(text):

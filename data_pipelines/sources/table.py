@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,9 +79,12 @@ class TableSource:
         Paths below the root are relative to it, so that the files may be moved.
         """
         root = os.path.join(os.path.abspath(self._root), "")
-        persons = ["" if n == p else n for n, p in zip(self.persons, self.paths, strict=True)]
+        # A copy on another system may spell accents in another way.
+        paths = [unicodedata.normalize("NFC", path) for path in self.paths]
+        root = unicodedata.normalize("NFC", root)
+        persons = ["" if n == p else n for n, p in zip(self.persons, paths, strict=True)]
         return {
-            "path": [p.removeprefix(root) for p in self.paths],
+            "path": [p.removeprefix(root) for p in paths],
             "person": persons,
             "valence_arousal": self._valence_arousal,
             **self._optional,
