@@ -10,8 +10,8 @@ Rows of a table belong together by more than one column. The rules of `component
 * A row without a person joins all rows of its video, its group and its image, also rows of named
   persons. If this joins several persons, they stay together: the row may show any of them.
 * A row that names nothing and whose image is listed once is a person of its own.
-* Names are the same if they differ in capitals, spaces, forms of Unicode, or zeros that programs add
-  to numbers or remove: `1`, `01` and Excel's `1.0` are one person.
+* Names are the same if they differ in capitals, spaces, forms of Unicode, or in zeros that programs
+  add to numbers or remove: `1`, `01` and Excel's `1.0` are one person.
 """
 
 import collections

@@ -19,6 +19,7 @@ Every row is checked before training: its file and its numbers (`manifest_rows`)
 counted, logged with its reason and left out.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import logging
@@ -26,11 +27,13 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from data_pipelines.images import landmarks
 from data_pipelines.protocols import persons, split_names
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DataError, TooManyBadRecords, shorten
 from data_pipelines.sources import duplicates, labels
@@ -48,6 +51,8 @@ log = logging.getLogger(__name__)
 _AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
 _NAMED_BAD_ROWS = 20  # lines in the log
 _ALIKE = 0.75  # similarity of a misspelt column
+_MANY = 30  # values that cannot all be positive by chance
+_SIZES = 16  # images whose size is looked at
 
 
 @dataclasses.dataclass
@@ -133,11 +138,14 @@ def build_table(
     if not good and not bad:
         raise DataError(f"{name} holds no rows")
     _check_columns(columns, name)
+    _check_affect(good, name)
     good = _in_time(_with_splits(good), bad)
     class_names, good, expression = labels.assign_classes(good, bad, classes, name, few)
     good, expression = duplicates.without_duplicates(good, expression, class_names, bad, name)
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
-    return _columns(good, expression, bad, columns, class_names, name, root)
+    table = _columns(good, expression, bad, columns, class_names, name, root)
+    _check_percent(table, [row.file for row in good])
+    return table
 
 
 def _with_splits(rows: list[Row]) -> list[Row]:
@@ -229,6 +237,45 @@ def _check_columns(columns: set[str], name: str) -> None:
         hint = f"; did you mean {alike[column][0]}?" if alike[column] else ""
         level = logging.WARNING if hint else logging.INFO
         log.log(level, "%s: column %s is not read%s", name, column, hint)
+
+
+def _check_affect(rows: list[Row], name: str) -> None:
+    """Refuse valence or arousal alone; warn of a scale that seems to begin at 0."""
+    valence = [r.valence for r in rows if not math.isnan(r.valence)]
+    arousal = [r.arousal for r in rows if not math.isnan(r.arousal)]
+    if bool(valence) != bool(arousal):
+        there, absent = ("valence", "arousal") if valence else ("arousal", "valence")
+        raise DataError(
+            f"{name}: {len(valence) or len(arousal)} rows have a {there}, and none has an "
+            f"{absent}; fill both columns, or empty both"
+        )
+    if len(valence) >= _MANY and min(valence) >= 0:
+        log.warning(
+            "%s: none of the %d values of valence is negative (%g to %g); the scale must be -1 "
+            "(unpleasant) to 1, with 0 as neutral",
+            name,
+            len(valence),
+            min(valence),
+            max(valence),
+        )
+
+
+def _check_percent(table: Table, files: list[str]) -> None:
+    """Refuse landmarks or boxes that are percent of the images."""
+    for column in ("landmarks", "box"):
+        values = getattr(table, column)
+        if values is not None and landmarks.looks_like_percent(values, _sizes(files)):
+            raise DataError(
+                f"{table.name}: the column {column} holds numbers up to {np.nanmax(values):.4g}, "
+                "and the images are larger in both directions: percent of the image? Give pixels"
+            )
+
+
+def _sizes(files: list[str]) -> Iterator[tuple[int, int]]:
+    """Yield width and height of some images, as far as they can be read."""
+    for file in files[:: max(len(files) // _SIZES, 1)]:
+        with contextlib.suppress(Exception), Image.open(file) as image:  # Pillow raises many kinds
+            yield image.size
 
 
 def _report_bad(bad: list[LeftOut], total: int, name: str, max_bad_fraction: float) -> None:

@@ -258,6 +258,8 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
 
 
 def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
+    if str(row.get("landmarks")).count("[") == 3:
+        raise BadRow("landmarks are two lists; give 68 pairs of x and y, or 136 numbers")
     points = _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks")
     if points is not None and (reason := landmarks_lib.landmark_fault(points.reshape(-1, 2))):
         raise BadRow(reason)

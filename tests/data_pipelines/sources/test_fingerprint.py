@@ -153,7 +153,7 @@ def test_a_copy_that_spells_accents_otherwise_is_the_same(form, rows, tmp_path):
     ]
     then = of(write(tmp_path / "a", spelt))
     for row in spelt:
-        row["path"], row["person"] = (unicodedata.normalize(form, row[k]) for k in ("path", "person"))
+        row |= {k: unicodedata.normalize(form, row[k]) for k in ("path", "person")}
     now = of(write(tmp_path / "b", spelt))
     assert first_difference(then, now) is None and now.digest == then.digest
 
