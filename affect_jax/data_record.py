@@ -30,6 +30,7 @@ from data_pipelines.schema import DataError, Source, canonical_name
 from data_pipelines.sources import fingerprint
 from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
+from data_pipelines.sources.manifest_file import common_root
 
 log = logging.getLogger(__name__)
 
@@ -218,8 +219,8 @@ def _files(data: ml_collections.ConfigDict, names: Iterable[str]) -> frozenset[s
     """Return the real paths of images, as they are named in the data; none if not in files."""
     if data.source not in ("manifest", "folder"):
         return frozenset()
-    place = pathlib.Path(data_lib.place_of(data)[data.source])
-    root = place.parent if data.source == "manifest" else place
+    place = data_lib.place_of(data)[data.source]
+    root = common_root(place) if data.source == "manifest" else pathlib.Path(place)
     return frozenset(os.path.realpath(root / name) for name in names if name)
 
 

@@ -86,11 +86,10 @@ def looks_like_percent(values: np.ndarray, sizes: Iterable[tuple[int, int]]) -> 
     """Return whether marks of several images are percent of the image, not pixels.
 
     Args:
-      values: float [n, ...] landmarks or boxes, NaN = unknown.
+      values: float [n, ...] landmarks or boxes, all known.
       sizes: (width, height) of some of the images; asked only if the numbers may be percent.
     """
-    known = values[np.isfinite(values).reshape(len(values), -1).all(1)]
-    if len(known) < _FEW or not _PERCENT / 2 < known.max() <= _PERCENT or known.min() < 0:
+    if len(values) < _FEW or not _PERCENT / 2 < values.max() <= _PERCENT or values.min() < 0:
         return False
     smaller = [min(size) for size in sizes]
     return bool(smaller) and min(smaller) > 2 * _PERCENT

@@ -1,6 +1,8 @@
 """Check the rows of a manifest one by one: the file, the numbers, the spelling."""
 
+import bisect
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -49,6 +51,36 @@ class LeftOut(NamedTuple):
     number: int
     path: str
     reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Origins:
+    """Where the rows of a table come from; rows of several manifests are numbered on.
+
+    Attributes:
+      names: of the manifests.
+      starts: number of the last row before each manifest.
+    """
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    def part(self, number: int) -> int:
+        """Return which manifest a row is from."""
+        return max(bisect.bisect_left(self.starts, number) - 1, 0)
+
+    def line(self, number: int) -> int:
+        """Return the line of a row in its manifest; 0 for a folder tree, which has none."""
+        return number - self.starts[self.part(number)]
+
+    def place(self, number: int) -> str:
+        """Return manifest and line: `faces.csv:17`."""
+        line = f":{self.line(number)}" if number else ""
+        return self.names[self.part(number)] + line
+
+    def row(self, number: int) -> str:
+        """Return how a message that names the table calls a row."""
+        return f"row {number}" if len(self.names) == 1 else self.place(number)
 
 
 class Row(NamedTuple):
