@@ -49,8 +49,7 @@ OUTPUTS_OF_LABEL = {
     "valence_arousal": ("valence", "arousal"),
     "landmarks": ("heatmaps",),
 }
-_OWN_DIGEST = "sha256"  # key in model.json
-_FIELDS = {"name": str, "arguments": dict, "preprocessing": dict}
+_DICTS = dict.fromkeys(("arguments", "preprocessing", "checksums", "provenance"), dict)
 
 Arrays = Mapping[str, Mapping[str, Any]]
 
@@ -233,16 +232,9 @@ def save_model(
         record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
         for file, text in (texts or {}).items():
             (partial / file).write_text(text, encoding="utf-8")
-        record[_OWN_DIGEST] = _digest_of(record)
-        (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        (partial / MODEL_FILE).write_text(json.dumps(checksums.signed(record), indent=2) + "\n")
         if further is not None:
             further(partial)
-
-
-def _digest_of(record: Mapping[str, Any]) -> str:
-    """Return a SHA-256 of what `model.json` says, without the digest in it."""
-    said = {key: value for key, value in record.items() if key != _OWN_DIGEST}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _jsonable(value: Any) -> Any:
@@ -273,12 +265,8 @@ def load_model(
     forks.check()
     record = read_record(directory)
     described = f"{pathlib.Path(directory) / MODEL_FILE}"
-    if record.get(_OWN_DIGEST, "") not in ("", _digest_of(record)):
-        log.warning(
-            "%s is not as it was written: it was edited, or is damaged; if not by you, copy or "
-            "export the model again",
-            described,
-        )
+    if not checksums.is_as_signed(record):
+        log.warning("%s is not as it was written: it was edited, or is damaged", described)
     name, arguments = record["name"], {**record["arguments"], **overrides}
     try:
         if context is not None:
@@ -346,14 +334,11 @@ def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{directory} is not a model directory: it has no {MODEL_FILE}")
     try:
-        record = json.loads(path.read_text())
+        record = {"checksums": {}, "provenance": {}, **json.loads(path.read_text())}
         version = record["format"]
-        for key, kind in _FIELDS.items():
+        for key, kind in {"name": str, **_DICTS}.items():
             if not isinstance(record[key], kind):
                 raise TypeError(f"{key} is not a {kind.__name__}")
-        for key in ("checksums", "provenance"):
-            if not isinstance(record.get(key, {}), dict):
-                raise TypeError(f"{key} is not a dict")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error!r}") from error
     if version != FORMAT:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.schema import DecodeError, Source, same_classes
+from data_pipelines.sources import record_order
 
 _SEPARATOR = "\0"
 _CHUNK = 8192  # rows that are hashed at once
@@ -281,10 +282,10 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
         if Counter(was) != Counter(names):
             return _membership_difference(split, then, now, key)
         if was != names:
-            order = Difference(_order_text(split, was, names), only_order=True)
-            places = _places(was, names)
+            text = f"{split} split: {record_order.first_moved(was, names)}"
+            order, places = Difference(text, only_order=True), record_order.places(was, names)
             new = _reordered(new, places)
-            if frame := _moved_frame(old, places):
+            if frame := record_order.moved_frame(old.columns["track"], places):
                 return Difference(f"{split} split: {was[frame]!r}: its video has another order now")
     elif old.count != new.count:
         return Difference(f"{split} split: {size}")
@@ -301,25 +302,6 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
     return order or Difference(f"{split} split: its records are not the same")
 
 
-def _order_text(split: str, then: Sequence[str], now: Sequence[str]) -> str:
-    at = next(i for i, (a, b) in enumerate(zip(then, now, strict=True)) if a != b)
-    return (
-        f"{split} split: the same records in another order: place {at} has {now[at]!r}, where "
-        f"{then[at]!r} was"
-    )
-
-
-def _places(then: Sequence[str], now: Sequence[str]) -> np.ndarray:
-    """Return where each record of `then` is in `now`, int64 [n]; the same names in any order.
-
-    Records of one name, as several faces of an image, keep their order.
-    """
-    left: dict[str, list[int]] = {}
-    for place in range(len(now) - 1, -1, -1):
-        left.setdefault(now[place], []).append(place)
-    return np.array([left[name].pop() for name in then], np.int64)
-
-
 def _reordered(records: Records, places: np.ndarray) -> Records:
     columns: dict[str, np.ndarray] = {}
     for name, column in records.columns.items():
@@ -330,16 +312,6 @@ def _reordered(records: Records, places: np.ndarray) -> Records:
             moved = column[places]
             columns[name] = renumber(moved) if name in ("group", "track") else moved
     return dataclasses.replace(records, columns=columns)
-
-
-def _moved_frame(records: Records, places: np.ndarray) -> int:
-    """Return the first record that is now before the one it followed in its video; 0: none."""
-    last: dict[int, int] = {}
-    for i, track in enumerate(records.columns["track"].tolist()):
-        if track >= 0 and places[i] < last.get(track, -1):
-            return i
-        last[track] = int(places[i])
-    return 0
 
 
 def _key(records: Records) -> str | None:

@@ -190,7 +190,10 @@ def test_an_edited_description_is_warned_of(copy, caplog):
     assert "not as it was written" not in caplog.text
     edit(copy, temperature=1.5)
     assert model_dir.load_model(copy).temperature == 1.5
-    assert f"{copy / 'model.json'} is not as it was written: it was edited, or is" in caplog.text
+    assert (
+        f"{copy / 'model.json'} is not as it was written: it was edited, or is damaged"
+        in caplog.text
+    )
 
 
 def test_a_model_without_checksums_is_loaded_and_told(copy, caplog):
