@@ -10,6 +10,7 @@ operations of `train.step_flops` at an assumed fraction of the peak rate.
 """
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -25,6 +26,8 @@ _COLLECTIVE = re.compile(
     r": \((?P<given>[^)]*)\) -> (?P<results>[^\n]*)",
     re.DOTALL,
 )
+_FUNCTION = re.compile(r"func\.func (?P<public>public )?(private )?@(?P<name>[\w.]+)\(")
+_CALL = re.compile(r"\bcall @(?P<name>[\w.]+)\(")
 _TENSOR = re.compile(r"tensor<(?P<shape>(?:\d+x)*)(?P<type>[a-z]+)(?P<bits>\d+)>")
 _ALL_REDUCE = "all-reduce"
 # Vectors of BatchNorm and sums of the loss are smaller, joined gradients are larger.
@@ -63,15 +66,26 @@ MACHINES = (
 def sent(text: str) -> list[Collective]:
     """Return the collectives of a lowered program, given as StableHLO.
 
-    Their bytes are those that one device has of its own: what it gathers from the others and what
-    it scatters to them grow with their number.
+    A function's count once for each call of it. Their bytes are those that one device has of its
+    own: what it gathers from the others and what it scatters to them grow with their number.
     """
-    return [
-        Collective(
-            match["kind"].replace("_", "-"), min(map(_size, match.group("given", "results")))
-        )
-        for match in _COLLECTIVE.finditer(text)
-    ]
+    starts = list(_FUNCTION.finditer(text))
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    bodies = {
+        start["name"]: text[start.end() : end] for start, end in zip(starts, ends, strict=True)
+    }
+
+    @functools.cache
+    def of(name: str) -> list[Collective]:
+        found = [
+            Collective(
+                match["kind"].replace("_", "-"), min(map(_size, match.group("given", "results")))
+            )
+            for match in _COLLECTIVE.finditer(bodies[name])
+        ]
+        return found + [c for call in _CALL.finditer(bodies[name]) for c in of(call["name"])]
+
+    return [c for start in starts if start["public"] for c in of(start["name"])]
 
 
 def _size(types: str) -> int:

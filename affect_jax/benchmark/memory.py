@@ -1,10 +1,10 @@
 """`benchmark memory`: device memory of every system's train step, from the compiler.
 
-Each step is compiled for two batch sizes on the first device of this machine, without weights and
-without running it. The compiler's own analysis gives the peak: arguments, results and temporary
-arrays, without those that share memory. A line through both figures gives the largest batch for
-devices of several sizes, of which a tenth is left to the runtime. Programs are compiled in
-parallel.
+Each step is compiled for two batch sizes, without weights and without running it: on the first
+device of this machine, or with `--target` for a device that is not here. The compiler's own
+analysis gives the peak: arguments, results and temporary arrays, without those that share memory.
+A line through both figures gives the largest batch for devices of several sizes, of which a tenth
+is left to the runtime. Programs are compiled in parallel.
 """
 
 import argparse
@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import jax
 
 from affect_jax import models
-from affect_jax.benchmark import programs, suite
+from affect_jax.benchmark import programs, suite, targets
 from affect_jax.errors import UserError
 from affect_jax.models.recompute import POLICIES
 from affect_jax.runtime.parallel import AbsentDevices
+from affect_jax.runtime.platforms import compiling_for, platform
 
 SUITE = "memory"
 GIB = 2**30
 DEVICE_SIZES = (16, 24, 80, 140)  # GiB: TPU v5e, RTX 4090, H100, H200
-# On a CPU most of the compiling is code generation, on which the memory does not depend.
+# Most of the compiling is code generation, on which the memory does not depend.
 _UNOPTIMISED: dict[str, str | bool] = {
     "xla_backend_optimization_level": "0",
     "xla_llvm_disable_expensive_passes": True,
@@ -55,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch_sizes", default="16,64", help="two of them, per device")
     parser.add_argument("--dtype", default="bfloat16", help="of the computation")
     parser.add_argument("--jobs", type=int, default=8, help="programs compiled at a time")
+    names = ", ".join((*targets.GPUS, *targets.TPUS))
+    parser.add_argument("--target", default="", help=f"compile for a device not here: {names}")
     options = parser.parse_args(arguments)
     return suite.run(functools.partial(measure, options), options.json)
 
@@ -66,8 +69,13 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
       UserError: an option has a wrong value.
     """
     sizes = _sizes(options.batch_sizes)
-    devices = AbsentDevices(jax.devices()[:1])
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    target = targets.find(options.target) if options.target else _this_device()
+    compiler = target.options | ({} if target.platform.name == "tpu" else _UNOPTIMISED)
+    devices = AbsentDevices(target.devices)
+    with (
+        compiling_for(target.platform),
+        concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
+    ):
         waiting = {}
         for system in options.systems.split(","):
             model = programs.full_size(system, dtype=options.dtype, remat="none").model.name
@@ -77,21 +85,31 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 # Lowered one after the other, compiled at the same time.
                 for size in sizes:
                     case = Case(system, remat, size)
-                    waiting[case] = pool.submit(_peak, case, steps.train(size).lower())
+                    lowered = steps.train(size).lower()
+                    waiting[case] = pool.submit(_peak, case, lowered, compiler)
         peaks = {case: future.result() for case, future in waiting.items()}
-    return rows(peaks, f"{jax.devices()[0].device_kind}, {options.dtype}")
+    return rows(peaks, f"{target.about}, {options.dtype}")
 
 
-def _peak(case: Case, lowered: jax.stages.Lowered) -> int:
-    peak = peak_bytes(lowered)
+def _this_device() -> targets.Target:
+    device = jax.devices()[0]
+    return targets.Target([device], platform(), {}, device.device_kind)
+
+
+def _peak(case: Case, lowered: jax.stages.Lowered, options: dict[str, str | bool]) -> int:
+    peak = peak_bytes(lowered, options)
     print(f"{case}, batch {case.batch_size}: {peak / GIB:.2f} GiB", file=sys.stderr, flush=True)
     return peak
 
 
-def peak_bytes(lowered: jax.stages.Lowered) -> int:
-    """Return the bytes that a program needs on each device while it runs."""
-    on_cpu = jax.devices()[0].platform == "cpu"
-    analysis = lowered.compile(_UNOPTIMISED if on_cpu else None).memory_analysis()
+def peak_bytes(lowered: jax.stages.Lowered, options: dict[str, str | bool]) -> int:
+    """Return the bytes that a program needs on each device while it runs.
+
+    Args:
+      lowered: of a program.
+      options: of the compiler.
+    """
+    analysis = lowered.compile(options).memory_analysis()
     if analysis is None:
         raise UserError("the compiler of this platform gives no analysis of memory")
     return int(

@@ -195,10 +195,11 @@ def step_flops(config: ml_collections.ConfigDict) -> int:
     """Return the operations of a training step, in its last phase, for one image.
 
     These are `PASSES` forward passes of all that depends on parameters that train, and one of what
-    comes before it.
+    comes before it; twice as many where sharpness-aware minimisation takes two gradients.
     """
     found = operations(config)
-    return found.all + (PASSES - 1) * found.dependent
+    gradients = 2 if config.optimizer.sam_rho else 1
+    return gradients * (found.all + (PASSES - 1) * found.dependent)
 
 
 def operations(config: ml_collections.ConfigDict) -> flops.Operations:

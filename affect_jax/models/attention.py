@@ -7,6 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+from affect_jax.models.fused import sum_to
+from affect_jax.runtime.platforms import platform
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 # cuDNN refuses an odd number of tokens in training: its backward pass counts an empty bias as one.
@@ -46,19 +50,73 @@ def attend(
         return _fused(q, k, v, length or k.shape[1])
     # Heads in front: on CPU a third faster than `dot_product_attention`.
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    wide = jnp.promote_types(jnp.float32, q.dtype)
-    scores = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=wide)
-    scores = scores / math.sqrt(q.shape[-1])
-    if bias is not None:
-        scores = scores + bias.astype(wide)
+    if largest is None and weights is None:
+        return _attend(q, k, v, _masked(bias, length, k.shape[2])).swapaxes(1, 2)
+    scores = _scores(q, k, _masked(bias, length, k.shape[2]))
     if largest is not None:
         scores = jnp.clip(scores, -largest, largest)
-    if length is not None and length < scores.shape[-1]:
-        scores = jnp.where(np.arange(scores.shape[-1]) < length, scores, -jnp.inf)
     shares = jax.nn.softmax(scores)
     if weights is not None:
         weights.append(shares)
     return (shares.astype(v.dtype) @ v).swapaxes(1, 2)
+
+
+def _masked(bias: jax.Array | None, length: int | None, keys: int) -> jax.Array | None:
+    """Return `bias` with -inf for keys from `length` on; None: nothing to add."""
+    if length is None or length >= keys:
+        return bias
+    mask = np.where(np.arange(keys) < length, 0, -np.inf).astype(np.float32)[None, None]
+    return jnp.asarray(mask) if bias is None else bias + mask.astype(bias.dtype)
+
+
+def _scores(q: jax.Array, k: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Return the scaled products of [B, H, T, D] and [B, H, S, D], in float32 or wider."""
+    wide = jnp.promote_types(jnp.float32, q.dtype)
+    scores = jnp.matmul(q, k.swapaxes(-1, -2), preferred_element_type=wide)
+    scores = scores / math.sqrt(q.shape[-1])
+    return scores if bias is None else scores + bias.astype(wide)
+
+
+@jax.custom_vjp
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Attend from [B, H, T, D] to [B, H, S, D].
+
+    Of the arrays [B, H, T, S] the backward pass keeps only the shares, in the dtype of `v`. The
+    derivative that JAX finds keeps float32 exponentials and multiplies float32 scores: in bfloat16
+    more than twice the memory traffic.
+    """
+    return _attend_forward(q, k, v, bias)[0]
+
+
+def _attend_forward(q, k, v, bias):
+    shares = _rounded(jax.nn.softmax(_scores(q, k, bias)), v.dtype)
+    y = shares @ v
+    return y, (q, k, v, bias, shares, y)
+
+
+def _attend_backward(kept, g):
+    q, k, v, bias, shares, y = kept
+    wide = jnp.promote_types(jnp.float32, q.dtype)
+    dshares = (g @ v.swapaxes(-1, -2)).astype(wide)
+    # Equal to the sum of shares * dshares over the keys, from smaller arrays.
+    along = jnp.sum(g.astype(wide) * y.astype(wide), -1, keepdims=True)
+    dscores = _rounded(shares.astype(wide) * (dshares - along), q.dtype)
+    dbias = None if bias is None else sum_to(dscores, bias)
+    scale = 1 / math.sqrt(q.shape[-1])
+    dq = dscores @ k * scale
+    dk = dscores.swapaxes(-1, -2) @ q * scale
+    return dq, dk, shares.swapaxes(-1, -2) @ g, dbias
+
+
+def _rounded(x: jax.Array, dtype: Any) -> jax.Array:
+    """Return `x` in another dtype, as an array of its own if that is a narrower one.
+
+    XLA would otherwise compute it a second time where it is widened again.
+    """
+    return x if x.dtype == dtype else lax.optimization_barrier(x.astype(dtype))
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def pad_sequence(x: jax.Array, features: int, implementation: str = "auto") -> jax.Array:
@@ -80,12 +138,14 @@ def serves_cudnn(dtype: Any, features: int = _TOKEN_MULTIPLE) -> bool:
     It has for 16-bit types and multiples of 8 up to 128, on NVIDIA GPUs since Ampere.
     """
     fits = jnp.finfo(dtype).bits == 16 and features % 8 == 0 and features <= _LARGEST_HEAD
-    return fits and jax.default_backend() == "gpu" and _is_recent(jax.devices()[0])
+    here = platform()
+    return fits and here.name == "gpu" and _is_recent(here.capability)
 
 
-def _is_recent(gpu: jax.Device) -> bool:
+def _is_recent(capability: str | None) -> bool:
     """Return whether a GPU has the compute capability; if it does not tell, True."""
-    capability = str(getattr(gpu, "compute_capability", _LEAST_CAPABILITY))
+    if capability is None:
+        return True
     # An AMD GPU names its architecture instead, as "gfx90a".
     number = re.fullmatch(r"\d+\.\d+", capability)
     return number is not None and float(capability) >= _LEAST_CAPABILITY

@@ -15,6 +15,7 @@ from flax import nnx
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.fan import FAN, ConvBlock
 from affect_jax.models.feature_taps import feature_map
+from affect_jax.models.fused import multiply
 from affect_jax.models.layers import (
     Layers,
     check_images,
@@ -148,8 +149,8 @@ class EmoFAN(nnx.Module):
         """Return the outputs of `__call__` from the outputs of `model.fan(images)`."""
         stem, *features = trunk["features"]
         if self.attention:
-            mask = jnp.sum(trunk["heatmaps"], axis=-1, keepdims=True).astype(stem.dtype)
-            parts = [stem, *(feature * mask for feature in features)]
+            mask = jnp.sum(trunk["heatmaps"], axis=-1, keepdims=True)
+            parts = [stem, *(multiply(feature, mask) for feature in features)]
         else:
             parts = [stem, *features, trunk["heatmaps"].astype(stem.dtype)]
         embedding = self.emotion.embed(jnp.concatenate(parts, axis=-1))

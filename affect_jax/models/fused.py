@@ -1,8 +1,10 @@
-"""Dense layers, LayerNorm and GELU whose gradients an accelerator computes in few passes.
+"""Layers whose gradients an accelerator computes in few passes, and sums in float32.
 
 Derivatives are written by hand. Those that JAX derives keep several arrays of a layer's size for
 the backward pass, and give a kernel's gradient transposed, so that the optimizer reads it against
-its layout. Forward-mode differentiation (`jax.jvp`, `jax.jacfwd`) is not supported.
+its layout. They also sum the gradient of a broadcast parameter in the dtype of the computation:
+GPUs since Hopper then add thousands of bfloat16 numbers in bfloat16. Forward-mode differentiation
+(`jax.jvp`, `jax.jacfwd`) is not supported.
 """
 
 import functools
@@ -24,6 +26,24 @@ class Linear(nnx.Linear):
         bias = jnp.zeros((), x.dtype) if self.bias is None else self.bias[...]
         y = _affine(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), self.kernel[...], bias)
         return y.reshape(*x.shape[:-1], self.out_features)
+
+
+class Conv(nnx.Conv):
+    """A convolution of [B, H, W, C] whose bias has a gradient summed in its own dtype."""
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Return [B, h, w, out_features]."""
+        # Pairs of numbers, as `Layers.conv` gives them; Flax takes other forms as well.
+        strides: Any = self.strides
+        padding: Any = self.padding
+        y = lax.conv_general_dilated(
+            inputs.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            strides,
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y if self.bias is None else add(y, self.bias[...])
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -61,13 +81,85 @@ _affine.defvjp(_affine_forward, _affine_backward)
 
 
 @jax.custom_vjp
+def add(x: jax.Array, parameter: jax.Array) -> jax.Array:
+    """Return x + parameter in the dtype of `x`, to whose shape `parameter` is broadcast."""
+    return x + parameter.astype(x.dtype)
+
+
+def _add_forward(x, parameter):
+    return add(x, parameter), parameter
+
+
+def _add_backward(parameter, g):
+    return g, sum_to(g, parameter)
+
+
+add.defvjp(_add_forward, _add_backward)
+
+
+@jax.custom_vjp
+def multiply(x: jax.Array, parameter: jax.Array) -> jax.Array:
+    """Return x * parameter in the dtype of `x`, to whose shape `parameter` is broadcast."""
+    return x * parameter.astype(x.dtype)
+
+
+def _multiply_forward(x, parameter):
+    return multiply(x, parameter), (x, parameter)
+
+
+def _multiply_backward(kept, g):
+    x, parameter = kept
+    wide = _wide(parameter)
+    return g * parameter.astype(x.dtype), sum_to(g.astype(wide) * x.astype(wide), parameter)
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+@jax.custom_vjp
+def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """Return x where it is positive, elsewhere x times the slope of its feature."""
+    return jnp.where(x >= 0, x, x * slope.astype(x.dtype))
+
+
+def _prelu_forward(x, slope):
+    return prelu(x, slope), (x, slope)
+
+
+def _prelu_backward(kept, g):
+    x, slope = kept
+    wide = _wide(slope)
+    dslope = jnp.where(x >= 0, 0, g.astype(wide) * x.astype(wide))
+    return jnp.where(x >= 0, g, g * slope.astype(x.dtype)), sum_to(dslope, slope)
+
+
+prelu.defvjp(_prelu_forward, _prelu_backward)
+
+
+def _wide(x: jax.Array) -> Any:
+    return jnp.promote_types(jnp.float32, x.dtype)
+
+
+def sum_to(g: jax.Array, parameter: jax.Array) -> jax.Array:
+    """Sum a gradient, in float32 or wider, over the axes along which `parameter` was repeated."""
+    missing = g.ndim - parameter.ndim
+    repeated = (
+        missing + axis
+        for axis, size in enumerate(parameter.shape)
+        if size == 1 and g.shape[missing + axis] != 1
+    )
+    summed = jnp.sum(g, (*range(missing), *repeated), dtype=_wide(parameter))
+    return summed.reshape(parameter.shape).astype(parameter.dtype)
+
+
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """Return x times the normal distribution function of x, exactly (no tanh).
 
     The derivative is kept for the backward pass instead of x: it is computed from the same
     numbers, and costs as much memory.
     """
-    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    wide = x.astype(_wide(x))
     return (wide * _normal_distribution(wide)).astype(x.dtype)
 
 
@@ -76,7 +168,7 @@ def _normal_distribution(x: jax.Array) -> jax.Array:
 
 
 def _gelu_forward(x):
-    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    wide = x.astype(_wide(x))
     below = _normal_distribution(wide)
     density = jnp.exp(-wide * wide / 2) / math.sqrt(2 * math.pi)
     return (wide * below).astype(x.dtype), (below + wide * density).astype(x.dtype)
@@ -95,7 +187,7 @@ def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float)
 
 
 def _layer_norm_forward(x, scale, bias, epsilon):
-    wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    wide = x.astype(_wide(x))
     # Around the row's first value, so that float32 does not cancel.
     centred = wide - wide[..., :1]
     shift = jnp.mean(centred, -1, keepdims=True)

@@ -21,6 +21,7 @@ from jax import lax
 from affect_jax.models.layers import BatchNorm
 from affect_jax.models.relations import Relations
 from affect_jax.models.reliability_attention import BatchAttention
+from affect_jax.runtime.platforms import platform
 
 Outputs = dict[str, jax.Array]
 _SLICE = 4  # images
@@ -89,7 +90,7 @@ def by_slices(function: Callable[[jax.Array], Outputs], images: jax.Array) -> Ou
       images: [B, ...]; a batch that the slices do not divide is computed at once.
     """
     count = len(images)
-    if jax.default_backend() != "cpu" or count <= _SLICE or count % _SLICE:
+    if platform().name != "cpu" or count <= _SLICE or count % _SLICE:
         return function(images)
     found = lax.map(function, images.reshape(count // _SLICE, _SLICE, *images.shape[1:]))
     return jax.tree.map(lambda array: array.reshape(count, *array.shape[2:]), found)

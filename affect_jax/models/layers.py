@@ -5,6 +5,7 @@ convolution of an even size by one row less at the top and left than the publish
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from affect_jax.models.fused import LayerNorm, Linear, gelu
+from affect_jax.models.fused import Conv, LayerNorm, Linear, gelu, prelu
 
 
 def normal(std: float | Callable[[tuple[int, ...]], float]) -> Callable:
@@ -95,55 +96,86 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalise [..., features]; in training mode also update running statistics."""
-        compute_dtype = jnp.promote_types(jnp.float32, x.dtype)
-        x = x.astype(compute_dtype)
+        scale, bias, mean, var = (p[...] for p in (self.scale, self.bias, self.mean, self.var))
         if self.use_running_average:
-            mean, var = self.mean[...].astype(compute_dtype), self.var[...].astype(compute_dtype)
-        else:
-            mean, var, count = self._moments(x)
-            self._update(mean, var, count)
-        scale = self.scale[...].astype(compute_dtype) * lax.rsqrt(var + self.eps)
-        return ((x - mean) * scale + self.bias[...].astype(compute_dtype)).astype(self.dtype)
+            wide = jnp.promote_types(jnp.float32, x.dtype)
+            moments = mean.astype(wide), var.astype(wide)
+            return _normalise(x.astype(wide), *moments, scale, bias, self.eps).astype(self.dtype)
+        y, mean, var = _normalise_batch(
+            x, scale, bias, mean, var, self.eps, self.momentum, self.dtype, self.axis_name
+        )
+        # Not `stat[...] =`, which takes a second each while a large network is traced.
+        self.mean.set_value(mean)
+        self.var.set_value(var)
+        return y
 
-    def _moments(self, x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Return mean, biased variance and the number of values of a channel."""
-        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-        # Any value near the mean will do; the running mean is far from it in the first steps.
-        place = lax.stop_gradient(x[(0,) * len(axes)])
-        centred = x - place
-        shift = jnp.sum(centred, axes) / count
-        mean = place + shift
-        var = jnp.sum(centred * centred, axes) / count - shift * shift
-        if self.axis_name is not None:
-            mean, var = self._of_all(mean, var)
-            count = count * lax.psum(1, self.axis_name)
-        return mean, jnp.maximum(var, 0), count
 
-    def _of_all(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the moments of all replicas from those of each, by one collective.
+# A function of its own, so that layers of one shape are traced and differentiated once.
+@functools.partial(jax.jit, static_argnames=("eps", "momentum", "dtype", "axis_name"))
+def _normalise_batch(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    eps: float,
+    momentum: float,
+    dtype: Any,
+    axis_name: str | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return `x` normalised by its own moments, and both running statistics thereafter."""
+    x = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+    batch_mean, batch_var, count = _moments(x)
+    if axis_name is not None:
+        known = lax.stop_gradient(mean.astype(x.dtype))
+        batch_mean, batch_var = _of_all_replicas(batch_mean, batch_var, known, axis_name)
+        count = count * lax.psum(1, axis_name)
+    batch_var = jnp.maximum(batch_var, 0)
+    # A single value per channel has no unbiased variance; keep the biased one.
+    unbiased = batch_var * (count / max(count - 1, 1))
+    y = _normalise(x, batch_mean, batch_var, scale, bias, eps)
+    mean, var = (
+        momentum * old + (1 - momentum) * lax.stop_gradient(new).astype(old.dtype)
+        for old, new in ((mean, batch_mean), (var, unbiased))
+    )
+    return y.astype(dtype), mean, var
 
-        The variance is the mean of the replicas' variances plus the variance of their means. The
-        latter is taken around the running mean, which all know.
 
-        In float32, the variance between replicas is left out if their means lie more than about 700
-        of its standard deviations from the running mean: in the first steps with inputs of a huge
-        mean and a tiny batch per device.
-        """
-        known = lax.stop_gradient(self.mean[...].astype(mean.dtype))
-        away = mean - known
-        away, var, squares = lax.pmean(jnp.stack([away, var, away * away]), self.axis_name)
-        between = squares - away * away
-        # Where the running mean is not near yet, the difference may be rounding alone.
-        reliable = between > 16 * jnp.finfo(mean.dtype).eps * squares
-        return known + away, var + jnp.where(reliable, between, 0)
+def _normalise(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> jax.Array:
+    factor = scale.astype(x.dtype) * lax.rsqrt(var + eps)
+    return (x - mean) * factor + bias.astype(x.dtype)
 
-    def _update(self, mean: jax.Array, var: jax.Array, count: int) -> None:
-        # A single value per channel has no unbiased variance; keep the biased one.
-        unbiased = var * (count / max(count - 1, 1))
-        for stat, new in ((self.mean, mean), (self.var, unbiased)):
-            new = lax.stop_gradient(new).astype(stat[...].dtype)
-            # Not `stat[...] =`, which takes a second each while a large network is traced.
-            stat.set_value(self.momentum * stat[...] + (1 - self.momentum) * new)
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+    """Return mean, biased variance and the number of values of a channel."""
+    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    # Any value near the mean will do; the running mean is far from it in the first steps.
+    place = lax.stop_gradient(x[(0,) * len(axes)])
+    centred = x - place
+    shift = jnp.sum(centred, axes) / count
+    return place + shift, jnp.sum(centred * centred, axes) / count - shift * shift, count
+
+
+def _of_all_replicas(
+    mean: jax.Array, var: jax.Array, known: jax.Array, axis_name: str
+) -> tuple[jax.Array, jax.Array]:
+    """Return the moments of all replicas from those of each, by one collective.
+
+    The variance is the mean of the replicas' variances plus the variance of their means. The
+    latter is taken around `known`, the running mean, which all have.
+
+    In float32, the variance between replicas is left out if their means lie more than about 700
+    of its standard deviations from the running mean: in the first steps with inputs of a huge
+    mean and a tiny batch per device.
+    """
+    away = mean - known
+    away, var, squares = lax.pmean(jnp.stack([away, var, away * away]), axis_name)
+    between = squares - away * away
+    # Where the running mean is not near yet, the difference may be rounding alone.
+    reliable = between > 16 * jnp.finfo(mean.dtype).eps * squares
+    return known + away, var + jnp.where(reliable, between, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +213,10 @@ class Layers:
         *,
         bias: bool = False,
         init: Callable = he_normal,
-    ) -> nnx.Conv:
+    ) -> Conv:
         """Return a kernel x kernel convolution padded by kernel // 2 on every side."""
         pad = kernel // 2
-        return nnx.Conv(
+        return Conv(
             in_features,
             out_features,
             (kernel, kernel),
@@ -266,7 +298,7 @@ class PReLU(nnx.Module):
         self.slope = nnx.Param(jnp.full(features, 0.25, param_dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.where(x >= 0, x, x * self.slope[...].astype(x.dtype))
+        return prelu(x, self.slope[...])
 
 
 def max_pool(x: jax.Array, window: int = 2, stride: int = 2, padding: int = 0) -> jax.Array:

@@ -33,17 +33,19 @@ class DepthwiseConv(nnx.Module):
         self.bias: nnx.Param | None = nnx.data(None)  # only in the inference form
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(self.dtype)
+        wide = jnp.promote_types(jnp.float32, self.dtype)
+        kernel = self.kernel[...].astype(wide)
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         b, *last, c = x.shape
         last = [(n - 3) // self.stride * self.stride + 1 for n in last]
         strides = (1, self.stride, self.stride, 1)
         terms = (
-            lax.slice(x, (0, i, j, 0), (b, i + last[0], j + last[1], c), strides) * kernel[i, j, 0]
+            lax.slice(x, (0, i, j, 0), (b, i + last[0], j + last[1], c), strides).astype(wide)
+            * kernel[i, j, 0]
             for i in range(3)
             for j in range(3)
         )
-        y = functools.reduce(operator.add, terms)
+        y = functools.reduce(operator.add, terms).astype(self.dtype)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 

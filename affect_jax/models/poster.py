@@ -19,6 +19,7 @@ from flax import nnx
 from affect_jax.models.attention import attend, pad_sequence
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
+from affect_jax.models.fused import add, multiply
 from affect_jax.models.ir50 import IR50
 from affect_jax.models.layers import Layers, check_images, lecun_normal, normal, split_outputs
 from affect_jax.models.mobilefacenet import MobileFaceNet
@@ -118,9 +119,9 @@ class CrossFusion(nnx.Module):
         x = self.norm(image_map)
         found = self.attention(_to_windows(landmark_map, self.window), _to_windows(x, self.window))
         x, found = x.reshape(b, s * s, c), _from_windows(found, self.window, s)
-        x = x + self.drop(self.attention_scale[...].astype(x.dtype) * found, rngs=rngs)
+        x = x + self.drop(multiply(found, self.attention_scale[...]), rngs=rngs)
         y = self.mlp(self.mlp_norm(x), rngs)
-        x = x + self.drop(self.mlp_scale[...].astype(x.dtype) * y, rngs=rngs)
+        x = x + self.drop(multiply(y, self.mlp_scale[...]), rngs=rngs)
         return x.reshape(b, s, s, c)
 
 
@@ -195,10 +196,9 @@ class MultiScaleTransformer(nnx.Module):
             for conv in convs:
                 x = conv(x)
             tokens.append(x.reshape(x.shape[0], -1, x.shape[-1]))
-        token = self.cls_token[...].astype(x.dtype)
-        tokens.insert(0, jnp.broadcast_to(token, (x.shape[0], 1, token.shape[-1])))
-        x = jnp.concatenate(tokens, axis=1)
-        x = x + self.pos_embed[...].astype(x.dtype)
+        start = jnp.zeros((x.shape[0], 1, x.shape[-1]), x.dtype)
+        x = jnp.concatenate([add(start, self.cls_token[...]), *tokens], axis=1)
+        x = add(x, self.pos_embed[...])
         count = x.shape[1]
         x = pad_sequence(x, x.shape[-1] // self.heads)
         for block in self.blocks:

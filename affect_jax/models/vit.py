@@ -17,6 +17,7 @@ from flax import nnx
 from affect_jax.models.attention import IMPLEMENTATIONS, attend, pad_sequence, serves_cudnn
 from affect_jax.models.excitation import Excitation
 from affect_jax.models.feature_taps import feature_map
+from affect_jax.models.fused import add
 from affect_jax.models.layers import (
     MLP,
     Layers,
@@ -29,6 +30,7 @@ from affect_jax.models.recompute import POLICIES
 from affect_jax.models.registry import register
 from affect_jax.models.relations import BY_SETTINGS, Comparison, Relations
 from affect_jax.models.reliability import Reliability
+from affect_jax.runtime.platforms import platform
 
 PATCH = 16
 # The published networks'; PyTorch's own default is ten times larger.
@@ -115,7 +117,7 @@ class Patches(nnx.Module):
         x = images.astype(self.dtype).reshape(batch, rows, PATCH, columns, PATCH, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
         kernel = self.kernel[...].astype(self.dtype)
-        return x @ kernel.reshape(-1, kernel.shape[-1]) + self.bias[...].astype(self.dtype)
+        return add(x @ kernel.reshape(-1, kernel.shape[-1]), self.bias[...])
 
 
 class Attention(nnx.Module):
@@ -241,7 +243,7 @@ class ViT(nnx.Module):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if attention == "cudnn" and not serves_cudnn(make.dtype):
             raise ValueError(
-                f"attention='cudnn' needs a GPU and a 16-bit dtype, got {jax.default_backend()} "
+                f"attention='cudnn' needs a GPU and a 16-bit dtype, got {platform().name} "
                 f"and {make.dtype.name}; use 'auto' or 'xla'"
             )
         if n_expression < 0 or depth < 0:
@@ -370,9 +372,9 @@ class ViT(nnx.Module):
         batch, width = x.shape[0], x.shape[-1]
         x = x.reshape(batch, -1, width)
         if self.prefix:
-            token = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (batch, 1, width))
+            token = add(jnp.zeros((batch, 1, width), x.dtype), self.cls_token[...])
             x = jnp.concatenate([token, x], axis=1)
-        return x + resize_positions(self.pos_embed[...], grid, self.prefix).astype(x.dtype)
+        return add(x, resize_positions(self.pos_embed[...], grid, self.prefix))
 
 
 def _recomputed(block: Block, x: jax.Array, rngs: nnx.Rngs | None, length: int) -> jax.Array:

@@ -9,6 +9,7 @@ from affect_jax.errors import UserError
 from affect_jax.models.layer_depth import layer_numbers
 from affect_jax.runtime.parallel import AbsentDevices
 from tests.affect_jax import small_systems
+from tests.affect_jax.narrow_sums import narrow_sums
 
 PLATFORMS = ("tpu", "cuda", "cpu")
 
@@ -22,6 +23,13 @@ def lowered(program) -> str:
     assert "callback" not in text
     assert "f64" not in text
     return text
+
+
+@pytest.mark.slow  # tests/affect_jax/models/test_models.py has the networks alone, small
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_no_step_sums_in_bfloat16(name):
+    program = Programs(full_size(name), AbsentDevices(2)).train(16)
+    assert narrow_sums(jax.make_jaxpr(program.function)(*program.arguments).jaxpr) == []
 
 
 def check(config, batch_size: int) -> None:

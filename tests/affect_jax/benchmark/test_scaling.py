@@ -31,6 +31,24 @@ def test_all_reduces_of_a_lowered_program_are_found():
     assert interconnect.sent(lowered(step)) == [("all-reduce", 4), ("all-reduce", 4 * 13)]
 
 
+def test_a_function_counts_at_each_call():
+    @jax.jit
+    def inner(x):
+        return jax.lax.psum(x, parallel.AXIS) * 2
+
+    @jax.jit
+    def outer(x):
+        return inner(inner(x))
+
+    def step(state, batch):
+        x = batch["x"].sum()
+        return inner(outer(outer(x)) + jax.lax.psum(state["b"], parallel.AXIS).sum())
+
+    text = lowered(step)
+    assert text.count("stablehlo.all_reduce") < 6
+    assert sorted(interconnect.sent(text)) == [("all-reduce", 4)] * 5 + [("all-reduce", 12)]
+
+
 def test_what_is_gathered_counts_as_what_each_device_has_of_it():
     def step(state, batch):
         def loss(x):

@@ -55,7 +55,10 @@ def test_a_frozen_trunk_is_counted_once():
     every = train.step_flops(config)
     assert every == train.PASSES * train.operations(config).all
     config.model.train_trunk = False
-    assert train.step_flops(config) == every - 2 * train.operations(trunk).all
+    frozen = train.step_flops(config)
+    assert frozen == every - 2 * train.operations(trunk).all
+    config.optimizer.sam_rho = 0.05
+    assert train.step_flops(config) == 2 * frozen
 
 
 def test_matrix_products_go_by_the_clock(monkeypatch):

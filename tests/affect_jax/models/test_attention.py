@@ -77,6 +77,40 @@ def test_cudnn_sees_multiples_of_8_and_the_result_is_the_same(queries, keys, pad
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("length", [None, 4])
+@pytest.mark.parametrize("biased", [False, True])
+def test_gradients_equal_those_that_jax_derives(biased, length):
+    q, k, v = heads(5), heads(7, 1), heads(7, 2)
+    bias = np.random.default_rng(3).standard_normal((3, 5, 7)) if biased else np.zeros((3, 5, 7))
+    seen = np.where(np.arange(7) < (length or 7), 0.0, -np.inf)
+
+    def plainly(q, k, v, bias):
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(8) + bias + seen
+        return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v)
+
+    def ours(q, k, v, bias):
+        return attention.attend(q, k, v, bias=bias if biased else None, length=length)
+
+    with jax.enable_x64(True):
+        found, wanted = (
+            jax.value_and_grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2, 3))(q, k, v, bias)
+            for f in (ours, plainly)
+        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13),
+        (found[0], found[1][: 3 + biased]),
+        (wanted[0], wanted[1][: 3 + biased]),
+    )
+
+
+def test_the_backward_pass_keeps_no_scores_in_float32():
+    q, k, v = (heads(40, seed, np.float32).astype(jnp.bfloat16) for seed in range(3))
+    pulled = jax.eval_shape(lambda *a: jax.vjp(attention.attend, *a)[1], q, k, v)
+    wide = [x.shape for x in jax.tree.leaves(pulled) if x.dtype == jnp.float32]
+    assert (2, 3, 40, 40) in [x.shape for x in jax.tree.leaves(pulled)]
+    assert all(shape[-2:] != (40, 40) for shape in wide)
+
+
 def test_what_the_fused_kernel_cannot_do_is_left_to_xla(cudnn):
     q, k, v = (heads(*x, np.float32) for x in ((5, 0), (7, 1), (7, 2)))
     attention.attend(q, k, v, bias=np.zeros((3, 5, 7), np.float32))

@@ -38,6 +38,45 @@ def test_layers_and_their_gradients_equal_those_of_flax(ours, theirs, arguments,
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *made)
 
 
+def test_a_convolution_and_its_gradients_equal_those_of_flax():
+    arguments = {"strides": (2, 2), "padding": ((1, 1), (1, 1)), "rngs": nnx.Rngs(1), **WIDE}
+    with jax.enable_x64(True):
+        x = jnp.asarray(np.random.default_rng(0).normal(2.0, 3.0, (2, 7, 6, 3)))
+        ours, theirs = (cls(3, 4, (3, 3), **arguments) for cls in (fused.Conv, nnx.Conv))
+        theirs.kernel, theirs.bias = ours.kernel, ours.bias
+        made = [values_and_gradients(layer, x) for layer in (ours, theirs)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *made)
+
+
+PARAMETRIC = {
+    fused.add: lambda x, parameter: x + parameter,
+    fused.multiply: lambda x, parameter: x * parameter,
+    fused.prelu: lambda x, slope: jnp.where(x >= 0, x, x * slope),
+}
+
+
+@pytest.mark.parametrize("function", PARAMETRIC)
+@pytest.mark.parametrize("shape", [(4,), (1, 3, 4), (2, 3, 1), (2, 3, 4)])
+def test_gradients_of_what_is_broadcast_equal_those_of_jax(function, shape):
+    with jax.enable_x64(True):
+        generator = np.random.default_rng(0)
+        x, parameter = (jnp.asarray(generator.normal(size=s)) for s in ((2, 3, 4), shape))
+        total = lambda f: lambda *a: jnp.sum(jnp.sin(f(*a)))  # noqa: E731
+        ours = jax.value_and_grad(total(function), (0, 1))(x, parameter)
+        theirs = jax.value_and_grad(total(PARAMETRIC[function]), (0, 1))(x, parameter)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, theirs)
+
+
+@pytest.mark.parametrize("function", PARAMETRIC)
+def test_what_is_broadcast_has_an_exact_gradient_in_bfloat16(function):
+    x = -jnp.ones((1000, 3), jnp.bfloat16)
+    total = lambda p: jnp.sum(function(x, p).astype(jnp.float32))  # noqa: E731
+    gradient = jax.grad(total)(jnp.ones(3))
+    assert gradient.dtype == jnp.float32
+    # In bfloat16 1,000 ones would end at 256.
+    np.testing.assert_array_equal(np.abs(gradient), np.full(3, 1000.0))
+
+
 def test_gelu_is_the_exact_one():
     with jax.enable_x64(True):
         x = jnp.linspace(-8.0, 8.0, 101)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from affect_jax import models
 from affect_jax.models.state import take_apart
+from tests.affect_jax.narrow_sums import narrow_sums
 
 # The counts of the published networks, where a name and its defaults are one.
 PARAMETERS = {
@@ -64,6 +65,17 @@ SMALL = {
     "vit_b16": VIT,
     "vit_l16": VIT,
 }
+# Larger ones of the same kind.
+TWINS = {
+    "arbex",
+    "arbex_backbone",
+    "arbex_tiny",
+    "poster_v2",
+    "poster_v2_tiny",
+    "resnet34",
+    "vit_ti16",
+}
+TWINS |= {"vit_s16", "vit_l16"}
 
 
 @pytest.mark.slow  # the recorded networks of tests/golden have theirs checked in any case
@@ -91,6 +103,22 @@ def test_outputs_are_float32_though_the_network_computes_in_bfloat16(name):
             assert array.dtype == jnp.float32
             # What the losses of reliability balancing need belongs to no example.
             assert key in ("anchors", "trust") or array.shape[0] == 2
+
+
+@pytest.mark.parametrize("name", sorted(set(models.names()) - TWINS))
+def test_no_gradient_is_summed_in_bfloat16(name):
+    """A GPU since Hopper adds bfloat16 numbers in bfloat16, one after the other."""
+    model = models.create(name, **SMALL[name], dtype="bfloat16")
+    model.train()
+    blueprint, params, stats = take_apart(model)
+
+    def loss(params, x):
+        outputs = blueprint.build(params, stats)(x, rngs=nnx.Rngs(0))
+        arrays = (x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating))
+        return sum(jnp.sum(x.astype(jnp.float32)) for x in arrays)
+
+    images = jnp.zeros((8, *models.input_shape(model, 32)))
+    assert narrow_sums(jax.make_jaxpr(jax.grad(loss))(params, images).jaxpr) == []
 
 
 @pytest.mark.parametrize("name", ["emofan", "resnet18"])
