@@ -20,9 +20,9 @@ _EMPTY = "leave the cell empty where unknown"
 # Twice the area of the triangle of eyes and mouth over the square of the face's side: 0.15 or more
 # in a face, also a turned one; about 0 in a profile; as much below 0 if it is mirrored.
 _LEAST_AREA = -0.05
-# Spread across the diagonal over spread along it, and area: below 0.15 and 0.07 if x and y are two
-# halves, above 0.25 and 0.15 in a face.
-_FLAT, _FLAT_AREA = 0.2, 0.08
+# Spread across the diagonal over spread along it, and the area: 0.06 to 0.15 and about 0 if x and y
+# are two halves, 0.64 or more and 0.16 in 600 drawn faces.
+_FLAT, _FLAT_AREA = (0.04, 0.2), 0.08
 _DIAGONALS = np.array([(1.0, 1.0), (1.0, -1.0)])
 _PERCENT = 100.0
 _FEW = 10  # rows
@@ -61,7 +61,7 @@ def _order_fault(points: np.ndarray) -> str:
     if area < _LEAST_AREA:
         return f"landmarks are mirrored, or x and y are exchanged; {wanted}"
     along, over = (float(np.subtract(*np.percentile(points @ d, (75, 25)))) for d in _DIAGONALS)
-    if abs(area) < _FLAT_AREA and over < _FLAT * along:
+    if abs(area) < _FLAT_AREA and _FLAT[0] * along < over < _FLAT[1] * along:
         return f"landmarks seem to be all x, then all y; {wanted}"
     return ""
 
