@@ -16,6 +16,7 @@ from data_pipelines.schema import LABELS, DataError, Source
 from data_pipelines.sources import make
 from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.features import FeatureSource
+from data_pipelines.sources.manifest_file import split_paths
 
 
 def make_sources(
@@ -134,6 +135,8 @@ def place_of(data: ml_collections.ConfigDict) -> dict[str, str]:
     """
     place = {"source": data.source}
     for key in PLACES.get(data.source, ()):
-        path = key != "dataset" and data[key]
-        place[key] = str(pathlib.Path(data[key]).expanduser().resolve()) if path else data[key]
+        paths = [] if key == "dataset" or not data[key] else [pathlib.Path(data[key]).expanduser()]
+        if paths and key == "manifest":
+            paths = split_paths(data[key])
+        place[key] = ",".join(str(path.resolve()) for path in paths) or data[key]
     return place

@@ -30,6 +30,7 @@ from data_pipelines.schema import DataError, Source, canonical_name
 from data_pipelines.sources import fingerprint
 from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
+from data_pipelines.sources.manifest_file import common_root
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class Compared:
       workdir: of the run.
       now: the current data.
       is_new: the run has no record, or has not begun.
-      is_accepted: the data have changed since the run began, and the user has accepted this.
+      is_accepted: the data have changed since the run began, and the user has accepted this; or
+        they are only in another order.
     """
 
     workdir: pathlib.Path
@@ -100,6 +102,14 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
     found = fingerprint.first_difference(then, now)
     if found is None:
         return _SAME
+    if found.only_order:
+        log.warning(
+            "the data of %s are the same as when it began, but %s; training goes on with the new "
+            "order",
+            workdir,
+            found.text,
+        )
+        return _ACCEPTED
     _refuse_unless_accepted(workdir, found, then, now, accept)
     return _ACCEPTED
 
@@ -164,6 +174,15 @@ def check_own(
         _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
 
 
+def is_reordered(workdir: pathlib.Path, split: str, source: Source) -> bool:
+    """Return whether the records of a split have other positions than when its run began."""
+    then, columns = read(workdir), source.record_columns()
+    recorded = {} if then is None else then.splits[split].columns
+    if "path" not in recorded or "path" not in columns:
+        return False
+    return not np.array_equal(recorded["path"], fingerprint.encode(list(columns["path"])))
+
+
 def warn_of_trained(
     workdir: pathlib.Path, config: ml_collections.ConfigDict, source: Source
 ) -> None:
@@ -200,8 +219,8 @@ def _files(data: ml_collections.ConfigDict, names: Iterable[str]) -> frozenset[s
     """Return the real paths of images, as they are named in the data; none if not in files."""
     if data.source not in ("manifest", "folder"):
         return frozenset()
-    place = pathlib.Path(data_lib.place_of(data)[data.source])
-    root = place.parent if data.source == "manifest" else place
+    place = data_lib.place_of(data)[data.source]
+    root = common_root(place) if data.source == "manifest" else pathlib.Path(place)
     return frozenset(os.path.realpath(root / name) for name in names if name)
 
 

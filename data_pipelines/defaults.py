@@ -176,7 +176,7 @@ class DataConfig:
 
     # Where the data are.
     source: str = _record_field("manifest", choices=("synthetic", *PLACES))
-    manifest: str = _record_field("")  # CSV or JSONL file
+    manifest: str = _record_field("")  # CSV or JSONL file, or several as "a.csv,b.csv"
     folder: str = _record_field("")  # folder with one subfolder per class
     dataset: str = _record_field("")  # tfds: name of a set prepared by data_pipelines.prepare
     data_dir: str = _record_field("")  # tfds: where it was prepared

@@ -15,6 +15,7 @@ and what was left out add up to what was there.
 import argparse
 import contextlib
 import io
+import json
 import logging
 import shutil
 import signal
@@ -29,6 +30,7 @@ from data_pipelines import datasets, disk, locks
 from data_pipelines.face_finder import FaceFinder, load_face_finder
 from data_pipelines.landmarker import Landmarker, load_landmarker
 from data_pipelines.schema import DataError
+from data_pipelines.sources.manifest_file import split_paths
 from data_pipelines.sources.prepared import META_FILE
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def prepare(
 
     Args:
       dataset: `name` or `name/config`.
-      manual_dir: the user's files; for `manifest` also the file itself.
+      manual_dir: the user's files; for `manifest` also the file itself, or several files with
+        commas between them.
       landmarks: finds landmarks that replace those of the data set.
       finder: finds the faces of images without a box; those without a face are rejected.
       workers: threads that read and check images.
@@ -76,11 +79,18 @@ def run(builder: "FaceBuilder") -> bool:
     """Prepare what a builder describes; return False if that was done before.
 
     Raises:
-      DataError: the wrong folder, or another run is at work.
+      DataError: the wrong folder, another run is at work, or own data that were prepared before
+        have changed.
       disk.DiskFullError: the disk has not enough space for the records.
     """
     target = Path(builder.data_dir)
     if (target / META_FILE).is_file():
+        recorded = json.loads((target / META_FILE).read_text(encoding="utf-8")).get("identity")
+        if recorded and recorded != builder.identity():
+            raise DataError(
+                f"{target} was prepared from other rows than {builder.manual_dir} has now; remove "
+                f"it, or give the new data another name: --dataset {builder.name}/NAME"
+            )
         return False
     # Looking for the layout costs nothing and fails before anything is written.
     builder.locate()
@@ -105,8 +115,9 @@ def make_builder(dataset: str, manual_dir: str | Path, data_dir: str | Path) -> 
     manual_dir, data_dir = Path(manual_dir).expanduser(), Path(data_dir).expanduser()
     name, _, config = dataset.partition("/")
     cls = datasets.builder_class(name)
-    if not manual_dir.exists():
-        raise DataError(f"--manual_dir: there is no folder {manual_dir}")
+    for place in split_paths(manual_dir) if name == "manifest" else [manual_dir]:
+        if not place.exists():
+            raise DataError(f"--manual_dir: there is no folder {place}")
     known = [c.name for c in cls.BUILDER_CONFIGS]
     if config and known and config not in known:
         raise DataError(f"{name} has no config {config!r}; known: {', '.join(known)}")
@@ -180,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.prepare", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--dataset", required=True, help="name, name/config, or list")
-    parser.add_argument("--manual_dir", help="your files")
+    parser.add_argument("--manual_dir", help="your files; manifests may be several: a.csv,b.csv")
     parser.add_argument("--data_dir", help="where the prepared data set goes")
     parser.add_argument("--landmarks", help="model folder: recompute the 68 landmarks with it")
     parser.add_argument(

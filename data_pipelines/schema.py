@@ -21,6 +21,7 @@ refer to the upright image: an orientation tag is applied before landmarks and b
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -233,7 +234,7 @@ class Source(Protocol):
 
 def canonical_name(name: str) -> str:
     """Return the class name in lower case, synonyms folded (`Happiness` -> `happy`)."""
-    name = name.strip().lower()
+    name = unicodedata.normalize("NFC", name).strip().lower()
     return _ALIASES.get(name, name)
 
 

@@ -217,7 +217,7 @@ def stale(run: PlannedRun, planned: Mapping[str, str] | None = None) -> str:
     changed = (
         None if data.data.accept_changed else data_record.changed(run.workdir, data, run.cache)
     )
-    if changed is not None:
+    if changed is not None and not changed.only_order:
         return (
             f"{run.workdir} was trained on other data than there are now; first difference, "
             f"{changed.text}; put the data back, move the folder away and start again, or keep the "

@@ -49,8 +49,10 @@ def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
         raise UserError(
             f'images is a {type(images).__name__}; give its column of paths, such as table["path"]'
         )
-    elif isinstance(images, Mapping) or not isinstance(images, Iterable):
-        raise UserError(f"images is {_what(images)}; give {_KNOWN}, or a list of them")
+    elif isinstance(images, Mapping) or hasattr(images, "read") or not isinstance(images, Iterable):
+        raise UserError(
+            f"images is {_what(images)}{_read(images)}; give {_KNOWN}, or a list of them"
+        )
     else:
         items = images
     if isinstance(items, list | tuple):
@@ -67,6 +69,11 @@ def _of_array(array: np.ndarray) -> Iterable:
     if array.ndim == 1 and array.dtype.kind in "UOT":  # of paths
         return array.tolist()
     return array if array.ndim == 4 else [array]
+
+
+def _read(item: object) -> str:
+    """Return what to do with an open file, whose lines are no images."""
+    return ", an open file: give its content, .read()" if hasattr(item, "read") else ""
 
 
 def _what(item: object) -> str:
@@ -103,7 +110,8 @@ def check(index: int, item: object) -> None:
             raise UserError(f"{where} is a Pillow image of floats; convert it to 8 bits")
     elif not isinstance(item, _BYTES):
         value = f" ({item})" if isinstance(item, float) else ""
-        raise UserError(f"{where} is {_what(item)}{value}, not an array or a path; give {_KNOWN}")
+        kind = f"{_what(item)}{value}{_read(item)}"
+        raise UserError(f"{where} is {kind}, not an array or a path; give {_KNOWN}")
 
 
 def _hint(array: np.ndarray | jax.Array) -> str:

@@ -161,7 +161,12 @@ class Network:
         side = self.loaded.preprocessing.image_size
         images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8)
         function = functools.partial(self._brief, landmarks=landmarks)
-        shapes = jax.eval_shape(function, self._state, images)
+        try:
+            shapes = jax.eval_shape(function, self._state, images)
+        except ValueError as error:  # model.json was edited
+            raise UserError(
+                f"the model cannot see images of {images.shape[1:3]}: {error}"
+            ) from None
         if not shapes or (landmarks and "landmarks" not in shapes):
             given = ", ".join(sorted(jax.eval_shape(self._forward, self._state, images)))
             wanted = "landmarks" if landmarks else "expression, valence, arousal or landmarks"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from typing import Any
 
 import jax.numpy as jnp
@@ -80,8 +81,8 @@ class Preprocessing:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         object.__setattr__(self, "face_shift", tuple(self.face_shift))
-        numbers = (*self.mean, *self.std, self.scale, self.crop_scale, self.margin)
-        finite = all(map(math.isfinite, numbers))
+        floats = (*self.mean, *self.std, self.scale, self.crop_scale, self.margin)
+        finite = all(map(math.isfinite, floats))
         if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise UserError(
                 "preprocessing needs 3 means and 3 positive deviations, all numbers finite, got "
@@ -93,10 +94,12 @@ class Preprocessing:
                 "preprocessing needs a face_scale of 0 or more and a face_shift of 2 numbers, got "
                 f"{self.face_scale}, {self.face_shift}"
             )
-        if self.image_size < 1 or not self.scale > 0 or min(self.crop_scale, self.margin) < 0:
+        whole = isinstance(self.image_size, numbers.Integral) and self.image_size >= 1
+        if not whole or not self.scale > 0 or min(self.crop_scale, self.margin) < 0:
             raise UserError(
-                "preprocessing needs a positive image_size and scale, and no negative crop_scale "
-                f"or margin, got {self.image_size}, {self.scale}, {self.crop_scale}, {self.margin}"
+                "preprocessing needs a positive image_size (a whole number) and scale, and no "
+                f"negative crop_scale or margin, got {self.image_size!r}, {self.scale}, "
+                f"{self.crop_scale}, {self.margin}"
             )
 
     @classmethod

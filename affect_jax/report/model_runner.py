@@ -85,6 +85,10 @@ class OpenModel:
             )
         return source
 
+    def is_reordered(self, split: str, source: Source) -> bool:
+        """Return whether records of a split have other positions than in training."""
+        return load_run.is_workdir(self.path) and data_record.is_reordered(self.path, split, source)
+
     def batches(self, source: Source) -> pipeline.Pipeline:
         """Return one pass over `source`, as the model's evaluation sees it."""
         return pipeline.make_pipeline(

@@ -144,7 +144,13 @@ def _compare(view: View, shown: Choices) -> _Compared:
 
 def _with_bank(view: View, index: np.ndarray, labels: np.ndarray, filled: np.ndarray) -> _Compared:
     """Compare the faces with the training images that a model keeps."""
-    known = np.asarray(view.model.source(_TRAIN).labels)
+    source = view.model.source(_TRAIN)
+    if view.model.is_reordered(_TRAIN, source):
+        raise UserError(
+            f"the training data of {view.model.path} are in another order now, so that the images "
+            "of its bank are not known; restore the order, or use --context batch"
+        )
+    known = np.asarray(source.labels)
     chosen = index[filled]
     if chosen.max() >= len(known) or not np.array_equal(known[chosen], labels[filled]):
         raise UserError(

@@ -4,8 +4,25 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 CHECKSUMS_FILE = "checksums.json"
+_OWN = "sha256"  # key of a record's digest of itself
+
+
+def signed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with a digest of what it says."""
+    return {**record, _OWN: _digest_of(record)}
+
+
+def is_as_signed(record: Mapping[str, Any]) -> bool:
+    """Return whether a record says what it said when it was `signed`, if it was."""
+    return record.get(_OWN) in (None, _digest_of(record))
+
+
+def _digest_of(record: Mapping[str, Any]) -> str:
+    said = {key: value for key, value in record.items() if key != _OWN}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def digests(folder: Path, parts: Sequence[str] = ("",)) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 DIR/model.json   format version, model name and constructor arguments, preprocessing,
                  class names, tree over them, temperature, provenance, checksums of the
-                 files in params/
+                 files in params/ and of itself
 DIR/params/      Orbax checkpoint of {"params": {path: array}, "stats": {path: array}},
                  with paths such as "fan/stem_conv/kernel"
 
@@ -49,7 +49,7 @@ OUTPUTS_OF_LABEL = {
     "valence_arousal": ("valence", "arousal"),
     "landmarks": ("heatmaps",),
 }
-_FIELDS = {"name": str, "arguments": dict, "preprocessing": dict}
+_DICTS = dict.fromkeys(("arguments", "preprocessing", "checksums", "provenance"), dict)
 
 Arrays = Mapping[str, Mapping[str, Any]]
 
@@ -232,7 +232,7 @@ def save_model(
         record["checksums"] = checksums.digests(partial / ARRAYS_FOLDER)
         for file, text in (texts or {}).items():
             (partial / file).write_text(text, encoding="utf-8")
-        (partial / MODEL_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        (partial / MODEL_FILE).write_text(json.dumps(checksums.signed(record), indent=2) + "\n")
         if further is not None:
             further(partial)
 
@@ -265,6 +265,8 @@ def load_model(
     forks.check()
     record = read_record(directory)
     described = f"{pathlib.Path(directory) / MODEL_FILE}"
+    if not checksums.is_as_signed(record):
+        log.warning("%s is not as it was written: it was edited, or is damaged", described)
     name, arguments = record["name"], {**record["arguments"], **overrides}
     try:
         if context is not None:
@@ -332,13 +334,11 @@ def read_record(directory: str | pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{directory} is not a model directory: it has no {MODEL_FILE}")
     try:
-        record = json.loads(path.read_text())
+        record = {"checksums": {}, "provenance": {}, **json.loads(path.read_text())}
         version = record["format"]
-        for key, kind in _FIELDS.items():
+        for key, kind in {"name": str, **_DICTS}.items():
             if not isinstance(record[key], kind):
                 raise TypeError(f"{key} is not a {kind.__name__}")
-        if not isinstance(record.get("checksums", {}), dict):
-            raise TypeError("checksums is not a dict")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error!r}") from error
     if version != FORMAT:

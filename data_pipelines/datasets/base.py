@@ -119,6 +119,10 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
         """Return which split serves as train, validation and test."""
         return dict(self.card.roles) or {split: split for split in self.card.splits}
 
+    def identity(self) -> str:
+        """Return a digest of the rows that are prepared, for own data; "" for a known data set."""
+        return ""
+
     def has_probs(self) -> bool:
         """Return whether the records of this config hold votes."""
         return "expression_probs" in self.card.fields
@@ -285,6 +289,7 @@ class FaceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # t
             "dataset": self.name,
             "config": self.builder_config.name if self.builder_config else "",
             "release": self.release,
+            "identity": self.identity(),
             "class_names": list(self.class_names()),
             "group": self.card.group,
             "person": self.card.person or self.card.group,

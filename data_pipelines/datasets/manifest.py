@@ -2,11 +2,13 @@
 
 `docs/data.md` describes the columns (path, expression, valence, arousal, landmarks, box, person,
 video, split, gender ...). The config is named after the file or folder, so that several manifests
-can lie in one data folder: `manifest/faces` for faces.csv. The column `split` is followed, and rows
+can lie in one data folder: `manifest/faces` for faces.csv. Several manifests with commas between
+them become one data set: `manifest/a_b` for a.csv,b.csv. The column `split` is followed, and rows
 without a split follow their person. Without such a column, all rows are one split, "full", which
 training divides by person.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ from data_pipelines.datasets.layout import layout_error
 from data_pipelines.protocols.persons import SPLIT_NAMES, follow_persons
 from data_pipelines.schema import DataError
 from data_pipelines.sources import table as table_lib
+from data_pipelines.sources.manifest_file import split_paths
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -35,7 +38,8 @@ class Manifest(FaceBuilder):
         expected="""
 faces.csv (or .jsonl) with columns path,expression,...       or   angry/*.jpg
 and the images it names                                         happy/*.jpg ...
-(--manual_dir may be the file itself)                             (or train/angry/*.jpg ...)
+(--manual_dir may be the file itself,                             (or train/angry/*.jpg ...)
+ or several: a.csv,b.csv)
 """,
         apply="your own files",
         checked="this project's own format",
@@ -46,15 +50,22 @@ and the images it names                                         happy/*.jpg ...
 
     def __init__(self, *, manual_dir: Path, **kwargs: Any):
         manual_dir = Path(manual_dir)
+        places = split_paths(manual_dir)
         try:
-            path = _manifest_file(manual_dir)
-            read = table_lib.read_folder if path is None else table_lib.read_manifest
-            self._table = read(path or manual_dir, max_bad_fraction=1.0)
+            files = [file for place in places if (file := _manifest_file(place))]
+            if len(files) < len(places) > 1:
+                raise DataError("several data sets are joined as manifests: a.csv,b.csv")
+            read = table_lib.read_manifest if files else table_lib.read_folder
+            given = files[0] if len(files) == 1 else ",".join(map(str, files)) or manual_dir
+            self._table = read(given, max_bad_fraction=1.0)
         except DataError as e:
+            if len(places) > 1:
+                raise DataError(f"{manual_dir}: {e}") from e
             expected = self.card.expected
             raise layout_error(self.card.title, manual_dir, expected, str(e)) from e
-        config = kwargs.pop("config", None) or re.sub(r"\W+", "_", (path or manual_dir).stem)
-        kwargs["config"] = Config(name=config, description=str(path or manual_dir))
+        stems = "_".join(file.stem for file in files) or manual_dir.stem
+        config = kwargs.pop("config", None) or re.sub(r"\W+", "_", stems)
+        kwargs["config"] = Config(name=config, description=str(given))
         super().__init__(manual_dir=manual_dir, **kwargs)
 
     def locate(self) -> Mapping[str, Any]:
@@ -85,6 +96,14 @@ and the images it names                                         happy/*.jpg ...
     def knows_persons(self) -> bool:
         return self._table.has_persons
 
+    def identity(self) -> str:
+        table = self._table
+        columns = (table.expression, table.valence_arousal, table.landmarks, table.box, table.split)
+        digest = hashlib.sha256(repr((table.class_names, table.paths, table.persons)).encode())
+        for column in (*columns, table.groups, table.attributes):
+            digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()
+
     def roles(self) -> dict[str, str]:
         return {name: name for name in self.locate()}
 
@@ -92,7 +111,8 @@ and the images it names                                         happy/*.jpg ...
         table = self._table
         rows, bad = found
         for row, path, reason in bad:
-            yield Record(f"{path or '(no path)'} (row {row})", reject=reason)
+            line = table.origins.line(row)
+            yield Record(f"{path or '(no path)'} (row {line})", reject=reason)
         for i in rows.tolist():
             yield Record(
                 table.paths[i],
@@ -124,7 +144,10 @@ def _manifest_file(place: Path) -> Path | None:
     manifests = [p for p in files if _names_paths(p)]
     if len(manifests) > 1:
         listed = ", ".join(p.name for p in manifests[:8])
-        raise DataError(f"{len(manifests)} manifests ({listed}); point --manual_dir to one of them")
+        raise DataError(
+            f"{len(manifests)} manifests ({listed}); point --manual_dir to one of them, or join "
+            "several with commas between their paths"
+        )
     # A table without a column `path` is not a manifest. A single one is read, to report this.
     return manifests[0] if manifests else files[0] if len(files) == 1 else None
 

@@ -9,6 +9,7 @@ takes memory. An image that cannot be decoded completely raises `DecodeError` wi
 """
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,8 +26,10 @@ MAX_PIXELS = 50_000_000
 _MAX_SIDE = 32767  # OpenCV warps nothing larger
 # Below it libjpeg's other scales (3/8, say) may give as many pixels as the one asked for.
 _LEAST_SIDE = 16
-_HEADER_MARKERS = tuple(bytes([marker]) for marker in (*range(0xE0, 0xF0), 0xFE))
-_EXIF_BYTES = 1 << 16
+_APP1, _SCAN = b"\xe1", b"\xda"  # JPEG markers
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_ORIENTATION = 0x0112
+_INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}  # types of Exif; some programs write a long number
 _PNG_END = b"IEND\xaeB`\x82"
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
 # 16-bit grey modes of Pillow; older releases read 16-bit PNG files as `I`.
@@ -163,7 +166,8 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
     if _PNG_END not in data:  # harmless surplus bytes may follow it
         raise DecodeError("truncated PNG")
     plain = depth == 8 and colour in _PNG_COLOUR
-    if plain and not (b"tRNS" in data[:1024] or b"eXIf" in data):
+    # tRNS may follow a long colour profile, but comes before the pixels.
+    if plain and not (b"tRNS" in data[: data.find(b"IDAT")] or b"eXIf" in data):
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _PNG_COLOUR[colour])
         if image is not None:
             return image
@@ -223,29 +227,37 @@ def _to_array(image: Image.Image) -> np.ndarray:
 
 
 def _exif_orientation(data: bytes) -> int:
-    """Return the orientation tag (1 to 8) of a JPEG; 1 if missing or damaged."""
-    start = 2
-    # Application segments and comments come first; Exif is one of them, or there is none.
-    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] in _HEADER_MARKERS:
-        if data[start + 1] == 0xE1 and data[start + 4 : start + 10] == b"Exif\x00\x00":
-            break
-        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    else:
-        return 1
-    tiff = data[start + 10 : start + 10 + _EXIF_BYTES]
+    """Return the orientation (1 to 8) of a JPEG by Exif, else by XMP; 1 if missing or damaged."""
+    start, xmp = 2, 1
+    while data[start : start + 1] == b"\xff" and (marker := data[start + 1 : start + 2]) != _SCAN:
+        if marker == b"\xff":  # fill byte
+            start += 1
+            continue
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker == _APP1 and data[start + 4 : start + 10] == b"Exif\x00\x00":
+            if (found := _orientation_of_exif(data[start + 10 : end])) is not None:
+                return found if 1 <= found <= 8 else 1
+        elif marker == _APP1 and (match := _XMP_ORIENTATION.search(data, start, end)):
+            xmp = int(match[1])
+        start = end
+    return xmp
+
+
+def _orientation_of_exif(tiff: bytes) -> int | None:
+    """Return the orientation tag of Exif data; None without one."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
-        return 1
+        return None
     try:
         (offset,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, offset)
         for entry in range(offset + 2, offset + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == _ORIENTATION and kind in _INTEGERS:
+                return struct.unpack_from(order + _INTEGERS[kind], tiff, entry + 8)[0]
     except struct.error:
         pass
-    return 1
+    return None
 
 
 def _oriented(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -5,15 +5,27 @@ face in the image: for example, fractions in 0..1 would crop a single pixel.
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from data_pipelines.schema import FLIP_INDEX
 
+_LEFT_EYE, _RIGHT_EYE, _MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
+
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
 _LEAST_IMAGE = 8  # pixels; a smaller image is not judged
 _EMPTY = "leave the cell empty where unknown"
+# Twice the area of the triangle of eyes and mouth over the square of the face's side: 0.15 or more
+# in a face, also a turned one; about 0 in a profile; as much below 0 if it is mirrored.
+_LEAST_AREA = -0.05
+# Spread across the diagonal over spread along it, and the area: 0.06 to 0.15 and about 0 if x and y
+# are two halves, 0.64 or more and 0.16 in 600 drawn faces.
+_FLAT, _FLAT_AREA = (0.04, 0.2), 0.08
+_DIAGONALS = np.array([(1.0, 1.0), (1.0, -1.0)])
+_PERCENT = 100.0
+_FEW = 10  # rows
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
@@ -37,6 +49,20 @@ def landmark_fault(points: np.ndarray) -> str:
         missing = int((known == code).all(1).sum())
         if missing > 1:
             return f"{missing} of the landmarks are ({code}, {code}); {_EMPTY}"
+    return _order_fault(points) if len(known) == len(points) else ""
+
+
+def _order_fault(points: np.ndarray) -> str:
+    """Return what is wrong with the order of 68 known points or their numbers, or ""."""
+    left, right, mouth = (points[part].mean(0) for part in (_LEFT_EYE, _RIGHT_EYE, _MOUTH))
+    (x, y), (across, down) = right - left, mouth - left
+    area = float(x * down - y * across) / float(np.ptp(points, axis=0).max()) ** 2
+    wanted = "give x0 y0 x1 y1 ... of the 68 points in iBUG order"
+    if area < _LEAST_AREA:
+        return f"landmarks are mirrored, or x and y are exchanged; {wanted}"
+    along, over = (float(np.subtract(*np.percentile(points @ d, (75, 25)))) for d in _DIAGONALS)
+    if abs(area) < _FLAT_AREA and _FLAT[0] * along < over < _FLAT[1] * along:
+        return f"landmarks seem to be all x, then all y; {wanted}"
     return ""
 
 
@@ -54,6 +80,19 @@ def box_fault(box: np.ndarray) -> str:
     if min(x1 - x0, y1 - y0) < _LEAST_SIDE:
         return f"box {numbers} is only {x1 - x0:.3g} x {y1 - y0:.3g} pixels"
     return ""
+
+
+def looks_like_percent(values: np.ndarray, sizes: Iterable[tuple[int, int]]) -> bool:
+    """Return whether marks of several images are percent of the image, not pixels.
+
+    Args:
+      values: float [n, ...] landmarks or boxes, all known.
+      sizes: (width, height) of some of the images; asked only if the numbers may be percent.
+    """
+    if len(values) < _FEW or not _PERCENT / 2 < values.max() <= _PERCENT or values.min() < 0:
+        return False
+    smaller = [min(size) for size in sizes]
+    return bool(smaller) and min(smaller) > 2 * _PERCENT
 
 
 def _are_fractions(low: float, high: float) -> bool:

@@ -10,12 +10,15 @@ Rows of a table belong together by more than one column. The rules of `component
 * A row without a person joins all rows of its video, its group and its image, also rows of named
   persons. If this joins several persons, they stay together: the row may show any of them.
 * A row that names nothing and whose image is listed once is a person of its own.
+* Names are the same if they differ in capitals, spaces, forms of Unicode, or in zeros that programs
+  add to numbers or remove: `1`, `01` and Excel's `1.0` are one person.
 """
 
 import collections
 import dataclasses
 import hashlib
 import logging
+import re
 import unicodedata
 from collections.abc import Container, Hashable, Mapping, Sequence
 
@@ -33,6 +36,7 @@ _KIND_OF = {"subject": "person", "identity": "person", "clip": "video"}
 # A component is named after the first of these that it has.
 _CALLED = (*WHO_COLUMNS, "video", "group", "path")
 _LAST = (len(_CALLED), "")
+_WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0*)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +45,8 @@ class Components:
 
     Attributes:
       names: of the component of each row [n]: its first person, else subject, identity, video,
-        group or path, by alphabet. A person who is alone in it keeps the name of the table.
+        group or path, by alphabet. A person who is alone in it keeps the name of the table. Accents
+        are composed (NFC), so that a copy on another system has the same splits.
       joined: persons of each component that holds several, sorted.
       unnamed: number of rows that name no person, video or group.
       ambiguous: names of videos or groups that several persons use for their own, sorted.
@@ -110,7 +115,7 @@ def components(
         if not own[row]:
             called[number] = min(called.get(number, _LAST), (_CALLED.index("path"), label))
     return Components(
-        names=[called[number][1] for number in numbers],
+        names=[unicodedata.normalize("NFC", called[number][1]) for number in numbers],
         joined=tuple(sorted(tuple(sorted(p)) for p in people.values() if len(p) > 1)),
         unnamed=sum(not own[row] for row in names),
         ambiguous=_ambiguous(own, joining),
@@ -194,8 +199,11 @@ def _rank_of(column: int) -> int:
 
 
 def _folded(name: str) -> str:
-    """Return a name without regard to capitals and to how accents are encoded."""
-    return (name if name.isascii() else unicodedata.normalize("NFC", name)).casefold()
+    """Return the common form of the spellings of a name; see the rules above."""
+    name = name if name.isascii() else unicodedata.normalize("NFKC", name)
+    name = " ".join(name.casefold().split())
+    number = _WHOLE_NUMBER.fullmatch(name)
+    return number[1] if number else name
 
 
 def _bytes(name: str) -> bytes:

@@ -5,6 +5,7 @@ mean training. FER-2013's `PublicTest` is its validation split and `PrivateTest`
 """
 
 import re
+from collections.abc import Iterable
 
 from data_pipelines.protocols.persons import SPLIT_NAMES, TEST, TRAIN, VALIDATION
 
@@ -17,6 +18,12 @@ _WORDS = {
     **dict.fromkeys(("test", "testing", "tst"), TEST),
     **dict.fromkeys(("eval", "evaluation", "evaluate", "evaluating"), EVALUATION),
 }
+# Short names, which are splits where all folders have such names.
+_SHORT = {"tr": TRAIN, "va": VALIDATION, "vl": VALIDATION, "te": TEST, "ts": TEST}
+_PART = re.compile(
+    r"(k[\W_]*)?(fold|cv|split|partition|subset|part|batch|chunk|shard)s?[\W_]*\d+", re.IGNORECASE
+)
+_UNLABELLED = frozenset(("unlabeled", "unlabelled", "unannotated"))
 # Words that may accompany a split's word without changing its meaning.
 _FILLER_WORDS = """
 set sets data dataset datasets image images img imgs picture pictures pic pics photo photos
@@ -38,6 +45,18 @@ def split_of_folder(name: str) -> int | None:
         if found is not None:
             return found
     return None
+
+
+def splits_of_folders(names: Iterable[str]) -> dict[str, int | None]:
+    """Return the split that each folder next to others is named like, also `tr` and `te`."""
+    splits = {name: split_of_folder(name) for name in names}
+    short = {name: _SHORT.get(name.strip().lower(), split) for name, split in splits.items()}
+    return splits if None in short.values() else short
+
+
+def is_part(name: str) -> bool:
+    """Return whether a folder is named like one of several parts of the data: `fold1`."""
+    return _PART.fullmatch(name.strip()) is not None
 
 
 def split_of_cell(text: str) -> int | None:
@@ -67,6 +86,11 @@ def says_nothing(name: str) -> bool:
     return any(
         tokens and all(t in _FILLERS for t in tokens) for tokens in _readings(name)
     ) and not re.search(r"\d", name)
+
+
+def says_unlabelled(name: str) -> bool:
+    """Return whether a folder's name says that its images have no label."""
+    return any(_UNLABELLED.intersection(tokens) for tokens in _readings(name))
 
 
 def spelling(split: int) -> str:

@@ -10,7 +10,8 @@ import logging
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def without_duplicates(
     class_names: Sequence[str],
     bad: list[LeftOut],
     name: str,
+    place: Callable[[int], str],
 ) -> tuple[list[Row], np.ndarray]:
     """Return the rows that are left, and their class ids.
 
@@ -39,16 +41,18 @@ def without_duplicates(
       class_names: names of the classes.
       bad: contradictory rows are added.
       name: of the data, for messages.
+      place: what a row number is called.
     """
     keep = np.ones(len(rows), bool)
     repeated = []
     for places in _same_image(rows):
         for face in _faces(rows, places):
             first, *others = face
-            reasons = {i: _difference(rows, expression, class_names, i, first) for i in others}
+            differ = partial(_difference, rows, expression, class_names, place)
+            reasons = {i: differ(i, first) for i in others}
             contradicting = [i for i in others if reasons[i]]
             if contradicting:
-                reasons[first] = _difference(rows, expression, class_names, first, contradicting[0])
+                reasons[first] = differ(first, contradicting[0])
                 keep[face] = False
                 bad += [
                     LeftOut(rows[i].number, rows[i].path, reasons[i] or reasons[first])
@@ -62,7 +66,7 @@ def without_duplicates(
             "%s: %d rows repeat another row and are left out (%s)",
             name,
             len(repeated),
-            ", ".join(_place(rows[i]) for i in repeated[:_SHOWN]),
+            ", ".join(_place(rows[i], place) for i in repeated[:_SHOWN]),
         )
     bad.sort(key=lambda b: b[0])
     kept = [row for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
@@ -130,7 +134,12 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _difference(
-    rows: list[Row], expression: np.ndarray, class_names: Sequence[str], i: int, other: int
+    rows: list[Row],
+    expression: np.ndarray,
+    class_names: Sequence[str],
+    place: Callable[[int], str],
+    i: int,
+    other: int,
 ) -> str:
     """Return how row i contradicts another row of the same image; "" if it does not."""
     a, b = rows[i], rows[other]
@@ -149,15 +158,18 @@ def _difference(
     for field, (mine, theirs) in fields.items():
         if mine != theirs and not (mine != mine and theirs != theirs):  # NaN is NaN
             said = ["empty" if v is None or v != v else str(v) for v in (mine, theirs)]
-            return f"{_place(b)} is the same image with {field} {said[1]}, not {said[0]}; keep one"
+            return (
+                f"{_place(b, place)} is the same image with {field} {said[1]}, not {said[0]}; "
+                "keep one"
+            )
     for field in ("landmarks", "box"):
         mine, theirs = getattr(a, field), getattr(b, field)
         if (mine is None) != (theirs is None) or (
             mine is not None and not np.array_equal(mine, theirs)
         ):
-            return f"{_place(b)} is the same face with another {field}; keep one"
+            return f"{_place(b, place)} is the same face with another {field}; keep one"
     return ""
 
 
-def _place(row: Row) -> str:
-    return f"row {row.number}" if row.number else row.path
+def _place(row: Row, place: Callable[[int], str]) -> str:
+    return place(row.number) if row.number else row.path

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.schema import DecodeError, Source, same_classes
+from data_pipelines.sources import record_order
 
 _SEPARATOR = "\0"
 _CHUNK = 8192  # rows that are hashed at once
@@ -92,7 +93,8 @@ class Difference:
 
     Attributes:
       text: one line.
-      only_order: the records are the same, in another order.
+      only_order: the records and their labels are the same, in another order. The frames of each
+        video are in the same order.
     """
 
     text: str
@@ -274,9 +276,17 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
     if not old.columns:
         return Difference(f"{split} split: {size}, and they are not the same")
     key = _key(old)
+    order = None
     if key and key in new.columns:
-        if _names(old, key) != _names(new, key):
+        was, names = _names(old, key), _names(new, key)
+        if Counter(was) != Counter(names):
             return _membership_difference(split, then, now, key)
+        if was != names:
+            text = f"{split} split: {record_order.first_moved(was, names)}"
+            order, places = Difference(text, only_order=True), record_order.places(was, names)
+            new = _reordered(new, places)
+            if frame := record_order.moved_frame(old.columns["track"], places):
+                return Difference(f"{split} split: {was[frame]!r}: its video has another order now")
     elif old.count != new.count:
         return Difference(f"{split} split: {size}")
     for name, title in _COLUMNS.items():
@@ -289,7 +299,19 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
                 both = isinstance(a[i], _Given) and isinstance(b[i], _Given)
                 what = "has changed" if both else f"there {a[i]}, now {b[i]}"
                 return Difference(f"{split} split: {_name(new, i)}: {title}: {what}{also}")
-    return Difference(f"{split} split: its records are not the same")
+    return order or Difference(f"{split} split: its records are not the same")
+
+
+def _reordered(records: Records, places: np.ndarray) -> Records:
+    columns: dict[str, np.ndarray] = {}
+    for name, column in records.columns.items():
+        if name in _STRINGS:
+            strings = decode(column)
+            columns[name] = encode([strings[place] for place in places])
+        else:
+            moved = column[places]
+            columns[name] = renumber(moved) if name in ("group", "track") else moved
+    return dataclasses.replace(records, columns=columns)
 
 
 def _key(records: Records) -> str | None:
@@ -318,12 +340,6 @@ def _membership_difference(split: str, then: Fingerprint, now: Fingerprint, key:
     differing = (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
     at = next(differing, min(len(old), len(new)))
     lost, added = Counter(old) - Counter(new), Counter(new) - Counter(old)
-    if not lost and not added:
-        return Difference(
-            f"{split} split: the same records in another order: place {at} has {new[at]!r}, where "
-            f"{old[at]!r} was",
-            only_order=True,
-        )
     if at < len(old) and old[at] in lost:
         gone, name = True, old[at]
     elif at < len(new) and new[at] in added:

@@ -56,7 +56,8 @@ class _Layout:
                 f"data.folder: {self.root} {what}; {self._expected()}, found {listed}"
                 f"{self._advice()}"
             )
-        splits = {f.name: self._split(f.name) for f in tree.filled}
+        own = [f.name for f in tree.filled if canonical_name(f.name) not in self.classes]
+        splits = {f.name: None for f in tree.filled} | split_names.splits_of_folders(own)
         named = {name: split for name, split in splits.items() if split is not None}
         self._check_mixed_names(named)
         found: list[tuple[Folder, int | None]]
@@ -148,17 +149,45 @@ class _Layout:
         # With `classes` given, the rows of another single folder are reported one by one.
         if len(names) == 1 and not names & self.classes and (self._better() or not self.classes):
             self._refuse(f"all {self.tree.total} images are of one class, {names.pop()!r}")
+        if strange := self._no_classes(sorted({name for _, name, _ in classes})):
+            self._refuse(
+                f"{', '.join(strange[:_SHOWN])} would be a class by its name, which says something "
+                "else; move it out, or list it in data.classes"
+            )
         for folder, _, _ in classes:
             for below in folder.walk():
-                split = self._is_plain_split(below.name)
-                if below is not folder and (split or self._is_expression(below.name)):
+                reason = "" if below is folder else self._no_person(below.name)
+                if reason:
                     self._refuse(
                         f"{joined(below.parts)} would be the images of a person, but is named "
-                        f"like {'a split' if split else 'an expression'}"
+                        f"like {reason}"
                     )
 
+    def _no_classes(self, names: list[str]) -> list[str]:
+        """Return the folders that would be classes and are named like something else.
+
+        `original` and `raw` may be classes where others have no common names either.
+        """
+        own = [n for n in names if canonical_name(n) not in self.classes]
+        expected = any(map(self._is_expression, names))
+        generic = [n for n in own if split_names.says_nothing(n) or split_names.is_part(n)]
+        if not expected and len(generic) < len(names):
+            generic = []
+        return generic or [n for n in own if split_names.says_unlabelled(n)]
+
+    def _no_person(self, name: str) -> str:
+        """Return what a folder is named like that cannot be a person, or ""."""
+        if self._is_plain_split(name) or split_names.is_part(name):
+            return "a split"
+        return "an expression" if self._is_expression(name) else ""
+
     def _is_expression(self, name: str) -> bool:
-        return canonical_name(name) in _NO_PERSONS | self.classes
+        """Return whether a folder is named like an expression, also `0_angry`, `happy faces`."""
+        words = split_names.other_words(name)
+        known = _NO_PERSONS | self.classes
+        return canonical_name(name) in known or (
+            len(words) == 1 and canonical_name(words[0]) in known
+        )
 
     def _class_rows(self, folder: Folder, name: str, split: int | None, wrapper: str) -> Rows:
         for place in folder.walk():

@@ -20,34 +20,49 @@ counted, logged with its reason and left out.
 """
 
 import dataclasses
-import difflib
 import logging
 import math
 import os
 import pathlib
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_pipelines.protocols import persons, split_names
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DataError, TooManyBadRecords, shorten
-from data_pipelines.sources import duplicates, labels
+from data_pipelines.sources import duplicates, labels, manifest_checks
 from data_pipelines.sources.manifest_rows import (
     ATTRIBUTE_COLUMNS,
-    COLUMNS,
     BadRow,
     LeftOut,
+    Origins,
     Row,
+    is_id,
     parse_row,
 )
 
 log = logging.getLogger(__name__)
 
+Video = tuple[int, str, str]  # manifest, name and person
+
 _AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
 _NAMED_BAD_ROWS = 20  # lines in the log
-_ALIKE = 0.75  # similarity of a misspelt column
+
+
+class Manifest(NamedTuple):
+    """The rows of one file or folder.
+
+    Attributes:
+      name: for messages.
+      root: folder that its relative paths refer to.
+      rows: (line number, column -> value).
+    """
+
+    name: str
+    root: pathlib.Path
+    rows: Iterable[tuple[int, dict[str, Any] | BadRow]]
 
 
 @dataclasses.dataclass
@@ -55,10 +70,10 @@ class Table:
     """Checked columns of n images; floats are NaN and ids are -1 where unknown.
 
     Attributes:
-      name: file or folder the rows come from.
+      name: files or folder the rows come from.
       root: folder that relative paths refer to.
       paths: n paths.
-      rows: int64 [n] line numbers in the file (0 = a folder tree, which has none).
+      rows: int64 [n] row numbers, see `origins` (0 = a folder tree, which has none).
       class_names: names of the classes, position = id.
       expression: int32 [n].
       valence_arousal: float32 [n, 2].
@@ -72,6 +87,7 @@ class Table:
       attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
       bad: the rows left out.
       has_persons: whether any row names a person, video or group.
+      origins: which manifests the rows are from.
     """
 
     name: str
@@ -93,13 +109,12 @@ class Table:
     attribute_values: tuple[tuple[str, ...], ...]
     bad: list[LeftOut]
     has_persons: bool
+    origins: Origins
 
 
 def build_table(
-    rows: Iterable[tuple[int, dict[str, Any] | BadRow]],
+    manifests: Sequence[Manifest],
     *,
-    name: str,
-    root: pathlib.Path,
     classes: str | tuple[str, ...] = "",
     max_bad_fraction: float = 0.1,
     few: int = labels.FEW_ROWS,
@@ -107,8 +122,8 @@ def build_table(
     """Check rows and turn them into columns.
 
     Args:
-      rows: (line number, column -> value).
-      name, root: for messages, and the folder that relative paths refer to.
+      manifests: at least one. The rows of all become one table: persons of one name are one person
+        in all of them, videos are not.
       classes: class names, or the name of a known label order; empty = inferred.
       max_bad_fraction: maximum fraction of unusable rows tolerated.
       few: see `labels.assign_classes`.
@@ -119,25 +134,102 @@ def build_table(
     """
     good: list[Row] = []
     bad: list[LeftOut] = []
-    columns: set[str] = set()
+    starts, columns = [], [set[str]() for _ in manifests]
+    root, below = _common_root(manifests)
+    for manifest, prefix, there in zip(manifests, below, columns, strict=True):
+        last = [*(row.number for row in good[-1:]), *(row.number for row in bad[-1:])]
+        starts.append(max(last, default=0))
+        rows, left_out = _parse(manifest, prefix, starts[-1], there)
+        if not rows and not left_out:
+            raise DataError(f"{manifest.name} holds no rows")
+        manifest_checks.check(rows, there, manifest.name)
+        good += rows
+        bad += left_out
+    origins = Origins(tuple(m.name for m in manifests), tuple(starts))
+    name, everywhere = ", ".join(origins.names), set[str]().union(*columns)
+    if "split" in everywhere:
+        for manifest, there in zip(manifests, columns, strict=True):
+            if "split" not in there:
+                log.warning(
+                    "%s has no column `split`: its rows go to the split of their person, or to "
+                    "training",
+                    manifest.name,
+                )
+    good = _in_time(_with_splits(good), bad, origins)
+    class_names, good, expression = _labelled(good, bad, classes, origins, few)
+    good, expression = duplicates.without_duplicates(
+        good, expression, class_names, bad, name, origins.row
+    )
+    _report_bad(bad, len(good) + len(bad), name, max_bad_fraction, origins)
+    return _columns(good, expression, bad, everywhere, class_names, name, root, origins)
+
+
+def _common_root(manifests: Sequence[Manifest]) -> tuple[pathlib.Path, list[str]]:
+    """Return the folder that holds all, and where the root of each manifest is in it."""
+    if len(manifests) == 1:
+        return manifests[0].root, [""]
+    roots = [os.path.abspath(m.root) for m in manifests]
+    root = os.path.commonpath(roots)
+    return pathlib.Path(root), [os.path.relpath(r, root) for r in roots]
+
+
+def _parse(
+    manifest: Manifest, prefix: str, start: int, columns: set[str]
+) -> tuple[list[Row], list[LeftOut]]:
+    """Check the rows of a manifest one by one; numbers begin after `start`.
+
+    Its columns are added to `columns`.
+    """
+    good: list[Row] = []
+    bad: list[LeftOut] = []
     folders: dict[str, str] = {}
-    for number, row in rows:
-        path = "" if isinstance(row, BadRow) else str(row.get("path") or "").strip()
+    for line, row in manifest.rows:
+        number = line and start + line
+        path = "" if isinstance(row, BadRow) else str(row.get("path") or "")
         try:
             if isinstance(row, BadRow):
                 raise row
             columns.update(row)
-            good.append(parse_row(number, path, row, root, folders))
+            parsed = parse_row(number, path, row, manifest.root, folders)
+            if prefix not in ("", os.curdir):
+                parsed = parsed._replace(path=os.path.join(prefix, parsed.path))
+            good.append(parsed)
         except BadRow as e:
-            bad.append(LeftOut(number, path, str(e)))
-    if not good and not bad:
-        raise DataError(f"{name} holds no rows")
-    _check_columns(columns, name)
-    good = _in_time(_with_splits(good), bad)
-    class_names, good, expression = labels.assign_classes(good, bad, classes, name, few)
-    good, expression = duplicates.without_duplicates(good, expression, class_names, bad, name)
-    _report_bad(bad, len(good) + len(bad), name, max_bad_fraction)
-    return _columns(good, expression, bad, columns, class_names, name, root)
+            bad.append(LeftOut(number, path.strip(), str(e)))
+    return good, bad
+
+
+def _labelled(
+    rows: list[Row],
+    bad: list[LeftOut],
+    classes: str | tuple[str, ...],
+    origins: Origins,
+    few: int,
+) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
+    """Return as `labels.assign_classes`; each manifest may number the classes in its own way."""
+    if len(origins.names) == 1 or not classes:
+        if len(origins.names) > 1:
+            _refuse_numbers(rows, origins)
+        return labels.assign_classes(rows, bad, classes, ", ".join(origins.names), few)
+    class_names: tuple[str, ...] = ()
+    kept, ids = [], []
+    for k, name in enumerate(origins.names):
+        own = [row for row in rows if origins.part(row.number) == k]
+        class_names, own, expression = labels.assign_classes(own, bad, classes, name, few)
+        kept += own
+        ids.append(expression)
+    return class_names, kept, np.concatenate(ids)
+
+
+def _refuse_numbers(rows: list[Row], origins: Origins) -> None:
+    """Refuse labels that are numbers: 1 may be another class in the next manifest."""
+    for row in rows:
+        if row.expression is not None and is_id(row.expression):
+            raise DataError(
+                f"{origins.place(row.number)}: the label {row.expression} is a number, which may "
+                "be another class in another manifest; set data.classes to the order that all of "
+                "them number, or write class names"
+            )
 
 
 def _with_splits(rows: list[Row]) -> list[Row]:
@@ -150,13 +242,13 @@ def _with_splits(rows: list[Row]) -> list[Row]:
     return [r._replace(split=meaning) if r.split == split_names.EVALUATION else r for r in rows]
 
 
-def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
+def _in_time(rows: list[Row], bad: list[LeftOut], origins: Origins) -> list[Row]:
     """Return the rows with each video's rows together, in the order of their frames.
 
     A video without frame numbers keeps the order of the file. If only some rows of a video have a
     number, the others go to `bad`.
     """
-    videos = _videos(rows)
+    videos = _videos(rows, origins)
     numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}
     if not numbered:
         return rows
@@ -167,7 +259,7 @@ def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
             bad.append(LeftOut(row.number, row.path, reason))
         else:
             kept.append((row, video))
-    first: dict[tuple[str, str], int] = {}
+    first: dict[Video, int] = {}
     for i, (_, video) in enumerate(kept):
         if video:
             first.setdefault(video, i)
@@ -175,25 +267,29 @@ def _in_time(rows: list[Row], bad: list[LeftOut]) -> list[Row]:
     return [kept[i][0] for i in sorted(range(len(kept)), key=keys.__getitem__)]
 
 
-def _videos(rows: list[Row]) -> list[tuple[str, str] | None]:
-    """Return (person, video) of each row; persons may share names of videos.
+def _videos(rows: list[Row], origins: Origins) -> list[Video | None]:
+    """Return the video of each row; manifests and persons may share names of videos.
 
     A row without a person belongs to the only person who has such a video, if there is one.
     """
-    owners: dict[str, set[str]] = {}
-    for r in rows:
-        if r.video and r.person:
-            owners.setdefault(r.video, set()).add(r.person)
+    named = [(origins.part(r.number), r.video) if r.video else None for r in rows]
+    owners: dict[tuple[int, str], set[str]] = {}
+    for r, video in zip(rows, named, strict=True):
+        if video and r.person:
+            owners.setdefault(video, set()).add(r.person)
     only = {video: next(iter(who)) for video, who in owners.items() if len(who) == 1}
-    return [(r.person or only.get(r.video, ""), r.video) if r.video else None for r in rows]
+    return [
+        (*video, r.person or only.get(video, "")) if video else None
+        for r, video in zip(rows, named, strict=True)
+    ]
 
 
-def _tracks(rows: list[Row]) -> np.ndarray:
+def _tracks(rows: list[Row], origins: Origins) -> np.ndarray:
     """Return the number of each row's video, -1 without one."""
-    numbers: dict[tuple[str, str], int] = {}
+    numbers: dict[Video, int] = {}
+    videos = _videos(rows, origins)
     return np.array(
-        [numbers.setdefault(v, len(numbers)) if v else MISSING_ID for v in _videos(rows)],
-        np.int32,
+        [numbers.setdefault(v, len(numbers)) if v else MISSING_ID for v in videos], np.int32
     )
 
 
@@ -205,36 +301,11 @@ def _components(rows: list[Row], name: str) -> list[str]:
     return found.names
 
 
-def _check_columns(columns: set[str], name: str) -> None:
-    listed = shorten(", ".join(sorted(columns)))
-    if columns and "path" not in columns:
-        raise DataError(f"{name} has no column `path`; its columns are {listed}")
-    if columns and ("valence" in columns) != ("arousal" in columns):
-        raise DataError(f"{name} has only one of `valence` and `arousal`; its columns are {listed}")
-    if columns and not columns & {"expression", "valence", "landmarks"}:
-        raise DataError(
-            f"{name} has no label: it needs a column `expression`, `valence` and `arousal`, or "
-            f"`landmarks`; its columns are {listed}"
-        )
-    aliases = [c for c in persons.WHO_COLUMNS if c in columns]
-    if len(aliases) > 1:
-        log.warning(
-            "%s has the columns %s: the first of them that is filled names the person of a row",
-            name,
-            ", ".join(aliases),
-        )
-    unread = sorted(columns - set(COLUMNS) - {""})
-    alike = {c: difflib.get_close_matches(c, COLUMNS, n=1, cutoff=_ALIKE) for c in unread}
-    for column in unread:
-        hint = f"; did you mean {alike[column][0]}?" if alike[column] else ""
-        level = logging.WARNING if hint else logging.INFO
-        log.log(level, "%s: column %s is not read%s", name, column, hint)
-
-
-def _report_bad(bad: list[LeftOut], total: int, name: str, max_bad_fraction: float) -> None:
+def _report_bad(
+    bad: list[LeftOut], total: int, name: str, max_bad_fraction: float, origins: Origins
+) -> None:
     lines = [
-        f"{name}{f':{row}' if row else ''}: {shorten(path)}: {shorten(reason)}"
-        for row, path, reason in bad
+        f"{origins.place(row)}: {shorten(path)}: {shorten(reason)}" for row, path, reason in bad
     ]
     for line in lines[:_NAMED_BAD_ROWS]:
         log.warning("left out: %s", line)
@@ -255,6 +326,7 @@ def _columns(
     class_names: tuple[str, ...],
     name: str,
     root: pathlib.Path,
+    origins: Origins,
 ) -> Table:
     """Return the columns of the remaining rows, with codes for groups, attributes."""
 
@@ -285,13 +357,14 @@ def _columns(
         persons=_components(rows, name),
         groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
         group_names=group_names,
-        tracks=_tracks(rows),
+        tracks=_tracks(rows, origins),
         split=np.array([r.split for r in rows], np.int8) if "split" in columns else None,
         attributes=np.stack([codes for codes, _ in coded], 1) if names else None,
         attribute_names=names,
         attribute_values=tuple(values for _, values in coded),
         bad=bad,
         has_persons=any(any(r.names) for r in rows),
+        origins=origins,
     )
 
 

@@ -19,6 +19,31 @@ _OLD_EXCEL = b"\xd0\xcf\x11\xe0"
 _AS_UTF8 = 'save it as UTF-8 (in Excel: "CSV UTF-8")'
 
 
+def split_paths(text: str | os.PathLike) -> list[pathlib.Path]:
+    """Return the manifests that a text names: `a.csv`, or `a.csv,b.csv` for several.
+
+    Raises:
+      DataError: one is given twice, or a path between commas is empty.
+    """
+    whole = pathlib.Path(text).expanduser()
+    if "," not in str(text) or whole.exists():
+        return [whole]
+    parts = [part.strip() for part in str(text).split(",")]
+    paths = [pathlib.Path(part).expanduser() for part in parts]
+    real = [os.path.realpath(path) for path in paths]
+    if "" in parts or len(set(real)) < len(real):
+        raise DataError(f"data.manifest is {text}; give different files, as a.csv,b.csv")
+    return paths
+
+
+def common_root(text: str | os.PathLike) -> pathlib.Path:
+    """Return the folder that the paths in the records of these manifests refer to."""
+    folders = [path.parent for path in split_paths(text)]
+    if len(folders) == 1:
+        return folders[0]
+    return pathlib.Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
+
+
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Yield the rows of a CSV or JSONL manifest with their line numbers.
 

@@ -1,6 +1,8 @@
 """Check the rows of a manifest one by one: the file, the numbers, the spelling."""
 
+import bisect
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -51,6 +53,36 @@ class LeftOut(NamedTuple):
     reason: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Origins:
+    """Where the rows of a table come from; rows of several manifests are numbered on.
+
+    Attributes:
+      names: of the manifests.
+      starts: number of the last row before each manifest.
+    """
+
+    names: tuple[str, ...]
+    starts: tuple[int, ...]
+
+    def part(self, number: int) -> int:
+        """Return which manifest a row is from."""
+        return max(bisect.bisect_left(self.starts, number) - 1, 0)
+
+    def line(self, number: int) -> int:
+        """Return the line of a row in its manifest; 0 for a folder tree, which has none."""
+        return number - self.starts[self.part(number)]
+
+    def place(self, number: int) -> str:
+        """Return manifest and line: `faces.csv:17`."""
+        line = f":{self.line(number)}" if number else ""
+        return self.names[self.part(number)] + line
+
+    def row(self, number: int) -> str:
+        """Return how a message that names the table calls a row."""
+        return f"row {number}" if len(self.names) == 1 else self.place(number)
+
+
 class Row(NamedTuple):
     """One row, checked on its own.
 
@@ -86,7 +118,7 @@ def parse_row(
 
     Args:
       number: its line.
-      path: of the image, as written; relative to `root`.
+      path: of the image, as written; relative to `root`. Outer spaces count if a file is named so.
       row: column -> value.
       root: folder that relative paths refer to.
       folders: folder -> its path without links; filled here, for the next rows.
@@ -94,7 +126,7 @@ def parse_row(
     Raises:
       BadRow: it cannot be used, with the reason.
     """
-    if not path:
+    if not path.strip():
         raise BadRow("the path is empty")
     text = _name(row.get("split"))
     split = split_names.split_of_cell(text) if text else MISSING_ID
@@ -157,10 +189,10 @@ def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, 
 
 
 def _spellings(path: str) -> list[str]:
-    """Return a path, and how other systems (Windows, macOS) may spell it."""
-    spellings = [path, path.replace("\\", "/")]
+    """Return a path, and how other systems (Windows, macOS) and people may spell it."""
+    spellings = [path, path.strip(), path.strip().replace("\\", "/")]
     if not path.isascii():
-        forms = [unicodedata.normalize(form, spellings[1]) for form in ("NFC", "NFD")]
+        forms = [unicodedata.normalize(form, spellings[-1]) for form in ("NFC", "NFD")]
         spellings += forms
     return list(dict.fromkeys(spellings))
 
@@ -206,9 +238,11 @@ def expression_token(value: Any) -> str | None:
     Raises:
       BadRow: a number that cannot be a class id.
     """
-    text = _text(value)
+    text = unicodedata.normalize("NFC", _text(value))
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
+    if text[:1] in ("[", "{"):
+        raise BadRow(f"expression {text!r} is a list; give one class name or number")
     if _ID.fullmatch(text):
         text = str(int(text.partition(".")[0]))
     elif _NUMBER.fullmatch(text):
@@ -256,6 +290,8 @@ def _numbers(value: Any, count: int, what: str) -> np.ndarray | None:
 
 
 def _landmarks(row: dict[str, Any]) -> np.ndarray | None:
+    if str(row.get("landmarks")).count("[") == 3:
+        raise BadRow("landmarks are two lists; give 68 pairs of x and y, or 136 numbers")
     points = _numbers(row.get("landmarks"), 2 * NUM_LANDMARKS, "landmarks")
     if points is not None and (reason := landmarks_lib.landmark_fault(points.reshape(-1, 2))):
         raise BadRow(reason)

@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +27,9 @@ class TableSource:
 
     def __init__(self, table: manifest.Table, rows: np.ndarray | None = None):
         rows = np.arange(len(table.paths)) if rows is None else np.asarray(rows)
-        self._name, self._root = table.name, str(table.root)
+        self._root = str(table.root)
         self.paths = [table.paths[i] for i in rows]
-        self._rows = table.rows[rows]
+        self._rows, self._origins = table.rows[rows], table.origins
         self._valence_arousal = table.valence_arousal[rows]
         # The fields of a record that not every table has.
         optional = {name: getattr(table, name) for name in ("landmarks", "box", "attributes")}
@@ -69,8 +70,7 @@ class TableSource:
 
     def describe(self, i: int) -> str:
         """Return file and row: `manifest.csv:17 (images/a.jpg)`."""
-        row = f":{self._rows[i]}" if self._rows[i] else ""
-        return f"{self._name}{row} ({self.paths[i]})"
+        return f"{self._origins.place(int(self._rows[i]))} ({self.paths[i]})"
 
     def record_columns(self) -> dict[str, np.ndarray | list[str]]:
         """Return what `fingerprint` compares.
@@ -78,9 +78,12 @@ class TableSource:
         Paths below the root are relative to it, so that the files may be moved.
         """
         root = os.path.join(os.path.abspath(self._root), "")
-        persons = ["" if n == p else n for n, p in zip(self.persons, self.paths, strict=True)]
+        # A copy on another system may spell accents in another way.
+        paths = [unicodedata.normalize("NFC", path) for path in self.paths]
+        root = unicodedata.normalize("NFC", root)
+        persons = ["" if n == p else n for n, p in zip(self.persons, paths, strict=True)]
         return {
-            "path": [p.removeprefix(root) for p in self.paths],
+            "path": [p.removeprefix(root) for p in paths],
             "person": persons,
             "valence_arousal": self._valence_arousal,
             **self._optional,
@@ -93,9 +96,10 @@ class TableSource:
 def read_manifest(
     path: str | os.PathLike, classes: str | tuple[str, ...] = "", max_bad_fraction: float = 0.1
 ) -> manifest.Table:
-    """Read a CSV or JSONL manifest.
+    """Read a CSV or JSONL manifest, or several with commas between them.
 
     Args:
+      path: of the manifest; see `manifest_file.split_paths`.
       classes: class names or a known label order; empty = inferred (see `manifest.build_table`).
       max_bad_fraction: maximum fraction of unusable rows tolerated.
 
@@ -105,11 +109,9 @@ def read_manifest(
     """
     if not str(path):
         raise DataError("data.manifest is empty: give the path of a CSV or JSONL file")
-    path = pathlib.Path(path).expanduser()
+    files = manifest_file.split_paths(path)
     return manifest.build_table(
-        manifest_file.read_rows(path),
-        name=str(path),
-        root=path.parent,
+        [manifest.Manifest(str(p), p.parent, manifest_file.read_rows(p)) for p in files],
         classes=classes,
         max_bad_fraction=max_bad_fraction,
     )
@@ -125,9 +127,7 @@ def read_folder(
     if not folder.is_dir():
         raise DataError(f"data.folder: there is no folder {folder}")
     return manifest.build_table(
-        folder_tree.read(folder, classes),
-        name=str(folder),
-        root=folder,
+        [manifest.Manifest(str(folder), folder, folder_tree.read(folder, classes))],
         classes=classes,
         max_bad_fraction=max_bad_fraction,
         few=0,  # a folder is named on purpose

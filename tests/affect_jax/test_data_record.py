@@ -132,6 +132,35 @@ def test_a_run_goes_on_with_its_own_data_alone(runs, tmp_path, caplog):
         loop.train_and_evaluate(config(manifest), workdir)
 
 
+def test_a_run_goes_on_with_its_data_in_another_order(runs, tmp_path, caplog):
+    manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
+    loop.train_and_evaluate(config(manifest), workdir)
+    before, rows = digest(workdir), rows_of(tmp_path / "data")
+    write(tmp_path / "data", rows[::-1])
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert runs.started == ["run"] * 2 and digest(workdir) != before
+    assert "the same records in another order" in caplog.text
+    caplog.clear()
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert "another order" not in caplog.text
+    relabel(tmp_path / "data", 5, "sad")
+    write(tmp_path / "data", rows_of(tmp_path / "data")[::-1])
+    with pytest.raises(DataChanged, match=r"there '(anger|happy)', now 'sad'"):
+        loop.train_and_evaluate(config(manifest), workdir)
+
+
+def test_records_that_moved_are_known_by_their_positions(runs, tmp_path):
+    manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert not data_record.is_reordered(
+        workdir, "train", data_lib.make_sources(config(manifest))["train"]
+    )
+    write(tmp_path / "data", rows_of(tmp_path / "data")[::-1])
+    assert data_record.is_reordered(
+        workdir, "train", data_lib.make_sources(config(manifest))["train"]
+    )
+
+
 def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     loop.train_and_evaluate(config(manifest), workdir)
@@ -454,6 +483,10 @@ def test_evaluation_on_images_of_the_training_is_said(evaluated, tmp_path, caplo
     # Of five persons with two images each, three are in training and one in validation.
     assert "6 of these 10 images" in caplog.text and "train split of the run" in caplog.text
     assert "2 of these 10 images" in caplog.text and "validation split of the run" in caplog.text
+    caplog.clear()
+    both = f"{write(tmp_path / 'both', rows[:4])},{write(tmp_path / 'more', rows[4:10])}"
+    run(manifest=both)
+    assert "6 of these 10 images" in caplog.text
     caplog.clear()
     unseen = [
         row for row, then in zip(rows, rows_of(folder), strict=True) if then["split"] == "test"

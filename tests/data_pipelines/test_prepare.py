@@ -55,6 +55,41 @@ def test_list_names_every_data_set(capsys):
     assert "12,271" in text and "4,000 (2017), 3,999 (2021)" in text
 
 
+def own_data(folder: Path, labels: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for k in range(len(labels)):
+        Image.new("RGB", (8, 8), (9 * k, len(folder.name), 0)).save(folder / f"{k}.png")
+    rows = [f"{k}.png,{'happy' if c == 'h' else 'sad'},p{k}\n" for k, c in enumerate(labels)]
+    (folder / "own.csv").write_text("path,expression,person\n" + "".join(rows))
+    return folder / "own.csv"
+
+
+def test_several_manifests_become_one_set(tmp_path, capsys):
+    one, other = own_data(tmp_path / "a", "hshs"), own_data(tmp_path / "bc", "hhs")
+    place = Path(f"{one},{other.parent}")
+    assert command(*options("manifest", place, tmp_path / "out")) == 0
+    source = load_source("manifest/own_own", tmp_path / "out", "full")
+    assert [source.name(k) for k in (0, 4)] == ["a/0.png", "bc/0.png"]
+    assert source.persons == ["p0", "p1", "p2", "p3", "p0", "p1", "p2"]
+    assert source.labels.tolist() == [0, 1, 0, 1, 0, 0, 1]
+    (tmp_path / "tree/happy").mkdir(parents=True)
+    assert command(*options("manifest", Path(f"{one},{tmp_path}/tree"), tmp_path / "out")) == 2
+    assert "several data sets are joined as manifests: a.csv,b.csv" in capsys.readouterr().err
+    assert command(*options("manifest", Path(f"{one},no.csv"), tmp_path / "out")) == 2
+    assert "there is no folder no.csv" in capsys.readouterr().err
+
+
+def test_other_data_of_the_same_name_are_not_taken_for_prepared(tmp_path, capsys):
+    given = options("manifest", own_data(tmp_path / "a", "hshs"), tmp_path / "out")
+    assert command(*given) == command(*given) == 0
+    assert "already prepared" in capsys.readouterr().out
+    own_data(tmp_path / "a", "hsss")  # another label
+    assert command(*given) == 2
+    text = capsys.readouterr().err
+    assert "was prepared from other rows than" in text and "--dataset manifest/NAME" in text
+    assert command("--dataset", "manifest/changed", *given[2:]) == 0
+
+
 @pytest.mark.parametrize("name", [n for n in datasets.names() if n != "manifest"])
 def test_wrong_folder_shows_expected_and_found(name, tmp_path, capsys):
     wrong = tmp_path / "holiday"

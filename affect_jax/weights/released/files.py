@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import logging
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +25,12 @@ _WRAPPERS = (
     *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema", "teacher"),
     *("state_dict", "model_state_dict", "model", "params", "net", "network", "student"),
 )
+# Words in other names of averaged weights: `ema_model`, `swa_state_dict`.
+_AVERAGED = frozenset(("ema", "swa", "averaged", "average", "avg", "polyak", "shadow"))
 # What torch.nn.DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
+# The counter that torch.optim.swa_utils.AveragedModel keeps next to its network.
+_N_AVERAGED = "n_averaged"
 # Entries where a network lies next to the heads of its self-supervised training.
 _SELF_SUPERVISED = ("teacher", "student")
 _BACKBONE = "backbone."
@@ -190,7 +195,13 @@ def _state_dicts(content: Mapping[str, Any]) -> list[str]:
         and value
         and (str(key) in _WRAPPERS or (not is_one and all(map(_is_array, value.values()))))
     ]
-    return sorted(found, key=lambda k: _WRAPPERS.index(k) if k in _WRAPPERS else len(_WRAPPERS))
+    return sorted(found, key=_rank)
+
+
+def _rank(key: str) -> int:
+    if key in _WRAPPERS:
+        return _WRAPPERS.index(key)
+    return -1 if _AVERAGED.intersection(re.split(r"[\W_\d]+", key.lower())) else len(_WRAPPERS)
 
 
 def _unwrap(
@@ -204,7 +215,7 @@ def _unwrap(
         if wanted and wanted not in inner:
             raise UserError(f"{path} has no state dict {wanted!r}; {nearest(wanted, inner)}")
         chosen = wanted or inner[0]
-        if not wanted and chosen not in _WRAPPERS and len(inner) > 1:
+        if not wanted and _rank(chosen) == len(_WRAPPERS) and len(inner) > 1:
             raise UserError(
                 f"{path} holds several state dicts: {', '.join(inner)}; choose one with --entry"
             )
@@ -229,6 +240,8 @@ def _strip(
     """Return the state dict without prefixes, and the names that were left out."""
     state = {str(name): value for name, value in state.items()}
     if not prefix:
+        if all(name.startswith(_PREFIXES) for name in state.keys() - {_N_AVERAGED}):
+            state.pop(_N_AVERAGED, None)
         while shared := [p for p in _PREFIXES if all(name.startswith(p) for name in state)]:
             state = {name.removeprefix(shared[0]): value for name, value in state.items()}
         if entry in _SELF_SUPERVISED and any(name.startswith(_BACKBONE) for name in state):

@@ -1,5 +1,6 @@
 """Inputs that can never be images are refused with what to do."""
 
+import io
 import pathlib
 
 import numpy as np
@@ -22,6 +23,8 @@ from affect_jax.inference import image_inputs
         ([3], "image 0 is a int, not an array or a path"),
         (pd.Series(["a.png", np.nan]), r"image 1 is a float \(nan\), not"),
         ([["a.png"]], "image 0 is a list"),
+        (io.BytesIO(b"GIF89a"), r"images is a BytesIO, an open file: give its content, \.read\(\)"),
+        ([io.BytesIO(b"GIF89a")], r"image 0 is a BytesIO, an open file: give its content"),
         ("", "image 0 is an empty path"),
         (".", "image 0 is a folder, '.'; list the images in it"),
         (["a.png", pathlib.Path("tests")], "image 1 is a folder, 'tests'"),

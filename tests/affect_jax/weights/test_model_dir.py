@@ -140,6 +140,8 @@ def test_overrides_replace_constructor_arguments(saved):
         ({"name": "resnet19"}, "no model is named 'resnet19'; did you mean 'resnet18'"),
         ({"arguments": {"width": 8}}, "lacks arrays of its model"),
         ({"preprocessing": {"image_size": 0}}, "positive image_size"),
+        ({"preprocessing": {"image_size": 9.5}}, "positive image_size .a whole number"),
+        ({"provenance": None}, "damaged.*provenance is not a dict"),
         ({"preprocessing": {"image_size": 9, "std": [0, 1, 1]}}, "3 positive deviations"),
         ({"preprocessing": {"image_size": 9, "mean": [float("nan"), 1, 1]}}, "numbers finite"),
         ({"preprocessing": {"image_size": 9, "fit": "crop"}}, "fit is 'crop'; use one of"),
@@ -181,6 +183,17 @@ def test_a_flipped_byte_is_found(copy):
     files[0].unlink()
     with pytest.raises(UserError, match=f"(?s)params is damaged.*{re.escape(files[0].name)}"):
         model_dir.load_model(copy)
+
+
+def test_an_edited_description_is_warned_of(copy, caplog):
+    model_dir.load_model(copy)
+    assert "not as it was written" not in caplog.text
+    edit(copy, temperature=1.5)
+    assert model_dir.load_model(copy).temperature == 1.5
+    assert (
+        f"{copy / 'model.json'} is not as it was written: it was edited, or is damaged"
+        in caplog.text
+    )
 
 
 def test_a_model_without_checksums_is_loaded_and_told(copy, caplog):

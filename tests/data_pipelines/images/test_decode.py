@@ -101,6 +101,43 @@ def test_orientation_tags_are_applied(orientation, kind):
     assert close(decode(data), np.asarray(expected.convert("RGB")), 4)
 
 
+def segment(marker, content):
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
+
+
+def exif(order, kind, form, value):
+    number = struct.pack(order + form, value).ljust(4, b"\0")
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1)
+    tag = struct.pack(order + "HHI", 0x0112, kind, 1) + number
+    return segment(0xE1, b"Exif\0\0" + head + tag + struct.pack(order + "I", 0))
+
+
+XMP = segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>')
+TURNED = {
+    "long": lambda jpeg: jpeg[:2] + exif(">", 4, "I", 6) + jpeg[2:],
+    "signed": lambda jpeg: jpeg[:2] + exif("<", 8, "h", 6) + jpeg[2:],
+    "after XMP": lambda jpeg: jpeg[:2] + XMP + exif(">", 3, "H", 8) + jpeg[2:],
+    "after the tables": lambda jpeg: jpeg.replace(b"\xff\xc0", exif("<", 3, "H", 8) + b"\xff\xc0"),
+    "fill byte": lambda jpeg: jpeg[:2] + b"\xff" + exif("<", 3, "H", 6) + jpeg[2:],
+    "XMP alone": lambda jpeg: jpeg[:2] + XMP + jpeg[2:],
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_orientation_is_found_wherever_pillow_finds_it(name):
+    data = TURNED[name](encode(PICTURE, quality=95, subsampling=0))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert expected.size == (48, 64)
+    np.testing.assert_array_equal(decode(data), np.asarray(expected))
+
+
+def test_transparency_after_a_long_colour_profile_is_black():
+    hidden = Image.new("RGB", (16, 8), (255, 0, 255))
+    profile = np.random.default_rng(0).bytes(4000)
+    data = encode(hidden, "PNG", transparency=(255, 0, 255), icc_profile=profile)
+    assert data.find(b"tRNS") > 4000 and (decode(data) == 0).all()
+
+
 def test_damaged_exif_is_passed_over():
     exif = Image.Exif()
     exif[0x0112] = 6

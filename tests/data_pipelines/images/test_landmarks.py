@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -6,13 +7,33 @@ from PIL import Image
 
 from data_pipelines.images import landmarks as landmarks_lib
 from data_pipelines.loading.pipeline import make_pipeline
-from data_pipelines.schema import TooManyBadRecords
+from data_pipelines.schema import DataError, TooManyBadRecords
 from tests.data_pipelines.made_images import Listed, encode, manifest_source, smooth, write_csv
 
 RNG = np.random.default_rng(3)
 FACE = RNG.uniform((20, 15), (44, 50), (68, 2)).astype(np.float32)
 MISSING = FACE.copy()
 MISSING[5:8] = 0
+
+
+def ring(x, y, across, down, count):
+    angles = np.linspace(-np.pi, np.pi, count, endpoint=False)
+    return np.column_stack([x + across * np.cos(angles), y + down * np.sin(angles)])
+
+
+def line(start, end, count):
+    return np.linspace(start, end, count)
+
+
+# Jaw, brows, nose, eyes, mouth of a face in an image of 64 x 64.
+FACE68 = np.concatenate(
+    [
+        ring(32, 30, 22, 28, 32)[:17] * (1, -1) + (0, 60),
+        *(line((14, 22), (28, 22), 5), line((36, 22), (50, 22), 5)),
+        *(line((32, 28), (32, 38), 4), line((27, 41), (37, 41), 5)),
+        *(ring(22, 30, 4, 2, 6), ring(42, 30, 4, 2, 6), ring(32, 49, 8, 4, 20)),
+    ]
+).astype(np.float32)
 CODED = np.where(np.arange(68)[:, None] < 27, -1, FACE)
 POINTS = {
     "fractions": (FACE / 64, r"landmarks lie in 0\.\.1; give pixels"),
@@ -23,6 +44,9 @@ POINTS = {
     "tiny": (FACE / 30 + 9, r"landmarks span only 0\.\d+ x 1\.\d+ pixels"),
     "flat": (FACE * (1, 0.01), r"landmarks span only \d+\.\d x 0\.3\d* pixels"),
     "some missing": (MISSING, r"3 of the landmarks are \(0, 0\)"),
+    "x and y exchanged": (FACE68[:, ::-1], r"mirrored, or x and y are exchanged; give x0 y0"),
+    "mirrored": (FACE68 * (-1, 1) + (64, 0), r"mirrored, or x and y are exchanged"),
+    "x first": (np.concatenate([FACE68[:, 0], FACE68[:, 1]]).reshape(68, 2), "all x, then all y"),
     "some minus one": (CODED, r"27 of the landmarks are \(-1, -1\)"),
 }
 BOXES = {
@@ -55,6 +79,36 @@ def test_landmarks_of_no_face_are_bad_rows(read, name):
     source = read(("path", "expression", "landmarks"), " ".join(map(str, points.ravel())))
     ((row, path, found),) = source.bad_rows
     assert (row, path) == (21, "19.jpg") and re.search(reason, found), found
+
+
+@pytest.mark.parametrize("form", [str, lambda points: json.dumps(points).replace(" ", "")])
+def test_a_list_of_x_and_a_list_of_y_are_a_bad_row(read, form):
+    source = read(("path", "expression", "landmarks"), form(FACE68.T.tolist()))
+    ((_, _, found),) = source.bad_rows
+    assert found == "landmarks are two lists; give 68 pairs of x and y, or 136 numbers"
+
+
+@pytest.mark.parametrize("angle", range(0, 360, 45))
+def test_a_turned_face_has_sound_landmarks(angle):
+    turn = np.radians(angle)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    assert landmarks_lib.landmark_fault(FACE68 @ matrix.T) == ""
+    assert "mirrored" in landmarks_lib.landmark_fault(FACE68[:, ::-1] @ matrix.T)
+
+
+@pytest.mark.parametrize("column", ["landmarks", "box"])
+def test_percent_of_the_images_is_refused(tmp_path, column):
+    values = FACE68 / 64 * 100 if column == "landmarks" else np.array([20.0, 10.0, 80.0, 95.0])
+    rows = [(f"{k}.jpg", " ".join(map(str, values.ravel())), 0, 0) for k in range(12)]
+    for side, fits in ((120, True), (300, False)):
+        for path, *_ in rows:
+            (tmp_path / path).write_bytes(encode(smooth(side, side)))
+        write_csv(tmp_path / "m.csv", ("path", column, "valence", "arousal"), rows)
+        if fits:
+            assert len(manifest_source(tmp_path / "m.csv")) == 12
+        else:
+            with pytest.raises(DataError, match=rf"column {column} holds numbers up to .*percent"):
+                manifest_source(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize("name", BOXES)

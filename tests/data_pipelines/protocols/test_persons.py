@@ -1,4 +1,5 @@
 import hashlib
+import unicodedata
 
 import numpy as np
 import pytest
@@ -135,6 +136,33 @@ def test_a_picture_that_is_listed_twice_is_one():
 def test_capitals_do_not_tell_persons_apart():
     found = join(["Ann,", "ann,", "ANN,v", "Bob,"])
     assert found.names == ["ANN", "ANN", "ANN", "Bob"] and found.joined == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("1", "01", "001", "1.0", " 1 ", "\uff11"),
+        ("0", "00", "0.0"),
+        ("Ann Lee", "ann  lee", "Ann\tLee", "Ann\u00a0Lee"),
+        ("Ren\u00e9", "RENE\u0301"),
+    ],
+)
+def test_spellings_that_programs_make_of_a_name_are_one_person(names):
+    found = join([f"{name}," for name in (*names, "other")]).names
+    assert len(set(found[:-1])) == 1 and found[-1] == "other"
+    # A person is never cut by a spelling in one row.
+    assert len(set(join([f",{name}" for name in names]).names)) == 1
+
+
+@pytest.mark.parametrize("names", [("1", "10"), ("1", "1.5"), ("S1", "S01"), ("1", "-1")])
+def test_other_names_are_other_persons(names):
+    assert join([f"{name}," for name in names]).names == list(names)
+
+
+def test_splits_do_not_depend_on_how_accents_are_stored():
+    names = [f"Ren\u00e9 {k}" for k in range(40)]
+    decomposed = [unicodedata.normalize("NFD", name) for name in names]
+    assert join([f"{name}," for name in decomposed]).names == names
 
 
 def test_one_name_in_two_unicode_forms_is_one_video():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -114,6 +115,47 @@ def test_the_first_difference_is_named(change, rows, tmp_path):
     with pytest.raises(ValueError, match=expected):
         raise ValueError(found.text)
     assert found.only_order == (change == "order")
+
+
+def test_rows_in_another_order_are_the_same_data(rows, tmp_path):
+    for row in rows:  # two frames of a video, whose order is not that of the file
+        row["frame"] = 100 - int(row["path"][-6:-4])
+    rows.append({**rows[4], "box": "[1, 40, 30, 70]"})  # a second face of one image
+    then = of(write(tmp_path, rows))
+    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    found = first_difference(then, of(write(tmp_path, shuffled)))
+    assert found.only_order and "in another order" in found.text
+
+
+def test_a_changed_label_among_rows_in_another_order_is_named(rows, tmp_path):
+    then = of(write(tmp_path, rows))
+    rows[1]["expression"] = "sad"
+    found = first_difference(then, of(write(tmp_path, [*rows[10:], *rows[:10]])))
+    assert not found.only_order
+    assert found.text == "train split: 'pictures/01.png': expression: there 'happy', now 'sad'"
+    rows[1] |= {"expression": "happy", "person": "p5", "video": "v5"}
+    found = first_difference(then, of(write(tmp_path, [*rows[10:], *rows[:10]])))
+    assert "'pictures/01.png': person: there 'p0', now 'p5'" in found.text
+
+
+def test_frames_in_another_order_are_another_video(rows, tmp_path):
+    then = of(write(tmp_path, rows))
+    found = first_difference(then, of(write(tmp_path, rows[::-1])))
+    assert not found.only_order
+    assert found.text == "train split: 'pictures/01.png': its video has another order now"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_copy_that_spells_accents_otherwise_is_the_same(form, rows, tmp_path):
+    spelt = [
+        {**row, "path": f"é/{row['path'][9:]}", "person": f"René {row['person']}", "video": ""}
+        for row in rows
+    ]
+    then = of(write(tmp_path / "a", spelt))
+    for row in spelt:
+        row |= {k: unicodedata.normalize(form, row[k]) for k in ("path", "person")}
+    now = of(write(tmp_path / "b", spelt))
+    assert first_difference(then, now) is None and now.digest == then.digest
 
 
 def test_a_photo_that_vanished_or_moved_is_named(rows, tmp_path):

@@ -135,6 +135,20 @@ REFUSED = {
     "wrapper in splits": ([*faces("train/images"), *faces("test/images")], r"class, 'images'"),
     "split and class": (["train_happy/1.jpg", "train_sad/1.jpg"], r"a split and a class at once"),
     "unlabelled test": ([*faces("train"), "test/1.jpg"], r"test holds images, but no folders of"),
+    "folds": ([*faces("fold1"), *faces("fold2")], r"fold1, fold2 would be a class by its name"),
+    "folds of own classes": (
+        [f for k in (1, 2) for f in faces(f"Fold_{k}", ("calm", "tense"))],
+        r"Fold_1, Fold_2 would be a class by its name",
+    ),
+    "folds below": ([*faces("happy", ("fold1", "fold2")), "sad/fold1/1.jpg"], r"like a split"),
+    "numbered expressions": (
+        [*faces("p1", ("0_angry", "1_happy")), *faces("p2", ("0_angry", "1_happy"))],
+        r"p1/0_angry would be .* an expression",
+    ),
+    "faces of expressions": ([*faces("p1", ("Happy faces",)), "p2/1.jpg"], r"an expression"),
+    "images and masks": ([*faces("train", ("images", "labels"))], r"images, labels would be a cl"),
+    "images among classes": ([*faces(".", (*CLASSES, "images"))], r"images would be a class"),
+    "unlabelled": ([*faces(".", (*CLASSES, "unlabeled"))], r"unlabeled would be a class"),
     "pictures alone": (["1.jpg", "2.jpg"], r"holds 2 images directly, and no class folder"),
 }
 
@@ -145,6 +159,33 @@ def test_other_layouts_are_refused(tmp_path, name):
     with pytest.raises(DataError, match=message) as error:
         folder_source(tree(tmp_path, *files))
     assert "expected" in str(error.value) and "found" in str(error.value)
+
+
+def test_short_names_of_splits_count_where_all_folders_have_one(tmp_path):
+    names = ("calm", "tense")
+    made = split(
+        tree(tmp_path / "a", *faces("TR", names), *faces("va", names), *faces("te", names))
+    )
+    assert set(made["train"].class_names) == set(names)
+    for part, folder in (("train", "TR"), ("validation", "va"), ("test", "te")):
+        assert {p.split("/")[0] for p in paths(made[part])} == {folder}
+    source = folder_source(tree(tmp_path / "b", *faces("happy", ("TE", "KA")), "sad/TE/1.jpg"))
+    assert set(source.persons) == {"TE", "KA"}
+
+
+def test_generic_names_may_be_classes_among_others_of_no_expression(tmp_path):
+    source = folder_source(tree(tmp_path / "a", *faces(".", ("original", "fake"))))
+    assert source.class_names == ("fake", "original")
+    listed = folder_source(tree(tmp_path / "b", *faces(".", ("sad", "images"))), "sad,images")
+    assert listed.class_names == ("sad", "images")
+
+
+def test_outer_spaces_of_folders_and_files_are_kept(tmp_path):
+    files = [" train /happy/ 1.jpg", " train /sad /2 .jpg", "test/happy/1.jpg", "test/sad/1.jpg"]
+    source = folder_source(tree(tmp_path, *files))
+    assert sorted(source.paths) == sorted(files) and not source.bad_rows
+    assert source.class_names == ("happy", "sad")
+    assert source[0]["image"] == PICTURE
 
 
 def test_advice_is_not_given_where_it_would_lose_splits(tmp_path):

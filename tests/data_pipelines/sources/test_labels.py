@@ -254,6 +254,24 @@ def test_orders_are_known_in_other_spellings():
     assert order_name("affectnet8,rafdb") == order_name("happy") == order_name(("rafdb",)) == ""
 
 
+def test_a_class_in_two_unicode_forms_is_one(named):
+    source = named(["fr\u00f6hlich", "fro\u0308hlich", "traurig"])
+    assert source.class_names == ("fr\u00f6hlich", "traurig")
+    assert source.labels.tolist() == [0, 0, 1]
+    source = named(["fro\u0308hlich", "traurig"], classes=("traurig", "fr\u00f6hlich"))
+    assert source.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("label", ["[0, 1, 0]", "[3]", '{"happy": 0.9}'])
+def test_a_list_is_no_label(named, label):
+    source = named(["happy", "sad"] * 6 + [label])
+    assert source.class_names == ("happy", "sad")
+    assert (
+        source.bad_rows[0].reason
+        == f"expression {label!r} is a list; give one class name or number"
+    )
+
+
 def test_a_single_class_is_warned_of(named, caplog):
     named(["sad", "sadness"])
     assert "every label is sad" in caplog.text

@@ -75,6 +75,16 @@ def test_archives_under_another_name(tmp_path):
             files.read_weights(tmp_path / name)
 
 
+def test_an_averaged_model_of_pytorch_is_its_network(tmp_path):
+    averaged = torch.optim.swa_utils.AveragedModel(torch.nn.DataParallel(torch.nn.Linear(2, 2)))
+    state = averaged.state_dict()
+    assert "n_averaged" in state
+    read = files.read_weights(write(tmp_path / "w.pth", state))
+    assert read.keys() == {"weight", "bias"}
+    own = {"n_averaged": torch.ones(1), "weight": torch.ones(1)}
+    assert files.read_weights(write(tmp_path / "w.pth", own)).keys() == own.keys()
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("content", [torch.nn.Linear(2, 2), Network(2, 2), {"net": Network(2, 2)}])
 def test_pickled_modules_are_not_run(tmp_path, content, zipped):
@@ -117,6 +127,9 @@ def test_types_that_numpy_does_not_have(tmp_path):
     [
         ({"model": WEIGHTS, "model_ema": ZEROS}, "model_ema", ("model",)),
         ({"state_dict": WEIGHTS, "state_dict_ema": ZEROS}, "state_dict_ema", ("state_dict",)),
+        ({"model": WEIGHTS, "ema_model": ZEROS}, "ema_model", ("model",)),
+        ({"net": WEIGHTS, "SWA_state_dict": ZEROS}, "SWA_state_dict", ("net",)),
+        ({"model": WEIGHTS, "ema": {"decay": 0.9, "shadow": ZEROS}}, "ema", ("model",)),
         ({"student": WEIGHTS, "teacher": ZEROS}, "teacher", ("student",)),
         ({"model": WEIGHTS, "optimizer": {"state": {}, "param_groups": []}}, "model", ()),
         ({"mine": WEIGHTS, "epoch": 3}, "mine", ()),

@@ -1,0 +1,103 @@
+"""Checks of the rows of one manifest together: its columns, and the scale of its numbers."""
+
+import contextlib
+import difflib
+import logging
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.images import landmarks
+from data_pipelines.protocols import persons
+from data_pipelines.schema import DataError, shorten
+from data_pipelines.sources.manifest_rows import COLUMNS, Row
+
+log = logging.getLogger(__name__)
+
+_ALIKE = 0.75  # similarity of a misspelt column
+_MANY = 30  # values that cannot all be positive by chance
+_SIZES = 16  # images whose size is looked at
+
+
+def check(rows: list[Row], columns: set[str], name: str) -> None:
+    """Check what the rows of a manifest have in common.
+
+    Args:
+      rows: checked one by one.
+      columns: that the manifest has.
+      name: of the manifest, for messages.
+
+    Raises:
+      DataError: a column is missing, or the numbers of a column are on another scale.
+    """
+    _check_columns(columns, name)
+    _check_affect(rows, name)
+    _check_percent(rows, name)
+
+
+def _check_columns(columns: set[str], name: str) -> None:
+    listed = shorten(", ".join(sorted(columns)))
+    if columns and "path" not in columns:
+        raise DataError(f"{name} has no column `path`; its columns are {listed}")
+    if columns and ("valence" in columns) != ("arousal" in columns):
+        raise DataError(f"{name} has only one of `valence` and `arousal`; its columns are {listed}")
+    if columns and not columns & {"expression", "valence", "landmarks"}:
+        raise DataError(
+            f"{name} has no label: it needs a column `expression`, `valence` and `arousal`, or "
+            f"`landmarks`; its columns are {listed}"
+        )
+    aliases = [c for c in persons.WHO_COLUMNS if c in columns]
+    if len(aliases) > 1:
+        log.warning(
+            "%s has the columns %s: the first of them that is filled names the person of a row",
+            name,
+            ", ".join(aliases),
+        )
+    unread = sorted(columns - set(COLUMNS) - {""})
+    alike = {c: difflib.get_close_matches(c, COLUMNS, n=1, cutoff=_ALIKE) for c in unread}
+    for column in unread:
+        hint = f"; did you mean {alike[column][0]}?" if alike[column] else ""
+        level = logging.WARNING if hint else logging.INFO
+        log.log(level, "%s: column %s is not read%s", name, column, hint)
+
+
+def _check_affect(rows: list[Row], name: str) -> None:
+    """Refuse valence or arousal alone; warn of a scale that seems to begin at 0."""
+    valence = [r.valence for r in rows if not math.isnan(r.valence)]
+    arousal = [r.arousal for r in rows if not math.isnan(r.arousal)]
+    if bool(valence) != bool(arousal):
+        there, absent = ("valence", "arousal") if valence else ("arousal", "valence")
+        raise DataError(
+            f"{name}: {len(valence) or len(arousal)} rows have a {there}, and none has an "
+            f"{absent}; fill both columns, or empty both"
+        )
+    if len(valence) >= _MANY and min(valence) >= 0:
+        log.warning(
+            "%s: none of the %d values of valence is negative (%g to %g); the scale must be -1 "
+            "(unpleasant) to 1, with 0 as neutral",
+            name,
+            len(valence),
+            min(valence),
+            max(valence),
+        )
+
+
+def _check_percent(rows: list[Row], name: str) -> None:
+    """Refuse landmarks or boxes that are percent of the images."""
+    for column in ("landmarks", "box"):
+        marked = [r for r in rows if getattr(r, column) is not None]
+        values = np.array([getattr(r, column) for r in marked], np.float32)
+        if landmarks.looks_like_percent(values, _sizes([r.file for r in marked])):
+            raise DataError(
+                f"{name}: the column {column} holds numbers up to {values.max():.4g}, "
+                "and the images are larger in both directions: percent of the image? Give pixels"
+            )
+
+
+def _sizes(files: list[str]) -> Iterator[tuple[int, int]]:
+    """Yield width and height of some images, as far as they can be read."""
+    for file in files[:: max(len(files) // _SIZES, 1)]:
+        with contextlib.suppress(Exception), Image.open(file) as image:  # Pillow raises many kinds
+            yield image.size
