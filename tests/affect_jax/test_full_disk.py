@@ -54,7 +54,14 @@ def fill(monkeypatch, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "data.", "predictions.npz", "predictions.csv", "results.md", "curves.png"],
+    [
+        "config.json",
+        "data.",
+        "predictions.npz",
+        "results.md",
+        # Of the same folder as those two.
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("predictions.csv", "curves.png")),
+    ],
 )
 def test_a_run_names_the_file_and_goes_on_later(
     name,

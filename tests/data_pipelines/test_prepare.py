@@ -186,7 +186,10 @@ def many_pictures(root: Path, count: int) -> Path:
     return trees.write(root / "own.csv", f"path,expression,person\n{rows}\n")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_stopped_run_leaves_nothing_and_can_be_repeated(tmp_path, how):
     manifest = many_pictures(tmp_path / "in", 1500)
     out = tmp_path / "out"

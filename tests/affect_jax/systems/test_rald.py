@@ -89,7 +89,14 @@ def train(system, mapper, batch, steps, optimizer):
     return before, jax.device_get(state), seen
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+# Relations stand between any backbone and its last layer: the two smallest stand for all.
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("arbex_tiny", "emofan") else [])
+        for name in BACKBONES
+    ],
+)
 def test_every_backbone_trains_with_one_line_of_config(backbone, tmp_path):
     system = make_system(tmp_path, backbone, residual=True)
     mapper = Mapper("pmap", jax.devices()[:1])
