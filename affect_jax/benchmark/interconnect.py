@@ -26,8 +26,8 @@ _COLLECTIVE = re.compile(
     r": \((?P<given>[^)]*)\) -> (?P<results>[^\n]*)",
     re.DOTALL,
 )
-_FUNCTION = re.compile(r"func\.func (?P<public>public )?(private )?@(?P<name>[\w.]+)\(")
-_CALL = re.compile(r"\bcall @(?P<name>[\w.]+)\(")
+_FUNCTION = re.compile(r'func\.func (?P<public>public )?(private )?@"?(?P<name>[^"(]+)"?\(')
+_CALL = re.compile(r'\bcall @"?(?P<name>[^"(]+)"?\(')
 _TENSOR = re.compile(r"tensor<(?P<shape>(?:\d+x)*)(?P<type>[a-z]+)(?P<bits>\d+)>")
 _ALL_REDUCE = "all-reduce"
 # Vectors of BatchNorm and sums of the loss are smaller, joined gradients are larger.
@@ -66,8 +66,9 @@ MACHINES = (
 def sent(text: str) -> list[Collective]:
     """Return the collectives of a lowered program, given as StableHLO.
 
-    A function's count once for each call of it. Their bytes are those that one device has of its
-    own: what it gathers from the others and what it scatters to them grow with their number.
+    A function's count once for each call of it, a loop's once. Their bytes are those that one
+    device has of its own: what it gathers from the others and what it scatters to them grow with
+    their number.
     """
     starts = list(_FUNCTION.finditer(text))
     ends = [start.start() for start in starts[1:]] + [len(text)]

@@ -70,7 +70,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """
     sizes = _sizes(options.batch_sizes)
     target = targets.find(options.target) if options.target else _this_device()
-    compiler = target.options | ({} if target.platform.name == "tpu" else _UNOPTIMISED)
+    compiler = dict(target.options)
+    if target.platform.name == "cpu" or (options.target and target.platform.name == "gpu"):
+        compiler |= _UNOPTIMISED
     devices = AbsentDevices(target.devices)
     with (
         compiling_for(target.platform),

@@ -22,7 +22,7 @@ class Gpu(NamedTuple):
     capability: str
     cores: int  # streaming multiprocessors
     clock_ghz: float
-    memory_gb: int
+    memory_gib: int
     bandwidth_gb: int  # per second
     l2_mib: int
     shared_kib: int  # per core
@@ -47,7 +47,7 @@ class Target(NamedTuple):
 GPUS = {
     "a100": Gpu("NVIDIA A100 80 GB", "8.0", 108, 1.41, 80, 2039, 40, 164),
     "h100": Gpu("NVIDIA H100 80 GB", "9.0", 132, 1.98, 80, 3350, 50, 228),
-    "h200": Gpu("NVIDIA H200 141 GB", "9.0", 132, 1.98, 141, 4800, 50, 228),
+    "h200": Gpu("NVIDIA H200 141 GB", "9.0", 132, 1.98, 140, 4800, 50, 228),
 }
 # The smallest slices of which the compiler knows; one of their chips is compiled for.
 TPUS = {"v5e": "v5e:2x2", "v6e": "v6e:2x2"}
@@ -79,12 +79,7 @@ def _gpu(gpu: Gpu) -> Target:
     # There is no driver whose version could be checked.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     jax.devices()  # finds the plug-in
-    devices = topologies.get_topology_desc(
-        platform="cuda",
-        topology_name=gpu.name,
-        target_config=description(gpu),
-        topology="1x1x1",
-    ).devices
+    devices = _described(gpu.name, "cuda", target_config=description(gpu), topology="1x1x1")
     return Target(devices, Platform("gpu", gpu.capability), _NO_TUNING, gpu.name)
 
 
@@ -95,8 +90,17 @@ def _tpu(name: str) -> Target:
         )
     # Off a TPU host its metadata server does not answer.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    devices = topologies.get_topology_desc(TPUS[name], "tpu").devices
-    return Target(devices[:1], Platform("tpu"), {}, f"TPU {name}")
+    return Target(_described(TPUS[name], "tpu")[:1], Platform("tpu"), {}, f"TPU {name}")
+
+
+def _described(name: str, platform: str, **settings: str) -> list[jax.Device]:
+    try:
+        return topologies.get_topology_desc(name, platform, **settings).devices
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"the plug-in of {platform} cannot compile for {name}: {error}; give --target in a "
+            "process that has not used JAX, and install a plug-in of JAX's own version"
+        ) from error
 
 
 def description(gpu: Gpu) -> str:
@@ -108,7 +112,7 @@ gpu_device_info {{
   cuda_compute_capability {{ major: {major} minor: {minor} }}
   core_count: {gpu.cores}
   clock_rate_ghz: {gpu.clock_ghz}
-  device_memory_size: {gpu.memory_gb * 10**9}
+  device_memory_size: {gpu.memory_gib * 1024 * mib}
   memory_bandwidth: {gpu.bandwidth_gb * 10**9}
   l2_cache_size: {gpu.l2_mib * mib}
   shared_memory_per_core: {gpu.shared_kib * kib}

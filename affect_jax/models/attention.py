@@ -1,4 +1,7 @@
-"""Scaled dot-product attention, by XLA or by cuDNN's fused kernel."""
+"""Scaled dot-product attention, by XLA or by cuDNN's fused kernel.
+
+Forward-mode differentiation is not supported.
+"""
 
 import math
 import re
@@ -52,10 +55,11 @@ def attend(
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
     if largest is None and weights is None:
         return _attend(q, k, v, _masked(bias, length, k.shape[2])).swapaxes(1, 2)
-    scores = _scores(q, k, _masked(bias, length, k.shape[2]))
+    scores = _scores(q, k, bias)
     if largest is not None:
         scores = jnp.clip(scores, -largest, largest)
-    shares = jax.nn.softmax(scores)
+    mask = _masked(None, length, k.shape[2])
+    shares = jax.nn.softmax(scores if mask is None else scores + mask.astype(scores.dtype))
     if weights is not None:
         weights.append(shares)
     return (shares.astype(v.dtype) @ v).swapaxes(1, 2)
@@ -90,22 +94,23 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) ->
 
 def _attend_forward(q, k, v, bias):
     shares = _rounded(jax.nn.softmax(_scores(q, k, bias)), v.dtype)
-    y = shares @ v
-    return y, (q, k, v, bias, shares, y)
+    return shares @ v, (q, k, v, bias, shares)
 
 
 def _attend_backward(kept, g):
-    q, k, v, bias, shares, y = kept
+    q, k, v, bias, shares = kept
     wide = jnp.promote_types(jnp.float32, q.dtype)
-    dshares = (g @ v.swapaxes(-1, -2)).astype(wide)
-    # Equal to the sum of shares * dshares over the keys, from smaller arrays.
-    along = jnp.sum(g.astype(wide) * y.astype(wide), -1, keepdims=True)
-    dscores = _rounded(shares.astype(wide) * (dshares - along), q.dtype)
+    dshares, wide_shares = (g @ v.swapaxes(-1, -2)).astype(wide), shares.astype(wide)
+    # Rounded shares do not add up to 1: without the division, a common part of `dshares` would
+    # not cancel. (The sum of g * y is smaller and equal, but not to a rounded y.)
+    along = jnp.sum(wide_shares * dshares, -1, keepdims=True)
+    along = along / jnp.sum(wide_shares, -1, keepdims=True)
+    dscores = _rounded(wide_shares * (dshares - along), q.dtype)
     dbias = None if bias is None else sum_to(dscores, bias)
     scale = 1 / math.sqrt(q.shape[-1])
-    dq = dscores @ k * scale
-    dk = dscores.swapaxes(-1, -2) @ q * scale
-    return dq, dk, shares.swapaxes(-1, -2) @ g, dbias
+    dq = (dscores @ k * scale).astype(q.dtype)
+    dk = (dscores.swapaxes(-1, -2) @ q * scale).astype(k.dtype)
+    return dq, dk, (shares.swapaxes(-1, -2) @ g).astype(v.dtype), dbias
 
 
 def _rounded(x: jax.Array, dtype: Any) -> jax.Array:

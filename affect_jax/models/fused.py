@@ -29,18 +29,33 @@ class Linear(nnx.Linear):
 
 
 class Conv(nnx.Conv):
-    """A convolution of [B, H, W, C] whose bias has a gradient summed in its own dtype."""
+    """A kernel x kernel convolution, padded by kernel // 2 on every side.
+
+    The gradient of its bias is summed in float32 or wider.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, kernel: int, stride: int = 1, **settings: Any
+    ):
+        """`settings`: use_bias, kernel_init, dtype, param_dtype and rngs of `nnx.Conv`."""
+        pad = kernel // 2
+        self._padding, self._stride = ((pad, pad), (pad, pad)), (stride, stride)
+        super().__init__(
+            in_features,
+            out_features,
+            (kernel, kernel),
+            strides=self._stride,
+            padding=self._padding,
+            **settings,
+        )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        """Return [B, h, w, out_features]."""
-        # Pairs of numbers, as `Layers.conv` gives them; Flax takes other forms as well.
-        strides: Any = self.strides
-        padding: Any = self.padding
+        """Return [B, h, w, out_features] of [B, H, W, in_features]."""
         y = lax.conv_general_dilated(
             inputs.astype(self.dtype),
             self.kernel[...].astype(self.dtype),
-            strides,
-            padding,
+            self._stride,
+            self._padding,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y if self.bias is None else add(y, self.bias[...])

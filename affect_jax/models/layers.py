@@ -102,7 +102,15 @@ class BatchNorm(nnx.Module):
             moments = mean.astype(wide), var.astype(wide)
             return _normalise(x.astype(wide), *moments, scale, bias, self.eps).astype(self.dtype)
         y, mean, var = _normalise_batch(
-            x, scale, bias, mean, var, self.eps, self.momentum, self.dtype, self.axis_name
+            x,
+            scale,
+            bias,
+            mean,
+            var,
+            eps=self.eps,
+            momentum=self.momentum,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
         )
         # Not `stat[...] =`, which takes a second each while a large network is traced.
         self.mean.set_value(mean)
@@ -118,6 +126,7 @@ def _normalise_batch(
     bias: jax.Array,
     mean: jax.Array,
     var: jax.Array,
+    *,
     eps: float,
     momentum: float,
     dtype: Any,
@@ -215,13 +224,11 @@ class Layers:
         init: Callable = he_normal,
     ) -> Conv:
         """Return a kernel x kernel convolution padded by kernel // 2 on every side."""
-        pad = kernel // 2
         return Conv(
             in_features,
             out_features,
-            (kernel, kernel),
-            strides=(stride, stride),
-            padding=((pad, pad), (pad, pad)),
+            kernel,
+            stride,
             use_bias=bias,
             kernel_init=init,
             dtype=self.dtype,

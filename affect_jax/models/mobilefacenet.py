@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from affect_jax.models.fused import multiply
 from affect_jax.models.layers import Layers, PReLU, check_images, he_normal, resize_nearest
 from affect_jax.models.registry import register
 
@@ -34,14 +35,16 @@ class DepthwiseConv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = jnp.promote_types(jnp.float32, self.dtype)
-        kernel = self.kernel[...].astype(wide)
+        kernel = self.kernel[...]
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         b, *last, c = x.shape
         last = [(n - 3) // self.stride * self.stride + 1 for n in last]
         strides = (1, self.stride, self.stride, 1)
         terms = (
-            lax.slice(x, (0, i, j, 0), (b, i + last[0], j + last[1], c), strides).astype(wide)
-            * kernel[i, j, 0]
+            multiply(
+                lax.slice(x, (0, i, j, 0), (b, i + last[0], j + last[1], c), strides),
+                kernel[i, j, 0],
+            ).astype(wide)
             for i in range(3)
             for j in range(3)
         )

@@ -33,8 +33,8 @@ def platform() -> Platform:
 
 
 @contextlib.contextmanager
-def compiling_for(absent: Platform | None) -> Iterator[None]:
-    """Trace programs for a platform that is not here; None: for the one that is."""
+def compiling_for(absent: Platform) -> Iterator[None]:
+    """Trace programs for a platform that need not be here."""
     token = _ABSENT.set(absent)
     try:
         yield

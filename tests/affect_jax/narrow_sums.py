@@ -4,28 +4,36 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import jax
+import jax.extend
 import jax.numpy as jnp
 from jax._src import source_info_util
 
 FEW = 4  # numbers of a pooling window, whose sum hardly rounds
 
 
+# Over devices, or of as many numbers as there happen to be.
+_ALWAYS = ("psum", "psum_invariant", "reduce_scatter", "scatter-add", "cumsum")
+
+
 def narrow_sums(jaxpr: Any) -> list[str]:
-    """Return what is summed in 16 bits, "shape over axes (where)", if it is more than `FEW`."""
+    """Return what is summed in 16 bits, "primitive of shape (where)".
+
+    Sums of at most `FEW` numbers are left out, and what a loop carries or is used several times.
+    """
     found = []
     for equation in equations(jaxpr):
-        if equation.primitive.name not in ("reduce_sum", "cumsum", "psum"):
+        name, summed = equation.primitive.name, equation.invars[0].aval if equation.invars else None
+        if name == "reduce_sum":
+            count = math.prod(summed.shape[axis] for axis in equation.params["axes"])
+        elif name == "reduce_window_sum":
+            count = math.prod(equation.params["window_dimensions"])
+        else:
+            count = FEW + 1 if name in _ALWAYS else 0
+        if count <= FEW:
             continue
-        summed = equation.invars[0].aval
-        axes = equation.params.get("axes", ())
-        if equation.primitive.name == "cumsum":
-            axes = (equation.params["axis"],)
-        count = math.prod(summed.shape[axis] for axis in axes if isinstance(axis, int))
-        narrow = jnp.issubdtype(summed.dtype, jnp.floating) and summed.dtype.itemsize < 4
-        if narrow and (count > FEW or equation.primitive.name == "psum"):
+        if jnp.issubdtype(summed.dtype, jnp.floating) and summed.dtype.itemsize < 4:
             where = source_info_util.summarize(equation.source_info)
-            found.append(f"{summed.str_short()} over {axes} ({where})")
+            found.append(f"{name} of {summed.str_short()} ({where})")
     return found
 
 

@@ -57,6 +57,8 @@ def test_the_memory_of_an_absent_device(name, monkeypatch, tmp_path):
     file = tmp_path / "rows.json"
     options = ["--systems=vit_se", "--remat=none", "--batch_sizes=8,64", f"--target={name}"]
     assert memory.main([*options, f"--json={file}"]) == 0
-    assert {row["device"] for row in json.loads(file.read_text())} == {
-        f"{targets.find(name).about}, bfloat16"
-    }
+    first, second, *batches = json.loads(file.read_text())
+    # Adam holds three copies of 600,000 weights.
+    assert 3 * 4 * 600_000 / memory.GIB < first["value"] < second["value"] < 1
+    for row in (first, second, *batches):
+        assert row["device"] == f"{targets.find(name).about}, bfloat16"

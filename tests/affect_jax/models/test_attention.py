@@ -103,6 +103,33 @@ def test_gradients_equal_those_that_jax_derives(biased, length):
     )
 
 
+@pytest.mark.parametrize("weights", [None, []])
+def test_clipped_scores_of_keys_beyond_the_length_do_not_count(weights):
+    q, k, v = heads(5), heads(8, 1), heads(8, 2)
+    with jax.enable_x64(True):
+        cut = attention.attend(q, k, v, largest=1.0, length=4, weights=weights)
+    np.testing.assert_allclose(cut, by_hand(q, k[:, :4], v[:, :4], largest=1.0)[0], rtol=1e-12)
+
+
+def test_gradients_in_bfloat16_are_as_exact_as_their_numbers():
+    """Values and gradients with a common part, which has to cancel."""
+    shapes = [np.random.default_rng(seed).standard_normal((4, 96, 2, 32)) for seed in range(4)]
+    q, k, v, g = (jnp.asarray(x, jnp.bfloat16) for x in shapes)
+    v, g = v + 4, g + 1
+    bias = jnp.asarray(np.random.default_rng(5).standard_normal((2, 96, 96)), jnp.float32)
+
+    def gradients(*arrays, dtype):
+        given = [x.astype(dtype) for x in (*arrays, g)]
+        found = lambda *a: attention.attend(*a[:3], bias=a[3])  # noqa: E731
+        return jax.vjp(found, *given[:3], bias)[1](given[3])
+
+    narrow = jax.jit(lambda *a: gradients(*a, dtype=jnp.bfloat16))(q, k, v)
+    wide = jax.jit(lambda *a: gradients(*a, dtype=jnp.float32))(q, k, v)
+    for ours, exact in zip(narrow, wide, strict=True):
+        error = np.linalg.norm(np.float32(ours) - np.float32(exact)) / np.linalg.norm(exact)
+        assert error < 4e-3
+
+
 def test_the_backward_pass_keeps_no_scores_in_float32():
     q, k, v = (heads(40, seed, np.float32).astype(jnp.bfloat16) for seed in range(3))
     pulled = jax.eval_shape(lambda *a: jax.vjp(attention.attend, *a)[1], q, k, v)

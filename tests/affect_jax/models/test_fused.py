@@ -39,10 +39,11 @@ def test_layers_and_their_gradients_equal_those_of_flax(ours, theirs, arguments,
 
 
 def test_a_convolution_and_its_gradients_equal_those_of_flax():
-    arguments = {"strides": (2, 2), "padding": ((1, 1), (1, 1)), "rngs": nnx.Rngs(1), **WIDE}
+    sides = {"strides": (2, 2), "padding": ((1, 1), (1, 1))}
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(0).normal(2.0, 3.0, (2, 7, 6, 3)))
-        ours, theirs = (cls(3, 4, (3, 3), **arguments) for cls in (fused.Conv, nnx.Conv))
+        ours = fused.Conv(3, 4, 3, 2, rngs=nnx.Rngs(1), **WIDE)
+        theirs = nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(1), **sides, **WIDE)
         theirs.kernel, theirs.bias = ours.kernel, ours.bias
         made = [values_and_gradients(layer, x) for layer in (ours, theirs)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), *made)

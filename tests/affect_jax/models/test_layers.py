@@ -181,3 +181,18 @@ def test_the_gradient_of_batch_norm_is_that_of_the_formula(mapping, devices):
     for name, value in of_params.items():
         for row in found[name]:
             np.testing.assert_allclose(row, value, rtol=1e-12, err_msg=name)
+
+
+def test_layers_of_one_shape_are_traced_once():
+    norms = nnx.List([make().norm(3) for _ in range(4)] + [make().norm(5)])
+    graphdef, state = nnx.split(norms)
+
+    def apply(state, x, y):
+        *same, other = nnx.merge(graphdef, state)
+        for norm in same:
+            x = norm(x)
+        return x, other(y)
+
+    text = jax.jit(apply).lower(state, jnp.ones((2, 3)), jnp.ones((2, 5))).as_text()
+    assert text.count("func.func private @_normalise_batch") == 2
+    assert text.count("call @_normalise_batch") == 5
