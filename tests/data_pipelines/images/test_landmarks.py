@@ -96,6 +96,26 @@ def test_a_turned_face_has_sound_landmarks(angle):
     assert "mirrored" in landmarks_lib.landmark_fault(FACE68[:, ::-1] @ matrix.T)
 
 
+@pytest.mark.parametrize("side", [40, 160, 700])
+@pytest.mark.parametrize("place", [(0, 0), (300, 100), (1500, 300), (200, 900), (3500, 2000)])
+@pytest.mark.parametrize("roll", [-40, -15, 0, 15, 40])
+def test_all_x_then_all_y_is_found_at_any_place_and_size(side, place, roll):
+    turn = np.radians(roll)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    for wide in (0.6, 1.0):  # turned aside, and frontal
+        centred = (FACE68 - 32) * (wide, 1) @ matrix.T
+        points = (centred * side / 64 + side / 2 + place).astype(np.float32)
+        assert landmarks_lib.landmark_fault(points) == ""
+        exchanged = points.T.reshape(68, 2)
+        assert "all x, then all y" in landmarks_lib.landmark_fault(exchanged)
+
+
+@pytest.mark.parametrize("wide", [0.05, 0.1, 0.2, 0.3])
+def test_a_profile_is_not_taken_for_two_halves(wide):
+    points = (FACE68 * (wide, 1) * 5 + (900, 200)).astype(np.float32)
+    assert landmarks_lib.landmark_fault(points) == ""
+
+
 @pytest.mark.parametrize("column", ["landmarks", "box"])
 def test_percent_of_the_images_is_refused(tmp_path, column):
     values = FACE68 / 64 * 100 if column == "landmarks" else np.array([20.0, 10.0, 80.0, 95.0])
