@@ -5,7 +5,7 @@ face in the image: for example, fractions in 0..1 would crop a single pixel.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _LEAST_AREA = -0.05
 _HALVES = (0.08, 0.1)
 _PERCENT = 100.0
 _FEW = 10  # rows
+_LEAST_SIZES = 4  # different ones, which frames of one or two cameras do not have
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
@@ -90,17 +91,28 @@ def box_fault(box: np.ndarray) -> str:
     return ""
 
 
-def looks_like_percent(values: np.ndarray, sizes: Iterable[tuple[int, int]]) -> bool:
-    """Return whether marks of several images are percent of the image, not pixels.
+def looks_like_percent(
+    marks: Sequence[np.ndarray], sizes: Iterable[tuple[int, int]]
+) -> tuple[bool, bool]:
+    """Return whether marks of several images seem to be percent of the image, and surely so.
+
+    All faces may lie in the first 100 pixels of one camera's frames, but hardly in images of
+    different sizes.
 
     Args:
-      values: float [n, ...] landmarks or boxes, all known.
+      marks: landmarks or boxes of each image, float arrays of any shape, all known.
       sizes: (width, height) of some of the images; asked only if the numbers may be percent.
     """
-    if len(values) < _FEW or not _PERCENT / 2 < values.max() <= _PERCENT or values.min() < 0:
-        return False
-    smaller = [min(size) for size in sizes]
-    return bool(smaller) and min(smaller) > 2 * _PERCENT
+    highest = 0.0
+    for mark in marks:
+        highest = max(highest, float(mark.max()))
+        if highest > _PERCENT or mark.min() < 0:
+            return False, False
+    if len(marks) < _FEW or highest <= _PERCENT / 2:
+        return False, False
+    known = set(sizes)
+    likely = bool(known) and min(map(min, known)) > 2 * _PERCENT
+    return likely, likely and len(known) >= _LEAST_SIZES
 
 
 def _are_fractions(low: float, high: float) -> bool:
