@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.protocols.persons import SPLIT_NAMES
+from data_pipelines.protocols.persons import SPLIT_NAMES, folded
 from data_pipelines.sources.manifest_rows import LeftOut, Row
 
 log = logging.getLogger(__name__)
 
 _SAME_FACE = 0.5  # intersection over union of two boxes
 _SHOWN = 5
+_NAMES = ("person", "group", "video")
 
 
 def without_duplicates(
@@ -156,6 +157,8 @@ def _difference(
         "attributes": [a.attributes, b.attributes],
     }
     for field, (mine, theirs) in fields.items():
+        if field in _NAMES and mine and theirs and folded(mine) == folded(theirs):
+            continue
         if mine != theirs and not (mine != mine and theirs != theirs):  # NaN is NaN
             said = ["empty" if v is None or v != v else str(v) for v in (mine, theirs)]
             return (
