@@ -32,7 +32,7 @@ import numpy as np
 
 from data_pipelines.protocols import persons, split_names
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DataError, TooManyBadRecords, shorten
-from data_pipelines.sources import duplicates, labels, manifest_checks, videos
+from data_pipelines.sources import duplicates, labels, manifest_checks, manifest_file, videos
 from data_pipelines.sources.manifest_rows import (
     ATTRIBUTE_COLUMNS,
     BadRow,
@@ -134,7 +134,7 @@ def build_table(
     good: list[Row] = []
     bad: list[LeftOut] = []
     starts, columns = [], [set[str]() for _ in manifests]
-    root, below = _common_root(manifests)
+    root, below = manifest_file.common_folder([m.root for m in manifests])
     for manifest, prefix, there in zip(manifests, below, columns, strict=True):
         last = [*(row.number for row in good[-1:]), *(row.number for row in bad[-1:])]
         starts.append(max(last, default=0))
@@ -163,15 +163,6 @@ def build_table(
     return _columns(good, expression, bad, everywhere, class_names, name, root, origins)
 
 
-def _common_root(manifests: Sequence[Manifest]) -> tuple[pathlib.Path, list[str]]:
-    """Return the folder that holds all, and where the root of each manifest is in it."""
-    if len(manifests) == 1:
-        return manifests[0].root, [""]
-    roots = [os.path.abspath(m.root) for m in manifests]
-    root = os.path.commonpath(roots)
-    return pathlib.Path(root), [os.path.relpath(r, root) for r in roots]
-
-
 def _parse(
     manifest: Manifest, prefix: str, start: int, columns: set[str]
 ) -> tuple[list[Row], list[LeftOut]]:
@@ -190,9 +181,7 @@ def _parse(
                 raise row
             columns.update(row)
             parsed = parse_row(number, path, row, manifest.root, folders)
-            if prefix not in ("", os.curdir):
-                parsed = parsed._replace(path=os.path.join(prefix, parsed.path))
-            good.append(parsed)
+            good.append(parsed._replace(path=manifest_file.joined(prefix, parsed.path)))
         except BadRow as e:
             bad.append(LeftOut(number, path.strip(), str(e)))
     return good, bad

@@ -100,10 +100,26 @@ def test_a_file_whose_name_has_a_comma_is_one_manifest(written):
     assert manifest_source(path).paths == ["a.jpg", "b.jpg"]
 
 
-@pytest.mark.parametrize("text", ["{0},{0}", "{0},", "{0},,{0}"])
-def test_several_are_different_files(written, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{0},{0}", r"set\.csv is one file, given twice; give different files"),
+        ("{0},", r"a path is missing before or after a comma; remove the comma"),
+        ("{0},,{0}", r"a path is missing before or after a comma"),
+        ("{0},none.csv", r"there is no file \S*none\.csv"),
+    ],
+)
+def test_several_are_different_files(written, text, message):
     path = written("one", "path,expression", [["a.jpg", "happy"], ["b.jpg", "sad"]])
-    with pytest.raises(DataError, match=r"give different files, as a\.csv,b\.csv"):
+    with pytest.raises(DataError, match=message) as raised:
         read_manifest(text.format(path))
-    with pytest.raises(DataError, match=r"there is no file \S*none\.csv"):
-        read_manifest(f"{path},none.csv")
+    assert "data.manifest" not in str(raised.value)
+
+
+def test_many_manifests_are_longer_than_a_name_of_a_file(written, tmp_path, monkeypatch):
+    names = [f"{'recordings_of_day'}_{k:03d}.csv" for k in range(20)]
+    for k, name in enumerate(names):
+        written("d", "path,expression", [[f"{k}.jpg", NAMES[k % 2]]], name)
+    monkeypatch.chdir(tmp_path / "d")
+    assert len(",".join(names)) > 255
+    assert read_manifest(",".join(names)).paths == [f"{k}.jpg" for k in range(20)]
