@@ -156,6 +156,7 @@ def build_table(
                 )
     good = videos.in_time(_with_splits(good), bad, origins)
     class_names, good, expression = _labelled(good, bad, classes, origins, few)
+    labels.warn_of_classes(good, expression, class_names, name)
     good, expression = duplicates.without_duplicates(
         good, expression, class_names, bad, name, origins.row
     )
@@ -194,16 +195,24 @@ def _labelled(
     origins: Origins,
     few: int,
 ) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
-    """Return as `labels.assign_classes`; each manifest may number the classes in its own way."""
+    """Return as `labels.assign_classes`; each manifest may number the classes in its own way.
+
+    Numbers of a manifest that alone may mean two things are read as those of the others, if these
+    leave no doubt and agree.
+    """
     if len(origins.names) == 1 or not classes:
         if len(origins.names) > 1:
             _refuse_numbers(rows, origins)
         return labels.assign_classes(rows, bad, classes, ", ".join(origins.names), few)
+    parts: list[list[Row]] = [[] for _ in origins.names]
+    for row in rows:
+        parts[origins.part(row.number)].append(row)
+    certain = {labels.numbers_of(own, classes) for own in parts} - {""}
+    doubtful = certain.pop() if len(certain) == 1 else ""
     class_names: tuple[str, ...] = ()
     kept, ids = [], []
-    for k, name in enumerate(origins.names):
-        own = [row for row in rows if origins.part(row.number) == k]
-        class_names, own, expression = labels.assign_classes(own, bad, classes, name, few)
+    for own, name in zip(parts, origins.names, strict=True):
+        class_names, own, expression = labels.assign_classes(own, bad, classes, name, few, doubtful)
         kept += own
         ids.append(expression)
     return class_names, kept, np.concatenate(ids)

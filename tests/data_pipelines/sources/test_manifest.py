@@ -86,6 +86,58 @@ def test_each_manifest_numbers_the_classes_in_its_own_way(written):
         read_manifest(f"{from_0},{from_1}")
 
 
+@pytest.mark.parametrize(
+    ("classes", "sure", "doubtful", "ids"),
+    [
+        ("rafdb", range(1, 8), range(1, 7), range(6)),
+        ("rafdb", range(7), range(1, 7), range(1, 7)),
+        ("affectnet7", range(7), range(1, 7), range(1, 7)),
+        (("a", "b", "c", "d", "e"), range(5), range(1, 5), range(1, 5)),
+    ],
+)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_numbers_in_doubt_are_read_as_in_the_other_manifest(
+    written, caplog, classes, sure, doubtful, ids, backwards
+):
+    caplog.set_level("INFO", "data_pipelines")
+    one = written("one", "path,expression", [[f"{k}.jpg", k] for k in sure])
+    other = written("two", "path,expression", [[f"{k}.jpg", k] for k in doubtful])
+    with pytest.raises(DataError, match=r"ids count from 0|may mean two things"):
+        read_manifest(other, classes)
+    paths = [other, one] if backwards else [one, other]
+    table = read_manifest(",".join(map(str, paths)), classes)
+    found = [k for k, p in zip(table.expression, table.paths, strict=True) if "two" in p]
+    assert found == list(ids)
+    assert f"{other}: the numbers {doubtful[0]} to {doubtful[-1]} alone may mean" in caplog.text
+    assert "no image of class" not in caplog.text
+
+
+def test_numbers_in_doubt_stay_so_where_the_others_disagree_or_are_in_doubt(written):
+    def write(folder, numbers):
+        return str(written(folder, "path,expression", [[f"{k}.jpg", k] for k in numbers]))
+
+    doubtful = write("two", range(1, 7))
+    for others in (
+        [write("zero", range(7)), write("one", range(1, 8))],
+        [write("few", [2, 3])],
+    ):
+        with pytest.raises(DataError, match=r"ids count from 0|may mean two things"):
+            read_manifest(",".join([doubtful, *others]), "rafdb")
+    own = ("a", "b", "c", "d", "e")
+    with pytest.raises(DataError, match="ids count from 0"):
+        read_manifest(",".join([write("few", [2, 3]), write("four", range(1, 5))]), own)
+    with pytest.raises(DataError, match="ids count from 0"):
+        read_manifest(",".join([write("from0", range(5)), write("from1", range(1, 6))]), own)
+
+
+def test_absent_classes_are_told_once(written, caplog):
+    one = written("one", "path,expression", [["a.jpg", "happy"], ["b.jpg", "sad"]])
+    other = written("two", "path,expression", [["a.jpg", "sad"], ["b.jpg", "angry"]])
+    read_manifest(f"{one},{other}", ("happy", "sad", "angry", "fear"))
+    assert caplog.text.count("no image of class") == 1
+    assert f"{one}, {other}: no image of class fear" in caplog.text
+
+
 def test_a_manifest_without_a_split_column_among_others_is_warned_of(written, caplog):
     rows = [[f"{k}.jpg", NAMES[k % 2], f"p{k}", "test" if k < 2 else "train"] for k in range(8)]
     one = written("one", "path,expression,person,split", rows)
