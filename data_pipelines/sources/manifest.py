@@ -32,7 +32,14 @@ import numpy as np
 
 from data_pipelines.protocols import persons, split_names
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DataError, TooManyBadRecords, shorten
-from data_pipelines.sources import duplicates, labels, manifest_checks, manifest_file, videos
+from data_pipelines.sources import (
+    completion,
+    duplicates,
+    labels,
+    manifest_checks,
+    manifest_file,
+    videos,
+)
 from data_pipelines.sources.manifest_rows import (
     ATTRIBUTE_COLUMNS,
     BadRow,
@@ -157,6 +164,7 @@ def build_table(
     good = videos.in_time(_with_splits(good), bad, origins)
     class_names, good, expression = _labelled(good, bad, classes, origins, few)
     labels.warn_of_classes(good, expression, class_names, name)
+    good, expression = completion.completed(good, expression, origins)
     good, expression = duplicates.without_duplicates(
         good, expression, class_names, bad, name, origins.row
     )
