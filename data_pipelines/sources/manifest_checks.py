@@ -31,7 +31,8 @@ def check(rows: list[Row], columns: set[str], name: str) -> tuple[list[Row], lis
       name: of the manifest, for messages.
 
     Returns:
-      The rows to keep, and those that have only one of valence and arousal.
+      The rows to keep, and those whose valence or arousal is left out: no row has the other, so
+      that a network would learn one output from nothing.
 
     Raises:
       DataError: a column is missing or empty, or its numbers are on another scale.
@@ -39,15 +40,14 @@ def check(rows: list[Row], columns: set[str], name: str) -> tuple[list[Row], lis
     _check_columns(columns, name)
     _check_affect(rows, name)
     _check_percent(rows, name)
-    kept, lone = [], []
-    for row in rows:
-        if math.isnan(row.valence) == math.isnan(row.arousal):
-            kept.append(row)
-        else:
-            there, absent = ("arousal", "valence") if math.isnan(row.valence) else _AFFECT
-            reason = f"{there} without {absent}; give both, or leave both empty"
-            lone.append(LeftOut(row.number, row.path, reason))
-    return kept, lone
+    has = {what: any(not math.isnan(getattr(r, what)) for r in rows) for what in _AFFECT}
+    if has["valence"] == has["arousal"]:
+        return rows, []
+    there, absent = _AFFECT if has["valence"] else _AFFECT[::-1]
+    reason = f"{there}, and no row has {absent}; fill both columns, or empty both"
+    kept = [row for row in rows if math.isnan(getattr(row, there))]
+    lone = [row for row in rows if not math.isnan(getattr(row, there))]
+    return kept, [LeftOut(row.number, row.path, reason) for row in lone]
 
 
 def _check_columns(columns: set[str], name: str) -> None:
