@@ -28,6 +28,7 @@ ImageInput = (
 _PATHS = (str, os.PathLike)
 _BYTES = (bytes, bytearray, memoryview)
 _ONE = (*_PATHS, *_BYTES, Image.Image)
+_OPEN_FILE = "an open file; give its path, or its bytes, .read() of a file opened in mode rb"
 _KNOWN = (
     "a path, the bytes of a file, a Pillow image, or a uint8 array [H, W, 3] RGB, [H, W] or "
     "[H, W, 1] grey, [H, W, 4] RGBA"
@@ -50,10 +51,10 @@ def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
         raise UserError(
             f'images is a {type(images).__name__}; give its column of paths, such as table["path"]'
         )
-    elif isinstance(images, Mapping) or _is_open_file(images) or not isinstance(images, Iterable):
-        raise UserError(
-            f"images is {_what(images)}{_read(images)}; give {_KNOWN}, or a list of them"
-        )
+    elif _is_open_file(images):
+        raise UserError(f"images is {_what(images)}, {_OPEN_FILE}")
+    elif isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise UserError(f"images is {_what(images)}; give {_KNOWN}, or a list of them")
     else:
         items = images
     if isinstance(items, list | tuple):
@@ -72,12 +73,8 @@ def _of_array(array: np.ndarray) -> Iterable:
     return array if array.ndim == 4 else [array]
 
 
-def _read(item: object) -> str:
-    """Return what to do with an open file, whose lines are no images."""
-    return ", an open file: give its content, .read()" if _is_open_file(item) else ""
-
-
 def _is_open_file(item: object) -> bool:
+    """Return whether an object can be read, so that its parts are lines and no images."""
     # Readers of videos have a method `read` too.
     return isinstance(item, io.IOBase) or (hasattr(item, "read") and hasattr(item, "seek"))
 
@@ -115,8 +112,10 @@ def check(index: int, item: object) -> None:
         if item.mode == "F":
             raise UserError(f"{where} is a Pillow image of floats; convert it to 8 bits")
     elif not isinstance(item, _BYTES):
+        if _is_open_file(item):
+            raise UserError(f"{where} is {_what(item)}, {_OPEN_FILE}")
         value = f" ({item})" if isinstance(item, float) else ""
-        kind = f"{_what(item)}{value}{_read(item)}"
+        kind = f"{_what(item)}{value}"
         raise UserError(f"{where} is {kind}, not an array or a path; give {_KNOWN}")
 
 

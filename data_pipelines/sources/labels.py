@@ -30,6 +30,7 @@ from data_pipelines.sources.manifest_rows import LeftOut, Row, is_id
 log = logging.getLogger(__name__)
 
 _MOSTLY_KNOWN = 0.9
+_PARTLY_KNOWN = 0.5
 _ALIKE = 0.75  # similarity of a misspelt name
 
 
@@ -199,6 +200,16 @@ def _named(names: Counter, name: str, few: int) -> tuple[str, ...]:
         rare = {k for k, n in counts.items() if n <= min(few, RARE * counts.total())}
         misspelt = {k for k in rare - known.keys() if _alike(k, expressions)}
         chosen = [spelling[k] for k in counts if k not in misspelt]
+        for k in counts.keys() - known.keys() - misspelt:
+            alike = _alike(k, expressions)
+            if alike or sum(known.values()) >= _PARTLY_KNOWN * counts.total():
+                log.warning(
+                    "%s: %r (%d rows) is no basic expression and is learnt as a class of its own%s",
+                    name,
+                    spelling[k],
+                    counts[k],
+                    f"; {alike!r} misspelt?" if alike else "",
+                )
     return infer_order(chosen)
 
 

@@ -288,3 +288,14 @@ def test_a_list_of_several_or_no_names_is_a_bad_row(named, label):
 def test_a_single_class_is_warned_of(named, caplog):
     named(["sad", "sadness"])
     assert "every label is sad" in caplog.text
+
+
+def test_a_class_next_to_basic_expressions_is_named(named, caplog):
+    labels = ["happy"] * 8 + ["sad"] * 8 + ["hapy"] * 6 + ["cars"] * 6
+    assert set(named(labels).class_names) == {"happy", "sad", "hapy", "cars"}
+    text = " ".join(caplog.text.split())
+    assert "'hapy' (6 rows) is no basic expression" in text and "'happy' misspelt?" in text
+    assert "'cars' (6 rows) is no basic expression" in text
+    caplog.clear()
+    named(["left", "right", "happy"] * 6)
+    assert "misspelt" not in caplog.text and "is no basic" not in caplog.text
