@@ -148,9 +148,9 @@ def build_table(
         rows, left_out = _parse(manifest, prefix, starts[-1], there)
         if not rows and not left_out:
             raise DataError(f"{manifest.name} holds no rows")
-        manifest_checks.check(rows, there, manifest.name)
+        rows, lone = manifest_checks.check(rows, there, manifest.name)
         good += rows
-        bad += left_out
+        bad += sorted(left_out + lone, key=lambda row: row.number)
     origins = Origins(tuple(m.name for m in manifests), tuple(starts))
     name, everywhere = ", ".join(origins.names), set[str]().union(*columns)
     if "split" in everywhere:

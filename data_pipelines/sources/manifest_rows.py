@@ -34,6 +34,7 @@ _NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"
 _MISSING_AFFECT = -2.0  # AffectNet's code for an unknown valence or arousal
 # An unknown expression, as spreadsheets and data frames write it.
 _UNKNOWN = frozenset(["", "-1", "nan", "null", "n/a", "na", "<na>"])
+_LIST_OF_ONE = re.compile(r"""\[\s*(['"])([^'",\[\]]+)\1\s*\]""")
 _ID = re.compile(r"[+-]?\d+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -246,6 +247,8 @@ def expression_token(value: Any) -> str | None:
       BadRow: a number that cannot be a class id.
     """
     text = unicodedata.normalize("NFC", _text(value))
+    if only := _LIST_OF_ONE.fullmatch(text):
+        text = only[2].strip()
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
     if text[:1] in ("[", "{"):
