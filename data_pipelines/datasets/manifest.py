@@ -3,9 +3,9 @@
 `docs/data.md` describes the columns (path, expression, valence, arousal, landmarks, box, person,
 video, split, gender ...). The config is named after the file or folder, so that several manifests
 can lie in one data folder: `manifest/faces` for faces.csv. Several manifests with commas between
-them become one data set: `manifest/a_b` for a.csv,b.csv. The column `split` is followed, and rows
-without a split follow their person. Without such a column, all rows are one split, "full", which
-training divides by person.
+them become one data set: `manifest/a_b` for a.csv,b.csv, or `manifest/a_and_19_more`. The column
+`split` is followed, and rows without a split follow their person. Without such a column, all rows
+are one split, "full", which training divides by person.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from data_pipelines.schema import DataError
 from data_pipelines.sources import table as table_lib
 from data_pipelines.sources.manifest_file import split_paths
 
+_LONGEST = 100  # characters of the name of several manifests
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
 
@@ -65,6 +66,8 @@ and the images it names                                         happy/*.jpg ...
             expected = self.card.expected
             raise layout_error(self.card.title, manual_dir, expected, str(e)) from e
         stems = "_".join(file.stem for file in files) or manual_dir.stem
+        if len(files) > 1 and len(stems) > _LONGEST:  # it names a folder
+            stems = f"{files[0].stem}_and_{len(files) - 1}_more"
         config = kwargs.pop("config", None) or re.sub(r"\W+", "_", stems)
         kwargs["config"] = Config(name=config, description=str(given))
         super().__init__(manual_dir=manual_dir, **kwargs)

@@ -90,6 +90,15 @@ def test_other_data_of_the_same_name_are_not_taken_for_prepared(tmp_path, capsys
     assert command("--dataset", "manifest/changed", *given[2:]) == 0
 
 
+def test_many_manifests_have_a_short_name(tmp_path):
+    table = own_data(tmp_path / "a", "hs").read_text()
+    paths = [tmp_path / "a" / f"recordings_of_day_{k:03d}.csv" for k in range(20)]
+    for path in paths:
+        path.write_text(table)
+    builder = prepare.make_builder("manifest", ",".join(map(str, paths)), tmp_path / "out")
+    assert builder.builder_config.name == "recordings_of_day_000_and_19_more"
+
+
 def test_the_order_of_rows_is_no_other_data(tmp_path):
     rows = [f"{k}.png,{'hs'[k % 2]},p{k},{'fm'[k // 2]},c{k // 2}" for k in range(4)]
     for k in range(4):

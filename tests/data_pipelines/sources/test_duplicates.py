@@ -7,7 +7,7 @@ from tests.data_pipelines.made_images import encode, manifest_source, smooth, wr
 
 PICTURE = encode(smooth(8, 8))
 HEADER = ("path", "expression", "person", "split", "valence", "arousal", "box")
-FIRST = ["0.jpg", "sad", "ann", "train", 0.1, "", ""]
+FIRST = ["0.jpg", "sad", "ann", "train", 0.1, 0.3, ""]
 FACE = np.random.default_rng(0).uniform(10, 60, 136)
 
 
@@ -45,7 +45,7 @@ CONTRADICTIONS = {
     "split": ([3], ["test"], "split train, not test"),
     "no split": ([3], [""], "split train, not empty"),
     "valence": ([4], [0.2], "valence 0.1, not 0.2"),
-    "arousal": ([5], [0.2], "arousal empty, not 0.2"),
+    "arousal": ([5], [0.2], "arousal 0.3, not 0.2"),
 }
 
 
