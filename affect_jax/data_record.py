@@ -27,9 +27,10 @@ from affect_jax.errors import UserError
 from affect_jax.runtime import parallel, write_atomically
 from data_pipelines.defaults import DataConfig
 from data_pipelines.schema import DataError, Source, canonical_name
-from data_pipelines.sources import fingerprint
+from data_pipelines.sources import differences, fingerprint
 from data_pipelines.sources.cache import DataCache
-from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
+from data_pipelines.sources.differences import Difference
+from data_pipelines.sources.fingerprint import Fingerprint, Records
 from data_pipelines.sources.manifest_file import common_root
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
         log.info("%s has no record of its data; the current data are recorded instead", workdir)
     if then is None or not begun:
         return _NEW
-    found = fingerprint.first_difference(then, now)
+    found = differences.first_difference(then, now)
     if found is None:
         return _SAME
     if found.only_order:
@@ -169,7 +170,7 @@ def check_own(
     if not data_lib.same_records(config.data, recorded.data):
         sources = data_lib.make_sources(recorded)
     now = fingerprint.of_sources(sources)
-    found = fingerprint.first_difference(then, now)
+    found = differences.first_difference(then, now)
     if found is not None and not found.only_order:
         _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
 
@@ -261,7 +262,7 @@ def changed(
     except DataError as error:
         log.debug("%s cannot be compared: %s", workdir, error)
         return None
-    return fingerprint.first_difference(then, now)
+    return differences.first_difference(then, now)
 
 
 def digest(workdir: pathlib.Path) -> str | None:

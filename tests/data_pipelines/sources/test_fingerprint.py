@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from data_pipelines import prepare
 from data_pipelines.sources import fingerprint, make
-from data_pipelines.sources.fingerprint import first_difference, of_sources
+from data_pipelines.sources.differences import first_difference
+from data_pipelines.sources.fingerprint import Fingerprint, Records, of_sources
 
 SPLITS = ("train", "train", "train", "validation", "test")
 CLASSES = ("anger", "happy", "sad")
@@ -117,14 +119,64 @@ def test_the_first_difference_is_named(change, rows, tmp_path):
     assert found.only_order == (change == "order")
 
 
-def test_rows_in_another_order_are_the_same_data(rows, tmp_path):
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_in_another_order_are_the_same_data(seed, rows, tmp_path):
     for row in rows:  # two frames of a video, whose order is not that of the file
         row["frame"] = 100 - int(row["path"][-6:-4])
-    rows.append({**rows[4], "box": "[1, 40, 30, 70]"})  # a second face of one image
+    # More faces of one image: of another box, another label, another person.
+    rows.append({**rows[4], "box": "[1, 40, 30, 70]"})
+    rows.append({**rows[0], "box": "[1, 40, 30, 70]", "expression": "sad", "valence": 0.4})
+    rows.append({**rows[10], "box": "[1, 40, 30, 70]", "person": "other", "video": ""})
     then = of(write(tmp_path, rows))
-    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
     found = first_difference(then, of(write(tmp_path, shuffled)))
     assert found.only_order and "in another order" in found.text
+
+
+def test_a_comparison_of_many_records_needs_little_memory():
+    def records(order):
+        columns = {
+            "path": fingerprint.encode([f"pictures/{i // 2:07d}.png" for i in order]),
+            "person": fingerprint.encode([f"p{i // 9}" for i in order]),
+            "expression": (order % 3).astype(np.int32),
+            "box": order.astype(np.uint64) + np.uint64(1),
+            "valence_arousal": np.stack([order, -order], 1).astype(np.float32),
+            "group": fingerprint.renumber(order // 9),
+            "track": np.full(len(order), -1, np.int32),
+        }
+        return Records(len(order), (), (), str(order[0]), columns, {}, {})
+
+    order = np.arange(40_000)
+    then = Fingerprint(CLASSES, (), {"train": records(order)})
+    now = Fingerprint(CLASSES, (), {"train": records(order[::-1])})
+    tracemalloc.start()
+    found = first_difference(then, now)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.only_order
+    assert peak < 400 * len(order), peak / len(order)
+
+
+def test_faces_of_one_image_may_change_places(rows, tmp_path):
+    rows.insert(1, {**rows[0], "box": "[1, 40, 30, 70]", "expression": "sad"})
+    then = of(write(tmp_path, rows))
+    found = first_difference(then, of(write(tmp_path, [rows[1], rows[0], *rows[2:]])))
+    assert found.only_order
+    assert found.text == (
+        "train split: the same records in another order: place 0 has another record of "
+        "'pictures/00.png' than before"
+    )
+    rows[0]["expression"] = "happy"
+    found = first_difference(then, of(write(tmp_path, [rows[1], rows[0], *rows[2:]])))
+    assert not found.only_order
+    assert found.text == "train split: 'pictures/00.png': expression: there 'anger', now 'happy'"
+    # Labels exchanged between two faces are not another order.
+    rows[0]["expression"], rows[1]["expression"] = "sad", "anger"
+    found = first_difference(then, of(write(tmp_path, rows)))
+    assert found.text == (
+        "train split: 'pictures/00.png': expression: there 'anger', now 'sad' (1 more records of "
+        "the split differ in this)"
+    )
 
 
 def test_a_changed_label_among_rows_in_another_order_is_named(rows, tmp_path):
