@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -105,19 +105,29 @@ def _class_difference(then: Sequence[str], now: Sequence[str]) -> str:
 
 def _split_difference(split: str, then: Fingerprint, now: Fingerprint) -> Difference | None:
     old, new = then.splits[split], now.splits[split]
-    if old.digest != new.digest:
-        return _record_difference(split, then, now)
+    found = _record_difference(split, then, now) if old.digest != new.digest else None
+    if found is not None and not found.only_order:
+        return found
     for name, value in old.facts.items():
         other = new.facts.get(name)
         if value is not None and other is not None and value != other:
             return Difference(f"{split} split: {name}: there {value}, now {other}")
-    for position, checksum in old.sample.items():
-        if new.sample.get(position, checksum) != checksum:
+    there, here = (_sample(records, named=found is not None) for records in (old, new))
+    for name, checksum in there.items():
+        if here.get(name, checksum) != checksum:
+            title = _name(old, int(name)) if found is None else repr(name)
             return Difference(
-                f"{split} split: {_name(new, int(position))}: the image there and the one now are "
-                "not the same file"
+                f"{split} split: {title}: the image there and the one now are not the same file"
             )
-    return None
+    return found
+
+
+def _sample(records: Records, *, named: bool) -> Mapping[str, int]:
+    """Return checksums of a few images by position, or by name, which holds in any order."""
+    if not named or not records.sample:
+        return records.sample
+    names = _names(records, _key(records) or "path")
+    return {names[int(position)]: checksum for position, checksum in records.sample.items()}
 
 
 def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Difference:

@@ -7,6 +7,7 @@ covers every record; its columns are kept too, so that the first difference can 
 import dataclasses
 import functools
 import hashlib
+import heapq
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from data_pipelines.schema import DecodeError, Source
 
 _SEPARATOR = "\0"
 _CHUNK = 8192  # rows that are hashed at once
-_SAMPLED = 32  # images of a split whose bytes are compared as well
+_SAMPLED = 32  # images of a split whose bytes are compared as well: so many twice
 # Columns that are kept as hashes: whether one has changed can be said, but not how.
 HASHED = ("landmarks", "box", "features", "expression_probs")
 STRINGS = ("path", "person")
@@ -108,6 +109,7 @@ def _of_source(source: Source, sample: bool) -> Records:
         "track": renumber(source.tracks),
         **source.record_columns(),
     }
+    paths = columns.get("path", [])
     for name, column in columns.items():
         if name in STRINGS:
             columns[name] = encode(column)
@@ -123,7 +125,7 @@ def _of_source(source: Source, sample: bool) -> Records:
         columns=columns,
         facts=facts,
         # Images that are drawn have no stored bytes.
-        sample=_sample(source) if sample and "synthetic" not in facts else {},
+        sample=_sample(source, paths) if sample and "synthetic" not in facts else {},
     )
 
 
@@ -168,14 +170,26 @@ def hash_rows(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def _sample(source: Source) -> dict[str, int]:
-    """Return checksums of stored images spread over a source, by position."""
+def _sample(source: Source, paths: Sequence[str]) -> dict[str, int]:
+    """Return checksums of stored images, by position.
+
+    One half is spread over the source, for records of runs that hold only such. The other is
+    chosen by name, so that it holds the same images in any order.
+    """
+    count = len(source)
+    chosen = set(np.linspace(0, count - 1, min(_SAMPLED, count)).astype(int).tolist())
+    place = {path: i for i, path in enumerate(paths)}
+    chosen.update(place[path] for path in heapq.nsmallest(_SAMPLED, place, key=_name_hash))
     found = {}
-    for i in np.unique(np.linspace(0, len(source) - 1, min(_SAMPLED, len(source))).astype(int)):
+    for i in sorted(chosen):
         try:
-            image = source[int(i)]["image"]
+            image = source[i]["image"]
         except (OSError, DecodeError):
             continue  # training counts it
         if isinstance(image, bytes):
             found[str(i)] = zlib.crc32(image)
     return found
+
+
+def _name_hash(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "surrogateescape"))

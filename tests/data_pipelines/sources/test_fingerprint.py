@@ -227,6 +227,39 @@ def test_other_pictures_of_the_same_names_are_noticed(rows, tmp_path):
     assert "'pictures/00.png': the image there and the one now are not the same" in found.text
 
 
+@pytest.mark.parametrize("recorded", ["now", "by an earlier version"])
+def test_other_pictures_are_noticed_in_another_order_too(recorded, tmp_path):
+    rows = [{**row, "split": "train"} for row in rows_of(200)] + rows_of(10)[6:]
+    for i, row in enumerate(rows):
+        row |= {"path": f"pictures/{i}.png", "person": f"p{i}"}
+        row.pop("video")
+    then = of(write(tmp_path, rows))
+    train = then.splits["train"]
+    assert 32 < len(train.sample) <= 64
+    if recorded != "now":  # images at equal distances alone
+        places = {str(i) for i in np.linspace(0, train.count - 1, 32).astype(int)}
+        sample = {k: v for k, v in train.sample.items() if k in places}
+        train = dataclasses.replace(train, sample=sample)
+        then = dataclasses.replace(then, splits={**then.splits, "train": train})
+    path = write(tmp_path, [*rows[100:], *rows[:100]])
+    assert first_difference(then, of(path)).only_order
+    for row in rows:
+        Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / row["path"])
+    found = first_difference(then, of(path))
+    assert not found.only_order
+    assert found.text.startswith("train split: 'pictures/") and "the same file" in found.text
+
+
+def test_a_replaced_picture_of_a_small_split_is_named_in_any_order(rows, tmp_path):
+    for row in rows:
+        row.pop("video")
+    then = of(write(tmp_path, rows))
+    Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / "pictures/10.png")
+    found = first_difference(then, of(write(tmp_path, rows[::-1])))
+    assert not found.only_order
+    assert found.text.startswith("train split: 'pictures/10.png': the image there")
+
+
 def test_folders_name_the_class_that_was_renamed(tmp_path):
     for i, name in enumerate(("anger", "happy", "sad")):
         for k in range(12):
