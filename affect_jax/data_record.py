@@ -120,9 +120,14 @@ def _refuse_unless_accepted(
 ) -> None:
     """Raise DataChanged, with a remedy, unless the user accepts the changed data."""
     remedy = _remedy(then.class_names, now.class_names)
-    about = f"the data of {workdir} have changed since it began. First difference, {found.text}"
+    if found.only_persons:
+        about = f"{workdir} began under another rule for persons. First difference, {found.text}"
+        ways = "Use a new --workdir"
+    else:
+        about = f"the data of {workdir} have changed since it began. First difference, {found.text}"
+        ways = "Restore the data, use a new --workdir"
     if not accept or remedy != _ACCEPT:
-        raise DataChanged(f"{about}. Restore the data, use a new --workdir, or {remedy}")
+        raise DataChanged(f"{about}. {ways}, or {remedy}")
     log.warning("config.data.accept_changed: %s", about)
 
 

@@ -198,6 +198,11 @@ def _rank_of(column: int) -> int:
     return _CALLED.index(name if name in WHO_COLUMNS else _kind(column))
 
 
+def is_same(name: str, other: str) -> bool:
+    """Return whether two spellings name one person; see the rules above."""
+    return _folded(name) == _folded(other)
+
+
 def _folded(name: str) -> str:
     """Return the common form of the spellings of a name; see the rules above."""
     name = name if name.isascii() else unicodedata.normalize("NFKC", name)

@@ -1,11 +1,13 @@
 """The first difference between the data of a run then and now, by their fingerprints."""
 
 import dataclasses
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_pipelines.protocols import persons
 from data_pipelines.schema import same_classes
 from data_pipelines.sources import record_order
 from data_pipelines.sources.fingerprint import (
@@ -14,6 +16,7 @@ from data_pipelines.sources.fingerprint import (
     Fingerprint,
     Records,
     decode,
+    encode,
     hash_rows,
     renumber,
 )
@@ -56,10 +59,13 @@ class Difference:
       text: one line.
       only_order: the records and their labels are the same, in another order. The frames of each
         video are in the same order.
+      only_persons: the files may be the same, but persons whose names differ in spelling alone were
+        told apart then (see `protocols.persons`).
     """
 
     text: str
     only_order: bool = False
+    only_persons: bool = False
 
 
 def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
@@ -86,9 +92,34 @@ def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
             return Difference(f"{text} ({'; '.join(changes)})")
     if then.attribute_names != now.attribute_names:
         return Difference(_there_now("attributes", then.attribute_names, now.attribute_names))
+    if any(old.digest != now.splits[split].digest for split, old in then.splits.items()):
+        then, now = _composed(then), _composed(now)
     differences = (_split_difference(split, then, now) for split in then.splits)
     found = [difference for difference in differences if difference is not None]
     return next((d for d in found if not d.only_order), found[0] if found else None)
+
+
+def _composed(data: Fingerprint) -> Fingerprint:
+    """Return the data with composed accents (NFC); earlier versions recorded them as they were."""
+    return dataclasses.replace(
+        data,
+        splits={
+            split: dataclasses.replace(
+                records,
+                columns={
+                    name: _compose(column) if name in STRINGS else column
+                    for name, column in records.columns.items()
+                },
+            )
+            for split, records in data.splits.items()
+        },
+    )
+
+
+def _compose(column: np.ndarray) -> np.ndarray:
+    if not (column > 127).any():
+        return column
+    return encode([unicodedata.normalize("NFC", text) for text in decode(column)])
 
 
 def _there_now(title: str, then: Sequence[str], now: Sequence[str]) -> str:
@@ -130,7 +161,8 @@ def _sample(records: Records, *, named: bool) -> Mapping[str, int]:
     return {names[int(position)]: checksum for position, checksum in records.sample.items()}
 
 
-def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Difference:
+def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Difference | None:
+    """Return how the columns of a split differ; None if only in the form of their strings."""
     old, new = then.splits[split], now.splits[split]
     size = f"{old.count:,} records there, {new.count:,} now"
     if not old.columns:
@@ -153,6 +185,10 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
     for name, title in _COLUMNS.items():
         if name != key and (name in old.columns or name in new.columns):
             different = np.flatnonzero(_changed(old, new, name, places))
+            if name == "person":
+                spelt, different = _parted(old, new, different, places)
+                if len(spelt) and not len(different):
+                    return _spelling_difference(split, old, new, int(spelt[0]), places)
             if len(different):
                 i, more = int(different[0]), len(different) - 1
                 also = f" ({more:,} more records of the split differ in this)" if more else ""
@@ -160,7 +196,30 @@ def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Diffe
                 b = _shown(new, name, int(places[i]), then.class_names)
                 what = "has changed" if a == b else f"there {a}, now {b}"
                 return Difference(f"{split} split: {_name(old, i)}: {title}: {what}{also}")
-    return moved or Difference(f"{split} split: its records are not the same")
+    return moved
+
+
+def _parted(
+    old: Records, new: Records, at: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of these records have a person of another spelling, and which another person."""
+    if not len(at) or "person" not in old.columns or "person" not in new.columns:
+        return at[:0], at
+    was, now = _strings(old, "person"), _strings(new, "person")
+    pairs = zip(at.tolist(), places[at].tolist(), strict=True)
+    same = np.array([persons.is_same(was[i], now[j]) for i, j in pairs])
+    return at[same], at[~same]
+
+
+def _spelling_difference(
+    split: str, old: Records, new: Records, i: int, places: np.ndarray
+) -> Difference:
+    a, b = _strings(old, "person")[i], _strings(new, "person")[places[i]]
+    return Difference(
+        f"{split} split: {_name(old, i)}: person: there {a!r}, now {b!r}; names that differ only "
+        "in zeros before a number, capitals, spaces and forms of Unicode are one person now",
+        only_persons=True,
+    )
 
 
 def _shared_key(old: Records, new: Records) -> str | None:

@@ -121,7 +121,7 @@ def _of_source(source: Source, sample: bool) -> Records:
         count=len(source),
         has=tuple(sorted(source.has)),
         per_class=tuple(counts.tolist()),
-        digest=_digest(columns),
+        digest=digest(columns),
         columns=columns,
         facts=facts,
         # Images that are drawn have no stored bytes.
@@ -129,13 +129,14 @@ def _of_source(source: Source, sample: bool) -> Records:
     )
 
 
-def _digest(columns: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(columns: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of columns, as `Records.digest` has it."""
+    found = hashlib.sha256()
     for name in sorted(columns):
         array = np.ascontiguousarray(columns[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def renumber(codes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A run knows its data: resumed, evaluated, swept and cross-validated on these or not at all."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -19,6 +20,7 @@ from affect_jax.errors import UserError
 from affect_jax.experiments import crossval, evaluate_run, planned_runs, sweep, train_run
 from affect_jax.training import best_metric, final_test, loop, setup
 from affect_jax.weights import load_run
+from data_pipelines.sources import fingerprint
 from tests.affect_jax import fake_runs, tiny
 
 CLASSES = ("happy", "sad", "anger")
@@ -147,6 +149,29 @@ def test_a_run_goes_on_with_its_data_in_another_order(runs, tmp_path, caplog):
     write(tmp_path / "data", rows_of(tmp_path / "data")[::-1])
     with pytest.raises(DataChanged, match=r"there '(anger|happy)', now 'sad'"):
         loop.train_and_evaluate(config(manifest), workdir)
+
+
+def test_persons_told_apart_by_their_spelling_are_not_changed_data(tmp_path):
+    rows = [
+        {"path": f"{i}.png", "expression": CLASSES[i % 3], "person": who, "split": split}
+        for i, (who, split) in enumerate([("1", "train"), ("01", "train"), ("2", "validation")])
+    ]
+    rows.append({**rows[0], "path": "3.png", "person": "3", "split": "test"})
+    sources = data_lib.make_sources(config(write(tmp_path / "data", rows)))
+    now = fingerprint.of_sources(sources)
+    train = now.splits["train"]
+    columns = {**train.columns, "person": fingerprint.encode(["1", "01"])}
+    train = dataclasses.replace(train, columns=columns, digest=fingerprint.digest(columns))
+    then = dataclasses.replace(now, splits={**now.splits, "train": train})
+    data_record.write(tmp_path, then)
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    with pytest.raises(DataChanged) as caught:
+        data_record.compare(tmp_path, sources)
+    text = str(caught.value)
+    assert "began under another rule for persons" in text and "there '1', now '01'" in text
+    assert "changed since" not in text and "Restore" not in text
+    assert "accept_changed=True" in text
+    assert data_record.compare(tmp_path, sources, accept=True).is_accepted
 
 
 def test_records_that_moved_are_known_by_their_positions(runs, tmp_path):
