@@ -296,6 +296,28 @@ def test_lost_columns_are_no_hindrance(runs, tmp_path):
         loop.train_and_evaluate(config(manifest), workdir)
 
 
+def test_columns_are_read_whole_or_not_at_all(tmp_path):
+    sources = data_lib.make_sources(config(write(tmp_path / "data")))
+    now = fingerprint.of_sources(sources)
+    data_record.write(tmp_path, now)
+    (path,) = tmp_path.glob("data.*.npz")
+    content = path.read_bytes()
+    lost = 0
+    for at in np.linspace(0, len(content) - 1, 150).astype(int):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        for split, records in data_record.read(tmp_path).splits.items():
+            expected = now.splits[split]
+            assert records.digest == expected.digest
+            lost += not records.columns
+            if records.columns:
+                assert records.columns.keys() == expected.columns.keys()
+                for name, column in expected.columns.items():
+                    np.testing.assert_array_equal(records.columns[name], column)
+    assert lost > 100
+    path.write_bytes(content)
+    assert all(records.columns for records in data_record.read(tmp_path).splits.values())
+
+
 def test_changed_labels_are_told_before_what_follows_from_them(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     loop.train_and_evaluate(config(manifest), workdir)
