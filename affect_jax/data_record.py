@@ -68,7 +68,7 @@ class Compared:
     def go_on(self) -> None:
         """Record accepted data, once the run is really trained on them; on every process."""
         if self.is_accepted:
-            parallel.from_main(lambda: write(self.workdir, self.now))
+            parallel.from_main(lambda: _replace(self.workdir, self.now))
 
 
 def compare(
@@ -180,12 +180,34 @@ def check_own(
 
 
 def is_reordered(workdir: pathlib.Path, split: str, source: Source) -> bool:
-    """Return whether the records of a split have other positions than when its run began."""
-    then, columns = read(workdir), source.record_columns()
-    recorded = {} if then is None else then.splits[split].columns
-    if "path" not in recorded or "path" not in columns:
+    """Return whether records of a split have other positions than when a checkpoint was trained.
+
+    Also if the run was resumed with other positions: earlier checkpoints hold the earlier ones.
+    """
+    then = read(workdir)
+    if then is None:
         return False
-    return not np.array_equal(recorded["path"], fingerprint.encode(list(columns["path"])))
+    if split in _moved_before(workdir):
+        return True
+    now = fingerprint.of_sources({"train": source}, sample=False)
+    return differences.has_moved(then.splits[split], now.splits["train"])
+
+
+def _moved_before(workdir: pathlib.Path) -> list[str]:
+    return (_read_json(workdir) or {}).get("moved", [])
+
+
+def _replace(workdir: pathlib.Path, now: Fingerprint) -> None:
+    """Replace the record of a resumed run; keep in mind which splits have other positions."""
+    then = read(workdir)
+    moved = set(_moved_before(workdir))
+    if then is not None:
+        moved |= {
+            split
+            for split, old in then.splits.items()
+            if differences.has_moved(old, now.splits[split])
+        }
+    write(workdir, now, sorted(moved))
 
 
 def warn_of_trained(
@@ -275,8 +297,14 @@ def digest(workdir: pathlib.Path) -> str | None:
     return None if content is None else content["digest"]
 
 
-def write(workdir: pathlib.Path, now: Fingerprint) -> None:
-    """Replace the record of a workdir atomically."""
+def write(workdir: pathlib.Path, now: Fingerprint, moved: Sequence[str] = ()) -> None:
+    """Replace the record of a workdir atomically.
+
+    Args:
+      workdir: of a run.
+      now: its data.
+      moved: splits whose records had other positions earlier in the run.
+    """
     arrays: dict[str, Any] = {
         f"{split}/{name}": column
         for split, records in now.splits.items()
@@ -292,6 +320,7 @@ def write(workdir: pathlib.Path, now: Fingerprint) -> None:
         "attribute_names": now.attribute_names,
         "digest": now.digest,
         "columns": columns,
+        "moved": list(moved),
         "splits": {
             split: {f.name: getattr(records, f.name) for f in _STORED}
             for split, records in now.splits.items()

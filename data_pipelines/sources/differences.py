@@ -99,21 +99,38 @@ def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
     return next((d for d in found if not d.only_order), found[0] if found else None)
 
 
+def has_moved(then: Records, now: Records) -> bool:
+    """Return whether records of a split have, or may have, other positions now.
+
+    Records without names, as synthetic faces, count as moved only if their number differs.
+    """
+    if then.digest == now.digest:
+        return False
+    if not then.columns:
+        return True
+    then, now = _compose_strings(then), _compose_strings(now)
+    key = _shared_key(then, now)
+    if not key:
+        return then.count != now.count
+    was, names = _numbers(then, now, key)
+    if not _same_members(was, names):
+        return True
+    places = record_order.places(was, names, _contents(then, now))
+    return bool((places != np.arange(len(places))).any())
+
+
 def _composed(data: Fingerprint) -> Fingerprint:
     """Return the data with composed accents (NFC); earlier versions recorded them as they were."""
-    return dataclasses.replace(
-        data,
-        splits={
-            split: dataclasses.replace(
-                records,
-                columns={
-                    name: _compose(column) if name in STRINGS else column
-                    for name, column in records.columns.items()
-                },
-            )
-            for split, records in data.splits.items()
-        },
-    )
+    splits = {split: _compose_strings(records) for split, records in data.splits.items()}
+    return dataclasses.replace(data, splits=splits)
+
+
+def _compose_strings(records: Records) -> Records:
+    columns = {
+        name: _compose(column) if name in STRINGS else column
+        for name, column in records.columns.items()
+    }
+    return dataclasses.replace(records, columns=columns)
 
 
 def _compose(column: np.ndarray) -> np.ndarray:

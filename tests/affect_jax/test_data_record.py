@@ -177,13 +177,44 @@ def test_persons_told_apart_by_their_spelling_are_not_changed_data(tmp_path):
 def test_records_that_moved_are_known_by_their_positions(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     loop.train_and_evaluate(config(manifest), workdir)
-    assert not data_record.is_reordered(
-        workdir, "train", data_lib.make_sources(config(manifest))["train"]
-    )
-    write(tmp_path / "data", rows_of(tmp_path / "data")[::-1])
-    assert data_record.is_reordered(
-        workdir, "train", data_lib.make_sources(config(manifest))["train"]
-    )
+    rows = rows_of(tmp_path / "data")
+
+    def moved(split="train"):
+        sources = data_lib.make_sources(config(manifest))
+        return data_record.is_reordered(workdir, split, sources[split])
+
+    assert not moved()
+    relabel(tmp_path / "data", 1, "anger")
+    assert not moved()  # a label has changed, but no position
+    validation = [row for row in rows if row["split"] == "validation"]
+    others = [row for row in rows if row["split"] != "validation"]
+    write(tmp_path / "data", [*others[::-1], *validation])
+    assert moved() and moved("test") and not moved("validation")
+    # After it was resumed in that order, earlier checkpoints hold the positions of the first one.
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert moved() and moved("test") and not moved("validation")
+    write(tmp_path / "data", rows)
+    assert moved()
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert moved() and moved("test") and not moved("validation")
+
+
+def test_faces_of_one_image_that_changed_places_have_moved(tmp_path):
+    rows = [
+        {"path": f"{i}.png", "expression": CLASSES[i % 3], "box": "[1, 1, 30, 30]", "split": split}
+        for i, split in enumerate(["train", "train", "validation", "test"])
+    ]
+    rows.insert(1, {**rows[0], "box": "[1, 40, 30, 70]"})
+    sources = data_lib.make_sources(config(write(tmp_path / "data", rows)))
+    data_record.write(tmp_path, fingerprint.of_sources(sources))
+    assert not data_record.is_reordered(tmp_path, "train", sources["train"])
+    sources = data_lib.make_sources(config(write(tmp_path / "data", [rows[1], rows[0], *rows[2:]])))
+    assert data_record.is_reordered(tmp_path, "train", sources["train"])
+    # Without columns, an equal digest tells that nothing moved.
+    for path in tmp_path.glob("data.*.npz"):
+        path.unlink()
+    assert data_record.is_reordered(tmp_path, "train", sources["train"])
+    assert not data_record.is_reordered(tmp_path, "test", sources["test"])
 
 
 def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path):
