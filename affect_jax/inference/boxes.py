@@ -51,7 +51,7 @@ class BoxFile:
                     raise DataError(f"{self.path}:{number}: {row}")
                 self._add(f"{self.path}:{number}", row)
         except DataError as error:
-            raise UserError(str(error).replace("data.manifest", "boxes")) from error
+            raise UserError(f"boxes: {error}") from error
         self.count = sum(len(faces) for frames in self._found.values() for faces in frames.values())
 
     def faces(self, image: str | os.PathLike[str], frame: int | None = None) -> Faces:

@@ -5,6 +5,7 @@ raises `UserError`. A file or bytes that cannot be decoded raise `DecodeError` o
 they may be one bad file among many.
 """
 
+import io
 import os
 import pathlib
 import stat
@@ -49,7 +50,7 @@ def each(images: ImageInput | Iterable[ImageInput]) -> Iterator[ImageInput]:
         raise UserError(
             f'images is a {type(images).__name__}; give its column of paths, such as table["path"]'
         )
-    elif isinstance(images, Mapping) or hasattr(images, "read") or not isinstance(images, Iterable):
+    elif isinstance(images, Mapping) or _is_open_file(images) or not isinstance(images, Iterable):
         raise UserError(
             f"images is {_what(images)}{_read(images)}; give {_KNOWN}, or a list of them"
         )
@@ -73,7 +74,12 @@ def _of_array(array: np.ndarray) -> Iterable:
 
 def _read(item: object) -> str:
     """Return what to do with an open file, whose lines are no images."""
-    return ", an open file: give its content, .read()" if hasattr(item, "read") else ""
+    return ", an open file: give its content, .read()" if _is_open_file(item) else ""
+
+
+def _is_open_file(item: object) -> bool:
+    # Readers of videos have a method `read` too.
+    return isinstance(item, io.IOBase) or (hasattr(item, "read") and hasattr(item, "seek"))
 
 
 def _what(item: object) -> str:

@@ -148,7 +148,9 @@ class ImageRelations(nnx.Module):
         x = jnp.where(mask[:, None], x, 0)
         every, valid, own = x, mask, jnp.arange(x.shape[0])
         if gather and self.axis_name is not None:
-            every = lax.all_gather(x, self.axis_name, tiled=True)
+            # In float32, in which its gradient is then summed over the replicas.
+            wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+            every = lax.all_gather(wide, self.axis_name, tiled=True).astype(x.dtype)
             valid = lax.all_gather(mask, self.axis_name, tiled=True)
             own = own + lax.axis_index(self.axis_name) * x.shape[0]
         same = own[:, None] == jnp.arange(every.shape[0])

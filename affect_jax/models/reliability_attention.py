@@ -89,7 +89,9 @@ class BatchAttention(nnx.Module):
     def _of_all_replicas(self, x: jax.Array) -> jax.Array:
         if self.axis_name is None or self.deterministic:
             return x
-        return lax.all_gather(x, self.axis_name, tiled=True)
+        # In float32, in which its gradient is then summed over the replicas.
+        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
+        return lax.all_gather(wide, self.axis_name, tiled=True).astype(x.dtype)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 CHECKSUMS_FILE = "checksums.json"
 _OWN = "sha256"  # key of a record's digest of itself
+EDITED = f"it was edited, or is damaged; if this was your edit, remove its key {_OWN}"
 
 
 def signed(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def load_model(
     record = read_record(directory)
     described = f"{pathlib.Path(directory) / MODEL_FILE}"
     if not checksums.is_as_signed(record):
-        log.warning("%s is not as it was written: it was edited, or is damaged", described)
+        log.warning("%s is not as it was written: %s", described, checksums.EDITED)
     name, arguments = record["name"], {**record["arguments"], **overrides}
     try:
         if context is not None:

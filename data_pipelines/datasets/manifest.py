@@ -10,6 +10,7 @@ training divides by person.
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,32 @@ and the images it names                                         happy/*.jpg ...
         return self._table.has_persons
 
     def identity(self) -> str:
+        """Return a digest of what the rows say, in any order.
+
+        Frames of a video must be in one order.
+        """
         table = self._table
-        columns = (table.expression, table.valence_arousal, table.landmarks, table.box, table.split)
-        digest = hashlib.sha256(repr((table.class_names, table.paths, table.persons)).encode())
-        for column in (*columns, table.groups, table.attributes):
-            digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
-        return digest.hexdigest()
+        columns = [table.expression, table.valence_arousal, table.landmarks, table.box, table.split]
+        names = (*table.group_names, "")  # -1: no group
+        frames: Counter[int] = Counter()
+        rows = []
+        for i, (path, person) in enumerate(zip(table.paths, table.persons, strict=True)):
+            track = int(table.tracks[i])
+            frames[track] += track >= 0
+            said = (path, person, names[table.groups[i]], frames[track], self._attributes(i))
+            cells = [
+                b"none" if c is None else np.ascontiguousarray(c[i]).tobytes() for c in columns
+            ]
+            rows.append(hashlib.sha256(b"/".join([repr(said).encode(), *cells])).digest())
+        fixed = repr((table.class_names, table.attribute_names)).encode()
+        return hashlib.sha256(b"".join([fixed, *sorted(rows)])).hexdigest()
+
+    def _attributes(self, row: int) -> tuple[str, ...]:
+        table = self._table
+        if table.attributes is None:
+            return ()
+        pairs = zip(table.attributes[row].tolist(), table.attribute_values, strict=True)
+        return tuple(values[code] if code >= 0 else "" for code, values in pairs)
 
     def roles(self) -> dict[str, str]:
         return {name: name for name in self.locate()}

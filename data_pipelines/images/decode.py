@@ -8,6 +8,7 @@ CMYK is converted. Sizes are read from the header, so that a decompression bomb 
 takes memory. An image that cannot be decoded completely raises `DecodeError` with a short reason.
 """
 
+import contextlib
 import io
 import re
 import struct
@@ -31,6 +32,8 @@ _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 _ORIENTATION = 0x0112
 _INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}  # types of Exif; some programs write a long number
 _PNG_END = b"IEND\xaeB`\x82"
+# What Pillow finds an orientation by: Exif, ImageMagick's Exif as text, XMP.
+_PNG_ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _PNG_COLOUR = {0: cv2.IMREAD_GRAYSCALE, 2: cv2.IMREAD_COLOR_RGB}
 # 16-bit grey modes of Pillow; older releases read 16-bit PNG files as `I`.
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -167,7 +170,10 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
         raise DecodeError("truncated PNG")
     plain = depth == 8 and colour in _PNG_COLOUR
     # tRNS may follow a long colour profile, but comes before the pixels.
-    if plain and not (b"tRNS" in data[: data.find(b"IDAT")] or b"eXIf" in data):
+    if plain and b"tRNS" not in data[: data.find(b"IDAT")]:
+        if any(mark in data for mark in _PNG_ORIENTED):
+            with contextlib.suppress(DecodeError):  # damaged tags are passed over
+                return _decode_other(data, max_pixels)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _PNG_COLOUR[colour])
         if image is not None:
             return image

@@ -5,13 +5,17 @@ face in the image: for example, fractions in 0..1 would crop a single pixel.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from data_pipelines.schema import FLIP_INDEX
+from data_pipelines.schema import FLIP_INDEX, NUM_LANDMARKS
 
 _LEFT_EYE, _RIGHT_EYE, _MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
+# Their product with landmarks: from the left eye to the right eye, and to the mouth.
+_SIDES = np.zeros((2, NUM_LANDMARKS))
+_SIDES[:, _LEFT_EYE] = -1 / 6
+_SIDES[0, _RIGHT_EYE], _SIDES[1, _MOUTH] = 1 / 6, 1 / 20
 
 _LEAST_SPAN = 4.0  # pixels; a face is larger
 _LEAST_SIDE = 1.0
@@ -20,12 +24,11 @@ _EMPTY = "leave the cell empty where unknown"
 # Twice the area of the triangle of eyes and mouth over the square of the face's side: 0.15 or more
 # in a face, also a turned one; about 0 in a profile; as much below 0 if it is mirrored.
 _LEAST_AREA = -0.05
-# Spread across the diagonal over spread along it, and the area: 0.06 to 0.15 and about 0 if x and y
-# are two halves, 0.64 or more and 0.16 in 600 drawn faces.
-_FLAT, _FLAT_AREA = (0.04, 0.2), 0.08
-_DIAGONALS = np.array([(1.0, 1.0), (1.0, -1.0)])
+# It is less than the first if x and y are two halves; read as halves, more than the second.
+_HALVES = (0.08, 0.1)
 _PERCENT = 100.0
 _FEW = 10  # rows
+_LEAST_SIZES = 4  # different ones, which frames of one or two cameras do not have
 _INSIDE = 0.5  # of the landmarks, or of a box's area; faces at the border are cut, but less
 
 
@@ -34,36 +37,42 @@ def landmark_fault(points: np.ndarray) -> str:
 
     NaN = unknown.
     """
-    known = points[np.isfinite(points).all(1)]
+    finite = np.isfinite(points).all(1)
+    known = points if finite.all() else points[finite]
     if not len(known):
         return ""
-    low, high = known.min(0), known.max(0)
-    width, height = high - low
+    (left, top), (right, bottom) = known.min(0).tolist(), known.max(0).tolist()
+    width, height = right - left, bottom - top
     if width == 0 and height == 0:
-        return f"all landmarks are ({low[0]:g}, {low[1]:g}); {_EMPTY}"
-    if _are_fractions(low.min(), high.max()):
+        return f"all landmarks are ({left:g}, {top:g}); {_EMPTY}"
+    if _are_fractions(min(left, top), max(right, bottom)):
         return "landmarks lie in 0..1; give pixels of the image, not fractions"
     if max(width, height) < _LEAST_SPAN or min(width, height) < _LEAST_SIDE:
         return f"landmarks span only {width:.3g} x {height:.3g} pixels"
-    for code in (0, -1):
+    for code in (0, -1) if max(left, top) <= 0 else ():
         missing = int((known == code).all(1).sum())
         if missing > 1:
             return f"{missing} of the landmarks are ({code}, {code}); {_EMPTY}"
-    return _order_fault(points) if len(known) == len(points) else ""
+    return _order_fault(points, max(width, height)) if len(known) == len(points) else ""
 
 
-def _order_fault(points: np.ndarray) -> str:
+def _order_fault(points: np.ndarray, side: float) -> str:
     """Return what is wrong with the order of 68 known points or their numbers, or ""."""
-    left, right, mouth = (points[part].mean(0) for part in (_LEFT_EYE, _RIGHT_EYE, _MOUTH))
-    (x, y), (across, down) = right - left, mouth - left
-    area = float(x * down - y * across) / float(np.ptp(points, axis=0).max()) ** 2
+    area = _area(points, side)
     wanted = "give x0 y0 x1 y1 ... of the 68 points in iBUG order"
+    if abs(area) < _HALVES[0]:
+        halves = points.reshape(2, NUM_LANDMARKS)
+        if _area(halves.T, float(np.ptp(halves, axis=1).max())) >= _HALVES[1]:
+            return f"landmarks seem to be all x, then all y; {wanted}"
     if area < _LEAST_AREA:
         return f"landmarks are mirrored, or x and y are exchanged; {wanted}"
-    along, over = (float(np.subtract(*np.percentile(points @ d, (75, 25)))) for d in _DIAGONALS)
-    if abs(area) < _FLAT_AREA and _FLAT[0] * along < over < _FLAT[1] * along:
-        return f"landmarks seem to be all x, then all y; {wanted}"
     return ""
+
+
+def _area(points: np.ndarray, side: float) -> float:
+    """Return twice the area of the triangle of eyes and mouth over the square of `side`."""
+    (x, y), (across, down) = (_SIDES @ points).tolist()
+    return (x * down - y * across) / max(side, _LEAST_SIDE) ** 2
 
 
 def box_fault(box: np.ndarray) -> str:
@@ -82,17 +91,28 @@ def box_fault(box: np.ndarray) -> str:
     return ""
 
 
-def looks_like_percent(values: np.ndarray, sizes: Iterable[tuple[int, int]]) -> bool:
-    """Return whether marks of several images are percent of the image, not pixels.
+def looks_like_percent(
+    marks: Sequence[np.ndarray], sizes: Iterable[tuple[int, int]]
+) -> tuple[bool, bool]:
+    """Return whether marks of several images seem to be percent of the image, and surely so.
+
+    All faces may lie in the first 100 pixels of one camera's frames, but hardly in images of
+    different sizes.
 
     Args:
-      values: float [n, ...] landmarks or boxes, all known.
+      marks: landmarks or boxes of each image, float arrays of any shape, all known.
       sizes: (width, height) of some of the images; asked only if the numbers may be percent.
     """
-    if len(values) < _FEW or not _PERCENT / 2 < values.max() <= _PERCENT or values.min() < 0:
-        return False
-    smaller = [min(size) for size in sizes]
-    return bool(smaller) and min(smaller) > 2 * _PERCENT
+    highest = 0.0
+    for mark in marks:
+        highest = max(highest, float(mark.max()))
+        if highest > _PERCENT or mark.min() < 0:
+            return False, False
+    if len(marks) < _FEW or highest <= _PERCENT / 2:
+        return False, False
+    known = set(sizes)
+    likely = bool(known) and min(map(min, known)) > 2 * _PERCENT
+    return likely, likely and len(known) >= _LEAST_SIZES
 
 
 def _are_fractions(low: float, high: float) -> bool:

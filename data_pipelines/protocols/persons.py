@@ -16,6 +16,7 @@ Rows of a table belong together by more than one column. The rules of `component
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import logging
 import re
@@ -76,7 +77,7 @@ def components(
     cells = list(dict.fromkeys(names))
     own = {row: _own_columns(row) for row in cells}
     # A column's value joins rows only if some row has no better one.
-    joining = {(c, _folded(row[c])) for row, columns in own.items() for c in columns}
+    joining = {(c, folded(row[c])) for row, columns in own.items() for c in columns}
     unknown = [not own[row] or own[row][0] >= len(WHO_COLUMNS) for row in names]
     listed = collections.Counter(paths)
     shared_images = {p for p, u in zip(paths, unknown, strict=True) if u and listed[p] > 1}
@@ -89,8 +90,8 @@ def components(
 
     for row in cells:
         for c, cell in enumerate(row):
-            if cell and (c, _folded(cell)) in joining:
-                edges.append((node(row), node((_kind(c), _folded(cell)))))
+            if cell and (c, folded(cell)) in joining:
+                edges.append((node(row), node((_kind(c), folded(cell)))))
     place = []
     for row, path in zip(names, paths, strict=True):
         # A row that names nothing is identified by its image.
@@ -110,7 +111,7 @@ def components(
             best = called.get(number, _LAST)
             called[number] = min(best, *((_rank_of(c), row[c]) for c in own[row]))
             if own[row][0] < len(WHO_COLUMNS):
-                people.setdefault(number, set()).add(_folded(row[own[row][0]]))
+                people.setdefault(number, set()).add(folded(row[own[row][0]]))
     for row, number, label in zip(names, numbers, labels, strict=True):
         if not own[row]:
             called[number] = min(called.get(number, _LAST), (_CALLED.index("path"), label))
@@ -127,11 +128,14 @@ def _ambiguous(
 ) -> tuple[str, ...]:
     """Return videos and groups that join nothing and are named by several persons."""
     users: dict[tuple[int, str], set[str]] = {}
+    spelling: dict[str, str] = {}
     for row, columns in own.items():
         for c in range(len(WHO_COLUMNS), len(row)):
-            if row[c] and (c, _folded(row[c])) not in joining:
-                users.setdefault((c, row[c]), set()).add(row[columns[0]])
-    return tuple(sorted({name for (_, name), who in users.items() if len(who) > 1}))
+            key = c, folded(row[c])
+            if row[c] and key not in joining:
+                users.setdefault(key, set()).add(folded(row[columns[0]]))
+                spelling[key[1]] = min(spelling.get(key[1], row[c]), row[c])
+    return tuple(sorted({spelling[name] for (_, name), who in users.items() if len(who) > 1}))
 
 
 def report(name: str, found: Components) -> None:
@@ -198,12 +202,8 @@ def _rank_of(column: int) -> int:
     return _CALLED.index(name if name in WHO_COLUMNS else _kind(column))
 
 
-def is_same(name: str, other: str) -> bool:
-    """Return whether two spellings name one person; see the rules above."""
-    return _folded(name) == _folded(other)
-
-
-def _folded(name: str) -> str:
+@functools.lru_cache(maxsize=2**16)
+def folded(name: str) -> str:
     """Return the common form of the spellings of a name; see the rules above."""
     name = name if name.isascii() else unicodedata.normalize("NFKC", name)
     name = " ".join(name.casefold().split())

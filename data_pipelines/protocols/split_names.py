@@ -23,6 +23,7 @@ _SHORT = {"tr": TRAIN, "va": VALIDATION, "vl": VALIDATION, "te": TEST, "ts": TES
 _PART = re.compile(
     r"(k[\W_]*)?(fold|cv|split|partition|subset|part|batch|chunk|shard)s?[\W_]*\d+", re.IGNORECASE
 )
+_PIECE = re.compile(r"(part|batch|chunk|shard)s?[\W_]*\d+", re.IGNORECASE)
 _UNLABELLED = frozenset(("unlabeled", "unlabelled", "unannotated"))
 # Words that may accompany a split's word without changing its meaning.
 _FILLER_WORDS = """
@@ -59,6 +60,11 @@ def is_part(name: str) -> bool:
     return _PART.fullmatch(name.strip()) is not None
 
 
+def is_piece(name: str) -> bool:
+    """Return whether a folder may be a part of the data by mere size: `part1`, not `fold1`."""
+    return _PIECE.fullmatch(name.strip()) is not None
+
+
 def split_of_cell(text: str) -> int | None:
     """Return the split that a manifest's cell names; None if it holds other words."""
     for tokens in _readings(text):
@@ -71,13 +77,13 @@ def split_of_cell(text: str) -> int | None:
     return None
 
 
-def other_words(name: str) -> list[str]:
-    """Return the words of a folder's name without fillers and split words.
+def other_words(name: str) -> list[list[str]]:
+    """Return the words of each reading of a folder's name, without fillers and split words.
 
     They are in lower case.
     """
     return [
-        t for tokens in _readings(name) for t in tokens if _word(t) is None and t not in _FILLERS
+        [t for t in tokens if _word(t) is None and t not in _FILLERS] for tokens in _readings(name)
     ]
 
 

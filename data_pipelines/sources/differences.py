@@ -224,7 +224,7 @@ def _parted(
         return at[:0], at
     was, now = _strings(old, "person"), _strings(new, "person")
     pairs = zip(at.tolist(), places[at].tolist(), strict=True)
-    same = np.array([persons.is_same(was[i], now[j]) for i, j in pairs])
+    same = np.array([persons.folded(was[i]) == persons.folded(now[j]) for i, j in pairs])
     return at[same], at[~same]
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.protocols.persons import SPLIT_NAMES
+from data_pipelines.protocols.persons import SPLIT_NAMES, folded
 from data_pipelines.sources.manifest_rows import LeftOut, Row
 
 log = logging.getLogger(__name__)
 
 _SAME_FACE = 0.5  # intersection over union of two boxes
 _SHOWN = 5
+_NAMES = ("person", "group", "video")
 
 
 def without_duplicates(
@@ -45,8 +46,8 @@ def without_duplicates(
     """
     keep = np.ones(len(rows), bool)
     repeated = []
-    for places in _same_image(rows):
-        for face in _faces(rows, places):
+    for places in same_image(rows):
+        for face in faces(rows, places):
             first, *others = face
             differ = partial(_difference, rows, expression, class_names, place)
             reasons = {i: differ(i, first) for i in others}
@@ -73,7 +74,7 @@ def without_duplicates(
     return kept, expression[keep]
 
 
-def _same_image(rows: list[Row]) -> Iterator[list[int]]:
+def same_image(rows: list[Row]) -> Iterator[list[int]]:
     """Yield the positions of the rows of each image that several rows name."""
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
@@ -102,7 +103,7 @@ def _identity(file: str) -> object:
     return found.st_dev, found.st_ino
 
 
-def _faces(rows: list[Row], places: list[int]) -> list[list[int]]:
+def faces(rows: list[Row], places: list[int]) -> list[list[int]]:
     """Return the rows of one image, grouped by the face they describe."""
     faces: list[tuple[np.ndarray | None, list[int]]] = []
     for i in places:
@@ -156,11 +157,14 @@ def _difference(
         "attributes": [a.attributes, b.attributes],
     }
     for field, (mine, theirs) in fields.items():
+        if field in _NAMES and mine and theirs and folded(mine) == folded(theirs):
+            continue
         if mine != theirs and not (mine != mine and theirs != theirs):  # NaN is NaN
             said = ["empty" if v is None or v != v else str(v) for v in (mine, theirs)]
+            both = ", or put both into one row" if "empty" in said else ""
             return (
                 f"{_place(b, place)} is the same image with {field} {said[1]}, not {said[0]}; "
-                "keep one"
+                f"keep one{both}"
             )
     for field in ("landmarks", "box"):
         mine, theirs = getattr(a, field), getattr(b, field)

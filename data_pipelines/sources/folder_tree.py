@@ -9,10 +9,12 @@ unnoticed. The error says what was found and what was expected.
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NoReturn
 
 from data_pipelines.protocols import split_names
+from data_pipelines.protocols.persons import TRAIN
 from data_pipelines.schema import DataError, canonical_name, known_names, resolve_classes
 from data_pipelines.sources.folder_scan import Folder, joined, scan
 
@@ -56,14 +58,14 @@ class _Layout:
                 f"data.folder: {self.root} {what}; {self._expected()}, found {listed}"
                 f"{self._advice()}"
             )
-        own = [f.name for f in tree.filled if canonical_name(f.name) not in self.classes]
-        splits = {f.name: None for f in tree.filled} | split_names.splits_of_folders(own)
+        splits = self._splits([f.name for f in tree.filled])
         named = {name: split for name, split in splits.items() if split is not None}
         self._check_mixed_names(named)
         found: list[tuple[Folder, int | None]]
         if not named:
             found = [(f, None) for f in self._class_folders(tree)]
         elif len(named) == len(splits):
+            self._check_abbreviations(named)
             found = [(f, splits[top.name]) for top in tree.filled for f in self._class_folders(top)]
             self._tell_loose(tree)
             listed = ", ".join(f"{n} as {split_names.spelling(s)}" for n, s in named.items())
@@ -100,15 +102,47 @@ class _Layout:
         """Return the split that a folder is named like; None for a class that is listed."""
         return None if canonical_name(name) in self.classes else split_names.split_of_folder(name)
 
-    def _inner_splits(self, names: set[str]) -> set[str]:
-        """Return which of the folders in classes are splits; the others are persons.
+    def _splits(self, names: Collection[str]) -> dict[str, int | None]:
+        """Return the split that each folder next to others is named like, also `tr` and `te`."""
+        own = [n for n in names if canonical_name(n) not in self.classes]
+        return dict.fromkeys(names) | split_names.splits_of_folders(own)
+
+    def _inner_splits(self, names: set[str]) -> dict[str, int | None]:
+        """Return which of the folders in classes are which split; the others are persons.
 
         Names of persons may hold words of splits: `Val_Ackerman`, `test_subject_1`.
         """
-        splits = {n: self._split(n) for n in names if self._split(n) is not None}
-        if len(splits) == len(names) == len(set(splits.values())):
-            return set(splits)
-        return set(filter(self._is_plain_split, splits))
+        splits = {n: split for n, split in self._splits(names).items() if split is not None}
+        distinct = len(splits) == len(names) == len(set(splits.values()))
+        if distinct and all(self._split(n) is not None for n in names):
+            return dict(splits)
+        if distinct and len(names) > 1 and TRAIN in splits.values():
+            log.warning(
+                "%s: the folders %s in the classes are taken for splits; if they are persons, "
+                "write a manifest with a column `person`",
+                self.root,
+                ", ".join(sorted(names)),
+            )
+            return dict(splits)
+        return {n: self._split(n) for n in names if self._is_plain_split(n)}
+
+    def _check_abbreviations(self, names: Collection[str]) -> None:
+        """Refuse or warn of splits named `tr` or `te`, which may be classes with persons."""
+        below = [{canonical_name(f.name) for f in top.filled} for top in self.tree.filled]
+        short = [n for n in names if self._split(n) is None]
+        if not short or any(map(self._is_expression, set().union(*below))):
+            return
+        listed = ", ".join(short)
+        if len(below) > 1 and not set.intersection(*below):
+            self._refuse(
+                f"{listed} may be splits, but the folders in them have no name in common. Call "
+                "splits train, validation and test; list classes in data.classes"
+            )
+        log.warning(
+            "%s: folders %s are taken for splits; if they are classes, list them in data.classes",
+            self.root,
+            listed,
+        )
 
     def _is_plain_split(self, name: str) -> bool:
         """Return whether a folder's name says only that it is a split."""
@@ -123,7 +157,7 @@ class _Layout:
         if not inner:
             return [(c, c.name, split) for c, split in classes]
         loose = [c.name for c, _ in classes if c.images]
-        others = sorted(below - inner)
+        others = sorted(below - inner.keys())
         if loose or others or any(split is not None for _, split in classes):
             what = [f"folders {', '.join(others[:_SHOWN])}"] if others else []
             what += [f"images directly in {', '.join(loose[:_SHOWN])}"] if loose else []
@@ -133,13 +167,15 @@ class _Layout:
                 + (f": also {' and '.join(what)}" if what else "")
             )
         self._check_mixed_names(sorted(inner))
-        return [
-            (s, c.name, split_names.split_of_folder(s.name)) for c, _ in classes for s in c.filled
-        ]
+        return [(s, c.name, inner[s.name]) for c, _ in classes for s in c.filled]
 
     def _check_mixed_names(self, names: Collection[str]) -> None:
         """Refuse `train_happy`, which names a split and a class at once."""
-        both = [n for n in names if any(self._is_expression(w) for w in split_names.other_words(n))]
+        both = [
+            name
+            for name in names
+            if any(self._is_expression(w) for words in split_names.other_words(name) for w in words)
+        ]
         if both:
             self._refuse(f"folder {', '.join(both[:_SHOWN])} names a split and a class at once")
 
@@ -154,14 +190,26 @@ class _Layout:
                 f"{', '.join(strange[:_SHOWN])} would be a class by its name, which says something "
                 "else; move it out, or list it in data.classes"
             )
-        for folder, _, _ in classes:
-            for below in folder.walk():
-                reason = "" if below is folder else self._no_person(below.name)
-                if reason:
+        odd: list[str] = []
+        pieces: list[str] = []
+        for folder, name, _ in classes:
+            for below in list(folder.walk())[1:]:
+                if reason := self._no_person(below.name, name):
                     self._refuse(
                         f"{joined(below.parts)} would be the images of a person, but is named "
                         f"like {reason}"
                     )
+                if self._expression(below.name) not in ("", self._expression(name)):
+                    odd.append(joined(below.parts))
+                elif below.parts[:-1] == folder.parts and split_names.is_piece(below.name):
+                    pieces.append(joined(below.parts))
+        for what, found in (
+            ("named like another expression than their class are taken for persons", odd),
+            ("named like parts of the data are not taken for persons", pieces),
+        ):
+            if found:
+                listed = ", ".join(found[:_SHOWN])
+                log.warning("%s: %d folders %s: %s", self.root, len(found), what, listed)
 
     def _no_classes(self, names: list[str]) -> list[str]:
         """Return the folders that would be classes and are named like something else.
@@ -175,24 +223,36 @@ class _Layout:
             generic = []
         return generic or [n for n in own if split_names.says_unlabelled(n)]
 
-    def _no_person(self, name: str) -> str:
-        """Return what a folder is named like that cannot be a person, or ""."""
-        if self._is_plain_split(name) or split_names.is_part(name):
+    def _no_person(self, name: str, above: str) -> str:
+        """Return what a folder below a class is named like that cannot be a person, or "".
+
+        A number may tell persons or clips of an expression's name apart: `joy_01`.
+        """
+        part = split_names.is_part(name) and not split_names.is_piece(name)
+        if self._is_plain_split(name) or part:
             return "a split"
-        return "an expression" if self._is_expression(name) else ""
+        own = self._expression(above)
+        numbered = own and re.search(r"\d", name)
+        different = self._expression(name) not in ("", own)
+        return "an expression" if different and not numbered else ""
 
     def _is_expression(self, name: str) -> bool:
-        """Return whether a folder is named like an expression, also `0_angry`, `happy faces`."""
-        words = split_names.other_words(name)
+        return self._expression(name) != ""
+
+    def _expression(self, name: str) -> str:
+        """Return the expression that a folder is named like, also `0_angry`, `happy faces`."""
+        single = [words[0] for words in split_names.other_words(name) if len(words) == 1]
         known = _NO_PERSONS | self.classes
-        return canonical_name(name) in known or (
-            len(words) == 1 and canonical_name(words[0]) in known
-        )
+        return next((c for c in map(canonical_name, (name, *single)) if c in known), "")
 
     def _class_rows(self, folder: Folder, name: str, split: int | None, wrapper: str) -> Rows:
+        inside = [f.name for f in folder.filled]
+        wrappers = {wrapper}
+        if len(inside) == 1 and _repeats(inside[0], name):
+            wrappers.update(inside)
         for place in folder.walk():
             below = place.parts[len(folder.parts) :]
-            if below and below[0] == wrapper:
+            while below and (below[0] in wrappers or split_names.is_piece(below[0])):
                 below = below[1:]
             for image in place.images:
                 row = {"path": joined((*place.parts, image)), "expression": name}
@@ -262,7 +322,9 @@ class _Layout:
         root = self.root.absolute()
         if self._is_expression(root.name) and not any(map(self._is_expression, tops)):
             return [str(root.parent)]
-        if any(self._split(name) is not None or self._is_expression(name) for name in tops):
+        if any(s is not None for s in self._splits(tops).values()) or any(
+            map(self._is_expression, tops)
+        ):
             return []
         for fits in (self._fits, _may_fit):
             level = self.tree.filled
@@ -275,7 +337,7 @@ class _Layout:
     def _fits(self, folder: Folder) -> bool:
         """Return whether a folder holds classes, or splits that hold classes."""
         names = [f.name for f in folder.filled]
-        if names and all(self._split(n) is not None for n in names):
+        if names and None not in self._splits(names).values():
             return all(f.filled and not f.images for f in folder.filled)
         return sum(map(self._is_expression, names)) > 1
 
@@ -287,6 +349,12 @@ def _wrapper(classes: Iterable[Folder]) -> str:
     """
     names = {f.name for folder in classes for f in folder.filled}
     return names.pop() if len(names) == 1 and split_names.says_nothing(*names) else ""
+
+
+def _repeats(name: str, above: str) -> bool:
+    """Return whether a folder's name says no more than its class: `happy/happy_images`."""
+    words = [w for w in split_names.other_words(above) if w]
+    return not re.search(r"\d", name) and any(w in words for w in split_names.other_words(name))
 
 
 def _may_fit(folder: Folder) -> bool:

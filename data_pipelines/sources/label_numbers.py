@@ -48,17 +48,42 @@ def key(label: str) -> str:
     return expression_token(label) or label if is_id(label) else canonical_name(label)
 
 
+def certain(numbers: Counter, total: int, class_names: tuple[str, ...], order: str) -> str:
+    """Return where the numbers come from, "" if they leave a doubt or are not ids.
+
+    There is no doubt if they fit one of several readings, or hold the first number of each that
+    they fit (ids that begin at 0 and not at 1).
+    """
+    readings = _readings(class_names, order)
+    seen = without_strays(numbers, total)
+    fitting = [(t, r) for t, r in readings if seen.keys() <= r.keys()]
+    if not seen or not fitting or _meanings(seen, fitting) > 1:
+        return ""
+    only = len(fitting) == 1 < len(readings)
+    return fitting[-1][0] if only or all(min(r) in seen for _, r in fitting) else ""
+
+
 def numbering(
-    numbers: Counter, total: int, class_names: tuple[str, ...], order: str, name: str
+    numbers: Counter,
+    total: int,
+    class_names: tuple[str, ...],
+    order: str,
+    name: str,
+    doubtful: str = "",
 ) -> tuple[str, Mapping[int, str]]:
     """Return where the numbers come from, and number -> class name without strays.
+
+    Args:
+      numbers: how often each occurs.
+      total: number of labels, names too.
+      class_names, order: the classes, and the name of their order ("" if it has none).
+      name: of the data, for messages.
+      doubtful: where numbers that may mean two things come from, as `certain` returns.
 
     Raises:
       DataError: they count from 1 where ids count from 0, or fit two orders, or none.
     """
-    readings = [("the order of data.classes", dict(enumerate(class_names)))]
-    if order in _NUMBERINGS:
-        readings.append(_NUMBERINGS[order])
+    readings = _readings(class_names, order)
     # The next number after each reading counts as well: it shows that they count from 1.
     within = set().union(*(r.keys() | {max(r) + 1} for _, r in readings))
     seen = Counter({k: n for k, n in numbers.items() if k in within})
@@ -76,14 +101,24 @@ def numbering(
         seen = without_strays(seen, total)
         fitting = [(t, r) for t, r in readings if seen.keys() <= r.keys()]
     size = len(class_names)
-    if not fitting or any(_may_count_from_1(seen, r, size) for _, r in fitting):
+    from_1 = any(_may_count_from_1(seen, r, size) for _, r in fitting)
+    if settled := [(t, r) for t, r in fitting if t == doubtful]:
+        if from_1 or _meanings(seen, fitting) > 1:
+            log.info(
+                "%s: the numbers %s alone may mean two things; they are read as ids of %s, as "
+                "those of the other manifests",
+                name,
+                listed(numbers),
+                doubtful,
+            )
+        return settled[0]
+    if not fitting or from_1:
         raise DataError(
             f"{about}, and ids count from 0 with {given} ({_spelled(readings)}). If yours "
             f"count from 1, each would be read as the next class: {REMEDY}, or subtract 1. "
             f"{other_orders(seen, order)}"
         )
-    first = {k: key(fitting[0][1][k]) for k in seen}
-    if any({k: key(r[k]) for k in seen} != first for _, r in fitting[1:]):
+    if _meanings(seen, fitting) > 1:
         meanings = "; or ".join(
             f"in {t}: {', '.join(f'{k} {r[k]}' for k in sorted(seen))}" for t, r in fitting
         )
@@ -91,6 +126,16 @@ def numbering(
             f"{about}, which with {given} may mean two things. {meanings}. To say which, {REMEDY}"
         )
     return fitting[-1]
+
+
+def _readings(class_names: tuple[str, ...], order: str) -> list[tuple[str, dict[int, str]]]:
+    known = [_NUMBERINGS[order]] if order in _NUMBERINGS else []
+    return [("the order of data.classes", dict(enumerate(class_names))), *known]
+
+
+def _meanings(seen: Collection[int], readings: list[tuple[str, dict[int, str]]]) -> int:
+    """Return how many different things readings make of the numbers."""
+    return len({tuple(key(r[k]) for k in sorted(seen)) for _, r in readings})
 
 
 def without_strays(numbers: Counter, total: int) -> Counter:

@@ -39,6 +39,7 @@ def assign_classes(
     classes: str | tuple[str, ...],
     name: str,
     few: int = FEW_ROWS,
+    doubtful: str = "",
 ) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
     """Return class names, the rows with a known or missing class, and class ids.
 
@@ -48,6 +49,7 @@ def assign_classes(
       classes: class names, or the name of a known label order; empty = inferred.
       name: of the data, for messages.
       few: without `classes`, an unexpected label in more rows than this is refused.
+      doubtful: see `label_numbers.numbering`.
 
     Raises:
       DataError: ids of an unknown order, a label that is not a typing error, or two splits that
@@ -56,7 +58,7 @@ def assign_classes(
     tokens = Counter(r.expression for r in rows if r.expression is not None)
     if classes:
         class_names = resolve_classes(classes)
-        ids = _configured(tokens, class_names, order_name(classes), name)
+        ids = _configured(tokens, class_names, order_name(classes), name, doubtful)
     else:
         class_names, ids = _inferred(tokens, name, few)
     kept, expression = [], []
@@ -70,14 +72,29 @@ def assign_classes(
     bad.sort(key=lambda b: b[0])
     if not classes:
         _check_splits(kept, expression, class_names, name)
-    absent = set(range(len(class_names))) - set(expression)
-    if absent and tokens:
-        log.warning(
-            "%s: no image of class %s", name, ", ".join(class_names[i] for i in sorted(absent))
-        )
+    return class_names, kept, np.array(expression, np.int32)
+
+
+def numbers_of(rows: list[Row], classes: str | tuple[str, ...]) -> str:
+    """Return where numbers among the labels come from; see `label_numbers.certain`."""
+    class_names = resolve_classes(classes)
+    tokens = Counter(r.expression for r in rows if r.expression is not None)
+    positions = _positions(class_names)
+    numbers = Counter(
+        {int(t): n for t, n in tokens.items() if is_id(t) and label_numbers.key(t) not in positions}
+    )
+    return label_numbers.certain(numbers, tokens.total(), class_names, order_name(classes))
+
+
+def warn_of_classes(
+    rows: list[Row], expression: np.ndarray, class_names: tuple[str, ...], name: str
+) -> None:
+    """Warn of classes without an image, and of a single class."""
+    absent = sorted(set(range(len(class_names))) - set(expression.tolist()))
+    if absent and any(r.expression is not None for r in rows):
+        log.warning("%s: no image of class %s", name, ", ".join(class_names[i] for i in absent))
     if len(class_names) == 1:
         log.warning("%s: every label is %s; there is nothing to classify", name, class_names[0])
-    return class_names, kept, np.array(expression, np.int32)
 
 
 def _check_splits(
@@ -103,7 +120,7 @@ def _check_splits(
 
 
 def _configured(
-    tokens: Counter, class_names: tuple[str, ...], order: str, name: str
+    tokens: Counter, class_names: tuple[str, ...], order: str, name: str, doubtful: str
 ) -> dict[str, int | str]:
     """Return label -> class id, or the reason why it is not in `class_names`."""
     positions = _positions(class_names)
@@ -118,7 +135,7 @@ def _configured(
             ids[token] = _unknown(token, class_names)
     if numbers:
         title, numbering = label_numbers.numbering(
-            numbers, tokens.total(), class_names, order, name
+            numbers, tokens.total(), class_names, order, name, doubtful
         )
         read = ", ".join(f"{k} {numbering[k]}" for k in sorted(numbers.keys() & numbering.keys()))
         log.info("%s: numbers among the labels are ids of %s: %s", name, title, read)

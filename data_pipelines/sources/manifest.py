@@ -32,7 +32,14 @@ import numpy as np
 
 from data_pipelines.protocols import persons, split_names
 from data_pipelines.schema import MISSING_ID, NUM_LANDMARKS, DataError, TooManyBadRecords, shorten
-from data_pipelines.sources import duplicates, labels, manifest_checks
+from data_pipelines.sources import (
+    completion,
+    duplicates,
+    labels,
+    manifest_checks,
+    manifest_file,
+    videos,
+)
 from data_pipelines.sources.manifest_rows import (
     ATTRIBUTE_COLUMNS,
     BadRow,
@@ -44,8 +51,6 @@ from data_pipelines.sources.manifest_rows import (
 )
 
 log = logging.getLogger(__name__)
-
-Video = tuple[int, str, str]  # manifest, name and person
 
 _AGE_BANDS = ((4, "0-3"), (20, "4-19"), (40, "20-39"), (70, "40-69"), (math.inf, "70+"))
 _NAMED_BAD_ROWS = 20  # lines in the log
@@ -81,7 +86,8 @@ class Table:
       box: float32 [n, 4] or None.
       persons: n names of what must be in one split (see `persons.components`); the path itself
         where unknown.
-      groups: int32 [n] video, clip or person; group_names gives their names.
+      groups: int32 [n] video, clip or person; group_names gives their names. Names that differ as
+        `1` and `01` do are one, as of persons.
       tracks: int32 [n] video or clip, whose rows are in the order of their frames.
       split: int8 [n] as given (-1 = not given) or None.
       attributes: int32 [n, A]; attribute_names [A], attribute_values [A][...] name the codes.
@@ -135,16 +141,16 @@ def build_table(
     good: list[Row] = []
     bad: list[LeftOut] = []
     starts, columns = [], [set[str]() for _ in manifests]
-    root, below = _common_root(manifests)
+    root, below = manifest_file.common_folder([m.root for m in manifests])
     for manifest, prefix, there in zip(manifests, below, columns, strict=True):
         last = [*(row.number for row in good[-1:]), *(row.number for row in bad[-1:])]
         starts.append(max(last, default=0))
         rows, left_out = _parse(manifest, prefix, starts[-1], there)
         if not rows and not left_out:
             raise DataError(f"{manifest.name} holds no rows")
-        manifest_checks.check(rows, there, manifest.name)
+        rows, lone = manifest_checks.check(rows, there, manifest.name)
         good += rows
-        bad += left_out
+        bad += sorted(left_out + lone, key=lambda row: row.number)
     origins = Origins(tuple(m.name for m in manifests), tuple(starts))
     name, everywhere = ", ".join(origins.names), set[str]().union(*columns)
     if "split" in everywhere:
@@ -155,22 +161,15 @@ def build_table(
                     "training",
                     manifest.name,
                 )
-    good = _in_time(_with_splits(good), bad, origins)
+    good = videos.in_time(_with_splits(good), bad, origins)
     class_names, good, expression = _labelled(good, bad, classes, origins, few)
+    labels.warn_of_classes(good, expression, class_names, name)
+    good, expression = completion.completed(good, expression, origins)
     good, expression = duplicates.without_duplicates(
         good, expression, class_names, bad, name, origins.row
     )
     _report_bad(bad, len(good) + len(bad), name, max_bad_fraction, origins)
     return _columns(good, expression, bad, everywhere, class_names, name, root, origins)
-
-
-def _common_root(manifests: Sequence[Manifest]) -> tuple[pathlib.Path, list[str]]:
-    """Return the folder that holds all, and where the root of each manifest is in it."""
-    if len(manifests) == 1:
-        return manifests[0].root, [""]
-    roots = [os.path.abspath(m.root) for m in manifests]
-    root = os.path.commonpath(roots)
-    return pathlib.Path(root), [os.path.relpath(r, root) for r in roots]
 
 
 def _parse(
@@ -191,9 +190,7 @@ def _parse(
                 raise row
             columns.update(row)
             parsed = parse_row(number, path, row, manifest.root, folders)
-            if prefix not in ("", os.curdir):
-                parsed = parsed._replace(path=os.path.join(prefix, parsed.path))
-            good.append(parsed)
+            good.append(parsed._replace(path=manifest_file.joined(prefix, parsed.path)))
         except BadRow as e:
             bad.append(LeftOut(number, path.strip(), str(e)))
     return good, bad
@@ -206,16 +203,24 @@ def _labelled(
     origins: Origins,
     few: int,
 ) -> tuple[tuple[str, ...], list[Row], np.ndarray]:
-    """Return as `labels.assign_classes`; each manifest may number the classes in its own way."""
+    """Return as `labels.assign_classes`; each manifest may number the classes in its own way.
+
+    Numbers of a manifest that alone may mean two things are read as those of the others, if these
+    leave no doubt and agree.
+    """
     if len(origins.names) == 1 or not classes:
         if len(origins.names) > 1:
             _refuse_numbers(rows, origins)
         return labels.assign_classes(rows, bad, classes, ", ".join(origins.names), few)
+    parts: list[list[Row]] = [[] for _ in origins.names]
+    for row in rows:
+        parts[origins.part(row.number)].append(row)
+    certain = {labels.numbers_of(own, classes) for own in parts} - {""}
+    doubtful = certain.pop() if len(certain) == 1 else ""
     class_names: tuple[str, ...] = ()
     kept, ids = [], []
-    for k, name in enumerate(origins.names):
-        own = [row for row in rows if origins.part(row.number) == k]
-        class_names, own, expression = labels.assign_classes(own, bad, classes, name, few)
+    for own, name in zip(parts, origins.names, strict=True):
+        class_names, own, expression = labels.assign_classes(own, bad, classes, name, few, doubtful)
         kept += own
         ids.append(expression)
     return class_names, kept, np.concatenate(ids)
@@ -240,57 +245,6 @@ def _with_splits(rows: list[Row]) -> list[Row]:
     tested = any(r.split == persons.TEST for r in rows)
     meaning = persons.VALIDATION if tested else persons.TEST
     return [r._replace(split=meaning) if r.split == split_names.EVALUATION else r for r in rows]
-
-
-def _in_time(rows: list[Row], bad: list[LeftOut], origins: Origins) -> list[Row]:
-    """Return the rows with each video's rows together, in the order of their frames.
-
-    A video without frame numbers keeps the order of the file. If only some rows of a video have a
-    number, the others go to `bad`.
-    """
-    videos = _videos(rows, origins)
-    numbered = {v for r, v in zip(rows, videos, strict=True) if r.frame is not None}
-    if not numbered:
-        return rows
-    reason = "no frame number, which other rows of the same video have"
-    kept = []
-    for row, video in zip(rows, videos, strict=True):
-        if row.frame is None and video in numbered:
-            bad.append(LeftOut(row.number, row.path, reason))
-        else:
-            kept.append((row, video))
-    first: dict[Video, int] = {}
-    for i, (_, video) in enumerate(kept):
-        if video:
-            first.setdefault(video, i)
-    keys = [(first[v], r.frame or 0.0) if v else (i, 0.0) for i, (r, v) in enumerate(kept)]
-    return [kept[i][0] for i in sorted(range(len(kept)), key=keys.__getitem__)]
-
-
-def _videos(rows: list[Row], origins: Origins) -> list[Video | None]:
-    """Return the video of each row; manifests and persons may share names of videos.
-
-    A row without a person belongs to the only person who has such a video, if there is one.
-    """
-    named = [(origins.part(r.number), r.video) if r.video else None for r in rows]
-    owners: dict[tuple[int, str], set[str]] = {}
-    for r, video in zip(rows, named, strict=True):
-        if video and r.person:
-            owners.setdefault(video, set()).add(r.person)
-    only = {video: next(iter(who)) for video, who in owners.items() if len(who) == 1}
-    return [
-        (*video, r.person or only.get(video, "")) if video else None
-        for r, video in zip(rows, named, strict=True)
-    ]
-
-
-def _tracks(rows: list[Row], origins: Origins) -> np.ndarray:
-    """Return the number of each row's video, -1 without one."""
-    numbers: dict[Video, int] = {}
-    videos = _videos(rows, origins)
-    return np.array(
-        [numbers.setdefault(v, len(numbers)) if v else MISSING_ID for v in videos], np.int32
-    )
 
 
 def _components(rows: list[Row], name: str) -> list[str]:
@@ -342,8 +296,10 @@ def _columns(
     names = tuple(a for a in ATTRIBUTE_COLUMNS if a in columns)
     places = [ATTRIBUTE_COLUMNS.index(a) for a in names]
     coded = [_code([r.attributes[k] for r in rows], a) for k, a in zip(places, names, strict=True)]
-    group_names = tuple(sorted({r.group for r in rows if r.group is not None}))
-    groups: dict[str | None, int] = {g: i for i, g in enumerate(group_names)}
+    # A group is named after its first spelling by alphabet.
+    spellings = sorted({r.group for r in rows if r.group is not None}, reverse=True)
+    group_names = tuple(sorted({persons.folded(g): g for g in spellings}.values()))
+    groups = {persons.folded(g): i for i, g in enumerate(group_names)}
     return Table(
         name=name,
         root=root,
@@ -355,9 +311,11 @@ def _columns(
         landmarks=stack([r.landmarks for r in rows], (NUM_LANDMARKS, 2)),
         box=stack([r.box for r in rows], (4,)),
         persons=_components(rows, name),
-        groups=np.array([groups.get(r.group, MISSING_ID) for r in rows], np.int32),
+        groups=np.array(
+            [groups[persons.folded(r.group)] if r.group else MISSING_ID for r in rows], np.int32
+        ),
         group_names=group_names,
-        tracks=_tracks(rows, origins),
+        tracks=videos.tracks(rows, origins),
         split=np.array([r.split for r in rows], np.int8) if "split" in columns else None,
         attributes=np.stack([codes for codes, _ in coded], 1) if names else None,
         attribute_names=names,

@@ -26,22 +26,55 @@ def split_paths(text: str | os.PathLike) -> list[pathlib.Path]:
       DataError: one is given twice, or a path between commas is empty.
     """
     whole = pathlib.Path(text).expanduser()
-    if "," not in str(text) or whole.exists():
+    # Many paths together are longer than a name of a file may be, which os.path takes.
+    if "," not in str(text) or os.path.exists(whole):
         return [whole]
     parts = [part.strip() for part in str(text).split(",")]
+    if "" in parts:
+        raise DataError(
+            f"{text}: a path is missing before or after a comma; remove the comma, or give paths "
+            "with one comma between them, as a.csv,b.csv"
+        )
     paths = [pathlib.Path(part).expanduser() for part in parts]
     real = [os.path.realpath(path) for path in paths]
-    if "" in parts or len(set(real)) < len(real):
-        raise DataError(f"data.manifest is {text}; give different files, as a.csv,b.csv")
+    if twice := [part for part, file in zip(parts, real, strict=True) if real.count(file) > 1]:
+        raise DataError(
+            f"{text}: {' and '.join(dict.fromkeys(twice))} is one file, given twice; give "
+            "different files, as a.csv,b.csv"
+        )
     return paths
 
 
 def common_root(text: str | os.PathLike) -> pathlib.Path:
     """Return the folder that the paths in the records of these manifests refer to."""
-    folders = [path.parent for path in split_paths(text)]
+    return common_folder([path.parent for path in split_paths(text)])[0]
+
+
+def common_folder(folders: Sequence[pathlib.Path]) -> tuple[pathlib.Path, list[str]]:
+    """Return the folder that holds all, and where each is in it ("" for a single one).
+
+    Raises:
+      DataError: they are on different drives.
+    """
     if len(folders) == 1:
-        return folders[0]
-    return pathlib.Path(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
+        return folders[0], [""]
+    full = [os.path.abspath(folder) for folder in folders]
+    try:
+        root = os.path.commonpath(full)
+    except ValueError as e:
+        raise DataError(
+            f"the manifests are on different drives ({', '.join(full)}); put them on one drive"
+        ) from e
+    return pathlib.Path(root), [_with_slashes(os.path.relpath(folder, root)) for folder in full]
+
+
+def joined(folder: str, path: str) -> str:
+    """Return a path in a folder of `common_folder`, with "/" on every system."""
+    return path if folder in ("", os.curdir) else _with_slashes(os.path.join(folder, path))
+
+
+def _with_slashes(path: str) -> str:
+    return path.replace(os.sep, "/")
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
@@ -58,8 +91,8 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any] | B
         JSON array.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise DataError(f"data.manifest: there is no file {path}")
+    if not os.path.isfile(path):
+        raise DataError(f"there is no file {path}")
     try:
         with open(path, encoding=_encoding(path), newline="") as file:
             if path.suffix.lower() in _JSON_SUFFIXES:

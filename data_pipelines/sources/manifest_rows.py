@@ -34,6 +34,7 @@ _NO_NAME = frozenset(("nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "n/a"
 _MISSING_AFFECT = -2.0  # AffectNet's code for an unknown valence or arousal
 # An unknown expression, as spreadsheets and data frames write it.
 _UNKNOWN = frozenset(["", "-1", "nan", "null", "n/a", "na", "<na>"])
+_LIST_OF_ONE = re.compile(r"""\[\s*(['"])([^'",\[\]]+)\1\s*\]""")
 _ID = re.compile(r"[+-]?\d+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -132,8 +133,8 @@ def parse_row(
     split = split_names.split_of_cell(text) if text else MISSING_ID
     if split is None:
         raise BadRow(f"unknown split {text!r}; known: train, validation, test")
-    names = {name: _name(row.get(name)) for name in NAME_COLUMNS}
-    video = _first(names, _VIDEO_COLUMNS)
+    names = tuple(_name(row.get(name)) for name in NAME_COLUMNS)
+    person, group, video = named_by(names)
     path, size, file = _find(path, root, folders)
     parsed = Row(
         number=number,
@@ -144,19 +145,26 @@ def parse_row(
         arousal=_affect(row, "arousal"),
         landmarks=_landmarks(row),
         box=read_box(row),
-        person=_first(names, WHO_COLUMNS),
-        group=_first(names, _GROUP_COLUMNS),
+        person=person,
+        group=group,
         video=video,
         frame=_number(row.get("frame"), "frame") if video else None,
         split=split,
         attributes=tuple(_text(row.get(name)) for name in ATTRIBUTE_COLUMNS),
-        names=tuple(names.values()),
+        names=names,
     )
     if size == 0:
         raise BadRow("zero bytes")
     if reason := image_files.fault(path, _head(file, path)):
         raise BadRow(reason)
     return parsed
+
+
+def named_by(names: Sequence[str]) -> tuple[str | None, str | None, str | None]:
+    """Return person, group and video of a row by its cells of `persons.NAME_COLUMNS`."""
+    cells = dict(zip(NAME_COLUMNS, names, strict=True))
+    person, group, video = (_first(cells, c) for c in (WHO_COLUMNS, _GROUP_COLUMNS, _VIDEO_COLUMNS))
+    return person, group, video
 
 
 def _find(path: str, root: pathlib.Path, folders: dict[str, str]) -> tuple[str, int, str]:
@@ -239,6 +247,8 @@ def expression_token(value: Any) -> str | None:
       BadRow: a number that cannot be a class id.
     """
     text = unicodedata.normalize("NFC", _text(value))
+    if only := _LIST_OF_ONE.fullmatch(text):
+        text = only[2].strip()
     if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1].strip()
     if text[:1] in ("[", "{"):

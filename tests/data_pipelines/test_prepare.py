@@ -90,6 +90,33 @@ def test_other_data_of_the_same_name_are_not_taken_for_prepared(tmp_path, capsys
     assert command("--dataset", "manifest/changed", *given[2:]) == 0
 
 
+def test_the_order_of_rows_is_no_other_data(tmp_path):
+    rows = [f"{k}.png,{'hs'[k % 2]},p{k},{'fm'[k // 2]},c{k // 2}" for k in range(4)]
+    for k in range(4):
+        Image.new("RGB", (8, 8), (9 * k, 0, 0)).save(tmp_path / f"{k}.png")
+
+    def identity(lines, header="path,expression,person,gender,clip"):
+        (tmp_path / "own.csv").write_text("\n".join([header, *lines]))
+        return prepare.make_builder("manifest", tmp_path / "own.csv", tmp_path / "out").identity()
+
+    first = identity(rows)
+    assert identity([rows[k] for k in (2, 0, 3, 1)]) == first
+    renamed = [row.replace(",f,", ",w,") for row in rows]
+    others = [
+        identity([row.replace(",f,", ",x,").replace(",m,", ",y,") for row in rows]),
+        identity([row.replace(",c", ",d") for row in rows]),
+        identity(renamed),
+        identity(rows[:3]),
+    ]
+    assert len({first, *others}) == 5
+    # Without frame numbers, the order of a video's rows is the order of its frames.
+    header = "path,expression,person,gender,clip,frame"
+    one = [row.replace(f"p{k}", "p") for k, row in enumerate(rows)]
+    assert identity(one) != identity(one[::-1])
+    numbered = [f"{row},{k}" for k, row in enumerate(one)]
+    assert identity(numbered, header) == identity(numbered[::-1], header)
+
+
 @pytest.mark.parametrize("name", [n for n in datasets.names() if n != "manifest"])
 def test_wrong_folder_shows_expected_and_found(name, tmp_path, capsys):
     wrong = tmp_path / "holiday"

@@ -25,8 +25,17 @@ _WRAPPERS = (
     *("model_ema", "state_dict_ema", "ema_state_dict", "params_ema", "ema", "teacher"),
     *("state_dict", "model_state_dict", "model", "params", "net", "network", "student"),
 )
-# Words in other names of averaged weights: `ema_model`, `swa_state_dict`.
-_AVERAGED = frozenset(("ema", "swa", "averaged", "average", "avg", "polyak", "shadow"))
+# Words in names of averaged weights: `ema_model`, `SWA_state_dict`, `modelEMA`, `emamodel`.
+_NETWORK = "(model|net|network|params|weights|state)"
+_AVERAGED = re.compile(
+    f"(ema|swa){_NETWORK}?|{_NETWORK}(ema|swa)|averaged|average|avg|polyak|shadow"
+)
+_BETWEEN_WORDS = re.compile(r"[\W_\d]+|(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+# Ranks of averaged weights and of entries that are not in `_WRAPPERS`.
+_MEAN, _OTHER = -1, len(_WRAPPERS)
+# Averaged weights have at least this part of the names of the largest state dict in the file;
+# averaged losses have not.
+_LEAST_NAMES = 0.25
 # What torch.nn.DataParallel and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 # The counter that torch.optim.swa_utils.AveragedModel keeps next to its network.
@@ -185,23 +194,50 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "detach") or isinstance(value, np.ndarray)
 
 
-def _state_dicts(content: Mapping[str, Any]) -> list[str]:
-    """Return the keys under which state dicts lie, the one to use first."""
+def _state_dicts(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the keys under which state dicts lie with their ranks, the one to use first."""
     is_one = any(map(_is_array, content.values()))
-    found = [
-        str(key)
+    found = {
+        str(key): _names(value)
         for key, value in content.items()
         if isinstance(value, Mapping)
         and value
         and (str(key) in _WRAPPERS or (not is_one and all(map(_is_array, value.values()))))
-    ]
-    return sorted(found, key=_rank)
+    }
+    ranks = {key: _rank(key, found) for key in found}
+    return dict(sorted(ranks.items(), key=lambda item: (item[1], item[0])))
 
 
-def _rank(key: str) -> int:
-    if key in _WRAPPERS:
-        return _WRAPPERS.index(key)
-    return -1 if _AVERAGED.intersection(re.split(r"[\W_\d]+", key.lower())) else len(_WRAPPERS)
+def _names(content: Mapping[str, Any]) -> set[str]:
+    """Return the names of the arrays in an entry and below it, without prefixes."""
+    names: set[str] = set()
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            names |= _names(value)
+        elif _is_array(value):
+            names.add(_without_prefixes(str(key)))
+    return names - {_N_AVERAGED}
+
+
+def _without_prefixes(name: str) -> str:
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
+    return name
+
+
+def _rank(key: str, found: Mapping[str, set[str]]) -> int:
+    """Return the place of an entry: averaged weights, `_WRAPPERS`, entries of other names.
+
+    An entry whose name says "averaged" may hold averaged losses. It counts as weights if it is the
+    only one, or if another entry has most of its names.
+    """
+    if not any(_AVERAGED.fullmatch(word.lower()) for word in _BETWEEN_WORDS.split(key)):
+        return _WRAPPERS.index(key) if key in _WRAPPERS else _OTHER
+    names = found[key]
+    shared = max((len(names & other) for k, other in found.items() if k != key), default=len(names))
+    largest = max(map(len, found.values()))
+    proved = 2 * shared > len(names) >= _LEAST_NAMES * largest
+    return _MEAN if len(found) == 1 or proved else _OTHER
 
 
 def _unwrap(
@@ -214,8 +250,14 @@ def _unwrap(
         wanted = entry if not taken else ""
         if wanted and wanted not in inner:
             raise UserError(f"{path} has no state dict {wanted!r}; {nearest(wanted, inner)}")
-        chosen = wanted or inner[0]
-        if not wanted and _rank(chosen) == len(_WRAPPERS) and len(inner) > 1:
+        chosen = wanted or next(iter(inner))
+        averaged = [key for key, rank in inner.items() if rank == _MEAN]
+        if not wanted and len(averaged) > 1:
+            raise UserError(
+                f"{path} holds several averaged state dicts: {', '.join(averaged)}; choose one "
+                "with --entry"
+            )
+        if not wanted and inner[chosen] == _OTHER and len(inner) > 1:
             raise UserError(
                 f"{path} holds several state dicts: {', '.join(inner)}; choose one with --entry"
             )

@@ -12,6 +12,13 @@ from affect_jax.errors import UserError
 from affect_jax.inference import image_inputs
 
 
+class Capture:
+    """As OpenCV's VideoCapture: frames one by one, and no file."""
+
+    def read(self):
+        return True, np.zeros((8, 8, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -25,6 +32,7 @@ from affect_jax.inference import image_inputs
         ([["a.png"]], "image 0 is a list"),
         (io.BytesIO(b"GIF89a"), r"images is a BytesIO, an open file: give its content, \.read\(\)"),
         ([io.BytesIO(b"GIF89a")], r"image 0 is a BytesIO, an open file: give its content"),
+        (Capture(), "images is a Capture; give a path"),
         ("", "image 0 is an empty path"),
         (".", "image 0 is a folder, '.'; list the images in it"),
         (["a.png", pathlib.Path("tests")], "image 1 is a folder, 'tests'"),

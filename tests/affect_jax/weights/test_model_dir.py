@@ -191,9 +191,15 @@ def test_an_edited_description_is_warned_of(copy, caplog):
     edit(copy, temperature=1.5)
     assert model_dir.load_model(copy).temperature == 1.5
     assert (
-        f"{copy / 'model.json'} is not as it was written: it was edited, or is damaged"
-        in caplog.text
+        f"{copy / 'model.json'} is not as it was written: it was edited, or is damaged; if this "
+        "was your edit, remove its key sha256" in caplog.text
     )
+    caplog.clear()
+    record = json.loads((copy / "model.json").read_text())
+    del record["sha256"]
+    (copy / "model.json").write_text(json.dumps(record))
+    assert model_dir.load_model(copy).temperature == 1.5
+    assert "not as it was written" not in caplog.text
 
 
 def test_a_model_without_checksums_is_loaded_and_told(copy, caplog):

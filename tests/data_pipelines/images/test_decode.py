@@ -131,6 +131,37 @@ def test_orientation_is_found_wherever_pillow_finds_it(name):
     np.testing.assert_array_equal(decode(data), np.asarray(expected))
 
 
+def png_with(kind, content):
+    """Returns a PNG file of PICTURE with one more chunk before its pixels."""
+    png = encode(PICTURE, "PNG")
+    chunk = kind + content
+    chunk = struct.pack(">I", len(content)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png.replace(png[33:], chunk + png[33:])
+
+
+RAW = exif(">", 3, "H", 6)[4:]
+RAW_TEXT = b"\nexif\n%8d\n%s\n" % (len(RAW), RAW.hex().encode())
+XMP_HEAD = b"XML:com.adobe.xmp\0"
+PNG_TURNED = {
+    "XMP": (b"iTXt", XMP_HEAD + b"\0\0\0\0" + XMP[4:].partition(b"\0")[2]),
+    "packed XMP": (b"iTXt", XMP_HEAD + b"\1\0\0\0" + zlib.compress(XMP[4:].partition(b"\0")[2])),
+    "packed Exif": (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(RAW_TEXT)),
+    "Exif as text": (b"tEXt", b"Raw profile type exif\0" + RAW_TEXT),
+}
+
+
+@pytest.mark.parametrize("name", PNG_TURNED)
+def test_orientation_of_png_is_found_in_text_too(name):
+    data = png_with(*PNG_TURNED[name])
+    assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == (48, 64)
+    np.testing.assert_array_equal(decode(data), np.rot90(PICTURE, -1))
+
+
+def test_damaged_exif_as_text_of_png_is_passed_over():
+    data = png_with(b"tEXt", b"Raw profile type exif\0\nexif\n  4\nno numbers\n")
+    np.testing.assert_array_equal(decode(data), PICTURE)
+
+
 def test_transparency_after_a_long_colour_profile_is_black():
     hidden = Image.new("RGB", (16, 8), (255, 0, 255))
     profile = np.random.default_rng(0).bytes(4000)

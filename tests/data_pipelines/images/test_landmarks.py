@@ -96,19 +96,43 @@ def test_a_turned_face_has_sound_landmarks(angle):
     assert "mirrored" in landmarks_lib.landmark_fault(FACE68[:, ::-1] @ matrix.T)
 
 
+@pytest.mark.parametrize("side", [40, 160, 700])
+@pytest.mark.parametrize("place", [(0, 0), (300, 100), (1500, 300), (200, 900), (3500, 2000)])
+@pytest.mark.parametrize("roll", [-40, -15, 0, 15, 40])
+def test_all_x_then_all_y_is_found_at_any_place_and_size(side, place, roll):
+    turn = np.radians(roll)
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    for wide in (0.6, 1.0):  # turned aside, and frontal
+        centred = (FACE68 - 32) * (wide, 1) @ matrix.T
+        points = (centred * side / 64 + side / 2 + place).astype(np.float32)
+        assert landmarks_lib.landmark_fault(points) == ""
+        exchanged = points.T.reshape(68, 2)
+        assert "all x, then all y" in landmarks_lib.landmark_fault(exchanged)
+
+
+@pytest.mark.parametrize("wide", [0.05, 0.1, 0.2, 0.3])
+def test_a_profile_is_not_taken_for_two_halves(wide):
+    points = (FACE68 * (wide, 1) * 5 + (900, 200)).astype(np.float32)
+    assert landmarks_lib.landmark_fault(points) == ""
+
+
 @pytest.mark.parametrize("column", ["landmarks", "box"])
-def test_percent_of_the_images_is_refused(tmp_path, column):
+def test_percent_of_the_images_is_refused_where_it_is_sure(tmp_path, caplog, column):
     values = FACE68 / 64 * 100 if column == "landmarks" else np.array([20.0, 10.0, 80.0, 95.0])
     rows = [(f"{k}.jpg", " ".join(map(str, values.ravel())), 0, 0) for k in range(12)]
-    for side, fits in ((120, True), (300, False)):
-        for path, *_ in rows:
+    write_csv(tmp_path / "m.csv", ("path", column, "valence", "arousal"), rows)
+    what = f"column {column} holds no number above 100, and the images are larger"
+
+    def read(sides):
+        for side, (path, *_) in zip(sides, rows, strict=True):
             (tmp_path / path).write_bytes(encode(smooth(side, side)))
-        write_csv(tmp_path / "m.csv", ("path", column, "valence", "arousal"), rows)
-        if fits:
-            assert len(manifest_source(tmp_path / "m.csv")) == 12
-        else:
-            with pytest.raises(DataError, match=rf"column {column} holds numbers up to .*percent"):
-                manifest_source(tmp_path / "m.csv")
+        return manifest_source(tmp_path / "m.csv")
+
+    assert len(read([120] * 12)) == 12 and what not in caplog.text
+    # A camera's frames with a face in their corner look the same.
+    assert len(read([300] * 12)) == 12 and what in caplog.text
+    with pytest.raises(DataError, match=what):
+        read(range(300, 312))
 
 
 @pytest.mark.parametrize("name", BOXES)

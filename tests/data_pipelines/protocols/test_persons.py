@@ -109,6 +109,11 @@ def test_rows_without_a_person_follow_their_video(rows, names):
     assert backwards.names == names[::-1]
 
 
+def test_a_video_of_one_person_in_two_spellings_is_not_ambiguous():
+    assert join(["1,v", "01,v", "1.0,V"]).ambiguous == ()
+    assert join(["1,v", "2,V"]).ambiguous == ("V",)
+
+
 def test_joined_persons_are_listed():
     found = join(["cat,1", "bob,1", "ann,2", ",1", "dan,"])
     assert found.names == ["bob", "bob", "ann", "bob", "dan"]

@@ -119,7 +119,7 @@ REFUSED = {
     "numbers too high": (["x/1/1.jpg", "x/2/1.jpg"], r"one class, 'x'.*folders of \S*/x, give"),
     "one class": (["happy/1.jpg", "happy/2.jpg", "sad/"], r"2 images are of one class, 'happy'"),
     "one class, spelt twice": (["happy/1.jpg", "Happiness/2.jpg"], r"of one class, 'happy'"),
-    "person Joy": (["happy/Joy/1.jpg", "sad/ann/1.jpg"], r"happy/Joy would be .* an expression"),
+    "person Joy": (["sad/Joy/1.jpg", "happy/ann/1.jpg"], r"sad/Joy would be .* an expression"),
     "person deep below": (["happy/a/b/Fear/1.jpg", "sad/1.jpg"], r"b/Fear would be .*expression"),
     "unknown splits": (
         [*faces("partA"), *faces("partB")],
@@ -146,6 +146,12 @@ REFUSED = {
         r"p1/0_angry would be .* an expression",
     ),
     "faces of expressions": ([*faces("p1", ("Happy faces",)), "p2/1.jpg"], r"an expression"),
+    "joined names": (["p1/HappyFaces/1.jpg", "p2/SadFaces/1.jpg"], r"p1/HappyFaces .* expression"),
+    "short splits too high": (
+        [f"data/{f}" for f in (*faces("tr"), *faces("te"))],
+        r"one class, 'data'.*folders of \S*/data, give",
+    ),
+    "classes te and tr": (["te/ann/1.jpg", "tr/bob/1.jpg"], r"te, tr may be splits, but"),
     "images and masks": ([*faces("train", ("images", "labels"))], r"images, labels would be a cl"),
     "images among classes": ([*faces(".", (*CLASSES, "images"))], r"images would be a class"),
     "unlabelled": ([*faces(".", (*CLASSES, "unlabeled"))], r"unlabeled would be a class"),
@@ -171,6 +177,60 @@ def test_short_names_of_splits_count_where_all_folders_have_one(tmp_path):
         assert {p.split("/")[0] for p in paths(made[part])} == {folder}
     source = folder_source(tree(tmp_path / "b", *faces("happy", ("TE", "KA")), "sad/TE/1.jpg"))
     assert set(source.persons) == {"TE", "KA"}
+
+
+def test_short_names_of_splits_count_below_classes(tmp_path):
+    made = split(tree(tmp_path / "a", *[f"{c}/{s}/1.jpg" for c in CLASSES for s in ("tr", "te")]))
+    assert {p.split("/")[1] for p in paths(made["test"])} == {"te"} and len(made["test"]) == 3
+    assert {p.split("/")[1] for p in paths(made["train"]) + paths(made["validation"])} == {"tr"}
+    # Initials of persons: one alone, and two without a training split.
+    for k, names in enumerate((["TR"], ["TE", "VA"])):
+        source = folder_source(
+            tree(tmp_path / str(k), *[f"{c}/{n}/1.jpg" for c in CLASSES for n in names])
+        )
+        assert source.persons == names * 3
+
+
+def test_short_names_of_splits_that_may_be_classes_are_warned_of(tmp_path, caplog):
+    folder = tree(tmp_path / "a", *[f"{c}/{p}/1.jpg" for c in ("te", "tr") for p in ("ann", "bob")])
+    assert folder_source(folder).class_names == ("ann", "bob")
+    assert "te, tr are taken for splits; if they are classes, list them in" in caplog.text
+    listed = folder_source(folder, classes="te,tr")
+    assert listed.class_names == ("te", "tr") and listed.persons == ["ann", "bob"] * 2
+    caplog.clear()
+    folder_source(tree(tmp_path / "b", *faces("tr"), *faces("te")))
+    assert "taken for splits" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["happy/happy_001/1.jpg", "sad/sad_001/1.jpg"], ["happy_001", "sad_001"]),
+        (["happy/Happy 1/1.jpg", "happy/Happy 2/1.jpg", "sad/1.jpg"], ["Happy 1", "Happy 2", None]),
+        (["happy/joy_01/1.jpg", "sad/ann/1.jpg"], ["joy_01", "ann"]),
+        (["happy/Joy/1.jpg", "sad/ann/1.jpg"], ["Joy", "ann"]),
+        (["happy/HappyFaces1/1.jpg", "sad/1.jpg"], ["HappyFaces1", None]),
+        (["happy/happy_images/1.jpg", "sad/sad_images/1.jpg"], [None, None]),
+        (["0_happy/happy_faces/1.jpg", "1_sad/1.jpg"], [None, None]),
+        (["happy/HappyFaces/ann/1.jpg", "sad/bob/1.jpg"], ["ann", "bob"]),
+        (["happy/part1/1.jpg", "sad/batch_1/1.jpg"], [None, None]),
+        (["happy/part1/ann/1.jpg", "sad/bob/part1/1.jpg"], ["ann", "bob"]),
+    ],
+)
+def test_names_below_a_class_that_repeat_or_number_it(tmp_path, caplog, files, expected):
+    source = folder_source(tree(tmp_path, *files))
+    assert source.paths == files and not source.bad_rows
+    assert source.persons == [e or f for e, f in zip(expected, files, strict=True)]
+    assert "another expression" not in caplog.text
+    told = sum(f.split("/")[1].startswith(("part", "batch")) for f in files)
+    assert not told or f"{told} folders named like parts of the data are not" in caplog.text
+
+
+def test_a_numbered_name_of_another_expression_is_a_person_and_is_warned_of(tmp_path, caplog):
+    source = folder_source(tree(tmp_path, "happy/joy_01/1.jpg", "sad/joy_01/1.jpg"))
+    assert source.persons == ["joy_01", "joy_01"]
+    assert "1 folders named like another expression than their class" in caplog.text
+    assert "are taken for persons: sad/joy_01" in caplog.text
 
 
 def test_generic_names_may_be_classes_among_others_of_no_expression(tmp_path):

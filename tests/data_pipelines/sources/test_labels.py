@@ -272,6 +272,19 @@ def test_a_list_is_no_label(named, label):
     )
 
 
+@pytest.mark.parametrize("label", ["['happy']", '["happy"]', "[ 'happy ' ]"])
+def test_a_list_of_one_name_is_that_name(named, label):
+    source = named(["happy", "sad"] * 6 + [label])
+    assert not source.bad_rows and source.class_names == ("happy", "sad")
+    assert source.labels.tolist() == [0, 1] * 6 + [0]
+
+
+@pytest.mark.parametrize("label", ["['happy', 'sad']", "['']", "[]"])
+def test_a_list_of_several_or_no_names_is_a_bad_row(named, label):
+    source = named(["happy", "sad"] * 6 + [label])
+    assert "is a list; give one class name or number" in source.bad_rows[0].reason
+
+
 def test_a_single_class_is_warned_of(named, caplog):
     named(["sad", "sadness"])
     assert "every label is sad" in caplog.text

@@ -86,6 +86,58 @@ def test_each_manifest_numbers_the_classes_in_its_own_way(written):
         read_manifest(f"{from_0},{from_1}")
 
 
+@pytest.mark.parametrize(
+    ("classes", "sure", "doubtful", "ids"),
+    [
+        ("rafdb", range(1, 8), range(1, 7), range(6)),
+        ("rafdb", range(7), range(1, 7), range(1, 7)),
+        ("affectnet7", range(7), range(1, 7), range(1, 7)),
+        (("a", "b", "c", "d", "e"), range(5), range(1, 5), range(1, 5)),
+    ],
+)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_numbers_in_doubt_are_read_as_in_the_other_manifest(
+    written, caplog, classes, sure, doubtful, ids, backwards
+):
+    caplog.set_level("INFO", "data_pipelines")
+    one = written("one", "path,expression", [[f"{k}.jpg", k] for k in sure])
+    other = written("two", "path,expression", [[f"{k}.jpg", k] for k in doubtful])
+    with pytest.raises(DataError, match=r"ids count from 0|may mean two things"):
+        read_manifest(other, classes)
+    paths = [other, one] if backwards else [one, other]
+    table = read_manifest(",".join(map(str, paths)), classes)
+    found = [k for k, p in zip(table.expression, table.paths, strict=True) if "two" in p]
+    assert found == list(ids)
+    assert f"{other}: the numbers {doubtful[0]} to {doubtful[-1]} alone may mean" in caplog.text
+    assert "no image of class" not in caplog.text
+
+
+def test_numbers_in_doubt_stay_so_where_the_others_disagree_or_are_in_doubt(written):
+    def write(folder, numbers):
+        return str(written(folder, "path,expression", [[f"{k}.jpg", k] for k in numbers]))
+
+    doubtful = write("two", range(1, 7))
+    for others in (
+        [write("zero", range(7)), write("one", range(1, 8))],
+        [write("few", [2, 3])],
+    ):
+        with pytest.raises(DataError, match=r"ids count from 0|may mean two things"):
+            read_manifest(",".join([doubtful, *others]), "rafdb")
+    own = ("a", "b", "c", "d", "e")
+    with pytest.raises(DataError, match="ids count from 0"):
+        read_manifest(",".join([write("few", [2, 3]), write("four", range(1, 5))]), own)
+    with pytest.raises(DataError, match="ids count from 0"):
+        read_manifest(",".join([write("from0", range(5)), write("from1", range(1, 6))]), own)
+
+
+def test_absent_classes_are_told_once(written, caplog):
+    one = written("one", "path,expression", [["a.jpg", "happy"], ["b.jpg", "sad"]])
+    other = written("two", "path,expression", [["a.jpg", "sad"], ["b.jpg", "angry"]])
+    read_manifest(f"{one},{other}", ("happy", "sad", "angry", "fear"))
+    assert caplog.text.count("no image of class") == 1
+    assert f"{one}, {other}: no image of class fear" in caplog.text
+
+
 def test_a_manifest_without_a_split_column_among_others_is_warned_of(written, caplog):
     rows = [[f"{k}.jpg", NAMES[k % 2], f"p{k}", "test" if k < 2 else "train"] for k in range(8)]
     one = written("one", "path,expression,person,split", rows)
@@ -100,10 +152,26 @@ def test_a_file_whose_name_has_a_comma_is_one_manifest(written):
     assert manifest_source(path).paths == ["a.jpg", "b.jpg"]
 
 
-@pytest.mark.parametrize("text", ["{0},{0}", "{0},", "{0},,{0}"])
-def test_several_are_different_files(written, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{0},{0}", r"set\.csv is one file, given twice; give different files"),
+        ("{0},", r"a path is missing before or after a comma; remove the comma"),
+        ("{0},,{0}", r"a path is missing before or after a comma"),
+        ("{0},none.csv", r"there is no file \S*none\.csv"),
+    ],
+)
+def test_several_are_different_files(written, text, message):
     path = written("one", "path,expression", [["a.jpg", "happy"], ["b.jpg", "sad"]])
-    with pytest.raises(DataError, match=r"give different files, as a\.csv,b\.csv"):
+    with pytest.raises(DataError, match=message) as raised:
         read_manifest(text.format(path))
-    with pytest.raises(DataError, match=r"there is no file \S*none\.csv"):
-        read_manifest(f"{path},none.csv")
+    assert "data.manifest" not in str(raised.value)
+
+
+def test_many_manifests_are_longer_than_a_name_of_a_file(written, tmp_path, monkeypatch):
+    names = [f"{'recordings_of_day'}_{k:03d}.csv" for k in range(20)]
+    for k, name in enumerate(names):
+        written("d", "path,expression", [[f"{k}.jpg", NAMES[k % 2]]], name)
+    monkeypatch.chdir(tmp_path / "d")
+    assert len(",".join(names)) > 255
+    assert read_manifest(",".join(names)).paths == [f"{k}.jpg" for k in range(20)]

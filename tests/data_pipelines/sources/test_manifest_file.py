@@ -1,10 +1,14 @@
 import json
+import ntpath
+import pathlib
+import types
 
 import pytest
 
 from data_pipelines.schema import DataError, TooManyBadRecords
+from data_pipelines.sources import manifest_file
 from data_pipelines.sources.make import make_sources
-from data_pipelines.sources.manifest_file import read_rows
+from data_pipelines.sources.manifest_file import common_folder, joined, read_rows
 from tests.data_pipelines.made_images import encode, manifest_source, smooth
 
 PICTURE = encode(smooth(8, 8))
@@ -149,3 +153,14 @@ def test_splits_without_labels_are_told(folder, caplog):
     path = write(folder, "\n".join(["path,expression,person,split", *rows]))
     with pytest.raises(DataError, match=r"none of the .* training images has a label"):
         make_sources({"manifest": str(path)})
+
+
+def test_folders_on_windows(monkeypatch):
+    windows = types.SimpleNamespace(path=ntpath, sep="\\", curdir=".")
+    monkeypatch.setattr(manifest_file, "os", windows)
+    root, places = common_folder([pathlib.Path(p) for p in (r"C:\d\one\deep", r"C:\d\two")])
+    assert str(root) == r"C:\d" and places == ["one/deep", "two"]
+    assert joined("one/deep", r"i\0.jpg") == "one/deep/i/0.jpg"
+    assert joined("one", r"D:\0.jpg") == "D:/0.jpg"
+    with pytest.raises(DataError, match=r"on different drives \(C:.*, D:.*\); put them on one"):
+        common_folder([pathlib.Path(p) for p in (r"C:\d", r"D:\d")])

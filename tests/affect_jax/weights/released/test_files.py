@@ -130,6 +130,9 @@ def test_types_that_numpy_does_not_have(tmp_path):
         ({"model": WEIGHTS, "ema_model": ZEROS}, "ema_model", ("model",)),
         ({"net": WEIGHTS, "SWA_state_dict": ZEROS}, "SWA_state_dict", ("net",)),
         ({"model": WEIGHTS, "ema": {"decay": 0.9, "shadow": ZEROS}}, "ema", ("model",)),
+        ({"model": WEIGHTS, "modelEMA": ZEROS}, "modelEMA", ("model",)),
+        ({"model": WEIGHTS, "EMAModel": ZEROS}, "EMAModel", ("model",)),
+        ({"model": WEIGHTS, "emamodel": ZEROS}, "emamodel", ("model",)),
         ({"student": WEIGHTS, "teacher": ZEROS}, "teacher", ("student",)),
         ({"model": WEIGHTS, "optimizer": {"state": {}, "param_groups": []}}, "model", ()),
         ({"mine": WEIGHTS, "epoch": 3}, "mine", ()),
@@ -143,6 +146,46 @@ def test_averaged_weights_come_first_and_others_are_told(tmp_path, content, take
     for other in others:
         chosen = files.open_weights(tmp_path / "w.pth", entry=other)
         assert chosen.entry == other and chosen.state["a"].max() == 1
+
+
+TEN = {f"layer{k}.weight": torch.ones(3) for k in range(10)}
+LOSS = {"train": torch.ones(2), "test": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("content", "taken"),
+    [
+        ({"state_dict": TEN, "average": {"loss": torch.ones(())}}, "state_dict"),
+        ({"model": TEN, "avg_loss": LOSS}, "model"),
+        ({"model": TEN, "avg_loss": LOSS, "loss": LOSS}, "model"),
+        ({"model": TEN, "ema": LOSS}, "model"),
+        ({"avg_model": TEN, "epoch": 3}, "avg_model"),
+        # Without buffers, and as torch.optim.swa_utils writes it.
+        (
+            {
+                "model": TEN | {f"layer{k}.num_batches": torch.ones(()) for k in range(10)},
+                "swa": {f"module._orig_mod.{k}": v for k, v in TEN.items()}
+                | {"n_averaged": torch.ones(())},
+            },
+            "swa",
+        ),
+    ],
+)
+def test_averaged_losses_are_not_averaged_weights(tmp_path, content, taken):
+    found = files.open_weights(write(tmp_path / "w.pth", content))
+    assert found.entry == taken and found.state.keys() == TEN.keys()
+
+
+def test_of_two_averages_none_is_guessed(tmp_path):
+    content = {"model": TEN, "ema_model": TEN, "swa_model": TEN}
+    path = write(tmp_path / "w.pth", content)
+    several = "several averaged state dicts: ema_model, swa_model; choose one with --entry"
+    with pytest.raises(UserError, match=several):
+        files.open_weights(path)
+    assert files.open_weights(path, entry="swa_model").others == ("ema_model", "model")
+    write(path, {"mine": TEN, "avg_loss": LOSS})
+    with pytest.raises(UserError, match="several state dicts: avg_loss, mine; choose one"):
+        files.open_weights(path)
 
 
 def test_the_log_tells_which_weights_a_start_takes(tmp_path, caplog):
