@@ -14,7 +14,6 @@ import logging
 import os
 import pathlib
 import time
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,9 +26,10 @@ from affect_jax.errors import UserError
 from affect_jax.runtime import parallel, write_atomically
 from data_pipelines.defaults import DataConfig
 from data_pipelines.schema import DataError, Source, canonical_name
-from data_pipelines.sources import fingerprint
+from data_pipelines.sources import differences, fingerprint
 from data_pipelines.sources.cache import DataCache
-from data_pipelines.sources.fingerprint import Difference, Fingerprint, Records
+from data_pipelines.sources.differences import Difference
+from data_pipelines.sources.fingerprint import Fingerprint, Records
 from data_pipelines.sources.manifest_file import common_root
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Compared:
     def go_on(self) -> None:
         """Record accepted data, once the run is really trained on them; on every process."""
         if self.is_accepted:
-            parallel.from_main(lambda: write(self.workdir, self.now))
+            parallel.from_main(lambda: _replace(self.workdir, self.now))
 
 
 def compare(
@@ -99,7 +99,7 @@ def _compare(workdir: pathlib.Path, now: Fingerprint, accept: bool) -> int:
         log.info("%s has no record of its data; the current data are recorded instead", workdir)
     if then is None or not begun:
         return _NEW
-    found = fingerprint.first_difference(then, now)
+    found = differences.first_difference(then, now)
     if found is None:
         return _SAME
     if found.only_order:
@@ -119,9 +119,14 @@ def _refuse_unless_accepted(
 ) -> None:
     """Raise DataChanged, with a remedy, unless the user accepts the changed data."""
     remedy = _remedy(then.class_names, now.class_names)
-    about = f"the data of {workdir} have changed since it began. First difference, {found.text}"
+    if found.only_persons:
+        about = f"{workdir} began under another rule for persons. First difference, {found.text}"
+        ways = "Use a new --workdir"
+    else:
+        about = f"the data of {workdir} have changed since it began. First difference, {found.text}"
+        ways = "Restore the data, use a new --workdir"
     if not accept or remedy != _ACCEPT:
-        raise DataChanged(f"{about}. Restore the data, use a new --workdir, or {remedy}")
+        raise DataChanged(f"{about}. {ways}, or {remedy}")
     log.warning("config.data.accept_changed: %s", about)
 
 
@@ -169,18 +174,40 @@ def check_own(
     if not data_lib.same_records(config.data, recorded.data):
         sources = data_lib.make_sources(recorded)
     now = fingerprint.of_sources(sources)
-    found = fingerprint.first_difference(then, now)
+    found = differences.first_difference(then, now)
     if found is not None and not found.only_order:
         _refuse_unless_accepted(workdir, found, then, now, config.data.accept_changed)
 
 
 def is_reordered(workdir: pathlib.Path, split: str, source: Source) -> bool:
-    """Return whether the records of a split have other positions than when its run began."""
-    then, columns = read(workdir), source.record_columns()
-    recorded = {} if then is None else then.splits[split].columns
-    if "path" not in recorded or "path" not in columns:
+    """Return whether records of a split have other positions than when a checkpoint was trained.
+
+    Also if the run was resumed with other positions: earlier checkpoints hold the earlier ones.
+    """
+    then = read(workdir)
+    if then is None:
         return False
-    return not np.array_equal(recorded["path"], fingerprint.encode(list(columns["path"])))
+    if split in _moved_before(workdir):
+        return True
+    now = fingerprint.of_sources({"train": source}, sample=False)
+    return differences.has_moved(then.splits[split], now.splits["train"])
+
+
+def _moved_before(workdir: pathlib.Path) -> list[str]:
+    return (_read_json(workdir) or {}).get("moved", [])
+
+
+def _replace(workdir: pathlib.Path, now: Fingerprint) -> None:
+    """Replace the record of a resumed run; keep in mind which splits have other positions."""
+    then = read(workdir)
+    moved = set(_moved_before(workdir))
+    if then is not None:
+        moved |= {
+            split
+            for split, old in then.splits.items()
+            if differences.has_moved(old, now.splits[split])
+        }
+    write(workdir, now, sorted(moved))
 
 
 def warn_of_trained(
@@ -261,7 +288,7 @@ def changed(
     except DataError as error:
         log.debug("%s cannot be compared: %s", workdir, error)
         return None
-    return fingerprint.first_difference(then, now)
+    return differences.first_difference(then, now)
 
 
 def digest(workdir: pathlib.Path) -> str | None:
@@ -270,8 +297,14 @@ def digest(workdir: pathlib.Path) -> str | None:
     return None if content is None else content["digest"]
 
 
-def write(workdir: pathlib.Path, now: Fingerprint) -> None:
-    """Replace the record of a workdir atomically."""
+def write(workdir: pathlib.Path, now: Fingerprint, moved: Sequence[str] = ()) -> None:
+    """Replace the record of a workdir atomically.
+
+    Args:
+      workdir: of a run.
+      now: its data.
+      moved: splits whose records had other positions earlier in the run.
+    """
     arrays: dict[str, Any] = {
         f"{split}/{name}": column
         for split, records in now.splits.items()
@@ -287,6 +320,7 @@ def write(workdir: pathlib.Path, now: Fingerprint) -> None:
         "attribute_names": now.attribute_names,
         "digest": now.digest,
         "columns": columns,
+        "moved": list(moved),
         "splits": {
             split: {f.name: getattr(records, f.name) for f in _STORED}
             for split, records in now.splits.items()
@@ -308,7 +342,7 @@ _STORED = tuple(f for f in dataclasses.fields(Records) if f.name != "columns")
 def read(workdir: pathlib.Path) -> Fingerprint | None:
     """Return the recorded fingerprint of a workdir, None without a record.
 
-    Lost or damaged columns are left out.
+    All columns of a split are left out if one of them is lost or damaged.
 
     Raises:
       UserError: `data.json` is damaged.
@@ -316,19 +350,26 @@ def read(workdir: pathlib.Path) -> Fingerprint | None:
     content = _read_json(workdir)
     if content is None:
         return None
-    columns: dict[str, dict[str, np.ndarray]] = {split: {} for split in content["splits"]}
-    with (
-        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-        np.load(workdir / content["columns"]) as stored,
-    ):
-        for name in stored.files:
-            split, _, column = name.partition("/")
-            columns[split][column] = stored[name]
+    columns = _read_columns(workdir / content["columns"])
     splits = {}
     for split, values in content["splits"].items():
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        splits[split] = Records(columns=columns[split], **values)
+        found = columns.get(split, {})
+        whole = fingerprint.digest(found) == values["digest"]
+        splits[split] = Records(columns=found if whole else {}, **values)
     return Fingerprint(tuple(content["class_names"]), tuple(content["attribute_names"]), splits)
+
+
+def _read_columns(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """Return the columns of each split that can be read."""
+    columns: dict[str, dict[str, np.ndarray]] = {}
+    # A damaged file fails in many ways: in the archive, in zlib, in the parser of array headers.
+    with contextlib.suppress(Exception), np.load(path) as stored:
+        for key in stored.files:
+            split, _, name = key.partition("/")
+            with contextlib.suppress(Exception):
+                columns.setdefault(split, {})[name] = stored[key]
+    return columns
 
 
 def _read_json(workdir: pathlib.Path) -> dict[str, Any] | None:

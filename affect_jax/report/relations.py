@@ -147,8 +147,8 @@ def _with_bank(view: View, index: np.ndarray, labels: np.ndarray, filled: np.nda
     source = view.model.source(_TRAIN)
     if view.model.is_reordered(_TRAIN, source):
         raise UserError(
-            f"the training data of {view.model.path} are in another order now, so that the images "
-            "of its bank are not known; restore the order, or use --context batch"
+            f"the training data of {view.model.path} are in another order now, or were resumed in "
+            "one, so that the images of its bank are not known; use --context batch"
         )
     known = np.asarray(source.labels)
     chosen = index[filled]

@@ -7,38 +7,22 @@ covers every record; its columns are kept too, so that the first difference can 
 import dataclasses
 import functools
 import hashlib
+import heapq
 import json
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.schema import DecodeError, Source, same_classes
-from data_pipelines.sources import record_order
+from data_pipelines.schema import DecodeError, Source
 
 _SEPARATOR = "\0"
 _CHUNK = 8192  # rows that are hashed at once
-_SAMPLED = 32  # images of a split whose bytes are compared as well
+_SAMPLED = 32  # images of a split whose bytes are compared as well: so many twice
 # Columns that are kept as hashes: whether one has changed can be said, but not how.
-_HASHED = ("landmarks", "box", "features", "expression_probs")
-# In the order in which differences are looked for; the first names the record.
-_STRINGS = ("path", "person")
-_COLUMNS = {
-    "path": "name",
-    "row": "place in the prepared set",
-    "features": "features",
-    "expression": "expression",
-    "valence_arousal": "valence and arousal",
-    "landmarks": "landmarks",
-    "box": "box",
-    "expression_probs": "votes",
-    "attributes": "attributes",
-    "person": "person",
-    "group": "group",
-    "track": "video",
-}
+HASHED = ("landmarks", "box", "features", "expression_probs")
+STRINGS = ("path", "person")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +34,8 @@ class Records:
       has: label fields that at least one record holds, sorted.
       per_class: int [number of classes], records of each class.
       digest: SHA-256 of the columns.
-      columns: name (see `_COLUMNS`) -> array [n, ...], or the encoded strings (see `encode`); empty
-        where a stored fingerprint has lost them.
+      columns: name (see `differences`) -> array [n, ...], or the encoded strings (see `encode`);
+        empty where a stored fingerprint has lost them.
       facts: JSON-able facts about all of them together; None for an unknown one.
       sample: position -> checksum of the image's bytes, of some records.
     """
@@ -85,20 +69,6 @@ class Fingerprint:
         splits = [[name, r.digest, r.has, r.facts, r.sample] for name, r in self.splits.items()]
         content = json.dumps([self.class_names, self.attribute_names, splits], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """The first difference between two sets of records.
-
-    Attributes:
-      text: one line.
-      only_order: the records and their labels are the same, in another order. The frames of each
-        video are in the same order.
-    """
-
-    text: str
-    only_order: bool = False
 
 
 def encode(strings: Sequence[str]) -> np.ndarray:
@@ -139,10 +109,11 @@ def _of_source(source: Source, sample: bool) -> Records:
         "track": renumber(source.tracks),
         **source.record_columns(),
     }
+    paths = columns.get("path", [])
     for name, column in columns.items():
-        if name in _STRINGS:
+        if name in STRINGS:
             columns[name] = encode(column)
-        elif name in _HASHED and column.dtype != np.uint64:  # a source may hash once for many runs
+        elif name in HASHED and column.dtype != np.uint64:  # a source may hash once for many runs
             columns[name] = hash_rows(column)
     counts = np.bincount(labels[labels >= 0], minlength=source.num_classes)
     facts = source.record_facts()
@@ -150,21 +121,22 @@ def _of_source(source: Source, sample: bool) -> Records:
         count=len(source),
         has=tuple(sorted(source.has)),
         per_class=tuple(counts.tolist()),
-        digest=_digest(columns),
+        digest=digest(columns),
         columns=columns,
         facts=facts,
         # Images that are drawn have no stored bytes.
-        sample=_sample(source) if sample and "synthetic" not in facts else {},
+        sample=_sample(source, paths) if sample and "synthetic" not in facts else {},
     )
 
 
-def _digest(columns: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(columns: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of columns, as `Records.digest` has it."""
+    found = hashlib.sha256()
     for name in sorted(columns):
         array = np.ascontiguousarray(columns[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def renumber(codes: np.ndarray) -> np.ndarray:
@@ -199,12 +171,20 @@ def hash_rows(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def _sample(source: Source) -> dict[str, int]:
-    """Return checksums of stored images spread over a source, by position."""
+def _sample(source: Source, paths: Sequence[str]) -> dict[str, int]:
+    """Return checksums of stored images, by position.
+
+    One half is spread over the source, for records of runs that hold only such. The other is
+    chosen by name, so that it holds the same images in any order.
+    """
+    count = len(source)
+    chosen = set(np.linspace(0, count - 1, min(_SAMPLED, count)).astype(int).tolist())
+    place = {path: i for i, path in enumerate(paths)}
+    chosen.update(place[path] for path in heapq.nsmallest(_SAMPLED, place, key=_name_hash))
     found = {}
-    for i in np.unique(np.linspace(0, len(source) - 1, min(_SAMPLED, len(source))).astype(int)):
+    for i in sorted(chosen):
         try:
-            image = source[int(i)]["image"]
+            image = source[i]["image"]
         except (OSError, DecodeError):
             continue  # training counts it
         if isinstance(image, bytes):
@@ -212,170 +192,5 @@ def _sample(source: Source) -> dict[str, int]:
     return found
 
 
-def first_difference(then: Fingerprint, now: Fingerprint) -> Difference | None:
-    """Return the first difference between a run's data then and now, or None.
-
-    Args:
-      then: as recorded; a split may have lost its columns, and then only counts are compared.
-      now: of the current data.
-    """
-    if not same_classes(then.class_names, now.class_names):
-        return Difference(_class_difference(then.class_names, now.class_names))
-    for split, old in then.splits.items():
-        has = now.splits[split].has
-        if old.has != has:
-            changes = [
-                f"{', '.join(sorted(names))} {what}"
-                for names, what in (
-                    (set(old.has) - set(has), "missing"),
-                    (set(has) - set(old.has), "new"),
-                )
-                if names
-            ]
-            text = _there_now(f"labels of the {split} split", old.has, has)
-            return Difference(f"{text} ({'; '.join(changes)})")
-    if then.attribute_names != now.attribute_names:
-        return Difference(_there_now("attributes", then.attribute_names, now.attribute_names))
-    differences = (_split_difference(split, then, now) for split in then.splits)
-    found = [difference for difference in differences if difference is not None]
-    return next((d for d in found if not d.only_order), found[0] if found else None)
-
-
-def _there_now(title: str, then: Sequence[str], now: Sequence[str]) -> str:
-    return f"{title}: there {', '.join(then) or 'none'}, now {', '.join(now) or 'none'}"
-
-
-def _class_difference(then: Sequence[str], now: Sequence[str]) -> str:
-    for k, (old, new) in enumerate(zip(then, now, strict=False)):
-        if not same_classes([old], [new]):
-            listed = f"there {', '.join(then)}; now {', '.join(now)}"
-            return f"class {k}: there {old!r}, now {new!r} ({listed})"
-    return f"classes: there {len(then)} ({', '.join(then)}), now {len(now)} ({', '.join(now)})"
-
-
-def _split_difference(split: str, then: Fingerprint, now: Fingerprint) -> Difference | None:
-    old, new = then.splits[split], now.splits[split]
-    if old.digest != new.digest:
-        return _record_difference(split, then, now)
-    for name, value in old.facts.items():
-        other = new.facts.get(name)
-        if value is not None and other is not None and value != other:
-            return Difference(f"{split} split: {name}: there {value}, now {other}")
-    for position, checksum in old.sample.items():
-        if new.sample.get(position, checksum) != checksum:
-            return Difference(
-                f"{split} split: {_name(new, int(position))}: the image there and the one now are "
-                "not the same file"
-            )
-    return None
-
-
-def _record_difference(split: str, then: Fingerprint, now: Fingerprint) -> Difference:
-    old, new = then.splits[split], now.splits[split]
-    size = f"{old.count:,} records there, {new.count:,} now"
-    if not old.columns:
-        return Difference(f"{split} split: {size}, and they are not the same")
-    key = _key(old)
-    order = None
-    if key and key in new.columns:
-        was, names = _names(old, key), _names(new, key)
-        if Counter(was) != Counter(names):
-            return _membership_difference(split, then, now, key)
-        if was != names:
-            text = f"{split} split: {record_order.first_moved(was, names)}"
-            order, places = Difference(text, only_order=True), record_order.places(was, names)
-            new = _reordered(new, places)
-            if frame := record_order.moved_frame(old.columns["track"], places):
-                return Difference(f"{split} split: {was[frame]!r}: its video has another order now")
-    elif old.count != new.count:
-        return Difference(f"{split} split: {size}")
-    for name, title in _COLUMNS.items():
-        if name in old.columns or name in new.columns:
-            a, b = (_values(r, name, then.class_names) for r in (old, new))
-            different = [i for i in range(old.count) if a[i] != b[i]] if a != b else []
-            if different:
-                i, more = different[0], len(different) - 1
-                also = f" ({more:,} more records of the split differ in this)" if more else ""
-                both = isinstance(a[i], _Given) and isinstance(b[i], _Given)
-                what = "has changed" if both else f"there {a[i]}, now {b[i]}"
-                return Difference(f"{split} split: {_name(new, i)}: {title}: {what}{also}")
-    return order or Difference(f"{split} split: its records are not the same")
-
-
-def _reordered(records: Records, places: np.ndarray) -> Records:
-    columns: dict[str, np.ndarray] = {}
-    for name, column in records.columns.items():
-        if name in _STRINGS:
-            strings = decode(column)
-            columns[name] = encode([strings[place] for place in places])
-        else:
-            moved = column[places]
-            columns[name] = renumber(moved) if name in ("group", "track") else moved
-    return dataclasses.replace(records, columns=columns)
-
-
-def _key(records: Records) -> str | None:
-    """Return the column that names the records, if there is one."""
-    return next((key for key in ("path", "row") if key in records.columns), None)
-
-
-def _names(records: Records, key: str) -> list[str]:
-    if not records.count:
-        return []
-    column = records.columns[key]
-    return decode(column) if key == "path" else [f"record {row}" for row in column.tolist()]
-
-
-def _name(records: Records, i: int) -> str:
-    key = _key(records)
-    if key is None:
-        return f"record {i}"
-    name = _names(records, key)[i]
-    return repr(name) if key == "path" else name
-
-
-def _membership_difference(split: str, then: Fingerprint, now: Fingerprint, key: str) -> Difference:
-    """Return which record came, went or moved first."""
-    old, new = (_names(side.splits[split], key) for side in (then, now))
-    differing = (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
-    at = next(differing, min(len(old), len(new)))
-    lost, added = Counter(old) - Counter(new), Counter(new) - Counter(old)
-    if at < len(old) and old[at] in lost:
-        gone, name = True, old[at]
-    elif at < len(new) and new[at] in added:
-        gone, name = False, new[at]
-    else:  # the first difference is one of order
-        gone, name = bool(lost), next(iter(lost or added))
-    others = (now if gone else then).splits.items()
-    where = [s for s, r in others if s != split and key in r.columns and name in _names(r, key)]
-    if gone:
-        what = f"is now in the {where[0]} split" if where else "is not there any more"
-    else:
-        what = f"was in the {where[0]} split" if where else "is new"
-    size = f"{len(old):,} records there, {len(new):,} now"
-    return Difference(f"{split} split: {name!r} {what} ({size})")
-
-
-class _Given(int):
-    """A value that is shown as "given"."""
-
-    def __str__(self) -> str:
-        return "given"
-
-
-def _values(records: Records, name: str, class_names: Sequence[str]) -> list[Any]:
-    """Return the values of a column in the form in which they are shown."""
-    n, column = records.count, records.columns.get(name)
-    if column is None:
-        return ["none"] * n
-    if name in _STRINGS:
-        return [repr(s) if s else "none" for s in decode(column)] if n else []
-    if name == "expression":
-        return [repr(class_names[i]) if i >= 0 else "none" for i in column.tolist()]
-    if name == "valence_arousal":
-        return ["none" if np.isnan(row).all() else f"({row[0]:g}, {row[1]:g})" for row in column]
-    if name in _HASHED:
-        return [_Given(h) if h else "none" for h in column.tolist()]
-    if name in ("group", "track"):
-        return [_Given(c) if c >= 0 else "none" for c in column.tolist()]
-    return [str(row) for row in column.tolist()]
+def _name_hash(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "surrogateescape"))

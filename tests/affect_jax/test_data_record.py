@@ -1,6 +1,7 @@
 """A run knows its data: resumed, evaluated, swept and cross-validated on these or not at all."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -19,6 +20,7 @@ from affect_jax.errors import UserError
 from affect_jax.experiments import crossval, evaluate_run, planned_runs, sweep, train_run
 from affect_jax.training import best_metric, final_test, loop, setup
 from affect_jax.weights import load_run
+from data_pipelines.sources import fingerprint
 from tests.affect_jax import fake_runs, tiny
 
 CLASSES = ("happy", "sad", "anger")
@@ -149,16 +151,70 @@ def test_a_run_goes_on_with_its_data_in_another_order(runs, tmp_path, caplog):
         loop.train_and_evaluate(config(manifest), workdir)
 
 
+def test_persons_told_apart_by_their_spelling_are_not_changed_data(tmp_path):
+    rows = [
+        {"path": f"{i}.png", "expression": CLASSES[i % 3], "person": who, "split": split}
+        for i, (who, split) in enumerate([("1", "train"), ("01", "train"), ("2", "validation")])
+    ]
+    rows.append({**rows[0], "path": "3.png", "person": "3", "split": "test"})
+    sources = data_lib.make_sources(config(write(tmp_path / "data", rows)))
+    now = fingerprint.of_sources(sources)
+    train = now.splits["train"]
+    columns = {**train.columns, "person": fingerprint.encode(["1", "01"])}
+    train = dataclasses.replace(train, columns=columns, digest=fingerprint.digest(columns))
+    then = dataclasses.replace(now, splits={**now.splits, "train": train})
+    data_record.write(tmp_path, then)
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    with pytest.raises(DataChanged) as caught:
+        data_record.compare(tmp_path, sources)
+    text = str(caught.value)
+    assert "began under another rule for persons" in text and "there '1', now '01'" in text
+    assert "changed since" not in text and "Restore" not in text
+    assert "accept_changed=True" in text
+    assert data_record.compare(tmp_path, sources, accept=True).is_accepted
+
+
 def test_records_that_moved_are_known_by_their_positions(runs, tmp_path):
     manifest, workdir = write(tmp_path / "data"), tmp_path / "run"
     loop.train_and_evaluate(config(manifest), workdir)
-    assert not data_record.is_reordered(
-        workdir, "train", data_lib.make_sources(config(manifest))["train"]
-    )
-    write(tmp_path / "data", rows_of(tmp_path / "data")[::-1])
-    assert data_record.is_reordered(
-        workdir, "train", data_lib.make_sources(config(manifest))["train"]
-    )
+    rows = rows_of(tmp_path / "data")
+
+    def moved(split="train"):
+        sources = data_lib.make_sources(config(manifest))
+        return data_record.is_reordered(workdir, split, sources[split])
+
+    assert not moved()
+    relabel(tmp_path / "data", 1, "anger")
+    assert not moved()  # a label has changed, but no position
+    validation = [row for row in rows if row["split"] == "validation"]
+    others = [row for row in rows if row["split"] != "validation"]
+    write(tmp_path / "data", [*others[::-1], *validation])
+    assert moved() and moved("test") and not moved("validation")
+    # After it was resumed in that order, earlier checkpoints hold the positions of the first one.
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert moved() and moved("test") and not moved("validation")
+    write(tmp_path / "data", rows)
+    assert moved()
+    loop.train_and_evaluate(config(manifest), workdir)
+    assert moved() and moved("test") and not moved("validation")
+
+
+def test_faces_of_one_image_that_changed_places_have_moved(tmp_path):
+    rows = [
+        {"path": f"{i}.png", "expression": CLASSES[i % 3], "box": "[1, 1, 30, 30]", "split": split}
+        for i, split in enumerate(["train", "train", "validation", "test"])
+    ]
+    rows.insert(1, {**rows[0], "box": "[1, 40, 30, 70]"})
+    sources = data_lib.make_sources(config(write(tmp_path / "data", rows)))
+    data_record.write(tmp_path, fingerprint.of_sources(sources))
+    assert not data_record.is_reordered(tmp_path, "train", sources["train"])
+    sources = data_lib.make_sources(config(write(tmp_path / "data", [rows[1], rows[0], *rows[2:]])))
+    assert data_record.is_reordered(tmp_path, "train", sources["train"])
+    # Without columns, an equal digest tells that nothing moved.
+    for path in tmp_path.glob("data.*.npz"):
+        path.unlink()
+    assert data_record.is_reordered(tmp_path, "train", sources["train"])
+    assert not data_record.is_reordered(tmp_path, "test", sources["test"])
 
 
 def test_other_classes_are_accepted_only_where_the_head_fits_them(runs, tmp_path):
@@ -269,6 +325,28 @@ def test_lost_columns_are_no_hindrance(runs, tmp_path):
     relabel(tmp_path / "data")
     with pytest.raises(DataChanged, match="train split: 24 records there, 24 now"):
         loop.train_and_evaluate(config(manifest), workdir)
+
+
+def test_columns_are_read_whole_or_not_at_all(tmp_path):
+    sources = data_lib.make_sources(config(write(tmp_path / "data")))
+    now = fingerprint.of_sources(sources)
+    data_record.write(tmp_path, now)
+    (path,) = tmp_path.glob("data.*.npz")
+    content = path.read_bytes()
+    lost = 0
+    for at in np.linspace(0, len(content) - 1, 150).astype(int):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        for split, records in data_record.read(tmp_path).splits.items():
+            expected = now.splits[split]
+            assert records.digest == expected.digest
+            lost += not records.columns
+            if records.columns:
+                assert records.columns.keys() == expected.columns.keys()
+                for name, column in expected.columns.items():
+                    np.testing.assert_array_equal(records.columns[name], column)
+    assert lost > 100
+    path.write_bytes(content)
+    assert all(records.columns for records in data_record.read(tmp_path).splits.values())
 
 
 def test_changed_labels_are_told_before_what_follows_from_them(runs, tmp_path):

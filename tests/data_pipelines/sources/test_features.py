@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.defaults import DataConfig
 from data_pipelines.schema import DataError, Source
-from data_pipelines.sources import features, fingerprint
+from data_pipelines.sources import differences, features, fingerprint
 from data_pipelines.sources.cache import DataCache
 from data_pipelines.sources.make import evaluation_source, make_sources
 from tests.data_pipelines import made_features
@@ -300,7 +300,7 @@ def test_changed_features_are_noticed(name, change, message, path, tmp_path):
     content[key] = change(content[key]).astype(content[key].dtype)
     then = fingerprint.of_sources(sources_of(path))
     now = fingerprint.of_sources(sources_of(made_features.save(tmp_path / "f.npz", content)))
-    difference = fingerprint.first_difference(then, now)
+    difference = differences.first_difference(then, now)
     assert difference is not None and re.search(message, difference.text), difference
     again = fingerprint.of_sources(sources_of(path))
-    assert fingerprint.first_difference(then, again) is None and then.digest == again.digest
+    assert differences.first_difference(then, again) is None and then.digest == again.digest

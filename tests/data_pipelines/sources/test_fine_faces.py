@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.rendering import fine_expressions as fine
 from data_pipelines.schema import DataError, Source
-from data_pipelines.sources import fingerprint
+from data_pipelines.sources import differences, fingerprint
 from data_pipelines.sources.make import make_sources
 from data_pipelines.sources.synthetic import SPLITS, SyntheticFaces, render
 from tests.data_pipelines.made_images import check_record
@@ -167,9 +167,9 @@ def test_fingerprints_differ():
     }
     found = {name: fingerprint.of_sources({"train": source}) for name, source in made.items()}
     assert len({f.digest for f in found.values()}) == 4
-    classes = fingerprint.first_difference(found["basic"], found["0"])
+    classes = differences.first_difference(found["basic"], found["0"])
     assert classes is not None and "there 'neutral', now 'anxiety'" in classes.text
-    facts = fingerprint.first_difference(found["0.3"], found["0.31"])
+    facts = differences.first_difference(found["0.3"], found["0.31"])
     assert facts is not None and "'ambiguity': 0.31" in facts.text
     assert facts.text.count("'label_version': 2") == 2
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 from data_pipelines import prepare
 from data_pipelines.sources import fingerprint, make
-from data_pipelines.sources.fingerprint import first_difference, of_sources
+from data_pipelines.sources.differences import first_difference
+from data_pipelines.sources.fingerprint import Fingerprint, Records, of_sources
 
 SPLITS = ("train", "train", "train", "validation", "test")
 CLASSES = ("anger", "happy", "sad")
@@ -117,14 +119,64 @@ def test_the_first_difference_is_named(change, rows, tmp_path):
     assert found.only_order == (change == "order")
 
 
-def test_rows_in_another_order_are_the_same_data(rows, tmp_path):
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_in_another_order_are_the_same_data(seed, rows, tmp_path):
     for row in rows:  # two frames of a video, whose order is not that of the file
         row["frame"] = 100 - int(row["path"][-6:-4])
-    rows.append({**rows[4], "box": "[1, 40, 30, 70]"})  # a second face of one image
+    # More faces of one image: of another box, another label, another person.
+    rows.append({**rows[4], "box": "[1, 40, 30, 70]"})
+    rows.append({**rows[0], "box": "[1, 40, 30, 70]", "expression": "sad", "valence": 0.4})
+    rows.append({**rows[10], "box": "[1, 40, 30, 70]", "person": "other", "video": ""})
     then = of(write(tmp_path, rows))
-    shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
     found = first_difference(then, of(write(tmp_path, shuffled)))
     assert found.only_order and "in another order" in found.text
+
+
+def test_a_comparison_of_many_records_needs_little_memory():
+    def records(order):
+        columns = {
+            "path": fingerprint.encode([f"pictures/{i // 2:07d}.png" for i in order]),
+            "person": fingerprint.encode([f"p{i // 9}" for i in order]),
+            "expression": (order % 3).astype(np.int32),
+            "box": order.astype(np.uint64) + np.uint64(1),
+            "valence_arousal": np.stack([order, -order], 1).astype(np.float32),
+            "group": fingerprint.renumber(order // 9),
+            "track": np.full(len(order), -1, np.int32),
+        }
+        return Records(len(order), (), (), str(order[0]), columns, {}, {})
+
+    order = np.arange(40_000)
+    then = Fingerprint(CLASSES, (), {"train": records(order)})
+    now = Fingerprint(CLASSES, (), {"train": records(order[::-1])})
+    tracemalloc.start()
+    found = first_difference(then, now)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.only_order
+    assert peak < 400 * len(order), peak / len(order)
+
+
+def test_faces_of_one_image_may_change_places(rows, tmp_path):
+    rows.insert(1, {**rows[0], "box": "[1, 40, 30, 70]", "expression": "sad"})
+    then = of(write(tmp_path, rows))
+    found = first_difference(then, of(write(tmp_path, [rows[1], rows[0], *rows[2:]])))
+    assert found.only_order
+    assert found.text == (
+        "train split: the same records in another order: place 0 has another record of "
+        "'pictures/00.png' than before"
+    )
+    rows[0]["expression"] = "happy"
+    found = first_difference(then, of(write(tmp_path, [rows[1], rows[0], *rows[2:]])))
+    assert not found.only_order
+    assert found.text == "train split: 'pictures/00.png': expression: there 'anger', now 'happy'"
+    # Labels exchanged between two faces are not another order.
+    rows[0]["expression"], rows[1]["expression"] = "sad", "anger"
+    found = first_difference(then, of(write(tmp_path, rows)))
+    assert found.text == (
+        "train split: 'pictures/00.png': expression: there 'anger', now 'sad' (1 more records of "
+        "the split differ in this)"
+    )
 
 
 def test_a_changed_label_among_rows_in_another_order_is_named(rows, tmp_path):
@@ -158,6 +210,51 @@ def test_a_copy_that_spells_accents_otherwise_is_the_same(form, rows, tmp_path):
     assert first_difference(then, now) is None and now.digest == then.digest
 
 
+def as_recorded(then, change):
+    """Return a fingerprint whose strings, and so its digests, were recorded in another form."""
+    splits = {}
+    for split, records in then.splits.items():
+        columns = dict(records.columns)
+        for name in ("path", "person"):
+            columns[name] = fingerprint.encode([*map(change, fingerprint.decode(columns[name]))])
+        splits[split] = dataclasses.replace(records, columns=columns, digest="of that version")
+    return dataclasses.replace(then, splits=splits)
+
+
+def test_a_record_of_an_earlier_version_may_have_accents_in_two_parts(rows, tmp_path):
+    for row in rows:
+        row |= {"path": f"é/{row['path'][9:]}", "person": f"René {row['person']}"}
+        row.pop("video")
+    then = as_recorded(of(write(tmp_path, rows)), lambda text: unicodedata.normalize("NFD", text))
+    assert b"e\xcc\x81/00.png" in then.splits["train"].columns["path"].tobytes()
+    assert first_difference(then, of(write(tmp_path, rows))) is None
+    assert first_difference(then, of(write(tmp_path, rows[::-1]))).only_order
+    rows[1]["expression"] = "sad"
+    found = first_difference(then, of(write(tmp_path, rows)))
+    assert found.text == "train split: 'é/01.png': expression: there 'happy', now 'sad'"
+
+
+def test_persons_that_were_told_apart_by_their_spelling_are_said(rows, tmp_path):
+    for i, row in enumerate(rows):
+        row |= {"person": f"{i:02d}", "video": ""}
+    # 1 and 01, in rows 0 and 1, are one person now, and two in the record.
+    rows[0]["person"] = "1"
+    then = of(write(tmp_path, rows))
+    assert fingerprint.decode(then.splits["train"].columns["person"])[:2] == ["01", "01"]
+    names = iter(["1", "01"])
+    then = as_recorded(then, lambda text: next(names) if text == "01" else text)
+    found = first_difference(then, of(write(tmp_path, rows)))
+    assert found.only_persons and not found.only_order
+    assert found.text == (
+        "train split: 'pictures/00.png': person: there '1', now '01'; names that differ only in "
+        "zeros before a number, capitals, spaces and forms of Unicode are one person now"
+    )
+    rows[4]["person"] = "another"  # the data have changed as well
+    found = first_difference(then, of(write(tmp_path, rows)))
+    assert not found.only_persons
+    assert found.text == "train split: 'pictures/04.png': person: there '04', now 'another'"
+
+
 def test_a_photo_that_vanished_or_moved_is_named(rows, tmp_path):
     path = write(tmp_path, rows)
     then = of(path)
@@ -173,6 +270,39 @@ def test_other_pictures_of_the_same_names_are_noticed(rows, tmp_path):
         Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / row["path"])
     found = first_difference(then, of(path))
     assert "'pictures/00.png': the image there and the one now are not the same" in found.text
+
+
+@pytest.mark.parametrize("recorded", ["now", "by an earlier version"])
+def test_other_pictures_are_noticed_in_another_order_too(recorded, tmp_path):
+    rows = [{**row, "split": "train"} for row in rows_of(200)] + rows_of(10)[6:]
+    for i, row in enumerate(rows):
+        row |= {"path": f"pictures/{i}.png", "person": f"p{i}"}
+        row.pop("video")
+    then = of(write(tmp_path, rows))
+    train = then.splits["train"]
+    assert 32 < len(train.sample) <= 64
+    if recorded != "now":  # images at equal distances alone
+        places = {str(i) for i in np.linspace(0, train.count - 1, 32).astype(int)}
+        sample = {k: v for k, v in train.sample.items() if k in places}
+        train = dataclasses.replace(train, sample=sample)
+        then = dataclasses.replace(then, splits={**then.splits, "train": train})
+    path = write(tmp_path, [*rows[100:], *rows[:100]])
+    assert first_difference(then, of(path)).only_order
+    for row in rows:
+        Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / row["path"])
+    found = first_difference(then, of(path))
+    assert not found.only_order
+    assert found.text.startswith("train split: 'pictures/") and "the same file" in found.text
+
+
+def test_a_replaced_picture_of_a_small_split_is_named_in_any_order(rows, tmp_path):
+    for row in rows:
+        row.pop("video")
+    then = of(write(tmp_path, rows))
+    Image.new("RGB", (32, 32), (0, 9, 9)).save(tmp_path / "pictures/10.png")
+    found = first_difference(then, of(write(tmp_path, rows[::-1])))
+    assert not found.only_order
+    assert found.text.startswith("train split: 'pictures/10.png': the image there")
 
 
 def test_folders_name_the_class_that_was_renamed(tmp_path):
