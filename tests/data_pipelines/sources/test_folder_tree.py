@@ -192,6 +192,7 @@ def test_short_names_of_splits_count_below_classes(tmp_path):
 
 
 def test_short_names_of_splits_that_may_be_classes_are_warned_of(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
     folder = tree(tmp_path / "a", *[f"{c}/{p}/1.jpg" for c in ("te", "tr") for p in ("ann", "bob")])
     assert folder_source(folder).class_names == ("ann", "bob")
     assert "te, tr are taken for splits; if they are classes, list them in" in caplog.text
