@@ -88,7 +88,7 @@ def _affine_backward(kept, g):
     dx = lax.dot_general(g, kernel.astype(x.dtype), (((1,), (1,)), ((), ())))
     rows = (((0,), (0,)), ((), ()))
     dkernel = lax.dot_general(x, g, rows, preferred_element_type=kernel.dtype)
-    dbias = jnp.sum(g, 0, dtype=bias.dtype) if bias.ndim else jnp.zeros_like(bias)
+    dbias = sum_to(g, bias) if bias.ndim else jnp.zeros_like(bias)
     return dx, dkernel, dbias
 
 
@@ -149,6 +149,14 @@ def _prelu_backward(kept, g):
 
 
 prelu.defvjp(_prelu_forward, _prelu_backward)
+
+
+def gather_rows(x: jax.Array, axis_name: str) -> jax.Array:
+    """Return the rows of all replicas, [replicas * B, ...] of [B, ...], in the dtype of `x`.
+
+    They are sent in float32 or wider, in which the gradient is then summed over the replicas.
+    """
+    return lax.all_gather(x.astype(_wide(x)), axis_name, tiled=True).astype(x.dtype)
 
 
 def _wide(x: jax.Array) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from affect_jax.models.fused import gather_rows
 from affect_jax.models.layers import MLP, Layers, lecun_normal
 from affect_jax.models.relations_settings import RelationsSettings
 from affect_jax.models.reliability_attention import clip_logits
@@ -148,9 +149,7 @@ class ImageRelations(nnx.Module):
         x = jnp.where(mask[:, None], x, 0)
         every, valid, own = x, mask, jnp.arange(x.shape[0])
         if gather and self.axis_name is not None:
-            # In float32, in which its gradient is then summed over the replicas.
-            wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-            every = lax.all_gather(wide, self.axis_name, tiled=True).astype(x.dtype)
+            every = gather_rows(x, self.axis_name)
             valid = lax.all_gather(mask, self.axis_name, tiled=True)
             own = own + lax.axis_index(self.axis_name) * x.shape[0]
         same = own[:, None] == jnp.arange(every.shape[0])

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from affect_jax.models.attention import attend
+from affect_jax.models.fused import gather_rows
 from affect_jax.models.layers import Layers, normal
 
 # Input of a softmax is clipped here, far beyond what a softmax can tell apart. XLA may compute the
@@ -89,9 +89,7 @@ class BatchAttention(nnx.Module):
     def _of_all_replicas(self, x: jax.Array) -> jax.Array:
         if self.axis_name is None or self.deterministic:
             return x
-        # In float32, in which its gradient is then summed over the replicas.
-        wide = x.astype(jnp.promote_types(jnp.float32, x.dtype))
-        return lax.all_gather(wide, self.axis_name, tiled=True).astype(x.dtype)
+        return gather_rows(x, self.axis_name)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, heads: int) -> jax.Array:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from affect_jax.benchmark import memory, programs
+from affect_jax.benchmark import memory, programs, targets
 from affect_jax.benchmark.memory import GIB, Case
 from affect_jax.errors import UserError
 from tests.affect_jax import tiny
@@ -36,23 +36,48 @@ def test_rows_have_both_peaks_and_a_batch_for_every_device():
     }
 
 
-def test_the_compiler_counts_weights_and_activations(monkeypatch, tmp_path, capsys):
-    """Adam holds three copies of the weights; a larger batch needs more."""
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """A function of options that gives the rows of a network of 600,000 weights."""
 
     def small(name, dtype, remat):
         config = tiny.one_block()
         config.model.dtype, config.model.remat = dtype, remat
         return config
 
+    def measure(*options):
+        file = tmp_path / "rows.json"
+        given = ["--systems=vit_se", "--remat=none", f"--json={file}", *options]
+        assert memory.main(given) == 0
+        return json.loads(file.read_text())
+
     monkeypatch.setattr(programs, "full_size", small)
-    file = tmp_path / "rows.json"
-    options = ["--systems=vit_se", "--remat=none", "--batch_sizes=2,32", f"--json={file}"]
-    assert memory.main([*options, "--dtype=float32"]) == 0
-    first, second, *batches = json.loads(file.read_text())
-    weights = 3 * 4 * 600_000 / GIB
-    assert weights < first["value"] < second["value"] < 1
+    return measure
+
+
+# Adam holds three copies.
+WEIGHTS = 3 * 4 * 600_000 / GIB
+
+
+def test_the_compiler_counts_weights_and_activations(measured, capsys):
+    """A larger batch needs more."""
+    first, second, *batches = measured("--batch_sizes=2,32", "--dtype=float32")
+    assert WEIGHTS < first["value"] < second["value"] < 1
     assert [r["value"] for r in batches] == sorted(r["value"] for r in batches)
     assert "largest_batch_16_gib" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["h200", "v5e"])
+def test_the_memory_of_an_absent_device(name, measured):
+    try:
+        about = targets.find(name).about
+    except UserError as missing:
+        pytest.skip(str(missing))
+    first, second, *batches = measured("--batch_sizes=8,64", f"--target={name}")
+    assert WEIGHTS < first["value"] < second["value"] < 1
+    for row in (first, second, *batches):
+        assert row["device"] == f"{about}, bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """Devices that are not here."""
 
 import importlib.util
-import json
 
 import pytest
 
-from affect_jax.benchmark import memory, programs, targets
+from affect_jax.benchmark import targets
 from affect_jax.errors import UserError
 from affect_jax.models import attention
 from affect_jax.runtime.platforms import Platform, compiling_for
-from tests.affect_jax import tiny
 
 
 def test_an_unknown_device_is_answered_with_the_nearest():
@@ -38,27 +36,3 @@ def test_programs_are_made_for_the_absent_device():
     with compiling_for(Platform("gpu", "7.5")):
         assert not attention.serves_cudnn("bfloat16", 64)
     assert not attention.serves_cudnn("bfloat16", 64)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["h200", "v5e"])
-def test_the_memory_of_an_absent_device(name, monkeypatch, tmp_path):
-    try:
-        targets.find(name)
-    except UserError as missing:
-        pytest.skip(str(missing))
-
-    def small(name, dtype, remat):
-        config = tiny.one_block()
-        config.model.dtype, config.model.remat = dtype, remat
-        return config
-
-    monkeypatch.setattr(programs, "full_size", small)
-    file = tmp_path / "rows.json"
-    options = ["--systems=vit_se", "--remat=none", "--batch_sizes=8,64", f"--target={name}"]
-    assert memory.main([*options, f"--json={file}"]) == 0
-    first, second, *batches = json.loads(file.read_text())
-    # Adam holds three copies of 600,000 weights.
-    assert 3 * 4 * 600_000 / memory.GIB < first["value"] < second["value"] < 1
-    for row in (first, second, *batches):
-        assert row["device"] == f"{targets.find(name).about}, bfloat16"
